@@ -1,0 +1,81 @@
+"""The exception tree, and `require`, which turns a missing extra into one clear line.
+
+A caller's wrong argument is a ValueError; what the world did wrong is a `GPTEdgeError`. The command line prints
+`message` on one line, `hint` on the next, and exits with 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+EXTRA_OF = {
+    "torch": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "safetensors": "export",
+    "optimum": "export",
+    "transformers": "export",
+    "tokenizers": "gpt1",
+}
+
+
+class GPTEdgeError(Exception):
+    """Anything gpt-edge refuses or could not do. `hint` is something to type or to look at."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class BundleError(GPTEdgeError):
+    """A bundle that is missing, damaged, newer than this version, or not a bundle."""
+
+
+class CheckpointError(GPTEdgeError):
+    """A checkpoint that is missing, damaged, unsafe, or of another architecture."""
+
+
+class TokenizerError(GPTEdgeError):
+    """A tokenizer file that is missing or wrong, or text that it cannot take."""
+
+
+class ContextLengthError(GPTEdgeError):
+    """More tokens than the model's context holds."""
+
+
+class NumericError(GPTEdgeError):
+    """NaN or infinite logits, weights or loss: nothing after it can be trusted."""
+
+
+class OutputError(GPTEdgeError):
+    """A target that exists, is busy, is not writable, or does not fit on the disk."""
+
+
+class ExportError(GPTEdgeError):
+    """An export that cannot be done, or lost an operator on the way."""
+
+
+class ParityError(ExportError):
+    """An exported graph that does not say what its reference says."""
+
+
+class TrainingError(GPTEdgeError):
+    """A recipe or corpus that cannot be trained on, or a run that cannot go on."""
+
+
+class MissingDependencyError(GPTEdgeError):
+    """A package of an extra is not installed."""
+
+
+def require(package: str, extra: str | None = None) -> ModuleType:
+    """Import and return `package`, or raise MissingDependencyError naming the pip command that brings it."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        top = (error.name or package).partition(".")[0]
+        extra = extra or EXTRA_OF.get(top, "export")
+        raise MissingDependencyError(
+            f"this needs the package {top!r}, which is not installed", hint=f"pip install 'gpt-edge[{extra}]'"
+        ) from error

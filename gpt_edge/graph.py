@@ -1,0 +1,128 @@
+"""The ONNX contract: names, axes and dtypes of what goes in and out of the two graphs, and the operators they must hold.
+
+`edge` writes keys and values in place: past and present of a layer are bound to the same memory, `S` positions long,
+of which the first `seqlens_k + 1` count after the call. `portable` returns present tensors that grow, as Optimum's
+files do. Knows nothing of onnx or onnxruntime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpt_edge.config import GPTConfig
+
+GRAPHS = ("edge", "portable")
+SCHEMES = ("fp32", "int8", "int4", "int8-dynamic")
+
+INPUT_IDS = "input_ids"
+POSITION_IDS = "position_ids"
+ATTENTION_MASK = "attention_mask"
+SEQLENS_K = "seqlens_k"
+TOTAL_SEQUENCE_LENGTH = "total_sequence_length"
+LOGIT_ROWS = "logit_rows"
+LOGITS = "logits"
+
+HEAD_SIZE_MULTIPLE = 8  # GroupQueryAttention refuses other head sizes; heads are padded with zeros inside the graph
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, numpy dtype and axes of one graph input or output; an axis is a size or a name."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | str, ...]
+
+
+def past_key(layer: int) -> str:
+    """Input name of a layer's keys."""
+    return f"past_key_values.{layer}.key"
+
+
+def past_value(layer: int) -> str:
+    """Input name of a layer's values."""
+    return f"past_key_values.{layer}.value"
+
+
+def present_key(layer: int) -> str:
+    """Output name of a layer's keys."""
+    return f"present.{layer}.key"
+
+
+def present_value(layer: int) -> str:
+    """Output name of a layer's values."""
+    return f"present.{layer}.value"
+
+
+def cache_head_size(config: GPTConfig, graph: str) -> int:
+    """Width of one head in the cache: the edge graph pads it to a multiple of 8, the portable one does not."""
+    if graph == "portable":
+        return config.head_size
+    return -(-config.head_size // HEAD_SIZE_MULTIPLE) * HEAD_SIZE_MULTIPLE
+
+
+def _cache(config: GPTConfig, graph: str, axis: str, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    axes = ("batch", config.n_head, axis, cache_head_size(config, graph))
+    return tuple(TensorSpec(name, "float32", axes) for name in names)
+
+
+def _layers(config: GPTConfig, past: bool) -> tuple[str, ...]:
+    key, value = (past_key, past_value) if past else (present_key, present_value)
+    return tuple(name(layer) for layer in range(config.n_layer) for name in (key, value))
+
+
+def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
+    """Inputs in order.
+
+    edge: input_ids and position_ids int64 [B, T]; seqlens_k int32 [B], each row's length after this call minus one;
+    total_sequence_length int32 [1], the longest row's length after this call; logit_rows int64 [B, R], which of the T
+    rows get logits (the last one alone while decoding, all of them for scoring); past float32 [B, H, S, D'], S >= total.
+    B > 1 with T > 1 is allowed only where no row has a past.
+    portable: input_ids, attention_mask int64 [B, P + T] (0 for padding), position_ids, past float32 [B, H, P, D].
+    """
+    ids = TensorSpec(INPUT_IDS, "int64", ("batch", "sequence"))
+    positions = TensorSpec(POSITION_IDS, "int64", ("batch", "sequence"))
+    if graph == "portable":
+        mask = TensorSpec(ATTENTION_MASK, "int64", ("batch", "total_sequence"))
+        return (ids, mask, positions, *_cache(config, graph, "past_sequence", _layers(config, past=True)))
+    return (
+        ids,
+        positions,
+        TensorSpec(SEQLENS_K, "int32", ("batch",)),
+        TensorSpec(TOTAL_SEQUENCE_LENGTH, "int32", (1,)),
+        TensorSpec(LOGIT_ROWS, "int64", ("batch", "rows")),
+        *_cache(config, graph, "capacity", _layers(config, past=True)),
+    )
+
+
+def outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
+    """Outputs in order: logits float32 [B, R or T, V], then present keys and values of every layer."""
+    rows, axis = ("rows", "capacity") if graph == "edge" else ("sequence", "total_sequence")
+    logits = TensorSpec(LOGITS, "float32", ("batch", rows, config.vocab_size))
+    return (logits, *_cache(config, graph, axis, _layers(config, past=False)))
+
+
+def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
+    """How many nodes of each telling operator the graph must hold: one fewer means that a fusion was lost."""
+    layers = config.n_layer
+    if graph == "portable":
+        norms = 2 * layers + (1 if config.norm == "pre" else 0)
+        counts = {"Attention": layers, "LayerNormalization": norms}
+        if scheme in ("int8", "int4"):
+            counts["DequantizeLinear"] = 4 * layers + 1
+        if scheme == "int8-dynamic":
+            counts |= {"MatMulInteger": 4 * layers, "DequantizeLinear": 1, "MatMul": 1}
+        return counts
+    counts = {
+        "GroupQueryAttention": layers,
+        "SkipLayerNormalization": 2 * layers + (1 if config.norm == "pre" else 0),
+        "LayerNormalization": 0,
+        {"gelu_tanh": "FastGelu", "gelu": "Gelu", "relu": "Relu"}[config.activation]: layers,
+    }
+    if scheme in ("int8", "int4"):
+        counts |= {"MatMulNBits": 4 * layers + 1, "GatherBlockQuantized": 1, "MatMul": 0, "FusedMatMul": 0}
+    if scheme == "fp32":
+        counts |= {"MatMul": 4 * layers, "FusedMatMul": 1}
+    if scheme == "int8-dynamic":
+        counts |= {"MatMulInteger": 4 * layers, "MatMulNBits": 1, "GatherBlockQuantized": 1, "MatMul": 0}
+    return counts
