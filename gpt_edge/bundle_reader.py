@@ -1,0 +1,101 @@
+"""Finding a bundle, reading its manifest and checking its files; what `Bundle.open` is made of. Writes nothing."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from gpt_edge.disk import FolderReader, sha256_stream
+from gpt_edge.errors import BundleError
+from gpt_edge.files import find_set_aside
+from gpt_edge.foreign import SCHEME_OF, describe, foreign_manifest
+from gpt_edge.manifest import FILE_NAME, MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
+
+DEFAULT_BUNDLE = "tinystories-6m-int8"
+EMBEDDED = Path(__file__).parent / "models"  # a link to ../models in a checkout
+SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # made by file managers wherever they look
+COPY_HINT = "copy the bundle again, or rebuild it with gpt-edge export"
+
+
+def embedded_bundles() -> tuple[str, ...]:
+    """Names of the bundles that came with gpt-edge, sorted."""
+    return tuple(sorted(path.parent.name for path in EMBEDDED.glob(f"*/{MANIFEST_FILE}")))
+
+
+def locate(path_or_name: str | os.PathLike[str] | None) -> Path:
+    """Return the folder that a name or path means; see Bundle.open. Raises BundleError if it cannot mean any."""
+    if path_or_name is None:
+        if not (EMBEDDED / DEFAULT_BUNDLE).is_dir():
+            raise BundleError(
+                f"the embedded bundle {DEFAULT_BUNDLE} is missing from this installation",
+                hint="install gpt-edge again, or give a bundle folder with -m",
+            )
+        return EMBEDDED / DEFAULT_BUNDLE
+    name = os.fspath(path_or_name)
+    if not name or "\0" in name:
+        raise BundleError(f"{name!r} is not the name of a bundle", hint="give a bundle folder with -m")
+    path = Path(name)
+    if not os.path.lexists(path) and FILE_NAME.fullmatch(name) and name in embedded_bundles():
+        return EMBEDDED / name
+    return path
+
+
+def open_folder(path: Path) -> FolderReader:
+    """Hold the folder open. Raises BundleError saying what is at `path` instead."""
+    try:
+        return FolderReader(path)
+    except FileNotFoundError as error:
+        if (aside := find_set_aside(path)) is not None:
+            raise BundleError(f"{path} is missing: a replacement was cut short", hint=f"mv {aside} {path}") from error
+        names = ", ".join(embedded_bundles()) or "none"
+        raise BundleError(f"{path} is not there", hint=f"give a bundle folder; embedded bundles: {names}") from error
+    except NotADirectoryError as error:
+        what = "a file" if path.is_file() else "not a folder"
+        hint = f"give its folder: {path.parent}" if path.name in (MANIFEST_FILE, *SCHEME_OF) else "give a bundle folder"
+        raise BundleError(f"{path} is {what}, a bundle is a folder", hint=hint) from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be opened: {error.strerror}", hint="check its permissions") from error
+
+
+def read_manifest(folder: FolderReader, check: bool) -> tuple[Manifest, bool]:
+    """Return the manifest, and whether it is made up for a foreign folder. Raises BundleError; check: hash every file."""
+    try:
+        if MANIFEST_FILE in folder.names():
+            return _read_own(folder, check), False
+        if (manifest := foreign_manifest(folder)) is not None:
+            return manifest, True
+    except OSError as error:
+        raise BundleError(f"{folder.path} cannot be read: {error.strerror or error}", hint="check its disk") from error
+    except ValueError as error:  # a link, a pipe or a folder where a file belongs
+        raise BundleError(f"{error}", hint=COPY_HINT) from error
+    raise describe(folder)
+
+
+def _read_own(folder: FolderReader, check: bool) -> Manifest:
+    with folder.open(MANIFEST_FILE) as stream:
+        data = stream.read(MAX_MANIFEST_BYTES + 1)
+    manifest = Manifest.from_json(data, str(folder.path / MANIFEST_FILE))
+    for name, record in manifest.files.items():
+        _check_file(folder, name, record, check)
+    if extra := sorted(set(folder.names()) - set(manifest.files) - {MANIFEST_FILE} - SYSTEM_FILES):
+        names = ", ".join(map(ascii, extra))[:200]
+        warnings.warn(f"{folder.path} holds files that its manifest does not list: {names}", stacklevel=4)
+    return manifest
+
+
+def _check_file(folder: FolderReader, name: str, record: FileRecord, check: bool) -> None:
+    path = folder.path / name
+    try:
+        with folder.open(name) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size != record["size"]:
+                raise BundleError(f"{path} has {size} bytes, the manifest says {record['size']}", hint=COPY_HINT)
+            stream.seek(0)
+            if check and (found := sha256_stream(stream)) != record["sha256"]:
+                raise BundleError(
+                    f"{path} is damaged: its SHA-256 is {found[:12]}, the manifest says {record['sha256'][:12]}",
+                    hint=COPY_HINT,
+                )
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing, the manifest lists it", hint=COPY_HINT) from error

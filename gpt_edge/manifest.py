@@ -1,0 +1,259 @@
+"""Manifest: what `manifest.json` says about a bundle, and its strict reader. models/README.md is the format in words.
+
+The file is untrusted: its size, nesting, keys, types and ranges are checked before anything acts on them, and its own
+SHA-256 is in it, so that no changed byte goes unseen. It guards against damage, not against an attacker, who would
+write a new checksum. Knows nothing of folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import BundleError
+from gpt_edge.graph import GRAPHS, SCHEMES
+
+FORMAT_VERSION = 1
+KINDS = ("causal-lm",)
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_DEPTH = 16
+MAX_FILES = 64
+MAX_FILE_BYTES = 1 << 50
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")  # a plain name: it can never leave the folder
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SELF_HASH = "manifest_sha256"
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # would act on a terminal, or cannot be printed at all
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class FileRecord(TypedDict):
+    """Size in bytes and SHA-256 (64 lowercase hex digits) of one file of a bundle."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A bundle's description. Raises ValueError for a kind, graph or scheme that this version does not know.
+
+    It holds no date and no path, so the same export gives the same bytes.
+    """
+
+    name: str
+    graph: str  # one of graph.GRAPHS
+    scheme: str  # one of graph.SCHEMES
+    config: GPTConfig
+    kind: str = "causal-lm"
+    tokenizer: Mapping[str, Any] | None = None  # TokenizerSpec.to_dict(); None: the bundle takes and gives ids only
+    files: Mapping[str, FileRecord] = field(default_factory=dict)  # all but manifest.json
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # tool version, source kind, source hash
+    parity: Mapping[str, Any] = field(default_factory=dict)  # figures of `verify` at export
+    quality: Mapping[str, Any] = field(default_factory=dict)  # loss and bits per byte, where measured
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("kind", self.kind, KINDS),
+            ("graph", self.graph, GRAPHS),
+            ("scheme", self.scheme, SCHEMES),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if not FILE_NAME.fullmatch(self.name):
+            raise ValueError(f"name must be 1 to 80 letters, digits, '.', '_' or '-', got {self.name!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values in the order of the file; files by name."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        files = {name: dict(self.files[name]) for name in sorted(self.files)}
+        ordered = {"format_version": self.format_version, "kind": self.kind, **values}
+        return {**ordered, "config": self.config.to_dict(), "files": files}
+
+    def to_json(self) -> bytes:
+        """Return the bytes of manifest.json, its own SHA-256 in the last line.
+
+        Raises ValueError for what `from_json` would refuse: a figure that is NaN, a file name with a slash.
+        """
+        text = json.dumps({**self.to_dict(), SELF_HASH: "0" * 64}, indent=1, allow_nan=False, default=_refuse) + "\n"
+        blank = text.encode("ascii")
+        data = _replace_last(blank, "0" * 64, hashlib.sha256(blank).hexdigest())
+        try:
+            Manifest.from_json(data, "the manifest to be written")
+        except BundleError as error:
+            raise ValueError(error.message) from error
+        return data
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> Manifest:
+        """Read the bytes of a manifest.json. Raises BundleError naming `where`, what was found and what was wanted."""
+        values = load_json_object(data, where)
+        _check_version(values, where)
+        _check_self_hash(values, data, where)
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise BundleError(
+                f"{where}: {_shown(error)}", hint="copy the bundle again, or rebuild it with gpt-edge export"
+            ) from error
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
+        """Check every field and make a Manifest. Raises ValueError naming the field, what was found and wanted."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        given = {name for name in values if name != SELF_HASH and not name.startswith("x-")}
+        if unknown := sorted(given - known):
+            raise ValueError(f"unknown fields: {', '.join(map(ascii, unknown))[:200]}")
+        if missing := sorted(known - given):
+            raise ValueError(f"missing fields: {', '.join(missing)}")
+        for name in ("name", "kind", "graph", "scheme"):
+            if not isinstance(values[name], str):
+                raise ValueError(f"{name} must be a text, got {_kind_of(values[name])}")
+        for name in ("config", "files", "provenance", "parity", "quality"):
+            if not isinstance(values[name], dict):
+                raise ValueError(f"{name} must be an object, got {_kind_of(values[name])}")
+            _check_texts(values[name], name)
+        if not isinstance(values["tokenizer"], dict | None):
+            raise ValueError(f"tokenizer must be an object or null, got {_kind_of(values['tokenizer'])}")
+        _check_texts(dict.fromkeys(values["tokenizer"] or {}), "tokenizer")  # a special token may hold any character
+        _check_files(values["files"])
+        return cls(**{**{name: values[name] for name in known}, "config": GPTConfig.from_dict(values["config"])})
+
+
+def load_json_object(data: bytes, where: str) -> dict[str, Any]:
+    """Parse a JSON object that nobody vouches for. Raises BundleError naming `where`.
+
+    Refused: more than 1 MiB, bytes that are not UTF-8, a key twice, NaN or an infinity, whole numbers beyond 64 bits,
+    more than 16 levels, texts with lone surrogates. Source: RFC 8259, section 4 (keys) and 8.1 (UTF-8).
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{where} has more than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        values = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+    except RecursionError as error:
+        raise BundleError(f"{where} is nested more than {MAX_DEPTH} levels deep") from error
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError too
+        raise BundleError(f"{where} is not valid JSON: {_shown(error)}") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{where} must hold a JSON object, found {_kind_of(values)}")
+    for depth, value in _walk(values):
+        if depth > MAX_DEPTH:
+            raise BundleError(f"{where} is nested more than {MAX_DEPTH} levels deep")
+        if isinstance(value, str) and SURROGATE.search(value):
+            raise BundleError(f"{where} holds a text that is not valid Unicode: {ascii(value)[:80]}")
+    return values
+
+
+def _check_version(values: Mapping[str, Any], where: str) -> None:
+    version = values.get("format_version")
+    if type(version) is not int or version < 1:  # True is an int to isinstance
+        found = "no format_version" if version is None else f"format_version {ascii(version)[:40]}"
+        raise BundleError(f"{where} has {found}, a whole number from 1 to {FORMAT_VERSION} was wanted")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{where} is of format version {version}, this gpt-edge reads versions up to {FORMAT_VERSION}",
+            hint="pip install --upgrade gpt-edge",
+        )
+
+
+def _check_self_hash(values: Mapping[str, Any], data: bytes, where: str) -> None:
+    found = values.get(SELF_HASH)
+    if not isinstance(found, str) or not SHA256.fullmatch(found):
+        raise BundleError(f"{where}: {SELF_HASH} must be 64 lowercase hex digits, found {ascii(found)[:80]}")
+    computed = hashlib.sha256(_replace_last(data, found, "0" * 64)).hexdigest()
+    if computed != found:
+        raise BundleError(
+            f"{where} was changed after it was written: its SHA-256 is {computed[:12]}, it says {found[:12]}",
+            hint="copy the bundle again, or rebuild it with gpt-edge export",
+        )
+
+
+def _replace_last(data: bytes, old: str, new: str) -> bytes:
+    head, _, tail = data.rpartition(old.encode("ascii"))
+    return head + new.encode("ascii") + tail
+
+
+def _check_files(files: Mapping[str, Any]) -> None:
+    if not 1 <= len(files) <= MAX_FILES or MODEL_FILE not in files:
+        raise ValueError(f"files must list 1 to {MAX_FILES} files, {MODEL_FILE} among them, found {len(files)}")
+    if len({name.lower() for name in files}) < len(files):
+        raise ValueError("files must differ in more than upper and lower case")
+    for name, record in files.items():
+        if not FILE_NAME.fullmatch(name) or name.lower() == MANIFEST_FILE:
+            raise ValueError(f"a file must have a plain name of at most 80 characters, got {name!r:.100}")
+        if not isinstance(record, dict) or set(record) != {"size", "sha256"}:
+            raise ValueError(f"file {name} must have exactly the fields size and sha256, got {record!r:.100}")
+        size, sha256 = record["size"], record["sha256"]
+        if type(size) is not int or not 0 <= size <= MAX_FILE_BYTES:
+            raise ValueError(f"file {name} must have a size from 0 to {MAX_FILE_BYTES} bytes, got {size!r:.40}")
+        if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+            raise ValueError(f"file {name} must have a sha256 of 64 lowercase hex digits, got {sha256!r:.80}")
+
+
+def _check_texts(values: Mapping[str, Any], name: str) -> None:
+    for _, value in _walk(values):
+        if isinstance(value, str) and CONTROL.search(value):
+            raise ValueError(f"{name} holds a control character: {ascii(value)[:80]}")
+
+
+def _walk(values: object) -> Iterator[tuple[int, object]]:
+    """Yield (depth, value) of everything inside, keys included; a loop, so depth costs no stack."""
+    pending: list[tuple[int, object]] = [(1, values)]
+    while pending:
+        depth, value = pending.pop()
+        yield depth, value
+        if isinstance(value, Mapping):
+            pending += [(depth + 1, part) for pair in value.items() for part in pair]
+        elif isinstance(value, list | tuple):
+            pending += [(depth + 1, part) for part in value]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {name!r:.80} comes twice")
+    return values
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or not -(1 << 63) <= (value := int(text)) < 1 << 63:
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _refuse(value: object) -> Any:
+    raise ValueError(f"{value!r:.80} cannot stand in JSON")
+
+
+def _shown(error: Exception) -> str:
+    """What an error says, as one short line that no terminal obeys: it may quote the file."""
+    text = str(error) if len(str(error)) <= 300 else f"{str(error)[:300]} ..."
+    return text if text.isprintable() else ascii(text)
+
+
+def _kind_of(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
