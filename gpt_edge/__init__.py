@@ -1,0 +1,82 @@
+"""gpt-edge: small GPTs where the user is.
+
+    import gpt_edge
+
+    for piece in gpt_edge.load().stream("Once upon a time"):
+        print(piece, end="", flush=True)
+
+Names are imported when they are first used, so `import gpt_edge` alone loads neither numpy nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gpt_edge.errors import (
+    BundleError,
+    CheckpointError,
+    ContextLengthError,
+    ExportError,
+    GPTEdgeError,
+    MissingDependencyError,
+    NumericError,
+    OutputError,
+    ParityError,
+    TokenizerError,
+    TrainingError,
+)
+from gpt_edge.version import __version__
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle import Bundle
+    from gpt_edge.generate import Generator, load
+    from gpt_edge.sampling import SamplingParams
+    from gpt_edge.session import Session
+    from gpt_edge.stream import Completion, TextStream, TokenStream
+
+_MODULE_OF = {
+    "Bundle": "bundle",
+    "Completion": "stream",
+    "Generator": "generate",
+    "SamplingParams": "sampling",
+    "Session": "session",
+    "TextStream": "stream",
+    "TokenStream": "stream",
+    "load": "generate",
+}
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "Completion",
+    "ContextLengthError",
+    "ExportError",
+    "GPTEdgeError",
+    "Generator",
+    "MissingDependencyError",
+    "NumericError",
+    "OutputError",
+    "ParityError",
+    "SamplingParams",
+    "Session",
+    "TextStream",
+    "TokenStream",
+    "TokenizerError",
+    "TrainingError",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value  # found directly the next time
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

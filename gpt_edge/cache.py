@@ -1,0 +1,145 @@
+"""KVCache: the keys and values of one batch of sequences, in memory that grows in steps.
+
+The edge graph writes into these arrays in place; the portable graph returns new ones, which replace them. Knows
+nothing of onnxruntime: `bound` is where a session keeps what it has bound to these arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import ContextLengthError
+from gpt_edge.graph import cache_head_size, past_key, past_value
+
+IntArray = npt.NDArray[np.int64]
+CacheArray = npt.NDArray[Any]  # float32, or the float16 of somebody else's portable file
+
+FIRST_CAPACITY = 128  # tokens; doubled until the context is full
+LENGTHS = "lengths"
+
+
+class KVCache:
+    """Keys and values of B sequences. One cache belongs to one generation: two threads must not use it at once.
+
+    lengths: int64 [B], how many positions of each row count. Always changed in place, as it is bound to a graph input.
+    arrays: key 0, value 0, key 1, ..., each [B, H, S, D'] with S = `capacity`; what lies beyond a row's length is
+    never read. The list is replaced, never changed, when the memory moves.
+    """
+
+    def __init__(
+        self, config: GPTConfig, graph: str, batch: int = 1, capacity: int | None = None, dtype: str = "float32"
+    ) -> None:
+        """Raises ValueError for a batch or capacity below 1, or a capacity beyond the context."""
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        if capacity is not None and not 1 <= capacity <= config.n_ctx:
+            raise ValueError(f"capacity must be from 1 to the context of {config.n_ctx}, got {capacity}")
+        self.n_ctx = config.n_ctx
+        self.batch = batch
+        self.lengths: IntArray = np.zeros(batch, np.int64)
+        self.bound: object = None
+        self._names = [name(layer) for layer in range(config.n_layer) for name in (past_key, past_value)]
+        self._shape = (config.n_head, cache_head_size(config, graph))
+        self._dtype = np.dtype(dtype)
+        size = min(FIRST_CAPACITY, config.n_ctx) if capacity is None else capacity
+        self.arrays: list[CacheArray] = [self._zeros(size if graph == "edge" else 0) for _ in self._names]
+
+    def _zeros(self, capacity: int) -> CacheArray:
+        heads, width = self._shape
+        return np.zeros((self.batch, heads, capacity, width), self._dtype)
+
+    @property
+    def length(self) -> int:
+        """Positions that count in the longest row."""
+        return int(self.lengths[0]) if self.batch == 1 else int(self.lengths.max())
+
+    @property
+    def capacity(self) -> int:
+        """Positions there is memory for."""
+        return int(self.arrays[0].shape[2])
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of all arrays."""
+        return sum(array.nbytes for array in self.arrays)
+
+    def reserve(self, length: int) -> None:
+        """Make room for rows of `length` positions: doubled as often as needed, never beyond the context.
+
+        Raises ContextLengthError, changing nothing, if the context is shorter.
+        """
+        if length <= self.capacity:
+            return
+        if length > self.n_ctx:
+            raise ContextLengthError(f"{length} tokens do not fit into the context of {self.n_ctx}")
+        capacity = max(self.capacity, 1)
+        while capacity < length:
+            capacity *= 2
+        self._resize(min(capacity, self.n_ctx))
+
+    def _resize(self, capacity: int) -> None:
+        """Move to memory of another size. Pages of zeros cost nothing until written, so little exists twice at a time."""
+        used = self.length
+        moved = [self._zeros(capacity) for _ in self._names]  # all of it first: MemoryError changes nothing
+        old, self.arrays = self.arrays, moved
+        self.bound = None  # it holds on to the old arrays
+        for array in moved:
+            array[:, :, :used] = old.pop(0)[:, :, :used]
+
+    def crop(self, length: int) -> None:
+        """Forget what follows the first `length` positions of every row; shorter rows stay as they are.
+
+        Raises ValueError unless 0 <= length <= `self.length`.
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(f"a cache of {self.length} tokens cannot be cropped to {length}")
+        np.minimum(self.lengths, length, out=self.lengths)
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Keep only these rows of the batch, in this order. Raises ValueError if there are none or one is out of range."""
+        if not rows or not all(0 <= row < self.batch for row in rows):
+            raise ValueError(f"rows must name some of 0 to {self.batch - 1}, got {list(rows)}")
+        self.arrays = [array[list(rows)] for array in self.arrays]
+        self.lengths = self.lengths[list(rows)]
+        self.batch = len(rows)
+        self.bound = None
+
+    def save(self) -> dict[str, CacheArray]:
+        """A copy of what counts: "lengths" int64 [B] and past_key_values.{i}.key/.value [B, H, length, D'].
+
+        numpy.savez takes it as it is. It fits only the model that made it.
+        """
+        used = self.length
+        parts = {name: array[:, :, :used].copy() for name, array in zip(self._names, self.arrays, strict=True)}
+        return {LENGTHS: self.lengths.copy(), **parts}
+
+    def restore(self, saved: Mapping[str, CacheArray]) -> None:
+        """Take the content of `save`, also from an .npz file, in place of this cache's own.
+
+        Raises ValueError, changing nothing, for a missing part or one of another shape or type.
+        """
+        lengths = self._part(saved, LENGTHS, (self.batch,), np.dtype(np.int64))
+        used = int(lengths.max())
+        if lengths.min() < 0 or used > self.n_ctx:
+            raise ValueError(f"saved lengths must be from 0 to {self.n_ctx}, got {lengths.tolist()}")
+        shape = (self.batch, self._shape[0], used, self._shape[1])
+        parts = [self._part(saved, name, shape, self._dtype) for name in self._names]
+        self.reserve(used)
+        for array, part in zip(self.arrays, parts, strict=True):
+            array[:, :, :used] = part
+        self.lengths[:] = lengths
+
+    def _part(
+        self, saved: Mapping[str, CacheArray], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> CacheArray:
+        if name not in saved:
+            raise ValueError(f"the saved cache has no {name!r}")
+        part = saved[name]
+        if part.shape != shape or part.dtype != dtype:
+            raise ValueError(f"saved {name!r} is {part.dtype} {list(part.shape)}, wanted {dtype} {list(shape)}")
+        return part

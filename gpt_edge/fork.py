@@ -1,0 +1,27 @@
+"""Keeps what a forked child inherited from being destroyed there.
+
+onnxruntime's destructor joins threads that fork did not copy, and the child crashes or hangs (microsoft/onnxruntime
+PR 31961). A child cannot use the inherited session anyway, so it is never freed there. Knows nothing of onnxruntime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+
+_kept: weakref.WeakSet[object] = weakref.WeakSet()
+
+
+def keep_in_child(thing: object) -> None:
+    """Never destroy `thing` in a process that is forked from this one, not even when the child ends."""
+    _kept.add(thing)
+
+
+def _after_fork() -> None:
+    for thing in list(_kept):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)
