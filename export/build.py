@@ -1,0 +1,103 @@
+"""One graph file and one data file from a config and a source of weights: trace, rewrite, lower, check, save."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+
+from gpt_edge import graph as contract
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import ExportError
+from gpt_edge.export import rewrite
+from gpt_edge.export.schemes import SCHEMES, Lowering
+from gpt_edge.export.trace import OPSET, trace
+from gpt_edge.export.weights import Source, WeightsFile
+
+MODEL_FILE = "model.onnx"
+IR_VERSION = 10
+
+
+@functools.lru_cache(maxsize=4)
+def _wiring(config: GPTConfig, graph: str) -> ir.Model:
+    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme."""
+    model = rewrite.tidy(trace(config, graph))
+    if graph == "edge":
+        rewrite.use_fast_gelu(model.graph)
+        rewrite.fuse_skip_norms(model.graph)
+    return model
+
+
+def build_graph(
+    source: Source, folder: Path, *, graph: str, scheme: str, progress: Callable[[str], None] = lambda name: None
+) -> None:
+    """Write `model.onnx` and `model.onnx.data` into `folder`.
+
+    graph: "edge" or "portable"; scheme: one of schemes.SCHEMES; of "int8-dynamic" this makes what Optimum then rounds. Peak memory is that of the largest tensor, not of the
+    model. Raises ExportError when the graph does not hold the operators that the contract names.
+    """
+    config = source.config
+    model = _wiring(config, graph).clone()
+    linears, embedding = rewrite.find_linears(model.graph), rewrite.find_embedding(model.graph)
+    with WeightsFile(folder) as weights:
+        lowering = Lowering(model.graph, graph, SCHEMES[scheme], source, weights, progress)
+        lowering.embedding(embedding)
+        for site in linears:
+            lowering.linear(site)
+        for name, value in list(model.graph.initializers.items()):
+            if not value.uses():
+                model.graph.initializers.pop(name)
+            elif value.const_value is None:
+                value.const_value = weights.add(name, lowering.tensor(name))
+    _finish(model, config, graph)
+    if scheme != "int8-dynamic":
+        check_structure(model.graph, config, graph, scheme)
+    ir.save(model, folder / MODEL_FILE)
+
+
+def _finish(model: ir.Model, config: GPTConfig, graph: str) -> None:
+    """Drop what the tracer left behind: metadata with paths of this machine, shapes of padded tensors, old versions."""
+    model.graph.name = f"gpt-{graph}"
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "gpt-edge", None
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    keep = {*model.graph.inputs, *model.graph.outputs}
+    for index, node in enumerate(model.graph):
+        node.name = f"{index}.{node.op_type}"
+        node.doc_string = None
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in keep:
+                value.shape = None
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.opset_imports.clear()
+    model.opset_imports.update({"": OPSET, **({rewrite.MICROSOFT: 1} if graph == "edge" else {})})
+
+
+def check_structure(graph: ir.Graph, config: GPTConfig, kind: str, scheme: str) -> None:
+    """Hold the graph against `graph.py`. Raises ExportError naming what is missing or too many."""
+    found = rewrite.count_operators(graph)
+    for operator, wanted in contract.operators(config, kind, scheme).items():
+        if found.get(operator, 0) != wanted:
+            raise ExportError(
+                f"the {kind} {scheme} graph has {found.get(operator, 0)} {operator} nodes, {wanted} are wanted"
+            )
+    if kind == "portable":
+        foreign = sorted({node.op_type for node in graph if node.domain not in ("", "ai.onnx")})
+        if foreign:
+            raise ExportError(f"the portable graph holds operators that are not standard: {', '.join(foreign)}")
+    for values, specs in (
+        (graph.inputs, contract.inputs(config, kind)),
+        (graph.outputs, contract.outputs(config, kind)),
+    ):
+        names = [value.name for value in values]
+        if names != [spec.name for spec in specs]:
+            raise ExportError(f"the {kind} graph's inputs or outputs are {', '.join(map(str, names))}")
+        for value, spec in zip(values, specs, strict=True):
+            if value.dtype is None or value.dtype.numpy() != spec.dtype:
+                raise ExportError(f"{spec.name} is {value.dtype}, {spec.dtype} is wanted")

@@ -1,0 +1,214 @@
+"""A checkpoint goes in, a verified bundle comes out: the roads behind `export`, `quantize` and `verify`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+
+from gpt_edge import parity
+from gpt_edge.bundle import Bundle, Draft, FileRecord, Manifest, new_bundle
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import BundleError, ExportError, TokenizerError
+from gpt_edge.export.build import MODEL_FILE, build_graph, check_structure
+from gpt_edge.export.bundle_source import BundleSource
+from gpt_edge.export.optimum import quantize_dynamic, write_optimum_config
+from gpt_edge.export.verify import Verification, Verifier, ask_reference, ask_session, check_paths
+from gpt_edge.export.weights import DATA_FILE, Source
+from gpt_edge.graph import SCHEMES
+from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.session import Session
+from gpt_edge.tokenizer import Tokenizer, TokenizerSource, build_tokenizer, check_fits, find_tokenizer, tokenizer_from
+from gpt_edge.version import __version__
+
+Progress = Callable[[str], None]
+NO_TOKENIZER = "none"
+DEFAULT_TARGET = "avx512_vnni"
+BYTES_PER_WEIGHT = {"fp32": 4.0, "int8": 1.1, "int4": 0.7, "int8-dynamic": 1.1}
+
+
+def silent(stage: str) -> None:
+    """The progress of somebody who does not want any."""
+
+
+def export_bundle(
+    source: Path,
+    out: Path,
+    *,
+    graph: str = "edge",
+    scheme: str = "int8",
+    target: str | None = None,
+    tokenizer: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> tuple[Bundle, Verification]:
+    """Export the checkpoint at `source` into a bundle at `out`, and return it with the figures that prove it.
+
+    graph: "edge" or "portable". scheme: one of graph.SCHEMES. target: Optimum's preset, for int8-dynamic only.
+    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a bundle at `out`.
+    progress: called with the name of each stage and of each weight.
+    Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance) or OutputError; then
+    `out` is as it was.
+    """
+    _check_target(scheme, target)
+    checkpoint = open_checkpoint(source)
+    words = _tokenizer_for(checkpoint, tokenizer)
+    probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
+    with new_bundle(out, force=force, source=Path(source), n_bytes=_estimate(checkpoint.config, scheme)) as draft:
+        progress("asking the reference")
+        verifier = Verifier("torch", probes, ask_reference(checkpoint, probes), progress)
+        # The fp32 graph is the witness between torch and a rounded graph.
+        witness = draft.path if scheme == "fp32" else draft.path / "fp32"
+        witness.mkdir(exist_ok=True)
+        progress("building the fp32 graph")
+        build_graph(checkpoint, witness, graph=graph, scheme="fp32", progress=progress)
+        verifier.check(_open_folder(witness, checkpoint.config, graph, "fp32"), "fp32")
+        if scheme != "fp32":
+            shutil.rmtree(witness)
+            _write_scheme(draft.path, checkpoint, graph, scheme, target, progress)
+            verifier.check(_open_folder(draft.path, checkpoint.config, graph, scheme), scheme)
+        verifier.report.raise_if_wrong()
+        _write_tokenizer(draft, words, checkpoint.config, graph)
+        manifest = Manifest(
+            name=Path(out).name,
+            graph=graph,
+            scheme=scheme,
+            config=checkpoint.config,
+            tokenizer=words.spec.to_dict() if words else None,
+            provenance={"gpt_edge": __version__, "source": checkpoint.kind},
+            parity=verifier.report.figures,
+        )
+        progress("publishing")
+        draft.seal(manifest)
+    return draft.bundle, verifier.report
+
+
+def quantize_bundle(
+    bundle: Bundle,
+    out: Path,
+    *,
+    scheme: str,
+    target: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> tuple[Bundle, Verification]:
+    """Round the weights of an fp32 bundle into `scheme`; the result is held against the bundle that it came from.
+
+    Raises BundleError for a bundle that is not fp32, else as `export_bundle`.
+    """
+    _check_target(scheme, target)
+    if scheme == "fp32":
+        raise ExportError(f"{bundle.path} is fp32 already", hint="use --scheme int8, int4 or int8-dynamic")
+    source = BundleSource(bundle)
+    probes = parity.probes(bundle.config, _words_of(bundle))
+    with new_bundle(out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)) as draft:
+        progress("asking the fp32 bundle")
+        verifier = Verifier("fp32", probes, ask_session(Session(bundle), probes), progress)
+        _write_scheme(draft.path, source, bundle.graph, scheme, target, progress)
+        verifier.check(_open_folder(draft.path, bundle.config, bundle.graph, scheme), scheme)
+        verifier.report.raise_if_wrong()
+        for name in set(bundle.manifest.files) - {MODEL_FILE, DATA_FILE}:
+            shutil.copyfile(bundle.path / name, draft.path / name)
+        manifest = dataclasses.replace(
+            bundle.manifest,
+            name=Path(out).name,
+            scheme=scheme,
+            provenance={**bundle.manifest.provenance, "gpt_edge": __version__},
+            parity={**bundle.manifest.parity, **verifier.report.figures},
+        )
+        progress("publishing")
+        draft.seal(manifest)
+    return draft.bundle, verifier.report
+
+
+def verify_bundle(bundle: Bundle, against: Path, *, progress: Progress = silent) -> Verification:
+    """Hold a bundle against a checkpoint: torch, a fresh fp32 graph, and the bundle's own, each on every path.
+
+    Faults are in the report; nothing is raised for them. Raises BundleError where the shapes already differ.
+    """
+    checkpoint = open_checkpoint(against)
+    if checkpoint.config != bundle.config:
+        raise BundleError(f"{bundle.path} is a {bundle.config}, {against} a {checkpoint.config}")
+    probes = parity.probes(bundle.config, _words_of(bundle))
+    progress("asking the reference")
+    verifier = Verifier("torch", probes, ask_reference(checkpoint, probes), progress)
+    if bundle.scheme != "fp32":
+        with tempfile.TemporaryDirectory(prefix="gpt-edge-") as folder:
+            progress("building the fp32 graph")
+            build_graph(checkpoint, Path(folder), graph=bundle.graph, scheme="fp32", progress=progress)
+            verifier.check(_open_folder(Path(folder), bundle.config, bundle.graph, "fp32"), "fp32")
+    verifier.check(Session(bundle), bundle.scheme)
+    return verifier.report
+
+
+def verify_alone(bundle: Bundle, *, progress: Progress = silent) -> Verification:
+    """Hold a bundle against itself on every path; needs no checkpoint. Faults are in the report."""
+    report = Verification()
+    progress(f"checking the paths of {bundle.scheme}")
+    check_paths(report, Session(bundle), parity.probes(bundle.config, _words_of(bundle)), bundle.scheme)
+    return report
+
+
+def _words_of(bundle: Bundle) -> Tokenizer | None:
+    return bundle.load_tokenizer() if bundle.manifest.tokenizer or bundle.is_foreign else None
+
+
+def _write_scheme(
+    folder: Path, source: Source, graph: str, scheme: str, target: str | None, progress: Progress
+) -> None:
+    progress(f"building the {scheme} graph")
+    if scheme != "int8-dynamic":
+        build_graph(source, folder, graph=graph, scheme=scheme, progress=progress)
+        return
+    raw = folder / "raw"
+    raw.mkdir()
+    build_graph(source, raw, graph=graph, scheme=scheme, progress=progress)
+    progress("rounding with Optimum")
+    quantize_dynamic(raw, folder, target or DEFAULT_TARGET)
+    shutil.rmtree(raw)
+    check_structure(ir.load(folder / MODEL_FILE).graph, source.config, graph, scheme)
+
+
+def _open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Session:
+    """A session on a graph that lies in a folder which is no bundle yet."""
+    files: dict[str, FileRecord] = {MODEL_FILE: {"size": 0, "sha256": "0" * 64}}
+    return Session(Bundle(folder, Manifest(name="draft", graph=graph, scheme=scheme, config=config, files=files)))
+
+
+def _check_target(scheme: str, target: str | None) -> None:
+    if scheme not in SCHEMES:
+        raise ExportError(f"there is no scheme {scheme!r}", hint=f"use one of {', '.join(SCHEMES)}")
+    if target is not None and scheme != "int8-dynamic":
+        raise ExportError(f"--target {target} is for int8-dynamic; {scheme} runs on every CPU")
+
+
+def _tokenizer_for(checkpoint: Checkpoint, wanted: str | None) -> TokenizerSource | None:
+    """Raises TokenizerError when there is none, or it has more tokens than the embedding has rows."""
+    if wanted == NO_TOKENIZER:
+        return None
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    found = tokenizer_from(wanted) if wanted else find_tokenizer(folder)
+    if found is None:
+        raise TokenizerError(
+            f"{checkpoint.path} has no tokenizer file",
+            hint="give one with --tokenizer FILE, --tokenizer gpt2, or --tokenizer none for a bundle of ids",
+        )
+    check_fits(found.spec, checkpoint.config.vocab_size)
+    return found
+
+
+def _write_tokenizer(draft: Draft, words: TokenizerSource | None, config: GPTConfig, graph: str) -> None:
+    if words is not None:
+        (draft.path / words.spec.file).write_bytes(words.content)
+    if graph == "portable":
+        write_optimum_config(config, words.spec.end_token if words else None, draft.path)
+
+
+def _estimate(config: GPTConfig, scheme: str) -> int:
+    """Bytes that the draft needs at its largest: the bundle, and the fp32 witness beside it."""
+    weights = config.n_parameters
+    return int(weights * BYTES_PER_WEIGHT[scheme]) + (0 if scheme == "fp32" else 4 * weights)

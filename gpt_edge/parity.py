@@ -1,0 +1,212 @@
+"""Do two ways of computing the same logits agree? Whole prompt, step by step, in chunks, in a batch; one graph or another.
+
+A flip is a position where the two ways choose different tokens. It is excused only as a near tie: the first way's gap
+between its two best logits is at most twice the largest difference measured between the ways, so that rounding alone
+explains it. Torch-free: `export.verify` brings the reference in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.session import Session
+from gpt_edge.tokenizer import Tokenizer
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+CHUNKS = (7, 37)  # tokens at a time; neither divides the probes
+N_TEXT, N_RANDOM, N_LONG_ROWS = 192, 64, 32
+PASSAGE = (
+    "The lighthouse keeper had counted ships for thirty years, and he wrote every one of them down. In winter there "
+    "were days without a sail. Then he would polish the lamp, read the old entries aloud, and wonder where the ships "
+    "had gone. One evening a small boat came in with no lights at all. A girl stood in it, holding a box. “Is this the "
+    "house that remembers?” she asked. He looked at his shelves, at the long row of books, and nodded. She put the box "
+    "on the table. Inside lay 1,204 letters that nobody had ever answered. “Then please write these down as well,” she "
+    "said, “before the sea does.” They worked until the morning, one reading and one writing, while the wind turned to "
+    "the south and the first ship of the year came round the cape."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Token ids [T] to run through a model; logits are compared from row `first_row` on."""
+
+    name: str
+    ids: IntArray
+    first_row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Where two ways choose differently: the row, both tokens, and how close the first way's choice was."""
+
+    probe: str
+    row: int
+    tokens: tuple[int, int]
+    gap: float  # the first way's logit of its best token minus that of its second best
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far the second of two ways is from the first. KL in nats, over the vocabulary, mean over all rows."""
+
+    n_rows: int
+    max_difference: float  # of a logit
+    p99_difference: float
+    mean_kl: float
+    p999_kl: float
+    top1: float  # share of rows with the same best token
+    spread: float  # standard deviation of the first way's logits within a row: what a difference is measured against
+    flips: tuple[Flip, ...]
+
+    def unexcused(self) -> list[Flip]:
+        """Flips that are no near ties."""
+        return [flip for flip in self.flips if flip.gap > 2 * self.max_difference]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; at most ten flips, those with the largest gap first."""
+        worst = sorted(self.flips, key=lambda flip: -flip.gap)[:10]
+        return {
+            "rows": self.n_rows,
+            "max_difference": _figure(self.max_difference),
+            "p99_difference": _figure(self.p99_difference),
+            "mean_kl": _figure(self.mean_kl),
+            "p999_kl": _figure(self.p999_kl),
+            "top1": _figure(self.top1),
+            "n_flips": len(self.flips),
+            "flips": [{"probe": f.probe, "row": f.row, "tokens": list(f.tokens), "gap": _figure(f.gap)} for f in worst],
+        }
+
+
+def _figure(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def probes(config: GPTConfig, tokenizer: Tokenizer | None) -> list[Probe]:
+    """Text where there is a tokenizer, random ids, and random ids that fill the context (its last rows compared)."""
+    rng = np.random.default_rng(20181106)
+    found = []
+    if tokenizer is not None:
+        text = np.array(tokenizer.encode(PASSAGE)[: min(N_TEXT, config.n_ctx)], np.int64)
+        if text.size:
+            found.append(Probe("text", text))
+    found.append(Probe("random", rng.integers(0, config.vocab_size, min(N_RANDOM, config.n_ctx))))
+    if config.n_ctx > N_RANDOM:
+        ids = rng.integers(0, config.vocab_size, config.n_ctx)
+        found.append(Probe("full context", ids, config.n_ctx - N_LONG_ROWS))
+    return found
+
+
+def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Along the last axis, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def compare(probe_list: Sequence[Probe], first: Sequence[FloatArray], second: Sequence[FloatArray]) -> Agreement:
+    """Hold the second way's logits against the first's; each a list of [rows, V], one for each probe."""
+    differences, kls, flips, rows, spreads = [], [], [], 0, []
+    for probe, a, b in zip(probe_list, first, second, strict=True):
+        for row in range(len(a)):  # one row at a time: the whole would be several copies of [rows, V] in float64
+            x, y = a[row], b[row]
+            difference = np.abs(x - y)
+            p, q = log_softmax(x), log_softmax(y)
+            differences.append((float(difference.max()), float(np.percentile(difference, 99))))
+            kls.append(max(0.0, float((np.exp(p) * (p - q)).sum())))
+            spreads.append(float(x.std()))
+            tokens = (int(x.argmax()), int(y.argmax()))
+            if tokens[0] != tokens[1]:
+                best = np.partition(x, -2)[-2:] if x.size > 1 else np.repeat(x, 2)
+                flips.append(Flip(probe.name, probe.first_row + row, tokens, float(best[1] - best[0])))
+        rows += len(a)
+    worst = max((pair[0] for pair in differences), default=0.0)
+    if not math.isfinite(worst):
+        worst = math.inf
+    return Agreement(
+        n_rows=rows,
+        max_difference=worst,
+        p99_difference=max((pair[1] for pair in differences), default=0.0),
+        mean_kl=float(np.mean(kls)),
+        p999_kl=float(np.percentile(kls, 99.9)),
+        top1=1.0 - len(flips) / max(rows, 1),
+        spread=float(np.mean(spreads)),
+        flips=tuple(flips),
+    )
+
+
+def answer(session: Session, probe: Probe, chunk: int | None = None) -> FloatArray:
+    """Logits [rows, V] of one probe; `chunk` tokens at a time, None as the session likes."""
+    cache = session.new_cache()
+    size = chunk or probe.ids.size
+    rows = []
+    for start in range(0, probe.ids.size, size):
+        logits = session.forward(probe.ids[None, start : start + size], cache, "all")
+        rows.append(logits[0][max(0, probe.first_row - start) :].copy())
+    return np.concatenate(rows)
+
+
+def answer_in_batch(
+    session: Session, probe_list: Sequence[Probe], n_steps: int = 24
+) -> tuple[list[Probe], list[FloatArray]]:
+    """Several prompts of different lengths, continued together token by token.
+
+    Returns the probes cut to what was run, and the logits of the rows that the batch computed.
+    """
+    longest = min(probe.ids.size for probe in probe_list)
+    n_steps = min(n_steps, longest - 1)
+    lengths = [max(1, longest - n_steps - 5 * i) for i in range(len(probe_list))]
+    batch = session.new_cache(len(probe_list))
+    for row, (probe, length) in enumerate(zip(probe_list, lengths, strict=True)):
+        session.forward(probe.ids[None, :length], batch, "last", row=row)
+    steps = []
+    for step in range(n_steps):
+        ids = np.array([[p.ids[n + step]] for p, n in zip(probe_list, lengths, strict=True)], np.int64)
+        steps.append(session.forward(ids, batch, "last")[:, 0].copy())
+    cut = [Probe(p.name, p.ids[: n + n_steps], n) for p, n in zip(probe_list, lengths, strict=True)]
+    return cut, [np.stack([step[row] for step in steps]) for row in range(len(cut))]
+
+
+def paths(session: Session, probe_list: Sequence[Probe]) -> Mapping[str, Agreement]:
+    """The whole prompt at once against step by step, chunks, a batch, and rewinding: each way's Agreement with the first."""
+    short = [p for p in probe_list if p.first_row == 0]
+    whole = [answer(session, p) for p in short]
+    found = {"step by step": compare(short, whole, [answer(session, p, 1) for p in short])}
+    for chunk in CHUNKS:
+        found[f"chunks of {chunk}"] = compare(short, whole, [answer(session, p, chunk) for p in short])
+    if session.config.n_ctx > 1:
+        two = [Probe(f"{p.name} {i}", p.ids[i * 3 :] if p.ids.size > 12 else p.ids) for p in short for i in range(2)]
+        cut, logits = answer_in_batch(session, two)
+        alone = [answer(session, p) for p in cut]
+        found["batch"] = compare(cut, alone, logits)
+        found["rewind"] = compare(short, whole, [_rewound(session, p) for p in short])
+    return found
+
+
+def _rewound(session: Session, probe: Probe) -> FloatArray:
+    """Read the probe, go back to its middle, read something else, go back again, and read on."""
+    cache, middle = session.new_cache(), probe.ids.size // 2
+    first = session.forward(probe.ids[None], cache, "all")[0].copy()
+    if middle == 0:
+        return first
+    cache.crop(middle)
+    session.forward(probe.ids[None, ::-1][:, : min(5, middle)], cache, "last")
+    cache.crop(middle)
+    rest: FloatArray = session.forward(probe.ids[None, middle:], cache, "all")[0]
+    return np.concatenate((first[:middle], rest))
+
+
+def greedy(session: Session, prompt: IntArray, n_new: int) -> list[int]:
+    """The most likely continuation, one token at a time; stops where the context is full."""
+    cache, ids, tokens = session.new_cache(), prompt, []
+    for _ in range(min(n_new, session.config.n_ctx - prompt.size)):
+        tokens.append(int(session.forward(ids[None], cache, "last")[0, 0].argmax()))
+        ids = np.array(tokens[-1:], np.int64)
+    return tokens

@@ -1,0 +1,37 @@
+"""Tiny checkpoints and their exports, made once: tracing costs seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpt_edge.bundle import Bundle
+from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.export.verify import Verification
+from tests.parity.models import TINY, save_random
+
+Export = Callable[[str, str, str], tuple[Bundle, Verification]]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tiny checkpoint of each kind."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {kind: save_random(root / kind, config) for kind, config in TINY.items()}
+
+
+@pytest.fixture(scope="session")
+def export(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """export(kind, graph, scheme): the bundle and its figures, made at the first call."""
+    root, made = tmp_path_factory.mktemp("bundles"), {}
+
+    def make(kind: str, graph: str, scheme: str) -> tuple[Bundle, Verification]:
+        key = (kind, graph, scheme)
+        if key not in made:
+            out = root / "-".join(key)
+            made[key] = export_bundle(checkpoints[kind], out, graph=graph, scheme=scheme, tokenizer="none")
+        return made[key]
+
+    return make

@@ -1,0 +1,109 @@
+"""The shapes that users have: GPT-2 124M and GPT-1 117M on every path, GPT-2 XL within its memory. All slow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpt_edge.config import PRESETS
+from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.reference.checkpoint import save_checkpoint
+from gpt_edge.reference.model import GPT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+MB = 1_000_000
+
+
+@pytest.fixture(scope="module", params=["gpt2", "gpt1", "gpt3-small"])
+def preset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A random checkpoint of a full shape, with weights wide enough for logits with spread."""
+    name: str = request.param
+    folder = tmp_path_factory.mktemp("full") / name
+    torch.manual_seed(0)
+    model = GPT(PRESETS[name])
+    state = {key: value * (4.0 if key == "wte.weight" else 1.0) for key, value in model.state_dict().items()}
+    save_checkpoint(folder, PRESETS[name], state, None, {})
+    return name, folder
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_full_shapes_agree_with_torch_and_with_themselves(
+    preset: tuple[str, Path], scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, source = preset
+    bundle, report = export_bundle(source, tmp_path / scheme, scheme=scheme, tokenizer="none")
+    with capsys.disabled():
+        print(f"\n{name} {scheme}: {bundle.n_bytes / MB:.1f} MB")
+        for section, figures in report.figures.items():
+            for key, figure in figures.items():
+                print(f"  {section:<22} {key:<14} {json.dumps({k: v for k, v in figure.items() if k != 'flips'})}")
+    assert report.faults == []
+    assert report.figures["torch against fp32"]["logits"]["p99_difference"] <= 1e-4  # N1's goal
+    assert report.figures["torch against fp32"]["greedy"]["equal_tokens"] == 32
+    for figure in report.figures[f"{scheme} paths"].values():
+        assert figure["top1"] >= 0.999 or all(flip["gap"] <= 2 * figure["max_difference"] for flip in figure["flips"])
+    if name == "gpt2":
+        assert bundle.n_bytes <= {"int8": 145, "int4": 110}[scheme] * MB
+
+
+def test_fp32_of_gpt2_fits_in_500_mb(preset: tuple[str, Path], tmp_path: Path) -> None:
+    name, source = preset
+    if name != "gpt2":
+        pytest.skip("the limit is for GPT-2 124M")
+    bundle, _ = export_bundle(source, tmp_path / "fp32", scheme="fp32", tokenizer="none")
+    assert bundle.n_bytes <= 500 * MB
+
+
+XL_CHILD = """
+import json, resource, sys
+from pathlib import Path
+from gpt_edge.export.pipeline import export_bundle
+bundle, report = export_bundle(Path(sys.argv[1]), Path(sys.argv[2]), scheme=sys.argv[3], tokenizer="none")
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"peak": peak, "n_bytes": bundle.n_bytes, "faults": report.faults}))
+"""
+
+
+def test_gpt2_xl_exports_within_1_3_times_its_weights(tmp_path: Path) -> None:
+    """6.2 GB of random fp32 weights, written tensor by tensor; needs 20 GB of disk and about ten minutes."""
+    config = PRESETS["gpt2-xl"]
+    source = tmp_path / "xl"
+    source.mkdir()
+    write_random_safetensors(source / "model.safetensors", config)
+    described = {"format": "gpt-edge-checkpoint", "version": 1, "config": config.to_dict(), "tokenizer": None}
+    (source / "config.json").write_text(json.dumps({**described, "training": {}}))
+    for scheme in ("int8", "int4"):
+        command = [sys.executable, "-c", XL_CHILD, str(source), str(tmp_path / scheme), scheme]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(scheme, found)
+        assert found["faults"] == []
+        assert found["peak"] <= 1.3 * 4 * config.n_parameters, scheme
+
+
+def write_random_safetensors(path: Path, config: object) -> None:
+    """Random weights of `config`, one tensor in memory at a time."""
+    from gpt_edge.reference.importers.tensor_map import reference_shapes
+
+    shapes = reference_shapes(config)  # type: ignore[arg-type]
+    header, offset = {}, 0
+    for name, shape in shapes.items():
+        n_bytes = 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, offset + n_bytes]}
+        offset += n_bytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    rng = np.random.default_rng(0)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            is_gain = ".ln_" in f".{name}" and name.endswith("weight")
+            array = np.ones(shape, np.float32) if is_gain else rng.standard_normal(shape, np.float32) * np.float32(0.02)
+            file.write(array.tobytes())
