@@ -1,0 +1,48 @@
+"""Hugging Face folders of model_type "gpt2" (GPT2LMHeadModel, GPT2Model).
+
+Linear weights are Conv1D: stored [in, out]. Source: transformers, models/gpt2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpt_edge.reference.importers.hf_weights import (
+    ACTIVATIONS,
+    is_buffer,
+    open_weights,
+    prefix_of,
+    refuse_unsupported,
+)
+from gpt_edge.reference.importers.settings import Settings
+from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin, open_tensors
+
+
+def open_hf_gpt2(folder: Path, settings: Settings) -> Checkpoint:
+    """`settings` is the folder's config.json. Raises CheckpointError as `open_tensors` does."""
+    refuse_unsupported(settings)
+    config = settings.config(
+        n_layer=settings.whole("n_layer"),
+        n_head=settings.whole("n_head"),
+        n_embd=settings.whole("n_embd"),
+        n_ctx=settings.whole("n_positions" if "n_positions" in settings.values else "n_ctx"),
+        vocab_size=settings.whole("vocab_size"),
+        n_inner=settings.optional_whole("n_inner"),
+        activation=settings.choice("activation_function", "gelu_new", ACTIVATIONS),
+        layer_norm_epsilon=settings.number("layer_norm_epsilon", 1e-5),
+        scale_attention=settings.flag("scale_attn_weights", True),
+        tied_embeddings=settings.flag("tie_word_embeddings", True),
+    )
+    divides_by_layer = settings.flag("scale_attn_by_inverse_layer_idx", False)
+    source = open_weights(folder)
+    prefix = prefix_of(source, "wte.weight")
+
+    def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
+        if name == "lm_head.weight":
+            return Origin((name,), shape)
+        if not name.endswith((*LINEAR_WEIGHTS, "c_attn.bias")):
+            return Origin((prefix + name,), shape)
+        scale = 1 / (int(name.split(".")[1]) + 1) if divides_by_layer and ".c_attn." in name else 1.0
+        return Origin((prefix + name,), shape[::-1], is_transposed=len(shape) == 2, query_scale=scale)
+
+    return open_tensors("hf-gpt2", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight")

@@ -1,0 +1,159 @@
+"""Named tensors in files, found before they are read: what there is, and where, then one tensor at a time.
+
+Files are memory-mapped, so a tensor that is float32 already costs no copy, and `release` gives its pages back.
+Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt_edge.errors import CheckpointError, NumericError
+from gpt_edge.reference.importers.crc32c import masked_crc32c
+
+FloatArray = npt.NDArray[np.float32]
+FLOAT_DTYPES = ("F32", "F16", "BF16")
+_STORED_AS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+def shown(name: str) -> str:
+    """A name out of a stranger's file, safe in a one-line message: no control characters, and not endless."""
+    clean = name if name.isprintable() else ascii(name)
+    return clean if len(clean) <= 120 else f"{clean[:120]}..."
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a file says about a tensor. `dtype` is a safetensors name; one outside FLOAT_DTYPES cannot be read."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class TensorSource(Protocol):
+    """Tensors by the names the file gives them."""
+
+    @property
+    def where(self) -> str:
+        """The file, for messages."""
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Every tensor there is; known without reading any."""
+
+    def read(self, name: str) -> FloatArray:
+        """The tensor in its stored shape; read-only where it is a view of the file, writeable where it is a copy."""
+
+    def release(self, name: str) -> None:
+        """Give the tensor's pages back to the system; views of it stay valid and are read again when touched."""
+
+
+class MappedFile:
+    """One file, mapped read-only when first touched."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n_bytes = path.stat().st_size
+        self._mapping: mmap.mmap | None = None
+
+    @property
+    def mapping(self) -> mmap.mmap:
+        """The whole file as bytes. Raises CheckpointError when it shrank since it was checked: reading on would crash."""
+        if self._mapping is None:
+            with self.path.open("rb") as file:
+                self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(self._mapping) != self.n_bytes:
+            raise CheckpointError(f"{self.path} changed from {self.n_bytes} to {len(self._mapping)} bytes while open")
+        return self._mapping
+
+    def release(self, offset: int, n_bytes: int) -> None:
+        """Drop the whole pages inside the range from this process's memory. They come back from the file."""
+        first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (offset + n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if self._mapping is not None and last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes in a file. Whoever makes one has checked that it lies inside."""
+
+    file: MappedFile
+    offset: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class MappedTensors:
+    """Tensors that lie in mapped files, each in one extent or in several that follow each other."""
+
+    where: str
+    infos: Mapping[str, TensorInfo]
+    extents: Mapping[str, tuple[Extent, ...]]
+    checksums: Mapping[str, int] = field(default_factory=dict)  # masked CRC-32C, where the format has them
+
+    def read(self, name: str) -> FloatArray:
+        """Raises CheckpointError where the format keeps a checksum and it differs."""
+        info, extents = self.infos[name], self.extents[name]
+        if name in self.checksums:
+            found = masked_crc32c(
+                b"".join(part.file.mapping[part.offset : part.offset + part.n_bytes] for part in extents)
+            )
+            if found != self.checksums[name]:
+                raise CheckpointError(
+                    f"{self.where}: {name} has checksum {found:08x}, the index says {self.checksums[name]:08x}",
+                    hint="copy the checkpoint again",
+                )
+        parts = [_floats(extent, info.dtype) for extent in extents]
+        flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return flat.reshape(info.shape)
+
+    def release(self, name: str) -> None:
+        """As TensorSource.release."""
+        for extent in self.extents[name]:
+            extent.file.release(extent.offset, extent.n_bytes)
+
+
+def _floats(extent: Extent, dtype: str) -> FloatArray:
+    """float32 [n] from the stored bytes; a view when they are aligned float32."""
+    stored = np.dtype(_STORED_AS[dtype])
+    count = extent.n_bytes // stored.itemsize
+    if count == 0:
+        return np.zeros(0, dtype=np.float32)
+    raw = np.frombuffer(extent.file.mapping, dtype=stored, count=count, offset=extent.offset)
+    if dtype == "BF16":  # the upper half of a float32
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    floats = raw.astype(np.float32, copy=False)
+    return floats if floats.flags.aligned else floats.copy()
+
+
+def merge(where: str, shards: Iterable[MappedTensors]) -> MappedTensors:
+    """One source out of several files. Raises CheckpointError for a tensor that two of them hold."""
+    infos: dict[str, TensorInfo] = {}
+    extents: dict[str, tuple[Extent, ...]] = {}
+    for shard in shards:
+        if twice := sorted(infos.keys() & shard.infos.keys()):
+            raise CheckpointError(
+                f"{shard.where} holds {shown(twice[0])} again, another file of the checkpoint has it already"
+            )
+        infos.update(shard.infos)
+        extents.update(shard.extents)
+    return MappedTensors(where, infos, extents)
+
+
+def check_finite(array: FloatArray, where: str, name: str) -> None:
+    """Raise NumericError with the tensor and the index of the first NaN or infinite weight."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, 1 << 22):  # in pieces: the marks of a whole embedding would take 80 MB
+        finite = np.isfinite(flat[start : start + (1 << 22)])
+        if not finite.all():
+            first = start + int(np.argmin(finite))
+            index = ", ".join(str(int(i)) for i in np.unravel_index(first, array.shape))
+            raise NumericError(f"{where}: {name}[{index}] is {flat[first]}, every weight must be finite")

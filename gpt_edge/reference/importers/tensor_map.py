@@ -1,0 +1,169 @@
+"""Checkpoint: somebody's file seen as the tensors of our reference, made one at a time.
+
+An importer says for every tensor of the reference which tensors of the file it comes from (`Origin`). Names, shapes and
+dtypes are compared before anything is read or allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import CheckpointError
+from gpt_edge.reference.importers.sources import FLOAT_DTYPES, FloatArray, TensorSource, check_finite, shown
+from gpt_edge.reference.model import GPT
+
+MAX_LISTED = 10
+LINEAR_WEIGHTS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How one tensor of the reference is made: the file's tensors, transposed if so stored, joined along axis 0."""
+
+    names: tuple[str, ...]  # none: zeros, for a bias that the architecture leaves out
+    stored_shape: tuple[int, ...]  # of each of them
+    is_transposed: bool = False  # stored [in, out] or [1, in, out]
+    query_scale: float = 1.0  # for the query rows, the first third; folds a factor of the attention into c_attn
+
+
+Origins = Mapping[str, Origin]
+
+
+def reference_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of `GPT(config)`, a tied head not listed, without building the model."""
+    C, F = config.n_embd, config.inner_size
+    linears = {"attn.c_attn": (3 * C, C), "attn.c_proj": (C, C), "mlp.c_fc": (F, C), "mlp.c_proj": (C, F)}
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.n_ctx, C)}
+    for layer in range(config.n_layer):
+        for name in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"):
+            weight = linears.get(name, (C,))
+            shapes[f"h.{layer}.{name}.weight"] = weight
+            shapes[f"h.{layer}.{name}.bias"] = weight[:1]
+    if config.norm == "pre":
+        shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+    if not config.tied_embeddings:
+        shapes["lm_head.weight"] = (config.vocab_size, C)
+    return shapes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights that were found to fit `config`. Nothing is read until a tensor is asked for."""
+
+    kind: str
+    path: Path  # as the caller gave it: a folder, or nanoGPT's file
+    config: GPTConfig
+    source: TensorSource
+    origins: Origins
+    tied_copy: str | None = None  # the file's second copy of the tied embedding
+
+    def names(self) -> list[str]:
+        """Every parameter of the reference once, in the reference's order; a tied head is only "wte.weight"."""
+        return list(self.origins)
+
+    def tensor(self, name: str) -> FloatArray:
+        """The parameter as `GPT.state_dict()` has it: float32, C-contiguous, linear weights [out, in].
+
+        A view of the file, read-only, where the file has this dtype and layout; else a fresh array that the caller owns.
+        Raises NumericError for a NaN or infinite weight, ValueError for a name the reference does not have.
+        """
+        if name == "lm_head.weight" and self.config.tied_embeddings:
+            name = "wte.weight"
+        if name not in self.origins:
+            raise ValueError(f"this model has no parameter {name!r}")
+        origin = self.origins[name]
+        if not origin.names:
+            return np.zeros(origin.stored_shape, dtype=np.float32)
+        parts = [self._part(part, origin.is_transposed) for part in origin.names]
+        array = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        if origin.query_scale != 1.0:
+            array = array if array.flags.writeable else array.copy()
+            array[: len(array) // 3] *= np.float32(origin.query_scale)
+        if array.flags.writeable:
+            self.release(name)
+        if name == "wte.weight" and self.tied_copy is not None:
+            self._check_copy(array, self.tied_copy)
+        return array
+
+    def release(self, name: str) -> None:
+        """Give the memory behind a tensor that was read back to the system, for a caller that is done with it."""
+        for part in self.origins[name].names:
+            self.source.release(part)
+
+    def load_model(self) -> GPT:
+        """The reference with these weights, float32, in evaluation mode, owning its memory.
+
+        At no time more memory than the weights and one tensor. Raises as `tensor` does.
+        """
+        with torch.device("meta"):
+            model = GPT(self.config)
+        tensors: dict[str, torch.Tensor] = {}
+        for name in self.names():
+            array = self.tensor(name)
+            tensors[name] = torch.from_numpy(array if array.flags.writeable else array.copy())
+            self.release(name)
+        if self.config.tied_embeddings:
+            tensors["lm_head.weight"] = tensors["wte.weight"]
+        model.load_state_dict(tensors, assign=True)
+        if self.config.tied_embeddings:  # assignment made two parameters out of the one tensor
+            model.lm_head.weight = model.wte.weight
+        return model.eval()
+
+    def _part(self, name: str, is_transposed: bool) -> FloatArray:
+        array = self.source.read(name)
+        check_finite(array, self.source.where, name)
+        return array.reshape(array.shape[-2:]).T if is_transposed else array
+
+    def _check_copy(self, embedding: FloatArray, name: str) -> None:
+        """The head would silently be dropped if it said something else than the embedding it is tied to."""
+        if not np.array_equal(self.source.read(name), embedding):
+            raise CheckpointError(
+                f"{self.source.where}: {name} differs from the embedding that the config ties it to",
+                hint='set "tie_word_embeddings": false in config.json if the head is meant to be its own',
+            )
+        self.source.release(name)
+
+
+def open_tensors(
+    kind: str,
+    path: Path,
+    config: GPTConfig,
+    source: TensorSource,
+    origin_of: Callable[[str, tuple[int, ...]], Origin],
+    is_ignored: Callable[[str], bool] = lambda name: False,
+    tied_copy: str | None = None,
+) -> Checkpoint:
+    """Compare the file with what `config` needs and return the Checkpoint.
+
+    origin_of: from a reference name and shape to its Origin. is_ignored: buffers that carry no weights. tied_copy: a
+    tensor that may be there besides the embedding, equal to it.
+    Raises CheckpointError listing unknown, missing, mis-shaped and mistyped tensors by their names in the file.
+    """
+    infos = source.infos
+    if config.n_layer > len(infos):  # before a loop over the layers of a damaged config
+        raise CheckpointError(
+            f"{path}: the config says {config.n_layer} layers, {source.where} has {len(infos)} tensors"
+        )
+    origins = {name: origin_of(name, shape) for name, shape in reference_shapes(config).items()}
+    copy = tied_copy if tied_copy in infos and config.tied_embeddings else None
+    wanted = {part: origin.stored_shape for origin in origins.values() for part in origin.names}
+    if copy is not None:
+        wanted[copy] = (config.vocab_size, config.n_embd)
+    faults = [f"{name} is missing" for name in wanted if name not in infos]
+    faults += [f"{shown(name)} is unknown" for name in infos if name not in wanted and not is_ignored(name)]
+    for name, shape in wanted.items():
+        info = infos.get(name)
+        if info is not None and info.shape != shape:
+            faults.append(f"{name} has shape {list(info.shape)}, wanted {list(shape)}")
+        elif info is not None and info.dtype not in FLOAT_DTYPES:
+            faults.append(f"{name} has dtype {info.dtype}, wanted one of {', '.join(FLOAT_DTYPES)}")
+    if faults:
+        rest = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
+        raise CheckpointError(f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}")
+    return Checkpoint(kind, path, config, source, origins, copy)

@@ -1,0 +1,180 @@
+"""Tensors from torch's pickled files, none of which may run code.
+
+Three gates, and no way around them: the pickle's opcodes are read and every global outside a short list is refused by
+name; `torch.load(weights_only=True)` loads it; only dense tensors whose values lie in the file come out.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from gpt_edge.errors import CheckpointError
+from gpt_edge.reference.importers.sources import FloatArray, TensorInfo, shown
+
+MAX_PICKLE_BYTES = 1 << 26
+_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: five pickles, then the data
+_STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_ALLOWED_GLOBALS = {
+    "collections.OrderedDict",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "torch.Size",
+    *(f"torch.{kind}Storage" for kind in _STORAGES),
+}
+_GLOBAL_OPCODES = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
+_TEXT_OPCODES = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_SIZE_OPCODES = {"LONG1", "LONG4", "BININT", "INT", "LONG"}  # the others hold at most 65,535
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_HINT = "if you trust whoever made it, convert it to safetensors on a machine you can lose"
+
+
+@dataclass(frozen=True)
+class LoadedTensors:
+    """A state dict as a TensorSource; its tensors lie in torch's own mapping of the file."""
+
+    where: str
+    tensors: Mapping[str, torch.Tensor]
+
+    @property
+    def infos(self) -> dict[str, TensorInfo]:
+        """As TensorSource.infos; a dtype that cannot be read keeps torch's name."""
+        return {
+            name: TensorInfo(_DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
+            for name, tensor in self.tensors.items()
+        }
+
+    def read(self, name: str) -> FloatArray:
+        """As TensorSource.read."""
+        tensor = self.tensors[name]
+        array: FloatArray = tensor.float().numpy()
+        if tensor.dtype is torch.float32:
+            array.flags.writeable = False  # the state dict's own memory
+        return array
+
+    def release(self, name: str) -> None:
+        """torch keeps its mapping; there is nothing to give back."""
+
+
+def open_torch_tensors(path: Path) -> LoadedTensors:
+    """The state dict in a pytorch_model.bin. Raises as `load_torch_file` does."""
+    return as_tensors(str(path), load_torch_file(path))
+
+
+def open_sharded_torch_tensors(index: Path, weight_map: Mapping[str, str]) -> LoadedTensors:
+    """The state dicts of the files in a pytorch_model.bin.index.json, which must hold exactly what it lists."""
+    tensors: dict[str, torch.Tensor] = {}
+    for shard in sorted(set(weight_map.values())):
+        found = open_torch_tensors(index.parent / shard).tensors
+        listed = {name for name, file in weight_map.items() if file == shard}
+        if differing := sorted(found.keys() ^ listed):
+            raise CheckpointError(f"{index} and {shard} disagree on whether {shown(differing[0])} is in it")
+        tensors |= found
+    return LoadedTensors(str(index), tensors)
+
+
+def load_torch_file(path: Path) -> Any:
+    """What torch.save wrote, its tensors mapped from the file.
+
+    Raises CheckpointError for anything that is not plain containers, numbers, text and dense tensors, naming what it found.
+    """
+    try:
+        n_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+            file.seek(0)
+            if is_zip:
+                _check_archive(path, file, n_bytes)
+            else:
+                _check_legacy(path, file, n_bytes)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True if is_zip else None)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:  # torch's own words advise to switch the check off
+        raise CheckpointError(f"{path} is a pickle of something else than plain tensors", hint=_HINT) from error
+    except Exception as error:  # a foreign parser on a stranger's bytes: whatever it raises, the file is bad
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path} is not a whole torch checkpoint: {shown(reason)}", hint="copy or download the file again"
+        ) from error
+
+
+def as_tensors(where: str, state: object) -> LoadedTensors:
+    """Check that `state` maps names to dense tensors whose values are all stored. Raises CheckpointError."""
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{where} holds {type(state).__name__}, wanted a state dict of tensors")
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{where}: {shown(str(name))} is {type(value).__name__}, wanted a tensor")
+        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
+            raise CheckpointError(f"{where}: {shown(name)} is not a dense tensor")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{where}: {shown(name)} declares {value.numel()} values, fewer are stored")
+        tensors[name] = value.detach()
+    return LoadedTensors(where, tensors)
+
+
+def _check_archive(path: Path, file: BinaryIO, n_bytes: int) -> None:
+    """torch.save since 1.6: one folder in an uncompressed zip, data.pkl in it."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        names = [entry.filename for entry in entries]
+        if any(name.endswith("constants.pkl") for name in names):
+            raise CheckpointError(f"{path} is a TorchScript program, wanted a state dict", hint=_HINT)
+        if len(set(names)) != len(names):
+            raise CheckpointError(f"{path} holds a file twice")
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size > n_bytes:
+                raise CheckpointError(
+                    f"{path}: {shown(entry.filename)} is compressed, encrypted or longer than the whole file"
+                )
+        if sum(entry.file_size for entry in entries) > n_bytes:
+            raise CheckpointError(f"{path} declares more bytes than it has")
+        pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
+        if len(pickles) != 1 or pickles[0].filename.count("/") != 1 or not pickles[0].filename.endswith("/data.pkl"):
+            raise CheckpointError(f"{path} is a zip file but not one that torch.save wrote")
+        if pickles[0].file_size > MAX_PICKLE_BYTES:
+            raise CheckpointError(
+                f"{path}: data.pkl has {pickles[0].file_size} bytes, at most {MAX_PICKLE_BYTES} are read"
+            )
+        _check_pickle(path, io.BytesIO(archive.read(pickles[0])))
+
+
+def _check_legacy(path: Path, file: BinaryIO, n_bytes: int) -> None:
+    """torch.save before 1.6. Any whole number in it is a size or an offset, so none may pass the file's length."""
+    is_legacy = file.read(len(_LEGACY_START)) == _LEGACY_START
+    file.seek(len(_LEGACY_START) if is_legacy else 0)
+    for _ in range(4 if is_legacy else 1):
+        _check_pickle(path, file, max_number=n_bytes if is_legacy else None)
+    if not is_legacy:
+        raise CheckpointError(f"{path} is a pickle but not one that torch.save wrote", hint=_HINT)
+
+
+def _check_pickle(path: Path, file: BinaryIO, max_number: int | None = None) -> None:
+    """Read one pickle's opcodes without running them. Raises CheckpointError for a global that is not allowed."""
+    texts = ["?", "?"]
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in _TEXT_OPCODES:
+            texts = [texts[1], str(argument)]
+        if opcode.name in _GLOBAL_OPCODES:
+            found = ".".join(texts) if opcode.name == "STACK_GLOBAL" else str(argument).replace(" ", ".", 1)
+            if opcode.name != "GLOBAL" or found not in _ALLOWED_GLOBALS:
+                raise CheckpointError(
+                    f"{path} is a pickle that would run code or is no plain checkpoint: it asks for {shown(found)}",
+                    hint=_HINT,
+                )
+        if max_number is None or opcode.name not in _SIZE_OPCODES or not isinstance(argument, int):
+            continue
+        if not -1 <= argument <= max_number:
+            raise CheckpointError(f"{path} declares a size of {argument}, the file has {max_number} bytes")
