@@ -52,3 +52,9 @@ class BundleSource:
         if self._bundle.graph == "edge":
             array = unpad_heads(name, array, self.config)
         return np.ascontiguousarray(array, np.float32)
+
+    def release(self, name: str) -> None:
+        """Unmap the data file: onnx_ir maps it anew for each tensor and would keep every mapping."""
+        value = self._initializers.get(name)
+        if value is not None and isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value.release()

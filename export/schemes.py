@@ -103,6 +103,8 @@ class Lowering:
         else:
             nodes = self._block_linear(site, bits)
         replace(self.graph, site.nodes, nodes, [(site.y, nodes[-1].outputs[0])])
+        if not is_head:
+            self.source.release(site.weight)
 
     def embedding(self, site: Embedding) -> None:
         """Lower the look-up of token embeddings."""
@@ -125,6 +127,7 @@ class Lowering:
             else:
                 blocks, scales = quantize_blocks(table, 8, block_size(table.shape[1], self.scheme.block_size))
                 self.tables[name] = (self.store(f"{name}_q8", blocks), self.store(f"{name}_scales", scales))
+            self.source.release(name)
         return self.tables[name]
 
     def _bias(self, site: Linear) -> ir.Value:

@@ -81,7 +81,8 @@ class Verification:
         """Raise ParityError with the first fault."""
         if self.faults:
             more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
-            raise ParityError(self.faults[0] + more, hint="nothing was published; --json shows every figure")
+            hint = "nothing was published; --json shows every figure"
+            raise ParityError(self.faults[0] + more, hint=hint, figures=self.figures)
 
 
 def describe(flip: Flip) -> str:

@@ -37,6 +37,10 @@ class Source(Protocol):
         """The parameter `name` of `GPT.state_dict()`, float32."""
         ...
 
+    def release(self, name: str) -> None:
+        """Give back the memory behind a tensor that was read; the caller is done with it."""
+        ...
+
 
 def pad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
     """Return a parameter of an attention layer with every head padded with zeros to the cache's head size.

@@ -12,7 +12,7 @@ from gpt_edge.files import find_set_aside
 from gpt_edge.foreign import SCHEME_OF, describe, foreign_manifest
 from gpt_edge.manifest import FILE_NAME, MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
 
-DEFAULT_BUNDLE = "tinystories-6m-int8"
+DEFAULT_BUNDLE = "tinystories-5m-int8"
 EMBEDDED = Path(__file__).parent / "models"  # a link to ../models in a checkout
 SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # made by file managers wherever they look
 COPY_HINT = "copy the bundle again, or rebuild it with gpt-edge export"

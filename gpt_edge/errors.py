@@ -7,7 +7,9 @@ A caller's wrong argument is a ValueError; what the world did wrong is a `GPTEdg
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 EXTRA_OF = {
     "torch": "export",
@@ -58,7 +60,11 @@ class ExportError(GPTEdgeError):
 
 
 class ParityError(ExportError):
-    """An exported graph that does not say what its reference says."""
+    """An exported graph that does not say what its reference says. `figures` is what was measured, by section and name."""
+
+    def __init__(self, message: str, *, hint: str | None = None, figures: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.figures = dict(figures or {})
 
 
 class TrainingError(GPTEdgeError):
