@@ -41,11 +41,13 @@ def quantize_dynamic(fp32: Path, out: Path, target: str) -> None:
         logging.getLogger("optimum").setLevel(logging.ERROR)
         logging.getLogger().setLevel(logging.ERROR)
         quantizer = runtime.ORTQuantizer.from_pretrained(fp32, file_name="model.onnx")
-        quantizer.quantize(save_dir=out, quantization_config=settings, file_suffix="quantized")
+        quantizer.quantize(
+            save_dir=out, quantization_config=settings, file_suffix="quantized", use_external_data_format=True
+        )
     model = ir.load(out / "model_quantized.onnx")
     ir.save(model, out / "model.onnx", external_data="model.onnx.data")
-    for name in ("model_quantized.onnx", "ort_config.json", "config.json"):
-        (out / name).unlink(missing_ok=True)
+    for path in (*out.glob("model_quantized.onnx*"), out / "ort_config.json", out / "config.json"):
+        path.unlink(missing_ok=True)
 
 
 def _head(path: Path) -> list[str]:

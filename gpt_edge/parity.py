@@ -23,7 +23,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 CHUNKS = (7, 37)  # tokens at a time; neither divides the probes
-N_TEXT, N_RANDOM, N_LONG_ROWS = 192, 64, 32
+N_TEXT, N_RANDOM, N_LONG_ROWS = 192, 64, 32  # rows of the probes
+LARGE, N_TEXT_OF_LARGE, N_RANDOM_OF_LARGE = 500_000_000, 64, 32  # parameters; steps of such a model take seconds
 PASSAGE = (
     "The lighthouse keeper had counted ships for thirty years, and he wrote every one of them down. In winter there "
     "were days without a sail. Then he would polish the lamp, read the old entries aloud, and wonder where the ships "
@@ -93,15 +94,17 @@ def _figure(value: float) -> float:
 def probes(config: GPTConfig, tokenizer: Tokenizer | None) -> list[Probe]:
     """Text where there is a tokenizer, random ids, and random ids that fill the context (its last rows compared)."""
     rng = np.random.default_rng(20181106)
+    is_large = config.n_parameters > LARGE
+    n_text, n_random = (N_TEXT_OF_LARGE, N_RANDOM_OF_LARGE) if is_large else (N_TEXT, N_RANDOM)
     found = []
     if tokenizer is not None:
-        text = np.array(tokenizer.encode(PASSAGE)[: min(N_TEXT, config.n_ctx)], np.int64)
+        text = np.array(tokenizer.encode(PASSAGE)[: min(n_text, config.n_ctx)], np.int64)
         if text.size:
             found.append(Probe("text", text))
-    found.append(Probe("random", rng.integers(0, config.vocab_size, min(N_RANDOM, config.n_ctx))))
-    if config.n_ctx > N_RANDOM:
+    found.append(Probe("random", rng.integers(0, config.vocab_size, min(n_random, config.n_ctx))))
+    if config.n_ctx > n_random:
         ids = rng.integers(0, config.vocab_size, config.n_ctx)
-        found.append(Probe("full context", ids, config.n_ctx - N_LONG_ROWS))
+        found.append(Probe("full context", ids, max(1, config.n_ctx - N_LONG_ROWS)))
     return found
 
 
