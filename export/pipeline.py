@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -17,22 +16,18 @@ from gpt_edge.errors import BundleError, ExportError, TokenizerError
 from gpt_edge.export.build import MODEL_FILE, build_graph, check_structure
 from gpt_edge.export.bundle_source import BundleSource
 from gpt_edge.export.optimum import quantize_dynamic, write_optimum_config
-from gpt_edge.export.verify import Verification, Verifier, ask_reference, ask_session, check_paths
+from gpt_edge.export.verify import Verifier, ask_reference, ask_session
 from gpt_edge.export.weights import DATA_FILE, Source
 from gpt_edge.graph import SCHEMES
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.session import Session
-from gpt_edge.tokenizer import Tokenizer, TokenizerSource, build_tokenizer, check_fits, find_tokenizer, tokenizer_from
+from gpt_edge.tokenizer import TokenizerSource, build_tokenizer, check_fits, find_tokenizer, tokenizer_from
+from gpt_edge.verification import Progress, Verification, silent, words_of
 from gpt_edge.version import __version__
 
-Progress = Callable[[str], None]
 NO_TOKENIZER = "none"
 DEFAULT_TARGET = "avx512_vnni"
 BYTES_PER_WEIGHT = {"fp32": 4.0, "int8": 1.1, "int4": 0.7, "int8-dynamic": 1.1}
-
-
-def silent(stage: str) -> None:
-    """The progress of somebody who does not want any."""
 
 
 def export_bundle(
@@ -104,7 +99,7 @@ def quantize_bundle(
     if scheme == "fp32":
         raise ExportError(f"{bundle.path} is fp32 already", hint="use --scheme int8, int4 or int8-dynamic")
     source = BundleSource(bundle)
-    probes = parity.probes(bundle.config, _words_of(bundle))
+    probes = parity.probes(bundle.config, words_of(bundle))
     with new_bundle(out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)) as draft:
         progress("asking the fp32 bundle")
         verifier = Verifier("fp32", probes, ask_session(Session(bundle), probes), progress)
@@ -133,7 +128,7 @@ def verify_bundle(bundle: Bundle, against: Path, *, progress: Progress = silent)
     checkpoint = open_checkpoint(against)
     if checkpoint.config != bundle.config:
         raise BundleError(f"{bundle.path} is a {bundle.config}, {against} a {checkpoint.config}")
-    probes = parity.probes(bundle.config, _words_of(bundle))
+    probes = parity.probes(bundle.config, words_of(bundle))
     progress("asking the reference")
     verifier = Verifier("torch", probes, ask_reference(checkpoint, probes), progress)
     if bundle.scheme != "fp32":
@@ -143,18 +138,6 @@ def verify_bundle(bundle: Bundle, against: Path, *, progress: Progress = silent)
             verifier.check(_open_folder(Path(folder), bundle.config, bundle.graph, "fp32"), "fp32")
     verifier.check(Session(bundle), bundle.scheme)
     return verifier.report
-
-
-def verify_alone(bundle: Bundle, *, progress: Progress = silent) -> Verification:
-    """Hold a bundle against itself on every path; needs no checkpoint. Faults are in the report."""
-    report = Verification()
-    progress(f"checking the paths of {bundle.scheme}")
-    check_paths(report, Session(bundle), parity.probes(bundle.config, _words_of(bundle)), bundle.scheme)
-    return report
-
-
-def _words_of(bundle: Bundle) -> Tokenizer | None:
-    return bundle.load_tokenizer() if bundle.manifest.tokenizer or bundle.is_foreign else None
 
 
 def _write_scheme(

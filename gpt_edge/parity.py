@@ -196,7 +196,7 @@ def paths(session: Session, probe_list: Sequence[Probe]) -> Mapping[str, Agreeme
 def _rewound(session: Session, probe: Probe) -> FloatArray:
     """Read the probe, go back to its middle, read something else, go back again, and read on."""
     cache, middle = session.new_cache(), probe.ids.size // 2
-    first = session.forward(probe.ids[None], cache, "all")[0].copy()
+    first: FloatArray = session.forward(probe.ids[None], cache, "all")[0].copy()
     if middle == 0:
         return first
     cache.crop(middle)

@@ -18,9 +18,10 @@ from gpt_edge.errors import BundleError, ExportError, ParityError
 from gpt_edge.export import build, rewrite, verify
 from gpt_edge.export.build import build_graph
 from gpt_edge.export.bundle_source import BundleSource
-from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_alone, verify_bundle
+from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bundle
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.session import Session
+from gpt_edge.verification import verify_alone
 from tests.parity.conftest import Export
 from tests.parity.models import ODD, TINY, random_model, save_random
 
