@@ -1,0 +1,91 @@
+"""gpt-edge's own checkpoint folder: config.json, model.safetensors (fp32), and the tokenizer's file. Never a pickle.
+
+`config.json` is {"format", "version", "config": GPTConfig.to_dict(), "tokenizer": spec or null, "training": free figures}.
+The importer of this kind (`importers/gpt_edge_checkpoint.py`) reads it; a folder is published by one rename.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import CheckpointError, NumericError
+from gpt_edge.files import publish_folder, write_file
+from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.reference.importers.gpt_edge_checkpoint import FORMAT, VERSION
+from gpt_edge.reference.model import GPT
+from gpt_edge.tokenizer.spec import TokenizerSource
+
+
+def save_checkpoint(
+    folder: Path,
+    config: GPTConfig,
+    state: Mapping[str, Tensor],
+    tokenizer: TokenizerSource | None,
+    training: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint at `folder`, replacing an older checkpoint there in one step.
+
+    state: the tensors of `GPT(config).state_dict()`, any float type; `lm_head.weight` is left out where it is wte.
+    training: plain JSON values about the run, for people. Raises NumericError for NaN or infinite weights, before
+    anything is written, and OutputError as `publish_folder`.
+    """
+    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
+    if config.tied_embeddings:
+        tensors.pop("lm_head.weight", None)
+    if bad := sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())):
+        raise NumericError(f"{folder}: NaN or infinite weights in {', '.join(bad[:3])}; the checkpoint was not written")
+    described = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": config.to_dict(),
+        "tokenizer": tokenizer.spec.to_dict() if tokenizer else None,
+        "training": dict(training),
+    }
+    files = {
+        "model.safetensors": save(tensors),
+        "config.json": (json.dumps(described, indent=1) + "\n").encode(),
+    }
+    if tokenizer:
+        files[tokenizer.spec.file] = tokenizer.content
+    n_bytes = sum(map(len, files.values()))
+    with publish_folder(folder, force=True, is_ours=is_checkpoint, n_bytes=n_bytes) as temporary:
+        for name, content in files.items():
+            write_file(temporary / name, content)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether `folder` says of itself that it is a gpt-edge checkpoint."""
+    try:
+        read_checkpoint_config(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+def read_checkpoint_config(folder: Path) -> dict[str, Any]:
+    """Return the parsed config.json. Raises CheckpointError when it is missing, damaged, or another format's."""
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a gpt-edge checkpoint's: wanted format {FORMAT!r}")
+    if described.get("version") != VERSION:
+        raise CheckpointError(f"{path} has format version {described.get('version')!r}, wanted {VERSION}")
+    return described
+
+
+def load_checkpoint(folder: Path) -> GPT:
+    """Return the model of a checkpoint folder, in evaluation mode. Raises CheckpointError as `open_checkpoint`."""
+    return open_checkpoint(folder).load_model()

@@ -1,0 +1,89 @@
+"""The optimiser and its schedule: AdamW with decay groups, linear warm-up, then cosine; Muon for the matrices by choice.
+
+Sources: Loshchilov and Hutter 2019 (AdamW, cosine); GPT-1 section 4.1 (warm-up); GPT-3 appendix B (betas, clipping,
+weight decay 0.1); Jordan et al. 2024 (Muon).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from gpt_edge.training.recipe import Training
+
+
+def learning_rate_factor(step: int, training: Training) -> float:
+    """What every peak rate is multiplied by at `step`, counted from 0: linear up to 1, then a cosine down.
+
+    Up to `constant_until` it stays at 1, so that the length of a run can still be changed while it goes.
+    """
+    if step < training.warmup_steps:
+        return (step + 1) / training.warmup_steps
+    start = max(training.warmup_steps, training.constant_until)
+    done = min(1.0, max(0, step - start) / max(1, training.steps - start))
+    low = training.final_learning_rate
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Return the matrices of the layers, the embeddings, and the rest: biases and norms, which weight decay must not touch.
+
+    A tied parameter is there once.
+    """
+    matrices, embeddings, rest = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2:
+            rest.append(parameter)
+        elif name.startswith("h."):
+            matrices.append(parameter)
+        else:
+            embeddings.append(parameter)
+    return matrices, embeddings, rest
+
+
+class Optimizer:
+    """One or two torch optimisers that step together, and the schedule of their rates."""
+
+    def __init__(self, model: nn.Module, training: Training) -> None:
+        self._training = training
+        matrices, embeddings, rest = decay_groups(model)
+        decay, betas = training.weight_decay, (training.beta1, training.beta2)
+        self._parts: list[torch.optim.Optimizer] = []
+        decayed = matrices + embeddings
+        if training.optimizer == "muon":
+            decayed = embeddings
+            self._parts.append(
+                torch.optim.Muon(matrices, lr=training.matrix_learning_rate, weight_decay=decay, momentum=0.95)
+            )
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+        self._parts.append(torch.optim.AdamW(groups, lr=training.learning_rate, betas=betas, fused=True))
+        self._peaks = [[group["lr"] for group in part.param_groups] for part in self._parts]
+
+    def step(self, step: int) -> None:
+        """Update the weights at the rate of `step` and forget the gradients."""
+        factor = learning_rate_factor(step, self._training)
+        for part, peaks in zip(self._parts, self._peaks, strict=True):
+            for group, peak in zip(part.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Everything the optimisers remember, as names `part.parameter.moment` and tensors."""
+        for i, part in enumerate(self._parts):
+            for index, moments in part.state_dict()["state"].items():
+                for name, value in moments.items():
+                    yield f"{i}.{index}.{name}", value
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` told."""
+        for i, part in enumerate(self._parts):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                of_part, index, moment = name.split(".", 2)
+                if int(of_part) == i:
+                    state.setdefault(int(index), {})[moment] = value
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})

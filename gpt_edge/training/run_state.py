@@ -1,0 +1,74 @@
+"""What a run needs to go on: one safetensors file, replaced by one rename. Tensors and JSON, never a pickle.
+
+Weights, the optimiser's moments, torch's random state, and the counters. Killed at any moment, the file is the old one or
+the new one, whole; a NaN never gets into it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from gpt_edge.errors import NumericError, TrainingError
+from gpt_edge.files import atomic_write
+
+KEY = "gpt-edge-run"  # the one entry of the file's metadata
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run between two steps."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    random: Tensor  # uint8, torch.get_rng_state()
+    progress: dict[str, Any]  # plain JSON values: step, place in the corpus, best loss so far, …
+    recipe: dict[str, Any] = field(default_factory=dict)  # Recipe.fingerprint()
+
+
+def save_state(path: Path, state: RunState) -> None:
+    """Put `state` at `path`. Raises NumericError for a NaN or an infinity in it, OutputError; then the old file stays."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.items()}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise NumericError(f"{path} was left as it is: {name} holds NaN or infinity")
+    tensors["random"] = state.random
+    described = {"version": VERSION, "progress": state.progress, "recipe": state.recipe}
+    atomic_write(path, save(tensors, {KEY: json.dumps(described)}))
+
+
+def load_state(path: Path) -> RunState:
+    """Read what `save_state` wrote. Raises TrainingError when it is missing, damaged, or not such a file."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise TrainingError(
+            f"there is no run to resume: {path} is missing", hint="start it without --resume"
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        tensors = load(content)
+        (n_header,) = struct.unpack("<Q", content[:8])
+        described = json.loads(json.loads(content[8 : 8 + n_header])["__metadata__"][KEY])
+        version, progress, recipe = described["version"], described["progress"], described["recipe"]
+        random = tensors.pop("random")
+    except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise TrainingError(f"{path} is damaged or not the state of a run: {error}") from error
+    if version != VERSION:
+        raise TrainingError(f"{path} has format version {version!r}, this gpt-edge reads version {VERSION}")
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    return RunState(parts["model"], parts["optimizer"], random, progress, recipe)

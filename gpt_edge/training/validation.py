@@ -1,0 +1,77 @@
+"""Loss per token and bits per byte of documents, in PyTorch. Each document is read on its own, from an empty context.
+
+What counts: every token of the document and the end token after it; the bytes are those of the document's text in UTF-8,
+separators left out. A document longer than the context is read in windows of it that overlap by half, each token
+counted once, so that none is predicted from less than half a context but for the first ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from gpt_edge.reference.model import GPT
+from gpt_edge.training.corpus import IGNORED, IntArray
+
+BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model makes of a text."""
+
+    loss: float  # nats per token
+    bits_per_byte: float
+    n_tokens: int
+    n_bytes: int
+
+
+def windows(document: IntArray, context: int) -> list[tuple[IntArray, int]]:
+    """Cut `end, tokens, end` into parts of at most `context` + 1 ids, and say how many of each one's targets were counted before."""
+    n_targets, stride = len(document) - 1, max(1, context // 2)
+    parts = [(document[: context + 1], 0)]
+    counted = min(context, n_targets)
+    while counted < n_targets:
+        stop = min(counted + stride, n_targets)
+        start = stop - context
+        parts.append((document[start : stop + 1], counted - start))
+        counted = stop
+    return parts
+
+
+@torch.no_grad()
+def score_documents(model: GPT, documents: Sequence[IntArray], n_bytes: int, context: int, precision: str) -> Score:
+    """Score `documents`, each int64 `end, tokens, end`, whose texts have `n_bytes` bytes in all.
+
+    precision: "float32" or "bfloat16" (autocast; the loss itself is float32). The model's mode is left as it was.
+    """
+    was_training = model.training
+    model.eval()
+    parts = sorted(
+        (part for document in documents for part in windows(document, context)), key=lambda part: len(part[0])
+    )
+    total, n_tokens, at = 0.0, 0, 0
+    while at < len(parts):
+        n_rows = 1  # parts of like lengths together: little padding
+        while at + n_rows < len(parts) and (n_rows + 1) * len(parts[at + n_rows][0]) <= BATCH_TOKENS:
+            n_rows += 1
+        batch = parts[at : at + n_rows]
+        at += n_rows
+        length = max(len(ids) for ids, _ in batch) - 1
+        inputs = torch.zeros((n_rows, length), dtype=torch.int64)
+        targets = torch.full((n_rows, length), IGNORED, dtype=torch.int64)
+        for row, (ids, n_counted) in enumerate(batch):
+            inputs[row, : len(ids) - 1] = torch.from_numpy(ids[:-1])
+            targets[row, n_counted : len(ids) - 1] = torch.from_numpy(ids[1 + n_counted :])
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(inputs)[0]
+        total += F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        ).item()
+        n_tokens += int((targets != IGNORED).sum())
+    model.train(was_training)
+    return Score(total / n_tokens, total / math.log(2) / n_bytes, n_tokens, n_bytes)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpt_edge.errors import NumericError, TrainingError
+from gpt_edge.training.corpus import IntArray
+from gpt_edge.training.recipe import Recipe
+from gpt_edge.training.run_state import load_state, save_state
+from gpt_edge.training.trainer import Trainer
+
+
+def documents(n: int = 60) -> list[IntArray]:
+    rng = np.random.default_rng(1)
+    return [np.array([299, *rng.integers(0, 299, 20 + i % 30), 299]) for i in range(n)]
+
+
+def changed(recipe: Recipe, **changes: object) -> Recipe:
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **changes))  # type: ignore[arg-type]
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def test_the_loss_at_initialisation_is_that_of_guessing(recipe: Recipe) -> None:
+    assert Trainer(recipe, documents()).step() == pytest.approx(math.log(300), abs=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_one_batch_is_learned_by_heart(recipe: Recipe, optimizer: str) -> None:
+    recipe = changed(
+        recipe, optimizer=optimizer, steps=300, dropout=0.0, weight_decay=0.0, learning_rate=0.02, row_tokens=32,
+        batch_tokens=32, long_rows_from=0, warmup_steps=10,
+    )  # fmt: skip
+    trainer = Trainer(recipe, documents(1)[:1])
+    losses = [trainer.step() for _ in range(120)]
+    assert losses[0] > 5
+    assert losses[-1] < 0.05
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_has_the_same_bits(recipe: Recipe, tmp_path: Path, optimizer: str) -> None:
+    recipe = changed(recipe, optimizer=optimizer)
+    straight = Trainer(recipe, documents())
+    losses = [straight.step() for _ in range(12)]
+    stopped = Trainer(recipe, documents())
+    for _ in range(5):
+        stopped.step()
+    save_state(tmp_path / "state", stopped.state({}))
+    resumed = Trainer(recipe, documents())
+    torch.manual_seed(999)  # nothing may come from here
+    resumed.restore(load_state(tmp_path / "state"))
+    assert [resumed.step() for _ in range(7)] == losses[5:]
+    assert all(torch.equal(a, b) for a, b in zip(weights(straight), weights(resumed), strict=True))
+
+
+def test_a_state_does_not_change_when_the_run_goes_on(recipe: Recipe) -> None:
+    trainer = Trainer(recipe, documents())
+    trainer.step()
+    state = trainer.state({})
+    before = {name: tensor.clone() for name, tensor in {**state.model, **state.optimizer}.items()}
+    trainer.step()
+    assert all(torch.equal(before[name], tensor) for name, tensor in {**state.model, **state.optimizer}.items())
+
+
+def test_rows_grow_to_the_context_and_all_positions_are_learned(recipe: Recipe) -> None:
+    trainer = Trainer(changed(recipe, steps=60, long_rows_from=50), documents())
+    before = trainer.model.wpe.weight.detach().clone()
+    lengths = []
+    for _ in range(52):
+        lengths.append(trainer.row_tokens)
+        trainer.step()
+    assert lengths == [16] * 50 + [32] * 2
+    moved = (trainer.model.wpe.weight.detach() - before).abs().mean(dim=1)
+    assert bool(
+        (moved[:29] > 0.005).all()
+    )  # rows reach 16..28 by their random first positions, 29..31 mostly when long
+    assert bool((moved > 0.0002).all())
+
+
+def test_not_a_number_stops_the_run_before_the_weights_change(recipe: Recipe) -> None:
+    trainer = Trainer(recipe, documents())
+    trainer.step()
+    before = weights(trainer)
+    trainer.model.ln_f.bias.data[0] = math.nan
+    with pytest.raises(NumericError, match="step 2: the loss is nan"):
+        trainer.step()
+    after = weights(trainer)
+    assert sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) == 1  # only what we broke
+
+
+def test_a_state_with_not_a_number_leaves_the_old_file(recipe: Recipe, tmp_path: Path) -> None:
+    trainer = Trainer(recipe, documents())
+    save_state(tmp_path / "state", trainer.state({"n": 1}))
+    trainer.model.wte.weight.data[3, 3] = math.inf
+    with pytest.raises(NumericError, match=r"was left as it is: model.wte.weight"):
+        save_state(tmp_path / "state", trainer.state({"n": 2}))
+    assert load_state(tmp_path / "state").progress["n"] == 1
+
+
+def test_bfloat16_learns_as_float32_does(recipe: Recipe) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        trainer = Trainer(changed(recipe, precision=precision, dropout=0.0), documents())
+        losses[precision] = [trainer.step() for _ in range(8)]
+    assert losses["float32"] != losses["bfloat16"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.02)
+
+
+def test_another_recipe_cannot_take_over_a_run(recipe: Recipe) -> None:
+    trainer = Trainer(recipe, documents())
+    state = trainer.state({})
+    other = Trainer(changed(recipe, learning_rate=0.001), documents())
+    with pytest.raises(TrainingError, match=r"\[training\] learning_rate is 0.001, the run to resume has 0.005"):
+        other.restore(state)
+
+
+def test_the_length_may_change_while_the_past_stays_as_it_was(recipe: Recipe) -> None:
+    recipe = changed(recipe, steps=40, constant_until=20, long_rows_from=30)
+    trainer = Trainer(recipe, documents())
+    for _ in range(6):
+        trainer.step()
+    state = trainer.state({})
+    longer = Trainer(changed(recipe, steps=90, constant_until=60, long_rows_from=80), documents())
+    longer.restore(state)
+    assert longer.n_steps_done == 6
+    for wrong in ({"constant_until": 0}, {"long_rows_from": 3}):
+        with pytest.raises(TrainingError, match=f"{next(iter(wrong))} is"):
+            Trainer(changed(recipe, **wrong), documents()).restore(state)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"])
+def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(TrainingError, match="is damaged or not the state of a run"):
+        load_state(tmp_path / "state")
+
+
+def test_gradients_agree_with_finite_differences(recipe: Recipe) -> None:
+    """RELIABILITY R8.5, in float64: central differences along random directions."""
+    trainer = Trainer(changed(recipe, dropout=0.0), documents())
+    model = trainer.model.double()
+    inputs, targets = trainer.batches.next(16)
+    positions = torch.arange(16)[None]
+
+    def loss() -> torch.Tensor:
+        logits = model(inputs, positions)[0]
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
+    loss().backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        direction = torch.randn_like(parameter)
+        wanted = (parameter.grad * direction).sum().item()
+        values = []
+        with torch.no_grad():
+            for sign in (1, -2):
+                parameter += sign * 1e-5 * direction
+                values.append(loss().item())
+            parameter += 1e-5 * direction
+        found = (values[0] - values[1]) / 2e-5
+        assert found == pytest.approx(wanted, rel=1e-3, abs=1e-7)
