@@ -1,0 +1,92 @@
+"""The command line. `main` is what `gpt-edge` and `python cli.py` call; it turns every outcome into an exit code.
+
+0 done, 1 the world was wrong (a GPTEdgeError, the system, a bundle out of tolerance), 2 wrong usage, 130 interrupted
+with Ctrl-C, 141 the reader of standard output went away, as for other tools in a pipeline (128 + SIGPIPE). An error is
+one line, `error: ...`, and perhaps a second one, `hint: ...`, both on standard error; GPT_EDGE_DEBUG=1 adds the
+traceback. Nothing heavy is imported here: typer when arguments are read, onnxruntime and torch inside commands.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from gpt_edge.cli import console
+from gpt_edge.errors import GPTEdgeError
+
+__all__ = ["main"]
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line, without the program's name, and return the exit code. None takes sys.argv."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it while it is imported
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"gpt_edge\.(cli|generate|bundle)")
+        warnings.showwarning = console.show_warning
+        try:
+            code = _run(arguments)
+            console.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            code = _report(error, "gpt-edge" if arguments[0].startswith("-") else f"gpt-edge {arguments[0]}")
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    from typer.main import get_command
+
+    from gpt_edge.cli.app import app
+
+    code = get_command(app).main(args=arguments, prog_name="gpt-edge", standalone_mode=False)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else DONE
+
+
+def _report(error: BaseException, command: str) -> int:
+    """Say on standard error what happened, in one line and perhaps a hint, and return the exit code."""
+    if os.environ.get("GPT_EDGE_DEBUG"):
+        traceback.print_exception(error)
+    match error:
+        case console.ClosedPipe():
+            console.discard_stdout()
+            return CLOSED_PIPE
+        case KeyboardInterrupt() | EOFError():
+            console.end_line()
+            return INTERRUPTED
+        case GPTEdgeError():
+            console.error(error.message, error.hint)
+            return FAILED
+        case ValueError() if not isinstance(error, UnicodeError):
+            console.error(str(error), f"{command} --help")
+            return WRONG_USAGE
+        case MemoryError():
+            console.error("out of memory", "close other programs, or take a smaller model or another --scheme")
+        case OSError():
+            if error.filename is None:
+                console.discard_stdout()  # the failed write may have been to it, and must not be tried again
+            where = f"{error.filename}: " if error.filename is not None else ""
+            console.error(f"{where}{error.strerror or error}")
+        case _ if hasattr(error, "format_message"):  # typer's usage errors; their class has moved between releases
+            context = getattr(error, "ctx", None)
+            console.error(error.format_message().rstrip("."), f"{getattr(context, 'command_path', command)} --help")
+            return WRONG_USAGE
+        case _ if type(error).__name__ == "Abort":
+            console.end_line()
+            return INTERRUPTED
+        case _:
+            _report_fault(error)
+    return FAILED
+
+
+def _report_fault(error: BaseException) -> None:
+    text = (str(error).strip().splitlines() or [""])[0][:300]
+    console.error(
+        f"unexpected {type(error).__name__}: {text}", "this is a fault in gpt-edge; GPT_EDGE_DEBUG=1 shows where it is"
+    )

@@ -1,0 +1,41 @@
+"""The commands and their names. Each lives in a file of its group; heavy packages are imported when a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gpt_edge.cli import check, console, make, text, train
+from gpt_edge.version import __version__
+
+app = typer.Typer(
+    name="gpt-edge",
+    help="Run, export, quantise and verify small GPTs where the user is.",
+    add_completion=True,
+    rich_markup_mode=None,  # plain help: rich alone would take a third of the time that --help may take
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(text.generate)
+app.command()(make.export)
+app.command()(make.quantize)
+app.command()(check.verify)
+app.command()(check.inspect)
+app.command()(text.tokenize)
+app.command()(train.train)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        console.say(f"gpt-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run, export, quantise and verify small GPTs where the user is."""

@@ -1,0 +1,135 @@
+"""`verify` and `inspect`: is a bundle what it claims to be, and what does it claim?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpt_edge.cli import console
+from gpt_edge.cli.options import BundleArgument, JsonOption
+from gpt_edge.cli.tables import columns, describe, parity_table, size
+from gpt_edge.errors import ParityError, require
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle import Bundle
+
+
+def verify(
+    bundle: BundleArgument = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Compare with this checkpoint, in torch.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold a bundle against itself or a checkpoint.
+
+    Checks the files, and that whole prompts, single steps, chunks and batches give the same; with --against, also that
+    the bundle says what the checkpoint says. Out of tolerance is exit code 1.
+    """
+    from gpt_edge.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    if against is None:
+        from gpt_edge.verification import verify_alone
+
+        with console.progress("loading the model") as progress:
+            report = verify_alone(opened, progress=progress)
+    else:
+        with console.progress("loading torch") as progress:
+            require("gpt_edge.export.pipeline", "export")
+            from gpt_edge.export.pipeline import verify_bundle
+
+            report = verify_bundle(opened, against, progress=progress)
+    if as_json:
+        is_right = not report.faults
+        console.say_json({"ok": is_right, **describe(opened), "parity": report.figures, "faults": report.faults})
+    else:
+        console.say(parity_table(report.figures))
+    if report.faults:
+        more = f" (and {len(report.faults) - 1} more)" if len(report.faults) > 1 else ""
+        raise ParityError(f"{opened.path} is out of tolerance: {report.faults[0]}{more}")
+
+
+def inspect(
+    bundle: BundleArgument = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Say what memory it takes, by formula and measured.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a bundle is, and its figures."""
+    from gpt_edge.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    figures = None
+    if memory:
+        from gpt_edge.cli.memory import memory_figures
+
+        figures = memory_figures(opened)
+    if as_json:
+        manifest = opened.manifest.to_dict()
+        console.say_json({**describe(opened), "manifest": manifest, **({"memory": figures} if figures else {})})
+        return
+    console.say(columns(_facts(opened)))
+    console.say()
+    console.say(columns([(f"  {name}", size(n_bytes)) for name, n_bytes in describe(opened)["files"].items()]))
+    if opened.manifest.parity:
+        console.say("\nmeasured at export")
+        console.say(parity_table(opened.manifest.parity))
+    if figures:
+        console.say("\nmemory")
+        console.say(columns(_memory_rows(figures)))
+
+
+def _facts(bundle: Bundle) -> list[tuple[str, str]]:
+    """Name and value of each thing worth a line; the columns are both left-aligned by padding here."""
+    config, manifest = bundle.config, bundle.manifest
+    attention = " and ".join(config.attention) + (f", window {config.window}" if config.window else "")
+    facts = [
+        ("name", manifest.name),
+        ("path", console.visible(str(bundle.path))),
+        ("kind", f"{manifest.kind}, {bundle.graph} graph, {bundle.scheme}, format version {manifest.format_version}"),
+        ("size", f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_foreign)} files"),
+        ("parameters", f"{config.n_parameters:,}"),
+        ("layers", f"{config.n_layer}, {config.n_head} heads, width {config.n_embd}, {config.norm}-norm, {attention}"),
+        ("context", f"{config.n_ctx:,} tokens"),
+        ("vocabulary", _vocabulary(bundle)),
+    ]
+    for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
+        if values:
+            facts.append((name, ", ".join(f"{key} {_value(value)}" for key, value in values.items())))
+    width = max(len(value) for _, value in facts)
+    return [(name, value.ljust(width)) for name, value in facts]
+
+
+def _vocabulary(bundle: Bundle) -> str:
+    words = bundle.manifest.tokenizer
+    rows = f"{bundle.config.vocab_size:,} rows"
+    if words is None:
+        return rows if bundle.is_foreign else f"{rows}, no tokenizer"
+    return console.visible(f"{rows}, tokenizer {words.get('kind')} with {words.get('vocab_size')} tokens")
+
+
+def _value(value: object) -> str:
+    return console.visible(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _memory_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("  weights", size(figures["weights"])),
+        (
+            f"  keys and values, {size(figures['cache_per_token'])} for each of {figures['n_ctx']:,} tokens",
+            size(figures["cache"]),
+        ),
+        ("  logits", size(figures["logits"])),
+        ("  sum, the context full", size(figures["sum"])),
+    ]
+    if figures["measured_peak"] is not None:
+        rows += [
+            ("  measured: Python and onnxruntime alone", size(figures["measured_base"])),
+            ("  measured: at most, the model loaded and run once", size(figures["measured_peak"])),
+        ]
+    return rows

@@ -1,0 +1,143 @@
+"""What commands write: results to standard output, errors and progress to standard error, each safe for a terminal.
+
+Every message is one line: control characters in it, also those of a file name, are written as `\\x1b`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+from gpt_edge.errors import OutputError
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # C0, DEL, C1 and the two separators of lines
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class ClosedPipe(Exception):
+    """Whoever read standard output went away."""
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Return `text` with control characters, except those in `keep`, written as escapes: nothing in it acts."""
+
+    def escape(found: re.Match[str]) -> str:
+        character = found[0]
+        if character in keep:
+            return character
+        return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", CONTROL.sub(escape, text))
+
+
+def write(text: str) -> None:
+    """Write `text` to standard output at once. On a terminal, control characters other than \\n and \\t are escaped.
+
+    Raises ClosedPipe, OSError, and OutputError if there is no standard output.
+    """
+    stream = _stdout()
+    if stream.isatty():
+        text = visible(text, keep="\n\t")
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError as error:
+        raise ClosedPipe from error
+    except UnicodeEncodeError:  # a terminal of another encoding
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+        stream.flush()
+
+
+def say(text: str = "") -> None:
+    """Write one or more whole lines to standard output."""
+    write(text + "\n")
+
+
+def say_json(values: Mapping[str, Any]) -> None:
+    """Write one object on one line to standard output. ASCII only, so any terminal and any reader takes it."""
+    say(json.dumps(values, allow_nan=False))
+
+
+def flush() -> None:
+    """Push out what is still in the buffer of standard output. Raises as `write`."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ClosedPipe from error
+
+
+def error(message: str, hint: str | None = None) -> None:
+    """Write `error: ...`, and `hint: ...` if there is one, each on a line of its own, to standard error."""
+    _complain(f"error: {visible(message)}")
+    if hint:
+        _complain(f"hint: {visible(hint)}")
+
+
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Stands in for warnings.showwarning: one line, no source code."""
+    _complain(f"warning: {visible(str(message))}")
+
+
+def end_line() -> None:
+    """After Ctrl-C: leave the cursor at the start of a line."""
+    if _is_terminal(sys.stderr):
+        _complain("")
+
+
+def discard_stdout() -> None:
+    """Point standard output at nothing, so that the interpreter's last flush does not fail again."""
+    with suppress(OSError, ValueError, AttributeError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+
+
+@contextmanager
+def progress(first: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function to call with each stage, "checking int8 against torch", and each weight, "h.0.mlp.c_fc.weight".
+
+    On a terminal a line on standard error shows the stage, and within it the weight; elsewhere nothing is written.
+    """
+    if not _is_terminal(sys.stderr):
+        yield lambda name: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    stage = first
+    with Console(stderr=True).status(Text(first)) as status:
+
+        def show(name: str) -> None:
+            nonlocal stage
+            is_weight = " " not in name and "." in name
+            if not is_weight:
+                stage = name
+            status.update(Text(f"{stage}  {name}" if is_weight else stage))
+
+        yield show
+
+
+def _stdout() -> TextIO:
+    if sys.stdout is None or sys.stdout.closed:
+        raise OutputError("standard output is closed")
+    return sys.stdout
+
+
+def _complain(line: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # nobody listens: the exit code has to do
+        if sys.stderr is not None:
+            encoding = sys.stderr.encoding or "ascii"
+            print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    with suppress(ValueError, AttributeError):  # closed
+        return stream is not None and stream.isatty()
+    return False

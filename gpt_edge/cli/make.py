@@ -1,0 +1,131 @@
+"""`export` and `quantize`: a bundle out of a checkpoint, or out of another bundle. Both need the extra `export`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gpt_edge.cli import console
+from gpt_edge.cli.options import (
+    BUNDLE_HELP,
+    ForceOption,
+    GraphName,
+    JsonOption,
+    OutArgument,
+    SchemeName,
+    TargetOption,
+    check_target,
+    complete_bundle,
+)
+from gpt_edge.cli.tables import describe, parity_table, size
+from gpt_edge.errors import ParityError, require
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle import Bundle
+
+PIPELINE = "gpt_edge.export.pipeline"
+
+
+def export(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt.", show_default=False)
+    ],
+    out: OutArgument,
+    graph: Annotated[
+        GraphName, typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum.")
+    ] = "edge",
+    scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = "int8",
+    target: TargetOption = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Tokenizer file, folder or name (gpt2), or none; by default what lies beside the checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a verified bundle from a checkpoint.
+
+    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's own GPT-1 and GPT-2 files, nanoGPT's ckpt.pt, and
+    gpt-edge's checkpoints. What does not say the same as the checkpoint is not published.
+    """
+    check_target(scheme, target)
+    with _figures_of_failure(as_json), console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.pipeline import export_bundle
+
+        bundle, report = export_bundle(
+            source,
+            out,
+            graph=graph,
+            scheme=scheme,
+            target=target,
+            tokenizer=tokenizer,
+            force=force,
+            progress=progress,
+        )
+    _print_made(bundle, report.figures, as_json)
+
+
+def quantize(
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE",
+            help=BUNDLE_HELP.partition(";")[0] + "; its scheme must be fp32.",
+            show_default=False,
+            autocompletion=complete_bundle,
+        ),
+    ],
+    out: OutArgument,
+    scheme: Annotated[
+        Literal["int8", "int4", "int8-dynamic"], typer.Option(help="How the weights are stored.", show_default=False)
+    ],
+    target: TargetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Round the weights of an fp32 bundle.
+
+    The new bundle at OUT is held against the one that it came from, and published if it is within tolerance.
+    """
+    check_target(scheme, target)
+    from gpt_edge.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    with _figures_of_failure(as_json), console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.pipeline import quantize_bundle
+
+        made, report = quantize_bundle(opened, out, scheme=scheme, target=target, force=force, progress=progress)
+    _print_made(made, report.figures, as_json)
+
+
+@contextmanager
+def _figures_of_failure(as_json: bool) -> Iterator[None]:
+    """Where an export is out of tolerance, show its figures before the error goes on."""
+    try:
+        yield
+    except ParityError as error:
+        if as_json:
+            console.say_json({"ok": False, "fault": error.message, "parity": error.figures})
+        elif error.figures:
+            console.say(parity_table(error.figures))
+        raise
+
+
+def _print_made(bundle: Bundle, figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        console.say_json({"ok": True, **describe(bundle), "parity": figures})
+        return
+    n_files = len(bundle.manifest.files) + 1
+    console.say(f"{bundle.path}: {bundle.scheme}, {bundle.graph} graph, {size(bundle.n_bytes)} in {n_files} files")
+    console.say()
+    console.say(parity_table(figures))

@@ -1,0 +1,85 @@
+"""The memory of a bundle: by formula, and measured in a process of its own that loads it and reads one token.
+
+The formula is weights file + keys and values of a full context + one row of logits. What onnxruntime repacks or keeps
+for itself is not in it: that is what the measurement is for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from gpt_edge.bundle import Bundle
+from gpt_edge.errors import BundleError
+from gpt_edge.graph import cache_head_size
+
+FLOAT_BYTES = 4
+SECONDS = 600
+MEASURE = """
+import json, sys
+from gpt_edge.cli.memory import peak_bytes
+from gpt_edge.bundle import Bundle
+from gpt_edge.session import Session
+base = peak_bytes()
+session = Session(Bundle.open(sys.argv[1], check=False))
+session.forward([[0]], session.new_cache())
+print(json.dumps([base, peak_bytes()]))
+"""
+
+
+def memory_figures(bundle: Bundle) -> dict[str, Any]:
+    """Bytes by name. The measured ones are None where the system does not tell. Raises BundleError if it cannot load."""
+    config = bundle.config
+    per_token = 2 * config.n_layer * config.n_head * cache_head_size(config, bundle.graph) * FLOAT_BYTES
+    model = bundle.model_path.name
+    weights = sum(record["size"] for name, record in bundle.manifest.files.items() if name.startswith(model))
+    logits = config.vocab_size * FLOAT_BYTES
+    base, peak = _measure(bundle)
+    return {
+        "weights": weights,
+        "cache_per_token": per_token,
+        "n_ctx": config.n_ctx,
+        "cache": per_token * config.n_ctx,
+        "logits": logits,
+        "sum": weights + per_token * config.n_ctx + logits,
+        "measured_base": base,
+        "measured_peak": peak,
+    }
+
+
+def _measure(bundle: Bundle) -> tuple[int | None, int | None]:
+    # -P and an explicit path: a file called numpy.py in the current folder is not imported.
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", MEASURE, os.path.abspath(bundle.path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise BundleError(f"{bundle.path} could not be loaded to measure its memory: {last[:300]}")
+    base, peak = json.loads(done.stdout)
+    return base, peak
+
+
+def peak_bytes() -> int | None:
+    """The largest resident memory of this process so far; None on systems that do not tell."""
+    try:
+        with open("/proc/self/status") as status:  # getrusage would count the parent's memory from before exec
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None

@@ -1,0 +1,101 @@
+"""Figures as text: sizes with their unit, columns that line up, the table of a verification, a bundle in one object.
+
+Figures from a manifest are somebody else's: what is not a number is shown as it is, or as `-`, and nothing fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpt_edge.cli.console import visible
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle import Bundle
+
+LIMIT_NAMES = {"max_difference": "max", "mean_kl": "KL"}
+HEADINGS = ("", "rows", "max |Δlogit|", "mean KL", "same token", "allowed", "")
+
+
+def size(n_bytes: int) -> str:
+    """Bytes with the unit that a disk's label would use: 7.9 MB is 7,900,000."""
+    if n_bytes < 1000:
+        return f"{n_bytes} B"
+    value, units = n_bytes / 1000, ["kB", "MB", "GB", "TB"]
+    while value >= 999.95 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.1f} {units[0]}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the first column to the left and the others to the right; no spaces at the ends of lines."""
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def parity_table(figures: Mapping[str, Any]) -> str:
+    """One line for each comparison, under its section's name.
+
+    figures: of a Verification or a manifest, by section and name. Differences are of logits, KL in nats.
+    """
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    for section, comparisons in figures.items():
+        if not isinstance(comparisons, Mapping):
+            continue
+        rows.append((visible(str(section)), *[""] * (len(HEADINGS) - 1)))
+        for name, values in comparisons.items():
+            if isinstance(values, Mapping):
+                rows.append((f"  {visible(str(name))}", *_cells(values)))
+    return columns(rows)
+
+
+def _cells(values: Mapping[str, Any]) -> tuple[str, ...]:
+    verdict = "" if values.get("ok", True) is True else "WRONG"
+    if "equal_tokens" in values:
+        tokens = f"{_whole(values['equal_tokens'])} of {_whole(values.get('tokens'))}"
+        return ("", "", "", tokens, "", verdict)
+    limits = values.get("limits")
+    allowed = [
+        f"{LIMIT_NAMES.get(name, visible(str(name)))} {_short(limit)}"
+        for name, limit in (limits.items() if isinstance(limits, Mapping) else ())
+    ]
+    top1 = values.get("top1")
+    return (
+        _whole(values.get("rows")),
+        _short(values.get("max_difference")),
+        _short(values.get("mean_kl")),
+        f"{top1:.1%}" if _is_number(top1) else "-",
+        ", ".join(allowed),
+        verdict,
+    )
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """A bundle's place, kind and sizes, as JSON values."""
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "name": manifest.name,
+        "graph": manifest.graph,
+        "scheme": manifest.scheme,
+        "n_parameters": bundle.config.n_parameters,
+        "n_bytes": bundle.n_bytes,
+        "files": {name: record["size"] for name, record in manifest.files.items()},
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: object) -> str:
+    return f"{value:.2g}" if _is_number(value) else "-"
+
+
+def _whole(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "-"

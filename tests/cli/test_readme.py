@@ -1,0 +1,156 @@
+"""Every example of README.md is executed: what it shows is what happens, and its tree is the tree.
+
+The commands run in a folder with a recipe at the place of the real one, which would take an hour; the figures that
+depend on it are compared with their digits masked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import write_recipe
+from tests.conftest import REPO
+
+README = (REPO / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+ANYTHING = "..."  # a line that stands for any lines
+SAME_WORDS = 3  # of a story: another CPU adds in another order, and may choose otherwise at a near tie
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command of a console block, and what the block shows of its output."""
+
+    command: str
+    shown: tuple[str, ...]
+
+
+def blocks(kind: str) -> list[str]:
+    return [content for name, content in BLOCKS if name == kind]
+
+
+def examples() -> list[Example]:
+    found: list[tuple[str, list[str]]] = []
+    for block in blocks("console"):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return [Example(command, tuple(shown)) for command, shown in found]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples run, one after the other; a recipe of two steps is the one of the README."""
+    place = tmp_path_factory.mktemp("readme")
+    (place / "models").mkdir()
+    write_recipe(place / "models")
+    recipe = place / "models" / "recipe.toml"
+    recipe.rename(recipe.with_name("tinystories.toml"))
+    text = recipe.with_name("tinystories.toml").read_text().replace('"run"', '"runs/tinystories"')
+    recipe.with_name("tinystories.toml").write_text(text.replace("n_ctx = 32", "n_ctx = 128"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose gpt-edge is this checkout's."""
+    place = tmp_path_factory.mktemp("bin")
+    program = place / "gpt-edge"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPO / "cli.py"}" "$@"\n')
+    program.chmod(0o755)
+    return place
+
+
+def masked(line: str) -> str:
+    """Without figures: they depend on the model."""
+    return " ".join(re.sub(r"(?<![\w-])-?\d[\d.,]*(e[+-]\d+)?(?!\w)( [kMG]?B)?", "#", line).split())
+
+
+@pytest.mark.parametrize("index", range(len(examples())))
+def test_a_console_example_does_what_it_shows(index: int, folder: Path, programs: Path) -> None:
+    example = examples()[index]
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", example.command], cwd=folder, env=environment, capture_output=True, text=True, check=False,
+        timeout=280,
+    )  # fmt: skip
+    if "train" not in example.command:  # which reports on standard error
+        assert done.stderr == ""
+    assert done.returncode == 0, done
+    if "generate" in example.command:
+        words = 0 if "-m stories" in example.command else SAME_WORDS
+        assert example.shown[0].split()[:words] == done.stdout.split()[:words]
+        assert done.stdout.strip()
+        return
+    lines = iter(masked(line) for line in done.stdout.splitlines())
+    for line in example.shown:
+        assert line == ANYTHING or masked(line) in lines, (line, done.stdout)
+    if "tokenize" in example.command:
+        assert done.stdout.splitlines() == list(example.shown)
+
+
+@pytest.mark.parametrize("index", range(len(blocks("python"))))
+def test_the_python_example_runs(index: int, tmp_path: Path) -> None:
+    code = blocks("python")[index]
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tokens/s" in done.stdout
+    assert len(code.splitlines()) <= 10
+
+
+def test_the_two_commands_are_those_that_packaging_and_ci_run() -> None:
+    """The first is typed in tests/packaging/test_wheel.py; the second is this run itself, through .ci/run."""
+    install, test = blocks("bash")
+    assert install == 'pip install . && gpt-edge generate "Once upon a time"\n'
+    assert test == 'pip install -c constraints.txt -e ".[dev]" && python -m pytest\n'
+    ci = (REPO / ".ci" / "run").read_text()
+    for half in test.strip().split(" && "):
+        assert half.replace("pip install ", "") in ci
+
+
+def test_every_command_and_option_of_the_table_exists() -> None:
+    from tests.cli.runner import done
+
+    rows = re.findall(r"^\| `gpt-edge (.*?)` \|", README.replace("\\|", "/"), re.MULTILINE)
+    named = set()
+    for row in rows:
+        if not row.startswith("--"):
+            command = row.split()[0]
+            named.add(command)
+            help_text = done(command, "--help").out
+            for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row):
+                assert option in help_text, (command, option)
+    assert named == set(re.findall(r"^  ([a-z]+)  ", done("--help").out.split("Commands:")[1], re.MULTILINE))
+
+
+def test_the_tree_names_every_file_once_with_a_phrase() -> None:
+    (tree,) = (content for name, content in BLOCKS if not name)
+    named, path = set(), [""]
+    for line in tree.splitlines():
+        entry, _, phrase = re.sub(r" -> \S+", "", line).strip().partition(" ")
+        depth = (len(line) - len(line.lstrip())) // 2
+        path[depth:] = [entry]
+        assert phrase.strip(), f"{entry} has no phrase"
+        named.add("".join(path))
+    there = {"cli.py"}
+    for top in ("gpt_edge", "export"):
+        for place, folders, files in os.walk(REPO / top):  # does not follow links
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            there |= {str((Path(place) / name).relative_to(REPO)) for name in files if name.endswith(".py")}
+    assert {name for name in named if name.endswith(".py")} == there
+    for name in named:
+        assert (REPO / name).exists(), name
+
+
+def test_no_line_of_the_readme_promises_what_is_not_there() -> None:
+    for name in re.findall(r"`([\w./-]+\.(?:md|txt|py|toml))`", README):
+        assert (REPO / name).is_file(), name
