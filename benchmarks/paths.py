@@ -29,7 +29,8 @@ def main() -> None:
     print("| path | " + " | ".join(f"{name}: mean KL | flips" for name in figures) + " |")
     print("|---|" + "---|---|" * len(figures))
     paths = {
-        name: report.figures[f"{scheme} paths"] for (scheme, name), report in zip(SCHEMES.items(), figures.values(), strict=True)
+        name: report.figures[f"{scheme} paths"]
+        for (scheme, name), report in zip(SCHEMES.items(), figures.values(), strict=True)
     }
     for path in paths["int8"]:
         cells = [

@@ -42,19 +42,19 @@ class BundleSource:
         return self._bundle.config
 
     def tensor(self, name: str) -> FloatArray:
-        """The parameter as the reference has it. Raises BundleError if the graph lacks it."""
+        """The parameter as the reference has it, a copy of the caller's own. Raises BundleError if the graph lacks it."""
         value = self._initializers.get(name)
-        if value is None or value.const_value is None:
+        if value is None or not isinstance(value.const_value, ir.ExternalTensor):
             raise BundleError(f"{self._bundle.model_path} has no weight {name}")
         array = value.const_value.numpy()
         if name.endswith(TRANSPOSED):
             array = array.T
         if self._bundle.graph == "edge":
             array = unpad_heads(name, array, self.config)
-        return np.ascontiguousarray(array, np.float32)
+        copy = np.array(array, np.float32, order="C")
+        del array
+        value.const_value.release()  # onnx_ir maps the whole file anew for each tensor, and would keep every mapping
+        return copy
 
     def release(self, name: str) -> None:
-        """Unmap the data file: onnx_ir maps it anew for each tensor and would keep every mapping."""
-        value = self._initializers.get(name)
-        if value is not None and isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value.release()
+        """Nothing: what `tensor` returned is a copy."""

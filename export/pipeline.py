@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -69,7 +70,7 @@ def export_bundle(
         verifier.report.raise_if_wrong()
         _write_tokenizer(draft, words, checkpoint.config, graph)
         manifest = Manifest(
-            name=Path(out).name,
+            name=_name(out),
             graph=graph,
             scheme=scheme,
             config=checkpoint.config,
@@ -110,7 +111,7 @@ def quantize_bundle(
             shutil.copyfile(bundle.path / name, draft.path / name)
         manifest = dataclasses.replace(
             bundle.manifest,
-            name=Path(out).name,
+            name=_name(out),
             scheme=scheme,
             provenance={**bundle.manifest.provenance, "gpt_edge": __version__},
             parity={**bundle.manifest.parity, **verifier.report.figures},
@@ -160,6 +161,11 @@ def _open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Se
     """A session on a graph that lies in a folder which is no bundle yet."""
     files: dict[str, FileRecord] = {MODEL_FILE: {"size": 0, "sha256": "0" * 64}}
     return Session(Bundle(folder, Manifest(name="draft", graph=graph, scheme=scheme, config=config, files=files)))
+
+
+def _name(out: Path) -> str:
+    """The bundle's name: that of its folder, of what a manifest allows."""
+    return re.sub(r"^[^A-Za-z0-9_]+|[^A-Za-z0-9._-]+", "-", Path(out).absolute().name).lstrip("-.")[:80] or "bundle"
 
 
 def _check_target(scheme: str, target: str | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn import functional as F
 
 from gpt_edge.errors import NumericError, TrainingError
@@ -67,7 +68,14 @@ class Trainer:
         inputs, targets = self.batches.next(self.row_tokens)
         positions = self._positions(inputs.shape[1])
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16"):
-            loss = self._loss_of(inputs, targets, positions)
+            try:
+                loss = self._loss_of(inputs, targets, positions)
+            except BackendCompilerFailed as error:  # most often: no C++ compiler
+                first_line = str(error).partition("\n")[0]
+                raise TrainingError(
+                    f"{self.recipe.path}: [training] compile is true, but torch.compile failed: {first_line}",
+                    hint="install g++, or set compile = false",
+                ) from error
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.training.clip_norm)
         value = loss.item()

@@ -15,7 +15,7 @@ from gpt_edge import parity
 from gpt_edge.bundle import Bundle, Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, ParityError
-from gpt_edge.export import build, rewrite, verify
+from gpt_edge.export import build, pipeline, rewrite, verify
 from gpt_edge.export.build import build_graph
 from gpt_edge.export.bundle_source import BundleSource
 from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bundle
@@ -158,6 +158,13 @@ def test_a_graph_that_lost_an_operator_is_an_error(tmp_path: Path, monkeypatch: 
     with pytest.raises(ExportError, match="0 FastGelu nodes, 2 are wanted"):
         build_graph(source, tmp_path / "out", graph="edge", scheme="fp32")
     build._wiring.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("my model", "my-model"), (".hidden", "hidden"), ("ö", "bundle"), ("a.b_c-d", "a.b_c-d")]
+)
+def test_a_folder_of_any_name_gives_the_bundle_a_name(folder: str, name: str, tmp_path: Path) -> None:
+    assert pipeline._name(tmp_path / folder) == name
 
 
 def test_schemes_and_targets_that_do_not_exist_are_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_text_that_is_none_is_refused(tmp_path: Path, content: bytes, wanted: 
 
 
 def test_a_missing_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="cannot read the text .*No such file"):
+    with pytest.raises(TrainingError, match=r"cannot read the text .*No such file"):
         read_documents(tmp_path / "none.txt", "<|endoftext|>")
 
 

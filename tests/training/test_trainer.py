@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -166,3 +167,22 @@ def test_gradients_agree_with_finite_differences(recipe: Recipe) -> None:
             parameter += 1e-5 * direction
         found = (values[0] - values[1]) / 2e-5
         assert found == pytest.approx(wanted, rel=1e-3, abs=1e-7)
+
+
+def test_without_a_compiler_compile_says_what_to_do(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: object, inputs: object) -> object:
+        raise RuntimeError("no working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    with pytest.raises(TrainingError, match=r"torch.compile failed: .*C\+\+ compiler") as caught:
+        Trainer(changed(recipe, compile=True), documents()).step()
+    assert "compile = false" in (caught.value.hint or "")
+
+
+@pytest.mark.slow
+def test_compiled_steps_learn_as_eager_ones_do(recipe: Recipe) -> None:
+    losses = {}
+    for is_compiled in (False, True):
+        trainer = Trainer(changed(recipe, compile=is_compiled, dropout=0.0), documents())
+        losses[is_compiled] = [trainer.step() for _ in range(12)]  # the rows get longer on the way
+    assert losses[True] == pytest.approx(losses[False], abs=1e-3)

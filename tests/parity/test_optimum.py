@@ -1,0 +1,68 @@
+"""Optimum reads our portable bundles, and we read what Optimum exports: the same greedy tokens either way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt_edge import parity
+from gpt_edge.bundle import Bundle
+from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.generate import Generator
+from gpt_edge.sampling import SamplingParams
+from gpt_edge.session import Session
+
+transformers = pytest.importorskip("transformers")
+onnxruntime_models = pytest.importorskip("optimum.onnxruntime")
+
+PROMPT = torch.tensor([[5, 77, 300, 12, 9]])
+N_NEW = 64
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    """A random GPT-2 as transformers saves it, and the 64 tokens that transformers continues the prompt with."""
+    torch.manual_seed(3)
+    config = transformers.GPT2Config(
+        vocab_size=401, n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.2, bos_token_id=0,
+        eos_token_id=None,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config).eval()
+    folder = tmp_path_factory.mktemp("hf") / "gpt2"
+    model.save_pretrained(folder)
+    tokens = model.generate(PROMPT, max_new_tokens=N_NEW, do_sample=False, pad_token_id=0)[0, PROMPT.shape[1] :]
+    return folder, tokens.tolist()
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "int8"])
+def test_a_portable_bundle_loads_in_optimum(gpt2: tuple[Path, list[int]], scheme: str, tmp_path: Path) -> None:
+    source, wanted = gpt2
+    bundle, _ = export_bundle(source, tmp_path / "out", graph="portable", scheme=scheme, tokenizer="none")
+    ours = parity.greedy(Session(bundle), PROMPT[0].numpy(), N_NEW)
+    model = onnxruntime_models.ORTModelForCausalLM.from_pretrained(bundle.path)
+    theirs = model.generate(PROMPT, max_new_tokens=N_NEW, do_sample=False, pad_token_id=0)[0, PROMPT.shape[1] :]
+    assert theirs.tolist() == ours
+    if scheme == "fp32":
+        assert ours == wanted
+
+
+def test_a_folder_that_optimum_exported_runs_in_our_generate(
+    gpt2: tuple[Path, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optimum.exporters.onnx import main_export
+
+    source, wanted = gpt2
+    main_export(str(source), tmp_path / "optimum", task="text-generation-with-past", do_validation=False)
+    bundle = Bundle.open(tmp_path / "optimum")
+    assert (bundle.graph, bundle.scheme, bundle.is_foreign) == ("portable", "fp32", True)
+
+    class Ids:
+        """As many tokens as the model has, none of them an end."""
+
+        vocab_size, end_token = 401, None
+
+    generator = Generator(Session(bundle), Ids())  # type: ignore[arg-type]
+    found = generator.generate_ids(PROMPT[0].tolist(), SamplingParams(max_new_tokens=N_NEW))
+    assert list(found) == wanted
