@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gpt_edge.session import Session
+if TYPE_CHECKING:
+    from gpt_edge.session import Session  # training scores in torch and has no use for onnxruntime
 
 IntArray = npt.NDArray[np.int64]
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from gpt_edge.disk import output_error
 from gpt_edge.errors import NumericError, TrainingError
+from gpt_edge.evaluate import Score
 from gpt_edge.files import atomic_write
 from gpt_edge.lock import hold_lock
 from gpt_edge.reference.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
@@ -28,7 +29,7 @@ from gpt_edge.training.recipe import Recipe, read_recipe
 from gpt_edge.training.run_state import load_state, save_state
 from gpt_edge.training.tokenizer import train_tokenizer
 from gpt_edge.training.trainer import Trainer
-from gpt_edge.training.validation import Score, score_documents
+from gpt_edge.training.validation import score_documents
 
 STATE, TOKENIZER, METRICS, CHECKPOINT = "state.safetensors", "tokenizer.tiktoken", "metrics.jsonl", "checkpoint"
 

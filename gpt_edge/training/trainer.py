@@ -18,12 +18,13 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn import functional as F
 
 from gpt_edge.errors import NumericError, TrainingError
+from gpt_edge.evaluate import Score
 from gpt_edge.reference.model import GPT, CausalSelfAttention
 from gpt_edge.training.corpus import IGNORED, Batches, IntArray
 from gpt_edge.training.optimizer import Optimizer, learning_rate_factor
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.run_state import RunState
-from gpt_edge.training.validation import Score, score_documents
+from gpt_edge.training.validation import score_documents
 
 LossOf = Callable[[Tensor, Tensor, Tensor], Tensor]
 LENGTH = ("steps", "constant_until", "long_rows_from")  # may change while the steps done stay what they were
@@ -71,7 +72,7 @@ class Trainer:
             try:
                 loss = self._loss_of(inputs, targets, positions)
             except BackendCompilerFailed as error:  # most often: no C++ compiler
-                first_line = str(error).partition("\n")[0]
+                first_line = str(error.inner_exception).partition("\n")[0]
                 raise TrainingError(
                     f"{self.recipe.path}: [training] compile is true, but torch.compile failed: {first_line}",
                     hint="install g++, or set compile = false",

@@ -1,46 +1,18 @@
-"""Loss per token and bits per byte of documents, in PyTorch. Each document is read on its own, from an empty context.
-
-What counts: every token of the document and the end token after it; the bytes are those of the document's text in UTF-8,
-separators left out. A document longer than the context is read in windows of it that overlap by half, each token
-counted once, so that none is predicted from less than half a context but for the first ones.
-"""
+"""Loss per token and bits per byte of documents, in PyTorch: the protocol of `gpt_edge.evaluate`, in batches."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
+from gpt_edge.evaluate import IntArray, Score, windows
 from gpt_edge.reference.model import GPT
-from gpt_edge.training.corpus import IGNORED, IntArray
+from gpt_edge.training.corpus import IGNORED
 
 BATCH_TOKENS = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What a model makes of a text."""
-
-    loss: float  # nats per token
-    bits_per_byte: float
-    n_tokens: int
-    n_bytes: int
-
-
-def windows(document: IntArray, context: int) -> list[tuple[IntArray, int]]:
-    """Cut `end, tokens, end` into parts of at most `context` + 1 ids, and say how many of each one's targets were counted before."""
-    n_targets, stride = len(document) - 1, max(1, context // 2)
-    parts = [(document[: context + 1], 0)]
-    counted = min(context, n_targets)
-    while counted < n_targets:
-        stop = min(counted + stride, n_targets)
-        start = stop - context
-        parts.append((document[start : stop + 1], counted - start))
-        counted = stop
-    return parts
 
 
 @torch.no_grad()
