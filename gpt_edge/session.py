@@ -25,7 +25,7 @@ from gpt_edge.edge import EdgeRunner, FloatArray
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
 from gpt_edge.fork import keep_in_child
 from gpt_edge.portable import USE_CACHE_BRANCH, PortableRunner
-from gpt_edge.threads import default_threads
+from gpt_edge.threads import check_threads, default_threads
 
 PREFILL_CHUNK = 256  # tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
 SILENT = 4  # onnxruntime's severity "fatal": errors are raised, not printed
@@ -38,13 +38,13 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 class Session:
     """A loaded model. `config` is its shape, `graph` its kind, `threads` how many it uses.
 
-    threads: None takes `default_threads()`. Raises ValueError for threads < 1, and BundleError for a graph that
+    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and BundleError for a graph that
     onnxruntime refuses or that lacks an input or output of `graph.py`. A process forked from this one must open its own.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ValueError(f"threads must be a whole number at least 1, got {threads!r}")
+        if threads is not None:
+            check_threads(threads)
         self.config = bundle.config
         self.graph = bundle.graph
         self.threads = threads or default_threads()

@@ -14,7 +14,7 @@ from gpt_edge.errors import GPTEdgeError, TokenizerError
 if TYPE_CHECKING:
     from gpt_edge.stream import TextStream
 
-OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed")
+OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
 MAX_NEW_TOKENS = 400  # a story of the embedded model ends before
 MAX_INPUT_BYTES = 64 << 20  # of standard input: an endless one must not fill the memory
 
@@ -56,15 +56,16 @@ def generate(
     --temperature or --top-k is given.
     """
     from gpt_edge.sampling import SamplingParams
+    from gpt_edge.threads import check_threads
 
     try:
         params = SamplingParams(
             max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed, stop=tuple(stop or ())
         )
+        if threads is not None:
+            check_threads(threads)
     except ValueError as error:
         raise ValueError(_as_option(str(error))) from error
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {threads}")
     text = _read_prompt(prompt)
 
     from gpt_edge.bundle import Bundle

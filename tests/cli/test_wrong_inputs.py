@@ -296,7 +296,8 @@ OPTIONS = {
     "--stop=": ("--stop", "1 to 64 characters", "''"),
     "--stop a --stop b --stop c --stop d --stop e": ("--stop", "at most 4"),
     "--truncate right": ("--truncate", "right"),
-    "--threads 0": ("--threads", "at least 1"),
+    "--threads 0": ("--threads", "from 1 to 256"),
+    "--threads 100000": ("--threads", "from 1 to 256"),
     "--no-such-option": ("--no-such-option",),
     "second": ("second",),
 }
