@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gpt_edge.disk import output_error
 from gpt_edge.errors import NumericError, TrainingError
 from gpt_edge.evaluate import Score
@@ -70,8 +72,13 @@ def train(recipe_path: Path, resume: bool = False, progress: bool = True) -> Tra
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(error, folder) from error
-    with hold_lock(folder), show_progress(recipe.training.steps) if progress else nullcontext(None) as report:
-        return Run(recipe, folder, report, resume).run()
+    n_threads = torch.get_num_threads()
+    try:
+        with hold_lock(folder), show_progress(recipe.training.steps) if progress else nullcontext(None) as report:
+            return Run(recipe, folder, report, resume).run()
+    finally:  # a trainer sets both for the whole process
+        torch.set_num_threads(n_threads)
+        torch.set_flush_denormal(False)
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

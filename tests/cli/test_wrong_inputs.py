@@ -402,7 +402,7 @@ def test_export_refuses_an_output_folder_that_another_export_is_writing(checkpoi
     [
         ("torch", ["export", "a", "b"], "export"),
         ("onnx_ir", ["export", "a", "b"], "export"),
-        ("torch", ["verify", "tests/golden/tiny-edge"], "export"),
+        ("torch", ["verify", "tests/golden/tiny-edge", "--against", "checkpoint"], "export"),
         ("torch", ["train", "recipe.toml"], "train"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,9 +47,11 @@ folder = "{folder}"
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Bit-equality is promised on one thread; flush-denormal, which a Trainer sets, is the same for all."""
+def one_thread() -> Iterator[None]:
+    """Bit-equality is promised on one thread; flush-denormal, which a Trainer sets for the process, ends with the test."""
     torch.set_num_threads(1)
+    yield
+    torch.set_flush_denormal(False)
 
 
 def stories(n: int, first: int = 0) -> str:
