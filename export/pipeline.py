@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -20,6 +21,7 @@ from gpt_edge.export.optimum import quantize_dynamic, write_optimum_config
 from gpt_edge.export.verify import Verifier, ask_reference, ask_session
 from gpt_edge.export.weights import DATA_FILE, Source
 from gpt_edge.graph import SCHEMES
+from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.session import Session
 from gpt_edge.tokenizer import TokenizerSource, build_tokenizer, check_fits, find_tokenizer, tokenizer_from
@@ -77,6 +79,7 @@ def export_bundle(
             tokenizer=words.spec.to_dict() if words else None,
             provenance={"gpt_edge": __version__, "source": checkpoint.kind},
             parity=verifier.report.figures,
+            quality=_quality(checkpoint),
         )
         progress("publishing")
         draft.seal(manifest)
@@ -161,6 +164,15 @@ def _open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Se
     """A session on a graph that lies in a folder which is no bundle yet."""
     files: dict[str, FileRecord] = {MODEL_FILE: {"size": 0, "sha256": "0" * 64}}
     return Session(Bundle(folder, Manifest(name="draft", graph=graph, scheme=scheme, config=config, files=files)))
+
+
+def _quality(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The scores that `train` left in its checkpoint, of torch in float32; nothing is known of others."""
+    if checkpoint.kind != "gpt-edge":
+        return {}
+    found = read_checkpoint_config(checkpoint.path).get("training")
+    scores = found.get("validation", {}) if isinstance(found, dict) else {}
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in scores.items()}
 
 
 def _name(out: Path) -> str:

@@ -96,5 +96,5 @@ class Verifier:
             return
         limit = REFERENCE_TOLERANCE * max(1.0, agreement.spread)
         self.report.add(section, "logits", agreement, {"max_difference": limit, "mean_kl": 1e-6}, excuse_ties=True)
-        noise = agreement.max_difference
+        noise = min(agreement.noise, parity.NEAR_TIE * agreement.spread)
         self.report.add_greedy(section, self.wanted.greedy, found.greedy, self.wanted.gaps, noise)

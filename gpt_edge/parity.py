@@ -1,8 +1,8 @@
 """Do two ways of computing the same logits agree? Whole prompt, step by step, in chunks, in a batch; one graph or another.
 
 A flip is a position where the two ways choose different tokens. It is excused only as a near tie: the first way's gap
-between its two best logits is at most twice the largest difference measured between the ways, so that rounding alone
-explains it. Torch-free: `export.verify` brings the reference in.
+between its two best logits is at most twice the largest difference on the rows that did not flip (a flip cannot vouch for
+itself), and at most a fiftieth of the logits' spread. Torch-free: `export.verify` brings the reference in.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gpt_edge.tokenizer import Tokenizer
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
+NEAR_TIE = 0.02  # of the spread: a choice this close is nobody's
 CHUNKS = (7, 37)  # tokens at a time; neither divides the probes
 N_TEXT, N_RANDOM, N_LONG_ROWS = 192, 64, 32  # rows of the probes
 LARGE, N_TEXT_OF_LARGE, N_RANDOM_OF_LARGE = 500_000_000, 64, 32  # parameters; steps of such a model take seconds
@@ -61,6 +62,7 @@ class Agreement:
 
     n_rows: int
     max_difference: float  # of a logit
+    noise: float  # the same over the rows that chose the same token
     p99_difference: float
     mean_kl: float
     p999_kl: float
@@ -70,7 +72,7 @@ class Agreement:
 
     def unexcused(self) -> list[Flip]:
         """Flips that are no near ties."""
-        return [flip for flip in self.flips if flip.gap > 2 * self.max_difference]
+        return [flip for flip in self.flips if flip.gap > min(2 * self.noise, NEAR_TIE * self.spread)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; at most ten flips, those with the largest gap first."""
@@ -78,6 +80,8 @@ class Agreement:
         return {
             "rows": self.n_rows,
             "max_difference": _figure(self.max_difference),
+            "noise": _figure(self.noise),
+            "spread": _figure(self.spread),
             "p99_difference": _figure(self.p99_difference),
             "mean_kl": _figure(self.mean_kl),
             "p999_kl": _figure(self.p999_kl),
@@ -116,7 +120,7 @@ def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 def compare(probe_list: Sequence[Probe], first: Sequence[FloatArray], second: Sequence[FloatArray]) -> Agreement:
     """Hold the second way's logits against the first's; each a list of [rows, V], one for each probe."""
-    differences, kls, flips, rows, spreads = [], [], [], 0, []
+    differences, kls, flips, rows, spreads, noise = [], [], [], 0, [], 0.0
     for probe, a, b in zip(probe_list, first, second, strict=True):
         for row in range(len(a)):  # one row at a time: the whole would be several copies of [rows, V] in float64
             x, y = a[row], b[row]
@@ -129,6 +133,8 @@ def compare(probe_list: Sequence[Probe], first: Sequence[FloatArray], second: Se
             if tokens[0] != tokens[1]:
                 best = np.partition(x, -2)[-2:] if x.size > 1 else np.repeat(x, 2)
                 flips.append(Flip(probe.name, probe.first_row + row, tokens, float(best[1] - best[0])))
+            else:
+                noise = max(noise, float(difference.max()))
         rows += len(a)
     worst = max((pair[0] for pair in differences), default=0.0)
     if not math.isfinite(worst):
@@ -136,6 +142,7 @@ def compare(probe_list: Sequence[Probe], first: Sequence[FloatArray], second: Se
     return Agreement(
         n_rows=rows,
         max_difference=worst,
+        noise=noise,
         p99_difference=max((pair[1] for pair in differences), default=0.0),
         mean_kl=float(np.mean(kls)),
         p999_kl=float(np.percentile(kls, 99.9)),

@@ -28,6 +28,7 @@ from gpt_edge.portable import USE_CACHE_BRANCH, PortableRunner
 from gpt_edge.threads import check_threads, default_threads
 
 PREFILL_CHUNK = 256  # tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
+LARGE = 500_000_000  # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside them
 SILENT = 4  # onnxruntime's severity "fatal": errors are raised, not printed
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -165,6 +166,8 @@ def _open(bundle: Bundle, threads: int) -> ort.InferenceSession:
     # Threads spin within a run, where they wait for microseconds, and not between runs, where they would heat an idle app.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     path = bundle.model_path
+    if bundle.scheme == "fp32" and bundle.config.n_parameters > LARGE:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except ORT_ERRORS as error:

@@ -16,7 +16,7 @@ from gpt_edge.tokenizer import Tokenizer
 # max |difference| of logits between paths, as a share of their spread within a row (and at least as if that were 1).
 PATH_TOLERANCE = 1e-4  # fp32: summation order (RELIABILITY N3, N4)
 # int8 activations: a sum that differs in its last bit may be rounded to the next of 127 steps.
-QUANTIZED_PATH_TOLERANCE = 0.25
+QUANTIZED_PATH_TOLERANCE = 0.1
 
 Progress = Callable[[str], None]
 

@@ -51,7 +51,22 @@ def parity_table(figures: Mapping[str, Any]) -> str:
         for name, values in comparisons.items():
             if isinstance(values, Mapping):
                 rows.append((f"  {visible(str(name))}", *_cells(values)))
-    return columns(rows)
+    return "\n".join([columns(rows), *_flips(figures)])
+
+
+def _flips(figures: Mapping[str, Any]) -> list[str]:
+    """One line for each flip on a path: near ties, or there is a fault. Against a reference, the share says enough."""
+    lines = []
+    for section, comparisons in figures.items():
+        if not str(section).endswith(" paths") or not isinstance(comparisons, Mapping):
+            continue
+        for name, values in comparisons.items():
+            for flip in values.get("flips", ()) if isinstance(values, Mapping) else ():
+                if isinstance(flip, Mapping):
+                    place = f"{section}, {name}: row {flip.get('row')} of {flip.get('probe')}"
+                    gap, noise = _short(flip.get("gap")), _short(values.get("noise"))
+                    lines.append(visible(f"flip in {place}, gap {gap}, noise of the other rows {noise}"))
+    return lines
 
 
 def _cells(values: Mapping[str, Any]) -> tuple[str, ...]:

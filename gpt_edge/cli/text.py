@@ -38,7 +38,7 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option(help="Sample; below 1 closer to the likely, 0 is greedy. Greedy without --top-k.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text; for sampling.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; up to four times.")] = None,
     truncate: Annotated[
         Literal["left"] | None,

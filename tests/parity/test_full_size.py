@@ -48,7 +48,8 @@ def test_full_shapes_agree_with_torch_and_with_themselves(
     assert report.figures["torch against fp32"]["logits"]["p99_difference"] <= 1e-4  # N1's goal
     assert report.figures["torch against fp32"]["greedy"]["equal_tokens"] == 32
     for figure in report.figures[f"{scheme} paths"].values():
-        assert figure["top1"] >= 0.999 or all(flip["gap"] <= 2 * figure["max_difference"] for flip in figure["flips"])
+        for flip in figure["flips"]:
+            assert flip["gap"] <= min(2 * figure["noise"], 0.02 * figure["spread"]), flip
     if name == "gpt2":
         assert bundle.n_bytes <= {"int8": 145, "int4": 110}[scheme] * MB
 
