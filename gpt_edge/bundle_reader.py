@@ -36,8 +36,9 @@ def locate(path_or_name: str | os.PathLike[str] | None) -> Path:
     if not name or "\0" in name:
         raise BundleError(f"{name!r} is not the name of a bundle", hint="give a bundle folder with -m")
     path = Path(name)
-    if not os.path.lexists(path) and FILE_NAME.fullmatch(name) and name in embedded_bundles():
-        return EMBEDDED / name
+    plain = name.rstrip("/")  # a shell's completion may have put it there
+    if not os.path.lexists(path) and FILE_NAME.fullmatch(plain) and plain in embedded_bundles():
+        return EMBEDDED / plain
     return path
 
 

@@ -66,6 +66,8 @@ def generate(
             check_threads(threads)
     except ValueError as error:
         raise ValueError(_as_option(str(error))) from error
+    for end in stop or ():
+        _check_unicode(end, "--stop")
     text = _read_prompt(prompt)
 
     from gpt_edge.bundle import Bundle
@@ -194,12 +196,15 @@ def _read_stdin() -> str:
         ) from error
 
 
-def _check_unicode(text: str) -> None:
+def _check_unicode(text: str, what: str = "the text") -> None:
     """Raise TokenizerError for an argument whose bytes were not UTF-8: Python turned them into lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise TokenizerError(f"the text is not UTF-8: character {error.start} cannot be read") from error
+        raise TokenizerError(
+            f"{what} is not UTF-8: character {error.start} cannot be read",
+            hint="convert it first, for example with iconv -t UTF-8",
+        ) from error
 
 
 def _parse_ids(text: str) -> list[int]:

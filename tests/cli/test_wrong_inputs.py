@@ -259,6 +259,7 @@ def test_a_prompt_that_is_not_utf8(tiny_edge: Path) -> None:
     for command in ("generate", "tokenize"):
         refused(run(command, "-", "-m", tiny_edge, stdin=b"good\xff"), 1, "not UTF-8", "byte 4", "0xff")
         refused(run(command, "bad \udcff argument", "-m", tiny_edge), 1, "not UTF-8", "character 4")
+    refused(run("generate", "hi", "--stop", "\udcff", "-m", tiny_edge), 1, "--stop is not UTF-8")
 
 
 def test_a_prompt_longer_than_the_context(tiny_edge: Path) -> None:

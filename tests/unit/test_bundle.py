@@ -213,7 +213,7 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_embedded_bundles_are_found_by_name_and_the_default_without(embedded: Path) -> None:
     assert embedded_bundles() == tuple(sorted(("other", DEFAULT_BUNDLE)))
     assert Bundle.open().path == embedded / DEFAULT_BUNDLE
-    assert Bundle.open("other").path == embedded / "other"
+    assert Bundle.open("other").path == Bundle.open("other/").path == embedded / "other"
     assert Bundle.open(Path("other")).path == embedded / "other"
     for name in ("./other", "nothing", "../models"):
         with pytest.raises(BundleError):
