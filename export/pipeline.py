@@ -30,7 +30,7 @@ from gpt_edge.version import __version__
 
 NO_TOKENIZER = "none"
 DEFAULT_TARGET = "avx512_vnni"
-BYTES_PER_WEIGHT = {"fp32": 4.0, "int8": 1.1, "int4": 0.7, "int8-dynamic": 1.1}
+BYTES_PER_WEIGHT = {"fp32": 4.0, "int8": 1.1, "int8-block": 1.1, "int4": 0.7, "int8-dynamic": 1.1}
 
 
 def export_bundle(
@@ -101,7 +101,7 @@ def quantize_bundle(
     """
     _check_target(scheme, target)
     if scheme == "fp32":
-        raise ExportError(f"{bundle.path} is fp32 already", hint="use --scheme int8, int4 or int8-dynamic")
+        raise ExportError(f"{bundle.path} is fp32 already", hint="use --scheme int8, int8-block, int4 or int8-dynamic")
     source = BundleSource(bundle)
     probes = parity.probes(bundle.config, words_of(bundle))
     with new_bundle(out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)) as draft:

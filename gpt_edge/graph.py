@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gpt_edge.config import GPTConfig
 
 GRAPHS = ("edge", "portable")
-SCHEMES = ("fp32", "int8", "int4", "int8-dynamic")
+SCHEMES = ("fp32", "int8", "int8-block", "int4", "int8-dynamic")
 
 INPUT_IDS = "input_ids"
 POSITION_IDS = "position_ids"
@@ -108,7 +108,7 @@ def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
     if graph == "portable":
         norms = 2 * layers + (1 if config.norm == "pre" else 0)
         counts = {"Attention": layers, "LayerNormalization": norms}
-        if scheme in ("int8", "int4"):
+        if scheme in ("int8", "int8-block", "int4"):
             counts["DequantizeLinear"] = 4 * layers + 1
         if scheme == "int8-dynamic":
             counts |= {"MatMulInteger": 4 * layers, "DequantizeLinear": 1, "MatMul": 1}
@@ -119,8 +119,11 @@ def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
         "LayerNormalization": 0,
         {"gelu_tanh": "FastGelu", "gelu": "Gelu", "relu": "Relu"}[config.activation]: layers,
     }
-    if scheme in ("int8", "int4"):
+    if scheme in ("int8-block", "int4"):
         counts |= {"MatMulNBits": 4 * layers + 1, "GatherBlockQuantized": 1, "MatMul": 0, "FusedMatMul": 0}
+    if scheme == "int8":
+        counts |= {"MatMulIntegerToFloat": 4 * layers, "QuantizeLinear": 4 * layers, "MatMulNBits": 1}
+        counts |= {"GatherBlockQuantized": 1, "MatMul": 0, "FusedMatMul": 0}
     if scheme == "fp32":
         counts |= {"MatMul": 4 * layers, "FusedMatMul": 1}
     if scheme == "int8-dynamic":

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 GraphName = Literal["edge", "portable"]
-SchemeName = Literal["fp32", "int8", "int4", "int8-dynamic"]
+SchemeName = Literal["fp32", "int8", "int8-block", "int4", "int8-dynamic"]
 TargetName = Literal["avx2", "avx512_vnni", "arm64"]
 
 
