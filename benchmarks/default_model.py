@@ -2,7 +2,7 @@
 
     python benchmarks/default_model.py runs/tinystories/checkpoint ../shared/data/tinystories/valid.txt.gz
 
-The protocol is that of gpt_edge/evaluate.py: each document on its own, windows that overlap by half. Mean KL, the share of
+The protocol is that of gpt_edge/evaluate/: each document on its own, windows that overlap by half. Mean KL, the share of
 equal best tokens and the perplexity ratio are against torch fp32, over the first documents alone (--kl-documents).
 """
 

@@ -71,6 +71,10 @@ class TrainingError(GPTEdgeError):
     """A recipe or corpus that cannot be trained on, or a run that cannot go on."""
 
 
+class EvaluationError(GPTEdgeError):
+    """A text that cannot be scored, or models that cannot be held against each other on it."""
+
+
 class MissingDependencyError(GPTEdgeError):
     """A package of an extra is not installed."""
 

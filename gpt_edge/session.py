@@ -25,6 +25,7 @@ from gpt_edge.edge import EdgeRunner, FloatArray
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
 from gpt_edge.fork import keep_in_child
 from gpt_edge.portable import USE_CACHE_BRANCH, PortableRunner
+from gpt_edge.saturation import products_saturate
 from gpt_edge.threads import check_threads, default_threads
 
 PREFILL_CHUNK = 256  # tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
@@ -165,8 +166,8 @@ def _open(bundle: Bundle, threads: int) -> ort.InferenceSession:
     options.enable_mem_pattern = False  # patterns are kept per input shape, and every prompt has its own
     # Threads spin within a run, where they wait for microseconds, and not between runs, where they would heat an idle app.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Products of 8-bit numbers saturate on x86 CPUs without VNNI; this has the weights turned to the form that does not.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if products_saturate():  # unsigned weights do not, and onnxruntime turns signed ones into them when asked
+        options.add_session_config_entry("session.x64quantprecision", "1")
     path = bundle.model_path
     if bundle.scheme == "fp32" and bundle.config.n_parameters > LARGE:
         options.add_session_config_entry("session.disable_prepacking", "1")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gpt_edge.cli import check, console, make, text, train
+from gpt_edge.cli import check, console, evaluate, make, text, train
 from gpt_edge.version import __version__
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(make.export)
 app.command()(make.quantize)
 app.command()(check.verify)
 app.command()(check.inspect)
+app.command("eval")(evaluate.evaluate)
 app.command()(text.tokenize)
 app.command()(train.train)
 

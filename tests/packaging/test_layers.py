@@ -16,7 +16,7 @@ LAYERS: list[dict[str, set[str]]] = [
     {"base": {"version", "errors", "config", "graph", "threads", "fork"}},
     {"files": {"disk", "lock", "files", "manifest"}},
     {"text and bundles": {"sampling", "stopping", "tokenizer", "foreign", "bundle_reader", "bundle"}},
-    {"session": {"cache", "edge", "portable", "session"}},
+    {"session": {"cache", "edge", "portable", "saturation", "session"}},
     {"generation": {"stream", "generate", "parity", "verification", "evaluate"}},
     {"reference": {"reference"}},
     {"training": {"training"}, "export": {"export"}},  # side by side: neither imports the other
