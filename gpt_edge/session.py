@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -42,16 +43,17 @@ class Session:
 
     threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and BundleError for a graph that
     onnxruntime refuses or that lacks an input or output of `graph.py`. A process forked from this one must open its own.
+    profile: onnxruntime times every operator, and `end_profile` names the file, whose path begins with this one.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, profile: Path | None = None) -> None:
         if threads is not None:
             check_threads(threads)
         self.config = bundle.config
         self.graph = bundle.graph
         self.threads = threads or default_threads()
         self._pid = os.getpid()
-        self._session = _open(bundle, self.threads)
+        self._session = _open(bundle, self.threads, profile)
         keep_in_child(self._session)
         runner = EdgeRunner if self.graph == "edge" else PortableRunner
         self._runner: EdgeRunner | PortableRunner = runner(self._session, self.config, self._run)
@@ -100,6 +102,10 @@ class Session:
         for sequence, index, out in zip(tokens, rows, logits, strict=True):
             self._read(sequence, cache, index, wanted, out)
         return logits
+
+    def end_profile(self) -> Path:
+        """Stop timing the operators and return the file of onnxruntime's profiler; wanted once, after `profile`."""
+        return Path(self._session.end_profiling())
 
     def _read(self, ids: IntArray, cache: KVCache, row: int, wanted: IntArray, out: FloatArray) -> None:
         """Append ids [T] chunk by chunk. wanted: ascending [R]; out: [R, V]."""
@@ -157,7 +163,7 @@ def _check_logit_rows(logit_rows: Literal["last", "all"] | Sequence[int] | IntAr
     return rows.astype(np.int64)
 
 
-def _open(bundle: Bundle, threads: int) -> ort.InferenceSession:
+def _open(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -166,6 +172,9 @@ def _open(bundle: Bundle, threads: int) -> ort.InferenceSession:
     options.enable_mem_pattern = False  # patterns are kept per input shape, and every prompt has its own
     # Threads spin within a run, where they wait for microseconds, and not between runs, where they would heat an idle app.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     if products_saturate():  # unsigned weights do not, and onnxruntime turns signed ones into them when asked
         options.add_session_config_entry("session.x64quantprecision", "1")
     path = bundle.model_path

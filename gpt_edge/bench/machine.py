@@ -1,0 +1,39 @@
+"""On what it was measured: the processor, the CPUs allowed, the versions. No names of the machine or its user."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from gpt_edge.threads import available_cpus, default_threads
+from gpt_edge.version import __version__
+
+
+def describe_machine() -> dict[str, Any]:
+    """JSON values."""
+    return {
+        "gpt_edge": __version__,
+        "onnxruntime": version("onnxruntime"),
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cpus": len(available_cpus()),
+        "default_threads": default_threads(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def cpu_name() -> str:
+    """What the processor calls itself, or at least its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() in ("model name", "Model"):
+                    return " ".join(value.split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

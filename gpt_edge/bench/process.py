@@ -1,0 +1,131 @@
+"""A fresh process each time: how long from its start until a model is ready and has said its first token, and its memory.
+
+The clock is the parent's: it starts before the process does and stops when a line arrives from it, so that the
+interpreter's own start and every import count, as they do for somebody who waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from typing import IO
+
+from gpt_edge.bundle import Bundle
+from gpt_edge.errors import BundleError
+
+MAX_SECONDS = 1800  # a process that takes longer is ended
+LAST_STEPS = 4  # of the longest context are decoded, the others read
+# Only what an app imports is imported before "ready". argv: bundle, threads, tokens of the prompt, of the whole context.
+CHILD = """
+import sys, time
+marks = [time.perf_counter()]
+from gpt_edge.bundle import Bundle
+from gpt_edge.generate import Generator
+from gpt_edge.sampling import SamplingParams
+from gpt_edge.session import Session
+marks.append(time.perf_counter())
+bundle = Bundle.open(sys.argv[1])
+marks.append(time.perf_counter())
+session = Session(bundle, threads=int(sys.argv[2]))
+marks.append(time.perf_counter())
+tokenizer = bundle.load_tokenizer() if bundle.manifest.tokenizer else None
+marks.append(time.perf_counter())
+print("ready", flush=True)
+if tokenizer is None:
+    from gpt_edge.bench.measure import IdsAlone
+    tokenizer = IdsAlone(bundle.config.vocab_size)
+n_prompt, n_context, last = (int(word) for word in sys.argv[3:])
+params = SamplingParams(max_new_tokens=last + 1, ignore_end_token=True)
+generator = Generator(session, tokenizer)
+next(generator.generate_ids([0] * n_prompt, params))
+print("first", flush=True)
+for _ in generator.generate_ids([0] * max(1, n_context - last), params):
+    pass
+import json
+from gpt_edge.bench.process import peak_bytes
+print(json.dumps([end - start for start, end in zip(marks, marks[1:])] + [peak_bytes()]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One process: seconds from its start, and the parts of the way to ready; bytes of resident memory at its highest."""
+
+    ready: float
+    imports: float
+    bundle: float
+    session: float
+    tokenizer: float
+    first_token: float
+    peak: int | None
+
+    @property
+    def interpreter(self) -> float:
+        """What is before the first import, and the way of the line."""
+        return self.ready - self.imports - self.bundle - self.session - self.tokenizer
+
+
+def start_process(bundle: Bundle, threads: int, n_prompt: int, n_context: int) -> Start:
+    """Start one, read a prompt of `n_prompt` tokens, then fill a context of `n_context`. Raises BundleError if it fails."""
+    # -P and an explicit path: a file called numpy.py in the current folder is not imported.
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
+    numbers = [str(number) for number in (threads, n_prompt, n_context, LAST_STEPS)]
+    with tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", CHILD, os.path.abspath(bundle.path), *numbers],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        watch = threading.Timer(MAX_SECONDS, process.kill)
+        watch.start()
+        try:
+            assert process.stdout is not None
+            times, rest = _read(process.stdout, started)
+            code = process.wait()
+        finally:
+            watch.cancel()
+            process.kill()
+            process.communicate()
+        if code != 0 or len(times) != 2:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
+            raise BundleError(f"{bundle.path} does not run in a process of its own: {last[:300]}")
+    imports, opened, session, tokenizer, peak = json.loads(rest)
+    ready, first_token = times
+    return Start(ready, imports, opened, session, tokenizer, first_token, peak)
+
+
+def _read(output: IO[str], started: float) -> tuple[list[float], str]:
+    """Seconds at which "ready" and "first" arrived, and the line after them."""
+    times: list[float] = []
+    for line in output:
+        if line.strip() not in ("ready", "first"):
+            return times, line
+        times.append(time.perf_counter() - started)
+    return times, ""
+
+
+def peak_bytes() -> int | None:
+    """The largest resident memory of this process so far; None on systems that do not tell."""
+    try:
+        with open("/proc/self/status") as status:  # getrusage would count the parent's memory from before exec
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None

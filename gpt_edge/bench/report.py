@@ -1,0 +1,192 @@
+"""A Report as text: tables for a terminal or Markdown, or every figure as CSV, JSON or JSON lines. Prints nothing."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from gpt_edge.bench.figures import LoopRow, ProfileRow, Report, Row, SpeedRow, Spread, StartRow, flat
+
+Format = Literal["table", "md", "csv", "json", "jsonl"]
+FORMATS: tuple[Format, ...] = ("table", "md", "csv", "json", "jsonl")
+
+Column = tuple[str, Callable[[Any], str]]  # heading, and a row's cell
+
+
+def render(report: Report, format: Format) -> str:
+    """The whole report. "table" and "md" are rounded, the others are not and hold the spread of every figure.
+
+    json: one object. jsonl: the run, then one row a line. csv: one line per row, `table` says of which table it is, and
+    the columns of all of them. Raises ValueError for another format.
+    """
+    match format:
+        case "table":
+            return _text(report, _aligned)
+        case "md":
+            return _text(report, _markdown)
+        case "csv":
+            return _csv(report)
+        case "json":
+            rows = {name: [_plain(flat(row)) for row in table] for name, table in report.tables().items()}
+            return json.dumps({**_run(report), **rows}, allow_nan=False)
+        case "jsonl":
+            lines = [_run(report)] + [{"table": name, **_plain(row)} for name, row in _rows(report)]
+            return "\n".join(json.dumps(line, allow_nan=False) for line in lines)
+        case _:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+
+
+def _run(report: Report) -> dict[str, Any]:
+    return {"machine": dict(report.machine), "plan": dataclasses.asdict(report.plan)}
+
+
+def _rows(report: Report) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, flat(row)) for name, table in report.tables().items() for row in table]
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Figures with seven digits, as more of them are noise."""
+    return {name: float(f"{value:.7g}") if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _csv(report: Report) -> str:
+    rows = [{"table": name, **_plain(row)} for name, row in _rows(report)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().rstrip("\n")
+
+
+def _text(report: Report, draw: Callable[[Sequence[Sequence[str]]], str]) -> str:
+    machine, plan = report.machine, report.plan
+    is_comparison = len({row.engine.bundle for row in report.start}) > 1
+    parts = [
+        f"gpt-edge {machine['gpt_edge']}, onnxruntime {machine['onnxruntime']}, numpy {machine['numpy']}, "
+        f"Python {machine['python']}; {machine['system']}, {machine['cpu']}, {machine['cpus']} CPUs; {machine['date']}",
+        draw(_cells(report.speed, _speed_columns(is_comparison))),
+        f"Medians of {plan.repetitions} rounds after {plan.warmup} of warm-up; ± is the median absolute deviation. ms: a "
+        "prompt until its first token, or one step of decoding. of limit: bytes per second over what memory gives.",
+        draw(_cells(report.start, _start_columns(report, is_comparison))),
+    ]
+    if is_comparison:
+        parts[2] += f" ratio: how many times as fast as {report.start[0].engine.bundle}."
+    if report.loop:
+        parts.append(draw(_cells(report.loop, LOOP_COLUMNS)))
+    for engine, phase in dict.fromkeys((row.engine, row.phase) for row in report.profile):
+        rows = [row for row in report.profile if (row.engine, row.phase) == (engine, phase)]
+        unit = "prompt" if phase.startswith("pp") else "token"
+        profiled = _scaled(sum(row.seconds for row in rows), 1e-6)
+        plain = ", ".join(
+            _scaled(row.seconds.median / (row.n_tokens if unit == "token" else 1), 1e-6)
+            for row in report.speed
+            if (row.engine, row.test, row.batch) == (engine, phase, 1)
+        )
+        parts.append(
+            f"{engine.bundle}, {_threads(engine.threads)}, {phase}: where the time of a {unit} goes, {profiled} µs inside "
+            f"onnxruntime while profiled (without: {plain} µs, inside and outside)"
+        )
+        parts.append(draw(_cells(rows, _profile_columns(unit))))
+    return "\n\n".join(parts)
+
+
+def _speed_columns(is_comparison: bool) -> list[Column]:
+    columns: list[tuple[str, Callable[[SpeedRow], str]]] = [
+        ("bundle", lambda row: row.engine.bundle),
+        ("test", lambda row: row.test),
+        ("threads", lambda row: str(row.engine.threads)),
+        ("batch", lambda row: str(row.batch)),
+        ("tokens/s", lambda row: _short(row.tokens_per_second.median)),
+        ("±", lambda row: _short(row.tokens_per_second.mad)),
+        ("min", lambda row: _short(min(row.tokens_per_second.values))),
+        ("max", lambda row: _short(max(row.tokens_per_second.values))),
+        ("ms", lambda row: _short(1e3 * row.seconds.median / (row.n_tokens if row.test.startswith("tg") else 1))),
+        ("MB/token", lambda row: _scaled(row.bytes_per_token, 1e6)),
+        ("of limit", lambda row: "" if row.roofline_share is None else f"{row.roofline_share:.0%}"),
+    ]
+    return columns + ([("ratio", lambda row: _ratio(row.ratio))] if is_comparison else [])
+
+
+def _start_columns(report: Report, is_comparison: bool) -> list[Column]:
+    n_prompt, n_context = (report.start[0].prompt_tokens, report.start[0].context_tokens) if report.start else (0, 0)
+    columns: list[tuple[str, Callable[[StartRow], str]]] = [
+        ("process start to", lambda row: row.engine.bundle),
+        ("threads", lambda row: str(row.engine.threads)),
+        ("ready ms", lambda row: _scaled(row.ready_seconds.median, 1e-3)),
+        ("±", lambda row: _scaled(row.ready_seconds.mad, 1e-3)),
+        ("interpreter", lambda row: _scaled(row.interpreter_seconds.median, 1e-3)),
+        ("imports", lambda row: _scaled(row.imports_seconds.median, 1e-3)),
+        ("bundle", lambda row: _scaled(row.bundle_seconds.median, 1e-3)),
+        ("session", lambda row: _scaled(row.session_seconds.median, 1e-3)),
+        ("tokenizer", lambda row: _scaled(row.tokenizer_seconds.median, 1e-3)),
+        (f"first token of pp{n_prompt}", lambda row: _scaled(row.first_token_seconds.median, 1e-3)),
+        (f"peak MB at {n_context}", lambda row: _scaled(row.peak_bytes.median if row.peak_bytes else None, 1e6)),
+    ]
+    return columns + ([("ratio", lambda row: _ratio(row.ratio))] if is_comparison else [])
+
+
+LOOP_COLUMNS: list[tuple[str, Callable[[LoopRow], str]]] = [
+    ("outside onnxruntime", lambda row: row.engine.bundle),
+    ("threads", lambda row: str(row.engine.threads)),
+    ("greedy µs/token", lambda row: _scaled(row.greedy_seconds.median, 1e-6)),
+    ("±", lambda row: _scaled(row.greedy_seconds.mad, 1e-6)),
+    ("top-k 40 µs/token", lambda row: _scaled(row.top_k_seconds.median, 1e-6)),
+    ("±", lambda row: _scaled(row.top_k_seconds.mad, 1e-6)),
+    ("memory gives GB/s", lambda row: _scaled(row.bandwidth, 1e9)),
+    ("over MB", lambda row: _scaled(row.buffer_bytes, 1e6)),
+]
+
+
+def _profile_columns(unit: str) -> list[Column]:
+    columns: list[tuple[str, Callable[[ProfileRow], str]]] = [
+        ("operator", lambda row: row.operator),
+        (f"calls/{unit}", lambda row: f"{row.calls:g}"),
+        (f"µs/{unit}", lambda row: _scaled(row.seconds, 1e-6)),
+        ("share", lambda row: f"{row.share:.1%}"),
+    ]
+    return columns
+
+
+def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
+    return [[heading for heading, _ in columns]] + [[cell(row) for _, cell in columns] for row in rows]
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Columns that line up, the first to the left."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for first, *others in cells:
+        padded = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _markdown(cells: Sequence[Sequence[str]]) -> str:
+    heading, *rows = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    rule = ["---", *["---:" for _ in heading[1:]]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *rows))
+
+
+def _threads(n: int) -> str:
+    return f"{n} thread{'s' if n > 1 else ''}"
+
+
+def _ratio(ratio: Spread | None) -> str:
+    return "1" if ratio is None else f"{ratio.median:.2f}"
+
+
+def _scaled(value: float | None, unit: float) -> str:
+    return "" if value is None else _short(value / unit)
+
+
+def _short(value: float) -> str:
+    """Three digits, whole numbers beyond a hundred: 12,345, 123, 12.3, 1.23."""
+    if not math.isfinite(value) or abs(value) >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
