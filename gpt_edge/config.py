@@ -39,11 +39,12 @@ class GPTConfig:
     n_inner: int | None = None  # width of the MLP; None is 4 * n_embd
     scale_attention: bool = True  # GPT-Neo leaves out the division by sqrt(D)
     tied_embeddings: bool = True  # the head shares wte
+    n_label: int | None = None  # outputs of a fine-tuned model's task head; None is a language model alone
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "n_ctx", "vocab_size"):
             _check_size(name, getattr(self, name))
-        for name in ("window", "n_inner"):
+        for name in ("window", "n_inner", "n_label"):
             if getattr(self, name) is not None:
                 _check_size(name, getattr(self, name))
         if self.n_embd % self.n_head:
@@ -88,11 +89,15 @@ class GPTConfig:
         block = (c * 3 * c + 3 * c) + (c * c + c) + (c * f + f) + (f * c + c) + 4 * c
         final_norm = 2 * c if self.norm == "pre" else 0
         embeddings = self.vocab_size * c * (1 if self.tied_embeddings else 2) + self.n_ctx * c
-        return embeddings + self.n_layer * block + final_norm
+        task_head = (c + 1) * self.n_label if self.n_label else 0
+        return embeddings + self.n_layer * block + final_norm + task_head
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same config back."""
-        return {**dataclasses.asdict(self), "attention": list(self.attention)}
+        values = {**dataclasses.asdict(self), "attention": list(self.attention)}
+        if self.n_label is None:  # a language model's description is what it was before there were tasks
+            del values["n_label"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:

@@ -1,6 +1,7 @@
 """gpt-edge's own checkpoint folder: config.json, model.safetensors (fp32), and the tokenizer's file. Never a pickle.
 
-`config.json` is {"format", "version", "config": GPTConfig.to_dict(), "tokenizer": spec or null, "training": free figures}.
+`config.json` is {"format", "version", "config": GPTConfig.to_dict(), "tokenizer": spec or null, "training": free figures},
+and, of a fine-tuned model, "task": TaskSpec.to_dict(); its head is among the tensors.
 The importer of this kind (`importers/gpt_edge_checkpoint.py`) reads it; a folder is published by one rename.
 """
 
@@ -18,9 +19,12 @@ from torch import Tensor
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError, NumericError
 from gpt_edge.files import publish_folder, write_file
+from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.importers.gpt_edge_checkpoint import FORMAT, VERSION
+from gpt_edge.reference.importers.tensor_map import HEAD_PREFIX, Checkpoint
 from gpt_edge.reference.model import GPT
+from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer.spec import TokenizerSource
 
 
@@ -30,11 +34,13 @@ def save_checkpoint(
     state: Mapping[str, Tensor],
     tokenizer: TokenizerSource | None,
     training: Mapping[str, Any],
+    task: TaskSpec | None = None,
 ) -> None:
     """Write a checkpoint at `folder`, replacing an older checkpoint there in one step.
 
     state: the tensors of `GPT(config).state_dict()`, any float type; `lm_head.weight` is left out where it is wte.
-    training: plain JSON values about the run, for people. Raises NumericError for NaN or infinite weights, before
+    training: plain JSON values about the run, for people. task: of a fine-tuned model, whose `TaskModel.config` and
+    `TaskModel.tensors()` the others then are. Raises NumericError for NaN or infinite weights, before
     anything is written, and OutputError as `publish_folder`.
     """
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
@@ -49,6 +55,8 @@ def save_checkpoint(
         "tokenizer": tokenizer.spec.to_dict() if tokenizer else None,
         "training": dict(training),
     }
+    if task is not None:
+        described["task"] = task.to_dict()
     files = {
         "model.safetensors": save(tensors),
         "config.json": (json.dumps(described, indent=1) + "\n").encode(),
@@ -89,3 +97,23 @@ def read_checkpoint_config(folder: Path) -> dict[str, Any]:
 def load_checkpoint(folder: Path) -> GPT:
     """Return the model of a checkpoint folder, in evaluation mode. Raises CheckpointError as `open_checkpoint`."""
     return open_checkpoint(folder).load_model()
+
+
+def load_task_model(folder: Path) -> TaskModel:
+    """Return the model and head of a fine-tuned checkpoint, in evaluation mode.
+
+    Raises CheckpointError as `open_checkpoint`, and for a checkpoint without a task.
+    """
+    return task_model_of(open_checkpoint(folder))
+
+
+def task_model_of(checkpoint: Checkpoint) -> TaskModel:
+    """The same for a checkpoint that is open."""
+    if checkpoint.task is None:
+        raise CheckpointError(
+            f"{checkpoint.path} is a language model without a task", hint="make one with gpt-edge finetune"
+        )
+    model = TaskModel(checkpoint.load_model(), checkpoint.task)
+    head = [name for name in checkpoint.names() if name.startswith(HEAD_PREFIX)]
+    model.load_head({name: torch.from_numpy(checkpoint.tensor(name).copy()) for name in head})
+    return model.eval()

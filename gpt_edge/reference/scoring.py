@@ -33,13 +33,14 @@ class TorchScorer:
         """Logits float32 [r, V] of rows first .. T - 1 of ids [T]; see Scorer. Raises ContextLengthError."""
         if ids.size > self.config.n_ctx:
             raise ContextLengthError(f"{ids.size} tokens do not fit into the context of {self.config.n_ctx}")
+        torch.set_num_threads(self.threads)
         with torch.inference_mode():
-            torch.set_num_threads(self.threads)
             hidden = self._model.hidden(torch.from_numpy(ids)[None])[0][0]
-            for start, stop in blocks(ids.size, first):
-                torch.set_num_threads(self.threads)  # another scorer may have run since
+        for start, stop in blocks(ids.size, first):
+            torch.set_num_threads(self.threads)  # another scorer may have run since
+            with torch.inference_mode():  # not around the yield: the mode would be the caller's, and outlive this call
                 logits: FloatArray = self._model.lm_head(hidden[start:stop]).numpy()
-                yield logits
+            yield logits
 
 
 def tokenizer_of(checkpoint: Checkpoint, wanted: str | None = None) -> Tokenizer:

@@ -1,63 +1,66 @@
-"""From text files to rows of token ids: documents, packing, batches. Holds the whole corpus in memory.
+"""From shards of token ids to rows of a batch: documents, packing, batches. Reads a shard where it lies, row by row.
 
-A document is encoded as `end, its tokens, end`: the end token starts it and is the last thing to predict. Rows are packed
-with whole documents (best fit, decreasing: Johnson 1973), so that a story is seen from its beginning; an attention mask
+A document is `end, its tokens, end`: the end token starts it and is the last thing to predict. Rows are packed with
+whole documents (best fit, decreasing: Johnson 1973), so that a story is seen from its beginning; an attention mask
 between the documents of a row is left out, the end token tells the model where one starts.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt_edge.errors import TrainingError
 from gpt_edge.tokenizer.spec import Tokenizer
+from gpt_edge.training.shards import IntArray, TokenArray, document_edges
+from gpt_edge.training.text_files import TextFiles
+
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "Batches",
+    "IntArray",
+    "Packing",
+    "encode_documents",
+    "join_documents",
+    "pack",
+    "read_documents",
+]
 
 IGNORED = -1  # a target that is padding
-MAX_TEXT_BYTES = 1 << 30
-IntArray = NDArray[np.int64]
+MAX_TEXT_BYTES = 1 << 30  # of a text that is read whole
+LONG_ROWS = 8  # a document of more rows is cut at a random place: every epoch would give the same parts otherwise
 
 
 def read_documents(path: Path, separator: str) -> list[str]:
-    """Return the documents of a UTF-8 text file, plain or gzip, without the line breaks around them; blank ones are left out.
+    """Return the documents of one file, as `TextFiles` finds them, whole and in memory.
 
-    Raises TrainingError when the file cannot be read, is no regular file, is damaged, longer than MAX_TEXT_BYTES, not
-    UTF-8, or holds no document.
+    Raises TrainingError as it does, when there is none, and when they are longer than MAX_TEXT_BYTES.
     """
-    try:
-        text = _read(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TrainingError(
-            f"{path} is not UTF-8: {error}", hint="convert it, for example with iconv -t UTF-8"
-        ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TrainingError(f"{path} is a damaged gzip file: {error}") from error
-    except OSError as error:
-        raise TrainingError(f"cannot read the text {path}: {error.strerror or error}") from error
-    documents = [document.strip("\r\n") for document in text.split(separator)]
-    documents = [document for document in documents if document.strip()]
+    n_read = 0
+
+    def count(n_bytes: int) -> None:
+        nonlocal n_read
+        n_read += n_bytes
+        if n_read > MAX_TEXT_BYTES:
+            raise TrainingError(f"{path} holds more than {MAX_TEXT_BYTES >> 20} MiB of text: it must fit into memory")
+
+    documents, parts = [], []
+    for piece in TextFiles((path,), separator).pieces(count):
+        parts.append(piece.text)
+        if piece.is_end:
+            documents.append("".join(parts))
+            parts.clear()
     if not documents:
         raise TrainingError(f"{path} holds no text, wanted documents separated by {separator!r}")
     return documents
-
-
-def _read(path: Path) -> bytes:
-    """The content of a regular file, decompressed if it is gzip. Raises TrainingError, OSError, and what gzip raises."""
-    if path.exists() and not path.is_file():  # a folder, or a pipe or device that may never end
-        raise TrainingError(f"cannot read the text {path}: it is not a regular file")
-    with path.open("rb") as file:
-        is_gzip = file.peek(2)[:2] == b"\x1f\x8b"
-        content = (gzip.GzipFile(fileobj=file) if is_gzip else file).read(MAX_TEXT_BYTES + 1)
-    if len(content) > MAX_TEXT_BYTES:
-        raise TrainingError(f"{path} holds more than {MAX_TEXT_BYTES >> 20} MiB of text: it must fit into memory")
-    return content
 
 
 def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[IntArray]:
@@ -66,63 +69,160 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[Int
     return [np.array(end + tokenizer.encode(document) + end, dtype=np.int64) for document in documents]
 
 
-def pack_rows(documents: Sequence[IntArray], n_tokens: int, seed: Sequence[int]) -> tuple[IntArray, IntArray]:
-    """Return inputs and targets, int64 [rows, n_tokens] each, in a random order that `seed` decides.
+def join_documents(documents: Iterable[IntArray]) -> IntArray:
+    """The stream of `end, tokens, end` documents: neighbours share an end token. One shard, in memory."""
+    parts = list(documents)
+    return np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
 
-    Every token but a document's first is a target once; a document longer than a row goes on in another one. Room that no
-    document fits into is padding: targets IGNORED.
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Which parts of a shard make which row. Part p is the ids from starts[p] on, sizes[p] of them to predict."""
+
+    shard: TokenArray
+    n_tokens: int  # length of a row
+    starts: list[int]
+    sizes: list[int]
+    first_part: list[int]  # of each row; row r has parts first_part[r] up to first_part[r + 1]
+
+    def __len__(self) -> int:
+        return len(self.first_part) - 1
+
+    def rows(self, which: range) -> tuple[IntArray, IntArray]:
+        """Inputs and targets of some rows, int64 [rows, n_tokens] each. Room left over is padding: targets IGNORED."""
+        inputs = np.zeros((len(which), self.n_tokens), dtype=np.int64)
+        targets = np.full((len(which), self.n_tokens), IGNORED, dtype=np.int64)
+        for i, row in enumerate(which):
+            at = 0
+            for part in range(self.first_part[row], self.first_part[row + 1]):
+                start, size = self.starts[part], self.sizes[part]
+                inputs[i, at : at + size] = self.shard[start : start + size]
+                targets[i, at : at + size] = self.shard[start + 1 : start + size + 1]
+                at += size
+        return inputs, targets
+
+    def n_targets(self, which: range) -> int:
+        """How many tokens of some rows are to be predicted."""
+        return sum(self.sizes[self.first_part[which.start] : self.first_part[which.stop]])
+
+
+def pack(shard: TokenArray, end_token: int, n_tokens: int, seed: Sequence[int]) -> Packing:
+    """Pack the documents of a shard into rows of `n_tokens`, in a random order that `seed` decides.
+
+    Every token but the shard's first is a target once; a document longer than a row goes on in another one.
     """
     rng = np.random.default_rng(list(seed))
-    order = rng.permutation(len(documents))
-    starts = [(i, start) for i in order for start in range(0, len(documents[i]) - 1, n_tokens)]
-    pieces = [documents[i][start : start + n_tokens + 1] for i, start in starts]
-    pieces.sort(key=len, reverse=True)  # stable: the order within a length stays random
-    rows: list[list[IntArray]] = []
-    rows_by_room: list[list[list[IntArray]]] = [[] for _ in range(n_tokens + 1)]
-    for piece in pieces:
-        size = len(piece) - 1
-        room = next((room for room in range(size, n_tokens + 1) if rows_by_room[room]), None)
-        row: list[IntArray] = rows_by_room[room].pop() if room is not None else []
-        if room is None:
+    edges = document_edges(shard, end_token)
+    starts, sizes = _parts(edges, rng.permutation(len(edges) - 1), n_tokens, np.random.default_rng([*seed, 0, 1]))
+    rows = _best_fit(sizes, n_tokens)
+    order, first_part = [], [0]
+    for j in rng.permutation(len(rows)):
+        order += [rows[j][i] for i in rng.permutation(len(rows[j]))]
+        first_part.append(len(order))
+    return Packing(shard, n_tokens, [starts[i] for i in order], [sizes[i] for i in order], first_part)
+
+
+def _parts(edges: IntArray, order: IntArray, n_tokens: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Cut the documents, in this order, into parts of at most `n_tokens` targets; longest first, else in that order."""
+    starts: list[int] = []
+    sizes: list[int] = []
+    for start, stop in zip(edges[order].tolist(), edges[order + 1].tolist(), strict=True):
+        cuts = [start, *range(start + n_tokens, stop, n_tokens), stop]
+        if stop - start > LONG_ROWS * n_tokens:
+            cuts = [start, *range(start + int(rng.integers(1, n_tokens + 1)), stop, n_tokens), stop]
+        starts += cuts[:-1]
+        sizes += [after - before for before, after in itertools.pairwise(cuts)]
+    by_size = np.argsort(-np.array(sizes), kind="stable").tolist()
+    return [starts[i] for i in by_size], [sizes[i] for i in by_size]
+
+
+def _best_fit(sizes: Sequence[int], n_tokens: int) -> list[list[int]]:
+    """Put each part, in turn, into the row with the least room that holds it, or into a new one. Rows of part numbers."""
+    rows: list[list[int]] = []
+    rows_by_room: list[list[list[int]]] = [[] for _ in range(n_tokens + 1)]
+    rooms = 0  # bit r is set when a row has room for r
+    for part, size in enumerate(sizes):
+        fitting = rooms >> size
+        if fitting:
+            room = size + (fitting & -fitting).bit_length() - 1
+            row = rows_by_room[room].pop()
+            if not rows_by_room[room]:
+                rooms ^= 1 << room
+        else:
+            row, room = [], n_tokens
             rows.append(row)
-            room = n_tokens
-        row.append(piece)
+        row.append(part)
         rows_by_room[room - size].append(row)
-    inputs = np.zeros((len(rows), n_tokens), dtype=np.int64)
-    targets = np.full((len(rows), n_tokens), IGNORED, dtype=np.int64)
-    for i, row in enumerate(rows[j] for j in rng.permutation(len(rows))):
-        at = 0
-        for j in rng.permutation(len(row)):
-            size = len(row[j]) - 1
-            inputs[i, at : at + size], targets[i, at : at + size] = row[j][:-1], row[j][1:]
-            at += size
-    return inputs, targets
+        rooms |= 1 << (room - size)
+    return rows
+
+
+class Batch(NamedTuple):
+    """What one process sees of a batch."""
+
+    inputs: Tensor  # int64 [rows, row_tokens]
+    targets: Tensor  # the same; IGNORED is padding
+    n_targets: int  # tokens to predict in the whole batch, over all processes
 
 
 class Batches:
-    """Batches without end, one random packing of all documents after another. `epoch` and `cursor` tell where it stands."""
+    """Batches without end, one random packing of all documents after another, shard by shard.
 
-    def __init__(self, documents: Sequence[IntArray], batch_tokens: int, seed: int) -> None:
-        self._documents, self._batch_tokens, self._seed = documents, batch_tokens, seed
-        self.epoch, self.cursor, self.row_tokens = 0, 0, 0  # cursor: rows of this epoch that were given out
-        self._rows: tuple[IntArray, IntArray] | None = None
+    `epoch`, `shard` and `cursor` tell where it stands. Process `rank` of `n_ranks` gets its share of each batch's rows.
+    """
 
-    def next(self, row_tokens: int) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets, int64 [batch_tokens // row_tokens, row_tokens]. Another row length starts an epoch."""
+    def __init__(
+        self,
+        shards: Sequence[TokenArray],
+        end_token: int,
+        batch_tokens: int,
+        seed: int,
+        rank: int = 0,
+        n_ranks: int = 1,
+    ) -> None:
+        self._shards, self._end_token, self._batch_tokens, self._seed = shards, end_token, batch_tokens, seed
+        self._rank, self._n_ranks = rank, n_ranks
+        self.epoch, self.shard, self.cursor, self.row_tokens = 0, 0, 0, 0  # cursor: rows of this shard given out
+        self._packing: Packing | None = None
+
+    def next(self, row_tokens: int) -> Batch:
+        """The next batch_tokens // row_tokens rows. Another row length starts an epoch.
+
+        Rows at a shard's end that fill no batch are left out, others in each epoch. Raises TrainingError when no shard
+        fills a batch.
+        """
         n_rows = self._batch_tokens // row_tokens
-        if row_tokens != self.row_tokens or self._rows is None or self.cursor + n_rows > len(self._rows[0]):
+        if row_tokens != self.row_tokens or self._packing is None:
             self.seek(self.epoch + 1, 0, row_tokens)
-        assert self._rows is not None
-        if n_rows > len(self._rows[0]):
+        for _ in range(2 * len(self._shards) + 1):  # a shard may be too short: the last one of a text often is
+            if self.cursor + n_rows <= len(self._rows()):
+                break
+            is_last = self.shard + 1 == len(self._shards)
+            self.seek(self.epoch + is_last, 0, row_tokens, 0 if is_last else self.shard + 1)
+        else:
             raise TrainingError(
-                f"the training text fills {len(self._rows[0])} rows of {row_tokens} tokens, a batch wants {n_rows}",
+                f"the training text fills {len(self._rows())} rows of {row_tokens} tokens, a batch wants {n_rows}",
                 hint="give more text, or lower [training] batch_tokens",
             )
-        part = slice(self.cursor, self.cursor + n_rows)
+        whole = range(self.cursor, self.cursor + n_rows)
         self.cursor += n_rows
-        return torch.from_numpy(self._rows[0][part]), torch.from_numpy(self._rows[1][part])
+        n_mine = n_rows // self._n_ranks
+        mine = whole[self._rank * n_mine : (self._rank + 1) * n_mine]
+        inputs, targets = self._rows().rows(mine)
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), self._rows().n_targets(whole))
 
-    def seek(self, epoch: int, cursor: int, row_tokens: int) -> None:
-        """Go to a place that another instance with the same documents and seed told; row_tokens 0 is before the first."""
-        self.epoch, self.cursor, self.row_tokens = epoch, cursor, row_tokens
-        self._rows = pack_rows(self._documents, row_tokens, (self._seed, epoch)) if row_tokens else None
+    def seek(self, epoch: int, cursor: int, row_tokens: int, shard: int = 0) -> None:
+        """Go to a place that another instance with the same shards and seed told; row_tokens 0 is before the first.
+
+        shard: how many shards of this epoch are done.
+        """
+        self.epoch, self.shard, self.cursor, self.row_tokens = epoch, shard, cursor, row_tokens
+        self._packing = None
+        if row_tokens:
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._shards))
+            index = int(order[shard])
+            self._packing = pack(self._shards[index], self._end_token, row_tokens, (self._seed, epoch, index))
+
+    def _rows(self) -> Packing:
+        assert self._packing is not None
+        return self._packing

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from gpt_edge.training.processes import sharded_like
 from gpt_edge.training.recipe import Training
 
 
@@ -60,11 +62,22 @@ class Optimizer:
             )
         groups = [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
         self._parts.append(torch.optim.AdamW(groups, lr=training.learning_rate, betas=betas, fused=True))
+        self._parameters = matrices + embeddings + rest
         self._peaks = [[group["lr"] for group in part.param_groups] for part in self._parts]
 
-    def step(self, step: int) -> None:
-        """Update the weights at the rate of `step` and forget the gradients."""
-        factor = learning_rate_factor(step, self._training)
+    def norm(self) -> float:
+        """Length of the whole gradient."""
+        total = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        return (total.full_tensor() if isinstance(total, DTensor) else total).item()
+
+    def step(self, step: int, norm: float = 0.0) -> None:
+        """Update the weights at the rate of `step` and forget the gradients.
+
+        norm: what `norm` said; a longer gradient than clip_norm is shortened to it (Pascanu et al. 2013).
+        """
+        factor, clip = learning_rate_factor(step, self._training), self._training.clip_norm
+        if norm > clip:
+            torch._foreach_mul_([p.grad for p in self._parameters if p.grad is not None], clip / (norm + 1e-6))
         for part, peaks in zip(self._parts, self._peaks, strict=True):
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
@@ -74,16 +87,17 @@ class Optimizer:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Everything the optimisers remember, as names `part.parameter.moment` and tensors."""
         for i, part in enumerate(self._parts):
-            for index, moments in part.state_dict()["state"].items():
-                for name, value in moments.items():
+            for index, moments in sorted(part.state_dict()["state"].items()):  # processes put them together in step
+                for name, value in sorted(moments.items()):
                     yield f"{i}.{index}.{name}", value
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` told."""
         for i, part in enumerate(self._parts):
+            ordered = [parameter for group in part.param_groups for parameter in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in tensors.items():
                 of_part, index, moment = name.split(".", 2)
                 if int(of_part) == i:
-                    state.setdefault(int(index), {})[moment] = value
+                    state.setdefault(int(index), {})[moment] = sharded_like(value, ordered[int(index)])
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+REFRESH_SECONDS = 0.2  # of the bar: steps may be faster than a terminal
 
 
 class Report:
@@ -17,24 +19,43 @@ class Report:
     def __init__(self, console: Console, bar: Progress, task: TaskID) -> None:
         self._console, self._bar, self._task = console, bar, task
         self._started: tuple[float, int] | None = None
+        self._shown = 0.0
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[Callable[[int], None]]:
+        """Show a pass over the text; yields what to call with the bytes just read. A pass that reads none is not shown."""
+        columns = (SpinnerColumn(), TextColumn(what), DownloadColumn(binary_units=True))
+        with Progress(*columns, console=self._console, transient=True, disable=self._bar.disable) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda n_bytes: bar.advance(task, n_bytes)
+
+    def start(self) -> None:
+        """Show the bar of steps from now on."""
+        self._bar.start()
 
     def step(self, n_done: int, loss: float, n_tokens: int) -> None:
         """After each step: `loss` of that step, `n_tokens` since the run began."""
         now = time.monotonic()
         if self._started is None:
             self._started = (now, n_tokens)  # the first step of a process compiles: it would spoil the rate
+        if self._bar.disable or now - self._shown < REFRESH_SECONDS:
+            return
+        self._shown = now
         rate = (n_tokens - self._started[1]) / max(1e-9, now - self._started[0])
         self._bar.update(self._task, completed=n_done, loss=f"{loss:.3f}", rate=f"{rate:,.0f}")
 
     def evaluation(self, record: dict[str, Any]) -> None:
         """After each evaluation: the record that also goes to metrics.jsonl."""
-        self._console.print(
+        self.say(
             f"step {record['step']:>6}  {record['tokens'] / 1e6:6.2f}M tokens  epoch {record['epoch']:>3}  "
             f"train {record['train_loss']:.4f}  valid {record['validation_loss']:.4f}  "
-            f"{record['bits_per_byte']:.4f} bits/byte  {record['seconds']:,.0f} s{'  *' if record['is_best'] else ''}",
-            highlight=False,
-            soft_wrap=True,
+            f"{record['bits_per_byte']:.4f} bits/byte  {record['tokens_per_second']:,.0f} tokens/s  "
+            f"{record['seconds']:,.0f} s{'  *' if record['is_best'] else ''}"
         )
+
+    def say(self, line: str) -> None:
+        """One line above the bar."""
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -49,5 +70,7 @@ def show_progress(n_steps: int) -> Iterator[Report]:
     )
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
     task = bar.add_task("train", total=n_steps, loss="-", rate="-")
-    with bar:
+    try:
         yield Report(console, bar, task)
+    finally:
+        bar.stop()

@@ -1,4 +1,4 @@
-"""The recipe: everything a pretraining run depends on, read from a TOML file and checked before any work.
+"""The recipe: everything a pretraining run depends on, from a TOML file, from flags, or both, checked before any work.
 
 Sections [data], [tokenizer], [model], [training], [evaluation], [output]. A wrong key or value is one TrainingError that
 names the file, the section and the key.
@@ -9,107 +9,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpt_edge.config import GPTConfig
+from gpt_edge.config import PRESETS, GPTConfig
 from gpt_edge.errors import TrainingError
+from gpt_edge.training.settings import Data, Evaluation, Output, Training, Vocabulary
 
-PRECISIONS = ("float32", "bfloat16")
-OPTIMIZERS = ("adamw", "muon")
+__all__ = ["Data", "Evaluation", "Output", "Recipe", "Training", "Vocabulary", "read_recipe"]
+
+SECTIONS = ("data", "tokenizer", "model", "training", "evaluation", "output")
+NO_FILE = "the command line"  # how messages call a recipe that is flags alone
 Section = TypeVar("Section", "Data", "Vocabulary", "Training", "Evaluation", "Output")
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """Text files, plain or gzip, UTF-8; a path is relative to the recipe."""
-
-    train: str
-    valid: str
-    separator: str = "<|endoftext|>"  # between documents, with the line breaks around it
-
-    def __post_init__(self) -> None:
-        _wanted("separator", self.separator, bool(self.separator.strip()), "a text that is not blank")
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """The byte-level BPE to learn from the training text."""
-
-    vocab_size: int  # the end token included
-
-    def __post_init__(self) -> None:
-        _wanted("vocab_size", self.vocab_size, 257 <= self.vocab_size <= 1 << 20, "from 257 to 1048576")
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """How to learn. Rates are for AdamW; `matrix_learning_rate` is for the hidden matrices under Muon."""
-
-    steps: int
-    batch_tokens: int  # tokens in one optimiser step
-    learning_rate: float
-    row_tokens: int  # length of a training row; longer rows cost more for each token
-    long_rows_from: int = 0  # step from which rows are n_ctx long; 0 is never
-    warmup_steps: int = 100
-    constant_until: int = 0  # step up to which the rate stays at its peak; 0 starts the cosine after the warm-up
-    final_learning_rate: float = 0.1  # share of the peak that the cosine ends at
-    optimizer: str = "adamw"
-    matrix_learning_rate: float = 0.02
-    beta1: float = 0.9
-    beta2: float = 0.95
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    dropout: float = 0.1  # embeddings and residuals
-    attention_dropout: float = 0.0  # of the attention weights: no fused kernel on CPUs takes it
-    precision: str = "float32"
-    compile: bool = False
-    threads: int = 0  # 0 leaves torch's choice
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_tokens", "row_tokens"):
-            _wanted(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_steps", "constant_until", "long_rows_from", "threads", "seed"):
-            _wanted(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        for name in ("learning_rate", "matrix_learning_rate", "clip_norm"):
-            _wanted(name, getattr(self, name), getattr(self, name) > 0, "above 0")
-        for name in ("beta1", "beta2", "dropout", "attention_dropout"):
-            _wanted(name, getattr(self, name), 0 <= getattr(self, name) < 1, "from 0 to below 1")
-        _wanted("final_learning_rate", self.final_learning_rate, 0 <= self.final_learning_rate <= 1, "from 0 to 1")
-        _wanted("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
-        _wanted("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        _wanted("optimizer", self.optimizer, self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
-        fits = self.batch_tokens % self.row_tokens == 0
-        _wanted("batch_tokens", self.batch_tokens, fits, f"a multiple of row_tokens, {self.row_tokens}")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """When to look at the validation text, and when to give up."""
-
-    every_steps: int = 200
-    patience: int = 5  # stop after so many evaluations without a lower loss
-    documents: int = 0  # how many of them while training; 0 takes all. The last evaluation always takes all.
-
-    def __post_init__(self) -> None:
-        _wanted("every_steps", self.every_steps, self.every_steps >= 1, "at least 1")
-        _wanted("patience", self.patience, self.patience >= 1, "at least 1")
-        _wanted("documents", self.documents, self.documents >= 0, "at least 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Where the run lives: checkpoint/, state.safetensors, metrics.jsonl. Relative to the current folder."""
-
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole recipe. `model.vocab_size` is the vocabulary's."""
+    """A whole recipe. `model.vocab_size` is the vocabulary's, and its last id the end token."""
 
     path: Path
     data: Data
@@ -122,9 +40,13 @@ class Recipe:
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one it goes on from, as plain JSON values."""
         training = dataclasses.asdict(self.training)
-        del training["threads"]  # changes the speed, and the last bits
+        for name in ("threads", "device", "parallel"):  # they change the speed, and the last bits
+            del training[name]
+        data = dataclasses.asdict(self.data)
+        for name in ("train", "valid"):
+            data[name] = data[name][0] if len(data[name]) == 1 else list(data[name])
         return {
-            "data": dataclasses.asdict(self.data),
+            "data": data,
             "tokenizer": dataclasses.asdict(self.tokenizer),
             "model": self.model.to_dict(),
             "training": training,
@@ -132,32 +54,58 @@ class Recipe:
         }
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read and check a recipe file. Raises TrainingError for all that is wrong with it; opens no other file."""
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise TrainingError(f"cannot read the recipe {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} is not TOML: {error}") from error
-    sections = ("data", "tokenizer", "model", "training", "evaluation", "output")
-    if unknown := sorted(set(values) - set(sections)):
-        raise TrainingError(f"{path} has unknown sections {', '.join(unknown)}; wanted {', '.join(sections)}")
-    for name in sections:
+def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe file; `changes`, such as "training.steps=100", replace or add values; opens no other file.
+
+    path: None is an empty recipe in the current folder, all in `changes`. A value is written as in TOML; a text needs no
+    quotes. Raises TrainingError for all that is wrong with file and changes.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise TrainingError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise TrainingError(f"{path} is not TOML: {error}") from error
+    path = path or Path(NO_FILE)
+    if unknown := sorted(set(values) - set(SECTIONS)):
+        raise TrainingError(f"{path} has unknown sections {', '.join(unknown)}; wanted {', '.join(SECTIONS)}")
+    for name in SECTIONS:
         if not isinstance(values.get(name, {}), Mapping):
             raise TrainingError(f"{path}: {name} is {values[name]!r}, wanted a section [{name}]")
+    for change in changes:
+        _apply(values, change)
+    data, tokenizer = _section(path, values, "data", Data), _section(path, values, "tokenizer", Vocabulary)
+    model = _model(path, values, tokenizer.vocab_size)
     recipe = Recipe(
         path=path,
-        data=_section(path, values, "data", Data),
-        tokenizer=_section(path, values, "tokenizer", Vocabulary),
-        model=_model(path, values),
+        data=data,
+        tokenizer=dataclasses.replace(tokenizer, vocab_size=model.vocab_size),
+        model=model,
         training=_section(path, values, "training", Training),
         evaluation=_section(path, values, "evaluation", Evaluation),
         output=_section(path, values, "output", Output),
     )
     _check_rows(recipe)
     return recipe
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    """Put one "section.key=value" into the values of a recipe."""
+    name, equals, written = change.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key and section in SECTIONS):
+        raise TrainingError(
+            f"--set {change}: wanted SECTION.KEY=VALUE with a section of {', '.join(SECTIONS)}",
+            hint="for example --set training.steps=100",
+        )
+    try:
+        value = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = written.strip()  # a text without quotes
+    values[section] = {**values.get(section, {}), key: value}
 
 
 def _section(path: Path, values: Mapping[str, Any], name: str, kind: type[Section]) -> Section:
@@ -178,23 +126,37 @@ def _section(path: Path, values: Mapping[str, Any], name: str, kind: type[Sectio
 
 
 def _typed(where: str, value: object, kind: str) -> Any:
-    """`value` if TOML gave it the type of the field; a whole number may stand where a fraction is wanted."""
+    """`value` if TOML gave it the type of the field; a whole number may stand for a fraction, one text for a list."""
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
+    if kind == "tuple[str, ...]":
+        values = [value] if isinstance(value, str) else value
+        if isinstance(values, list) and all(isinstance(entry, str) and entry for entry in values):
+            return tuple(values)
     is_right = {"int": type(value) is int, "bool": isinstance(value, bool), "str": isinstance(value, str)}
     if not is_right.get(kind, False):
         words = {"float": "a finite number", "int": "a whole number", "bool": "true or false", "str": "a text"}
-        raise TrainingError(f"{where} is {value!r}, wanted {words[kind]}")
+        raise TrainingError(f"{where} is {value!r}, wanted {words.get(kind, 'a text or a list of texts')}")
     return value
 
 
-def _model(path: Path, values: Mapping[str, Any]) -> GPTConfig:
+def _model(path: Path, values: Mapping[str, Any], vocab_size: int) -> GPTConfig:
+    """The [model] section: a preset's shape, if it names one, with the keys that are given in their place."""
     given = dict(values.get("model", {}))
     if "vocab_size" in given:
         raise TrainingError(f"{path}: [model] has vocab_size; it belongs into [tokenizer]")
-    vocab_size = _section(path, values, "tokenizer", Vocabulary).vocab_size
+    shape: dict[str, Any] = {}
+    if "preset" in given:
+        preset = given.pop("preset")
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise TrainingError(f"{path}: [model] preset is {preset!r}, wanted one of {', '.join(PRESETS)}")
+        shape = PRESETS[preset].to_dict()
+    elif not vocab_size:
+        raise TrainingError(f"{path}: [tokenizer] lacks vocab_size")
+    if vocab_size:
+        shape["vocab_size"] = vocab_size
     try:
-        return GPTConfig.from_dict({**given, "vocab_size": vocab_size})
+        return GPTConfig.from_dict({**shape, **given})
     except ValueError as error:
         raise TrainingError(f"{path}: [model] {error}") from error
 
@@ -205,12 +167,7 @@ def _check_rows(recipe: Recipe) -> None:
         raise TrainingError(
             f"{recipe.path}: [training] row_tokens is {training.row_tokens}, wanted at most n_ctx, {n_ctx}"
         )
-    if training.long_rows_from and training.batch_tokens % n_ctx:
-        raise TrainingError(
-            f"{recipe.path}: [training] batch_tokens is {training.batch_tokens}, wanted a multiple of n_ctx, {n_ctx}"
-        )
-
-
-def _wanted(name: str, found: object, is_right: bool, wanted: str) -> None:
-    if not is_right:
-        raise ValueError(f"{name} is {found!r}, wanted {wanted}")
+    for name in ("batch_tokens", "micro_batch_tokens"):
+        found = getattr(training, name)
+        if training.long_rows_from and found % n_ctx:
+            raise TrainingError(f"{recipe.path}: [training] {name} is {found}, wanted a multiple of n_ctx, {n_ctx}")

@@ -30,15 +30,17 @@ class RunState:
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
-    random: Tensor  # uint8, torch.get_rng_state()
+    random: Tensor  # uint8, torch.get_rng_state(); of several processes [n, …]
     progress: dict[str, Any]  # plain JSON values: step, place in the corpus, best loss so far, …
     recipe: dict[str, Any] = field(default_factory=dict)  # Recipe.fingerprint()
+    ema: dict[str, Tensor] = field(default_factory=dict)  # the moving average of the weights, if there is one
 
 
 def save_state(path: Path, state: RunState) -> None:
     """Put `state` at `path`. Raises NumericError for a NaN or an infinity in it, OutputError; then the old file stays."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
+    tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.items()}
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise NumericError(f"{path} was left as it is: {name} holds NaN or infinity")
@@ -67,8 +69,8 @@ def load_state(path: Path) -> RunState:
         raise TrainingError(f"{path} is damaged or not the state of a run: {error}") from error
     if version != VERSION:
         raise TrainingError(f"{path} has format version {version!r}, this gpt-edge reads version {VERSION}")
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
-    return RunState(parts["model"], parts["optimizer"], random, progress, recipe)
+    return RunState(parts["model"], parts["optimizer"], random, progress, recipe, parts["ema"])

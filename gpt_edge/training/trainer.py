@@ -1,60 +1,64 @@
 """The trainer: one optimiser step, one evaluation, one saved state. Knows recipes and tensors, nothing of terminals.
 
 On one thread a run that was killed and resumed gives bit for bit the weights of one that was not: rows, first positions
-and dropout depend on the seed, the step and the saved random state alone.
+and dropout depend on the seed, the step and the saved random state alone. Several processes share the rows of each batch
+and sum their gradients, so that without dropout they learn what one does, up to the order of sums.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
-from torch.nn import functional as F
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 from gpt_edge.errors import NumericError, TrainingError
 from gpt_edge.evaluate import Score
-from gpt_edge.reference.model import GPT, CausalSelfAttention
-from gpt_edge.training.corpus import IGNORED, Batches, IntArray
-from gpt_edge.training.optimizer import Optimizer, learning_rate_factor
+from gpt_edge.reference.model import GPT
+from gpt_edge.training.corpus import Batches
+from gpt_edge.training.loss import BatchLoss
+from gpt_edge.training.optimizer import Optimizer
+from gpt_edge.training.processes import Processes, sharded_like, whole
 from gpt_edge.training.recipe import Recipe
+from gpt_edge.training.resume import check_same_run, random_state, restore_random, row_tokens, training_seed
 from gpt_edge.training.run_state import RunState
-from gpt_edge.training.validation import score_documents
-
-LossOf = Callable[[Tensor, Tensor, Tensor], Tensor]
-LENGTH = ("steps", "constant_until", "long_rows_from")  # may change while the steps done stay what they were
-
-
-def row_tokens(step: int, recipe: Recipe) -> int:
-    """Length of the rows of `step`, counted from 0."""
-    training = recipe.training
-    return recipe.model.n_ctx if 0 < training.long_rows_from <= step else training.row_tokens
+from gpt_edge.training.shards import IntArray, TokenArray
+from gpt_edge.training.validation import total_loss
 
 
 class Trainer:
     """A model in training. Setting the threads, torch's seed and denormals to zero is for the whole process."""
 
-    def __init__(self, recipe: Recipe, documents: Sequence[IntArray]) -> None:
+    def __init__(self, recipe: Recipe, shards: Sequence[TokenArray], processes: Processes | None = None) -> None:
+        """shards: streams of ids, see shards.py. Raises TrainingError when the processes cannot share a batch's rows."""
         training = recipe.training
+        self.recipe, self.processes = recipe, processes or Processes()
+        self._check_shares()
         if training.threads:
             torch.set_num_threads(training.threads)
         torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
         torch.manual_seed(training.seed)
-        self.recipe = recipe
         self.model = GPT(recipe.model, training.dropout)
-        for module in self.model.modules():
-            if isinstance(module, CausalSelfAttention):
-                module.dropout = training.attention_dropout
-        self.model.train()
+        for block in self.model.blocks():
+            block.attn.dropout = training.attention_dropout
+        self.model.to(self.processes.device).train()
+        self._plain = BatchLoss(self.model, training.activation_checkpointing)
+        self._loss_of = self._wrapped(self._plain)
+        self._parameters: list[Tensor] = list(self.model.parameters())
+        self._averages = [parameter.detach().clone() for parameter in self._parameters] if training.ema else []
         self.optimizer = Optimizer(self.model, training)
-        self.batches = Batches(documents, training.batch_tokens, training.seed)
+        rank, n = self.processes.rank, self.processes.n
+        self.batches = Batches(shards, recipe.model.vocab_size - 1, training.batch_tokens, training.seed, rank, n)
+        if n > 1:  # the weights are the same, what is dropped is not
+            torch.manual_seed(training_seed(training.seed, rank, 0))
         self.n_steps_done = 0
-        self._loss_of: LossOf = torch.compile(self._loss, dynamic=False) if training.compile else self._loss
 
     @property
     def row_tokens(self) -> int:
@@ -66,88 +70,154 @@ class Trainer:
 
         Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then those before the step.
         """
-        inputs, targets = self.batches.next(self.row_tokens)
-        positions = self._positions(inputs.shape[1])
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16"):
+        batch = self.batches.next(self.row_tokens)
+        positions = self._positions(batch.inputs.shape[1])
+        n_rows = (self.recipe.training.micro_batch_tokens or batch.inputs.numel()) // self.row_tokens
+        parts = list(zip(batch.inputs.split(n_rows), batch.targets.split(n_rows), strict=True))  # type: ignore[no-untyped-call]
+        mine = torch.zeros((), device=self.processes.device)
+        for i, (inputs, targets) in enumerate(parts):
+            mine += self._add_gradient(inputs, targets, positions, batch.n_targets, is_last=i + 1 == len(parts))
+        value = self.processes.sum([mine.item()])[0] / batch.n_targets
+        norm = self.optimizer.norm()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise NumericError(
+                f"step {self.n_steps_done + 1}: the loss is {value} and the gradient's norm {norm}",
+                hint="the last good checkpoint is kept; lower the learning rate, or clip_norm, and start again",
+            )
+        self.optimizer.step(self.n_steps_done, norm)
+        if self._averages:
+            decay = min(self.recipe.training.ema, (1 + self.n_steps_done) / (10 + self.n_steps_done))
+            with torch.no_grad():
+                torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
+        self.n_steps_done += 1
+        return value
+
+    def evaluate(self, documents: Sequence[IntArray], n_bytes: int) -> Score:
+        """Score `documents` in windows as long as the rows trained on so far; see validation.py. EMA's weights, if on."""
+        processes, precision = self.processes, self.recipe.training.precision
+        # A sharded model computes in all processes at once or not at all, so there each scores everything.
+        mine = documents if self._is_sharded else documents[processes.rank :: processes.n]
+        with self.averaged():
+            total, n_tokens = processes.sum(total_loss(self._plain, mine, self.row_tokens, precision))
+        loss = total / n_tokens
+        n_repeats = processes.n if self._is_sharded else 1
+        return Score(loss, total / n_repeats / math.log(2) / n_bytes, int(n_tokens) // n_repeats, n_bytes)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put EMA's weights, if it is on, into the model for as long as the block lasts."""
+        if not self._averages:
+            yield
+            return
+        with torch.no_grad():
+            kept = [parameter.detach().clone() for parameter in self._parameters]
+            self._put(self._averages)
             try:
-                loss = self._loss_of(inputs, targets, positions)
+                yield
+            finally:
+                self._put(kept)
+
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is worth keeping, whole, on the CPU: EMA's weights, if it is on. All processes must call it."""
+        with self.averaged():
+            return {name: whole(parameter) for name, parameter in self.model.named_parameters()}
+
+    def state(self, progress: dict[str, Any]) -> RunState:
+        """Everything that `restore` needs. `progress` is the caller's own, plain JSON values. All processes must call it."""
+        place = {"step": self.n_steps_done, "epoch": self.batches.epoch, "cursor": self.batches.cursor}
+        place |= {"shard": self.batches.shard, "row_tokens": self.batches.row_tokens}
+        names = [name for name, _ in self.model.named_parameters()]
+        return RunState(
+            {name: whole(parameter) for name, parameter in self.model.named_parameters()},
+            {name: whole(moment) for name, moment in self.optimizer.tensors()},
+            self.processes.gather(random_state(self.processes.device)),
+            {**progress, "trainer": place},
+            self.recipe.fingerprint(),
+            {name: whole(average) for name, average in zip(names, self._averages, strict=False)},
+        )
+
+    def restore(self, state: RunState) -> None:
+        """Go on where `state` was taken. Raises TrainingError when it is another recipe's."""
+        check_same_run(self.recipe, state)
+        parameters = dict(self.model.named_parameters())
+        if set(parameters) != set(state.model) or (self._averages and set(parameters) != set(state.ema)):
+            raise TrainingError(f"{self.recipe.path}: the state of the run holds other weights than the model has")
+        with torch.no_grad():
+            for i, (name, parameter) in enumerate(parameters.items()):
+                parameter.copy_(sharded_like(state.model[name], parameter))
+                if self._averages:
+                    self._averages[i].copy_(sharded_like(state.ema[name], parameter))
+        self.optimizer.restore(state.optimizer)
+        place = state.progress["trainer"]
+        self.n_steps_done = place["step"]
+        fresh = training_seed(self.recipe.training.seed, self.processes.rank, self.n_steps_done)
+        restore_random(state.random, self.processes, fresh)
+        self.batches.seek(place["epoch"], place["cursor"], place["row_tokens"], place.get("shard", 0))
+
+    @property
+    def _is_sharded(self) -> bool:
+        return isinstance(self._loss_of, FSDPModule)
+
+    def _wrapped(self, loss_of: BatchLoss) -> nn.Module:
+        """The loss as it is called: compiled, if the recipe says so, and shared among the processes."""
+        training, device = self.recipe.training, self.processes.device
+        if self.processes.n > 1 and training.parallel == "fsdp":
+            for block in self.model.blocks():
+                if training.compile:
+                    block.compile()
+                fully_shard(block)
+            fully_shard(loss_of, reshard_after_forward=True)  # the scores come between the steps
+            return loss_of
+        module: nn.Module = torch.compile(loss_of, dynamic=False) if training.compile else loss_of  # type: ignore[assignment]
+        if self.processes.n == 1:
+            return module
+        places = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=places, gradient_as_bucket_view=True)
+
+    def _add_gradient(
+        self, inputs: Tensor, targets: Tensor, positions: Tensor, n_targets: int, is_last: bool
+    ) -> Tensor:
+        """Add this part's share of the gradient of the batch's mean loss; return the sum of its losses."""
+        device, training = self.processes.device, self.recipe.training
+        inputs, targets = inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        with self._gathering(is_last):
+            try:
+                with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+                    loss: Tensor = self._loss_of(inputs, targets, positions)
             except BackendCompilerFailed as error:  # most often: no C++ compiler
                 first_line = str(error.inner_exception).partition("\n")[0]
                 raise TrainingError(
                     f"{self.recipe.path}: [training] compile is true, but torch.compile failed: {first_line}",
                     hint="install g++, or set compile = false",
                 ) from error
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.training.clip_norm)
-        value = loss.item()
-        if not (math.isfinite(value) and math.isfinite(norm.item())):
-            raise NumericError(
-                f"step {self.n_steps_done + 1}: the loss is {value} and the gradient's norm {norm.item()}",
-                hint="the last good checkpoint is kept; lower the learning rate, or clip_norm, and start again",
-            )
-        self.optimizer.step(self.n_steps_done)
-        self.n_steps_done += 1
-        return value
+            (loss * (self.processes.n / n_targets)).backward()  # type: ignore[no-untyped-call]  # DDP and FSDP take the mean
+        return loss.detach()
 
-    def evaluate(self, documents: Sequence[IntArray], n_bytes: int) -> Score:
-        """Score `documents` in windows as long as the rows trained on so far; see validation.py."""
-        return score_documents(self.model, documents, n_bytes, self.row_tokens, self.recipe.training.precision)
+    def _gathering(self, is_last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged once in a step, with its last part."""
+        if isinstance(self._loss_of, FSDPModule):
+            self._loss_of.set_requires_gradient_sync(is_last)
+        if isinstance(self._loss_of, DistributedDataParallel) and not is_last:
+            return self._loss_of.no_sync()
+        return nullcontext()
 
-    def state(self, progress: dict[str, Any]) -> RunState:
-        """Everything that `restore` needs. `progress` is the caller's own, plain JSON values."""
-        place = {"step": self.n_steps_done, "epoch": self.batches.epoch, "cursor": self.batches.cursor}
-        place["row_tokens"] = self.batches.row_tokens
-        weights = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
-        moments = {name: tensor.clone() for name, tensor in self.optimizer.tensors()}
-        counted = {**progress, "trainer": place}
-        return RunState(weights, moments, torch.get_rng_state(), counted, self.recipe.fingerprint())
-
-    def restore(self, state: RunState) -> None:
-        """Go on where `state` was taken. Raises TrainingError when it is another recipe's."""
-        self._check_recipe(state)
-        parameters = dict(self.model.named_parameters())
-        if set(parameters) != set(state.model):
-            raise TrainingError(f"{self.recipe.path}: the state of the run holds other weights than the model has")
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(state.model[name])
-        self.optimizer.restore(state.optimizer)
-        torch.set_rng_state(state.random)
-        place = state.progress["trainer"]
-        self.n_steps_done = place["step"]
-        self.batches.seek(place["epoch"], place["cursor"], place["row_tokens"])
-
-    def _check_recipe(self, state: RunState) -> None:
-        n_done = state.progress["trainer"]["step"]
-        for section, wanted in self.recipe.fingerprint().items():
-            found = state.recipe[section]
-            for key in wanted:
-                if found.get(key) == wanted[key] or (key in LENGTH and self._is_same_past(found, n_done)):
-                    continue
+    def _check_shares(self) -> None:
+        training, n = self.recipe.training, self.processes.n
+        lengths = {training.row_tokens, self.recipe.model.n_ctx if training.long_rows_from else training.row_tokens}
+        for length in lengths:
+            if training.batch_tokens // length % n:
                 raise TrainingError(
-                    f"{self.recipe.path}: [{section}] {key} is {wanted[key]!r}, the run to resume has {found.get(key)!r}",
-                    hint="put the value back, or start a new run in another [output] folder",
+                    f"{self.recipe.path}: [training] batch_tokens is {training.batch_tokens}, {training.batch_tokens // length} "
+                    f"rows of {length} tokens: wanted a number of rows that {n} processes can share"
                 )
-
-    def _is_same_past(self, found: dict[str, Any], n_done: int) -> bool:
-        """Whether the steps done so far had the rates and row lengths that this recipe gives them."""
-        mine = self.recipe
-        theirs = dataclasses.replace(mine, training=dataclasses.replace(mine.training, **{k: found[k] for k in LENGTH}))
-        return all(
-            learning_rate_factor(step, mine.training) == learning_rate_factor(step, theirs.training)
-            and row_tokens(step, mine) == row_tokens(step, theirs)
-            for step in range(n_done)
-        )
-
-    def _loss(self, inputs: Tensor, targets: Tensor, positions: Tensor) -> Tensor:
-        """Mean cross entropy, in float32, of int64 [B, T] inputs and targets at int64 [1, T] positions."""
-        hidden, _ = self.model.hidden(inputs, positions)
-        logits = self.model.lm_head(hidden)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
 
     def _positions(self, n_tokens: int) -> Tensor:
         """int64 [1, T]. Half of the batches with short rows begin at a random place, so that every position is learned."""
         room = self.recipe.model.n_ctx - n_tokens
         rng = np.random.default_rng((self.recipe.training.seed, 1, self.n_steps_done))
         first = int(rng.integers(0, room + 1)) if room and rng.random() < 0.5 else 0
-        return torch.arange(first, first + n_tokens)[None]
+        return torch.arange(first, first + n_tokens, device=self.processes.device)[None]

@@ -6,30 +6,39 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
 
 from gpt_edge.evaluate import IntArray, Score, windows
 from gpt_edge.reference.model import GPT
 from gpt_edge.training.corpus import IGNORED
+from gpt_edge.training.loss import BatchLoss
 
 BATCH_TOKENS = 8192
+BATCH_LOGITS = 1 << 27  # 512 MiB of float32: fewer tokens at once for a large vocabulary
 
 
-@torch.no_grad()
 def score_documents(model: GPT, documents: Sequence[IntArray], n_bytes: int, context: int, precision: str) -> Score:
     """Score `documents`, each int64 `end, tokens, end`, whose texts have `n_bytes` bytes in all.
 
     precision: "float32" or "bfloat16" (autocast; the loss itself is float32). The model's mode is left as it was.
     """
+    total, n_tokens = total_loss(BatchLoss(model), documents, context, precision)
+    return Score(total / n_tokens, total / math.log(2) / n_bytes, n_tokens, n_bytes)
+
+
+@torch.no_grad()
+def total_loss(loss_of: BatchLoss, documents: Sequence[IntArray], context: int, precision: str) -> tuple[float, int]:
+    """The sum of -log p(token), in nats, over the documents, and how many tokens that is; see `score_documents`."""
+    model = loss_of.model
+    device, batch_tokens = model.wte.weight.device, min(BATCH_TOKENS, BATCH_LOGITS // model.config.vocab_size)
     was_training = model.training
-    model.eval()
+    loss_of.eval()
     parts = sorted(
         (part for document in documents for part in windows(document, context)), key=lambda part: len(part[0])
     )
     total, n_tokens, at = 0.0, 0, 0
     while at < len(parts):
         n_rows = 1  # parts of like lengths together: little padding
-        while at + n_rows < len(parts) and (n_rows + 1) * len(parts[at + n_rows][0]) <= BATCH_TOKENS:
+        while at + n_rows < len(parts) and (n_rows + 1) * len(parts[at + n_rows][0]) <= batch_tokens:
             n_rows += 1
         batch = parts[at : at + n_rows]
         at += n_rows
@@ -39,11 +48,9 @@ def score_documents(model: GPT, documents: Sequence[IntArray], n_bytes: int, con
         for row, (ids, n_counted) in enumerate(batch):
             inputs[row, : len(ids) - 1] = torch.from_numpy(ids[:-1])
             targets[row, n_counted : len(ids) - 1] = torch.from_numpy(ids[1 + n_counted :])
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = model(inputs)[0]
-        total += F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        ).item()
         n_tokens += int((targets != IGNORED).sum())
-    model.train(was_training)
-    return Score(total / n_tokens, total / math.log(2) / n_bytes, n_tokens, n_bytes)
+        positions = torch.arange(length, device=device)[None]
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            total += loss_of(inputs.to(device), targets.to(device), positions).item()
+    loss_of.train(was_training)
+    return total, n_tokens

@@ -9,16 +9,22 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_edge.config import GPTConfig
 from gpt_edge.errors import NumericError, TrainingError
-from gpt_edge.training.corpus import IntArray
+from gpt_edge.reference.model import GPT, causal_mask
+from gpt_edge.training.corpus import join_documents
+from gpt_edge.training.loss import BatchLoss, attention_written_out
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.run_state import load_state, save_state
+from gpt_edge.training.shards import IntArray, documents_of
 from gpt_edge.training.trainer import Trainer
+from gpt_edge.training.validation import score_documents
 
 
 def documents(n: int = 60) -> list[IntArray]:
+    """One shard of `n` documents."""
     rng = np.random.default_rng(1)
-    return [np.array([299, *rng.integers(0, 299, 20 + i % 30), 299]) for i in range(n)]
+    return [join_documents(np.array([299, *rng.integers(0, 299, 20 + i % 30), 299]) for i in range(n))]
 
 
 def changed(recipe: Recipe, **changes: object) -> Recipe:
@@ -39,7 +45,7 @@ def test_one_batch_is_learned_by_heart(recipe: Recipe, optimizer: str) -> None:
         recipe, optimizer=optimizer, steps=300, dropout=0.0, weight_decay=0.0, learning_rate=0.02, row_tokens=32,
         batch_tokens=32, long_rows_from=0, warmup_steps=10,
     )  # fmt: skip
-    trainer = Trainer(recipe, documents(1)[:1])
+    trainer = Trainer(recipe, documents(1))
     losses = [trainer.step() for _ in range(120)]
     assert losses[0] > 5
     assert losses[-1] < 0.05
@@ -147,7 +153,7 @@ def test_gradients_agree_with_finite_differences(recipe: Recipe) -> None:
     """RELIABILITY R8.5, in float64: central differences along random directions."""
     trainer = Trainer(changed(recipe, dropout=0.0), documents())
     model = trainer.model.double()
-    inputs, targets = trainer.batches.next(16)
+    inputs, targets, _ = trainer.batches.next(16)
     positions = torch.arange(16)[None]
 
     def loss() -> torch.Tensor:
@@ -186,3 +192,99 @@ def test_compiled_steps_learn_as_eager_ones_do(recipe: Recipe) -> None:
         trainer = Trainer(changed(recipe, compile=is_compiled, dropout=0.0), documents())
         losses[is_compiled] = [trainer.step() for _ in range(12)]  # the rows get longer on the way
     assert losses[True] == pytest.approx(losses[False], abs=1e-3)
+
+
+@pytest.mark.parametrize("parts", [2, 4, 16])
+def test_accumulated_gradients_equal_those_of_the_whole_batch(recipe: Recipe, parts: int) -> None:
+    recipe = changed(recipe, dropout=0.0, long_rows_from=0)
+    whole, accumulated = (
+        Trainer(recipe, documents()),
+        Trainer(changed(recipe, micro_batch_tokens=256 // parts), documents()),
+    )
+    for _ in range(4):
+        assert accumulated.step() == pytest.approx(whole.step(), abs=1e-5)
+    for mine, theirs in zip(weights(accumulated), weights(whole), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_activation_checkpointing_changes_nothing(recipe: Recipe, dropout: float) -> None:
+    """Dropout's random numbers come again when a layer is computed again."""
+    recipe = changed(recipe, dropout=dropout)
+    plain = Trainer(recipe, documents())
+    losses = [plain.step() for _ in range(5)]
+    checkpointed = Trainer(changed(recipe, activation_checkpointing=True), documents())  # seeds torch again
+    assert [checkpointed.step() for _ in range(5)] == losses
+    assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(checkpointed), strict=True))
+
+
+def test_the_moving_average_is_evaluated_and_kept(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = changed(recipe, ema=0.9)
+    trainer = Trainer(recipe, documents())
+    average = weights(trainer)
+    for step in range(7):
+        trainer.step()
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = [decay * old + (1 - decay) * new for old, new in zip(average, weights(trainer), strict=True)]
+    kept = list(trainer.weights().values())
+    for mine, wanted in zip(kept, average, strict=True):
+        torch.testing.assert_close(mine, wanted)
+    now = weights(trainer)
+    assert not torch.equal(kept[0], now[0])
+    some = list(documents_of(documents(5)[0], 299))
+    score = trainer.evaluate(some, 100)
+    assert all(torch.equal(a, b) for a, b in zip(now, weights(trainer), strict=True))  # training goes on with its own
+    model = GPT(recipe.model)
+    model.load_state_dict(trainer.weights(), strict=False)  # the tied head is wte
+    assert score_documents(model, some, 100, trainer.row_tokens, "float32") == score
+
+    save_state(tmp_path / "state", trainer.state({}))
+    loss = trainer.step()
+    resumed = Trainer(recipe, documents())
+    resumed.restore(load_state(tmp_path / "state"))
+    assert resumed.step() == loss
+    assert all(torch.equal(a, b) for a, b in zip(trainer.weights().values(), resumed.weights().values(), strict=True))
+
+
+def test_a_run_without_a_moving_average_cannot_go_on_with_one(recipe: Recipe) -> None:
+    state = Trainer(recipe, documents()).state({})
+    with pytest.raises(TrainingError, match=r"\[training\] ema is 0.9, the run to resume has 0.0"):
+        Trainer(changed(recipe, ema=0.9), documents()).restore(state)
+
+
+def test_a_state_of_an_earlier_version_is_taken(recipe: Recipe) -> None:
+    """Keys that a recipe did not have then count as left out."""
+    trainer = Trainer(recipe, documents())
+    trainer.step()
+    state = trainer.state({})
+    for section, keys in {"training": ("ema", "micro_batch_tokens"), "data": ("field", "held_out")}.items():
+        for key in keys:
+            del state.recipe[section][key]
+    del state.progress["trainer"]["shard"]
+    loss = trainer.step()
+    other = Trainer(recipe, documents())
+    other.restore(state)
+    assert other.step() == loss
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("window", [None, 5])
+def test_the_loss_is_that_of_the_reference(norm: str, window: int | None) -> None:
+    torch.manual_seed(0)
+    attention = ("dense", "banded") if window else ("dense",)
+    config = GPTConfig(
+        n_layer=2, n_head=2, n_embd=16, n_ctx=24, vocab_size=50, norm=norm, attention=attention, window=window
+    )
+    model = GPT(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    inputs, targets = torch.randint(0, 50, (3, 20)), torch.randint(0, 50, (3, 20))
+    targets[0, 7:] = -1
+    positions = torch.arange(2, 22)[None]
+    logits = model(inputs, positions)[0].log_softmax(-1)
+    wanted = -sum(logits[b, t, targets[b, t]] for b in range(3) for t in range(20) if targets[b, t] >= 0)
+    torch.testing.assert_close(BatchLoss(model)(inputs, targets, positions), wanted)
+    for layer, block in enumerate(model.blocks()):
+        x = torch.randn(2, 20, 16)
+        mask = causal_mask(0, 20, config.layer_window(layer), x.device)
+        torch.testing.assert_close(attention_written_out(block.attn, x), block.attn(x, None, mask)[0])

@@ -6,6 +6,7 @@ dtypes are compared before anything is read or allocated.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.sources import FLOAT_DTYPES, FloatArray, TensorSource, check_finite, shown
 from gpt_edge.reference.model import GPT
+from gpt_edge.tasks import TaskSpec
 
 MAX_LISTED = 10
+HEAD_PREFIX = "task_head."  # the head of a fine-tuned model, which GPT does not have
 LINEAR_WEIGHTS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
@@ -36,7 +39,10 @@ Origins = Mapping[str, Origin]
 
 
 def reference_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter of `GPT(config)`, a tied head not listed, without building the model."""
+    """Name and shape of every parameter of `GPT(config)`, a tied head not listed, without building the model.
+
+    Where `config.n_label` is set, those of the task's head come last.
+    """
     C, F = config.n_embd, config.inner_size
     linears = {"attn.c_attn": (3 * C, C), "attn.c_proj": (C, C), "mlp.c_fc": (F, C), "mlp.c_proj": (C, F)}
     shapes: dict[str, tuple[int, ...]] = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.n_ctx, C)}
@@ -49,6 +55,8 @@ def reference_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
         shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,)}
     if not config.tied_embeddings:
         shapes["lm_head.weight"] = (config.vocab_size, C)
+    if config.n_label is not None:
+        shapes |= {HEAD_PREFIX + "weight": (config.n_label, C), HEAD_PREFIX + "bias": (config.n_label,)}
     return shapes
 
 
@@ -62,6 +70,7 @@ class Checkpoint:
     source: TensorSource
     origins: Origins
     tied_copy: str | None = None  # the file's second copy of the tied embedding
+    task: TaskSpec | None = None  # of a fine-tuned model; set exactly where config.n_label is
 
     def names(self) -> list[str]:
         """Every parameter of the reference once, in the reference's order; a tied head is only "wte.weight"."""
@@ -97,14 +106,16 @@ class Checkpoint:
             self.source.release(part)
 
     def load_model(self) -> GPT:
-        """The reference with these weights, float32, in evaluation mode, owning its memory.
+        """The reference with these weights, float32, in evaluation mode, owning its memory. A task's head is left out.
 
         At no time more memory than the weights and one tensor. Raises as `tensor` does.
         """
         with torch.device("meta"):
-            model = GPT(self.config)
+            model = GPT(dataclasses.replace(self.config, n_label=None))
         tensors: dict[str, torch.Tensor] = {}
         for name in self.names():
+            if name.startswith(HEAD_PREFIX):
+                continue
             array = self.tensor(name)
             tensors[name] = torch.from_numpy(array if array.flags.writeable else array.copy())
             self.release(name)

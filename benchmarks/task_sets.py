@@ -1,0 +1,112 @@
+"""The real sets of `tasks.py`: where they lie, how they are split, and the settings found on held-out training examples.
+
+Three sets come as one file; it is split here, a fifth for testing, so that what belongs together stays together: the
+pairs of one premise (MED), the two mirrored items of a pair (balanced COPA).
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_edge.training.task_data import Columns
+
+TEST_SHARE = 5  # one group in so many is for testing
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """A set, its columns, and how models of a few million weights are tuned on it."""
+
+    kind: str
+    train: str
+    test: str | None  # None: split `train` by the column `group`
+    columns: Columns
+    epochs: int
+    score_range: tuple[float, float] | None = None
+    group: str = ""
+    hold_out: float = 0.1
+    rate: float = 1e-3
+    scratch_rate: float = 1e-3
+
+
+SETS = {
+    "banking77": TaskSet(
+        "classification",
+        "classification/banking77/train.csv",
+        "classification/banking77/test.part.csv",
+        Columns(("text",), "category"),
+        epochs=10,
+    ),
+    "sentiment": TaskSet(
+        "classification",
+        "classification/sentiment-sentences/train.tsv",
+        "classification/sentiment-sentences/dev.tsv",
+        Columns(("text",), "label"),
+        epochs=10,
+        hold_out=0.15,
+    ),
+    "snli": TaskSet(
+        "entailment",
+        "entailment/snli/dev.tsv",
+        "entailment/snli/test.part.tsv",
+        Columns(("premise", "hypothesis"), "label"),
+        epochs=6,
+    ),
+    "med": TaskSet(
+        "entailment",
+        "entailment/med/med.part.tsv",
+        None,
+        Columns(("premise", "hypothesis"), "label"),
+        epochs=6,
+        group="premise",
+    ),
+    "sts-images": TaskSet(
+        "similarity",
+        "similarity/sts-images/train.tsv",
+        "similarity/sts-images/dev.tsv",
+        Columns(("sentence1", "sentence2"), "score"),
+        epochs=10,
+        score_range=(0.0, 5.0),
+        hold_out=0.15,
+    ),
+    "arc-easy": TaskSet(
+        "multiple-choice",
+        "multiple-choice/arc-easy/train.jsonl",
+        "multiple-choice/arc-easy/test.part.jsonl",
+        Columns(("question",), "gold", ("choices",)),
+        epochs=4,
+    ),
+    "balanced-copa": TaskSet(
+        "multiple-choice",
+        "multiple-choice/balanced-copa/part.jsonl",
+        None,
+        Columns(("premise", "asks_for"), "gold", ("choices",)),
+        epochs=10,
+        group="pair",
+        hold_out=0.15,
+    ),
+}
+
+
+def prepare(task_set: TaskSet, name: str, tasks: Path, out: Path) -> tuple[Path, Path]:
+    """Return the files of training and test examples; where the set is one file, split it into `out` first."""
+    out.mkdir(parents=True, exist_ok=True)
+    source = tasks / task_set.train
+    if task_set.test is not None:
+        return source, tasks / task_set.test
+    train, test = out / f"train{source.suffix}", out / f"test{source.suffix}"
+    if not test.exists():
+        lines = source.read_text("utf-8").splitlines()
+        header = [] if source.suffix == ".jsonl" else [lines.pop(0)]
+        place = header[0].split("\t").index(task_set.group) if header else 0
+
+        def is_test(line: str) -> bool:
+            group = line.split("\t")[place] if header else json.loads(line)[task_set.group]
+            return zlib.crc32(f"{name} {group}".encode()) % TEST_SHARE == 0
+
+        for path, wanted in ((train, False), (test, True)):
+            path.write_text("\n".join([*header, *(line for line in lines if is_test(line) == wanted)]) + "\n", "utf-8")
+    return train, test

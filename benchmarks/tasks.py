@@ -1,0 +1,135 @@
+"""GPT-1's four task kinds on real sets: fine-tuned from a checkpoint against four baselines, as a Markdown table.
+
+    python benchmarks/tasks.py runs/tinystories/checkpoint --data ../shared/data --out runs/tasks
+
+Rows of each set: the majority class; TF-IDF and logistic regression (scikit-learn, its settings chosen by three-fold
+cross-validation on the training examples); the same model from random weights; fine-tuned with lambda 0 and with 0.5.
+Every model's best epoch is chosen on a share of the training examples; the test examples are scored once. Each row is
+kept in the output folder: a run that was cut off goes on where it was. `task_sets.py` says what the sets are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from task_baselines import majority, tfidf
+from task_sets import SETS, TaskSet, prepare
+
+from gpt_edge.training.finetune import STATE, finetune
+from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
+
+ROWS = {
+    "majority": "majority",
+    "tfidf": "TF-IDF + logistic regression",
+    "scratch": "same shape, random weights, λ = 0.5",
+    "tuned-0": "fine-tuned, λ = 0",
+    "tuned-0.5": "fine-tuned, λ = 0.5",
+}
+FORGETTING_STORIES = 60
+END = "<|endoftext|>"
+
+
+def main() -> None:
+    """Fill in what is missing, then print the table."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("checkpoint", type=Path)
+    arguments.add_argument("--data", type=Path, required=True, help="folder with tasks/ and tinystories/")
+    arguments.add_argument("--out", type=Path, required=True, help="folder for runs, rows and splits")
+    arguments.add_argument("--sets", default=",".join(SETS))
+    arguments.add_argument("--rows", default=",".join(ROWS))
+    arguments.add_argument("--threads", type=int, default=0)
+    arguments.add_argument("--precision", default="bfloat16", help="bfloat16 is quick on CPUs with matrix units")
+    given = arguments.parse_args()
+    names, rows = given.sets.split(","), given.rows.split(",")
+    for name in names:
+        for row in rows:
+            path = given.out / name / f"{row}.json"
+            if path.exists():
+                continue
+            print(f"{name}, {row}", file=sys.stderr, flush=True)
+            task_set, files = SETS[name], prepare(SETS[name], name, given.data / "tasks", given.out / name)
+            found = make_row(row, task_set, files, given)
+            path.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(given.out, names))
+
+
+def make_row(row: str, task_set: TaskSet, files: tuple[Path, Path], given: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one row on the test examples, by name, and what it took."""
+    if row == "majority":
+        return majority(task_set, *files)
+    if row == "tfidf":
+        return tfidf(task_set, *files)
+    settings = FinetuneSettings(
+        kind=task_set.kind,
+        score_range=task_set.score_range,
+        epochs=task_set.epochs,
+        learning_rate=task_set.scratch_rate if row == "scratch" else task_set.rate,
+        warmup=0.05,
+        lm_weight=0.0 if row == "tuned-0" else 0.5,
+        from_scratch=row == "scratch",
+        precision=given.precision,
+        threads=given.threads,
+    )
+    data = FinetuneData(
+        train=files[0],
+        test=files[1],
+        hold_out=task_set.hold_out,
+        columns=task_set.columns,
+        forgetting_text=None if row == "scratch" else forgetting_text(given.data, given.out),
+    )
+    run = files[0].parent / row
+    result = finetune(given.checkpoint, run, data, settings, resume=(run / STATE).exists()).to_dict()
+    about = {name: result[name] for name in ("epochs", "best_epoch", "seconds", "data")}
+    return {"metrics": result["test"], "forgetting": result.get("forgetting"), "settings": settings.to_dict(), **about}
+
+
+def forgetting_text(data: Path, out: Path) -> Path:
+    """The first stories of the validation text, which the checkpoint was not trained on."""
+    path = out / "forgetting.txt"
+    if not path.exists():
+        text = gzip.decompress((data / "tinystories" / "valid.txt.gz").read_bytes()).decode()
+        path.write_text(END.join(text.split(END)[:FORGETTING_STORIES]))
+    return path
+
+
+def table(out: Path, names: list[str]) -> str:
+    """Markdown, a line for each row that is there."""
+    lines = [
+        "| set | test | model | accuracy or Pearson (95 %) | macro F1 or Spearman | Matthews | best epoch | seconds | story perplexity |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        for row, title in ROWS.items():
+            path = out / name / f"{row}.json"
+            if path.exists():
+                lines.append(line(name, title, json.loads(path.read_text())))
+    return "\n".join(lines)
+
+
+def line(name: str, title: str, found: dict[str, Any]) -> str:
+    """One line of the table."""
+    metrics = found["metrics"]
+    first = metrics.get("accuracy") or metrics["pearson"]
+    second = metrics.get("macro_f1") or metrics.get("spearman")
+    kept = found.get("forgetting")
+    cells = [
+        name,
+        f"{metrics['n_examples']:,}",
+        title,
+        f"{first['value']:.4f} ({first['low']:.4f} to {first['high']:.4f})",
+        f"{second['value']:.4f}" if second else "",
+        f"{metrics['matthews']['value']:.4f}" if "matthews" in metrics else "",
+        f"{found['best_epoch']} of {found['epochs']}" if "epochs" in found else found.get("settings", ""),
+        f"{found['seconds']:,.0f}" if "seconds" in found else "",
+        f"{kept['perplexity_before']:.2f} → {kept['perplexity_after']:.2f}" if kept else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""How well predictions fit: accuracy, F1, Matthews' correlation, Pearson, Spearman, each with a 95 % confidence interval.
+
+Accuracy has Wilson's score interval; the others percentiles of a bootstrap over the examples (Efron 1979). Numbers in,
+numbers out: knows nothing of models, texts or labels' names. Sources at each function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+Z95 = 1.959963984540054  # of a two-sided 95 % interval of the normal distribution
+N_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and the ends of its 95 % confidence interval. `interval` names the method: "wilson" or "bootstrap"."""
+
+    value: float
+    low: float
+    high: float
+    interval: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def confusion_matrix(gold: IntArray, predicted: IntArray, n_label: int) -> IntArray:
+    """int64 [n_label, n_label]: how often class i (row) was taken for class j (column).
+
+    Raises ValueError for arrays of different or no length, and for classes outside 0 .. n_label - 1.
+    """
+    _check_lengths(gold, predicted)
+    if min(gold.min(), predicted.min()) < 0 or max(gold.max(), predicted.max()) >= n_label:
+        raise ValueError(f"classes must be from 0 to {n_label - 1}")
+    return np.bincount(gold * n_label + predicted, minlength=n_label * n_label).reshape(n_label, n_label)
+
+
+def accuracy(confusion: IntArray) -> float:
+    """Share of the examples on the diagonal."""
+    return float(np.trace(confusion) / confusion.sum())
+
+
+def macro_f1(confusion: IntArray) -> float:
+    """Mean of the classes' F1 = 2 tp / (2 tp + fp + fn), over classes that occur in the gold or the predictions."""
+    hits = np.diag(confusion).astype(np.float64)
+    both = (confusion.sum(0) + confusion.sum(1)).astype(np.float64)  # 2 tp + fp + fn
+    occurs = both > 0
+    return float(np.mean(2 * hits[occurs] / both[occurs]))
+
+
+def matthews(confusion: IntArray) -> float:
+    """Matthews' correlation coefficient, for any number of classes; 0 where gold or predictions are all of one class.
+
+    Source: Gorodkin 2004 (R_K); Matthews 1975 for two classes.
+    """
+    table = confusion.astype(np.float64)
+    n, hits, guessed, true = table.sum(), np.trace(table), table.sum(0), table.sum(1)
+    spread = (n * n - guessed @ guessed) * (n * n - true @ true)
+    return float((hits * n - guessed @ true) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def pearson(gold: FloatArray, predicted: FloatArray) -> float:
+    """Pearson's correlation coefficient; 0 where one side does not vary."""
+    _check_lengths(gold, predicted)
+    x, y = gold - gold.mean(), predicted - predicted.mean()
+    spread = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / spread if spread > 0 else 0.0
+
+
+def spearman(gold: FloatArray, predicted: FloatArray) -> float:
+    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of their ranks."""
+    _check_lengths(gold, predicted)
+    return pearson(ranks(gold), ranks(predicted))
+
+
+def ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1, equal values sharing the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+
+
+def wilson(n_hits: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share of `n_hits` in `n`. Source: Wilson 1927."""
+    share, z2 = n_hits / n, Z95 * Z95
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bootstrap(figure: Callable[[IntArray], float], n: int, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of `figure(rows)`, rows drawn with replacement from n, N_RESAMPLES times: percentiles 2.5 and 97.5."""
+    rng = np.random.default_rng(seed)
+    found = [figure(rng.integers(0, n, n)) for _ in range(N_RESAMPLES)]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str, Estimate]:
+    """accuracy, macro_f1 and matthews of predicted classes. Raises as `confusion_matrix`."""
+    confusion = confusion_matrix(gold, predicted, n_label)
+    n, hits = len(gold), int(np.trace(confusion))
+    metrics = {"accuracy": Estimate(accuracy(confusion), *wilson(hits, n), "wilson")}
+    for name, figure in (("macro_f1", macro_f1), ("matthews", matthews)):
+
+        def of_rows(rows: IntArray, figure: Callable[[IntArray], float] = figure) -> float:
+            return figure(confusion_matrix(gold[rows], predicted[rows], n_label))
+
+        metrics[name] = Estimate(figure(confusion), *bootstrap(of_rows, n), "bootstrap")
+    return metrics
+
+
+def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, Estimate]:
+    """accuracy of chosen answers: their numbers are places in a list, not classes, so there is no F1."""
+    _check_lengths(gold, predicted)
+    hits = int((gold == predicted).sum())
+    return {"accuracy": Estimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
+
+
+def score_metrics(gold: FloatArray, predicted: FloatArray) -> dict[str, Estimate]:
+    """pearson, spearman and root_mean_squared_error of predicted scores."""
+    _check_lengths(gold, predicted)
+    figures = (("pearson", pearson), ("spearman", spearman), ("root_mean_squared_error", root_mean_squared_error))
+    metrics = {}
+    for name, figure in figures:
+
+        def of_rows(rows: IntArray, figure: Callable[[FloatArray, FloatArray], float] = figure) -> float:
+            return figure(gold[rows], predicted[rows])
+
+        metrics[name] = Estimate(figure(gold, predicted), *bootstrap(of_rows, len(gold)), "bootstrap")
+    return metrics
+
+
+def root_mean_squared_error(gold: FloatArray, predicted: FloatArray) -> float:
+    """In the scores' own unit."""
+    return math.sqrt(float(np.mean((gold - predicted) ** 2)))
+
+
+def _check_lengths(gold: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
+    if gold.shape != predicted.shape or gold.ndim != 1 or gold.size == 0:
+        raise ValueError(f"gold and predicted must be lists of one length, got {gold.shape} and {predicted.shape}")

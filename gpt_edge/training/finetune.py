@@ -1,0 +1,235 @@
+"""`finetune`: from a checkpoint and a file of examples to a checkpoint with a task's head, with figures.
+
+The run's folder holds `checkpoint/` (the weights of the best epoch), `state.safetensors` (what --resume goes on from, of
+the last whole epoch), `metrics.jsonl` (one object per epoch), `results.json`, and `confusion.png` if asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt_edge.disk import output_error, sha256_file
+from gpt_edge.errors import NumericError, TrainingError, require
+from gpt_edge.files import atomic_write
+from gpt_edge.lock import hold_lock
+from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
+from gpt_edge.training.finetune_data import Encoded, batches
+from gpt_edge.training.finetune_progress import Report, show_progress
+from gpt_edge.training.finetune_results import FinetuneResult, Measured, measure, primary
+from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
+from gpt_edge.training.finetune_source import Source, open_source
+from gpt_edge.training.finetune_trainer import Finetuner
+from gpt_edge.training.lora import merged_tensors
+from gpt_edge.training.run_state import load_state, save_state
+
+STATE, METRICS, CHECKPOINT = "state.safetensors", "metrics.jsonl", "checkpoint"
+RESULTS, CONFUSION = "results.json", "confusion.png"
+
+
+def finetune(
+    checkpoint: Path,
+    out: Path,
+    data: FinetuneData,
+    settings: FinetuneSettings,
+    *,
+    tokenizer: str | None = None,
+    resume: bool = False,
+    plot: bool = False,
+    progress: bool = True,
+) -> FinetuneResult:
+    """Fine-tune the model at `checkpoint`, any that the importers open, on one task; show how it goes on stderr.
+
+    tokenizer: file, folder or name; None takes what lies beside the checkpoint. resume: go on after the last whole epoch
+    of a run in `out` that was cut off. plot: draw the confusion matrix, of test, else dev.
+    Raises CheckpointError, TokenizerError, TrainingError for a wrong source, file of examples or run folder;
+    NumericError when the loss is no number any more, with the best checkpoint kept; OutputError;
+    MissingDependencyError for a plot without matplotlib, before anything is done.
+    """
+    if plot:
+        require("matplotlib", "plot")
+    n_threads = torch.get_num_threads()
+    try:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
+        torch.manual_seed(settings.seed)
+        source = open_source(checkpoint, data, settings, tokenizer)
+        _check_folder(out, resume)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(error, out) from error
+        n_steps = settings.epochs * math.ceil(len(source.train) / settings.batch)
+        with hold_lock(out), show_progress(n_steps) if progress else nullcontext(None) as report:
+            result = FinetuneRun(source, settings, _recipe(checkpoint, data, settings), out, report, resume).run()
+            if plot:
+                _plot(result, out / CONFUSION)
+            return result
+    finally:  # both are the whole process's
+        torch.set_num_threads(n_threads)
+        torch.set_flush_denormal(False)
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    """Raise TrainingError unless `folder` holds a run to go on with, or is free for a new one."""
+    has_run = (folder / STATE).exists()
+    if resume and not has_run:
+        raise TrainingError(f"there is no run to resume in {folder}", hint="start it without --resume")
+    try:
+        if not resume and any(folder.iterdir()):
+            hint = "go on with it: --resume, or remove it" if has_run else "remove it, or name another --out folder"
+            raise TrainingError(f"{folder} is not empty", hint=hint)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise output_error(error, folder) from error
+
+
+def _recipe(checkpoint: Path, data: FinetuneData, settings: FinetuneSettings) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that was cut off."""
+    files = {"train": data.train, "dev": data.dev}
+    hashes = {name: sha256_file(path) if path else None for name, path in files.items()}
+    columns = data.columns_for(settings)
+    named = {"texts": list(columns.texts), "choices": list(columns.choices), "label": columns.label}
+    same = {name: value for name, value in settings.to_dict().items() if name not in ("threads", "patience")}
+    return {"checkpoint": str(checkpoint), **same, **hashes, "hold_out": data.hold_out, "columns": named}
+
+
+class FinetuneRun:
+    """One call of `finetune`: the trainer, the examples, and what happened so far."""
+
+    def __init__(
+        self, source: Source, settings: FinetuneSettings, recipe: dict[str, Any], out: Path, report: Report | None,
+        resume: bool,
+    ) -> None:  # fmt: skip
+        self.source, self.settings, self.recipe, self.out, self.report = source, settings, recipe, out, report
+        self.batches_per_epoch = math.ceil(len(source.train) / settings.batch)
+        self.forgetting_before = source.forgetting(source.model)
+        self.trainer = Finetuner(source.model, settings, settings.epochs * self.batches_per_epoch)
+        self.epoch, self.best_epoch, self.seconds = 0, 0, 0.0
+        self.best: tuple[float, float] | None = None  # the figure that decides, and minus the loss where it is equal
+        if resume:
+            self._restore()
+        else:
+            self._save_state()  # from now on there is something to resume
+
+    def run(self) -> FinetuneResult:
+        """The loop."""
+        patience = self.settings.patience or self.settings.epochs
+        while self.epoch < self.settings.epochs and self.epoch - self.best_epoch < patience:
+            started = time.monotonic()
+            losses = [
+                self._step(self.source.train, rows)
+                for rows in batches(self.source.train, self.settings.batch, self.settings.seed, self.epoch)
+            ]
+            self.epoch += 1
+            self.seconds += time.monotonic() - started
+            self._end_epoch(sum(losses) / len(losses))
+        return self._finish()
+
+    def _step(self, data: Encoded, rows: Any) -> float:
+        loss = self.trainer.step(data, rows)
+        if self.report:
+            self.report.step(self.trainer.n_steps_done, loss)
+        return loss
+
+    def _end_epoch(self, train_loss: float) -> None:
+        """Measure on dev, keep the weights if they are the best, write down both."""
+        dev = self.source.dev
+        record: dict[str, Any] = {"epoch": self.epoch, "step": self.trainer.n_steps_done, "train_loss": train_loss}
+        is_best = True  # without dev the last epoch counts
+        if dev is not None:
+            found = self.trainer.predict(dev)
+            if not math.isfinite(found.loss):
+                raise NumericError(f"epoch {self.epoch}: the loss on dev is {found.loss}")
+            name, value = primary(self.source.spec, dev.labels, found.outputs)
+            record |= {"dev_loss": found.loss, f"dev_{name}": value}
+            is_best = self.best is None or (value, -found.loss) > self.best
+            if is_best:
+                self.best = (value, -found.loss)
+        if is_best:
+            self.best_epoch = self.epoch
+            self._save_checkpoint({"epoch": self.epoch})
+        record |= {"is_best": is_best, "seconds": round(self.seconds, 1)}
+        self._append(record)
+        self._save_state()  # last: what it does not know of is done again
+        if self.report:
+            self.report.epoch(record)
+
+    def _save_checkpoint(self, about: dict[str, Any]) -> None:
+        model = self.trainer.model
+        about = {"finetune": {**about, "recipe": self.recipe}}
+        path = self.out / CHECKPOINT
+        save_checkpoint(path, model.config, merged_tensors(model), self.source.tokenizer, about, self.source.spec)
+
+    def _save_state(self) -> None:
+        counted = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best": self.best, "seconds": self.seconds}
+        save_state(self.out / STATE, self.trainer.state(counted, self.recipe))
+
+    def _restore(self) -> None:
+        state = load_state(self.out / STATE)
+        for name in sorted(self.recipe.keys() | state.recipe.keys()):
+            if self.recipe.get(name) != state.recipe.get(name):
+                raise TrainingError(
+                    f"{name} is {self.recipe.get(name)!r:.80}, the run to resume in {self.out} has "
+                    f"{state.recipe.get(name)!r:.80}",
+                    hint="put the value back, or start a new run in another --out folder",
+                )
+        self.trainer.restore(state)
+        counted = state.progress
+        self.epoch, self.best_epoch, self.seconds = counted["epoch"], counted["best_epoch"], counted["seconds"]
+        self.best = tuple(counted["best"]) if counted["best"] else None
+        self._append(None)
+
+    def _append(self, record: dict[str, Any] | None) -> None:
+        """Write metrics.jsonl anew, whole: the epochs before this one, and `record`."""
+        path = self.out / METRICS
+        kept = []
+        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+            if json.loads(line)["epoch"] < self.epoch + (record is None):
+                kept.append(line)
+        if record is not None:
+            kept.append(json.dumps(record))
+        atomic_write(path, "".join(line + "\n" for line in kept).encode())
+
+    def _finish(self) -> FinetuneResult:
+        """Measure the best checkpoint in float32 and write the figures beside it."""
+        source, path = self.source, self.out / CHECKPOINT
+        model = load_task_model(path)
+        sets: dict[str, Measured] = {}
+        for name, part in (("dev", source.dev), ("test", source.test)):
+            if part is not None:
+                sets[name] = measure(model, part, self.settings.batch_tokens)
+        forgetting_after = source.forgetting(model)
+        result = FinetuneResult(
+            checkpoint=path,
+            spec=source.spec,
+            epochs=self.epoch,
+            best_epoch=self.best_epoch,
+            steps=self.trainer.n_steps_done,
+            seconds=self.seconds,
+            data=source.described(),
+            sets=sets,
+            forgetting=(
+                (self.forgetting_before, forgetting_after) if self.forgetting_before and forgetting_after else None
+            ),
+        )
+        atomic_write(self.out / RESULTS, (json.dumps(result.to_dict(with_confusion=True), indent=1) + "\n").encode())
+        return result
+
+
+def _plot(result: FinetuneResult, path: Path) -> None:
+    from gpt_edge.training.finetune_plot import draw_confusion
+
+    for name in ("test", "dev"):
+        confusion = result.sets[name].confusion if name in result.sets else None
+        if confusion is not None:
+            draw_confusion(confusion, result.spec.labels, f"{name} set", path)
+            return

@@ -1,0 +1,47 @@
+"""How a fine-tuning is going, on stderr: a live bar on a terminal, one line per epoch anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Report:
+    """Shows steps and epochs."""
+
+    def __init__(self, console: Console, bar: Progress, task: TaskID) -> None:
+        self._console, self._bar, self._task = console, bar, task
+
+    def step(self, n_done: int, loss: float) -> None:
+        """After each step: its loss."""
+        self._bar.update(self._task, completed=n_done, loss=f"{loss:.3f}")
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """After each epoch: the record that also goes to metrics.jsonl."""
+        figures = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items() if name.startswith("dev_")]
+        self._console.print(
+            f"epoch {record['epoch']:>3}  train loss {record['train_loss']:.4f}  {'  '.join(figures)}  "
+            f"{record['seconds']:,.0f} s{'  *' if record['is_best'] else ''}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def show_progress(n_steps: int) -> Iterator[Report]:
+    """Yield a Report that shows on stderr until the block ends."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = bar.add_task("finetune", total=n_steps, loss="-")
+    with bar:
+        yield Report(console, bar, task)

@@ -1,0 +1,73 @@
+"""LoRA: the layers' matrices stay as they are, and a product of two thin ones is learned beside each.
+
+W x + (alpha / rank) B A x, with B zero at first. Merged, a checkpoint is like any other and costs nothing at run time.
+Source: Hu et al. 2022, section 4.1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt_edge.reference.heads import TaskModel
+from gpt_edge.reference.model import Block
+
+PARTS = ("lora_a", "lora_b")
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer whose own weights are frozen, and its correction of low rank."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.scale = alpha / rank
+        self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features))
+        self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as in the authors' code
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+
+    def merged(self) -> Tensor:
+        """The one matrix [out, in] that does the same."""
+        return self.weight.detach() + self.scale * (self.lora_b.detach() @ self.lora_a.detach())
+
+
+def add_lora(model: TaskModel, rank: int, alpha: float) -> None:
+    """Freeze `model` but for its head and its three new embeddings, and give every matrix of its layers a correction.
+
+    Raises ValueError for a rank below 1 or beyond the model's width.
+    """
+    if not 1 <= rank <= model.gpt.config.n_embd:
+        raise ValueError(f"the LoRA rank must be from 1 to the model's width {model.gpt.config.n_embd}, got {rank}")
+    model.gpt.requires_grad_(False)
+    for block in model.gpt.blocks():
+        _replace(block, rank, alpha)
+    spec = model.spec
+    is_new = torch.zeros(model.gpt.config.vocab_size, 1)
+    is_new[[spec.start, spec.delimiter, spec.extract]] = 1
+    for embedding in {model.gpt.wte.weight, model.gpt.lm_head.weight}:  # one where they are tied
+        embedding.requires_grad_(True).register_hook(lambda gradient: gradient * is_new)  # type: ignore[no-untyped-call]
+
+
+def _replace(block: Block, rank: int, alpha: float) -> None:
+    for part in (block.attn, block.mlp):
+        for name, layer in list(part.named_children()):
+            if isinstance(layer, nn.Linear):
+                setattr(part, name, LoRALinear(layer, rank, alpha))
+
+
+def merged_tensors(model: TaskModel) -> dict[str, Tensor]:
+    """`model.tensors()` with every correction added to its matrix; without LoRA just that."""
+    tensors = model.tensors()
+    for name, module in model.gpt.named_modules():
+        if isinstance(module, LoRALinear):
+            tensors[f"{name}.weight"] = module.merged()
+            for part in PARTS:
+                del tensors[f"{name}.{part}"]
+    return tensors

@@ -1,0 +1,319 @@
+"""`finetune` from files to a checkpoint: what it writes and says, resuming, best epochs, forgetting, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import (
+    CheckpointError,
+    GPTEdgeError,
+    MissingDependencyError,
+    NumericError,
+    TokenizerError,
+    TrainingError,
+)
+from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
+from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.reference.model import GPT
+from gpt_edge.tasks import KINDS
+from gpt_edge.training import finetune as module
+from gpt_edge.training.finetune import finetune
+from gpt_edge.training.finetune_results import FinetuneResult
+from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
+from gpt_edge.training.finetune_trainer import Finetuner
+from tests.training.finetune_factory import make_checkpoint, settings, write_examples
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model, two layers of width 32."""
+    return make_checkpoint(tmp_path_factory.mktemp("source") / "tiny")
+
+
+def files(folder: Path, kind: str = "classification", n: int = 48, **changes: Any) -> FinetuneData:
+    """Train and dev examples of a kind."""
+    suffix = "jsonl" if kind == "multiple-choice" else "tsv"
+    train = write_examples(folder / f"train.{suffix}", kind, n)
+    return FinetuneData(
+        **{"train": train, "dev": write_examples(folder / f"dev.{suffix}", kind, 20, seed=7), **changes}
+    )
+
+
+def run(checkpoint: Path, out: Path, data: FinetuneData, wanted: FinetuneSettings, **more: Any) -> FinetuneResult:
+    return finetune(checkpoint, out, data, wanted, progress=False, **more)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_gives_a_checkpoint_and_figures(checkpoint: Path, tmp_path: Path, kind: str) -> None:
+    data = files(tmp_path, kind)
+    wanted = settings(kind, score_range=(0, 4) if kind == "similarity" else None)
+    result = run(checkpoint, tmp_path / "out", data, wanted)
+    model = load_task_model(result.checkpoint)
+    assert model.spec == result.spec
+    assert (model.spec.start, model.config.vocab_size) == (257, 260)
+    assert (tmp_path / "out" / "checkpoint" / "tokenizer.tiktoken").is_file()
+    names = {"similarity": ["pearson", "spearman", "root_mean_squared_error"], "multiple-choice": ["accuracy"]}
+    assert list(result.sets["dev"].metrics) == names.get(kind, ["accuracy", "macro_f1", "matthews"])
+    records = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert [record["step"] for record in records] == [6, 12]
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["dev"]["n_examples"] == 20
+    assert written["data"]["train"]["n_examples"] == 48
+    assert ("confusion" in written["dev"]) == (kind in ("classification", "entailment"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "checkpoint", "metrics.jsonl", "results.json", "state.safetensors",
+    }  # fmt: skip
+
+
+def test_a_run_learns_and_dev_figures_say_so(checkpoint: Path, tmp_path: Path) -> None:
+    data = files(tmp_path, n=120)
+    result = run(checkpoint, tmp_path / "out", data, settings(epochs=8, lm_weight=0.0))
+    estimate = result.sets["dev"].metrics["accuracy"]
+    assert estimate.value > 0.9
+    assert estimate.low < estimate.value <= estimate.high
+    assert result.sets["dev"].confusion is not None
+    assert result.sets["dev"].confusion.sum() == 20
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(checkpoint: Path, tmp_path: Path) -> None:
+    data = files(tmp_path, n=60)
+    result = run(checkpoint, tmp_path / "out", data, settings(epochs=5, learning_rate=2e-2))
+    records = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    best = max(records, key=lambda record: (record["dev_accuracy"], -record["dev_loss"]))
+    assert result.best_epoch == best["epoch"]
+    assert [record["epoch"] for record in records if record["is_best"]][-1] == best["epoch"]
+    assert result.sets["dev"].metrics["accuracy"].value == best["dev_accuracy"]
+    assert result.sets["dev"].loss == pytest.approx(best["dev_loss"], rel=1e-5)
+
+
+def test_patience_stops_a_run_that_gets_no_better(checkpoint: Path, tmp_path: Path) -> None:
+    data = files(tmp_path)
+    result = run(checkpoint, tmp_path / "out", data, settings(epochs=30, learning_rate=1e-9, patience=2))
+    assert result.epochs == result.best_epoch + 2 < 30
+
+
+def test_without_dev_the_last_epoch_is_kept_and_a_share_can_be_held_out(checkpoint: Path, tmp_path: Path) -> None:
+    data = files(tmp_path, dev=None)
+    result = run(checkpoint, tmp_path / "out", data, settings())
+    assert (result.best_epoch, dict(result.sets)) == (2, {})
+    held = run(checkpoint, tmp_path / "held", dataclasses.replace(data, hold_out=0.25), settings())
+    assert (held.data["train"]["n_examples"], held.data["dev"]["n_examples"]) == (36, 12)
+    with pytest.raises(ValueError, match="either dev or hold_out"):
+        dataclasses.replace(data, dev=data.train, hold_out=0.25)
+
+
+@pytest.mark.parametrize("change", [{}, {"lora_rank": 2}, {"precision": "bfloat16"}])
+def test_a_run_cut_off_between_epochs_resumes_bit_for_bit(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    data, wanted = files(tmp_path), settings(epochs=3, **change)
+    whole = run(checkpoint, tmp_path / "whole", data, wanted)
+    step, n_steps = Finetuner.step, 0
+
+    def cut_off(self: Finetuner, *arguments: Any) -> float:
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == 9:  # in the second epoch
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Finetuner, "step", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, tmp_path / "cut", data, wanted)
+    monkeypatch.setattr(Finetuner, "step", step)
+    resumed = run(checkpoint, tmp_path / "cut", data, wanted, resume=True)
+    assert (resumed.epochs, resumed.best_epoch, resumed.steps) == (whole.epochs, whole.best_epoch, whole.steps)
+    for name in ("checkpoint/model.safetensors", "checkpoint/config.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    losses = [
+        [json.loads(line)["train_loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_another_seed_gives_other_weights_and_the_same_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    data = files(tmp_path)
+    content = [
+        run(checkpoint, tmp_path / str(i), data, settings(seed=seed))
+        .checkpoint.joinpath("model.safetensors")
+        .read_bytes()
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert content[0] == content[1] != content[2]
+
+
+def test_a_run_is_resumed_with_its_own_settings_alone(checkpoint: Path, tmp_path: Path) -> None:
+    data, out = files(tmp_path), tmp_path / "out"
+    with pytest.raises(TrainingError, match="there is no run to resume"):
+        run(checkpoint, out, data, settings(), resume=True)
+    run(checkpoint, out, data, settings())
+    with pytest.raises(TrainingError, match="is not empty"):
+        run(checkpoint, out, data, settings())
+    with pytest.raises(TrainingError, match=r"lm_weight is 0\.0, the run to resume in .* has 0\.5"):
+        run(checkpoint, out, data, settings(lm_weight=0.0), resume=True)
+    write_examples(data.train, "classification", 48, seed=3)
+    with pytest.raises(TrainingError, match=r"train is '.*', the run to resume"):
+        run(checkpoint, out, data, settings(), resume=True)
+
+
+def test_forgetting_is_measured_on_the_vocabulary_of_before(checkpoint: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat<|endoftext|>a dog ran")
+    data = files(tmp_path, forgetting_text=text)
+    result = run(checkpoint, tmp_path / "out", data, settings(learning_rate=1e-2, lm_weight=0.0))
+    assert result.forgetting is not None
+    before, after = result.forgetting
+    assert math.exp(before.loss) == pytest.approx(257, rel=0.1)  # a random model's
+    assert before.n_tokens == after.n_tokens == len("the cat sat") + len("a dog ran") + 2
+    with torch.no_grad():
+        gpt = open_checkpoint(checkpoint).load_model()
+        losses = [
+            torch.nn.functional.cross_entropy(
+                gpt(torch.tensor([ids]))[0][0, :-1], torch.tensor(ids[1:]), reduction="sum"
+            )
+            for ids in ([256, *b"the cat sat", 256], [256, *b"a dog ran", 256])
+        ]
+    assert before.loss == pytest.approx(float(sum(losses)) / before.n_tokens, rel=1e-5)
+    assert after.loss != before.loss
+    values = result.to_dict()["forgetting"]
+    assert values["perplexity_after"] == pytest.approx(math.exp(after.loss))
+
+
+def test_from_scratch_forgets_the_weights(checkpoint: Path, tmp_path: Path) -> None:
+    data = files(tmp_path)
+    slow = settings(learning_rate=1e-9, weight_decay=0.0)
+    results = {}
+    for name, scratch in (("kept", False), ("scratch", True)):
+        wanted = dataclasses.replace(slow, from_scratch=scratch)
+        results[name] = load_task_model(run(checkpoint, tmp_path / name, data, wanted).checkpoint).gpt.wte.weight[:257]
+    source = open_checkpoint(checkpoint).load_model().wte.weight
+    torch.testing.assert_close(results["kept"], source, atol=1e-6, rtol=0)
+    assert (results["scratch"] - source).abs().mean().item() > 0.01
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=48, vocab_size=257, norm="post"),
+        GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=48, vocab_size=257, attention=("dense", "banded"), window=8),
+        GPTConfig(n_layer=1, n_head=2, n_embd=32, n_ctx=48, vocab_size=272, tied_embeddings=False),
+    ],
+    ids=["gpt1", "gpt3", "padded and untied"],
+)
+def test_other_shapes_can_be_tuned(tmp_path: Path, config: GPTConfig) -> None:
+    source = make_checkpoint(tmp_path / "source", config)
+    result = run(source, tmp_path / "out", files(tmp_path), settings(epochs=1))
+    model = load_task_model(result.checkpoint)
+    assert model.spec.start == config.vocab_size
+    assert model.gpt.config == dataclasses.replace(config, vocab_size=config.vocab_size + 3)
+
+
+def test_a_tuned_model_can_be_tuned_again_and_keeps_its_tokens(checkpoint: Path, tmp_path: Path) -> None:
+    first = run(checkpoint, tmp_path / "first", files(tmp_path, "entailment"), settings("entailment", epochs=1))
+    again = run(first.checkpoint, tmp_path / "again", files(tmp_path), settings(epochs=1))
+    assert (again.spec.start, again.spec.delimiter, again.spec.extract) == (257, 258, 259)
+    assert again.spec.labels == ("no", "yes")
+    assert load_task_model(again.checkpoint).config.vocab_size == 260
+
+
+def test_a_loss_that_is_no_number_keeps_the_best_checkpoint(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Finetuner.step
+
+    def poison(self: Finetuner, data: Any, rows: Any) -> float:
+        if self.n_steps_done == 7:
+            with torch.no_grad():
+                self.model.task_head.weight.fill_(math.nan)
+        return step(self, data, rows)
+
+    monkeypatch.setattr(Finetuner, "step", poison)
+    with pytest.raises(NumericError, match="step 8"):
+        run(checkpoint, tmp_path / "out", files(tmp_path), settings())
+    assert bool(torch.isfinite(load_task_model(tmp_path / "out" / "checkpoint").task_head.weight).all())
+
+
+def test_what_cannot_be_tuned_is_refused_before_anything_is_written(checkpoint: Path, tmp_path: Path) -> None:
+    data, out = files(tmp_path), tmp_path / "out"
+    one_class = tmp_path / "one.tsv"
+    one_class.write_text("text\tlabel\na\tx\nb\tx\n")
+    strange = tmp_path / "strange.tsv"
+    strange.write_text("text\tlabel\na\tyes\nb\tmaybe\n")
+    bare = tmp_path / "bare"
+    save_checkpoint(bare, GPTConfig(1, 2, 8, 16, 257), GPT(GPTConfig(1, 2, 8, 16, 257)).state_dict(), None, {})
+    small = make_checkpoint(tmp_path / "small", GPTConfig(1, 2, 8, 2, 257))
+    cases: list[tuple[Path, FinetuneData, type[GPTEdgeError], str]] = [
+        (tmp_path / "none", data, CheckpointError, "no such file"),
+        (bare, data, TokenizerError, "has no tokenizer beside it"),
+        (checkpoint, dataclasses.replace(data, train=one_class), TrainingError, "every example has the label 'x'"),
+        (checkpoint, dataclasses.replace(data, dev=strange), TrainingError, "strange.tsv, line 3: label 'maybe'"),
+        (checkpoint, dataclasses.replace(data, forgetting_text=tmp_path / "no.txt"), TrainingError, "cannot read"),
+        (small, data, TrainingError, r"train.tsv, line 2: classification wants n_ctx of at least 3, got 2"),
+    ]
+    for source, given, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            run(source, out, given, settings())
+        assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "chat"}, "task must be one of"),
+        ({"precision": "float16"}, "precision must be one of"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"dropout": 1.0}, "dropout must be from 0 to below 1"),
+        ({"lm_weight": math.nan}, "lm_weight must be"),
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be"),
+        ({"lora_rank": 0}, "lora_rank must be at least 1"),
+        ({"score_range": (0.0, 5.0)}, "is for similarity"),
+        ({"kind": "similarity", "score_range": (5.0, 0.0)}, "LOW HIGH"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**change)
+
+
+def test_the_confusion_matrix_is_drawn(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    data = files(tmp_path)
+    run(checkpoint, tmp_path / "out", dataclasses.replace(data, test=data.dev), settings(epochs=1), plot=True)
+    content = (tmp_path / "out" / "confusion.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    assert width == height >= 500
+
+
+def test_a_plot_without_matplotlib_is_refused_first(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(package: str, extra: str | None = None) -> None:
+        raise MissingDependencyError(f"this needs {package}", hint=f"pip install 'gpt-edge[{extra}]'")
+
+    monkeypatch.setattr(module, "require", missing)
+    with pytest.raises(MissingDependencyError, match="matplotlib"):
+        run(checkpoint, tmp_path / "out", files(tmp_path), settings(), plot=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_as_classes_of_similarity(checkpoint: Path, tmp_path: Path) -> None:
+    data = files(tmp_path, "similarity")
+    columns = dataclasses.replace(data.columns_for(settings("similarity")), label="score")
+    result = run(
+        checkpoint, tmp_path / "out", dataclasses.replace(data, columns=columns), settings("similarity", epochs=1)
+    )
+    assert result.spec.labels == ("0", "2", "4")
+    assert np.array(result.to_dict(with_confusion=True)["dev"]["confusion"]).shape == (3, 3)
