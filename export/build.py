@@ -12,7 +12,11 @@ from gpt_edge import graph as contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
 from gpt_edge.export import rewrite
-from gpt_edge.export.schemes import SCHEMES, Lowering
+from gpt_edge.export.formats import Plan
+from gpt_edge.export.plans import operator_counts, scheme_plan
+from gpt_edge.export.portable import PortableLowering
+from gpt_edge.export.rounding import RoundWeight
+from gpt_edge.export.schemes import Lowering
 from gpt_edge.export.trace import OPSET, trace
 from gpt_edge.export.weights import Source, WeightsFile
 
@@ -31,18 +35,28 @@ def _wiring(config: GPTConfig, graph: str) -> ir.Model:
 
 
 def build_graph(
-    source: Source, folder: Path, *, graph: str, scheme: str, progress: Callable[[str], None] = lambda name: None
+    source: Source,
+    folder: Path,
+    *,
+    graph: str,
+    scheme: str,
+    progress: Callable[[str], None] = lambda name: None,
+    plan: Plan | None = None,
+    rounder: RoundWeight | None = None,
 ) -> None:
     """Write `model.onnx` and `model.onnx.data` into `folder`.
 
-    graph: "edge" or "portable"; scheme: one of schemes.SCHEMES; of "int8-dynamic" this makes what Optimum then rounds. Peak memory is that of the largest tensor, not of the
-    model. Raises ExportError when the graph does not hold the operators that the contract names.
+    graph: "edge" or "portable"; scheme: one of graph.SCHEMES; of "int8-dynamic" this makes what Optimum then rounds.
+    plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of the largest tensor,
+    not of the model. Raises ExportError when the graph does not hold the operators that the contract names.
     """
     config = source.config
+    formats = plan if plan is not None else scheme_plan(config, graph, scheme)
     model = _wiring(config, graph).clone()
     linears, embedding = rewrite.find_linears(model.graph), rewrite.find_embedding(model.graph)
     with WeightsFile(folder) as weights:
-        lowering = Lowering(model.graph, graph, SCHEMES[scheme], source, weights, progress)
+        lower = PortableLowering if graph == "portable" else Lowering
+        lowering = lower(model.graph, graph, formats, source, weights, progress, rounder)
         lowering.embedding(embedding)
         for site in linears:
             lowering.linear(site)
@@ -53,7 +67,7 @@ def build_graph(
                 value.const_value = weights.add(name, lowering.tensor(name))
     _finish(model, config, graph)
     if scheme != "int8-dynamic":
-        check_structure(model.graph, config, graph, scheme)
+        check_structure(model.graph, config, graph, scheme, plan)
     ir.save(model, folder / MODEL_FILE)
 
 
@@ -79,10 +93,11 @@ def _finish(model: ir.Model, config: GPTConfig, graph: str) -> None:
     model.opset_imports.update({"": OPSET, **({rewrite.MICROSOFT: 1} if graph == "edge" else {})})
 
 
-def check_structure(graph: ir.Graph, config: GPTConfig, kind: str, scheme: str) -> None:
-    """Hold the graph against `graph.py`. Raises ExportError naming what is missing or too many."""
+def check_structure(graph: ir.Graph, config: GPTConfig, kind: str, scheme: str, plan: Plan | None = None) -> None:
+    """Hold the graph against `graph.py`, or against a plan. Raises ExportError naming what is missing or too many."""
     found = rewrite.count_operators(graph)
-    for operator, wanted in contract.operators(config, kind, scheme).items():
+    counts = contract.operators(config, kind, scheme) if plan is None else operator_counts(config, kind, plan)
+    for operator, wanted in counts.items():
         if found.get(operator, 0) != wanted:
             raise ExportError(
                 f"the {kind} {scheme} graph has {found.get(operator, 0)} {operator} nodes, {wanted} are wanted"

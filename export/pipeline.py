@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, TokenizerError
 from gpt_edge.export.build import MODEL_FILE, build_graph, check_structure
 from gpt_edge.export.bundle_source import BundleSource
+from gpt_edge.export.formats import Plan
 from gpt_edge.export.optimum import quantize_dynamic, write_optimum_config
+from gpt_edge.export.rounding import RoundWeight
 from gpt_edge.export.verify import Verifier, ask_reference, ask_session
 from gpt_edge.export.weights import DATA_FILE, Source
-from gpt_edge.graph import SCHEMES
+from gpt_edge.graph import MIXED, SCHEMES
 from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.session import Session
@@ -30,7 +33,7 @@ from gpt_edge.version import __version__
 
 NO_TOKENIZER = "none"
 DEFAULT_TARGET = "avx512_vnni"
-BYTES_PER_WEIGHT = {"fp32": 4.0, "int8": 1.1, "int8-block": 1.1, "int4": 0.7, "int8-dynamic": 1.1}
+BYTES_PER_WEIGHT = {"fp32": 4.0, "int8": 1.1, "int8-block": 1.1, "int4": 0.7, "mixed": 2.1, "int8-dynamic": 1.1}
 
 
 def export_bundle(
@@ -54,6 +57,11 @@ def export_bundle(
     """
     _check_target(scheme, target)
     checkpoint = open_checkpoint(source)
+    if checkpoint.task is not None:
+        raise ExportError(
+            f"{source} is fine-tuned for {checkpoint.task.kind}, and only language models are exported",
+            hint="export the checkpoint that it was fine-tuned from",
+        )
     words = _tokenizer_for(checkpoint, tokenizer)
     probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
     with new_bundle(out, force=force, source=Path(source), n_bytes=_estimate(checkpoint.config, scheme)) as draft:
@@ -64,11 +72,11 @@ def export_bundle(
         witness.mkdir(exist_ok=True)
         progress("building the fp32 graph")
         build_graph(checkpoint, witness, graph=graph, scheme="fp32", progress=progress)
-        verifier.check(_open_folder(witness, checkpoint.config, graph, "fp32"), "fp32")
+        verifier.check(open_folder(witness, checkpoint.config, graph, "fp32"), "fp32")
         if scheme != "fp32":
             shutil.rmtree(witness)
-            _write_scheme(draft.path, checkpoint, graph, scheme, target, progress)
-            verifier.check(_open_folder(draft.path, checkpoint.config, graph, scheme), scheme)
+            write_scheme(draft.path, checkpoint, graph, scheme, target, progress)
+            verifier.check(open_folder(draft.path, checkpoint.config, graph, scheme), scheme)
         verifier.report.raise_if_wrong()
         _write_tokenizer(draft, words, checkpoint.config, graph)
         manifest = Manifest(
@@ -94,10 +102,14 @@ def quantize_bundle(
     target: str | None = None,
     force: bool = False,
     progress: Progress = silent,
+    plan: Plan | None = None,
+    rounder: RoundWeight | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> tuple[Bundle, Verification]:
     """Round the weights of an fp32 bundle into `scheme`; the result is held against the bundle that it came from.
 
-    Raises BundleError for a bundle that is not fp32, else as `export_bundle`.
+    plan, rounder: the formats and how to round to them, where they are not the scheme's; for scheme "mixed" a plan must
+    be given. quantization: plain JSON values for the manifest's provenance. Raises BundleError for a bundle that is not fp32, else as `export_bundle`.
     """
     _check_target(scheme, target)
     if scheme == "fp32":
@@ -107,8 +119,8 @@ def quantize_bundle(
     with new_bundle(out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)) as draft:
         progress("asking the fp32 bundle")
         verifier = Verifier("fp32", probes, ask_session(Session(bundle), probes), progress)
-        _write_scheme(draft.path, source, bundle.graph, scheme, target, progress)
-        verifier.check(_open_folder(draft.path, bundle.config, bundle.graph, scheme), scheme)
+        write_scheme(draft.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder)
+        verifier.check(open_folder(draft.path, bundle.config, bundle.graph, scheme), scheme)
         verifier.report.raise_if_wrong()
         for name in set(bundle.manifest.files) - {MODEL_FILE, DATA_FILE}:
             shutil.copyfile(bundle.path / name, draft.path / name)
@@ -116,7 +128,11 @@ def quantize_bundle(
             bundle.manifest,
             name=_name(out),
             scheme=scheme,
-            provenance={**bundle.manifest.provenance, "gpt_edge": __version__},
+            provenance={
+                **bundle.manifest.provenance,
+                "gpt_edge": __version__,
+                **({"quantization": dict(quantization)} if quantization else {}),
+            },
             parity={**bundle.manifest.parity, **verifier.report.figures},
         )
         progress("publishing")
@@ -124,32 +140,50 @@ def quantize_bundle(
     return draft.bundle, verifier.report
 
 
-def verify_bundle(bundle: Bundle, against: Path, *, progress: Progress = silent) -> Verification:
-    """Hold a bundle against a checkpoint: torch, a fresh fp32 graph, and the bundle's own, each on every path.
+def verify_bundle(bundle: Bundle, against: Path, *, full: bool = False, progress: Progress = silent) -> Verification:
+    """Hold a bundle against a checkpoint: logits of torch, a fresh fp32 graph and the bundle's own, each on every path;
+    then its weights and operators one by one, so that the first place where they part is named.
 
+    full: also a fresh portable graph, every split, and the whole context token by token; minutes for a large model.
     Faults are in the report; nothing is raised for them. Raises BundleError where the shapes already differ.
     """
     checkpoint = open_checkpoint(against)
     if checkpoint.config != bundle.config:
         raise BundleError(f"{bundle.path} is a {bundle.config}, {against} a {checkpoint.config}")
-    probes = parity.probes(bundle.config, words_of(bundle))
+    probes = parity.probes(bundle.config, words_of(bundle), thorough=True)
     progress("asking the reference")
-    verifier = Verifier("torch", probes, ask_reference(checkpoint, probes), progress)
-    if bundle.scheme != "fp32":
+    wanted = ask_reference(checkpoint, probes)
+    verifier = Verifier("torch", probes, wanted, progress, effort="full" if full else "verify")
+    witnesses = ([bundle.graph] if bundle.scheme != "fp32" else []) + (["portable"] if full else [])
+    for graph in witnesses:
         with tempfile.TemporaryDirectory(prefix="gpt-edge-") as folder:
-            progress("building the fp32 graph")
-            build_graph(checkpoint, Path(folder), graph=bundle.graph, scheme="fp32", progress=progress)
-            verifier.check(_open_folder(Path(folder), bundle.config, bundle.graph, "fp32"), "fp32")
-    verifier.check(Session(bundle), bundle.scheme)
+            progress(f"building the fp32 {graph} graph")
+            build_graph(checkpoint, Path(folder), graph=graph, scheme="fp32", progress=progress)
+            name = "fp32" if graph == bundle.graph else f"{graph} fp32"
+            verifier.check(open_folder(Path(folder), bundle.config, graph, "fp32"), "fp32", name)
+    verifier.check_bundle(bundle)
+    model = checkpoint.load_model()
+    verifier.check_reference(model)
+    if not bundle.is_foreign:
+        verifier.locate(bundle, model)
     return verifier.report
 
 
-def _write_scheme(
-    folder: Path, source: Source, graph: str, scheme: str, target: str | None, progress: Progress
+def write_scheme(
+    folder: Path,
+    source: Source,
+    graph: str,
+    scheme: str,
+    target: str | None,
+    progress: Progress,
+    *,
+    plan: Plan | None = None,
+    rounder: RoundWeight | None = None,
 ) -> None:
+    """Build the graph of a scheme, or of a plan, in an empty folder; target: for int8-dynamic."""
     progress(f"building the {scheme} graph")
     if scheme != "int8-dynamic":
-        build_graph(source, folder, graph=graph, scheme=scheme, progress=progress)
+        build_graph(source, folder, graph=graph, scheme=scheme, progress=progress, plan=plan, rounder=rounder)
         return
     raw = folder / "raw"
     raw.mkdir()
@@ -160,7 +194,7 @@ def _write_scheme(
     check_structure(ir.load(folder / MODEL_FILE).graph, source.config, graph, scheme)
 
 
-def _open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Session:
+def open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Session:
     """A session on a graph that lies in a folder which is no bundle yet."""
     files: dict[str, FileRecord] = {MODEL_FILE: {"size": 0, "sha256": "0" * 64}}
     return Session(Bundle(folder, Manifest(name="draft", graph=graph, scheme=scheme, config=config, files=files)))
@@ -181,7 +215,7 @@ def _name(out: Path) -> str:
 
 
 def _check_target(scheme: str, target: str | None) -> None:
-    if scheme not in SCHEMES:
+    if scheme not in (*SCHEMES, MIXED):
         raise ExportError(f"there is no scheme {scheme!r}", hint=f"use one of {', '.join(SCHEMES)}")
     if target is not None and scheme != "int8-dynamic":
         raise ExportError(f"--target {target} is for int8-dynamic; {scheme} runs on every CPU")

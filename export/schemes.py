@@ -1,10 +1,10 @@
-"""Which operators compute with the weights, for each graph and scheme. The one place where this is chosen.
+"""Which operators compute with the weights of the edge graph, for each format of a plan; `portable.py` has the other graph.
 
-edge, int8: integer products of 8-bit rows and 8-bit weights (`_row_linear`), which read prompts two to three times as
-fast as edge, int8-block and int4: MatMulNBits at accuracy level 4, activations rounded to 8 bits per row and block, which
-rounds less. In both a token's result does not depend on its neighbours. The head is MatMulNBits always and shares its
-initializer, the tied embedding, with GatherBlockQuantized. edge, fp32: MatMul, and FusedMatMul on the table that the
-embedding reads. portable: standard operators only.
+By row (the scheme int8): integer products of 8-bit rows and 8-bit weights (`_row_linear`), which read prompts two to three times as
+fast as by block (int8-block and int4): MatMulNBits at accuracy level 4, activations rounded to 8 bits per row and block,
+which rounds less, or at level 0, where they are not rounded. In all of them a token's result does not depend on its
+neighbours. A rounded head is MatMulNBits and shares its initializer, the tied embedding, with GatherBlockQuantized.
+Floats: MatMul, and FusedMatMul on the table that the embedding reads.
 """
 
 from __future__ import annotations
@@ -17,45 +17,25 @@ import onnx_ir as ir
 
 from gpt_edge import graph as contract
 from gpt_edge.config import GPTConfig
+from gpt_edge.errors import ExportError
+from gpt_edge.export.formats import Plan, TensorFormat
+from gpt_edge.export.plans import shapes
 from gpt_edge.export.rewrite import MICROSOFT, Embedding, Linear, replace
-from gpt_edge.export.weights import Source, WeightsFile, pad_heads, quantize_blocks, quantize_columns, quantize_levels
+from gpt_edge.export.rounding import Rounded, RoundWeight, round_tensor
+from gpt_edge.export.weights import Source, WeightsFile, pad_heads
 
-ACCURACY_INT8 = 4  # MatMulNBits: 8-bit integer products
+ACCURACY_INT8, ACCURACY_FLOAT = 4, 0  # MatMulNBits: 8-bit integer products, or float32 ones
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
-SMALLEST_BLOCK = 16  # MatMulNBits refuses smaller ones
 UINT8_MIDDLE = 128
 LOW_ZERO_POINT = 20  # GELU goes down to -0.17 and up to 2 and more: a twelfth of the levels is enough below zero
 
 
 @dataclass(frozen=True, slots=True)
-class Scheme:
-    """bits of the linear layers and of the embedding and head; 32 is float. block_size in weights.
+class Table:
+    """An embedding or head in the data file. scales: None where the values are floats."""
 
-    is_by_row: one activation scale for each row and one weight scale for each output, in the linear layers.
-    """
-
-    name: str
-    body_bits: int
-    table_bits: int
-    block_size: int
-    is_by_row: bool = False
-
-
-SCHEMES = {
-    "fp32": Scheme("fp32", 32, 32, 0),
-    "int8": Scheme("int8", 8, 8, 64, is_by_row=True),
-    "int8-block": Scheme("int8-block", 8, 8, 64),
-    "int4": Scheme("int4", 4, 8, 32),
-    "int8-dynamic": Scheme("int8-dynamic", 32, 8, 64),  # Optimum rounds the body afterwards
-}
-
-
-def block_size(k: int, wanted: int) -> int:
-    """The largest block of at most `wanted` weights that divides `k`, else the smallest one, which is then padded."""
-    size = wanted
-    while size > SMALLEST_BLOCK and k % size:
-        size //= 2
-    return size
+    values: ir.Value
+    scales: ir.Value | None = None
 
 
 class Lowering:
@@ -65,14 +45,15 @@ class Lowering:
         self,
         graph: ir.Graph,
         kind: str,
-        scheme: Scheme,
+        plan: Plan,
         source: Source,
         weights: WeightsFile,
         progress: Callable[[str], None],
+        rounder: RoundWeight | None = None,
     ) -> None:
-        self.graph, self.kind, self.scheme, self.source = graph, kind, scheme, source
-        self.weights, self.progress = weights, progress
-        self.tables: dict[str, tuple[ir.Value, ir.Value | None]] = {}
+        self.graph, self.kind, self.plan, self.source = graph, kind, plan, source
+        self.weights, self.progress, self.rounder = weights, progress, rounder
+        self.tables: dict[str, Table] = {}
         self.zero_points: dict[int, ir.Value] = {}
 
     @property
@@ -103,80 +84,122 @@ class Lowering:
         self.graph.register_initializer(value)
         return value
 
+    def rounded(self, name: str) -> Rounded:
+        """A weight as its format wants it."""
+        array, form = self.tensor(name), self.plan[name]
+        if self.rounder is not None:
+            return self.rounder(name, array, form)
+        return round_tensor(array, form, form.block_for(array.shape[1], self.kind))
+
+    def half(self, name: str, array: np.ndarray) -> ir.Value:
+        """Store as float16. Raises ExportError for a weight beyond its range."""
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ExportError(f"{name} has weights up to {np.abs(array).max():.3g}, float16 ends at 65,504")
+        return self.store(f"{name}_fp16", half)
+
     def linear(self, site: Linear) -> None:
         """Lower a layer's projection or the head."""
-        is_head = site.bias is None
-        bits = self.scheme.table_bits if is_head else self.scheme.body_bits
-        if self.kind == "portable":
-            nodes = self._portable_head(site) if is_head else self._portable_linear(site, bits)
-        elif bits == 32:
-            nodes = self._float_head(site) if is_head else self._float_linear(site)
-        elif self.scheme.is_by_row and not is_head:
-            nodes = self._row_linear(site)
-        else:
-            nodes = self._block_linear(site, bits)
+        is_head, form = site.bias is None, self.plan[site.weight]
+        nodes = self.head(site, form) if is_head else self.projection(site, form)
         replace(self.graph, site.nodes, nodes, [(site.y, nodes[-1].outputs[0])])
         if not is_head:
             self.source.release(site.weight)
 
     def embedding(self, site: Embedding) -> None:
         """Lower the look-up of token embeddings."""
-        if self.scheme.table_bits == 32:
-            table, _ = self._table(site.weight)
-            nodes = [ir.node("Gather", [table, site.ids])]
-        else:
-            nodes = self._portable_rows(site) if self.kind == "portable" else self._block_rows(site)
+        nodes = self.rows(site, self.plan[site.weight])
         replace(self.graph, site.nodes, nodes, [(site.y, nodes[-1].outputs[0])])
 
-    def _table(self, name: str) -> tuple[ir.Value, ir.Value | None]:
-        """The embedding table, stored at its first use, and its scales where it is quantised."""
+    def projection(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
+        """Nodes of a linear layer, the last one's output y."""
+        if form.is_float:
+            return self.float_linear(site, form)
+        return self._row_linear(site) if form.activations == "row" else self._block_linear(site, form)
+
+    def head(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
+        """Nodes of the head."""
+        return self._float_head(site, form) if form.is_float else self._block_linear(site, form)
+
+    def rows(self, site: Embedding, form: TensorFormat) -> list[ir.Node]:
+        """Nodes of the look-up."""
+        return self.float_rows(site, form) if form.is_float else self._block_rows(site, form)
+
+    def table(self, name: str) -> Table:
+        """The embedding or head, stored at its first use."""
         if name not in self.tables:
-            table = self.tensor(name)
-            if self.scheme.table_bits == 32:
-                self.tables[name] = (self.store(name, table), None)
-            elif self.kind == "portable":
-                quantized, scales = quantize_columns(table)
-                self.tables[name] = (self.store(f"{name}_q8", quantized), self.store(f"{name}_scales", scales))
+            form = self.plan[name]
+            if form.is_float:
+                array = self.tensor(name)
+                self.tables[name] = Table(self.half(name, array) if form.bits == 16 else self.store(name, array))
             else:
-                blocks, scales = quantize_blocks(table, 8, block_size(table.shape[1], self.scheme.block_size))
-                self.tables[name] = (self.store(f"{name}_q8", blocks), self.store(f"{name}_scales", scales))
+                self.tables[name] = self.rounded_table(name, form)
             self.source.release(name)
         return self.tables[name]
 
-    def _bias(self, site: Linear) -> ir.Value:
+    def rounded_table(self, name: str, form: TensorFormat) -> Table:
+        """Store a table's levels and scales."""
+        rounded = self.rounded(name)
+        values = self.store(f"{name}_q{form.bits}", rounded.packed_levels())
+        return Table(values, self.store(f"{name}_scales", rounded.scales))
+
+    def bias(self, site: Linear) -> ir.Value:
+        """The layer's bias, stored."""
         assert site.bias is not None
         return self.store(site.bias, self.tensor(site.bias))
 
-    def _float_linear(self, site: Linear) -> list[ir.Node]:
-        weight = self.store(site.weight, np.ascontiguousarray(self.tensor(site.weight).T))  # [K, N]
+    def float_linear(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
+        """MatMul and Add. float16 weights are cast: onnxruntime does that once, while it loads."""
+        array = np.ascontiguousarray(self.tensor(site.weight).T)  # [K, N]
+        casts = []
+        if form.bits == 16:
+            casts = [ir.node("Cast", [self.half(site.weight, array)], attributes={"to": ir.DataType.FLOAT})]
+        weight = casts[0].outputs[0] if casts else self.store(site.weight, array)
         product = ir.node("MatMul", [site.x, weight])
         product.outputs[0].type = FLOAT  # Optimum's quantiser asks for it
-        return [product, ir.node("Add", [product.outputs[0], self._bias(site)])]
+        return [*casts, product, ir.node("Add", [product.outputs[0], self.bias(site)])]
 
-    def _float_head(self, site: Linear) -> list[ir.Node]:
-        table, _ = self._table(site.weight)
+    def _float_head(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
+        casts = self.cast(self.table(site.weight).values, form)
+        table = casts[0].outputs[0] if casts else self.table(site.weight).values
         # Transposing inside the product: a Transpose node would be folded into a second copy of the table.
-        return [ir.node("FusedMatMul", [site.x, table], attributes={"transB": 1}, domain=MICROSOFT)]
+        return [*casts, ir.node("FusedMatMul", [site.x, table], attributes={"transB": 1}, domain=MICROSOFT)]
 
-    def _block_linear(self, site: Linear, bits: int) -> list[ir.Node]:
+    def float_rows(self, site: Embedding, form: TensorFormat) -> list[ir.Node]:
+        """Gather; of a float16 table the rows are cast, so that those of the file are enough."""
+        gather = ir.node("Gather", [self.table(site.weight).values, site.ids])
+        return [gather, *self.cast(gather.outputs[0], form)]
+
+    def cast(self, value: ir.Value, form: TensorFormat) -> list[ir.Node]:
+        """A Cast to float32 where it is needed."""
+        return [ir.node("Cast", [value], attributes={"to": ir.DataType.FLOAT})] if form.bits == 16 else []
+
+    def _block_linear(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
         if site.bias is None:
-            quantized, scales = self._table(site.weight)
+            table = self.table(site.weight)
             n, k = self.config.vocab_size, self.config.n_embd
-            inputs = [site.x, quantized, scales]
+            inputs = [site.x, table.values, table.scales]
         else:
-            weight = self.tensor(site.weight)
-            n, k = weight.shape
-            blocks, scale = quantize_blocks(weight, bits, block_size(k, self.scheme.block_size))
-            quantized = self.store(f"{site.weight}_q{bits}", blocks)
-            inputs = [site.x, quantized, self.store(f"{site.weight}_scales", scale), None, None, self._bias(site)]
+            rounded = self.rounded(site.weight)
+            n, k = len(rounded.levels), self._width(site.weight)
+            quantized = self.store(f"{site.weight}_q{form.bits}", rounded.packed_levels())
+            scales = self.store(f"{site.weight}_scales", rounded.scales)
+            packed = rounded.packed_zeros()
+            zeros = None if packed is None else self.store(f"{site.weight}_zeros", packed)
+            inputs = [site.x, quantized, scales, zeros, None, self.bias(site)]
         attributes = {
             "K": k,
             "N": n,
-            "bits": bits,
-            "block_size": block_size(k, self.scheme.block_size),
-            "accuracy_level": ACCURACY_INT8,
+            "bits": form.bits,
+            "block_size": form.block_for(k),
+            "accuracy_level": ACCURACY_FLOAT if form.activations == "float" else ACCURACY_INT8,
         }
         return [ir.node("MatMulNBits", inputs, attributes=attributes, domain=MICROSOFT)]
+
+    def _width(self, name: str) -> int:
+        """K of a linear layer's weight in this graph."""
+        return shapes(self.config, self.kind)[name][1]
 
     def _row_linear(self, site: Linear) -> list[ir.Node]:
         """y = scale(x) * (round(x / scale(x)) W_q) * scale(W) + b, the product in integers.
@@ -186,10 +209,11 @@ class Lowering:
         zeros has the scale 0: whatever 0 / 0 is rounded to, times 0, is 0. The operator adds no bias after a row's
         scale, so the bias goes to the operator that follows, where that one takes it.
         """
-        weight = self.tensor(site.weight)
-        levels, scales = quantize_columns(weight)
+        rounded = self.rounded(site.weight)
+        width = rounded.levels.shape[-1]
+        levels, scales = (rounded.levels[:, 0].astype(np.int16) - 128).astype(np.int8), rounded.scales[:, 0]
         zero_point = self._zero_point(site.x)
-        quantize, scale = self._quantized_rows(site.x, weight.shape[1], zero_point)
+        quantize, scale = self._quantized_rows(site.x, width, zero_point)
         inputs = [
             quantize[-1].outputs[0],
             self.store(f"{site.weight}_q8", np.ascontiguousarray(levels.T)),
@@ -200,7 +224,7 @@ class Lowering:
         product = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT)
         scaled = ir.node("Mul", [product.outputs[0], scale])
         nodes = [*quantize, product, scaled]
-        return nodes if self._give_bias(site) else [*nodes, ir.node("Add", [scaled.outputs[0], self._bias(site)])]
+        return nodes if self._give_bias(site) else [*nodes, ir.node("Add", [scaled.outputs[0], self.bias(site)])]
 
     def _quantized_rows(self, x: ir.Value, width: int, zero_point: int) -> tuple[list[ir.Node], ir.Value]:
         """Nodes that round x [B, T, K] to uint8, the last one's output, and the value of the scales [B, T, 1]."""
@@ -248,22 +272,20 @@ class Lowering:
         if place is None:
             return False
         readers[0].resize_inputs(place + 1)
-        readers[0].replace_input_with(place, self._bias(site))
+        readers[0].replace_input_with(place, self.bias(site))
         return True
 
-    def _block_rows(self, site: Embedding) -> list[ir.Node]:
-        blocks, scales = self._table(site.weight)
-        width = self.config.n_embd
-        size = block_size(width, self.scheme.block_size)
+    def _block_rows(self, site: Embedding, form: TensorFormat) -> list[ir.Node]:
+        table, width = self.table(site.weight), self.config.n_embd
+        size = form.block_for(width)
         n_blocks = -(-width // size)
-        assert scales is not None
+        assert table.scales is not None
         # GatherBlockQuantized wants scales of the data's rank: the same bytes, one more axis.
         deep = self.constant("scales_axis", np.array([-1], np.int64))
-        unsqueeze = ir.node("Unsqueeze", [scales, deep])
-        attributes = {"bits": 8, "block_size": size, "gather_axis": 0, "quantize_axis": 2}
-        gather = ir.node(
-            "GatherBlockQuantized", [blocks, site.ids, unsqueeze.outputs[0]], attributes=attributes, domain=MICROSOFT
-        )
+        unsqueeze = ir.node("Unsqueeze", [table.scales, deep])
+        inputs = [table.values, site.ids, unsqueeze.outputs[0]]
+        attributes = {"bits": form.bits, "block_size": size, "gather_axis": 0, "quantize_axis": 2}
+        gather = ir.node("GatherBlockQuantized", inputs, attributes=attributes, domain=MICROSOFT)
         shape = self.constant("embedding_shape", np.array([0, 0, n_blocks * size], np.int64))
         nodes = [unsqueeze, gather, ir.node("Reshape", [gather.outputs[0], shape])]
         if n_blocks * size != width:
@@ -274,45 +296,3 @@ class Lowering:
             axis = self.constant("last_axis", np.array([2], np.int64))
             nodes.append(ir.node("Slice", [nodes[-1].outputs[0], zero, end, axis]))
         return nodes
-
-    def _portable_linear(self, site: Linear, bits: int) -> list[ir.Node]:
-        if bits == 32:
-            return self._float_linear(site)
-        weight = self.tensor(site.weight)
-        n, k = weight.shape
-        # Blocks must divide the rows here; where only slivers would, one scale serves the whole row.
-        size = next(size for size in range(min(self.scheme.block_size, k), 0, -1) if k % size == 0)
-        size = k if self.scheme.is_by_row or size < SMALLEST_BLOCK else size
-        levels, scales = quantize_levels(weight, bits, size)
-        columns = (levels.reshape(n, k).T.astype(np.int16) - (1 << (bits - 1))).astype(np.int8)  # [K, N]
-        stored = self._int4(f"{site.weight}_q4", columns) if bits == 4 else self.store(f"{site.weight}_q8", columns)
-        by_column = size == k
-        attributes = {"axis": 1} if by_column else {"axis": 0, "block_size": size}
-        scale = self.store(f"{site.weight}_scales", scales[:, 0] if by_column else np.ascontiguousarray(scales.T))
-        dequantize = ir.node("DequantizeLinear", [stored, scale], attributes=attributes)
-        product = ir.node("MatMul", [site.x, dequantize.outputs[0]])
-        return [dequantize, product, ir.node("Add", [product.outputs[0], self._bias(site)])]
-
-    def _int4(self, name: str, columns: np.ndarray) -> ir.Value:
-        nibbles = columns.reshape(-1).view(np.uint8) & 15  # two's complement
-        nibbles = np.pad(nibbles, (0, nibbles.size % 2))
-        return self.store(name, nibbles[0::2] | (nibbles[1::2] << 4), int4_shape=columns.shape)
-
-    def _portable_head(self, site: Linear) -> list[ir.Node]:
-        table, scales = self._table(site.weight)
-        nodes = []
-        if scales is not None:
-            nodes.append(ir.node("DequantizeLinear", [table, scales], attributes={"axis": 0}))
-            table = nodes[0].outputs[0]
-        nodes.append(ir.node("Transpose", [table], attributes={"perm": [1, 0]}))
-        nodes.append(ir.node("MatMul", [site.x, nodes[-1].outputs[0]]))
-        return nodes
-
-    def _portable_rows(self, site: Embedding) -> list[ir.Node]:
-        table, scales = self._table(site.weight)
-        rows = ir.node("Gather", [table, site.ids])
-        values = ir.node("Cast", [rows.outputs[0]], attributes={"to": ir.DataType.FLOAT})
-        row_scales = ir.node("Gather", [scales, site.ids])
-        last = self.constant("scales_axis", np.array([-1], np.int64))
-        deep = ir.node("Unsqueeze", [row_scales.outputs[0], last])
-        return [rows, values, row_scales, deep, ir.node("Mul", [values.outputs[0], deep.outputs[0]])]

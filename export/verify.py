@@ -4,22 +4,31 @@ graph against itself on every path a prompt can take. What is out of tolerance s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 
 from gpt_edge import parity
+from gpt_edge.bundle import Bundle
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import GPTEdgeError
+from gpt_edge.export.locate import locate
 from gpt_edge.parity import FloatArray, IntArray, Probe
+from gpt_edge.paths import Effort
 from gpt_edge.reference.importers import Checkpoint
-from gpt_edge.reference.model import GPT
+from gpt_edge.reference.model import GPT, KeyValue
 from gpt_edge.session import Session
 from gpt_edge.verification import Progress, Verification, check_paths
 
 # max |difference| of logits, as a share of their spread within a row (and at least as if that were 1).
 REFERENCE_TOLERANCE = 1e-3  # torch against ONNX fp32: summation order (RELIABILITY N1)
 # Mean KL in nats against fp32. The gate is for broken graphs; how good a scheme is, the figures themselves say.
-QUANTIZED_KL = {"int8": 5e-3, "int8-block": 5e-3, "int4": 0.5, "int8-dynamic": 2.0}
+QUANTIZED_KL = {"int8": 5e-3, "int8-block": 5e-3, "int4": 0.5, "mixed": 0.5, "int8-dynamic": 2.0}
 N_GREEDY, N_PROMPT = 32, 12
+N_REFERENCE_PATHS = 32  # tokens of the probes that torch reads on every path, but for the effort "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,49 @@ def reference_greedy(model: GPT, prompt: IntArray, n_new: int) -> tuple[list[int
     return tokens, tuple(gaps)
 
 
+class ReferenceCache:
+    """Keys and values of each row, as torch returned them."""
+
+    def __init__(self, batch: int) -> None:
+        self.rows: list[list[KeyValue] | None] = [None] * batch
+
+    def crop(self, length: int) -> None:
+        """Forget what follows the first `length` tokens of every row."""
+        self.rows = [row and [(k[:, :, :length], v[:, :, :length]) for k, v in row] for row in self.rows]
+
+
+class ReferenceRunner:
+    """The reference with the methods of a Session: so that it, too, is held against itself on every path."""
+
+    def __init__(self, model: GPT) -> None:
+        self._model = model
+
+    @property
+    def config(self) -> GPTConfig:
+        """Shape of the model."""
+        return self._model.config
+
+    def new_cache(self, batch: int = 1) -> ReferenceCache:
+        """An empty cache."""
+        return ReferenceCache(batch)
+
+    def forward(
+        self, ids: Any, cache: ReferenceCache, logit_rows: str | Sequence[int] = "last", *, row: int | None = None
+    ) -> FloatArray:
+        """As Session.forward; each row is read by itself."""
+        rows = range(len(cache.rows)) if row is None else (row,)
+        tokens = torch.from_numpy(np.array(ids, np.int64))
+        if isinstance(logit_rows, str):
+            logit_rows = range(tokens.shape[1]) if logit_rows == "all" else [tokens.shape[1] - 1]
+        wanted = torch.tensor(list(logit_rows))
+        found = []
+        with torch.inference_mode():
+            for index, sequence in zip(rows, tokens, strict=True):
+                hidden, cache.rows[index] = self._model.hidden(sequence[None], None, cache.rows[index])
+                found.append(self._model.lm_head(hidden[0, wanted]).numpy())
+        return np.stack(found)
+
+
 def ask_session(session: Session, probes: list[Probe]) -> Answers:
     """Run the probes through onnxruntime."""
     return Answers(
@@ -80,16 +132,44 @@ class Verifier:
     wanted: Answers
     progress: Progress
     report: Verification = field(default_factory=Verification)
+    effort: Effort = "export"
 
-    def check(self, session: Session, scheme: str) -> None:
-        """Record how a graph of this scheme agrees with the reference, and with itself on every path."""
-        self.progress(f"checking {scheme} against {self.reference}")
-        self._against_reference(session, scheme)
-        self.progress(f"checking the paths of {scheme}")
-        check_paths(self.report, session, self.probes, scheme)
+    def check(self, session: Session, scheme: str, name: str | None = None) -> None:
+        """Record how a graph of this scheme agrees with the reference, and with itself on every path.
 
-    def _against_reference(self, session: Session, scheme: str) -> None:
-        section, found = f"{self.reference} against {scheme}", ask_session(session, self.probes)
+        name: of the graph in the figures; its scheme if not given.
+        """
+        name = name or scheme
+        self.progress(f"checking {name} against {self.reference}")
+        self._against_reference(session, scheme, name)
+        self.progress(f"checking the paths of {name}")
+        check_paths(self.report, session, self.probes, scheme, self.effort, name)
+
+    def check_bundle(self, bundle: Bundle) -> None:
+        """`check` for a graph that may be broken: that it cannot be run is a fault in the report."""
+        try:
+            self.check(Session(bundle), bundle.scheme)
+        except GPTEdgeError as error:
+            self.report.faults.append(f"{self.reference} against {bundle.scheme}: {error.message}")
+
+    def check_reference(self, model: GPT) -> None:
+        """Record how the reference agrees with itself on every path."""
+        self.progress(f"checking the paths of {self.reference}")
+        limit = None if self.effort == "full" else N_REFERENCE_PATHS
+        short = [Probe(probe.name, probe.ids[:limit]) for probe in self.probes if probe.first_row == 0]
+        long = [probe for probe in self.probes if probe.first_row and self.effort == "full"]
+        check_paths(self.report, ReferenceRunner(model), short + long, "torch", self.effort)
+
+    def locate(self, bundle: Bundle, model: GPT) -> None:
+        """Record where the bundle's weights and operators part from the reference's, the first place first."""
+        found = locate(bundle, model, progress=self.progress)
+        self.report.figures["weights"] = found.weights
+        self.report.figures["operators"] = found.operators
+        for fault in found.faults:
+            self.report.add_place(fault.place.layer, fault.place.operator, str(fault.place), fault.text)
+
+    def _against_reference(self, session: Session, scheme: str, name: str) -> None:
+        section, found = f"{self.reference} against {name}", ask_session(session, self.probes)
         agreement = parity.compare(self.probes, self.wanted.logits, found.logits)
         if scheme != "fp32":
             self.report.add(section, "logits", agreement, {"mean_kl": QUANTIZED_KL[scheme]}, excuse_ties=False)

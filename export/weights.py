@@ -1,4 +1,4 @@
-"""Weights on their way into an ONNX file: padded for the edge graph, quantised by blocks, streamed into one data file.
+"""Weights on their way into an ONNX file: padded for the edge graph, streamed into one data file.
 
 One tensor is in memory at a time. Knows nothing of nodes.
 """
@@ -17,12 +17,10 @@ from gpt_edge import graph as contract
 from gpt_edge.config import GPTConfig
 
 FloatArray = NDArray[np.float32]
-ByteArray = NDArray[np.uint8]
 
 DATA_FILE = "model.onnx.data"
 PAGE = 4096  # bytes; large tensors start on a page, so that onnxruntime can map them
 CACHE_LINE = 64  # bytes
-ROWS_AT_ONCE = 1 << 24  # values quantised in one go: bounds the working memory at a few hundred MB
 
 
 class Source(Protocol):
@@ -74,67 +72,6 @@ def unpad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
     if name.endswith("c_proj.weight"):
         return array.reshape(-1, heads, padded)[:, :, :size].reshape(-1, heads * size)
     return array
-
-
-def quantize_blocks(weight: FloatArray, bits: int, block_size: int) -> tuple[ByteArray, FloatArray]:
-    """Symmetric quantisation of [N, K] in blocks along K; a last, shorter block is filled with zeros.
-
-    Returns uint8 [N, ceil(K / block), block * bits / 8] around the zero point 2**(bits - 1), low nibble first, and
-    float32 scales [N, ceil(K / block)]. 8 bits: scale = max|w| / 127. 4 bits: of max|w| / 7 and the signed extreme / -8
-    (which uses the whole range, as llama.cpp's Q4_0 does) the one with the smaller squared error, block by block.
-    """
-    levels, scales = quantize_levels(weight, bits, block_size)
-    if bits == 4:
-        levels = (levels[..., 0::2] | (levels[..., 1::2] << 4)).astype(np.uint8, copy=False)
-    return levels, scales
-
-
-def quantize_levels(weight: FloatArray, bits: int, block_size: int) -> tuple[ByteArray, FloatArray]:
-    """As `quantize_blocks`, one level to a byte: uint8 [N, ceil(K / block), block]."""
-    n, k = weight.shape
-    n_blocks = -(-k // block_size)
-    levels = np.empty((n, n_blocks, block_size), np.uint8)
-    scales = np.empty((n, n_blocks), np.float32)
-    step = max(1, ROWS_AT_ONCE // (n_blocks * block_size))
-    for start in range(0, n, step):
-        rows = np.asarray(weight[start : start + step], np.float32)
-        if k % block_size:
-            rows = np.pad(rows, ((0, 0), (0, n_blocks * block_size - k)))
-        blocks = rows.reshape(len(rows), n_blocks, block_size)
-        levels[start : start + step], scales[start : start + step] = _round8(blocks) if bits == 8 else _round4(blocks)
-    return levels, scales
-
-
-def _levels(blocks: FloatArray, scale: FloatArray, bits: int) -> ByteArray:
-    zero = 1 << (bits - 1)
-    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
-    levels = np.rint(blocks * inverse[..., None])
-    return (np.clip(levels, -zero, zero - 1) + zero).astype(np.uint8)
-
-
-def _round8(blocks: FloatArray) -> tuple[ByteArray, FloatArray]:
-    scale = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float32, copy=False)
-    return _levels(blocks, scale, 8), scale
-
-
-def _round4(blocks: FloatArray) -> tuple[ByteArray, FloatArray]:
-    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)[..., 0]
-    positive = (np.abs(extreme) / np.float32(7)).astype(np.float32, copy=False)
-    signed = (extreme / np.float32(-8)).astype(np.float32, copy=False)
-    one, other = _levels(blocks, positive, 4), _levels(blocks, signed, 4)
-    is_better = _squared_error(blocks, other, signed) < _squared_error(blocks, one, positive)
-    return np.where(is_better[..., None], other, one), np.where(is_better, signed, positive)
-
-
-def _squared_error(blocks: FloatArray, levels: ByteArray, scale: FloatArray) -> FloatArray:
-    error: FloatArray = np.square((levels.astype(np.float32) - 8) * scale[..., None] - blocks).sum(-1)
-    return error
-
-
-def quantize_columns(weight: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:
-    """Symmetric int8 with one scale for each row of [N, K]: int8 [N, K] and float32 [N]."""
-    levels, scales = quantize_levels(weight, 8, weight.shape[1])
-    return (levels[:, 0].astype(np.int16) - 128).astype(np.int8), scales[:, 0]
 
 
 class WeightsFile:

@@ -13,6 +13,7 @@ from gpt_edge.config import GPTConfig
 
 GRAPHS = ("edge", "portable")
 SCHEMES = ("fp32", "int8", "int8-block", "int4", "int8-dynamic")
+MIXED = "mixed"  # each weight in a format of its own, as `quantize` found it; the manifest's provenance names them
 
 INPUT_IDS = "input_ids"
 POSITION_IDS = "position_ids"

@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.graph import GRAPHS, SCHEMES
+from gpt_edge.graph import GRAPHS, MIXED, SCHEMES
 
 FORMAT_VERSION = 1
 KINDS = ("causal-lm",)
@@ -52,7 +52,7 @@ class Manifest:
 
     name: str
     graph: str  # one of graph.GRAPHS
-    scheme: str  # one of graph.SCHEMES
+    scheme: str  # one of graph.SCHEMES, or graph.MIXED
     config: GPTConfig
     kind: str = "causal-lm"
     tokenizer: Mapping[str, Any] | None = None  # TokenizerSpec.to_dict(); None: the bundle takes and gives ids only
@@ -66,7 +66,7 @@ class Manifest:
         for name, value, choices in (
             ("kind", self.kind, KINDS),
             ("graph", self.graph, GRAPHS),
-            ("scheme", self.scheme, SCHEMES),
+            ("scheme", self.scheme, (*SCHEMES, MIXED)),
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

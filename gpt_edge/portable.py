@@ -40,7 +40,7 @@ class PortableRunner:
         column = np.asarray(ids, np.int64).reshape(cache.batch, 1)
         past = cache.length
         is_ragged = bool((cache.lengths != past).any())
-        if is_ragged and graph.POSITION_IDS not in self._inputs:
+        if is_ragged and (graph.POSITION_IDS not in self._inputs or self._config.window is not None):
             return self._decode_rows(column, cache)
         pasts = [_first(array, past) for array in cache.arrays]
         mask = np.ones((cache.batch, past + 1), np.int64)
@@ -55,7 +55,9 @@ class PortableRunner:
         return logits[:, 0]
 
     def _decode_rows(self, column: IntArray, cache: KVCache) -> FloatArray:
-        """Without position_ids the file counts from the mask's width, so that rows of different lengths go alone."""
+        """Rows of different lengths one by one: without position_ids the file counts from the mask's width, and a band
+        is counted in places of the cache, of which a shorter row leaves some empty before its new token.
+        """
         logits = np.empty((cache.batch, self._config.vocab_size), np.float32)
         for row in range(cache.batch):
             self.append(column[row], cache, row, np.zeros(1, np.int64), logits[row : row + 1])

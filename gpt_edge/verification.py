@@ -9,7 +9,8 @@ from typing import Any
 from gpt_edge import parity
 from gpt_edge.bundle import Bundle
 from gpt_edge.errors import ParityError
-from gpt_edge.parity import Agreement, Flip, Probe
+from gpt_edge.parity import Agreement, Flip, Probe, Runner
+from gpt_edge.paths import Effort, paths
 from gpt_edge.session import Session
 from gpt_edge.tokenizer import Tokenizer
 
@@ -27,10 +28,14 @@ def silent(stage: str) -> None:
 
 @dataclass(slots=True)
 class Verification:
-    """Figures by section and name, with their limits; `faults` says in words what is out of tolerance."""
+    """Figures by section and name, with their limits; `faults` says in words what is out of tolerance.
+
+    first: the operator and its layer where the model parts from its reference, where that was looked for and found.
+    """
 
     figures: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    first: dict[str, Any] | None = None
 
     def add(
         self, section: str, name: str, agreement: Agreement, limits: Mapping[str, float], *, excuse_ties: bool
@@ -66,6 +71,21 @@ class Verification:
         values = {"equal_tokens": same, "tokens": len(wanted), "gap": gap, "ok": ok}
         self.figures.setdefault(section, {})["greedy"] = values
 
+    def add_place(self, layer: int | None, operator: str, place: str, text: str) -> None:
+        """Record a fault at an operator, in the order of the computation: the first one is where to look."""
+        self.faults.append(f"{place}: {text}")
+        if self.first is None:
+            self.first = {"layer": layer, "operator": operator, "place": place, "text": text}
+
+    def summary(self) -> str:
+        """What is wrong in one line: the first place where the activations part, else the first fault, and how many."""
+        if not self.faults:
+            return ""
+        text = self.faults[0]
+        if self.first is not None:
+            text = f"first at {self.first['place']}: {self.first['text']}"
+        return text + (f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else "")
+
     def raise_if_wrong(self) -> None:
         """Raise ParityError with the first fault."""
         if self.faults:
@@ -81,21 +101,35 @@ def describe(flip: Flip) -> str:
     )
 
 
-def check_paths(report: Verification, session: Session, probes: list[Probe], scheme: str) -> None:
-    """Hold a graph against itself: step by step, chunks, batch and rewind against the whole prompt at once."""
-    for name, agreement in parity.paths(session, probes).items():
+def check_paths(
+    report: Verification,
+    session: Runner,
+    probes: list[Probe],
+    scheme: str,
+    effort: Effort = "export",
+    name: str | None = None,
+) -> None:
+    """Hold a model against itself: every path of a prompt that `effort` names against the whole prompt at once.
+
+    scheme: one of graph.SCHEMES, or "torch", which is held to what fp32 is. name: in the figures, instead of it.
+    """
+    for way, agreement in paths(session, probes, effort):
         limits = {}
         if scheme != "int8-dynamic":  # one activation scale for the whole call: reported, not promised
-            tolerance = PATH_TOLERANCE if scheme == "fp32" else QUANTIZED_PATH_TOLERANCE
+            tolerance = PATH_TOLERANCE if scheme in ("fp32", "torch") else QUANTIZED_PATH_TOLERANCE
             limits["max_difference"] = tolerance * max(1.0, agreement.spread)
-        report.add(f"{scheme} paths", name, agreement, limits, excuse_ties=bool(limits))
+        report.add(f"{name or scheme} paths", way, agreement, limits, excuse_ties=bool(limits))
 
 
-def verify_alone(bundle: Bundle, *, progress: Progress = silent) -> Verification:
-    """Hold a bundle against itself on every path; needs no checkpoint and no torch. Faults are in the report."""
+def verify_alone(bundle: Bundle, *, full: bool = False, progress: Progress = silent) -> Verification:
+    """Hold a bundle against itself on every path; needs no checkpoint and no torch. Faults are in the report.
+
+    full: every split, and the whole context token by token; minutes for a large model.
+    """
     report = Verification()
     progress(f"checking the paths of {bundle.scheme}")
-    check_paths(report, Session(bundle), parity.probes(bundle.config, words_of(bundle)), bundle.scheme)
+    probes = parity.probes(bundle.config, words_of(bundle), thorough=True)
+    check_paths(report, Session(bundle), probes, bundle.scheme, "full" if full else "verify")
     return report
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gpt_edge.cli import check, console, evaluate, make, text, train
+from gpt_edge.cli import bench, check, console, diff, evaluate, finetune, make, quantize, text, train
 from gpt_edge.version import __version__
 
 app = typer.Typer(
@@ -19,12 +19,15 @@ app = typer.Typer(
 )
 app.command()(text.generate)
 app.command()(make.export)
-app.command()(make.quantize)
+app.command()(quantize.quantize)
 app.command()(check.verify)
+app.command()(diff.diff)
 app.command()(check.inspect)
 app.command("eval")(evaluate.evaluate)
 app.command()(text.tokenize)
+app.command()(bench.bench)
 app.command()(train.train)
+app.command()(finetune.finetune)
 
 
 def _show_version(is_wanted: bool) -> None:

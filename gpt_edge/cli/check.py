@@ -22,12 +22,15 @@ def verify(
         Path | None,
         typer.Option(metavar="CHECKPOINT", help="Compare with this checkpoint, in torch.", show_default=False),
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Try every split and the whole context on every path; takes minutes.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Hold a bundle against itself or a checkpoint.
 
-    Checks the files, and that whole prompts, single steps, chunks and batches give the same; with --against, also that
-    the bundle says what the checkpoint says. Out of tolerance is exit code 1.
+    Checks the files, and that whole prompts, single steps, chunks, splits and batches give the same; with --against, also
+    that the bundle says what the checkpoint says, operator by operator. Out of tolerance is exit code 1.
     """
     from gpt_edge.bundle import Bundle
 
@@ -36,21 +39,21 @@ def verify(
         from gpt_edge.verification import verify_alone
 
         with console.progress("loading the model") as progress:
-            report = verify_alone(opened, progress=progress)
+            report = verify_alone(opened, full=full, progress=progress)
     else:
         with console.progress("loading torch") as progress:
             require("gpt_edge.export.pipeline", "export")
             from gpt_edge.export.pipeline import verify_bundle
 
-            report = verify_bundle(opened, against, progress=progress)
+            report = verify_bundle(opened, against, full=full, progress=progress)
     if as_json:
         is_right = not report.faults
-        console.say_json({"ok": is_right, **describe(opened), "parity": report.figures, "faults": report.faults})
+        found = {"parity": report.figures, "faults": report.faults, "first": report.first}
+        console.say_json({"ok": is_right, **describe(opened), **found})
     else:
         console.say(parity_table(report.figures))
     if report.faults:
-        more = f" (and {len(report.faults) - 1} more)" if len(report.faults) > 1 else ""
-        raise ParityError(f"{opened.path} is out of tolerance: {report.faults[0]}{more}")
+        raise ParityError(f"{opened.path} is out of tolerance: {report.summary()}")
 
 
 def inspect(
@@ -100,7 +103,12 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
         if values:
-            facts.append((name, ", ".join(f"{key} {_value(value)}" for key, value in values.items())))
+            plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+            facts.append((name, ", ".join(f"{key} {_value(value)}" for key, value in plain.items())))
+    quantization = manifest.provenance.get("quantization")
+    formats = quantization.get("formats") if isinstance(quantization, dict) else None
+    if isinstance(formats, dict):
+        facts.append(("formats", ", ".join(f"{_value(count)} x {_value(label)}" for label, count in formats.items())))
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
 

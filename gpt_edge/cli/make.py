@@ -1,17 +1,16 @@
-"""`export` and `quantize`: a bundle out of a checkpoint, or out of another bundle. Both need the extra `export`."""
+"""`export`: a bundle out of a checkpoint; and what `quantize` prints as it does. Both need the extra `export`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpt_edge.cli import console
 from gpt_edge.cli.options import (
-    BUNDLE_HELP,
     ForceOption,
     GraphName,
     JsonOption,
@@ -19,7 +18,6 @@ from gpt_edge.cli.options import (
     SchemeName,
     TargetOption,
     check_target,
-    complete_bundle,
 )
 from gpt_edge.cli.tables import describe, parity_table, size
 from gpt_edge.errors import ParityError, require
@@ -57,7 +55,7 @@ def export(
     gpt-edge's checkpoints. What does not say the same as the checkpoint is not published.
     """
     check_target(scheme, target)
-    with _figures_of_failure(as_json), console.progress("loading torch") as progress:
+    with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
         from gpt_edge.export.pipeline import export_bundle
 
@@ -71,45 +69,11 @@ def export(
             force=force,
             progress=progress,
         )
-    _print_made(bundle, report.figures, as_json)
-
-
-def quantize(
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            metavar="BUNDLE",
-            help=BUNDLE_HELP.partition(";")[0] + "; its scheme must be fp32.",
-            show_default=False,
-            autocompletion=complete_bundle,
-        ),
-    ],
-    out: OutArgument,
-    scheme: Annotated[
-        Literal["int8", "int4", "int8-dynamic"], typer.Option(help="How the weights are stored.", show_default=False)
-    ],
-    target: TargetOption = None,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Round the weights of an fp32 bundle.
-
-    The new bundle at OUT is held against the one that it came from, and published if it is within tolerance.
-    """
-    check_target(scheme, target)
-    from gpt_edge.bundle import Bundle
-
-    opened = Bundle.open(bundle)
-    with _figures_of_failure(as_json), console.progress("loading torch") as progress:
-        require(PIPELINE, "export")
-        from gpt_edge.export.pipeline import quantize_bundle
-
-        made, report = quantize_bundle(opened, out, scheme=scheme, target=target, force=force, progress=progress)
-    _print_made(made, report.figures, as_json)
+    print_made(bundle, report.figures, as_json)
 
 
 @contextmanager
-def _figures_of_failure(as_json: bool) -> Iterator[None]:
+def figures_of_failure(as_json: bool) -> Iterator[None]:
     """Where an export is out of tolerance, show its figures before the error goes on."""
     try:
         yield
@@ -121,9 +85,10 @@ def _figures_of_failure(as_json: bool) -> Iterator[None]:
         raise
 
 
-def _print_made(bundle: Bundle, figures: dict[str, Any], as_json: bool) -> None:
+def print_made(bundle: Bundle, figures: dict[str, Any], as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+    """What was made, and the figures that prove it. more: further fields of the JSON object."""
     if as_json:
-        console.say_json({"ok": True, **describe(bundle), "parity": figures})
+        console.say_json({"ok": True, **describe(bundle), **(more or {}), "parity": figures})
         return
     n_files = len(bundle.manifest.files) + 1
     console.say(f"{bundle.path}: {bundle.scheme}, {bundle.graph} graph, {size(bundle.n_bytes)} in {n_files} files")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LIMIT_NAMES = {"max_difference": "max", "mean_kl": "KL"}
 HEADINGS = ("", "rows", "max |Δlogit|", "mean KL", "same token", "allowed", "")
+PLACE_SECTIONS = ("weights", "operators")  # of a verification that went through the graph
+PLACE_HEADINGS = ("operator", "places", "weights", "result", "")
 
 
 def size(n_bytes: int) -> str:
@@ -39,19 +41,43 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def parity_table(figures: Mapping[str, Any]) -> str:
-    """One line for each comparison, under its section's name.
+    """One line for each comparison, under its section's name; then one for each operator, where they were compared.
 
     figures: of a Verification or a manifest, by section and name. Differences are of logits, KL in nats.
     """
     rows: list[tuple[str, ...]] = [HEADINGS]
     for section, comparisons in figures.items():
-        if not isinstance(comparisons, Mapping):
+        if not isinstance(comparisons, Mapping) or section in PLACE_SECTIONS:
             continue
         rows.append((visible(str(section)), *[""] * (len(HEADINGS) - 1)))
         for name, values in comparisons.items():
             if isinstance(values, Mapping):
                 rows.append((f"  {visible(str(name))}", *_cells(values)))
-    return "\n".join([columns(rows), *_flips(figures)])
+    return "\n".join([columns(rows), *_flips(figures), *_places(figures)])
+
+
+def _places(figures: Mapping[str, Any]) -> list[str]:
+    """Operators by the largest difference from the reference's, as a share of what rounding explains."""
+    weights, operators = (_mapping(figures.get(section)) for section in PLACE_SECTIONS)
+    rows: list[tuple[str, ...]] = [PLACE_HEADINGS]
+    for name in operators or weights:
+        pair = [_mapping(found.get(name)) for found in (weights, operators)]
+        wrong = [values for values in pair if values.get("ok", True) is not True]
+        places = [values["places"] for values in pair if _is_number(values.get("places"))]
+        verdict = visible(f"WRONG, worst at {wrong[0].get('worst')}") if wrong else ""
+        shares = [_share(values.get("share")) for values in pair]
+        rows.append((f"  {visible(str(name))}", _whole(max(places, default=None)), *shares, verdict))
+    if len(rows) == 1:
+        return []
+    return ["operators against the reference, by the share of the difference that rounding explains", columns(rows)]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _share(value: object) -> str:
+    return f"{value:.0%}" if _is_number(value) else "-"
 
 
 def _flips(figures: Mapping[str, Any]) -> list[str]:

@@ -146,10 +146,19 @@ def _check_words_settings(document: Mapping[str, Any], where: str) -> None:
 
 
 def _check_post_processor(document: Mapping[str, Any], where: str) -> None:
-    """ByteLevel only trims offsets; anything else may put special tokens around the text."""
+    """ByteLevel only trims offsets, and a template may be the text alone; others may put special tokens around it."""
     found: Any = document.get("post_processor")
-    if found and not (isinstance(found, dict) and found.get("type") == "ByteLevel"):
-        name = found.get("type") if isinstance(found, dict) else found
-        raise TokenizerError(
-            f"{where}: post_processor {name!r:.40} may add tokens to every text, which gpt-edge does not", hint=HINT
-        )
+    if not found or (isinstance(found, dict) and (found.get("type") == "ByteLevel" or _is_text_alone(found))):
+        return
+    name = found.get("type") if isinstance(found, dict) else found
+    raise TokenizerError(
+        f"{where}: post_processor {name!r:.40} may add tokens to every text, which gpt-edge does not", hint=HINT
+    )
+
+
+def _is_text_alone(processor: Mapping[str, Any]) -> bool:
+    """Whether a template leaves a single text as it is; transformers 5 writes such a one into every tokenizer.json."""
+    template = processor.get("single")
+    if processor.get("type") != "TemplateProcessing" or not isinstance(template, list) or len(template) != 1:
+        return False
+    return isinstance(template[0], dict) and set(template[0]) == {"Sequence"}

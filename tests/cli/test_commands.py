@@ -89,11 +89,14 @@ def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_cod
     wrong = run("verify", exported[0], "--against", other)
     assert wrong.code == 1
     assert len(wrong.errors) == 1
-    assert wrong.errors[0].startswith(f"error: {exported[0]} is out of tolerance: torch against")
+    assert wrong.errors[0].startswith(
+        f"error: {exported[0]} is out of tolerance: first at embedding: wpe.weight differs"
+    )
     assert wrong.out.count("WRONG") >= 1
     as_json = run("verify", exported[0], "--against", other, "--json")
     assert (as_json.code, as_json.json["ok"]) == (1, False)
-    assert as_json.json["faults"]
+    assert any("wpe.weight" in fault for fault in as_json.json["faults"])
+    assert as_json.json["first"]["place"] == "embedding"
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

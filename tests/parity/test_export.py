@@ -20,15 +20,18 @@ from gpt_edge.export.build import build_graph
 from gpt_edge.export.bundle_source import BundleSource
 from gpt_edge.export.optimum import TARGETS
 from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bundle
+from gpt_edge.reference.checkpoint import save_checkpoint
+from gpt_edge.reference.heads import TaskModel, with_task_tokens
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.session import Session
+from gpt_edge.tasks import new_task
 from gpt_edge.verification import verify_alone
 from tests.parity.conftest import Export
 from tests.parity.models import ODD, TINY, random_model, save_random
 
 # max |difference| of logits from torch, as a share of their spread. float32: summation order. int8 and int4: about
 # twice what these random models showed on 2026-11-22; they hold wrong blocks and scales, not quality.
-TOLERANCE = {"fp32": 1e-4, "int8": 0.15, "int8-block": 0.15, "int4": 1.5}
+TOLERANCE = {"fp32": 1e-4, "int8": 0.15, "int8-block": 0.2, "int4": 1.5}
 KINDS = tuple(TINY)
 
 
@@ -53,7 +56,7 @@ def test_cached_uncached_chunked_batched_and_rewound_choose_the_same_tokens(
         assert figure["ok"], name
         assert figure["n_flips"] == 0 or scheme != "fp32", (name, figure["flips"])
         for flip in figure["flips"]:  # a near tie, measured by the rows that did not flip
-            assert flip["gap"] <= min(2 * figure["noise"], 0.02 * figure["spread"]), (name, flip)
+            assert flip["gap"] <= min(2 * figure["noise"], parity.NEAR_TIE * figure["spread"]), (name, flip)
 
 
 def test_optimum_int8_depends_on_the_path_and_ours_does_not(export: Export, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +112,7 @@ def test_the_tied_embedding_is_stored_once(export: Export) -> None:
         bundle, _ = export("gpt2", "edge", scheme)
         assert (bundle.path / "model.onnx.data").stat().st_size <= n_bytes + 64 * 4096, scheme
         graph = ir.load(bundle.model_path).graph
-        tables = [v for v in graph.initializers.values() if v.shape is not None and v.shape[0] == config.vocab_size]
+        tables = [v for v in graph.initializers.values() if v.shape and v.shape[0] == config.vocab_size]
         assert len([v for v in tables if v.name and "scales" not in v.name]) == 1, scheme
 
 
@@ -219,3 +222,12 @@ def test_random_models_are_not_flat() -> None:
         with torch.inference_mode():
             logits = random_model(config)(torch.arange(8)[None])[0]
         assert logits.std() > 0.3
+
+
+def test_a_fine_tuned_checkpoint_is_refused_rather_than_exported_without_its_head(tmp_path: Path) -> None:
+    gpt = with_task_tokens(random_model(TINY["gpt2"]))
+    model = TaskModel(gpt, new_task("classification", TINY["gpt2"].vocab_size, ("bad", "good")))
+    save_checkpoint(tmp_path / "tuned", model.config, model.tensors(), None, {}, task=model.spec)
+    with pytest.raises(ExportError, match="is fine-tuned for classification"):
+        export_bundle(tmp_path / "tuned", tmp_path / "out", tokenizer="none")
+    assert not (tmp_path / "out").exists()

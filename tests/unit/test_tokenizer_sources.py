@@ -126,6 +126,19 @@ def test_a_rank_file_may_have_any_name(tmp_path: Path) -> None:
     assert tokenizer_from(str(tmp_path / "mine.txt")).spec == found(tmp_path).spec
 
 
+def test_a_template_that_is_the_text_alone_adds_nothing(tmp_path: Path) -> None:
+    """What transformers 5 writes; one with a special token in it is refused."""
+    text, end = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    document = copy.deepcopy(TOKENIZER_JSON)
+    document["post_processor"] = {"type": "TemplateProcessing", "single": [text], "pair": [text], "special_tokens": {}}
+    write_json(tmp_path / "tokenizer.json", document)
+    assert find_tokenizer(tmp_path) is not None
+    document["post_processor"] = {"type": "TemplateProcessing", "single": [text, end], "pair": [text]}
+    write_json(tmp_path / "tokenizer.json", document)
+    with pytest.raises(TokenizerError, match="may add tokens"):
+        find_tokenizer(tmp_path)
+
+
 def test_merges_may_be_pairs_in_tokenizer_json() -> None:
     document = copy.deepcopy(TOKENIZER_JSON)
     document["model"]["merges"] = [list(merge) for merge in MERGES]
@@ -265,6 +278,7 @@ def change(**values: object) -> Callable[[dict[str, Any]], None]:
         (change(pre_tokenizer={"type": "ByteLevel", "use_regex": False}), "wanted ByteLevel with GPT-2's split"),
         (change(pre_tokenizer={"type": "ByteLevel"}), "add_prefix_space is true"),
         (change(post_processor={"type": "TemplateProcessing"}), "'TemplateProcessing' may add tokens"),
+        (change(post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]}), "may add tokens"),
     ],
 )
 def test_a_tokenizer_json_that_is_not_gpt2s_is_refused(tmp_path: Path, edit: Callable[..., None], message: str) -> None:

@@ -1,0 +1,226 @@
+"""`gpt-edge quantize` with a budget: what it keeps, what it says, and what it refuses, on tiny bundles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from gpt_edge.bundle import Bundle
+from gpt_edge.config import GPTConfig
+from gpt_edge.export import quantize as road
+from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.export.plans import shapes
+from gpt_edge.export.rewrite import count_operators
+from gpt_edge.reference.checkpoint import save_checkpoint
+from gpt_edge.reference.model import GPT
+from gpt_edge.session import Session
+from tests.cli.runner import done, listing, run
+from tests.parity.models import random_model
+
+torch.set_num_threads(1)  # tiny models: a second thread waits more than it works
+N_TOKENS = 768
+
+
+@pytest.fixture(autouse=True)
+def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CALIBRATION_TOKENS", "EVALUATION_TOKENS", "SENSITIVITY_TOKENS"):
+        monkeypatch.setattr(road, name, N_TOKENS)
+
+
+def operators(bundle: Path) -> dict[str, int]:
+    """How many nodes of each operator."""
+    return count_operators(ir.load(bundle / "model.onnx").graph)
+
+
+def test_mixed_meets_the_budget_explains_itself_and_is_stored(tiny_edge: Path, tmp_path: Path) -> None:
+    out, picture = tmp_path / "mixed", tmp_path / "loss.png"
+    result = done(
+        "quantize", tiny_edge, out, "--scheme", "mixed", "--max-kl", "0.002", "--plot", picture, "--json"
+    ).json
+    budget = result["budget"]
+    best = next(point for point in budget["points"] if point["label"] == budget["best"])
+    assert best["ok"]
+    assert best["mean_kl"] <= 0.002
+    assert {"int8", "int8-block", "int4"} <= {point["label"] for point in budget["points"]}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["scheme"] == "mixed"
+    stored = manifest["provenance"]["quantization"]
+    assert stored["tensors"] == result["tensors"]
+    assert stored["budget"]["points"] == budget["points"]
+    assert stored["budget"]["text"] == "text written by the model, seed 20190214"
+    assert sum(stored["formats"].values()) == len(stored["tensors"]) == 9
+    for name, values in stored["budget"]["tensors"].items():
+        assert values["format"] in values["kl"], name
+    assert "formats" in done("inspect", out).out
+    assert done("verify", out).code == 0
+
+
+def test_the_same_command_gives_the_same_bytes(tiny_edge: Path, tmp_path: Path) -> None:
+    words = ("--scheme", "mixed", "--max-kl", "0.01", "--min-top1", "0.9")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        done("quantize", tiny_edge, tmp_path / folder / "same", *words)
+    assert listing(tmp_path / "a" / "same") == listing(tmp_path / "b" / "same")
+
+
+def test_a_smaller_budget_costs_more_bytes(tiny_edge: Path, tmp_path: Path) -> None:
+    sizes, kls = [], []
+    for limit in ("0.5", "0.0005"):
+        done_well = done("quantize", tiny_edge, tmp_path / limit, "--scheme", "mixed", "--max-kl", limit, "--json")
+        budget = done_well.json["budget"]
+        best = next(point for point in budget["points"] if point["label"] == budget["best"])
+        sizes.append(best["n_bytes"])
+        kls.append(best["mean_kl"])
+        assert best["mean_kl"] <= float(limit)
+    assert sizes[0] < sizes[1]
+    assert kls[1] < kls[0]
+
+
+def test_a_budget_that_cannot_be_met_says_how_close_it_came(tiny_edge: Path, tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    words = ("quantize", tiny_edge, tmp_path / "out", "--scheme", "mixed", "--max-kl", "1e-12")
+    result = run(*words)
+    assert result.code == 1
+    assert len(result.errors) == 1
+    assert "no assignment meets the budget; the closest of" in result.errors[0]
+    assert "instead of 1e-12" in result.errors[0]
+    assert "too much loss" in result.out
+    assert listing(tmp_path) == before
+    as_json = run(*words, "--json")
+    assert (as_json.code, as_json.json["ok"], as_json.json["budget"]["ok"]) == (1, False, False)
+
+
+def test_a_uniform_scheme_is_held_to_the_budget_too(tiny_edge: Path, tmp_path: Path) -> None:
+    kept = done("quantize", tiny_edge, tmp_path / "kept", "--scheme", "int8-block", "--max-ppl-increase", "0.05")
+    assert "within the budget, chosen" in kept.out
+    missed = run("quantize", tiny_edge, tmp_path / "missed", "--scheme", "int4", "--max-kl", "1e-6")
+    assert (missed.code, (tmp_path / "missed").exists()) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "counts"),
+    [
+        (("--scheme", "int4", "--head", "4", "--asymmetric"), {"MatMulNBits": 9, "GatherBlockQuantized": 1}),
+        (("--scheme", "int8", "--embedding", "16"), {"MatMulIntegerToFloat": 8, "FusedMatMul": 1, "Cast": 2}),
+        (("--scheme", "int8-block", "--exclude", "h.0.*"), {"MatMulNBits": 5, "MatMul": 4}),
+        (
+            ("--scheme", "int8-block", "--include", "h.*.mlp.*", "--block-size", "16"),
+            {"MatMulNBits": 4, "FusedMatMul": 1},
+        ),
+        (("--scheme", "int4", "--rounding", "search", "--head", "32"), {"MatMulNBits": 8, "FusedMatMul": 1}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_options_choose_the_operators(
+    words: tuple[str, ...], counts: dict[str, int], tiny_edge: Path, tmp_path: Path
+) -> None:
+    result = done("quantize", tiny_edge, tmp_path / "out", *words)
+    found = operators(tmp_path / "out")
+    assert {name: found.get(name, 0) for name in counts} == counts
+    if "--head" in words or "--embedding" in words:
+        assert "embedding and head are one table in this model, wte.weight" in result.out
+
+
+def test_texts_of_the_user_are_read(tiny_edge: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the rain in the street, the wind in the trees.\n<|endoftext|>\nand then it stopped.\n" * 30)
+    words = ("--scheme", "int4", "--calibration", text, "--eval-text", text, "--max-kl", "1")
+    result = done("quantize", tiny_edge, tmp_path / "out", *words, "--json").json
+    assert len(result["notes"]) == 2
+    assert all("a text, its ids with SHA-256" in note for note in result["notes"])
+
+
+def test_the_portable_graph_is_searched_too(tmp_path: Path, tiny_edge: Path) -> None:
+    portable = tiny_edge.with_name("tiny-portable")
+    result = done("quantize", portable, tmp_path / "out", "--scheme", "mixed", "--max-kl", "0.005", "--json").json
+    assert result["budget"]["ok"]
+    assert operators(tmp_path / "out").get("MatMulNBits", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("--scheme", "mixed"), "give max_kl"),
+        (("--scheme", "int8", "--plot", "x.png"), "a plot shows measured points"),
+        (("--scheme", "int8", "--block-size", "32"), "int8-block"),
+        (("--scheme", "int4", "--block-size", "33"), "power of two"),
+        (("--scheme", "int4", "--head", "4", "--embedding", "8"), "one table"),
+        (("--scheme", "int4", "--include", "nothing*"), "'nothing*' matches no weight"),
+        (("--scheme", "int8-dynamic", "--head", "8"), "Optimum's"),
+        (("--scheme", "int8", "--max-kl", "-1"), "max_kl must be a number above 0"),
+        (("--scheme", "int8", "--min-top1", "98.5"), "min_top1"),
+        (("--scheme", "int8", "--calibration", "x.txt"), "calibration text is for rounding by gptq"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else None,
+)
+def test_wishes_that_contradict_are_wrong_usage(
+    words: tuple[str, ...], wanted: str, tiny_edge: Path, tmp_path: Path
+) -> None:
+    result = run("quantize", tiny_edge, tmp_path / "out", *words)
+    assert (result.code, len(result.errors), (tmp_path / "out").exists()) == (2, 1, False)
+    assert wanted in result.errors[0]
+
+
+def test_a_text_that_is_too_short_or_missing_is_one_clear_line(tiny_edge: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("too short")
+    for name, wanted in (("short.txt", "tokens, at least 64 are wanted"), ("none.txt", "no such file")):
+        words = ("--scheme", "int8", "--max-kl", "1", "--eval-text", tmp_path / name)
+        result = run("quantize", tiny_edge, tmp_path / "out", *words)
+        assert (result.code, len(result.errors)) == (1, 1)
+        assert wanted in result.errors[0]
+
+
+def plant(model: GPT, config: GPTConfig, times: float = 100.0) -> None:
+    """One channel x `times`, compensated in the next layer, before every product: logits stay what they were.
+
+    Behind each norm the gain and bias of a channel grow and the column that reads it shrinks; so does a channel of the
+    values, which attention passes on as it is.
+    """
+    with torch.no_grad():
+        for i, block in enumerate(model.blocks()):
+            channel = (7 * i + 3) % config.n_embd
+            for norm, reader in ((block.ln_1, block.attn.c_attn), (block.ln_2, block.mlp.c_fc)):
+                norm.weight[channel] *= times
+                norm.bias[channel] *= times
+                reader.weight[:, channel] /= times
+            value = 2 * config.n_embd + channel
+            block.attn.c_attn.weight[value] *= times
+            block.attn.c_attn.bias[value] *= times
+            block.attn.c_proj.weight[:, channel] /= times
+
+
+def outlying(tmp_path: Path, model: GPT, config: GPTConfig) -> Bundle:
+    """The fp32 bundle of a model with planted outliers, checked to say what the model said before."""
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, config.vocab_size, (1, 40)))
+    with torch.inference_mode():
+        before = model(ids)[0]
+    plant(model, config)
+    with torch.inference_mode():
+        assert float((model(ids)[0] - before).abs().max()) < 1e-3 * float(before.std())
+    save_checkpoint(tmp_path / "source", config, model.state_dict(), None, {})
+    return export_bundle(tmp_path / "source", tmp_path / "fp32", scheme="fp32", tokenizer="none")[0]
+
+
+def test_planted_outliers_break_dynamic_int8_and_not_the_search(tmp_path: Path) -> None:
+    config = GPTConfig(n_layer=2, n_head=4, n_embd=128, n_ctx=96, vocab_size=307)
+    bundle = outlying(tmp_path, random_model(config, std=0.08), config)
+    kls = {}
+    for scheme in ("int8-dynamic", "int8", "int8-block"):
+        found = run("quantize", bundle.path, tmp_path / scheme, "--scheme", scheme, "--max-kl", "1e-6", "--json").json
+        kls[scheme] = found["budget"]["points"][0]["mean_kl"]
+    words = ("quantize", bundle.path, tmp_path / "mixed", "--scheme", "mixed", "--max-kl", "0.002", "--json")
+    mixed = done(*words).json["budget"]
+    print(kls)
+    best = next(point for point in mixed["points"] if point["label"] == mixed["best"])
+    assert best["mean_kl"] <= 0.002
+    assert kls["int8-dynamic"] > 0.02
+    assert kls["int8-block"] < kls["int8-dynamic"] / 2
+    assert best["n_bytes"] < 0.6 * 4 * sum(n * k for n, k in shapes(config, "edge").values())
+    assert Session(Bundle.open(tmp_path / "mixed")).config == config
