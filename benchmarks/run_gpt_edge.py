@@ -32,14 +32,13 @@ class Engine:
         import onnxruntime as ort  # imported here: the harness sets the threads of numeric libraries first
 
         from gpt_edge.bundle import Bundle
-        from gpt_edge.generate import Generator
+        from gpt_edge.generate import load
         from gpt_edge.sampling import Sampler, SamplingParams
-        from gpt_edge.session import Session
         from gpt_edge.version import __version__
 
-        opened = Bundle.open(bundle)
-        self._session = Session(opened, threads=threads)
-        self._generator = Generator(self._session, opened.load_tokenizer())
+        self._generator = load(bundle, threads=threads)
+        self._session = self._generator.session
+        opened = Bundle.open(bundle, check=False)
         self._choose = Sampler(SamplingParams()).sample  # greedy
         self.version = f"gpt-edge {__version__}, onnxruntime {ort.__version__}"
         self.precision = opened.scheme

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gpt_edge.bundle_reader import DEFAULT_BUNDLE, SYSTEM_FILES, embedded_bundles, locate, open_folder, read_manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.disk import FolderReader, sha256_file
-from gpt_edge.errors import BundleError, OutputError
+from gpt_edge.errors import BundleError, GPTEdgeError, OutputError
 from gpt_edge.files import publish_folder, write_file
 from gpt_edge.foreign import SCHEME_OF
 from gpt_edge.manifest import (
@@ -43,8 +43,10 @@ __all__ = [
     "embedded_bundles",
     "is_bundle",
     "new_bundle",
+    "read_bundle",
 ]
 
+Result = TypeVar("Result")
 MAX_READS = 3  # of a bundle that is replaced each time it is read
 
 
@@ -64,20 +66,7 @@ class Bundle:
         check: hash every file (about a second per GB); without it only presence, kind and size are checked.
         Warns (UserWarning) of files that the manifest does not list. Raises BundleError naming what is wrong.
         """
-        path = locate(path_or_name)
-        for _ in range(MAX_READS):
-            with open_folder(path) as folder:
-                try:
-                    manifest, is_foreign = read_manifest(folder, check)
-                except BundleError:
-                    if folder.is_current():
-                        raise
-                else:
-                    if folder.is_current():
-                        return cls(path, manifest, is_foreign)
-        raise BundleError(
-            f"{path} was replaced each time it was read", hint="wait for the exports to end, then try again"
-        )
+        return read_bundle(path_or_name, lambda bundle: bundle, check=check)
 
     @property
     def config(self) -> GPTConfig:
@@ -121,6 +110,36 @@ class Bundle:
             f"{self.path} has no tokenizer: it takes and gives token ids only",
             hint="export again with --tokenizer FILE to read and write text",
         )
+
+
+def read_bundle(
+    path_or_name: str | os.PathLike[str] | None, use: Callable[[Bundle], Result], *, check: bool = True
+) -> Result:
+    """Return what `use` makes of a bundle, which is opened as by `Bundle.open`; its large files are hashed meanwhile.
+
+    `use` may be called again, for a bundle that was replaced while it was read. An error of `use` gives way to that of a
+    damaged file, which may have been its reason.
+    """
+    path = locate(path_or_name)
+    for _ in range(MAX_READS):
+        with open_folder(path) as folder:
+            try:
+                manifest, is_foreign, large_files = read_manifest(folder, check)
+                try:
+                    result = use(Bundle(path, manifest, is_foreign))
+                except Exception:
+                    if large_files is not None:
+                        large_files.finish()
+                    raise
+                if large_files is not None:
+                    large_files.finish()
+            except GPTEdgeError:
+                if folder.is_current():
+                    raise
+            else:
+                if folder.is_current():
+                    return result
+    raise BundleError(f"{path} was replaced each time it was read", hint="wait for the exports to end, then try again")
 
 
 def is_bundle(folder: Path) -> bool:

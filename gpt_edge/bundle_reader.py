@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gpt_edge.disk import FolderReader, sha256_stream
@@ -15,6 +18,7 @@ from gpt_edge.manifest import FILE_NAME, MANIFEST_FILE, MAX_MANIFEST_BYTES, File
 DEFAULT_BUNDLE = "tinystories-5m-int8"
 EMBEDDED = Path(__file__).parent / "models"  # a link to ../models in a checkout
 SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # made by file managers wherever they look
+LARGE = 1 << 22  # bytes: 4 ms of hashing
 COPY_HINT = "copy the bundle again, or rebuild it with gpt-edge export"
 
 
@@ -59,18 +63,54 @@ def open_folder(path: Path) -> FolderReader:
         raise BundleError(f"{path} cannot be opened: {error.strerror}", hint="check its permissions") from error
 
 
-def read_manifest(folder: FolderReader, check: bool) -> tuple[Manifest, bool]:
-    """Return the manifest, and whether it is made up for a foreign folder. Raises BundleError; check: hash every file."""
-    try:
+def read_manifest(folder: FolderReader, check: bool) -> tuple[Manifest, bool, LargeFiles | None]:
+    """Return the manifest, whether it is made up for a foreign folder, and what is still being checked.
+
+    check: hash every file, the small ones before this returns. Raises BundleError.
+    """
+    with _faults_told(folder):
         if MANIFEST_FILE in folder.names():
-            return _read_own(folder, check), False
-        if (manifest := foreign_manifest(folder)) is not None:
-            return manifest, True
+            manifest = _read_own(folder, check)
+            return manifest, False, LargeFiles(folder, manifest) if check else None
+        if (foreign := foreign_manifest(folder)) is not None:
+            return foreign, True, None
+    raise describe(folder)
+
+
+class LargeFiles(threading.Thread):
+    """Hashes a bundle's large files while they are loaded; what is loaded must not be used before `finish`."""
+
+    def __init__(self, folder: FolderReader, manifest: Manifest) -> None:
+        super().__init__(name="gpt-edge-hash", daemon=True)
+        self._folder = folder
+        self._files = {name: record for name, record in manifest.files.items() if record["size"] >= LARGE}
+        self._error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Hash them one after the other; an error waits for `finish`."""
+        try:
+            with _faults_told(self._folder):
+                for name, record in self._files.items():
+                    _check_file(self._folder, name, record, check=True)
+        except Exception as error:
+            self._error = error
+
+    def finish(self) -> None:
+        """Wait for the last hash. Raises BundleError naming a file that is not as the manifest says."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+
+@contextmanager
+def _faults_told(folder: FolderReader) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BundleError(f"{folder.path} cannot be read: {error.strerror or error}", hint="check its disk") from error
     except ValueError as error:  # a link, a pipe or a folder where a file belongs
         raise BundleError(f"{error}", hint=COPY_HINT) from error
-    raise describe(folder)
 
 
 def _read_own(folder: FolderReader, check: bool) -> Manifest:
@@ -78,10 +118,10 @@ def _read_own(folder: FolderReader, check: bool) -> Manifest:
         data = stream.read(MAX_MANIFEST_BYTES + 1)
     manifest = Manifest.from_json(data, str(folder.path / MANIFEST_FILE))
     for name, record in manifest.files.items():
-        _check_file(folder, name, record, check)
+        _check_file(folder, name, record, check and record["size"] < LARGE)
     if extra := sorted(set(folder.names()) - set(manifest.files) - {MANIFEST_FILE} - SYSTEM_FILES):
         names = ", ".join(map(ascii, extra))[:200]
-        warnings.warn(f"{folder.path} holds files that its manifest does not list: {names}", stacklevel=4)
+        warnings.warn(f"{folder.path} holds files that its manifest does not list: {names}", stacklevel=5)
     return manifest
 
 

@@ -9,10 +9,11 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle import Bundle, read_bundle
 from gpt_edge.cache import KVCache
 from gpt_edge.edge import FloatArray
 from gpt_edge.errors import ContextLengthError
@@ -30,8 +31,15 @@ def load(path_or_name: str | os.PathLike[str] | None = None, *, threads: int | N
 
     threads: None takes what the machine and its limits allow. Raises BundleError or TokenizerError saying what is wrong.
     """
-    bundle = Bundle.open(path_or_name)
-    return Generator(Session(bundle, threads=threads), bundle.load_tokenizer())
+    return read_bundle(path_or_name, lambda bundle: open_generator(bundle, threads=threads))
+
+
+def open_generator(bundle: Bundle, *, threads: int | None = None) -> Generator:
+    """Make an opened bundle ready to write: the tokenizer is built while onnxruntime arranges the weights."""
+    with ThreadPoolExecutor(1) as other:
+        session = other.submit(Session, bundle, threads=threads)
+        tokenizer = bundle.load_tokenizer()
+        return Generator(session.result(), tokenizer)
 
 
 @dataclass(frozen=True, slots=True)

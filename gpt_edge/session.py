@@ -39,7 +39,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 
 
 class Session:
-    """A loaded model. `config` is its shape, `graph` its kind, `threads` how many it uses.
+    """A loaded model. `name` is the bundle's, `config` its shape, `graph` its kind, `threads` how many it uses.
 
     threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and BundleError for a graph that
     onnxruntime refuses or that lacks an input or output of `graph.py`. A process forked from this one must open its own.
@@ -49,6 +49,7 @@ class Session:
     def __init__(self, bundle: Bundle, *, threads: int | None = None, profile: Path | None = None) -> None:
         if threads is not None:
             check_threads(threads)
+        self.name = bundle.manifest.name
         self.config = bundle.config
         self.graph = bundle.graph
         self.threads = threads or default_threads()
@@ -61,6 +62,11 @@ class Session:
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for `batch` sequences, with room for `capacity` tokens before it has to grow."""
         return KVCache(self.config, self.graph, batch, capacity, self._runner.cache_dtype)
+
+    def reserve(self, cache: KVCache, length: int) -> None:
+        """Make room for rows of `length` at once: memory that grows chunk by chunk exists twice, again and again."""
+        if self.graph == "edge":
+            cache.reserve(length)
 
     def decode(self, ids: Sequence[int] | IntArray, cache: KVCache) -> FloatArray:
         """Append one token to every row of the cache and return what follows: logits float32 [B, V].
@@ -95,6 +101,7 @@ class Session:
         wanted = _check_logit_rows(logit_rows, tokens.shape[1])
         for index in rows:
             self._check_room(int(cache.lengths[index]), tokens.shape[1])
+        self.reserve(cache, max(int(cache.lengths[index]) for index in rows) + tokens.shape[1])
         logits = np.empty((len(rows), wanted.size, self.config.vocab_size), np.float32)
         if tokens.shape[1] == 1 and len(rows) == cache.batch:
             logits[:] = self._runner.decode(tokens[:, 0], cache)[:, None]
@@ -169,6 +176,7 @@ def _open(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.Infe
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = SILENT
+    options.enable_cpu_mem_arena = False  # it grows in powers of two and keeps what the longest prompt took
     options.enable_mem_pattern = False  # patterns are kept per input shape, and every prompt has its own
     # Threads spin within a run, where they wait for microseconds, and not between runs, where they would heat an idle app.
     options.add_session_config_entry("session.force_spinning_stop", "1")

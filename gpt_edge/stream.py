@@ -177,6 +177,7 @@ class TokenStream:
     def _read_prompt(self) -> FloatArray | None:
         """Logits [V] after the prompt; None if cancelled, which is looked at before every chunk."""
         prompt = np.array(self.prompt, np.int64)[None]
+        self._session.reserve(self._cache, prompt.size)
         logits: FloatArray | None = None
         for start in range(0, prompt.shape[1], PREFILL_CHUNK):
             if self._cancel.is_set():

@@ -72,16 +72,14 @@ class SpeedRow:
 class StartRow:
     """A fresh process each round, its files in the page cache: from its start to ready, to the first token, and its memory.
 
-    interpreter + imports + bundle + session + tokenizer = ready, but for what it takes to say so.
+    interpreter + imports + model = ready, but for what it takes to say so.
     """
 
     engine: Engine
     ready_seconds: Spread
     interpreter_seconds: Spread
     imports_seconds: Spread
-    bundle_seconds: Spread  # finding it and checking its hashes
-    session_seconds: Spread
-    tokenizer_seconds: Spread
+    model_seconds: Spread  # hashes, tokenizer and session, side by side
     first_token_seconds: Spread  # from the start of the process, with a prompt of `prompt_tokens`
     prompt_tokens: int
     peak_bytes: Spread | None  # resident, after `context_tokens` were read and written; None where nobody tells

@@ -25,24 +25,23 @@ LAST_STEPS = 4  # of the longest context are decoded, the others read
 CHILD = """
 import sys, time
 marks = [time.perf_counter()]
-from gpt_edge.bundle import Bundle
-from gpt_edge.generate import Generator
+from gpt_edge.bundle import read_bundle
+from gpt_edge.generate import Generator, open_generator
 from gpt_edge.sampling import SamplingParams
 from gpt_edge.session import Session
 marks.append(time.perf_counter())
-bundle = Bundle.open(sys.argv[1])
-marks.append(time.perf_counter())
-session = Session(bundle, threads=int(sys.argv[2]))
-marks.append(time.perf_counter())
-tokenizer = bundle.load_tokenizer() if bundle.manifest.tokenizer else None
+
+def open_model(bundle):
+    if bundle.manifest.tokenizer is not None:
+        return open_generator(bundle, threads=int(sys.argv[2]))
+    from gpt_edge.bench.measure import IdsAlone
+    return Generator(Session(bundle, threads=int(sys.argv[2])), IdsAlone(bundle.config.vocab_size))
+
+generator = read_bundle(sys.argv[1], open_model)
 marks.append(time.perf_counter())
 print("ready", flush=True)
-if tokenizer is None:
-    from gpt_edge.bench.measure import IdsAlone
-    tokenizer = IdsAlone(bundle.config.vocab_size)
 n_prompt, n_context, last = (int(word) for word in sys.argv[3:])
 params = SamplingParams(max_new_tokens=last + 1, ignore_end_token=True)
-generator = Generator(session, tokenizer)
 next(generator.generate_ids([0] * n_prompt, params))
 print("first", flush=True)
 for _ in generator.generate_ids([0] * max(1, n_context - last), params):
@@ -59,16 +58,14 @@ class Start:
 
     ready: float
     imports: float
-    bundle: float
-    session: float
-    tokenizer: float
+    model: float  # bundle, tokenizer and session, side by side
     first_token: float
     peak: int | None
 
     @property
     def interpreter(self) -> float:
         """What is before the first import, and the way of the line."""
-        return self.ready - self.imports - self.bundle - self.session - self.tokenizer
+        return self.ready - self.imports - self.model
 
 
 def start_process(bundle: Bundle, threads: int, n_prompt: int, n_context: int) -> Start:
@@ -100,9 +97,9 @@ def start_process(bundle: Bundle, threads: int, n_prompt: int, n_context: int) -
             errors.seek(0)
             last = (errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
             raise BundleError(f"{bundle.path} does not run in a process of its own: {last[:300]}")
-    imports, opened, session, tokenizer, peak = json.loads(rest)
+    imports, model, peak = json.loads(rest)
     ready, first_token = times
-    return Start(ready, imports, opened, session, tokenizer, first_token, peak)
+    return Start(ready, imports, model, first_token, peak)
 
 
 def _read(output: IO[str], started: float) -> tuple[list[float], str]:

@@ -122,9 +122,7 @@ def _start_columns(report: Report, is_comparison: bool) -> list[Column]:
         ("±", lambda row: _scaled(row.ready_seconds.mad, 1e-3)),
         ("interpreter", lambda row: _scaled(row.interpreter_seconds.median, 1e-3)),
         ("imports", lambda row: _scaled(row.imports_seconds.median, 1e-3)),
-        ("bundle", lambda row: _scaled(row.bundle_seconds.median, 1e-3)),
-        ("session", lambda row: _scaled(row.session_seconds.median, 1e-3)),
-        ("tokenizer", lambda row: _scaled(row.tokenizer_seconds.median, 1e-3)),
+        ("model", lambda row: _scaled(row.model_seconds.median, 1e-3)),
         (f"first token of pp{n_prompt}", lambda row: _scaled(row.first_token_seconds.median, 1e-3)),
         (f"peak MB at {n_context}", lambda row: _scaled(row.peak_bytes.median if row.peak_bytes else None, 1e6)),
     ]

@@ -70,15 +70,12 @@ def generate(
         _check_unicode(end, "--stop")
     text = _read_prompt(prompt)
 
-    from gpt_edge.bundle import Bundle
-    from gpt_edge.generate import Generator  # loads onnxruntime: only when there is something to do
-    from gpt_edge.session import Session
+    from gpt_edge.generate import load  # loads onnxruntime: only when there is something to do
 
-    bundle = Bundle.open(model)
-    generator = Generator(Session(bundle, threads=threads), bundle.load_tokenizer())
+    generator = load(model, threads=threads)
     stream = generator.stream(text, params, truncate=truncate)
     if as_json:
-        _print_json(stream, bundle.manifest.name, text if echo else "")
+        _print_json(stream, generator.session.name, text if echo else "")
     else:
         _print_pieces(stream, text if echo else "")
 

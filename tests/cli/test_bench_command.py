@@ -41,7 +41,7 @@ def test_one_json_object_holds_all_of_it() -> None:
     )
     assert 0 < values["loop"][0]["greedy_seconds"] < 0.05
     (start,) = values["start"]
-    assert 0 < start["session_seconds"] < start["ready_seconds"] < start["first_token_seconds"]
+    assert 0 < start["model_seconds"] < start["ready_seconds"] < start["first_token_seconds"]
     assert {row["phase"] for row in values["profile"]} == {"pp8", "tg4"}
     assert values == json.loads(json.dumps(values))
 

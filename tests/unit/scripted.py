@@ -16,7 +16,7 @@ class Scripted:
 
     def __init__(self, ids: Iterable[float], vocab_size: int | None = None) -> None:
         real = open_generator().session
-        self.config, self.new_cache = real.config, real.new_cache
+        self.config, self.new_cache, self.reserve = real.config, real.new_cache, real.reserve
         self._ids = itertools.chain(ids, itertools.repeat(0))
         self._vocab_size = vocab_size or self.config.vocab_size
 

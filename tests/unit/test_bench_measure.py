@@ -169,7 +169,7 @@ def test_the_bandwidth_is_that_of_memory(threads: int) -> None:
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_a_process_tells_its_times_and_memory(kind: str) -> None:
     start = start_process(Bundle.open(bundle_path(kind)), 1, 8, N_CTX)
-    parts = (start.interpreter, start.imports, start.bundle, start.session, start.tokenizer)
+    parts = (start.interpreter, start.imports, start.model)
     assert all(part > 0 for part in parts)
     assert sum(parts) == pytest.approx(start.ready)
     assert start.ready < start.first_token
@@ -223,7 +223,7 @@ def test_bundles_alternate_and_the_ratio_is_of_equal_rounds(monkeypatch: pytest.
         return slowness * (1.0 if self.engine.bundle == "tiny-edge" else 2.0)
 
     monkeypatch.setattr(Model, "time", time)
-    monkeypatch.setattr(rounds, "start_process", lambda *_: Start(0.5, 0.2, 0.1, 0.1, 0.05, 0.6, None))
+    monkeypatch.setattr(rounds, "start_process", lambda *_: Start(0.5, 0.2, 0.25, 0.6, None))
     bundles = [Bundle.open(bundle_path(kind)) for kind in GRAPHS]
     plan = Plan((8,), (), repetitions=3, warmup=1)
     report = rounds.bench(bundles, plan)

@@ -32,7 +32,7 @@ def speed_row(bundle: str, test: str = "tg8", depth: int = 0, is_first: bool = T
 
 def start_row(bundle: str) -> StartRow:
     one = spread([0.25])
-    return StartRow(Engine(bundle, "int8", "edge", 2), one, one, one, one, one, one, one, 32, None, 512, None)
+    return StartRow(Engine(bundle, "int8", "edge", 2), one, one, one, one, one, 32, None, 512, None)
 
 
 def report(*bundles: str) -> Report:

@@ -13,7 +13,7 @@ import pytest
 from bundle_factory import CONFIG, label_of, manifest, payload, write_tiny_bundle
 
 from gpt_edge import bundle_reader, files
-from gpt_edge.bundle import DEFAULT_BUNDLE, Bundle, Manifest, embedded_bundles, new_bundle
+from gpt_edge.bundle import DEFAULT_BUNDLE, Bundle, Manifest, embedded_bundles, new_bundle, read_bundle
 from gpt_edge.disk import FolderReader
 from gpt_edge.errors import BundleError, OutputError
 
@@ -189,7 +189,7 @@ def test_a_bundle_replaced_after_its_last_file_was_checked_is_read_again(
     write_tiny_bundle(tmp_path / "out", "old")
     labels = ["new"]
 
-    def read_then_replace(folder: FolderReader, check: bool) -> tuple[Manifest, bool]:
+    def read_then_replace(folder: FolderReader, check: bool) -> tuple[Manifest, bool, bundle_reader.LargeFiles | None]:
         found = bundle_reader.read_manifest(folder, check)
         if labels:
             write_tiny_bundle(tmp_path / "out", labels.pop(), force=True)
@@ -197,6 +197,50 @@ def test_a_bundle_replaced_after_its_last_file_was_checked_is_read_again(
 
     monkeypatch.setattr("gpt_edge.bundle.read_manifest", read_then_replace)
     assert Bundle.open(tmp_path / "out").manifest.provenance["label"] == "new"
+
+
+def test_a_bundle_replaced_while_it_is_used_is_used_again(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "out", "old")
+    seen: list[object] = []
+
+    def use(bundle: Bundle) -> str:
+        seen.append(bundle.manifest.provenance["label"])
+        if len(seen) == 1:
+            write_tiny_bundle(tmp_path / "out", "new", force=True)
+        return label_of(bundle.path)
+
+    assert read_bundle(tmp_path / "out", use) == "new"
+    assert seen == ["old", "new"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_large_file_that_is_damaged_is_named_whatever_became_of_its_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr(bundle_reader, "LARGE", 1)  # every file is hashed while the bundle is used
+    write_tiny_bundle(tmp_path / "out")
+    model = tmp_path / "out" / "model.onnx"
+    model.write_bytes(b"?" + model.read_bytes()[1:])
+    used: list[Bundle] = []
+
+    def use(bundle: Bundle) -> None:
+        used.append(bundle)
+        if fails:
+            raise BundleError("onnxruntime cannot read it")
+
+    with pytest.raises(BundleError, match=r"model\.onnx is damaged"):
+        read_bundle(tmp_path / "out", use)
+    assert used
+
+
+def test_an_error_of_its_use_is_what_is_told_of_a_sound_bundle(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "out")
+
+    def use(bundle: Bundle) -> None:
+        raise BundleError("no tokenizer")
+
+    with pytest.raises(BundleError, match="no tokenizer"):
+        read_bundle(tmp_path / "out", use)
 
 
 @pytest.fixture
