@@ -20,6 +20,7 @@ from gpt_edge.errors import NumericError, TrainingError, require
 from gpt_edge.files import atomic_write
 from gpt_edge.lock import hold_lock
 from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
+from gpt_edge.training.allocator import keep_freed_memory
 from gpt_edge.training.finetune_data import Encoded, batches
 from gpt_edge.training.finetune_progress import Report, show_progress
 from gpt_edge.training.finetune_results import FinetuneResult, Measured, measure, primary
@@ -58,6 +59,7 @@ def finetune(
     try:
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        keep_freed_memory()
         torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
         torch.manual_seed(settings.seed)
         source = open_source(checkpoint, data, settings, tokenizer)

@@ -21,6 +21,7 @@ from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.files import atomic_write
 from gpt_edge.tokenizer.load import build_tokenizer, read_tokenizer_file
 from gpt_edge.tokenizer.rank_file import N_BYTES, format_ranks
+from gpt_edge.tokenizer.sources import tokenizer_from
 from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer, TokenizerSource, TokenizerSpec
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.shards import IntArray, TokenShards, documents_of, is_tokenized, tokenize
@@ -122,7 +123,7 @@ def _vocabulary(recipe: Recipe, folder: Path, texts: TextFiles, reading: Reading
     path, size = folder / TOKENIZER, recipe.tokenizer.vocab_size
     if not path.exists():
         if recipe.tokenizer.file:
-            content = read_tokenizer_file(recipe.path.resolve().parent / recipe.tokenizer.file)
+            content = _given(recipe)
         elif size == N_BYTES + 1:
             content = format_ranks([bytes([value]) for value in range(N_BYTES)])
         else:
@@ -131,6 +132,18 @@ def _vocabulary(recipe: Recipe, folder: Path, texts: TextFiles, reading: Reading
         build_tokenizer(_source(content, size, recipe.tokenizer.file or str(path)))  # refuses what does not fit
         atomic_write(path, content)
     return _source(read_tokenizer_file(path), size, str(path))
+
+
+def _given(recipe: Recipe) -> bytes:
+    """The ranks of the vocabulary that the recipe names: a file or folder beside the recipe, or a known name."""
+    beside = recipe.path.resolve().parent / recipe.tokenizer.file
+    source = tokenizer_from(str(beside) if beside.exists() else recipe.tokenizer.file)
+    if source.spec.kind != "gpt2":
+        raise TokenizerError(
+            f"{source.origin} is a tokenizer of the kind {source.spec.kind}; training wants bytes, the kind gpt2",
+            hint="leave [tokenizer] file out to learn a vocabulary from the text",
+        )
+    return source.content
 
 
 def _source(content: bytes, size: int, origin: str) -> TokenizerSource:

@@ -36,7 +36,7 @@ class Vocabulary:
     """The byte-level BPE: learned from the training text, or read from a file. 257 is bytes alone, and learns nothing."""
 
     vocab_size: int = 0  # the end token included; 0 takes that of the [model] preset
-    file: str = ""  # a tiktoken rank file of vocab_size - 1 tokens, relative to the recipe; "" learns one
+    file: str = ""  # vocab_size tokens of another model, relative to the recipe, or "gpt2" of tiktoken; "" learns one
 
     def __post_init__(self) -> None:
         is_size = self.vocab_size == 0 or 257 <= self.vocab_size <= 1 << 20

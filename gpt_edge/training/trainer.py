@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gpt_edge.errors import NumericError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.model import GPT
+from gpt_edge.training.allocator import keep_freed_memory
 from gpt_edge.training.corpus import Batches
 from gpt_edge.training.loss import BatchLoss
 from gpt_edge.training.optimizer import Optimizer
@@ -34,7 +35,7 @@ from gpt_edge.training.validation import total_loss
 
 
 class Trainer:
-    """A model in training. Setting the threads, torch's seed and denormals to zero is for the whole process."""
+    """A model in training. Setting the threads, malloc, torch's seed and denormals to zero is for the whole process."""
 
     def __init__(self, recipe: Recipe, shards: Sequence[TokenArray], processes: Processes | None = None) -> None:
         """shards: streams of ids, see shards.py. Raises TrainingError when the processes cannot share a batch's rows."""
@@ -43,6 +44,7 @@ class Trainer:
         self._check_shares()
         if training.threads:
             torch.set_num_threads(training.threads)
+        keep_freed_memory()
         torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
         torch.manual_seed(training.seed)
         self.model = GPT(recipe.model, training.dropout)

@@ -136,6 +136,15 @@ def test_a_vocabulary_can_come_from_a_file(make_recipe: MakeRecipe) -> None:
     assert "vocab_size = 260" in (caught.value.hint or "")
 
 
+def test_a_vocabulary_can_be_another_models(make_recipe: MakeRecipe, shared_data: Path) -> None:
+    for number, file in enumerate((shared_data / "gpt2-vocab", shared_data / "gpt2-vocab" / "encoder.json")):
+        recipe = make_recipe(f"run{number}")
+        found = prepared(recipe, changes=(f"tokenizer.file={file}", "tokenizer.vocab_size=50257"))
+        assert found.encoder.encode("Once upon a time") == [7454, 2402, 257, 640]
+    with pytest.raises(TokenizerError, match="is a tokenizer of the kind gpt1; training wants bytes"):
+        prepared(make_recipe("words"), changes=(f"tokenizer.file={shared_data / 'gpt1-vocab'}",))
+
+
 def test_a_vocabulary_is_learned_from_a_part_of_a_huge_text(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
