@@ -32,22 +32,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from speed_figures import BASELINE, Sample, bandwidths, medians, read_samples
+from speed_goals import goals, goals_table
+from speed_report import agreement_table, noise_lines, plot, setting_table
+
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "benchmarks"))
-
-from speed_goals import goals, goals_table  # noqa: E402
-from speed_report import (  # noqa: E402
-    BASELINE,
-    Sample,
-    agreement_table,
-    bandwidths,
-    medians,
-    noise_lines,
-    plot,
-    read_samples,
-    setting_table,
-)
-
 PEERS = "ov-int8,ov-int8-bf16,llama-q8_0,ct2-int8,ort-oldtool-int8,genai-int8,optimum-int8,llama-q4_0"
 # At batch 8, those that take several rows.
 BATCH_PEERS = "ov-int8-optimum,llama-q8_0,ct2-int8,ort-oldtool-int8,genai-int8,optimum-int8"

@@ -18,9 +18,6 @@ from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
 HARNESS = Path(os.environ.get("GPT_EDGE_PEERS", REPO.parent / "shared" / "peers"))
-sys.path[:0] = [str(HARNESS), str(REPO)]  # this checkout, whatever is installed
-
-import common  # noqa: E402
 
 
 class Engine:
@@ -79,4 +76,7 @@ def load(args: Any) -> Engine:
 
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(HARNESS), str(REPO)]  # this checkout, whatever is installed
+    import common
+
     common.main(load)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from speed_report import BASELINE, Figures, Setting, best_peer, roofline
+from speed_figures import BASELINE, Figures, Setting, best_peer, roofline
 
 DECODE = {(8, 32): 1.5, (8, 512): 1.4, (4, 32): 1.3, (4, 512): 1.3}  # × best peer, by bits and prompt
 OPTIMUM = 3.0  # × what a user does today

@@ -12,22 +12,24 @@ from gpt_edge import graph as contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
 from gpt_edge.export import rewrite
-from gpt_edge.export.formats import Plan
+from gpt_edge.export.formats import FLOAT32, Plan
 from gpt_edge.export.plans import operator_counts, scheme_plan
 from gpt_edge.export.portable import PortableLowering
 from gpt_edge.export.rounding import RoundWeight
 from gpt_edge.export.schemes import Lowering
+from gpt_edge.export.task_trace import trace_task
 from gpt_edge.export.trace import OPSET, trace
 from gpt_edge.export.weights import Source, WeightsFile
 
 MODEL_FILE = "model.onnx"
 IR_VERSION = 10
+TASK_HEAD = "task_head.weight"  # tiny, and as precise as it is in every scheme
 
 
-@functools.lru_cache(maxsize=4)
-def _wiring(config: GPTConfig, graph: str) -> ir.Model:
-    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme."""
-    model = rewrite.tidy(trace(config, graph))
+@functools.lru_cache(maxsize=16)  # small: no weights
+def _wiring(config: GPTConfig, graph: str, kind: str | None) -> ir.Model:
+    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme. kind: a task's."""
+    model = rewrite.tidy(trace(config, graph) if kind is None else trace_task(config, graph, kind))
     if graph == "edge":
         rewrite.use_fast_gelu(model.graph)
         rewrite.fuse_skip_norms(model.graph)
@@ -50,9 +52,11 @@ def build_graph(
     plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of the largest tensor,
     not of the model. Raises ExportError when the graph does not hold the operators that the contract names.
     """
-    config = source.config
+    config, task = source.config, source.task
     formats = plan if plan is not None else scheme_plan(config, graph, scheme)
-    model = _wiring(config, graph).clone()
+    if task is not None:
+        formats = {**formats, TASK_HEAD: FLOAT32}
+    model = _wiring(config, graph, None if task is None else task.kind).clone()
     linears, embedding = rewrite.find_linears(model.graph), rewrite.find_embedding(model.graph)
     with WeightsFile(folder) as weights:
         lower = PortableLowering if graph == "portable" else Lowering

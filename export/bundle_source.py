@@ -11,8 +11,9 @@ from gpt_edge.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.weights import FloatArray, unpad_heads
+from gpt_edge.tasks import TaskSpec
 
-TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # stored [K, N] for MatMul
+TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight", "task_head.weight")  # stored [K, N] for MatMul
 
 
 class BundleSource:
@@ -40,6 +41,11 @@ class BundleSource:
     def config(self) -> GPTConfig:
         """The model's shape."""
         return self._bundle.config
+
+    @property
+    def task(self) -> TaskSpec | None:
+        """The task of a fine-tuned model."""
+        return self._bundle.manifest.task
 
     def tensor(self, name: str) -> FloatArray:
         """The parameter as the reference has it, a copy of the caller's own. Raises BundleError if the graph lacks it."""

@@ -21,6 +21,7 @@ from gpt_edge.export.bundle_source import BundleSource
 from gpt_edge.export.formats import Plan
 from gpt_edge.export.optimum import quantize_dynamic, write_optimum_config
 from gpt_edge.export.rounding import RoundWeight
+from gpt_edge.export.task_pipeline import export_task, quantize_task, verify_task
 from gpt_edge.export.verify import Verifier, ask_reference, ask_session
 from gpt_edge.export.weights import DATA_FILE, Source
 from gpt_edge.graph import MIXED, SCHEMES
@@ -57,12 +58,19 @@ def export_bundle(
     """
     _check_target(scheme, target)
     checkpoint = open_checkpoint(source)
+    words = tokenizer_for(checkpoint, tokenizer)
     if checkpoint.task is not None:
-        raise ExportError(
-            f"{source} is fine-tuned for {checkpoint.task.kind}, and only language models are exported",
-            hint="export the checkpoint that it was fine-tuned from",
+        return export_task(
+            checkpoint,
+            out,
+            _name(out),
+            words,
+            graph=graph,
+            scheme=scheme,
+            force=force,
+            n_bytes=_estimate(checkpoint.config, scheme),
+            progress=progress,
         )
-    words = _tokenizer_for(checkpoint, tokenizer)
     probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
     with new_bundle(out, force=force, source=Path(source), n_bytes=_estimate(checkpoint.config, scheme)) as draft:
         progress("asking the reference")
@@ -114,6 +122,11 @@ def quantize_bundle(
     _check_target(scheme, target)
     if scheme == "fp32":
         raise ExportError(f"{bundle.path} is fp32 already", hint="use --scheme int8, int8-block, int4 or int8-dynamic")
+    if bundle.task is not None:
+        n_bytes = _estimate(bundle.config, scheme)
+        return quantize_task(
+            bundle, out, _name(out), scheme=scheme, force=force, n_bytes=n_bytes, progress=progress
+        )  # fmt: skip
     source = BundleSource(bundle)
     probes = parity.probes(bundle.config, words_of(bundle))
     with new_bundle(out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)) as draft:
@@ -150,6 +163,8 @@ def verify_bundle(bundle: Bundle, against: Path, *, full: bool = False, progress
     checkpoint = open_checkpoint(against)
     if checkpoint.config != bundle.config:
         raise BundleError(f"{bundle.path} is a {bundle.config}, {against} a {checkpoint.config}")
+    if bundle.task is not None:
+        return verify_task(bundle, checkpoint, progress)
     probes = parity.probes(bundle.config, words_of(bundle), thorough=True)
     progress("asking the reference")
     wanted = ask_reference(checkpoint, probes)
@@ -221,7 +236,7 @@ def _check_target(scheme: str, target: str | None) -> None:
         raise ExportError(f"--target {target} is for int8-dynamic; {scheme} runs on every CPU")
 
 
-def _tokenizer_for(checkpoint: Checkpoint, wanted: str | None) -> TokenizerSource | None:
+def tokenizer_for(checkpoint: Checkpoint, wanted: str | None) -> TokenizerSource | None:
     """Raises TokenizerError when there is none, or it has more tokens than the embedding has rows."""
     if wanted == NO_TOKENIZER:
         return None

@@ -80,6 +80,11 @@ def quantize_to_budget(
     EvaluationError for a text that cannot be read, else as `pipeline.quantize_bundle`; then `out` is as it was.
     """
     limits = limits or Limits()
+    if bundle.task is not None:
+        if limits or wishes.is_special or wishes.scheme == "mixed" or calibration or eval_text or plot or target:
+            raise ValueError("a classifier is rounded by --scheme alone: fp32 bundle in, int8, int8-block or int4 out")
+        made, report = pipeline.quantize_bundle(bundle, out, scheme=wishes.scheme, force=force, progress=progress)
+        return Quantized(made, report, None, None, ())
     if wishes.scheme == "mixed" and not limits:
         raise ValueError("scheme mixed is searched for a budget: give max_kl, max_ppl_increase or min_top1")
     if plot is not None and not limits:

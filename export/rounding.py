@@ -6,9 +6,10 @@ GPTQ (Frantar et al. 2022, arXiv 2210.17323, algorithm 1) rounds one input colum
 onto the columns not yet rounded, with the inverse of H = X^T X of calibration activations X; columns in the order of
 falling diag(H), scales fixed beforehand ("act order" with "static groups" in the authors' code), H dampened.
 
-Why own code: gptqmodel and llm-compressor work on transformers models with CUDA kernels at their heart, auto-gptq
-and autoawq are archived, neural-compressor's onnxruntime GPTQ (what onnxruntime's own quantiser calls) left that
-project with version 3; none writes MatMulNBits' layout from a stream of single tensors. The algorithm is 40 lines.
+Why own code: onnxruntime's quantiser has a GPTQ for MatMulNBits (`quantization/neural_compressor`, read in 1.31.1), but
+for 4 bits and the MatMuls of a whole graph alone, and it rounds the result again with new scales; with act order, in
+other groups. gptqmodel and llm-compressor quantise transformers models, auto-gptq and autoawq have been given up. Here
+tensors come one by one from a stream, in 4 or 8 bits, and the levels that GPTQ chose are those that are stored.
 """
 
 from __future__ import annotations

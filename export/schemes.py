@@ -54,7 +54,7 @@ class Lowering:
         self.graph, self.kind, self.plan, self.source = graph, kind, plan, source
         self.weights, self.progress, self.rounder = weights, progress, rounder
         self.tables: dict[str, Table] = {}
-        self.zero_points: dict[int, ir.Value] = {}
+        self.zero_points: dict[tuple[int, str], ir.Value] = {}
 
     @property
     def config(self) -> GPTConfig:
@@ -213,7 +213,7 @@ class Lowering:
         width = rounded.levels.shape[-1]
         levels, scales = (rounded.levels[:, 0].astype(np.int16) - 128).astype(np.int8), rounded.scales[:, 0]
         zero_point = self._zero_point(site.x)
-        quantize, scale = self._quantized_rows(site.x, width, zero_point)
+        quantize, scale = self._quantized_rows(site, width, zero_point)
         inputs = [
             quantize[-1].outputs[0],
             self.store(f"{site.weight}_q8", np.ascontiguousarray(levels.T)),
@@ -226,8 +226,9 @@ class Lowering:
         nodes = [*quantize, product, scaled]
         return nodes if self._give_bias(site) else [*nodes, ir.node("Add", [scaled.outputs[0], self.bias(site)])]
 
-    def _quantized_rows(self, x: ir.Value, width: int, zero_point: int) -> tuple[list[ir.Node], ir.Value]:
+    def _quantized_rows(self, site: Linear, width: int, zero_point: int) -> tuple[list[ir.Node], ir.Value]:
         """Nodes that round x [B, T, K] to uint8, the last one's output, and the value of the scales [B, T, 1]."""
+        x = site.x
         axis = self.constant("last_axis", np.array([-1], np.int64))
         levels = UINT8_MIDDLE - 1 if zero_point == UINT8_MIDDLE else 255 - zero_point
         upper = self.constant(f"inverse_{levels}", np.array(1 / levels, np.float32))
@@ -241,24 +242,29 @@ class Lowering:
             needed = ir.node("Mul", [smallest.outputs[0], lower])
             scale = ir.node("Max", [scale.outputs[0], needed.outputs[0]])
             nodes += [smallest, needed, scale]
-        zero_points = self._zero_points(zero_point, axis)
+        zero_points = self._zero_points(zero_point, self._rows_input(site.weight))
         # One block is a whole row: the form of the operator that takes a scale for each row of a 3-D tensor.
         attributes = {"axis": -1, "block_size": width}
         nodes.append(ir.node("QuantizeLinear", [x, scale.outputs[0], zero_points], attributes=attributes))
         return nodes, scale.outputs[0]
 
-    def _zero_points(self, zero_point: int, axis: ir.Value) -> ir.Value:
-        """uint8 [B, T, 1], made once for each zero point: QuantizeLinear wants as many as scales."""
-        if zero_point not in self.zero_points:
-            ids = next(value for value in self.graph.inputs if value.name == contract.INPUT_IDS)
+    def _rows_input(self, weight: str) -> str:
+        """The input whose axes are B and T of what a layer reads: a task's last layer ends with the wanted rows alone."""
+        is_end = weight.startswith(f"h.{self.config.n_layer - 1}.") and not weight.endswith("attn.c_attn.weight")
+        return contract.LOGIT_ROWS if is_end and self.config.n_label is not None else contract.INPUT_IDS
+
+    def _zero_points(self, zero_point: int, rows: str) -> ir.Value:
+        """uint8 [B, T, 1], made once for each zero point and input `rows`: QuantizeLinear wants as many as scales."""
+        if (zero_point, rows) not in self.zero_points:
+            ids = next(value for value in self.graph.inputs if value.name == rows)
             shape = ir.node("Shape", [ids])
             one = self.constant("one_column", np.array([1], np.int64))
             column = ir.node("Concat", [shape.outputs[0], one], attributes={"axis": 0})
             level = self.constant(f"zero_point_{zero_point}", np.array(zero_point, np.uint8))
             expand = ir.node("Expand", [level, column.outputs[0]])
             self.graph.insert_before(self.graph[0], [shape, column, expand])
-            self.zero_points[zero_point] = expand.outputs[0]
-        return self.zero_points[zero_point]
+            self.zero_points[zero_point, rows] = expand.outputs[0]
+        return self.zero_points[zero_point, rows]
 
     def _zero_point(self, x: ir.Value) -> int:
         producer = x.producer()

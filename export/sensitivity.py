@@ -155,7 +155,7 @@ class Probe:
         rounded = self._rounded("wte.weight", head if model.config.tied_embeddings else model.wte, form)
         model.wte.weight = nn.Parameter(rounded.weight, requires_grad=False)
         if model.config.tied_embeddings:
-            setattr(model, "lm_head", rounded)  # noqa: B010  (of another class)
+            model.register_module("lm_head", rounded)
         damage = self._measure(self._embed(), 0)
         model.wte.weight, model.lm_head = table, head
         return damage

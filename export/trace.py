@@ -31,6 +31,25 @@ FLOAT = 1  # onnx.TensorProto.FLOAT
 Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
 
 
+def attention_attributes(config: GPTConfig, layer: int) -> Attributes:
+    """Of a layer's GroupQueryAttention."""
+    return {
+        "num_heads": config.n_head,
+        "kv_num_heads": config.n_head,
+        "scale": config.attention_scale,  # of the true head size: the padding adds zeros to q.k
+        "local_window_size": config.layer_window(layer) or -1,
+    }
+
+
+def pick_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """[B, R, C] of [B, T, C] and indices int64 [B, R]; row by row, so in one operator."""
+    shape = (x.shape[0], rows.shape[1], x.shape[2])
+    picked: Tensor = torch.onnx.ops.symbolic(
+        "GatherND", [x, rows.unsqueeze(-1)], {"batch_dims": 1}, dtype=x.dtype, shape=shape, version=13
+    )
+    return picked
+
+
 class EdgeGraph(nn.Module):
     """The reference with GroupQueryAttention over a cache that is written in place."""
 
@@ -42,18 +61,11 @@ class EdgeGraph(nn.Module):
         self, block: Block, layer: int, n: Tensor, cache: KeyValue, lengths: tuple[Tensor, Tensor]
     ) -> list[Tensor]:
         """Attention output [B, T, C] and the cache after the call."""
-        config = self.gpt.config
-        attributes: Attributes = {
-            "num_heads": config.n_head,
-            "kv_num_heads": config.n_head,
-            "scale": config.attention_scale,  # of the true head size: the padding adds zeros to q.k
-            "local_window_size": config.layer_window(layer) or -1,
-        }
         return list(
             torch.onnx.ops.symbolic_multi_out(
                 "com.microsoft::GroupQueryAttention",
                 [block.attn.c_attn(n), None, None, *cache, *lengths],
-                attributes,
+                attention_attributes(self.gpt.config, layer),
                 dtypes=[FLOAT, FLOAT, FLOAT],
                 shapes=[n.shape, cache[0].shape, cache[1].shape],
                 version=1,
@@ -68,8 +80,8 @@ class EdgeGraph(nn.Module):
         total_sequence_length: Tensor,
         logit_rows: Tensor,
         past_key_values: list[KeyValue],
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Shapes as in `graph.inputs(config, "edge")`."""
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Shapes as in `graph.inputs(config, "edge")` and `outputs`."""
         x = self.gpt.embed(input_ids, position_ids)
         present: list[Tensor] = []
         for layer, block in enumerate(cast(list[Block], self.gpt.h)):
@@ -82,11 +94,7 @@ class EdgeGraph(nn.Module):
 
             x = block(x, attend)
         x = self.gpt.ln_f(x)
-        shape = (x.shape[0], logit_rows.shape[1], x.shape[2])
-        rows = torch.onnx.ops.symbolic(
-            "GatherND", [x, logit_rows.unsqueeze(-1)], {"batch_dims": 1}, dtype=x.dtype, shape=shape, version=13
-        )
-        return self.gpt.lm_head(rows), present
+        return self.gpt.lm_head(pick_rows(x, logit_rows)), present, x
 
 
 class PortableGraph(nn.Module):
@@ -98,10 +106,10 @@ class PortableGraph(nn.Module):
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: list[KeyValue]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Shapes as in `graph.inputs(config, "portable")`."""
-        logits, present = self.gpt(input_ids, position_ids, past_key_values, attention_mask)
-        return logits, [side for layer in present for side in layer]
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Shapes as in `graph.inputs(config, "portable")` and `outputs`."""
+        x, present = self.gpt.hidden(input_ids, position_ids, past_key_values, attention_mask)
+        return self.gpt.lm_head(x), [side for layer in present for side in layer], x
 
 
 @contextlib.contextmanager
@@ -148,25 +156,30 @@ def trace(config: GPTConfig, graph: str) -> ir.Model:
                 (ids, mask, ids.clone(), cache),
                 (two_axes, two_axes, two_axes, cache_axes),
             )
-        try:
-            with quiet():
-                program = torch.onnx.export(
-                    model.eval(),
-                    arguments,
-                    dynamo=True,
-                    opset_version=OPSET,
-                    dynamic_shapes=axes,
-                    optimize=False,
-                    verbose=False,
-                )
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-            raise ExportError(f"torch could not trace the {graph} graph: {str(error).splitlines()[0]}") from error
+        return named(traced(model, arguments, axes, graph), config, graph)
+
+
+def traced(model: nn.Module, arguments: tuple[Any, ...], axes: tuple[Any, ...], graph: str) -> ir.Model:
+    """What torch makes of a wrapper around the reference. axes: of each argument, which are not constant."""
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                model.eval(),
+                arguments,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=axes,
+                optimize=False,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        raise ExportError(f"torch could not trace the {graph} graph: {str(error).splitlines()[0]}") from error
     if program is None:
         raise ExportError(f"torch returned no {graph} graph")
-    return _named(program.model, config, graph)
+    return program.model
 
 
-def _named(model: ir.Model, config: GPTConfig, graph: str) -> ir.Model:
+def named(model: ir.Model, config: GPTConfig, graph: str) -> ir.Model:
     """Give inputs, outputs and initializers the names of the contract; axes too."""
     for values, specs in (
         (model.graph.inputs, contract.inputs(config, graph)),

@@ -24,7 +24,7 @@ from gpt_edge.session import Session
 from gpt_edge.verification import Progress, Verification, check_paths
 
 # max |difference| of logits, as a share of their spread within a row (and at least as if that were 1).
-REFERENCE_TOLERANCE = 1e-3  # torch against ONNX fp32: summation order (RELIABILITY N1)
+REFERENCE_TOLERANCE = 1e-3  # torch against ONNX fp32: summation order
 # Mean KL in nats against fp32. The gate is for broken graphs; how good a scheme is, the figures themselves say.
 QUANTIZED_KL = {"int8": 5e-3, "int8-block": 5e-3, "int4": 0.5, "mixed": 0.5, "int8-dynamic": 2.0}
 N_GREEDY, N_PROMPT = 32, 12

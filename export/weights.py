@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gpt_edge import graph as contract
 from gpt_edge.config import GPTConfig
+from gpt_edge.tasks import TaskSpec
 
 FloatArray = NDArray[np.float32]
 
@@ -31,8 +32,13 @@ class Source(Protocol):
         """The model's shape."""
         ...
 
+    @property
+    def task(self) -> TaskSpec | None:
+        """The task of a fine-tuned model."""
+        ...
+
     def tensor(self, name: str) -> FloatArray:
-        """The parameter `name` of `GPT.state_dict()`, float32."""
+        """The parameter `name` of `GPT.state_dict()`, float32; of a task also those of its head."""
         ...
 
     def release(self, name: str) -> None:

@@ -31,6 +31,7 @@ from gpt_edge.manifest import (
 )
 
 if TYPE_CHECKING:
+    from gpt_edge.tasks import TaskSpec
     from gpt_edge.tokenizer.spec import Tokenizer
 
 __all__ = [
@@ -82,6 +83,11 @@ class Bundle:
     def scheme(self) -> str:
         """How the weights are stored: one of graph.SCHEMES."""
         return self.manifest.scheme
+
+    @property
+    def task(self) -> TaskSpec | None:
+        """The task of a fine-tuned model; None for a language model."""
+        return self.manifest.task
 
     @property
     def model_path(self) -> Path:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import EvaluationError
+from gpt_edge.evaluate.measures import log_softmax
 from gpt_edge.evaluate.scorer import Scorer, finite
-from gpt_edge.parity import PASSAGE, IntArray, log_softmax
+from gpt_edge.parity import PASSAGE, IntArray
 from gpt_edge.tokenizer.spec import Tokenizer
 
 N_RANDOM = 128  # ids that stand for a text where there is no tokenizer

@@ -6,10 +6,11 @@ A caller's wrong argument is a ValueError; what the world did wrong is a `GPTEdg
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from types import ModuleType
-from typing import Any
+TYPE_CHECKING = False  # as in typing: this file is read before the command line can catch Ctrl-C
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+    from typing import Any
 
 EXTRA_OF = {
     "torch": "export",
@@ -81,6 +82,8 @@ class MissingDependencyError(GPTEdgeError):
 
 def require(package: str, extra: str | None = None) -> ModuleType:
     """Import and return `package`, or raise MissingDependencyError naming the pip command that brings it."""
+    import importlib
+
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

@@ -35,7 +35,7 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write a new file, all of it, flushed to the disk. Raises OSError, FileExistsError included; OutputError if cut."""
     descriptor = os.open(path, WRITE_FLAGS, 0o666)
     try:
@@ -51,8 +51,8 @@ def write_file(path: Path, data: bytes) -> None:
     write_check(path, len(data))
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Put `data` at `path` by one rename: a reader, or a crash, finds the old content or the new one, whole.
+def atomic_write(path: Path, data: bytes | memoryview) -> None:
+    """Put `data`, a memoryview being of bytes, at `path` by one rename: a reader, or a crash, finds the old content or the new one, whole.
 
     Raises OutputError: busy with another writer, not writable, or no room; then nothing is left behind.
     """

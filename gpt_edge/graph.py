@@ -1,8 +1,9 @@
 """The ONNX contract: names, axes and dtypes of what goes in and out of the two graphs, and the operators they must hold.
 
-`edge` writes keys and values in place: past and present of a layer are bound to the same memory, `S` positions long,
+Of a language model `edge` writes keys and values in place: past and present of a layer are bound to the same memory, `S` positions long,
 of which the first `seqlens_k + 1` count after the call. `portable` returns present tensors that grow, as Optimum's
-files do. Knows nothing of onnx or onnxruntime.
+files do. A task's graphs (`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded at their ends.
+Knows nothing of onnx or onnxruntime.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ SEQLENS_K = "seqlens_k"
 TOTAL_SEQUENCE_LENGTH = "total_sequence_length"
 LOGIT_ROWS = "logit_rows"
 LOGITS = "logits"
+HIDDEN_STATES = "hidden_states"
 
 HEAD_SIZE_MULTIPLE = 8  # GroupQueryAttention refuses other head sizes; heads are padded with zeros inside the graph
 
@@ -80,7 +82,12 @@ def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     rows get logits (the last one alone while decoding, all of them for scoring); past float32 [B, H, S, D'], S >= total.
     B > 1 with T > 1 is allowed only where no row has a past.
     portable: input_ids, attention_mask int64 [B, P + T] (0 for padding), position_ids, past float32 [B, H, P, D].
+    Of a task, edge: input_ids, seqlens_k, total_sequence_length, logit_rows as above, the extract token's row for a task's
+    logits; portable: input_ids, attention_mask. Padding lies at the ends; of similarity, rows 2i and 2i + 1 are one
+    example's two orders.
     """
+    if config.n_label is not None:
+        return _task_inputs(graph)
     ids = TensorSpec(INPUT_IDS, "int64", ("batch", "sequence"))
     positions = TensorSpec(POSITION_IDS, "int64", ("batch", "sequence"))
     if graph == "portable":
@@ -97,20 +104,54 @@ def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
 
 
 def outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
-    """Outputs in order: logits float32 [B, R or T, V], then present keys and values of every layer."""
+    """Outputs in order: logits float32 [B, R or T, V], present keys and values of every layer, and hidden_states
+    float32 [B, T, C], what the head reads: after the final norm, where there is one. An older bundle lacks them.
+
+    Of a task: logits float32 [E, R, n_label], portable [E, n_label], for each of the E examples, or for multiple choice
+    for each answer; then hidden_states float32 [B, R, C], portable [B, T, C].
+    """
+    if config.n_label is not None:
+        return _task_outputs(config, graph)
     rows, axis = ("rows", "capacity") if graph == "edge" else ("sequence", "total_sequence")
     logits = TensorSpec(LOGITS, "float32", ("batch", rows, config.vocab_size))
-    return (logits, *_cache(config, graph, axis, _layers(config, past=False)))
+    hidden = TensorSpec(HIDDEN_STATES, "float32", ("batch", "sequence", config.n_embd))
+    return (logits, *_cache(config, graph, axis, _layers(config, past=False)), hidden)
+
+
+def _task_inputs(graph: str) -> tuple[TensorSpec, ...]:
+    ids = TensorSpec(INPUT_IDS, "int64", ("batch", "sequence"))
+    if graph == "portable":
+        return (ids, TensorSpec(ATTENTION_MASK, "int64", ("batch", "sequence")))
+    return (
+        ids,
+        TensorSpec(SEQLENS_K, "int32", ("batch",)),
+        TensorSpec(TOTAL_SEQUENCE_LENGTH, "int32", (1,)),
+        TensorSpec(LOGIT_ROWS, "int64", ("batch", "rows")),
+    )
+
+
+def _task_outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
+    assert config.n_label is not None
+    rows = ("rows",) if graph == "edge" else ()
+    hidden = ("batch", "rows" if graph == "edge" else "sequence", config.n_embd)
+    return (
+        TensorSpec(LOGITS, "float32", ("examples", *rows, config.n_label)),
+        TensorSpec(HIDDEN_STATES, "float32", hidden),
+    )
 
 
 def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
-    """How many nodes of each telling operator the graph must hold: one fewer means that a fusion was lost."""
-    layers = config.n_layer
+    """How many nodes of each telling operator the graph must hold: one fewer means that a fusion was lost.
+
+    A task has a small head in float32 instead of the language model's.
+    """
+    layers, is_task = config.n_layer, config.n_label is not None
+    n_heads, n_task_heads = int(not is_task), int(is_task)
     if graph == "portable":
         norms = 2 * layers + (1 if config.norm == "pre" else 0)
         counts = {"Attention": layers, "LayerNormalization": norms}
         if scheme in ("int8", "int8-block", "int4"):
-            counts["DequantizeLinear"] = 4 * layers + 1
+            counts["DequantizeLinear"] = 4 * layers + n_heads
         if scheme == "int8-dynamic":
             counts |= {"MatMulInteger": 4 * layers, "DequantizeLinear": 1, "MatMul": 1}
         return counts
@@ -121,12 +162,13 @@ def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
         {"gelu_tanh": "FastGelu", "gelu": "Gelu", "relu": "Relu"}[config.activation]: layers,
     }
     if scheme in ("int8-block", "int4"):
-        counts |= {"MatMulNBits": 4 * layers + 1, "GatherBlockQuantized": 1, "MatMul": 0, "FusedMatMul": 0}
+        counts |= {"MatMulNBits": 4 * layers + n_heads, "GatherBlockQuantized": 1}
+        counts |= {"MatMul": n_task_heads, "FusedMatMul": 0}
     if scheme == "int8":
-        counts |= {"MatMulIntegerToFloat": 4 * layers, "QuantizeLinear": 4 * layers, "MatMulNBits": 1}
-        counts |= {"GatherBlockQuantized": 1, "MatMul": 0, "FusedMatMul": 0}
+        counts |= {"MatMulIntegerToFloat": 4 * layers, "QuantizeLinear": 4 * layers, "MatMulNBits": n_heads}
+        counts |= {"GatherBlockQuantized": 1, "MatMul": n_task_heads, "FusedMatMul": 0}
     if scheme == "fp32":
-        counts |= {"MatMul": 4 * layers, "FusedMatMul": 1}
+        counts |= {"MatMul": 4 * layers + n_task_heads, "FusedMatMul": n_heads}
     if scheme == "int8-dynamic":
         counts |= {"MatMulInteger": 4 * layers, "MatMulNBits": 1, "GatherBlockQuantized": 1, "MatMul": 0}
     return counts

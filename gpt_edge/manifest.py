@@ -20,9 +20,11 @@ from typing import Any, TypedDict
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.graph import GRAPHS, MIXED, SCHEMES
+from gpt_edge.tasks import TaskSpec
 
 FORMAT_VERSION = 1
-KINDS = ("causal-lm",)
+CAUSAL_LM, TASK = "causal-lm", "task"
+KINDS = (CAUSAL_LM, TASK)
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 MAX_MANIFEST_BYTES = 1 << 20
@@ -54,7 +56,8 @@ class Manifest:
     graph: str  # one of graph.GRAPHS
     scheme: str  # one of graph.SCHEMES, or graph.MIXED
     config: GPTConfig
-    kind: str = "causal-lm"
+    kind: str = CAUSAL_LM
+    task: TaskSpec | None = None  # of kind "task", and not in the file of another one
     tokenizer: Mapping[str, Any] | None = None  # TokenizerSpec.to_dict(); None: the bundle takes and gives ids only
     files: Mapping[str, FileRecord] = field(default_factory=dict)  # all but manifest.json
     provenance: Mapping[str, Any] = field(default_factory=dict)  # tool version, source kind, source hash
@@ -70,12 +73,26 @@ class Manifest:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        self._check_task()
         if not FILE_NAME.fullmatch(self.name):
             raise ValueError(f"name must be 1 to 80 letters, digits, '.', '_' or '-', got {self.name!r}")
+
+    def _check_task(self) -> None:
+        task, n_label = self.task, self.config.n_label
+        if (self.kind == TASK) != (task is not None) or (task is not None) != (n_label is not None):
+            raise ValueError(f"kind task, a task and config.n_label must come together, got {self.kind}, {n_label}")
+        if task is not None and task.n_label != n_label:
+            raise ValueError(f"the task has {task.n_label} outputs, config.n_label is {n_label}")
+        if task is not None and max(task.start, task.delimiter, task.extract) >= self.config.vocab_size:
+            raise ValueError(f"the task's tokens must lie in the vocabulary of {self.config.vocab_size}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values in the order of the file; files by name."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        if self.task is None:
+            del values["task"]
+        else:
+            values["task"] = self.task.to_dict()
         files = {name: dict(self.files[name]) for name in sorted(self.files)}
         ordered = {"format_version": self.format_version, "kind": self.kind, **values}
         return {**ordered, "config": self.config.to_dict(), "files": files}
@@ -114,12 +131,13 @@ class Manifest:
         given = {name for name in values if name != SELF_HASH and not name.startswith("x-")}
         if unknown := sorted(given - known):
             raise ValueError(f"unknown fields: {', '.join(map(ascii, unknown))[:200]}")
-        if missing := sorted(known - given):
+        optional = set() if values.get("kind") == TASK else {"task"}
+        if missing := sorted(known - given - optional):
             raise ValueError(f"missing fields: {', '.join(missing)}")
         for name in ("name", "kind", "graph", "scheme"):
             if not isinstance(values[name], str):
                 raise ValueError(f"{name} must be a text, got {_kind_of(values[name])}")
-        for name in ("config", "files", "provenance", "parity", "quality"):
+        for name in ("config", "files", "provenance", "parity", "quality", *(("task",) if "task" in values else ())):
             if not isinstance(values[name], dict):
                 raise ValueError(f"{name} must be an object, got {_kind_of(values[name])}")
             _check_texts(values[name], name)
@@ -127,7 +145,10 @@ class Manifest:
             raise ValueError(f"tokenizer must be an object or null, got {_kind_of(values['tokenizer'])}")
         _check_texts(dict.fromkeys(values["tokenizer"] or {}), "tokenizer")  # a special token may hold any character
         _check_files(values["files"])
-        return cls(**{**{name: values[name] for name in known}, "config": GPTConfig.from_dict(values["config"])})
+        parsed = {name: values[name] for name in known & given}
+        if "task" in parsed:
+            parsed["task"] = TaskSpec.from_dict(parsed["task"])
+        return cls(**{**parsed, "config": GPTConfig.from_dict(values["config"])})
 
 
 def load_json_object(data: bytes, where: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt_edge.config import GPTConfig
+from gpt_edge.evaluate.measures import log_softmax
 from gpt_edge.tokenizer import Tokenizer
 
 IntArray = npt.NDArray[np.int64]
@@ -133,12 +134,6 @@ def probes(config: GPTConfig, tokenizer: Tokenizer | None, *, thorough: bool = F
         ids = rng.integers(0, config.vocab_size, config.n_ctx)
         found.append(Probe("full context", ids, max(1, config.n_ctx - N_LONG_ROWS)))
     return found
-
-
-def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Along the last axis, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
 def compare(probe_list: Sequence[Probe], first: Sequence[FloatArray], second: Sequence[FloatArray]) -> Agreement:

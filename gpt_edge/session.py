@@ -41,20 +41,26 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 class Session:
     """A loaded model. `name` is the bundle's, `config` its shape, `graph` its kind, `threads` how many it uses.
 
-    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and BundleError for a graph that
-    onnxruntime refuses or that lacks an input or output of `graph.py`. A process forked from this one must open its own.
+    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and BundleError for a classifier,
+    or a graph that onnxruntime refuses or that lacks an input or output of `graph.py`. A process forked from this one must
+    open its own.
     profile: onnxruntime times every operator, and `end_profile` names the file, whose path begins with this one.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None, profile: Path | None = None) -> None:
         if threads is not None:
             check_threads(threads)
+        if bundle.task is not None:
+            raise BundleError(
+                f"{bundle.path} is a classifier ({bundle.task.kind}), not a language model",
+                hint="use gpt-edge classify",
+            )
         self.name = bundle.manifest.name
         self.config = bundle.config
         self.graph = bundle.graph
         self.threads = threads or default_threads()
         self._pid = os.getpid()
-        self._session = _open(bundle, self.threads, profile)
+        self._session = open_graph(bundle, self.threads, profile)
         keep_in_child(self._session)
         runner = EdgeRunner if self.graph == "edge" else PortableRunner
         self._runner: EdgeRunner | PortableRunner = runner(self._session, self.config, self._run)
@@ -134,7 +140,7 @@ class Session:
         try:
             self._session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
-            raise GPTEdgeError(f"onnxruntime failed while running the model: {_first_line(error)}") from error
+            raise GPTEdgeError(f"onnxruntime failed while running the model: {first_line(error)}") from error
 
     def _check_ids(self, ids: npt.ArrayLike) -> IntArray:
         tokens = np.asarray(ids)
@@ -170,7 +176,8 @@ def _check_logit_rows(logit_rows: Literal["last", "all"] | Sequence[int] | IntAr
     return rows.astype(np.int64)
 
 
-def _open(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.InferenceSession:
+def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.InferenceSession:
+    """A bundle's graph in onnxruntime, held against the contract. Raises BundleError for one that it refuses."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -191,7 +198,7 @@ def _open(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.Infe
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except ORT_ERRORS as error:
-        raise BundleError(f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}") from error
+        raise BundleError(f"onnxruntime {ort.__version__} cannot load {path}: {first_line(error)}") from error
     _check_contract(bundle, session)
     return session
 
@@ -203,6 +210,7 @@ def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
         ("output", session.get_outputs(), graph.outputs(bundle.config, bundle.graph)),
     )
     optional = {graph.POSITION_IDS, graph.ATTENTION_MASK, USE_CACHE_BRANCH} if bundle.graph == "portable" else set()
+    optional = {*optional, graph.HIDDEN_STATES} if bundle.task is None else set()
     for side, values, specs in sides:
         found, wanted = {value.name for value in values}, {spec.name for spec in specs}
         missing, unknown = sorted(wanted - found - optional), sorted(found - wanted - optional)
@@ -212,5 +220,6 @@ def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
             raise BundleError(f"{bundle.model_path} {what} {names}, which the {bundle.graph} graph does not allow")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What onnxruntime says, of many lines the first."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

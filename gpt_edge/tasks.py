@@ -143,13 +143,14 @@ def encode_texts(spec: TaskSpec, encode: Callable[[str], list[int]], texts: Sequ
     return transform(spec, [encode(text) for text in texts], n_ctx)
 
 
-def transform(spec: TaskSpec, texts: Sequence[Sequence[int]], n_ctx: int) -> TaskInput:
+def transform(spec: TaskSpec, texts: Sequence[Sequence[int]], n_ctx: int, *, keep_end: bool = False) -> TaskInput:
     """Return the sequences of one example, none longer than `n_ctx`.
 
     texts: ids of the text (classification), of premise and hypothesis, of the two texts, or of the context and then of
     each answer. What does not fit is cut and counted: a single text loses its end; of a pair the longer text loses its
     end until both fit; for multiple choice an answer keeps at most half of the room, and the context keeps its end,
     the same in every sequence, so that the answers differ in nothing else.
+    keep_end: texts and answers lose their beginnings instead, which is not what fine-tuning does.
     Raises ValueError for another number of texts, or an n_ctx with no room for one token of each text of a sequence.
     """
     _check_texts(spec.kind, len(texts))
@@ -159,16 +160,16 @@ def transform(spec: TaskSpec, texts: Sequence[Sequence[int]], n_ctx: int) -> Tas
         raise ValueError(f"{spec.kind} wants n_ctx of at least {2 * n_parts + 1}, got {n_ctx}")
     match spec.kind:
         case "multiple-choice":
-            kept = _cut_choices(texts, room)
+            kept = _cut_choices(texts, room, keep_end)
             together = [[kept[0], answer] for answer in kept[1:]]
         case "classification":
-            kept = [texts[0][:room]]
+            kept = [_cut(texts[0], room, keep_end)]
             together = [kept]
         case "similarity":  # has no order of its own: both orders, and their representations are added
-            kept = _cut_pair(texts[0], texts[1], room)
+            kept = _cut_pair(texts[0], texts[1], room, keep_end)
             together = [kept, kept[::-1]]
         case _:
-            kept = _cut_pair(texts[0], texts[1], room)
+            kept = _cut_pair(texts[0], texts[1], room, keep_end)
             together = [kept]
     n_cut = sum(map(len, texts)) - sum(map(len, kept))
     return TaskInput(tuple(_sequence(spec, parts) for parts in together), n_cut)
@@ -192,17 +193,21 @@ def _sequence(spec: TaskSpec, parts: Sequence[Sequence[int]]) -> tuple[int, ...]
     return tuple(ids)
 
 
-def _cut_pair(first: Sequence[int], second: Sequence[int], room: int) -> list[Sequence[int]]:
+def _cut(text: Sequence[int], n_kept: int, keep_end: bool) -> Sequence[int]:
+    return text[len(text) - min(n_kept, len(text)) :] if keep_end else text[:n_kept]
+
+
+def _cut_pair(first: Sequence[int], second: Sequence[int], room: int, keep_end: bool) -> list[Sequence[int]]:
     """The longer of the two loses its end first; a text no longer than half of the room is never cut."""
     half = room // 2
     n_first = min(len(first), max(room - len(second), room - half))
     n_second = min(len(second), room - n_first)
-    return [first[:n_first], second[:n_second]]
+    return [_cut(first, n_first, keep_end), _cut(second, n_second, keep_end)]
 
 
-def _cut_choices(texts: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
+def _cut_choices(texts: Sequence[Sequence[int]], room: int, keep_end: bool) -> list[Sequence[int]]:
     context, answers = texts[0], texts[1:]
     longest_kept = max(room // 2, room - len(context))
-    kept = [answer[:longest_kept] for answer in answers]
+    kept = [_cut(answer, longest_kept, keep_end) for answer in answers]
     n_context = min(len(context), room - max(map(len, kept)))
     return [context[len(context) - n_context :], *kept]

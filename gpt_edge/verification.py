@@ -15,7 +15,7 @@ from gpt_edge.session import Session
 from gpt_edge.tokenizer import Tokenizer
 
 # max |difference| of logits between paths, as a share of their spread within a row (and at least as if that were 1).
-PATH_TOLERANCE = 1e-4  # fp32: summation order (RELIABILITY N3, N4)
+PATH_TOLERANCE = 1e-4  # fp32: summation order
 # int8 activations: a sum that differs in its last bit may be rounded to the next of 127 steps. Twice what 124M showed.
 QUANTIZED_PATH_TOLERANCE = 0.2
 

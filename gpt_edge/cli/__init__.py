@@ -3,19 +3,20 @@
 0 done, 1 the world was wrong (a GPTEdgeError, the system, a bundle out of tolerance), 2 wrong usage, 130 interrupted
 with Ctrl-C, 141 the reader of standard output went away, as for other tools in a pipeline (128 + SIGPIPE). An error is
 one line, `error: ...`, and perhaps a second one, `hint: ...`, both on standard error; GPT_EDGE_DEBUG=1 adds the
-traceback. Nothing heavy is imported here: typer when arguments are read, onnxruntime and torch inside commands.
+traceback. Nothing is imported before `main` can catch Ctrl-C; then typer when arguments are read, and onnxruntime and
+torch inside commands.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import traceback
-import warnings
-from collections.abc import Sequence
 
-from gpt_edge.cli import console
 from gpt_edge.errors import GPTEdgeError
+
+TYPE_CHECKING = False  # as in typing
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
@@ -24,8 +25,18 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, without the program's name, and return the exit code. None takes sys.argv."""
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
+    except KeyboardInterrupt:  # before anything could be shown, or while an error was
+        return INTERRUPTED
+
+
+def _main(arguments: list[str]) -> int:
+    import warnings
+
+    from gpt_edge.cli import console
+
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it while it is imported
-    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module=r"gpt_edge\.(cli|generate|bundle)")
@@ -51,7 +62,11 @@ def _run(arguments: list[str]) -> int:
 
 def _report(error: BaseException, command: str) -> int:
     """Say on standard error what happened, in one line and perhaps a hint, and return the exit code."""
+    from gpt_edge.cli import console
+
     if os.environ.get("GPT_EDGE_DEBUG"):
+        import traceback
+
         traceback.print_exception(error)
     match error:
         case console.ClosedPipe():
@@ -81,12 +96,7 @@ def _report(error: BaseException, command: str) -> int:
             console.end_line()
             return INTERRUPTED
         case _:
-            _report_fault(error)
+            text = (str(error).strip().splitlines() or [""])[0][:300]
+            hint = "this is a fault in gpt-edge; GPT_EDGE_DEBUG=1 shows where it is"
+            console.error(f"unexpected {type(error).__name__}: {text}", hint)
     return FAILED
-
-
-def _report_fault(error: BaseException) -> None:
-    text = (str(error).strip().splitlines() or [""])[0][:300]
-    console.error(
-        f"unexpected {type(error).__name__}: {text}", "this is a fault in gpt-edge; GPT_EDGE_DEBUG=1 shows where it is"
-    )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gpt_edge.cli import bench, check, console, diff, evaluate, finetune, make, quantize, text, train
+from gpt_edge.cli import bench, check, classify, console, diff, evaluate, finetune, make, quantize, report, text, train
 from gpt_edge.version import __version__
 
 app = typer.Typer(
@@ -22,12 +22,15 @@ app.command()(make.export)
 app.command()(quantize.quantize)
 app.command()(check.verify)
 app.command()(diff.diff)
+app.command()(report.report)
 app.command()(check.inspect)
 app.command("eval")(evaluate.evaluate)
 app.command()(text.tokenize)
 app.command()(bench.bench)
 app.command()(train.train)
 app.command()(finetune.finetune)
+app.command()(classify.classify)
+app.command()(classify.embed)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -14,6 +14,7 @@ from gpt_edge.errors import ParityError, require
 
 if TYPE_CHECKING:
     from gpt_edge.bundle import Bundle
+    from gpt_edge.tasks import TaskSpec
 
 
 def verify(
@@ -36,10 +37,14 @@ def verify(
 
     opened = Bundle.open(bundle)
     if against is None:
+        from gpt_edge.task_verification import verify_task_alone
         from gpt_edge.verification import verify_alone
 
         with console.progress("loading the model") as progress:
-            report = verify_alone(opened, full=full, progress=progress)
+            if opened.task is None:
+                report = verify_alone(opened, full=full, progress=progress)
+            else:
+                report = verify_task_alone(opened, progress)
     else:
         with console.progress("loading torch") as progress:
             require("gpt_edge.export.pipeline", "export")
@@ -101,6 +106,8 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("context", f"{config.n_ctx:,} tokens"),
         ("vocabulary", _vocabulary(bundle)),
     ]
+    if manifest.task is not None:
+        facts.append(("task", _task(manifest.task)))
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
         if values:
             plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
@@ -119,6 +126,15 @@ def _vocabulary(bundle: Bundle) -> str:
     if words is None:
         return rows if bundle.is_foreign else f"{rows}, no tokenizer"
     return console.visible(f"{rows}, tokenizer {words.get('kind')} with {words.get('vocab_size')} tokens")
+
+
+def _task(task: TaskSpec) -> str:
+    if task.score_range is not None:
+        return f"{task.kind}, scores from {task.score_range[0]:g} to {task.score_range[1]:g}"
+    if not task.labels:
+        return f"{task.kind}, the answers come with each question"
+    shown = ", ".join(task.labels[:8]) + (", ..." if len(task.labels) > 8 else "")
+    return console.visible(f"{task.kind}, {len(task.labels)} labels: {shown}")
 
 
 def _value(value: object) -> str:

@@ -1,11 +1,14 @@
-"""`export`: a bundle out of a checkpoint; and what `quantize` prints as it does. Both need the extra `export`."""
+"""`export`: a bundle, or a transformers folder, out of a checkpoint; and what `quantize` prints as it does.
+
+Both need the extra `export`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,13 +29,19 @@ if TYPE_CHECKING:
     from gpt_edge.bundle import Bundle
 
 PIPELINE = "gpt_edge.export.pipeline"
+FOR_BUNDLES = ("graph", "scheme", "target")  # options that a transformers folder has no use for
 
 
 def export(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt.", show_default=False)
     ],
     out: OutArgument,
+    to: Annotated[
+        Literal["bundle", "transformers"],
+        typer.Option(help="transformers is a float32 folder for transformers and for what converts its folders."),
+    ] = "bundle",
     graph: Annotated[
         GraphName, typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum.")
     ] = "edge",
@@ -49,11 +58,14 @@ def export(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a verified bundle from a checkpoint.
+    """Make a verified bundle from a checkpoint, or a transformers folder.
 
     Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's own GPT-1 and GPT-2 files, nanoGPT's ckpt.pt, and
     gpt-edge's checkpoints. What does not say the same as the checkpoint is not published.
     """
+    if to == "transformers":
+        _export_transformers(context, source, out, tokenizer, force, as_json)
+        return
     check_target(scheme, target)
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
@@ -70,6 +82,29 @@ def export(
             progress=progress,
         )
     print_made(bundle, report.figures, as_json)
+
+
+def _export_transformers(
+    context: typer.Context, source: Path, out: Path, tokenizer: str | None, force: bool, as_json: bool
+) -> None:
+    for name in FOR_BUNDLES:
+        found = context.get_parameter_source(name)
+        if found is not None and found.name == "COMMANDLINE":
+            raise ValueError(f"--{name} is for bundles; --to transformers writes float32 weights")
+    with figures_of_failure(as_json), console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.to_transformers import export_transformers
+
+        made = export_transformers(source, out, tokenizer=tokenizer, force=force, progress=progress)
+    if as_json:
+        values = {"folder": str(made.path), "model_type": made.model_type, "files": made.files}
+        console.say_json({"ok": True, **values, "notes": list(made.notes), "parity": made.figures})
+        return
+    console.say(f"{made.path}: transformers' {made.model_type}, {size(made.n_bytes)} in {len(made.files)} files")
+    console.say()
+    console.say(parity_table(made.figures))
+    for note in made.notes:
+        console.say(console.visible(f"note: {note}"))
 
 
 @contextmanager

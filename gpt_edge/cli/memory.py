@@ -20,7 +20,7 @@ FLOAT_BYTES = 4
 SECONDS = 600
 MEASURE = """
 import json, sys
-from gpt_edge.cli.memory import peak_bytes
+from gpt_edge.bench.process import peak_bytes
 from gpt_edge.bundle import Bundle
 from gpt_edge.session import Session
 base = peak_bytes()
@@ -67,19 +67,3 @@ def _measure(bundle: Bundle) -> tuple[int | None, int | None]:
         raise BundleError(f"{bundle.path} could not be loaded to measure its memory: {last[:300]}")
     base, peak = json.loads(done.stdout)
     return base, peak
-
-
-def peak_bytes() -> int | None:
-    """The largest resident memory of this process so far; None on systems that do not tell."""
-    try:
-        with open("/proc/self/status") as status:  # getrusage would count the parent's memory from before exec
-            for line in status:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None

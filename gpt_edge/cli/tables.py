@@ -45,7 +45,8 @@ def parity_table(figures: Mapping[str, Any]) -> str:
 
     figures: of a Verification or a manifest, by section and name. Differences are of logits, KL in nats.
     """
-    rows: list[tuple[str, ...]] = [HEADINGS]
+    is_task = any(str(name).startswith("labels") for found in figures.values() for name in _mapping(found))
+    rows: list[tuple[str, ...]] = [tuple(name.replace("token", "label") if is_task else name for name in HEADINGS)]
     for section, comparisons in figures.items():
         if not isinstance(comparisons, Mapping) or section in PLACE_SECTIONS:
             continue
@@ -124,6 +125,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "name": manifest.name,
         "graph": manifest.graph,
         "scheme": manifest.scheme,
+        **({"task": manifest.task.to_dict()} if manifest.task else {}),
         "n_parameters": bundle.config.n_parameters,
         "n_bytes": bundle.n_bytes,
         "files": {name: record["size"] for name, record in manifest.files.items()},

@@ -14,9 +14,9 @@ import numpy as np
 
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.measures import IntArray
-from gpt_edge.evaluate.text import SEPARATOR, Piece, TextFile, TextFormat
+from gpt_edge.evaluate.text import Piece, TextFile, TextFormat
 from gpt_edge.evaluate.windows import Window, WindowCutter, check_window
-from gpt_edge.tokenizer.spec import Tokenizer
+from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Settings:
 
     window: int | None = None  # ids that a model reads at once; None: the context, the smaller one of two
     stride: int | None = None  # targets that a window moves on by; None: half the window
-    separator: str = SEPARATOR  # of documents in plain text
+    separator: str = END_OF_TEXT  # of documents in plain text
     format: TextFormat = "auto"
     limit: int | None = None  # documents, or passages; None: all
 

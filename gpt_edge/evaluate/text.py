@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, Literal
 
 from gpt_edge.errors import EvaluationError
+from gpt_edge.tokenizer.spec import END_OF_TEXT
 
-SEPARATOR = "<|endoftext|>"
 CHUNK = 1 << 16  # bytes read at once: small, so that progress moves
 PIECE = 1 << 16  # characters
 MAX_LINE = 64 << 20
@@ -41,7 +41,7 @@ class Piece:
 class TextFile:
     """A corpus on the disk. Raises EvaluationError for a path that is not there or is no regular file."""
 
-    def __init__(self, path: Path, separator: str = SEPARATOR, format: TextFormat = "auto") -> None:
+    def __init__(self, path: Path, separator: str = END_OF_TEXT, format: TextFormat = "auto") -> None:
         """format: "auto" takes .jsonl and .ndjson, perhaps with .gz after it, for JSON lines, all else for text."""
         if not separator:
             raise ValueError("the separator of documents must not be empty")
@@ -49,8 +49,7 @@ class TextFile:
         if not self.path.is_file():  # a pipe or device may never end
             what = "it is not a regular file" if self.path.exists() else "no such file"
             raise EvaluationError(f"cannot read the text {self.path}: {what}")
-        suffix = Path(self.path.stem if self.path.suffix == ".gz" else self.path.name).suffix
-        self.is_json = format == "jsonl" or (format == "auto" and suffix.lower() in JSON_LINES)
+        self.is_json = format == "jsonl" or (format == "auto" and is_json_lines(self.path))
         self._size = max(1, self.path.stat().st_size)
         self._raw: IO[bytes] | None = None
 
@@ -105,6 +104,11 @@ class TextFile:
                 raise EvaluationError(f"{where} has more than {MAX_LINE >> 20} MiB")
             if line.strip() and (text := _text_of(line, where)).strip():
                 yield from cut(text)
+
+
+def is_json_lines(path: Path) -> bool:
+    """By the name: .jsonl or .ndjson, perhaps with .gz after it."""
+    return path.name.lower().removesuffix(".gz").endswith(JSON_LINES)
 
 
 def _text_of(line: bytes, where: str) -> str:

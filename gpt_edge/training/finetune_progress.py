@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
+
+from gpt_edge.training.progress import step_bar
 
 
 class Report:
@@ -34,14 +36,6 @@ class Report:
 @contextmanager
 def show_progress(n_steps: int) -> Iterator[Report]:
     """Yield a Report that shows on stderr until the block ends."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("step {task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    task = bar.add_task("finetune", total=n_steps, loss="-")
+    console, bar, task = step_bar(n_steps, "loss {task.fields[loss]}")
     with bar:
         yield Report(console, bar, task)

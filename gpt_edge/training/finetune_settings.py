@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_edge.tasks import KINDS
+from gpt_edge.tokenizer.spec import END_OF_TEXT
 from gpt_edge.training.task_data import Columns, default_columns
 
 PRECISIONS = ("float32", "bfloat16")
@@ -96,7 +97,7 @@ class FinetuneData:
     columns: Columns | None = None  # None: `default_columns` of the task
     format: str | None = None  # None: each file's suffix says it
     forgetting_text: Path | None = None
-    separator: str = "<|endoftext|>"  # of the documents in forgetting_text
+    separator: str = END_OF_TEXT  # of the documents in forgetting_text
 
     def __post_init__(self) -> None:
         if not 0 <= self.hold_out < 1:

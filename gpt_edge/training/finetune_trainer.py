@@ -78,7 +78,7 @@ class Finetuner:
             with self._autocast():
                 task, lm = self._losses(part)
             loss = task / len(rows) + self.settings.lm_weight * lm / n_sequences
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             value += loss.item()
         trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip_norm).item()

@@ -61,16 +61,21 @@ class Report:
 @contextmanager
 def show_progress(n_steps: int) -> Iterator[Report]:
     """Yield a Report that shows on stderr until the block ends."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("step {task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]}  {task.fields[rate]} tokens/s"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    task = bar.add_task("train", total=n_steps, loss="-", rate="-")
+    console, bar, task = step_bar(n_steps, "loss {task.fields[loss]}  {task.fields[rate]} tokens/s")
     try:
         yield Report(console, bar, task)
     finally:
         bar.stop()
+
+
+def step_bar(n_steps: int, figures: str) -> tuple[Console, Progress, TaskID]:
+    """A bar of steps with `figures` of the latest one, not yet started; it shows on a stderr that is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn(figures),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    return console, bar, bar.add_task("steps", total=n_steps, loss="-", rate="-")

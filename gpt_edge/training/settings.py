@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpt_edge.tokenizer.spec import END_OF_TEXT
 from gpt_edge.training.text_files import ENCODING_ERRORS
 
 PRECISIONS = ("float32", "bfloat16")
@@ -18,7 +19,7 @@ class Data:
 
     train: tuple[str, ...]
     valid: tuple[str, ...] = ()  # none: the last of every `held_out` documents of the training text
-    separator: str = "<|endoftext|>"  # between documents of a plain text, with the line breaks around it
+    separator: str = END_OF_TEXT  # between documents of a plain text, with the line breaks around it
     field: str = "text"  # the key of a document in a line of JSON
     held_out: int = 20
     encoding_errors: str = "strict"  # "replace" takes bytes that are not UTF-8 as U+FFFD, and counts them

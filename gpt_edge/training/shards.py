@@ -166,7 +166,7 @@ class _Writer:
         if self._n_held > 1:
             ids = self._buffer[: self._n_held].view(np.uint8).data
             path = self._folder / _shard_name(self._name, len(self.done.tokens))
-            atomic_write(path, ids)  # type: ignore[arg-type]  # bytes-like: a copy would be a second shard in memory
+            atomic_write(path, ids)
             self.done.tokens.append(self._n_held)
             self._buffer[0], self._n_held = self._buffer[self._n_held - 1], 1
         record = {"version": VERSION, **asdict(self.done)}

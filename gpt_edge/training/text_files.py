@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from gpt_edge.errors import TrainingError
+from gpt_edge.evaluate.text import is_json_lines
+from gpt_edge.tokenizer.spec import END_OF_TEXT
 
 PIECE_CHARACTERS = 1 << 18  # a longer document is given out in pieces: its token ids would fill the memory
 CHUNK_BYTES = 1 << 20
 MAX_LINE_BYTES = 8 << 20  # of JSON Lines: a line must be read whole
-LINE_SUFFIXES = (".jsonl", ".ndjson")
 ENCODING_ERRORS = ("strict", "replace")
 _SURROGATES = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, by "surrogateescape"; JSON can spell them too
 _UTF8_HINT = 'convert it, for example with iconv -t UTF-8, or set [data] encoding_errors = "replace"'
@@ -41,7 +42,7 @@ class TextFiles:
     """The documents of some files. Of every `held_out` documents the last is kept for validation; 0 keeps none."""
 
     paths: tuple[Path, ...]
-    separator: str = "<|endoftext|>"
+    separator: str = END_OF_TEXT
     field: str = "text"  # of a line of JSON
     encoding_errors: str = "strict"
     held_out: int = 0
@@ -91,11 +92,6 @@ def find_texts(base: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
             raise TrainingError(f"no file matches {base / pattern}")
         found |= {Path(match): None for match in matches if Path(match).is_file()}
     return tuple(found)
-
-
-def is_json_lines(path: Path) -> bool:
-    """By the name: .jsonl or .ndjson, perhaps with .gz after it."""
-    return path.name.lower().removesuffix(".gz").endswith(LINE_SUFFIXES)
 
 
 def open_text(path: Path) -> IO[bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class Trainer:
         batch = self.batches.next(self.row_tokens)
         positions = self._positions(batch.inputs.shape[1])
         n_rows = (self.recipe.training.micro_batch_tokens or batch.inputs.numel()) // self.row_tokens
-        parts = list(zip(batch.inputs.split(n_rows), batch.targets.split(n_rows), strict=True))  # type: ignore[no-untyped-call]
+        parts = list(zip(torch.split(batch.inputs, n_rows), torch.split(batch.targets, n_rows), strict=True))
         mine = torch.zeros((), device=self.processes.device)
         for i, (inputs, targets) in enumerate(parts):
             mine += self._add_gradient(inputs, targets, positions, batch.n_targets, is_last=i + 1 == len(parts))
@@ -174,7 +174,9 @@ class Trainer:
                 fully_shard(block)
             fully_shard(loss_of, reshard_after_forward=True)  # the scores come between the steps
             return loss_of
-        module: nn.Module = torch.compile(loss_of, dynamic=False) if training.compile else loss_of  # type: ignore[assignment]
+        module: nn.Module = loss_of
+        if training.compile:
+            module = cast(nn.Module, torch.compile(loss_of, dynamic=False))  # declared to be just a callable
         if self.processes.n == 1:
             return module
         places = [device.index] if device.type == "cuda" else None
@@ -196,7 +198,7 @@ class Trainer:
                     f"{self.recipe.path}: [training] compile is true, but torch.compile failed: {first_line}",
                     hint="install g++, or set compile = false",
                 ) from error
-            (loss * (self.processes.n / n_targets)).backward()  # type: ignore[no-untyped-call]  # DDP and FSDP take the mean
+            torch.autograd.backward(loss * (self.processes.n / n_targets))  # DDP and FSDP take the mean
         return loss.detach()
 
     def _gathering(self, is_last: bool) -> AbstractContextManager[None]:

@@ -12,6 +12,12 @@ from tests.conftest import REPO
 MERGES = b" t,he,in,er,an,on, s,re, w,ed, the,ing, a,ll,ou, he, to,and,st,ar".split(b",")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `pytest_runtest_setup` does in this process: two exports at once would otherwise wait for each other's threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def tiny_edge() -> Path:
     """A committed fp32 bundle: 2 layers, width 16, context 64, a byte-level vocabulary of 277."""

@@ -101,7 +101,7 @@ def test_the_python_example_runs(folder: Path) -> None:
 def test_every_flag_that_the_page_names_exists() -> None:
     from tests.cli.runner import done
 
-    help_text = done("finetune", "--help").out
+    help_text = "".join(done(command, "--help").out for command in ("finetune", "classify", "embed"))
     for flag in re.findall(r"--[a-z][a-z-]+", "\n".join(line for line in PAGE.splitlines() if "export" not in line)):
         assert flag in help_text, flag
 

@@ -79,7 +79,7 @@ def test_truncate_left_keeps_the_end_of_a_long_prompt(tiny_edge: Path) -> None:
 
 
 def test_on_a_terminal_control_characters_are_escaped_and_elsewhere_kept(tiny_edge: Path) -> None:
-    """RELIABILITY R5.5: the prompt is echoed, so it can bring any character."""
+    """The prompt is echoed, so it can bring any character."""
     prompt = "a\x1b[31mb\x07\x9bc\td"
     command = [*COMMAND, "generate", prompt, "-m", str(tiny_edge), "-n", "1", "--echo"]
     controller, terminal = pty.openpty()

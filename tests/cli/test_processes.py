@@ -8,12 +8,14 @@ import resource
 import select
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.cli.runner import COMMAND, listing
+from tests.conftest import REPO
 
 
 def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
@@ -44,6 +46,31 @@ def test_ctrl_c_during_an_export_leaves_nothing_and_exits_with_130(
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "")
     assert listing(tmp_path) == {}
+
+
+def test_next_to_nothing_is_imported_before_ctrl_c_can_be_caught() -> None:
+    """Earlier, the interpreter ends with a traceback. Without site, which may have imported anything already."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import gpt_edge.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-ISc", code, str(REPO)], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "gpt_edge.errors" in loaded
+    assert not loaded & {"typing", "collections", "re", "enum", "json", "importlib", "warnings", "traceback", "typer"}
+
+
+def test_ctrl_c_while_the_first_modules_are_imported_exits_with_130() -> None:
+    """What a signal does there, at a place that can be named."""
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'gpt_edge.cli.console':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from gpt_edge.cli import main\n"
+        "sys.exit(main(['--help']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_ctrl_c_while_reading_a_prompt_exits_with_130_and_ends_the_line_on_a_terminal(tiny_edge: Path) -> None:

@@ -15,9 +15,23 @@ from tests.conftest import REPO
 LAYERS: list[dict[str, set[str]]] = [
     {"base": {"version", "errors", "config", "graph", "tasks", "threads", "fork"}},
     {"files": {"disk", "lock", "files", "manifest"}},
-    {"text and bundles": {"sampling", "stopping", "tokenizer", "foreign", "bundle_reader", "bundle"}},
-    {"session": {"cache", "edge", "portable", "saturation", "session"}},
-    {"generation": {"stream", "generate", "parity", "paths", "difference", "verification", "evaluate", "metrics"}},
+    {"text and bundles": {"batching", "sampling", "stopping", "tokenizer", "foreign", "bundle_reader", "bundle"}},
+    {"session": {"cache", "edge", "portable", "saturation", "session", "encoder"}},
+    {
+        "generation": {
+            "stream",
+            "generate",
+            "parity",
+            "paths",
+            "difference",
+            "verification",
+            "evaluate",
+            "metrics",
+            "classify",
+            "embed",
+            "task_verification",
+        }
+    },
     {"bench": {"bench"}},
     {"reference": {"reference"}},
     {"training": {"training"}, "export": {"export"}},  # side by side: neither imports the other

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from gpt_edge.bundle import Bundle
 from gpt_edge.export.pipeline import export_bundle
 from gpt_edge.export.verify import Verification
 from tests.parity.models import TINY, save_random
-
-torch.set_num_threads(1)  # tiny models: a second thread waits more than it works
 
 Export = Callable[[str, str, str], tuple[Bundle, Verification]]
 

@@ -1,7 +1,7 @@
 """Faults to plant: each makes a good bundle wrong in one place, by editing its graph or weights with onnx_ir.
 
-The broken bundle has right checksums and loads, and most of them still write plausible text: what RELIABILITY N10 asks a
-verifier to see. A fault says where it lies, and the verifier has to name that place.
+The broken bundle has right checksums and loads, and most of them still write plausible text, so that
+reading it shows nothing. A fault says where it lies, and the verifier has to name that place.
 """
 
 from __future__ import annotations
@@ -243,7 +243,8 @@ def leave_out_the_final_norm(graph: ir.Graph, config: GPTConfig) -> None:
         insert(graph, norm, 0, "Add", bias)
     total = ir.node("Add", norm.inputs[:2])
     graph.insert_before(norm, total)
-    norm.outputs[0].replace_all_uses_with(total.outputs[0])
+    total.outputs[0].name = norm.outputs[0].name  # it may be an output of the graph
+    norm.outputs[0].replace_all_uses_with(total.outputs[0], replace_graph_outputs=True)
     graph.remove(norm)
 
 

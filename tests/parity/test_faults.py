@@ -1,4 +1,4 @@
-"""RELIABILITY N10: the verifier under attack. Every planted fault is caught, and the place it was planted in is named."""
+"""The verifier under attack. Every planted fault is caught, and the place it was planted in is named."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_full_shapes_agree_with_torch_and_with_themselves(
             for key, figure in figures.items():
                 print(f"  {section:<22} {key:<14} {json.dumps({k: v for k, v in figure.items() if k != 'flips'})}")
     assert report.faults == []
-    assert report.figures["torch against fp32"]["logits"]["p99_difference"] <= 1e-4  # N1's goal
+    assert report.figures["torch against fp32"]["logits"]["p99_difference"] <= 1e-4
     assert report.figures["torch against fp32"]["greedy"]["equal_tokens"] == 32
     for figure in report.figures[f"{scheme} paths"].values():
         for flip in figure["flips"]:
@@ -59,7 +59,7 @@ def test_full_shapes_agree_with_torch_and_with_themselves(
 
 
 def test_shapes_splits_chunks_and_repeats_do_not_matter(preset: tuple[str, Path], tmp_path: Path) -> None:
-    """N1, N3, N4 and N6 on the full shape, fp32; fewer cases than the tiny models of test_invariants.py get."""
+    """The full shape, fp32; fewer cases than the tiny models of test_invariants.py get."""
     name, source = preset
     bundle, _ = export_bundle(source, tmp_path / "fp32", scheme="fp32", tokenizer="none")
     assert bundle.n_bytes <= 500 * MB or name != "gpt2"

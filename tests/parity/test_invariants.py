@@ -1,4 +1,4 @@
-"""RELIABILITY N1, N3 to N7 on tiny models of every kind: shapes, splits, chunks, batches, rewinding and repeats must not matter.
+"""What must not change a model's answer, on tiny models of every kind: shapes, splits, chunks, batches, rewinding, repeats.
 
 Everyday runs take a part of the cases, the slow set all of them.
 """
@@ -15,6 +15,7 @@ import torch
 
 from gpt_edge import parity
 from gpt_edge.config import GPTConfig
+from gpt_edge.evaluate.measures import log_softmax
 from gpt_edge.export.formats import TensorFormat
 from gpt_edge.export.pipeline import export_bundle
 from gpt_edge.export.rounding import round_tensor
@@ -28,11 +29,10 @@ from tests.parity.conftest import Export
 from tests.parity.models import TINY, save_random
 
 KINDS = tuple(TINY)
-# max |difference| of float32 logits: N1 allows 1e-3, with 1e-4 as its goal; N3, N4 and N5 allow 1e-4.
-TOLERANCE = 1e-4
-MEAN_KL = 1e-7  # nats, N1
-MAX_CHUNK = 256  # tokens, N1
-NEAR_TIE = 2e-3  # logits, N1: which of two tokens torch itself prefers is then chance
+TOLERANCE = 1e-4  # max |difference| of float32 logits: summation order
+MEAN_KL = 1e-7  # nats
+MAX_CHUNK = 256  # tokens
+NEAR_TIE = 2e-3  # logits: which of two tokens torch itself prefers is then chance
 LONG = GPTConfig(n_layer=2, n_head=2, n_embd=24, n_ctx=400, vocab_size=131)  # room for a past and MAX_CHUNK behind it
 
 
@@ -41,6 +41,11 @@ def both(request: pytest.FixtureRequest, export: Export, checkpoints: dict[str, 
     """The fp32 bundle of one kind, and the reference it was made from."""
     bundle, _ = export(request.param, "edge", "fp32")
     return Session(bundle, threads=1), open_checkpoint(checkpoints[request.param]).load_model()
+
+
+def few_and_many(few: Any, many: Any) -> list[Any]:
+    """The number of cases of an everyday run, and of the slow set."""
+    return [few, pytest.param(*(many if isinstance(many, tuple) else (many,)), marks=pytest.mark.slow)]
 
 
 def reference(model: GPT, ids: IntArray) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
@@ -52,12 +57,12 @@ def reference(model: GPT, ids: IntArray) -> tuple[FloatArray, list[tuple[FloatAr
 
 def mean_kl(first: FloatArray, second: FloatArray) -> float:
     """KL(first || second) in nats, of logits [B, T, V]."""
-    p, q = parity.log_softmax(first), parity.log_softmax(second)
+    p, q = log_softmax(first), log_softmax(second)
     return float((np.exp(p) * (p - q)).sum(-1).mean())
 
 
 def check_random_shapes(session: Session, model: GPT, n_cases: int) -> None:
-    """N1: batch 1 to 4, any past, any number of new tokens; presents too; tokens equal but for ties of torch's own."""
+    """Batch 1 to 4, any past, any number of new tokens; presents too; tokens equal but for ties of torch's own."""
     config, rng = session.config, np.random.default_rng(1)
     for _ in range(n_cases):
         batch, past = int(rng.integers(1, 5)), int(rng.integers(0, config.n_ctx))
@@ -78,13 +83,9 @@ def check_random_shapes(session: Session, model: GPT, n_cases: int) -> None:
             assert np.abs(array[:, :, : past + new, : config.head_size] - side).max() <= TOLERANCE, case
 
 
-def test_any_shape_says_what_torch_says(both: tuple[Session, GPT]) -> None:
-    check_random_shapes(*both, n_cases=40)
-
-
-@pytest.mark.slow
-def test_a_thousand_shapes_say_what_torch_says(both: tuple[Session, GPT]) -> None:
-    check_random_shapes(*both, n_cases=1000)
+@pytest.mark.parametrize("n_cases", few_and_many(40, 1000))
+def test_any_shape_says_what_torch_says(both: tuple[Session, GPT], n_cases: int) -> None:
+    check_random_shapes(*both, n_cases)
 
 
 @pytest.mark.slow
@@ -95,7 +96,7 @@ def test_a_thousand_shapes_with_a_long_past_say_what_torch_says(tmp_path: Path) 
 
 
 def check_splits(session: Session, n_sequences: int) -> None:
-    """N3: a prefix, then the rest, equals the whole, at every split."""
+    """A prefix, then the rest, equals the whole, at every split."""
     config, rng = session.config, np.random.default_rng(2)
     length = min(config.n_ctx, 64)
     for _ in range(n_sequences):
@@ -109,20 +110,16 @@ def check_splits(session: Session, n_sequences: int) -> None:
             assert (rest.argmax(-1) == whole[:, split:].argmax(-1)).all(), split
 
 
-def test_decode_after_prefill_equals_one_full_forward(both: tuple[Session, GPT]) -> None:
-    check_splits(both[0], n_sequences=5)
+@pytest.mark.parametrize("n_sequences", few_and_many(5, 100))
+def test_decode_after_prefill_equals_one_full_forward(both: tuple[Session, GPT], n_sequences: int) -> None:
+    check_splits(both[0], n_sequences)
 
 
-@pytest.mark.slow
-def test_every_split_of_a_hundred_sequences(both: tuple[Session, GPT]) -> None:
-    check_splits(both[0], n_sequences=100)
-
-
-def check_chunks(session: Session, n_prompts: int, n_new: int) -> None:
-    """N4: prompts in chunks of any size give the same logits, the same cache and the same greedy tokens."""
+def check_chunks(session: Session, n_prompts: int, n_new: int, longest: int | None = None) -> None:
+    """Prompts of up to `longest` tokens, in chunks of any size, give the same logits, cache and greedy tokens."""
     config, rng = session.config, np.random.default_rng(3)
     for _ in range(n_prompts):
-        length = int(rng.integers(1, config.n_ctx - 1))
+        length = int(rng.integers(1, min(longest or config.n_ctx, config.n_ctx - 1)))
         probe = parity.Probe("ids", rng.integers(0, config.vocab_size, length))
         whole = parity.answer(session, probe)
         tokens, arrays = None, None
@@ -141,13 +138,9 @@ def check_chunks(session: Session, n_prompts: int, n_new: int) -> None:
                 assert np.abs(array - other).max() <= TOLERANCE, (length, chunk)
 
 
-def test_chunked_prefill_changes_nothing(both: tuple[Session, GPT]) -> None:
-    check_chunks(both[0], n_prompts=6, n_new=16)
-
-
-@pytest.mark.slow
-def test_two_hundred_chunked_prompts_continue_alike(both: tuple[Session, GPT]) -> None:
-    check_chunks(both[0], n_prompts=200, n_new=64)
+@pytest.mark.parametrize(("n_prompts", "n_new"), few_and_many((6, 16), (200, 64)))
+def test_chunked_prefill_changes_nothing(both: tuple[Session, GPT], n_prompts: int, n_new: int) -> None:
+    check_chunks(both[0], n_prompts, n_new)
 
 
 HARD_ROWS = {
@@ -163,7 +156,7 @@ HARD_ROWS = {
 @pytest.mark.parametrize("name", HARD_ROWS)
 @pytest.mark.parametrize("block", [16, 64])
 def test_no_weight_is_rounded_by_more_than_half_a_step(name: str, block: int) -> None:
-    """N9, of 8 bits. Below the smallest normal number a step has few digits, or none: what is lost is nothing to a sum."""
+    """Below the smallest normal number a step has few digits, or none: what is lost is nothing to a sum."""
     row = HARD_ROWS[name].astype(np.float32)[None]
     rounded = round_tensor(row, TensorFormat(8, block), block)
     found, step = rounded.dequantize(64), np.repeat(rounded.scales, block, axis=1)
@@ -174,7 +167,7 @@ def test_no_weight_is_rounded_by_more_than_half_a_step(name: str, block: int) ->
 
 
 def check_repeats(session: Session, n_repeats: int) -> None:
-    """N6: the same seed gives the same ids, whatever other traffic there was."""
+    """The same seed gives the same ids, whatever other traffic there was."""
     words: Any = SimpleNamespace(vocab_size=session.config.vocab_size, end_token=None)  # what ids need of a tokenizer
     params = SamplingParams(max_new_tokens=12, top_k=40, seed=5)
     first = list(TokenStream(session, [1, 2, 3], params, words, None))
@@ -185,7 +178,7 @@ def check_repeats(session: Session, n_repeats: int) -> None:
 
 
 def check_batches(session: Session, n_batches: int) -> None:
-    """N5: rows of different lengths in one batch, decoded together, each give what they give alone."""
+    """Rows of different lengths in one batch, decoded together, each give what they give alone."""
     config, rng = session.config, np.random.default_rng(4)
     for _ in range(n_batches):
         batch, n_new = int(rng.integers(2, 5)), int(rng.integers(1, 12))
@@ -205,17 +198,13 @@ def check_batches(session: Session, n_batches: int) -> None:
             assert (found.argmax(-1) == alone.argmax(-1)).all(), (lengths, row)
 
 
-def test_a_row_of_a_batch_says_what_it_says_alone(both: tuple[Session, GPT]) -> None:
-    check_batches(both[0], n_batches=10)
-
-
-@pytest.mark.slow
-def test_rows_of_two_hundred_batches_say_what_they_say_alone(both: tuple[Session, GPT]) -> None:
-    check_batches(both[0], n_batches=200)
+@pytest.mark.parametrize("n_batches", few_and_many(10, 200))
+def test_a_row_of_a_batch_says_what_it_says_alone(both: tuple[Session, GPT], n_batches: int) -> None:
+    check_batches(both[0], n_batches)
 
 
 def check_rewinding(session: Session, n_cases: int) -> None:
-    """N7: a cache that was cropped, read on elsewhere and cropped again is as good as a new one."""
+    """A cache that was cropped, read on elsewhere and cropped again is as good as a new one."""
     config, rng = session.config, np.random.default_rng(5)
     for _ in range(n_cases):
         length = int(rng.integers(2, config.n_ctx))
@@ -231,17 +220,13 @@ def check_rewinding(session: Session, n_cases: int) -> None:
         assert np.abs(rest - whole[:, keep:]).max() <= TOLERANCE, (length, keep, astray)
 
 
-def test_a_rewound_cache_is_as_good_as_a_new_one(both: tuple[Session, GPT]) -> None:
-    check_rewinding(both[0], n_cases=30)
-
-
-@pytest.mark.slow
-def test_a_thousand_rewound_caches_are_as_good_as_new_ones(both: tuple[Session, GPT]) -> None:
-    check_rewinding(both[0], n_cases=1000)
+@pytest.mark.parametrize("n_cases", few_and_many(30, 1000))
+def test_a_rewound_cache_is_as_good_as_a_new_one(both: tuple[Session, GPT], n_cases: int) -> None:
+    check_rewinding(both[0], n_cases)
 
 
 def check_quantized_steps(session: Session, n_sequences: int) -> None:
-    """N8's gate for row-local schemes: steps and chunks choose what the whole prompt chooses, but for near ties."""
+    """Schemes that round row by row: steps and chunks choose what the whole prompt chooses, but for near ties."""
     config, rng = session.config, np.random.default_rng(6)
     probes = [
         parity.Probe(f"{i}", rng.integers(0, config.vocab_size, int(rng.integers(2, config.n_ctx + 1))))
@@ -254,17 +239,13 @@ def check_quantized_steps(session: Session, n_sequences: int) -> None:
         assert found.top1 >= 0.999 - 2 / found.n_rows, (chunk, found.top1)  # two near ties are no rate
 
 
+@pytest.mark.parametrize("n_sequences", few_and_many(8, 100))
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_quantized_steps_choose_what_the_whole_prompt_chooses(kind: str, scheme: str, export: Export) -> None:
-    check_quantized_steps(Session(export(kind, "edge", scheme)[0], threads=1), n_sequences=8)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_quantized_steps_of_a_hundred_sequences_choose_the_same(kind: str, scheme: str, export: Export) -> None:
-    check_quantized_steps(Session(export(kind, "edge", scheme)[0], threads=1), n_sequences=100)
+def test_quantized_steps_choose_what_the_whole_prompt_chooses(
+    kind: str, scheme: str, export: Export, n_sequences: int
+) -> None:
+    check_quantized_steps(Session(export(kind, "edge", scheme)[0], threads=1), n_sequences)
 
 
 @pytest.mark.parametrize("scheme", ["fp32", "int8", "int8-block", "int4"])

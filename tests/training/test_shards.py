@@ -174,7 +174,7 @@ assert "torch" not in sys.modules
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
 @pytest.mark.parametrize("kind", ["stories", "one line"])
 def test_two_hundred_megabytes_are_tokenised_in_64_mb_and_a_shard(tmp_path: Path, shared_data: Path, kind: str) -> None:
-    """RELIABILITY R8.2."""
+    """The address space has no room for the text, nor for all of its ids."""
     n_wanted = 200 << 20
     text = (shared_data / "tinyshakespeare" / "input.txt").read_bytes()
     part = text + END.encode() if kind == "stories" else text.replace(b"\n", b"") + b" "

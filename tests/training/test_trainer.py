@@ -150,7 +150,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_gradients_agree_with_finite_differences(recipe: Recipe) -> None:
-    """RELIABILITY R8.5, in float64: central differences along random directions."""
+    """In float64: central differences along random directions."""
     trainer = Trainer(changed(recipe, dropout=0.0), documents())
     model = trainer.model.double()
     inputs, targets, _ = trainer.batches.next(16)

@@ -18,6 +18,7 @@ from tests.conftest import REPO
 sys.path.insert(0, str(REPO / "benchmarks"))
 
 import peers
+import speed_figures
 import speed_goals
 import speed_report
 
@@ -38,7 +39,7 @@ RECORDED: dict[str, Any] = {
 
 def sample(peer: str, decode: float, **changes: Any) -> dict[str, Any]:
     """The recorded sample with another name and speed, undisturbed."""
-    engine = speed_report.OURS if peer.startswith("edge") else "other"
+    engine = speed_figures.OURS if peer.startswith("edge") else "other"
     precision = peer.partition("-")[2] if peer.startswith("edge") else "int8"
     same = {"peer": peer, "engine": engine, "precision": precision, "decode_tok_s": decode, "foreign_cores": 0.0}
     return {**RECORDED, **same, "head_ids": IDS, **changes}
@@ -52,7 +53,7 @@ def written(folder: Path, samples: list[dict[str, Any]]) -> Path:
 
 
 def test_a_recorded_sample_is_read(tmp_path: Path) -> None:
-    assert speed_report.read_samples(written(tmp_path, [RECORDED])) == [RECORDED]
+    assert speed_figures.read_samples(written(tmp_path, [RECORDED])) == [RECORDED]
 
 
 @pytest.mark.parametrize(
@@ -68,18 +69,18 @@ def test_samples_that_do_not_belong_together_are_refused(
     tmp_path: Path, lines: list[dict[str, Any]], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        speed_report.read_samples(written(tmp_path, lines))
+        speed_figures.read_samples(written(tmp_path, lines))
 
 
 def test_medians_leave_out_rounds_that_others_disturbed() -> None:
     rounds = [sample("ct2-int8", speed) for speed in (50, 60, 100)]
-    table = speed_report.medians([*rounds, sample("ct2-int8", 1, foreign_cores=0.9)])
+    table = speed_figures.medians([*rounds, sample("ct2-int8", 1, foreign_cores=0.9)])
     (found,) = table[1, RECORDED["threads"], RECORDED["prompt_tokens"]]
     assert (found.decode, found.low, found.high, found.n_kept, found.n_rounds) == (60, 50, 100, 3, 4)
 
 
 def test_medians_keep_disturbed_rounds_where_there_are_no_others() -> None:
-    (engines,) = speed_report.medians([sample("ct2-int8", 5, foreign_cores=0.9)]).values()
+    (engines,) = speed_figures.medians([sample("ct2-int8", 5, foreign_cores=0.9)]).values()
     assert (engines[0].decode, engines[0].n_kept) == (5, 1)
 
 
@@ -97,9 +98,9 @@ def test_rows_that_were_always_disturbed_say_so_and_judge_no_goal(
 
 def test_a_bundle_is_compared_with_peers_of_its_bits() -> None:
     speeds = {"ct2-int8": 60.0, "ov-int8": 80.0, "llama-q4_0": 200.0, "edge-int8": 120.0, "edge-int8-block": 100.0}
-    (engines,) = speed_report.medians([sample(name, speed) for name, speed in speeds.items()]).values()
+    (engines,) = speed_figures.medians([sample(name, speed) for name, speed in speeds.items()]).values()
     assert [found.engine for found in engines] == sorted(speeds, key=lambda name: -speeds[name])
-    best = speed_report.best_peer(engines, 8)
+    best = speed_figures.best_peer(engines, 8)
     assert best is not None
     assert best.engine == "ov-int8"
     setting = 1, RECORDED["threads"], RECORDED["prompt_tokens"]
@@ -108,9 +109,9 @@ def test_a_bundle_is_compared_with_peers_of_its_bits() -> None:
 
 
 def test_the_roofline_counts_weights_and_the_keys_and_values_before() -> None:
-    (engines,) = speed_report.medians([sample("edge-int8", 100, threads=1, prompt_tokens=32)]).values()
+    (engines,) = speed_figures.medians([sample("edge-int8", 100, threads=1, prompt_tokens=32)]).values()
     read = 124e6 + (32 + RECORDED["new_tokens"] / 2) * 12 * 2 * 768 * 4
-    assert speed_report.roofline(engines[0], (1, 1, 32), 20.0) == pytest.approx(100 * read / 20e9)
+    assert speed_figures.roofline(engines[0], (1, 1, 32), 20.0) == pytest.approx(100 * read / 20e9)
 
 
 def test_goals_say_what_holds_and_what_does_not() -> None:
@@ -120,7 +121,7 @@ def test_goals_say_what_holds_and_what_does_not() -> None:
         sample("ov-int8", 90, **settings, first_token_s=0.3, load_s=0.9),
         sample("ct2-int8", 70, **settings, first_token_s=0.21, load_s=0.2),
     ]
-    found = {goal.what: goal for goal in speed_goals.goals(speed_report.medians(samples), {})}
+    found = {goal.what: goal for goal in speed_goals.goals(speed_figures.medians(samples), {})}
     assert not found["decode t2 p512, × ov-int8"].holds  # 1.11, 1.4 is wanted
     assert not found["first token t2 p512, ms (ct2-int8: 210.0)"].holds  # 200, 189 is wanted
     assert found["ready after, s"].holds
@@ -189,7 +190,7 @@ def test_engines_run_through_drive_and_what_failed_is_listed(tmp_path: Path) -> 
     command = [sys.executable, str(REPO / "benchmarks" / "peers.py"), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [(s["peer"], s["batch"]) for s in speed_report.read_samples(samples)] == [("edge", 1), ("edge", 8)]
+    assert [(s["peer"], s["batch"]) for s in speed_figures.read_samples(samples)] == [("edge", 1), ("edge", 8)]
     assert "No figures of ct2-int8 at batch 1, ct2-int8 at batch 8." in out.read_text("utf-8")
     assert "no C compiler could build the bandwidth probe" in done.stderr
 

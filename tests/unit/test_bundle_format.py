@@ -20,6 +20,7 @@ from gpt_edge.bundle import Bundle, Draft, new_bundle
 from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerError
 from gpt_edge.graph import GRAPHS, SCHEMES
 from gpt_edge.manifest import FORMAT_VERSION, KINDS, MAX_DEPTH, MAX_FILES, MAX_MANIFEST_BYTES, SELF_HASH, Manifest
+from gpt_edge.tasks import new_task
 
 README = (Path(__file__).resolve().parents[2] / "models" / "README.md").read_text(encoding="utf-8")
 PROMISES = [line[2:] for line in README.splitlines() if line.startswith("- ")]
@@ -287,7 +288,10 @@ WRONG_CONFIG: dict[str, list[object]] = {
 )
 def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     table = re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)
-    assert table == [*(name for name in Manifest.to_dict(manifest())), SELF_HASH]
+    config = dataclasses.replace(manifest().config, n_label=2)
+    task = new_task("classification", 297, ("a", "b"))
+    tuned = dataclasses.replace(manifest(), kind="task", task=task, config=config)
+    assert table == [*(name for name in tuned.to_dict()), SELF_HASH]
     for choice in (*GRAPHS, *SCHEMES, *KINDS):
         assert f"`{choice}`" in README
     out = changed(tmp_path / "out", **{"x-note": {"any": "thing"}})
@@ -295,7 +299,9 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     good = json.loads((out / "manifest.json").read_bytes())
     del good[SELF_HASH]
     cases = [{**good, "note": 1}, *({**good, name: value} for name, values in WRONG.items() for value in values)]
-    cases += [{name: value for name, value in good.items() if name != missing} for missing in table[:-1]]
+    cases += [
+        {name: value for name, value in good.items() if name != missing} for missing in set(table[:-1]) - {"task"}
+    ]
     for name, values in WRONG_CONFIG.items():
         cases += [{**good, "config": {**good["config"], name: value}} for value in values]
     for values in cases:
@@ -354,6 +360,34 @@ def test_a_tokenizer_file_that_is_not_listed_is_refused(tmp_path: Path) -> None:
     out = changed(tmp_path / "b", tokenizer={**spec, "file": "../secret"})
     with pytest.raises(TokenizerError, match="plain file name"):
         Bundle.open(out).load_tokenizer()
+
+
+@quotes(
+    "A bundle is of kind `task` exactly where it has a `task` and `config` has its `n_label`, the number of the graph's "
+    "outputs."
+)
+def test_a_task_its_kind_and_its_outputs_come_together(tmp_path: Path) -> None:
+    config = manifest().config.to_dict()
+    task = new_task("classification", 297, ("a", "b")).to_dict()
+    tuned = {**config, "n_label": 2}
+    opened = Bundle.open(changed(tmp_path / "right", kind="task", task=task, config=tuned))
+    assert opened.task == new_task("classification", 297, ("a", "b"))
+    assert "task" not in json.loads((write_tiny_bundle(tmp_path / "lm").path / "manifest.json").read_bytes())
+    for number, fields in enumerate(
+        (
+            {"task": task},
+            {"kind": "task"},
+            {"config": tuned},
+            {"kind": "task", "task": task},
+            {"kind": "task", "task": None, "config": tuned},
+            {"kind": "task", "task": {**task, "labels": ["a"]}, "config": tuned},
+            {"kind": "task", "task": {**task, "labels": ["a", "b", "c"]}, "config": tuned},
+            {"kind": "task", "task": {**task, "extract": 300}, "config": tuned},
+            {"kind": "task", "task": {**task, "labels": ["a", "\x1b"]}, "config": tuned},
+            {"kind": "task", "task": {**task, "more": 1}, "config": tuned},
+        )
+    ):
+        refused(changed(tmp_path / f"wrong {number}", **fields), "task|classification")
 
 
 @quotes("A bundle of a newer format version is refused with an error that names both versions.")

@@ -149,8 +149,8 @@ def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path: Path) -> N
 MEASURE = """
 import sys
 from pathlib import Path
+from gpt_edge.bench.process import peak_bytes
 from gpt_edge.bundle import Bundle
-from gpt_edge.cli.memory import peak_bytes
 from gpt_edge.evaluate.corpus import Corpus
 from gpt_edge.evaluate.text import TextFile
 corpus = Corpus([TextFile(Path(sys.argv[1]))], Bundle.open(sys.argv[2]).load_tokenizer(), None)

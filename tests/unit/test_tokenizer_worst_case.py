@@ -1,4 +1,4 @@
-"""RELIABILITY R5.1: text made to be slow. Time per byte stays bounded, nothing recurses, the text comes back."""
+"""Text made to be slow. Time per byte stays bounded, nothing recurses, the text comes back."""
 
 from __future__ import annotations
 

@@ -1,0 +1,194 @@
+"""Fine-tuned checkpoints as bundles: what torch says, the graphs say, alone and in batches; and hidden states of any bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from gpt_edge import graph as contract
+from gpt_edge.bundle import Bundle
+from gpt_edge.encoder import Encoder
+from gpt_edge.errors import BundleError, ExportError, ParityError
+from gpt_edge.export import task_verify
+from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bundle
+from gpt_edge.export.task_verify import reference_logits
+from gpt_edge.export.verify import Verification
+from gpt_edge.reference.checkpoint import load_task_model
+from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.session import Session
+from gpt_edge.task_verification import compare_tasks, task_probes, verify_task_alone
+from tests.parity.conftest import Export
+from tests.parity.models import TINY
+from tests.parity.task_models import TASKS, save_task
+
+FP32_TOLERANCE = 1e-4  # issue 5: of logits, torch against ONNX; the largest seen was 1e-5
+STATES_TOLERANCE = 1e-4  # of hidden states, whose spread is 1 to 3
+EVERYDAY = {("gpt1", "scores", "edge"), ("gpt2", "multiple-choice", "portable"), ("gpt3", "classification", "edge")}
+CASES = [
+    pytest.param(kind, task, graph, marks=() if (kind, task, graph) in EVERYDAY else (pytest.mark.slow,))
+    for kind in TINY
+    for task in TASKS
+    for graph in contract.GRAPHS
+]
+Make = Callable[[str, str, str, str], tuple[Bundle, Verification]]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    root = tmp_path_factory.mktemp("tuned")
+
+    def make(kind: str, task: str) -> Path:
+        folder = root / f"{kind}-{task}"
+        return folder if folder.exists() else save_task(folder, TINY[kind], task)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def make(sources: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """make(kind, task, graph, scheme): the bundle and its figures, made at the first call."""
+    root, made = tmp_path_factory.mktemp("task-bundles"), {}
+
+    def export(kind: str, task: str, graph: str, scheme: str) -> tuple[Bundle, Verification]:
+        key = (kind, task, graph, scheme)
+        if key not in made:
+            out = root / "-".join(key)
+            made[key] = export_bundle(sources(kind, task), out, graph=graph, scheme=scheme, tokenizer="none")
+        return made[key]
+
+    return export
+
+
+@pytest.mark.parametrize(("kind", "task", "graph"), CASES)
+def test_a_head_says_in_onnx_what_it_says_in_torch(
+    kind: str, task: str, graph: str, make: Make, sources: Callable[[str, str], Path]
+) -> None:
+    model = load_task_model(sources(kind, task))
+    probes = task_probes(model.config, model.spec, None)
+    wanted = reference_logits(model, probes)
+    bundle, report = make(kind, task, graph, "fp32")
+    found = Encoder(bundle).logits(probes.sequences)
+    assert np.abs(found - wanted).max() <= FP32_TOLERANCE
+    assert Bundle.open(bundle.path).task == model.spec
+    assert report.figures["torch against fp32"]["labels"]["ok"]
+    rounded, report = make(kind, task, graph, "int8")
+    agreement = compare_tasks(probes, wanted, Encoder(rounded).logits(probes.sequences))
+    assert agreement.top1 >= 0.95  # 64 random examples, many of them near ties
+    assert set(report.figures) == {"torch against fp32", "fp32 paths", "torch against int8", "int8 paths"}
+    assert rounded.manifest.parity == report.figures
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "int8"])
+def test_an_answer_does_not_depend_on_neighbours_or_padding(make: Make, scheme: str) -> None:
+    """Exactly: products of rows in integers, attention that ends where a text ends."""
+    encoder = Encoder(make("gpt3", "classification", "edge", scheme)[0])
+    assert encoder.task is not None
+    sequences = task_probes(encoder.config, encoder.task, None).sequences
+    together = encoder.logits(sequences)
+    for batch in (1, 5):
+        np.testing.assert_allclose(encoder.logits(sequences, batch=batch), together, atol=1e-5)
+    backwards = encoder.logits(sequences[::-1])[::-1]
+    np.testing.assert_allclose(backwards, together, atol=1e-5)
+
+
+def test_the_graph_holds_the_embedding_once_and_no_language_model_head(make: Make) -> None:
+    for scheme in ("fp32", "int8"):
+        bundle, _ = make("gpt3", "classification", "edge", scheme)
+        config = bundle.config
+        assert bundle.n_bytes < (4.3 if scheme == "fp32" else 1.5) * config.n_parameters + 60_000  # the graph file
+        graph = ir.load(bundle.model_path).graph
+        tables = [name for name in graph.initializers if name.startswith(("wte", "lm_head"))]
+        assert sorted(tables) in (["wte.weight"], ["wte.weight_q8", "wte.weight_scales"])
+        assert [value.name for value in graph.inputs] == [spec.name for spec in contract.inputs(config, "edge")]
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
+def test_quantize_rounds_a_classifier_as_export_does(make: Make, tmp_path: Path, scheme: str) -> None:
+    fp32, _ = make("gpt3", "classification", "edge", "fp32")
+    rounded, report = quantize_bundle(fp32, tmp_path / "out", scheme=scheme)
+    assert set(report.figures) == {f"fp32 against {scheme}", f"{scheme} paths"}
+    assert rounded.task == fp32.task
+    exported, _ = make("gpt3", "classification", "edge", scheme)
+    assert (rounded.path / "model.onnx.data").read_bytes() == (exported.path / "model.onnx.data").read_bytes()
+    assert verify_task_alone(rounded).faults == []
+
+
+def test_a_bundle_of_other_weights_is_found_out(
+    make: Make, sources: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    bundle, _ = make("gpt3", "classification", "edge", "int8")
+    assert verify_bundle(bundle, sources("gpt3", "classification")).faults == []
+    torch.manual_seed(9)
+    model = load_task_model(sources("gpt3", "classification"))
+    torch.nn.init.normal_(model.task_head.weight, std=0.5)
+    from gpt_edge.reference.checkpoint import save_checkpoint
+
+    save_checkpoint(tmp_path / "other", model.config, model.tensors(), None, {}, model.spec)
+    assert verify_bundle(bundle, tmp_path / "other").faults
+    entailment = save_task(tmp_path / "entailment", TINY["gpt3"], "entailment")
+    with pytest.raises(BundleError, match="was made for entailment"):
+        verify_bundle(bundle, entailment)
+
+
+def test_nothing_is_published_when_out_of_tolerance(
+    sources: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(task_verify.QUANTIZED_KL, "int8", 0.0)
+    with pytest.raises(ParityError, match="mean_kl is") as caught:
+        export_bundle(sources("gpt3", "classification"), tmp_path / "out", tokenizer="none")
+    assert caught.value.figures["torch against int8"]["labels"]["ok"] is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_classifier_is_not_for_is_refused(
+    make: Make, sources: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    bundle, _ = make("gpt3", "classification", "edge", "int8")
+    with pytest.raises(BundleError, match="is a classifier"):
+        Session(bundle)
+    with pytest.raises(ExportError, match="cannot be int8-dynamic"):
+        export_bundle(sources("gpt3", "classification"), tmp_path / "out", scheme="int8-dynamic", tokenizer="none")
+
+
+@pytest.mark.parametrize("graph", contract.GRAPHS)
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_states_of_a_language_model_are_those_of_torch(
+    export: Export, checkpoints: dict[str, Path], graph: str, pooling: str
+) -> None:
+    rng = np.random.default_rng(4)
+    for kind in ("gpt1", "gpt3"):  # heads that are padded, bands
+        bundle, _ = export(kind, graph, "fp32")
+        model = open_checkpoint(checkpoints[kind]).load_model()
+        sequences = [rng.integers(0, TINY[kind].vocab_size, size).tolist() for size in (1, 30, 2, 30, 64)]
+        found = Encoder(bundle).states(sequences, pooling)  # type: ignore[arg-type]
+        for ids, vector in zip(sequences, found, strict=True):
+            with torch.inference_mode():
+                hidden = model.hidden(torch.tensor([ids]))[0][0]
+            wanted = hidden[-1] if pooling == "last" else hidden.mean(0)
+            assert np.abs(vector - wanted.numpy()).max() <= STATES_TOLERANCE
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize(
+    ("kind", "task", "graph"), [("gpt1", "scores", "edge"), ("gpt2", "multiple-choice", "portable")]
+)
+def test_states_of_a_classifier_are_those_of_torch(
+    make: Make, sources: Callable[[str, str], Path], kind: str, task: str, graph: str, pooling: str
+) -> None:
+    bundle, _ = make(kind, task, graph, "fp32")
+    model = load_task_model(sources(kind, task))
+    rng = np.random.default_rng(4)
+    sequences = [
+        rng.integers(0, TINY[kind].vocab_size, size).tolist() for size in (3, 30, 17)
+    ]  # similarity: an odd number
+    found = Encoder(bundle).states(sequences, pooling)  # type: ignore[arg-type]
+    for ids, vector in zip(sequences, found, strict=True):
+        with torch.inference_mode():
+            hidden = model.gpt.hidden(torch.tensor([ids]))[0][0]
+        wanted = hidden[-1] if pooling == "last" else hidden.mean(0)
+        assert np.abs(vector - wanted.numpy()).max() <= STATES_TOLERANCE
