@@ -43,7 +43,10 @@ from gpt_edge.verification import words_of
 HEADINGS = ("model", "rounding", "bits/weight", "MB", "ppl ratio", "mean KL", "same token")
 UNIFORM = {
     "int8": Wishes("int8"),
+    "int8, scale search": Wishes("int8", rounding="scale-search"),
+    "int8, GPTQ": Wishes("int8", rounding="gptq"),
     "int8-block, 64": Wishes("int8-block"),
+    "int8-block, 32": Wishes("int8-block", block_size=32),
     "int4, 32, nearest": Wishes("int4", rounding="nearest"),
     "int4, 32, scale search": Wishes("int4", rounding="scale-search"),
     "int4, 32, GPTQ": Wishes("int4"),

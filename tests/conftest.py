@@ -4,14 +4,45 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+if sys.platform != "win32":
+    import fcntl
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def turn(alone: bool) -> Iterator[None]:
+    """Among the processes of one run, hold a test's turn: with others, or alone, when what it times must not be disturbed.
+
+    Who waits holds the gate, so that the others cannot go on passing it by.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None or sys.platform == "win32":
+        yield
+        return
+    place = Path(tempfile.gettempdir()) / f"gpt-edge-tests-{run}"
+    with open(f"{place}.gate", "w") as gate, open(f"{place}.lock", "w") as lock:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests marked `alone` run while nothing else does."""
+    with turn(item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)

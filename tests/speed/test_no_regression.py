@@ -13,6 +13,8 @@ from tests.speed import pairs
 from tests.speed.judge import ALLOWED_LOSS, ATTEMPTS, Pair, Verdict, Work, judge, measure_ratio
 from tests.speed.pairs import COMMAND, cpu_kind, make_pairs, read_ratios
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def both() -> dict[str, Pair]:
