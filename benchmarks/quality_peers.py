@@ -26,19 +26,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from quality import HEADINGS, Subject, uniform_rows
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "benchmarks"))
-
-from quality import HEADINGS, Subject, uniform_rows  # noqa: E402
-
-from gpt_edge.export.calibrate import CALIBRATION_TOKENS, Rows, batches, load_reference, read_rows  # noqa: E402
-from gpt_edge.export.damage import Damage, DamageSum, TextReference, rows_that_fit  # noqa: E402
-from gpt_edge.export.pipeline import export_bundle  # noqa: E402
-from gpt_edge.export.to_transformers import export_transformers  # noqa: E402
-from gpt_edge.parity import FloatArray  # noqa: E402
-from gpt_edge.reference.importers import open_checkpoint  # noqa: E402
-from gpt_edge.verification import words_of  # noqa: E402
+from gpt_edge.export.calibrate import CALIBRATION_TOKENS, Rows, batches, load_reference, read_rows
+from gpt_edge.export.damage import Damage, DamageSum, TextReference, rows_that_fit
+from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.export.to_transformers import export_transformers
+from gpt_edge.parity import FloatArray
+from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.verification import words_of
 
 KINDS = ("Q8_0", "Q4_0")
 ROWS = ("int8", "int8-block, 64", "int4, 32, nearest", "int4, 32, GPTQ", "int4, 64, GPTQ")  # of quality.UNIFORM

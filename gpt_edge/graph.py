@@ -1,8 +1,8 @@
 """The ONNX contract: names, axes and dtypes of what goes in and out of the two graphs, and the operators they must hold.
 
-Of a language model `edge` writes keys and values in place: past and present of a layer are bound to the same memory, `S` positions long,
-of which the first `seqlens_k + 1` count after the call. `portable` returns present tensors that grow, as Optimum's
-files do. A task's graphs (`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded at their ends.
+Of a language model `edge` writes keys and values in place: past and present of a layer are bound to the same memory,
+`S` positions long, of which the first `seqlens_k + 1` count after the call. `portable` returns present tensors that grow,
+as Optimum's files do. A task's graphs (`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded at their ends.
 Knows nothing of onnx or onnxruntime.
 """
 
