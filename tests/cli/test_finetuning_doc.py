@@ -14,19 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.pages import Page, matches, write_program
 from tests.conftest import REPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PAGE = (REPO / "docs" / "finetuning.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = Page(REPO / "docs" / "finetuning.md")
 WORDS = {"negative": ("cold", "rude", "bad"), "positive": ("warm", "kind", "good")}
-FIGURE = re.compile(r"(?<![\w-])-?\d[\d.,]*(e[+-]\d+)?(?!\w)( [kMG]?B)?")
-
-
-def masked(line: str) -> str:
-    """Without figures, which depend on the model and the machine."""
-    return " ".join(FIGURE.sub("#", line).split())
 
 
 @pytest.fixture(scope="module")
@@ -47,49 +41,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / f"{name}.csv").write_text("\n".join(["review,opinion", *rows]) + "\n")
     pairs = [f"{draw.uniform(0, 5):.1f}\ta {a}\ta {b}" for a in "abcdef" for b in "abcd"]
     (place / "pairs.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *pairs]) + "\n")
-    program = place / "bin" / "gpt-edge"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPO / "cli.py"}" "$@"\n')
-    program.chmod(0o755)
+    (place / "bin").mkdir()
+    write_program(place / "bin")
     return place
 
 
-def matches(shown: list[str], printed: list[str]) -> bool:
-    """Whether the lines are those shown; a line "..." stands for any lines, a line that ends with it for any rest."""
-    if not shown:
-        return not printed
-    if shown[0] == "...":
-        return any(matches(shown[1:], printed[at:]) for at in range(len(printed) + 1))
-    if not printed:
-        return False
-    first, found = masked(shown[0]), masked(printed[0])
-    is_same = found.startswith(first[:-3].rstrip()) if first.endswith("...") else first == found
-    return is_same and matches(shown[1:], printed[1:])
-
-
 def test_each_command_prints_what_the_page_shows(folder: Path) -> None:
-    examples: list[tuple[str, list[str]]] = []
-    for kind, content in BLOCKS:
-        for line in content.splitlines() if kind == "console" else ():
-            if line.startswith("$ "):
-                examples.append((line[2:], []))
-            else:
-                examples[-1][1].append(line)
-    assert [command.split()[1] for command, _ in examples] == ["finetune", "export", "classify"]
-    for command, shown in examples:
+    examples = PAGE.examples()
+    assert [example.command.split()[1] for example in examples] == ["finetune", "export", "classify"]
+    for example in examples:
         path = f'PATH="{folder / "bin"}:$PATH"; '
-        done = subprocess.run(path + command, shell=True, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (command, done.stderr)
-        assert matches(shown, done.stdout.splitlines()), (command, done.stdout)
+        done = subprocess.run(
+            path + example.command, shell=True, cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (example.command, done.stderr)
+        assert matches(example.shown, done.stdout.splitlines()), (example.command, done.stdout)
 
 
 def test_the_files_that_the_page_lists_are_there(folder: Path) -> None:
-    listed = set(re.findall(r"^\| `(checkpoint|\w+\.\w+)/?` \|", PAGE, re.MULTILINE))
+    listed = set(re.findall(r"^\| `(checkpoint|\w+\.\w+)/?` \|", PAGE.text, re.MULTILINE))
     assert listed - {"confusion.png"} == {path.name for path in (folder / "reviews").iterdir()}
 
 
 def test_the_python_example_runs(folder: Path) -> None:
-    (source,) = (content for kind, content in BLOCKS if kind == "python")
+    (source,) = PAGE.blocks("python")
     done = subprocess.run(
         [sys.executable, "-c", source], cwd=folder, capture_output=True, text=True, check=False,
         env={"PYTHONPATH": str(REPO), "PATH": ""},
@@ -102,7 +77,9 @@ def test_every_flag_that_the_page_names_exists() -> None:
     from tests.cli.runner import done
 
     help_text = "".join(done(command, "--help").out for command in ("finetune", "classify", "embed"))
-    for flag in re.findall(r"--[a-z][a-z-]+", "\n".join(line for line in PAGE.splitlines() if "export" not in line)):
+    for flag in re.findall(
+        r"--[a-z][a-z-]+", "\n".join(line for line in PAGE.text.splitlines() if "export" not in line)
+    ):
         assert flag in help_text, flag
 
 

@@ -12,42 +12,18 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.cli.pages import Page, masked, write_program
 from tests.cli.runner import Result, done, run
 from tests.cli.test_commands import write_recipe
 from tests.conftest import REPO
 
-README = (REPO / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+README = Page(REPO / "README.md")
 ANYTHING = "..."  # a line that stands for any lines
 SAME_WORDS = 3  # of a story: another CPU adds in another order, and may choose otherwise at a near tie
-
-
-@dataclass(frozen=True)
-class Example:
-    """A command of a console block, and what the block shows of its output."""
-
-    command: str
-    shown: tuple[str, ...]
-
-
-def blocks(kind: str) -> list[str]:
-    return [content for name, content in BLOCKS if name == kind]
-
-
-def examples() -> list[Example]:
-    found: list[tuple[str, list[str]]] = []
-    for block in blocks("console"):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            else:
-                found[-1][1].append(line)
-    return [Example(command, tuple(shown)) for command, shown in found]
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose gpt-edge is this checkout's."""
     place = tmp_path_factory.mktemp("bin")
-    program = place / "gpt-edge"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPO / "cli.py"}" "$@"\n')
-    program.chmod(0o755)
+    write_program(place)
     return place
-
-
-def masked(line: str) -> str:
-    """Without figures: they depend on the model."""
-    return " ".join(re.sub(r"(?<![\w-])-?\d[\d.,]*(e[+-]\d+)?(?!\w)( [kMG]?B)?", "#", line).split())
 
 
 def execute(command: str, folder: Path, programs: Path) -> Result:
@@ -90,9 +59,9 @@ def execute(command: str, folder: Path, programs: Path) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("index", range(len(examples())))
+@pytest.mark.parametrize("index", range(len(README.examples())))
 def test_a_console_example_does_what_it_shows(index: int, folder: Path, programs: Path) -> None:
-    example = examples()[index]
+    example = README.examples()[index]
     done = execute(example.command, folder, programs)
     if "train" not in example.command:  # which reports on standard error
         assert done.err == ""
@@ -109,9 +78,9 @@ def test_a_console_example_does_what_it_shows(index: int, folder: Path, programs
         assert done.out.splitlines() == list(example.shown)
 
 
-@pytest.mark.parametrize("index", range(len(blocks("python"))))
+@pytest.mark.parametrize("index", range(len(README.blocks("python"))))
 def test_the_python_example_runs(index: int, tmp_path: Path) -> None:
-    code = blocks("python")[index]
+    code = README.blocks("python")[index]
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "tokens/s" in done.stdout
@@ -120,7 +89,7 @@ def test_the_python_example_runs(index: int, tmp_path: Path) -> None:
 
 def test_the_two_commands_are_those_that_packaging_and_ci_run() -> None:
     """The first is typed in tests/packaging/test_wheel.py; the second is this run itself, through .ci/run."""
-    install, test = blocks("bash")
+    install, test = README.blocks("bash")
     assert install == 'pip install . && gpt-edge generate "Once upon a time"\n'
     assert test == 'pip install -c constraints.txt -e ".[dev]" && python -m pytest\n'
     ci = (REPO / ".ci" / "run").read_text()
@@ -129,7 +98,7 @@ def test_the_two_commands_are_those_that_packaging_and_ci_run() -> None:
 
 
 def test_every_command_and_option_of_the_table_exists() -> None:
-    rows = re.findall(r"^\| `gpt-edge (.*?)` \|", README.replace("\\|", "/"), re.MULTILINE)
+    rows = re.findall(r"^\| `gpt-edge (.*?)` \|", README.text.replace("\\|", "/"), re.MULTILINE)
     named = set()
     for row in rows:
         if not row.startswith("--"):
@@ -142,7 +111,7 @@ def test_every_command_and_option_of_the_table_exists() -> None:
 
 
 def test_the_tree_names_every_file_once_with_a_phrase() -> None:
-    (tree,) = (content for name, content in BLOCKS if not name)
+    (tree,) = README.blocks("")
     named, path = set(), [""]
     for line in tree.splitlines():
         entry, _, phrase = re.sub(r" -> \S+", "", line).strip().partition(" ")
@@ -161,5 +130,5 @@ def test_the_tree_names_every_file_once_with_a_phrase() -> None:
 
 
 def test_no_line_of_the_readme_promises_what_is_not_there() -> None:
-    for name in re.findall(r"`([\w./-]+\.(?:md|txt|py|toml))`", README):
+    for name in re.findall(r"`([\w./-]+\.(?:md|txt|py|toml))`", README.text):
         assert (REPO / name).is_file(), name

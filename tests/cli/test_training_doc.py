@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.training.recipe import read_recipe
-from tests.cli.test_finetuning_doc import matches
+from tests.cli.pages import Page, matches, write_program
 from tests.conftest import REPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PAGE = (REPO / "docs" / "training.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = Page(REPO / "docs" / "training.md")
 SHORTER = {"steps": "6", "batch_tokens": "512", "row_tokens": "64", "every_steps": "3", "compile": "false"}
 WORDS = [
     "the",
@@ -53,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["".join(draw.choices("etaoinshrdlu", k=7)) for _ in range(900)]  # enough for the page's vocabulary
     stories = [*(story(draw) for _ in range(60)), *(" ".join(draw.choices(words, k=60)) for _ in range(120))]
     (place / "stories.txt").write_text("\n<|endoftext|>\n".join(stories))
-    (recipe,) = (content for kind, content in BLOCKS if kind == "toml")
+    (recipe,) = PAGE.blocks("toml")
     for key, value in SHORTER.items():
         recipe, n_found = re.subn(rf"(?m)^{key} = \S+", f"{key} = {value}", recipe)
         assert n_found == 1, key
@@ -61,10 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "models").mkdir()
     for name in ("tinystories", "tinystories-21m", "gpt1", "shakespeare"):
         shutil.copy(REPO / "models" / f"{name}.toml", place / "models")
-    program = place / "bin" / "gpt-edge"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPO / "cli.py"}" "$@"\n')
-    program.chmod(0o755)
+    (place / "bin").mkdir()
+    write_program(place / "bin")
     return place
 
 
@@ -74,24 +71,18 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_command_prints_what_the_page_shows(folder: Path) -> None:
-    examples: list[tuple[str, list[str]]] = []
-    for kind, content in BLOCKS:
-        for line in content.splitlines() if kind == "console" else ():
-            if line.startswith("$ "):
-                examples.append((line[2:], []))
-            else:
-                examples[-1][1].append(line)
-    assert [command.split()[1] for command, _ in examples] == ["train", "export", "generate"]
-    for command, shown in examples:
-        done = run(folder, command)
-        assert done.returncode == 0, (command, done.stderr)
+    examples = PAGE.examples()
+    assert [example.command.split()[1] for example in examples] == ["train", "export", "generate"]
+    for example in examples:
+        done = run(folder, example.command)
+        assert done.returncode == 0, (example.command, done.stderr)
         assert done.stdout.strip()
-        if "generate" not in command:  # another model, another story
-            assert matches(shown, done.stdout.splitlines()), (command, done.stdout)
+        if "generate" not in example.command:  # another model, another story
+            assert matches(example.shown, done.stdout.splitlines()), (example.command, done.stdout)
 
 
 def test_a_finished_run_says_so_to_resume(folder: Path) -> None:
-    (resume,) = re.findall(r"`(gpt-edge train \S+ --resume)`", PAGE)
+    (resume,) = re.findall(r"`(gpt-edge train \S+ --resume)`", PAGE.text)
     done = run(folder, resume)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("runs/stories/checkpoint: 6 steps")
@@ -99,25 +90,27 @@ def test_a_finished_run_says_so_to_resume(folder: Path) -> None:
 
 def test_the_files_that_the_page_lists_are_there(folder: Path) -> None:
     listed = {
-        name for row in re.findall(r"^\| (`[^|]+`) \| [^|]+ \|$", PAGE, re.MULTILINE) for name in row.split("`")[1::2]
+        name
+        for row in re.findall(r"^\| (`[^|]+`) \| [^|]+ \|$", PAGE.text, re.MULTILINE)
+        for name in row.split("`")[1::2]
     }
     found = {path.name + "/" * path.is_dir() for path in (folder / "runs" / "stories").iterdir()}
     assert found == {name for name in listed if "." in name or "/" in name} - {"tensorboard/"}
 
 
 def test_the_keys_and_recipes_that_the_page_names_exist(folder: Path) -> None:
-    table = re.findall(r"^\| (`[a-z_`, ]+`) \|", PAGE, re.MULTILINE)
+    table = re.findall(r"^\| (`[a-z_`, ]+`) \|", PAGE.text, re.MULTILINE)
     changes = {"micro_batch_tokens": "64", "ema": "0.9", "activation_checkpointing": "true", "optimizer": "'adamw'",
                "precision": "'float32'", "compile": "false", "device": "'cpu'"}  # fmt: skip
     assert {name for row in table for name in row.split("`")[1::2]} == set(changes)
     sets = [f"training.{key}={value}" for key, value in changes.items()]
     assert read_recipe(folder / "stories.toml", tuple(sets)).training.ema == 0.9
-    for name in re.findall(r"`models/(\S+\.toml)`", PAGE):
+    for name in re.findall(r"`models/(\S+\.toml)`", PAGE.text):
         assert tomllib.loads((folder / "models" / name).read_text())
 
 
 def test_two_processes_train_as_the_page_says(folder: Path) -> None:
-    (lines,) = (content for kind, content in BLOCKS if kind == "sh")
+    (lines,) = PAGE.blocks("sh")
     command = lines.splitlines()[0].replace("--nproc-per-node 8", "--nproc-per-node 2")
     command = command.replace(
         "models/gpt1.toml", "stories.toml --set output.folder=two --set training.batch_tokens=512"
