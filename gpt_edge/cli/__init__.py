@@ -45,7 +45,7 @@ def _main(arguments: list[str]) -> int:
             code = _run(arguments)
             console.flush()
         except (Exception, KeyboardInterrupt) as error:
-            code = _report(error, "gpt-edge" if arguments[0].startswith("-") else f"gpt-edge {arguments[0]}")
+            code = _report(_root(error), "gpt-edge" if arguments[0].startswith("-") else f"gpt-edge {arguments[0]}")
     return code
 
 
@@ -58,6 +58,19 @@ def _run(arguments: list[str]) -> int:
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
         raise KeyboardInterrupt
     return code if isinstance(code, int) else DONE
+
+
+def _root(error: BaseException) -> BaseException:
+    """The KeyboardInterrupt that `error` came of, or `error`: Python itself wraps one raised in a class body's import."""
+    links, seen = [error], set()
+    while links:
+        link = links.pop()
+        if isinstance(link, KeyboardInterrupt):
+            return link
+        if id(link) not in seen:
+            seen.add(id(link))
+            links += [other for other in (link.__cause__, link.__context__) if other is not None]
+    return error
 
 
 def _report(error: BaseException, command: str) -> int:

