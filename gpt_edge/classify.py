@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle import read_bundle
 from gpt_edge.encoder import BATCH, Encoder
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.tasks import TaskSpec, transform
@@ -106,8 +106,7 @@ class Classifier:
 
         threads: None takes what the machine allows. Raises BundleError or TokenizerError saying what is wrong.
         """
-        bundle = Bundle.open(path_or_name)
-        return cls(Encoder(bundle, threads=threads), bundle.load_tokenizer())
+        return read_bundle(path_or_name, lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()))
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle import read_bundle
 from gpt_edge.classify import Truncate, check_bytes, check_texts
 from gpt_edge.encoder import BATCH, Encoder, Pooling
 from gpt_edge.errors import ContextLengthError
@@ -32,8 +32,7 @@ class Embedder:
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Embedder:
         """Open a bundle; None is the embedded one. Raises BundleError or TokenizerError saying what is wrong."""
-        bundle = Bundle.open(path_or_name)
-        return cls(Encoder(bundle, threads=threads), bundle.load_tokenizer())
+        return read_bundle(path_or_name, lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()))
 
     @property
     def size(self) -> int:
