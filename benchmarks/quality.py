@@ -33,6 +33,7 @@ from gpt_edge.export.plans import EMBEDDING, HEAD, Wishes, shapes, uniform_plan
 from gpt_edge.export.quantize import quantize_to_budget
 from gpt_edge.export.rounder import Rounder
 from gpt_edge.export.rounding import FloatArray, Rounded, RoundWeight
+from gpt_edge.export.smoothing import smooth
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
@@ -86,7 +87,8 @@ class Subject:
         print(f"{label}...", file=sys.stderr)
         with tempfile.TemporaryDirectory() as name:
             folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
-            source = BundleSource(self.bundle)
+            raw = BundleSource(self.bundle)
+            source = raw if rounder is q4_0 else smooth(raw, graph, scheme)
             pipeline.write_scheme(folder, source, graph, scheme, None, lambda stage: None, plan=plan, rounder=rounder)
             found = self.reference.measure(pipeline.open_folder(folder, config, graph, scheme))
             n_bytes = sum(file.stat().st_size for file in folder.iterdir())
@@ -124,7 +126,7 @@ class Subject:
             with tempfile.TemporaryDirectory() as folder:
                 rounder = Rounder(self.bundle.config, "edge", Path(folder))
                 wanted = {name: [form] for name, form in made.plan.items()}
-                rounder.prepare(wanted, BundleSource(self.bundle), self.calibration)
+                rounder.prepare(wanted, smooth(BundleSource(self.bundle), "edge", "mixed"), self.calibration)
                 self.row(f"mixed, --max-kl {max_kl:g}", "mixed", made.plan, rounder, self.bits(made.plan))
 
 
@@ -138,7 +140,7 @@ def subject(name: str, checkpoint: Path, folder: Path, text: Path, calibration: 
 
 def uniform_rows(model: Subject, folder: Path) -> Iterator[tuple[str, str, Plan, RoundWeight, float]]:
     """Label, scheme, plan, rounder and bits of every uniform row."""
-    source = BundleSource(model.bundle)
+    source = smooth(BundleSource(model.bundle), "edge", "mixed")
     for label, wishes in UNIFORM.items():
         plan = uniform_plan(model.bundle.config, "edge", wishes)
         place = folder / label.replace(" ", "").replace(",", "-")

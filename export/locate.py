@@ -20,6 +20,7 @@ from gpt_edge.errors import BundleError
 from gpt_edge.export.activations import ExposedGraph, FloatArray, IntArray
 from gpt_edge.export.operator_check import OperatorChecker
 from gpt_edge.export.sites import Place, Site, find_sites, parameters_of, places
+from gpt_edge.export.smoothing import Smoothing
 from gpt_edge.export.weight_check import LOOSE, WeightCheck, check_weights
 from gpt_edge.reference.model import GPT
 
@@ -69,6 +70,11 @@ def locate(bundle: Bundle, model: GPT, *, progress: Callable[[str], None] = lamb
     """
     if bundle.is_foreign:
         raise BundleError(f"{bundle.path} was not written by gpt-edge: its operators cannot be told apart")
+    with Smoothing.of_manifest(bundle.manifest).applied(model) as smoothed:
+        return _locate(bundle, smoothed, progress)
+
+
+def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Location:
     config, found = bundle.config, Location()
     graph_model = ir.load(bundle.model_path)
     sites, misfit = find_sites(graph_model.graph, config)

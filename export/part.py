@@ -17,6 +17,7 @@ from gpt_edge.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.activations import ExposedGraph, FloatArray, IntArray, reference_trace
 from gpt_edge.export.sites import Place, find_sites, places
+from gpt_edge.export.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
 
 PARTED = 1e-4  # relative: a hundred times what the order of float32 sums explains
@@ -41,7 +42,8 @@ def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[Place, FloatArray]:
         return reference_trace(model, ids)[0]
     graph = ir.load(model.model_path)
     sites, _ = find_sites(graph.graph, model.config)
-    return ExposedGraph(graph, Path(model.path), model.config, model.graph, sites, ids.size).run(ids)
+    trace = ExposedGraph(graph, Path(model.path), model.config, model.graph, sites, ids.size).run(ids)
+    return Smoothing.of_manifest(model.manifest).restore(trace, model.config)
 
 
 def is_comparable(first: GPTConfig, second: GPTConfig) -> bool:

@@ -21,6 +21,7 @@ from gpt_edge.export.bundle_source import BundleSource
 from gpt_edge.export.formats import Plan
 from gpt_edge.export.optimum import quantize_dynamic, write_optimum_config
 from gpt_edge.export.rounding import RoundWeight
+from gpt_edge.export.smoothing import smooth
 from gpt_edge.export.task_pipeline import export_task, quantize_task, verify_task
 from gpt_edge.export.verify import Verifier, ask_reference, ask_session
 from gpt_edge.export.weights import DATA_FILE, Source
@@ -72,6 +73,7 @@ def export_bundle(
             progress=progress,
         )
     probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
+    rounded = smooth(checkpoint, graph, scheme)
     with new_bundle(out, force=force, source=Path(source), n_bytes=_estimate(checkpoint.config, scheme)) as draft:
         progress("asking the reference")
         verifier = Verifier("torch", probes, ask_reference(checkpoint, probes), progress)
@@ -83,7 +85,7 @@ def export_bundle(
         verifier.check(open_folder(witness, checkpoint.config, graph, "fp32"), "fp32")
         if scheme != "fp32":
             shutil.rmtree(witness)
-            write_scheme(draft.path, checkpoint, graph, scheme, target, progress)
+            write_scheme(draft.path, rounded, graph, scheme, target, progress)
             verifier.check(open_folder(draft.path, checkpoint.config, graph, scheme), scheme)
         verifier.report.raise_if_wrong()
         _write_tokenizer(draft, words, checkpoint.config, graph)
@@ -93,7 +95,7 @@ def export_bundle(
             scheme=scheme,
             config=checkpoint.config,
             tokenizer=words.spec.to_dict() if words else None,
-            provenance={"gpt_edge": __version__, "source": checkpoint.kind},
+            provenance={"gpt_edge": __version__, "source": checkpoint.kind, **rounded.smoothing.provenance},
             parity=verifier.report.figures,
             quality=_quality(checkpoint),
         )
@@ -127,7 +129,7 @@ def quantize_bundle(
         return quantize_task(
             bundle, out, _name(out), scheme=scheme, force=force, n_bytes=n_bytes, progress=progress
         )  # fmt: skip
-    source = BundleSource(bundle)
+    source = smooth(BundleSource(bundle), bundle.graph, scheme)
     probes = parity.probes(bundle.config, words_of(bundle))
     with new_bundle(out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)) as draft:
         progress("asking the fp32 bundle")
@@ -144,6 +146,7 @@ def quantize_bundle(
             provenance={
                 **bundle.manifest.provenance,
                 "gpt_edge": __version__,
+                **source.smoothing.provenance,
                 **({"quantization": dict(quantization)} if quantization else {}),
             },
             parity={**bundle.manifest.parity, **verifier.report.figures},

@@ -29,6 +29,7 @@ from gpt_edge.export.limits import Limits
 from gpt_edge.export.plans import DEFAULT_BLOCK, EMBEDDING, Wishes, candidates, describe, shapes, uniform_plan
 from gpt_edge.export.rounder import Rounder
 from gpt_edge.export.sensitivity import Probe
+from gpt_edge.export.smoothing import smooth
 from gpt_edge.session import Session
 from gpt_edge.verification import Progress, Verification, silent, words_of
 
@@ -133,7 +134,7 @@ class _Work:
     ) -> None:
         self.bundle, self.wishes, self.limits, self.target, self.progress = bundle, wishes, limits, target, progress
         self.calibration, self.eval_text = calibration, eval_text
-        self.source = BundleSource(bundle)
+        self.source = smooth(BundleSource(bundle), bundle.graph, wishes.scheme)
         config, graph = bundle.config, bundle.graph
         self.is_dynamic, is_mixed = wishes.scheme == "int8-dynamic", wishes.scheme == "mixed"
         self.wanted: dict[str, list[TensorFormat]] = candidates(config, graph, wishes) if is_mixed else {}

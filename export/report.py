@@ -28,8 +28,10 @@ from gpt_edge.export.report_data import REFERENCE, Report, Sample, Tokens, Varia
 from gpt_edge.export.report_samples import Continuation, continue_prompt, pieces_of, prompts_of, sample_of
 from gpt_edge.export.rounder import Rounder
 from gpt_edge.export.sensitivity import Probe
+from gpt_edge.export.smoothing import Smoothing, smooth
 from gpt_edge.export.verify import ask_reference
 from gpt_edge.export.weights import DATA_FILE, Source
+from gpt_edge.graph import MIXED
 from gpt_edge.manifest import MANIFEST_FILE
 from gpt_edge.parity import IntArray
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
@@ -152,7 +154,9 @@ class _Work:
         folder.mkdir()
         config, graph = self.bundle.config, self.bundle.graph
         few = self.rows.first(rows_that_fit(config, SENSITIVITY_TOKENS, REPORT_VALUES // 2))
-        probe = Probe(load_reference(self.reference.source), few, graph, Rounder(config, graph, folder))
+        probe = Probe(
+            load_reference(smooth(self.reference.source, graph, MIXED)), few, graph, Rounder(config, graph, folder)
+        )
         found = probe.sensitivities(dict.fromkeys(shapes(config, graph), SENSITIVITY_FORMATS), self.progress)
         self.sensitivity = {
             name: {form.label: damage.mean_kl for form, damage in of_name.items()} for name, of_name in found.items()
@@ -236,8 +240,9 @@ class _Work:
 
     def _make(self, reference: _Reference, scheme: str, folder: Path) -> None:
         folder.mkdir()
-        write_scheme(folder, reference.source, self.bundle.graph, scheme, None, self.progress)
-        self._add(_draft(folder, self.bundle, scheme), scheme, is_made=True)
+        source = smooth(reference.source, self.bundle.graph, scheme)
+        write_scheme(folder, source, self.bundle.graph, scheme, None, self.progress)
+        self._add(_draft(folder, self.bundle, scheme, source.smoothing), scheme, is_made=True)
 
     def _compare_tokens(self, session: Session, reference: _Reference) -> None:
         """The bundle beside the reference on the beginning of the text, token by token."""
@@ -268,12 +273,15 @@ class _Work:
         return sample_of(self.prompts[index][0], ids, wanted, self.words)
 
 
-def _draft(folder: Path, bundle: Bundle, scheme: str) -> Bundle:
+def _draft(folder: Path, bundle: Bundle, scheme: str, smoothing: Smoothing | None = None) -> Bundle:
     """A graph in a folder as a bundle; the sizes are those of the files."""
     files: dict[str, FileRecord] = {
         path.name: {"size": path.stat().st_size, "sha256": "0" * 64} for path in sorted(folder.iterdir())
     }
-    manifest = Manifest(name=scheme, graph=bundle.graph, scheme=scheme, config=bundle.config, files=files)
+    manifest = Manifest(
+        name=scheme, graph=bundle.graph, scheme=scheme, config=bundle.config, files=files,
+        provenance=smoothing.provenance if smoothing else {},
+    )  # fmt: skip
     return Bundle(folder, manifest)
 
 

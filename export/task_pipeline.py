@@ -12,6 +12,7 @@ from gpt_edge.encoder import Encoder
 from gpt_edge.errors import BundleError, ExportError, GPTEdgeError
 from gpt_edge.export.build import MODEL_FILE, build_graph
 from gpt_edge.export.bundle_source import BundleSource
+from gpt_edge.export.smoothing import smooth
 from gpt_edge.export.task_verify import TaskVerifier, open_task_folder
 from gpt_edge.export.weights import DATA_FILE
 from gpt_edge.manifest import CONTROL, MAX_MANIFEST_BYTES, TASK
@@ -44,11 +45,13 @@ def export_task(
     with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as draft:
         progress("asking the reference")
         verifier = TaskVerifier.of_checkpoint(checkpoint, build_tokenizer(words) if words else None, progress)
+        rounded = smooth(checkpoint, graph, scheme)
         for kind in dict.fromkeys(("fp32", scheme)):  # fp32 is the witness between torch and a rounded graph
             folder = draft.path if kind == scheme else draft.path / "fp32"
             folder.mkdir(exist_ok=True)
             progress(f"building the {kind} graph")
-            build_graph(checkpoint, folder, graph=graph, scheme=kind, progress=progress)
+            source = checkpoint if kind == "fp32" else rounded
+            build_graph(source, folder, graph=graph, scheme=kind, progress=progress)
             verifier.check(open_task_folder(folder, config, graph, kind, task), kind)
             if kind != scheme:
                 shutil.rmtree(folder)
@@ -63,7 +66,7 @@ def export_task(
             config=config,
             task=task,
             tokenizer=words.spec.to_dict() if words else None,
-            provenance={"gpt_edge": __version__, "source": checkpoint.kind},
+            provenance={"gpt_edge": __version__, "source": checkpoint.kind, **rounded.smoothing.provenance},
             parity=verifier.report.figures,
         )
         progress("publishing")
@@ -78,7 +81,7 @@ def quantize_task(
     task = bundle.task
     assert task is not None
     _check_scheme(scheme)
-    source = BundleSource(bundle)
+    source = smooth(BundleSource(bundle), bundle.graph, scheme)
     with new_bundle(out, force=force, source=bundle.path, n_bytes=n_bytes) as draft:
         progress("asking the fp32 bundle")
         verifier = TaskVerifier.of_bundle(bundle, words_of(bundle), progress)
@@ -92,7 +95,7 @@ def quantize_task(
             bundle.manifest,
             name=name,
             scheme=scheme,
-            provenance={**bundle.manifest.provenance, "gpt_edge": __version__},
+            provenance={**bundle.manifest.provenance, "gpt_edge": __version__, **source.smoothing.provenance},
             parity={**bundle.manifest.parity, **verifier.report.figures},
         )
         progress("publishing")

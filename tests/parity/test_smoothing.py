@@ -1,0 +1,138 @@
+"""Channels that stand out: found, moved in powers of two, undone where a graph is compared, and absent elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpt_edge.bundle import Bundle
+from gpt_edge.config import GPTConfig
+from gpt_edge.export.part import first_of, part
+from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bundle
+from gpt_edge.export.smoothing import KEY, LARGEST, MOST, Smoothing, find_smoothing, smooth
+from gpt_edge.reference.checkpoint import save_checkpoint
+from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.reference.model import GPT
+from tests.parity.models import random_model
+
+WIDTH = 96
+CHANNEL = 7
+PRE = GPTConfig(n_layer=2, n_head=4, n_embd=WIDTH, n_ctx=64, vocab_size=211)
+POST = dataclasses.replace(PRE, norm="post")
+PLACES = {"pre": ("attn.values", "ln_1", "ln_2"), "post": ("attn.values",)}
+
+
+def plant(model: GPT, times: float = 100.0) -> None:
+    """One channel, large before each product that a channel can be moved into; the logits stay."""
+    with torch.no_grad():
+        for block in model.blocks():
+            if model.config.norm == "pre":
+                for norm, reader in ((block.ln_1, block.attn.c_attn), (block.ln_2, block.mlp.c_fc)):
+                    norm.weight[CHANNEL] *= times
+                    norm.bias[CHANNEL] *= times
+                    reader.weight[:, CHANNEL] /= times
+            for parameter in (block.attn.c_attn.weight, block.attn.c_attn.bias):
+                parameter[2 * WIDTH + CHANNEL] *= times
+            block.attn.c_proj.weight[:, CHANNEL] /= times
+
+
+@pytest.fixture(params=[PRE, POST], ids=lambda config: config.norm)
+def planted(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    config: GPTConfig = request.param
+    model = random_model(config, std=0.08)
+    plant(model)
+    save_checkpoint(tmp_path / "source", config, model.state_dict(), None, {})
+    return tmp_path / "source"
+
+
+def test_only_channels_that_stand_out_are_found(planted: Path) -> None:
+    checkpoint = open_checkpoint(planted)
+    found = find_smoothing(checkpoint).exponents
+    wanted = {f"h.{layer}.{place}" for layer in range(2) for place in PLACES[checkpoint.config.norm]}
+    assert set(found) == wanted
+    for place, channels in found.items():
+        assert set(channels) == {CHANNEL}, place
+        assert 5 <= channels[CHANNEL] <= 8, place  # 100 is 2**6.6
+
+
+def test_a_model_without_them_is_left_as_it_is(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "plain", PRE, random_model(PRE, std=0.08).state_dict(), None, {})
+    checkpoint = open_checkpoint(tmp_path / "plain")
+    assert find_smoothing(checkpoint) == Smoothing({})
+    bundle, _ = export_bundle(tmp_path / "plain", tmp_path / "int8", tokenizer="none")
+    assert KEY not in bundle.manifest.provenance
+
+
+def test_smoothed_weights_are_the_same_model_to_the_last_bit(planted: Path) -> None:
+    checkpoint = open_checkpoint(planted)
+    model, ids = checkpoint.load_model().eval(), torch.arange(60)[None]
+    source = smooth(checkpoint, "edge", "int8")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.inference_mode():
+        wanted = model(ids)[0]
+        with source.smoothing.applied(model):
+            torch.testing.assert_close(model(ids)[0], wanted, rtol=0, atol=0)
+            for name, tensor in model.state_dict().items():
+                np.testing.assert_array_equal(source.tensor(name), tensor.numpy(), err_msg=name)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-block"])
+def test_a_smoothed_bundle_is_verified_and_parts_where_another_one_does(
+    planted: Path, tmp_path: Path, scheme: str
+) -> None:
+    bundle, report = export_bundle(planted, tmp_path / scheme, scheme=scheme, tokenizer="none")
+    assert report.figures[f"torch against {scheme}"]["logits"]["mean_kl"] <= 2e-3
+    assert set(bundle.manifest.provenance[KEY]) == set(find_smoothing(open_checkpoint(planted)).exponents)
+    assert verify_bundle(bundle, planted).faults == []
+    model, ids = open_checkpoint(planted).load_model().eval(), np.arange(50)
+    partings = part(model, bundle, ids)
+    assert max(parting.relative for parting in partings) < 0.2  # a channel that is not restored is off by half and more
+    first = first_of(partings)
+    assert first is not None
+    assert first.place.operator == "embedding"
+
+
+def test_quantize_smooths_as_export_does(planted: Path, tmp_path: Path) -> None:
+    exported, _ = export_bundle(planted, tmp_path / "int8", tokenizer="none")
+    plain, _ = export_bundle(planted, tmp_path / "fp32", scheme="fp32", tokenizer="none")
+    quantized, _ = quantize_bundle(plain, tmp_path / "int8-too", scheme="int8")
+    assert quantized.manifest.provenance[KEY] == exported.manifest.provenance[KEY]
+    data = {(Path(bundle.path) / "model.onnx.data").read_bytes() for bundle in (exported, quantized)}
+    assert len(data) == 1
+    assert KEY not in plain.manifest.provenance
+
+
+def test_a_wrong_exponent_in_the_manifest_is_a_fault(planted: Path, tmp_path: Path) -> None:
+    bundle, _ = export_bundle(planted, tmp_path / "int8", tokenizer="none")
+    described = {place: {str(CHANNEL): 2} for place in bundle.manifest.provenance[KEY]}
+    manifest = dataclasses.replace(bundle.manifest, provenance={KEY: described})
+    assert verify_bundle(Bundle(bundle.path, manifest), planted).faults != []
+
+
+@pytest.mark.parametrize(
+    "described",
+    [None, 3, [], {"h.0.ln_1": 3}, {"h.0.ln_1": {"x": 1, "9999": 1, "3": 1.5, "4": True, "5": LARGEST + 1}}],
+    ids=str,
+)
+def test_what_a_manifest_says_otherwise_is_ignored(planted: Path, tmp_path: Path, described: object) -> None:
+    bundle, _ = export_bundle(planted, tmp_path / "fp32", scheme="fp32", tokenizer="none")
+    manifest = dataclasses.replace(bundle.manifest, provenance={KEY: described})
+    smoothing = Smoothing.of_manifest(manifest)
+    assert all(not channels for channels in smoothing.exponents.values())
+    assert smoothing.factors("h.0.ln_1", WIDTH) is None
+
+
+def test_many_channels_may_stand_out(tmp_path: Path) -> None:
+    model = random_model(PRE, std=0.08)
+    with torch.no_grad():
+        model.h[0].ln_1.weight[:40] *= 1000.0  # type: ignore[union-attr, operator]
+    save_checkpoint(tmp_path / "many", PRE, model.state_dict(), None, {})
+    found = find_smoothing(open_checkpoint(tmp_path / "many")).exponents["h.0.ln_1"]
+    assert len(found) == 40 <= MOST
+    assert all(1 <= exponent <= LARGEST for exponent in found.values())
