@@ -1,14 +1,15 @@
 """The real sets of `tasks.py`: where they lie, how they are split, and the settings found on held-out training examples.
 
 Three sets come as one file; it is split here, a fifth for testing, so that what belongs together stays together: the
-pairs of one premise (MED), the two mirrored items of a pair (balanced COPA).
+pairs of one premise (MED), the two mirrored items of a pair (balanced COPA). Labels that are numbers get their names.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt_edge.training.task_data import Columns
@@ -30,6 +31,7 @@ class TaskSet:
     hold_out: float = 0.1
     rate: float = 1e-3
     scratch_rate: float = 1e-3
+    label_names: Mapping[str, str] = field(default_factory=dict)
 
 
 SETS = {
@@ -47,6 +49,7 @@ SETS = {
         Columns(("text",), "label"),
         epochs=10,
         hold_out=0.15,
+        label_names={"0": "negative", "1": "positive"},
     ),
     "snli": TaskSet(
         "entailment",
@@ -92,14 +95,15 @@ SETS = {
 
 
 def prepare(task_set: TaskSet, name: str, tasks: Path, out: Path) -> tuple[Path, Path]:
-    """Return the files of training and test examples; where the set is one file, split it into `out` first."""
+    """Return the files of training and test examples; split or renamed ones are written into `out` first."""
     out.mkdir(parents=True, exist_ok=True)
     source = tasks / task_set.train
     if task_set.test is not None:
-        return source, tasks / task_set.test
+        pair = source, tasks / task_set.test
+        return _named(task_set, out, pair) if task_set.label_names else pair
     train, test = out / f"train{source.suffix}", out / f"test{source.suffix}"
     if not test.exists():
-        lines = source.read_text("utf-8").splitlines()
+        lines = _lines(source)
         header = [] if source.suffix == ".jsonl" else [lines.pop(0)]
         place = header[0].split("\t").index(task_set.group) if header else 0
 
@@ -110,3 +114,20 @@ def prepare(task_set: TaskSet, name: str, tasks: Path, out: Path) -> tuple[Path,
         for path, wanted in ((train, False), (test, True)):
             path.write_text("\n".join([*header, *(line for line in lines if is_test(line) == wanted)]) + "\n", "utf-8")
     return train, test
+
+
+def _named(task_set: TaskSet, out: Path, pair: tuple[Path, Path]) -> tuple[Path, Path]:
+    """Copies of two TSV files in `out`, their labels by name."""
+    copies = out / "train.tsv", out / "test.tsv"
+    for path, copy in zip(pair, copies, strict=True):
+        header, *lines = (line.split("\t") for line in _lines(path))
+        place = header.index(task_set.columns.label)
+        for line in lines:
+            line[place] = task_set.label_names[line[place]]
+        copy.write_text("".join("\t".join(line) + "\n" for line in (header, *lines)), "utf-8")
+    return copies
+
+
+def _lines(path: Path) -> list[str]:
+    """Not str.splitlines, which also cuts at characters that belong to texts."""
+    return path.read_text("utf-8").removesuffix("\n").split("\n")

@@ -28,6 +28,7 @@ from gpt_edge.training.processes import Processes, join_processes
 from gpt_edge.training.progress import Report, show_progress
 from gpt_edge.training.recipe import Recipe, read_recipe
 from gpt_edge.training.run_state import load_state, save_state
+from gpt_edge.training.start import starting_weights
 from gpt_edge.training.trainer import Trainer
 from gpt_edge.training.validation import score_documents
 
@@ -115,7 +116,8 @@ class Run:
         self.valid = self.corpus.validation_documents()
         self.watched = self.valid[: recipe.evaluation.documents or None]
         self.watched_bytes = self.corpus.n_bytes(self.watched)
-        self.trainer = Trainer(recipe, self.corpus.train, processes)
+        start = None if resume else starting_weights(recipe, self.corpus.tokenizer)
+        self.trainer = Trainer(recipe, self.corpus.train, processes, start)
         self.best_loss: float | None = None
         self.n_worse, self.seconds = 0, 0.0
         if resume:

@@ -52,6 +52,7 @@ class Training:
     batch_tokens: int  # tokens in one optimiser step, over all processes
     learning_rate: float
     row_tokens: int  # length of a training row; longer rows cost more for each token
+    start: str = ""  # a checkpoint of the same shape and vocabulary to go on from, relative to the recipe; "" is random
     micro_batch_tokens: int = 0  # tokens that one process takes at once; gradients add up; 0 takes its whole share
     long_rows_from: int = 0  # step from which rows are n_ctx long; 0 is never
     warmup_steps: int = 100

@@ -8,7 +8,7 @@ and sum their gradients, so that without dropout they learn what one does, up to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -37,8 +37,14 @@ from gpt_edge.training.validation import total_loss
 class Trainer:
     """A model in training. Setting the threads, malloc, torch's seed and denormals to zero is for the whole process."""
 
-    def __init__(self, recipe: Recipe, shards: Sequence[TokenArray], processes: Processes | None = None) -> None:
-        """shards: streams of ids, see shards.py. Raises TrainingError when the processes cannot share a batch's rows."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        shards: Sequence[TokenArray],
+        processes: Processes | None = None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """shards: streams of ids, see shards.py; start: weights instead of random ones. Raises TrainingError when the processes cannot share a batch's rows."""
         training = recipe.training
         self.recipe, self.processes = recipe, processes or Processes()
         self._check_shares()
@@ -48,6 +54,8 @@ class Trainer:
         torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
         torch.manual_seed(training.seed)
         self.model = GPT(recipe.model, training.dropout)
+        if start is not None:
+            self.model.load_state_dict(start)
         for block in self.model.blocks():
             block.attn.dropout = training.attention_dropout
         self.model.to(self.processes.device).train()

@@ -243,3 +243,60 @@ def test_weights_that_are_no_numbers_are_never_written(make_recipe: MakeRecipe, 
     with pytest.raises(NumericError, match="NaN or infinite weights in wpe"):
         save_checkpoint(tmp_path / "out", model.config, model.state_dict(), None, {})
     assert not (tmp_path / "out").exists()
+
+
+def start_from(make_recipe: MakeRecipe, name: str, checkpoint: Path, **changes: object) -> Path:
+    """A recipe that goes on from a checkpoint, with its vocabulary."""
+    recipe = make_recipe(name, start=str(checkpoint), **changes)
+    text = recipe.read_text().replace("vocab_size = 300", f'vocab_size = 300\nfile = "{checkpoint}"')
+    recipe.write_text(text)
+    return recipe
+
+
+def test_a_run_goes_on_from_a_checkpoint(make_recipe: MakeRecipe) -> None:
+    first = train(make_recipe("first", steps=30, every_steps=10), progress=False)
+    recipe = start_from(make_recipe, "second", first.checkpoint, steps=1, every_steps=1, learning_rate=1e-6)
+    second = train(recipe, progress=False)
+    assert second.score.loss == pytest.approx(first.score.loss, abs=1e-3)  # random weights are at ln 300
+    assert (second.checkpoint / "tokenizer.tiktoken").read_bytes() == (
+        first.checkpoint / "tokenizer.tiktoken"
+    ).read_bytes()
+
+
+def test_a_run_is_resumed_without_the_checkpoint_that_it_started_from(make_recipe: MakeRecipe) -> None:
+    first = train(make_recipe("first"), progress=False)
+    train(start_from(make_recipe, "second", first.checkpoint, steps=6), progress=False)
+    first.checkpoint.rename(first.checkpoint.with_name("gone"))
+    recipe = make_recipe("second", start=str(first.checkpoint), steps=6)
+    recipe.write_text(recipe.read_text().replace("vocab_size = 300", f'vocab_size = 300\nfile = "{first.checkpoint}"'))
+    assert train(recipe, resume=True, progress=False).steps == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("n_layer = 3", r"\[model\] n_layer is 3, in .*checkpoint it is 2"),
+        ('n_layer = 2\nactivation = "relu"', r"\[model\] activation is 'relu', in .* it is 'gelu_tanh'"),
+    ],
+    ids=["layers", "activation"],
+)
+def test_another_shape_is_refused(make_recipe: MakeRecipe, line: str, message: str) -> None:
+    first = train(make_recipe("first"), progress=False)
+    recipe = start_from(make_recipe, "second", first.checkpoint)
+    recipe.write_text(recipe.read_text().replace("n_layer = 2", line))
+    with pytest.raises(TrainingError, match=message):
+        train(recipe, progress=False)
+
+
+def test_another_vocabulary_is_refused(make_recipe: MakeRecipe) -> None:
+    first = train(make_recipe("first"), progress=False)
+    recipe = make_recipe("second", start=str(first.checkpoint))
+    text = recipe.parent / "train.txt"
+    text.write_text(text.read_text().upper())
+    with pytest.raises(TrainingError, match=r"the vocabulary is not that of .*checkpoint"):
+        train(recipe, progress=False)
+
+
+def test_a_start_that_is_not_there_is_one_error(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        train(make_recipe(start="nowhere"), progress=False)
