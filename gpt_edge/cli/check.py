@@ -116,6 +116,10 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     formats = quantization.get("formats") if isinstance(quantization, dict) else None
     if isinstance(formats, dict):
         facts.append(("formats", ", ".join(f"{_value(count)} x {_value(label)}" for label, count in formats.items())))
+    smoothing = manifest.provenance.get("smoothing")
+    if isinstance(smoothing, dict):
+        n_channels = sum(len(channels) for channels in smoothing.values() if isinstance(channels, dict))
+        facts.append(("smoothing", f"{n_channels:,} channels in {len(smoothing):,} places"))
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
 
