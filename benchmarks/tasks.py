@@ -53,13 +53,15 @@ def main() -> None:
                 continue
             print(f"{name}, {row}", file=sys.stderr, flush=True)
             task_set, files = SETS[name], prepare(SETS[name], name, given.data / "tasks", given.out / name)
-            found = make_row(row, task_set, files, given)
+            found = make_row(row, task_set, files, given.out / name / row, given)
             path.write_text(json.dumps(found, indent=1) + "\n")
     print(table(given.out, names))
 
 
-def make_row(row: str, task_set: TaskSet, files: tuple[Path, Path], given: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one row on the test examples, by name, and what it took."""
+def make_row(
+    row: str, task_set: TaskSet, files: tuple[Path, Path], run: Path, given: argparse.Namespace
+) -> dict[str, Any]:
+    """The figures of one row on the test examples, by name, and what it took. run: folder of a fine-tuning."""
     if row == "majority":
         return majority(task_set, *files)
     if row == "tfidf":
@@ -82,7 +84,6 @@ def make_row(row: str, task_set: TaskSet, files: tuple[Path, Path], given: argpa
         columns=task_set.columns,
         forgetting_text=None if row == "scratch" else forgetting_text(given.data, given.out),
     )
-    run = files[0].parent / row
     result = finetune(given.checkpoint, run, data, settings, resume=(run / STATE).exists()).to_dict()
     about = {name: result[name] for name in ("epochs", "best_epoch", "seconds", "data")}
     return {"metrics": result["test"], "forgetting": result.get("forgetting"), "settings": settings.to_dict(), **about}
