@@ -40,7 +40,7 @@ SETS = {
         "classification/banking77/train.csv",
         "classification/banking77/test.part.csv",
         Columns(("text",), "category"),
-        epochs=14,
+        epochs=8,
     ),
     "sentiment": TaskSet(
         "classification",
