@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.bundle import DEFAULT_BUNDLE, embedded_bundles
+from gpt_edge.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
 from tests.conftest import REPO
 
 BUNDLES = [str(REPO / "tests" / "golden" / name) for name in ("tiny-edge", "tiny-portable")] + list(embedded_bundles())
@@ -37,6 +37,22 @@ socket.socket = NoSocket
 RUN = "\nfrom gpt_edge.cli import main\nsys.exit(main(sys.argv[1:]))\n"
 
 
+def asked(bundle: str) -> tuple[str, ...]:
+    """A command for what the bundle is made for: it writes, or it labels."""
+    if Bundle.open(bundle).task is not None:
+        return "classify", bundle, "Once upon a time", "--json"
+    return "generate", "Once upon a time", "-m", bundle, "-n", "8", "--json"
+
+
+def check_answer(bundle: str, done: subprocess.CompletedProcess[str]) -> None:
+    assert (done.returncode, done.stderr) == (0, "")
+    answer, task = json.loads(done.stdout), Bundle.open(bundle).task
+    if task is not None:
+        assert answer["label"] in task.labels
+    else:
+        assert answer["completion_tokens"] == 8
+
+
 def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=cwd, timeout=120
@@ -44,10 +60,8 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_generates_where_no_training_package_can_be_imported(bundle: str) -> None:
-    done = python(BLOCK_IMPORTS + RUN, "generate", "Once upon a time", "-m", bundle, "-n", "8", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["completion_tokens"] == 8
+def test_answers_where_no_training_package_can_be_imported(bundle: str) -> None:
+    check_answer(bundle, python(BLOCK_IMPORTS + RUN, *asked(bundle)))
 
 
 @pytest.mark.parametrize("package", TRAINING)
@@ -56,12 +70,10 @@ def test_the_block_blocks(package: str) -> None:
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_generates_where_no_socket_can_be_made(bundle: str, tmp_path: Path) -> None:
+def test_answers_where_no_socket_can_be_made(bundle: str, tmp_path: Path) -> None:
     """Also from a current folder and a cache that are empty."""
     code = f"import os, sys\nos.environ['TIKTOKEN_CACHE_DIR'] = {str(tmp_path)!r}\n" + BLOCK_NETWORK + RUN
-    done = python(code, "generate", "Once upon a time", "-m", bundle, "-n", "8", "--json", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["completion_tokens"] == 8
+    check_answer(bundle, python(code, *asked(bundle), cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
