@@ -5,8 +5,8 @@
 
 Everything is onnxruntime against the fp32 graph of the same checkpoint, on the first --tokens tokens of the text, in rows
 of 256. GPTQ sees the calibration text alone. Q4_0 is llama.cpp's rounding (ggml-quants.c, quantize_row_q4_0_ref): blocks
-of 32, a float16 scale, the signed extreme at -8; its head has 8 bits here, as ours has. With --outliers the same model
-once more with one channel x 100 before each product and compensated behind it.
+of 32, a float16 scale, the signed extreme at -8; its head has 8 bits here, as ours has. With --outliers the model has
+one channel x 100 before each product that a norm or attention feeds, compensated behind it, and two rows leave it there.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from gpt_edge.export.quantize import quantize_to_budget
 from gpt_edge.export.rounder import Rounder
 from gpt_edge.export.rounding import FloatArray, Rounded, RoundWeight
 from gpt_edge.export.smoothing import smooth
+from gpt_edge.export.weights import Source
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
@@ -58,7 +59,7 @@ UNIFORM = {
     "int4, 32, head 4, GPTQ": Wishes("int4", head=4),
 }
 BUDGETS = (1e-2, 1e-3)
-OUTLIER_BUDGET = 2e-3
+OUTLIER_ROWS = ("int8", "int8-block, 64", "int4, 32, GPTQ", "Q4_0 of llama.cpp, 32")
 
 
 def q4_0(name: str, weight: FloatArray, form: TensorFormat) -> Rounded:
@@ -82,13 +83,23 @@ class Subject:
     reference: TextReference
     calibration: Rows
 
-    def row(self, label: str, scheme: str, plan: Plan | None, rounder: RoundWeight | None, bits: float) -> None:
-        """Build, measure, print."""
+    def row(
+        self,
+        label: str,
+        scheme: str,
+        plan: Plan | None,
+        rounder: RoundWeight | None,
+        bits: float,
+        *,
+        smoothed: bool = True,
+    ) -> None:
+        """Build, measure, print. smoothed: as `export` does it; llama.cpp does not."""
         print(f"{label}...", file=sys.stderr)
         with tempfile.TemporaryDirectory() as name:
             folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
-            raw = BundleSource(self.bundle)
-            source = raw if rounder is q4_0 else smooth(raw, graph, scheme)
+            source: Source = BundleSource(self.bundle)
+            if smoothed and rounder is not q4_0:
+                source = smooth(source, graph, scheme)
             pipeline.write_scheme(folder, source, graph, scheme, None, lambda stage: None, plan=plan, rounder=rounder)
             found = self.reference.measure(pipeline.open_folder(folder, config, graph, scheme))
             n_bytes = sum(file.stat().st_size for file in folder.iterdir())
@@ -189,23 +200,21 @@ def main() -> None:
     name = given.name or given.checkpoint.resolve().parent.name
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        model = subject(name, given.checkpoint, folder, given.text, given.calibration, given.tokens)
+        checkpoint = with_outliers(given.checkpoint, folder / "outliers") if given.outliers else given.checkpoint
+        model = subject(name, checkpoint, folder, given.text, given.calibration, given.tokens)
         print(f"{model.reference.rows.n_tokens:,} tokens; calibration {model.calibration.n_tokens:,}\n")
         print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
         model.row("int8-dynamic of Optimum", "int8-dynamic", None, None, 0.0)
         for line in uniform_rows(model, folder):
-            model.row(*line)
-        for budget in BUDGETS:
-            model.mixed(budget, given.calibration, given.text)
+            if not given.outliers or line[0] in OUTLIER_ROWS:
+                model.row(*line)
         if given.outliers:
-            (folder / "o").mkdir()
-            planted = with_outliers(given.checkpoint, folder / "outliers")
-            model = subject(f"{name}, outliers", planted, folder / "o", given.text, given.calibration, given.tokens)
-            model.row("int8-dynamic of Optimum", "int8-dynamic", None, None, 0.0)
-            for label in ("int8", "int8-block, 64"):
+            for label in OUTLIER_ROWS[:2]:
                 plan = uniform_plan(model.bundle.config, "edge", UNIFORM[label])
-                model.row(label, UNIFORM[label].scheme, plan, None, model.bits(plan))
-            model.mixed(OUTLIER_BUDGET, given.calibration, given.text)
+                left = f"{label}, outliers left where they are"
+                model.row(left, UNIFORM[label].scheme, plan, None, model.bits(plan), smoothed=False)
+        for budget in () if given.outliers else BUDGETS:
+            model.mixed(budget, given.calibration, given.text)
 
 
 if __name__ == "__main__":

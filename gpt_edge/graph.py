@@ -2,7 +2,8 @@
 
 Of a language model `edge` writes keys and values in place: past and present of a layer are bound to the same memory,
 `S` positions long, of which the first `seqlens_k + 1` count after the call. `portable` returns present tensors that grow,
-as Optimum's files do. A task's graphs (`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded at their ends.
+as Optimum's files do. A task's graphs (`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded
+at their ends.
 Knows nothing of onnx or onnxruntime.
 """
 

@@ -45,7 +45,9 @@ def _main(arguments: list[str]) -> int:
             code = _run(arguments)
             console.flush()
         except (Exception, KeyboardInterrupt) as error:
-            code = _report(_root(error), "gpt-edge" if arguments[0].startswith("-") else f"gpt-edge {arguments[0]}")
+            code = _report(
+                _unwrapped(error), "gpt-edge" if arguments[0].startswith("-") else f"gpt-edge {arguments[0]}"
+            )
     return code
 
 
@@ -60,8 +62,8 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else DONE
 
 
-def _root(error: BaseException) -> BaseException:
-    """The KeyboardInterrupt that `error` came of, or `error`: Python itself wraps one raised in a class body's import."""
+def _unwrapped(error: BaseException) -> BaseException:
+    """The KeyboardInterrupt that `error` came of, or `error`: Python wraps one raised where a class is made."""
     links, seen = [error], set()
     while links:
         link = links.pop()

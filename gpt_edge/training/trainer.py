@@ -44,7 +44,10 @@ class Trainer:
         processes: Processes | None = None,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """shards: streams of ids, see shards.py; start: weights instead of random ones. Raises TrainingError when the processes cannot share a batch's rows."""
+        """shards: streams of ids, see shards.py; start: weights by their names in `GPT.state_dict()` instead of random ones.
+
+        Raises TrainingError when the processes cannot share a batch's rows.
+        """
         training = recipe.training
         self.recipe, self.processes = recipe, processes or Processes()
         self._check_shares()

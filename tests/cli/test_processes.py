@@ -57,30 +57,23 @@ def test_next_to_nothing_is_imported_before_ctrl_c_can_be_caught() -> None:
     assert not loaded & {"typing", "collections", "re", "enum", "json", "importlib", "warnings", "traceback", "typer"}
 
 
-def test_ctrl_c_while_the_first_modules_are_imported_exits_with_130() -> None:
+@pytest.mark.parametrize(
+    ("module", "raised"),
+    [
+        ("console", "KeyboardInterrupt"),
+        # Until Python 3.12, what `__set_name__` raises while a class is made becomes the cause of a RuntimeError.
+        ("app", "RuntimeError('Error calling __set_name__') from KeyboardInterrupt()"),
+    ],
+    ids=["as it is", "wrapped"],
+)
+def test_ctrl_c_while_modules_are_imported_exits_with_130(module: str, raised: str) -> None:
     """What a signal does there, at a place that can be named."""
     code = (
         "import sys\n"
         "class Interrupted:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        if name == 'gpt_edge.cli.console':\n"
-        "            raise KeyboardInterrupt\n"
-        "sys.meta_path.insert(0, Interrupted())\n"
-        "from gpt_edge.cli import main\n"
-        "sys.exit(main(['--help']))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
-def test_ctrl_c_that_python_wraps_in_another_error_exits_with_130() -> None:
-    """Until 3.12, what `__set_name__` raises while a class is made becomes the cause of a RuntimeError."""
-    code = (
-        "import sys\n"
-        "class Interrupted:\n"
-        "    def find_spec(self, name, *rest):\n"
-        "        if name == 'gpt_edge.cli.app':\n"
-        "            raise RuntimeError('Error calling __set_name__') from KeyboardInterrupt()\n"
+        f"        if name == 'gpt_edge.cli.{module}':\n"
+        f"            raise {raised}\n"
         "sys.meta_path.insert(0, Interrupted())\n"
         "from gpt_edge.cli import main\n"
         "sys.exit(main(['--help']))\n"

@@ -21,7 +21,7 @@ from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.session import Session
 from tests.cli.runner import Result, done, listing, run
-from tests.parity.models import random_model
+from tests.parity.models import plant_outliers, random_model
 
 N_TOKENS = 768
 
@@ -185,31 +185,12 @@ def test_a_text_that_is_too_short_or_missing_is_one_clear_line(tiny_edge: Path, 
         assert wanted in result.errors[0]
 
 
-def plant(model: GPT, config: GPTConfig, times: float = 100.0) -> None:
-    """One channel x `times`, compensated in the next layer, before every product: logits stay what they were.
-
-    Behind each norm the gain and bias of a channel grow and the column that reads it shrinks; so does a channel of the
-    values, which attention passes on as it is.
-    """
-    with torch.no_grad():
-        for i, block in enumerate(model.blocks()):
-            channel = (7 * i + 3) % config.n_embd
-            for norm, reader in ((block.ln_1, block.attn.c_attn), (block.ln_2, block.mlp.c_fc)):
-                norm.weight[channel] *= times
-                norm.bias[channel] *= times
-                reader.weight[:, channel] /= times
-            value = 2 * config.n_embd + channel
-            block.attn.c_attn.weight[value] *= times
-            block.attn.c_attn.bias[value] *= times
-            block.attn.c_proj.weight[:, channel] /= times
-
-
 def outlying(tmp_path: Path, model: GPT, config: GPTConfig) -> Bundle:
     """The fp32 bundle of a model with planted outliers, checked to say what the model said before."""
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, config.vocab_size, (1, 40)))
     with torch.inference_mode():
         before = model(ids)[0]
-    plant(model, config)
+    plant_outliers(model)
     with torch.inference_mode():
         assert float((model(ids)[0] - before).abs().max()) < 1e-3 * float(before.std())
     save_checkpoint(tmp_path / "source", config, model.state_dict(), None, {})

@@ -166,6 +166,7 @@ def test_the_files_that_transformers_saves_give_the_same_tokenizer(
     assert (again.spec, again.content) == (source.spec, source.content)
 
 
+@pytest.mark.alone
 def test_a_full_vocabulary_takes_little_more_than_tiktoken_and_a_plain_loop(source: TokenizerSource) -> None:
     """Side by side, the best of five each in processor time, as the machine may be slow and busy."""
     plain, ours = [], []

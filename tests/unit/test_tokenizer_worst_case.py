@@ -102,6 +102,7 @@ def test_a_run_of_white_space_that_tiktoken_cannot_take_is_encoded(tokenizer: To
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_mebibyte_of_the_worst_takes_two_seconds_at_most_and_grows_almost_linearly(
     tokenizer: Tokenizer, name: str
@@ -110,5 +111,5 @@ def test_a_mebibyte_of_the_worst_takes_two_seconds_at_most_and_grows_almost_line
     whole = encode_seconds(tokenizer, fill(name, MIB), repeats=3)
     assert whole <= 2.0
     # 16 is linear, 256 quadratic. One piece of a mebibyte is joined through a heap, n log n, and leaves the caches:
-    # 20 to 50 was measured on a busy machine. What takes a few milliseconds is too little to compare with.
-    assert whole / max(part, 0.005) <= 96
+    # 20 to 32 was measured on a busy machine. What takes a few milliseconds is too little to compare with.
+    assert whole / max(part, 0.005) <= 48
