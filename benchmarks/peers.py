@@ -69,7 +69,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, help="folder of the peers' models")
     parser.add_argument("--bundle", action="append", default=[], metavar="NAME=FOLDER", help="may be given repeatedly")
     parser.add_argument("--select", default=PEERS, help="peers at batch 1, by their names in peers.json")
-    parser.add_argument("--batch-select", default=BATCH_PEERS, help="peers at batch 8; '' leaves batch 8 out")
+    parser.add_argument("--batch-select", default=BATCH_PEERS, help="peers at batch 8")
+    parser.add_argument("--batches", default="1,8", help="either or both of 1 and 8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1, help="generations per process and prompt")
     parser.add_argument("--threads", default="1,2")
@@ -83,6 +84,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     given = parser.parse_args(words)
     pairs = [text.partition("=") for text in given.bundle]
+    given.batches = given.batches.split(",")
+    if not set(given.batches) <= {"1", "8"}:
+        parser.error("--batches wants 1, 8 or 1,8")
     given.bundle = {name: Path(folder).resolve() for name, _, folder in pairs}
     if len(given.bundle) < len(pairs) or not all(name and folder for name, _, folder in pairs):
         parser.error("--bundle wants NAME=FOLDER, each name once")
@@ -98,9 +102,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def missing_engines(given: argparse.Namespace, samples: Sequence[Sample]) -> list[str]:
     """ "NAME at batch B" for everything that was asked for and gave nothing."""
-    asked = [(name, 1) for name in [*given.bundle, *filter(None, given.select.split(","))]]
-    if given.batch_select:
-        asked += [(name, 8) for name in [*given.bundle, *given.batch_select.split(",")]]
+    selected = {"1": given.select, "8": given.batch_select}
+    asked = [
+        (name, int(batch))
+        for batch in given.batches
+        for name in [*given.bundle, *filter(None, selected[batch].split(","))]
+    ]
     there = {(sample["peer"], sample["batch"]) for sample in samples}
     return [f"{name} at batch {batch}" for name, batch in asked if (name, batch) not in there]
 
@@ -120,10 +127,9 @@ def run(given: argparse.Namespace, samples: Path) -> None:
         peers = Path(folder) / "peers.json"
         peers.write_text(json.dumps({**read_peers(harness), **ours}), "utf-8")
         canary = compile_canary(harness, Path(folder))
-        jobs = [(given.select, "1", given.threads, given.prompt_tokens)]
-        if given.batch_select:
-            jobs.append((given.batch_select, "8", "2", "32"))
-        for select, batch, threads, prompts in jobs:
+        jobs = {"1": (given.select, given.threads, given.prompt_tokens), "8": (given.batch_select, "2", "32")}
+        for batch in given.batches:
+            select, threads, prompts = jobs[batch]
             names = ",".join([*given.bundle, *filter(None, [select])])
             command = [sys.executable, str(harness / "drive.py"), "--peers", str(peers), "--select", names]
             command += ["--venvs", str(given.venvs.resolve()), "--models", str(given.models.resolve())]

@@ -130,10 +130,10 @@ def _figures(name: str, rounds: Sequence[Sample]) -> Figures:
 
 
 def bandwidths(samples: Iterable[Sample]) -> dict[int, tuple[float, float, float]]:
-    """GB/s read of 120 MB by number of threads: median, lowest, highest; empty without a canary."""
+    """GB/s read of 120 MB by number of threads, before runs of batch 1: median, lowest, highest; empty without a canary."""
     found: dict[int, list[float]] = {}
     for sample in samples:
-        if sample.get("canary_gb_s") is not None:
+        if sample["batch"] == 1 and sample.get("canary_gb_s") is not None:
             found.setdefault(sample["threads"], []).append(sample["canary_gb_s"])
     return {threads: (statistics.median(all_), min(all_), max(all_)) for threads, all_ in sorted(found.items())}
 

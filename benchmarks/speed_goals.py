@@ -6,7 +6,7 @@ Only what the samples can tell: a goal whose settings or peers were not measured
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from speed_figures import BASELINE, Figures, Setting, best_peer, roofline
 
@@ -57,12 +57,14 @@ def _speed(ours: Figures, setting: Setting, engines: Sequence[Figures], gb_s: fl
     best = best_peer(engines, ours.bits)
     factor = DECODE.get((ours.bits or 0, prompt)) if batch == 1 else BATCH if ours.bits == 8 else None
     if best and factor:
-        yield _at_least(ours, f"decode {where}, × {best.engine}", ours.decode / best.decode, factor)
+        needed = _of_roofline(ours, setting, factor * best.decode, gb_s)
+        yield _at_least(ours, f"decode {where}, × {best.engine}", ours.decode / best.decode, factor, needed)
     if batch != 1 or ours.bits != 8:
         return
     baseline = next((peer for peer in engines if peer.engine == BASELINE), None)
     if baseline:
-        yield _at_least(ours, f"decode {where}, × {BASELINE}", ours.decode / baseline.decode, OPTIMUM)
+        needed = _of_roofline(ours, setting, OPTIMUM * baseline.decode, gb_s)
+        yield _at_least(ours, f"decode {where}, × {BASELINE}", ours.decode / baseline.decode, OPTIMUM, needed)
     if gb_s is not None and threads in ROOFLINE:
         share = roofline(ours, setting, gb_s)
         limit = ROOFLINE[threads]
@@ -88,8 +90,15 @@ def _size(ours: Figures, setting: Setting, engines: Sequence[Figures]) -> Iterat
     yield _at_most(ours, "disk, MB", ours.disk_mb, DISK_MB, ".0f")
 
 
-def _at_least(ours: Figures, what: str, found: float, limit: float) -> Goal:
-    return Goal(ours.engine, what, f"{found:.2f}", f"≥ {limit:g}", found >= limit)
+def _of_roofline(ours: Figures, setting: Setting, decode: float, gb_s: float | None) -> str:
+    """What share of the bandwidth so many tokens/s would take, in words; nothing for batches, which share their reads."""
+    if gb_s is None or setting[0] != 1:
+        return ""
+    return f" ({roofline(replace(ours, decode=decode), setting, gb_s):.0%} of the roofline)"
+
+
+def _at_least(ours: Figures, what: str, found: float, limit: float, needed: str) -> Goal:
+    return Goal(ours.engine, what, f"{found:.2f}", f"≥ {limit:g}{needed}", found >= limit)
 
 
 def _at_most(ours: Figures, what: str, found: float, limit: float, spec: str) -> Goal:

@@ -40,7 +40,7 @@ SETS = {
         "classification/banking77/train.csv",
         "classification/banking77/test.part.csv",
         Columns(("text",), "category"),
-        epochs=8,
+        epochs=14,
     ),
     "sentiment": TaskSet(
         "classification",
@@ -56,7 +56,7 @@ SETS = {
         "entailment/snli/dev.tsv",
         "entailment/snli/test.part.tsv",
         Columns(("premise", "hypothesis"), "label"),
-        epochs=6,
+        epochs=3,
     ),
     "med": TaskSet(
         "entailment",

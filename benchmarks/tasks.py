@@ -4,8 +4,10 @@
 
 Rows of each set: the majority class; TF-IDF and logistic regression (scikit-learn, its settings chosen by three-fold
 cross-validation on the training examples); the same model from random weights; fine-tuned with lambda 0 and with 0.5.
-Every model's best epoch is chosen on a share of the training examples; the test examples are scored once. Each row is
-kept in the output folder: a run that was cut off goes on where it was. `task_sets.py` says what the sets are.
+Every model's best epoch is chosen on a share of the training examples; the test examples are scored once. The last row
+learns from that share as well, for as many epochs as were best without it, as TF-IDF's fit after its cross-validation
+does. Each row is kept in the output folder: a run that was cut off goes on where it was. `task_sets.py` says what the
+sets are.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ ROWS = {
     "scratch": "same shape, random weights, λ = 0.5",
     "tuned-0": "fine-tuned, λ = 0",
     "tuned-0.5": "fine-tuned, λ = 0.5",
+    "tuned-all": "fine-tuned, λ = 0.5, on the held-out examples too",
 }
 FORGETTING_STORIES = 60
 END = "<|endoftext|>"
@@ -66,10 +69,11 @@ def make_row(
         return majority(task_set, *files)
     if row == "tfidf":
         return tfidf(task_set, *files)
+    chosen = run.with_name("tuned-0.5.json")
     settings = FinetuneSettings(
         kind=task_set.kind,
         score_range=task_set.score_range,
-        epochs=task_set.epochs,
+        epochs=json.loads(chosen.read_text())["best_epoch"] if row == "tuned-all" else task_set.epochs,
         learning_rate=task_set.scratch_rate if row == "scratch" else task_set.rate,
         warmup=0.05,
         lm_weight=0.0 if row == "tuned-0" else 0.5,
@@ -80,7 +84,7 @@ def make_row(
     data = FinetuneData(
         train=files[0],
         test=files[1],
-        hold_out=task_set.hold_out,
+        hold_out=0.0 if row == "tuned-all" else task_set.hold_out,
         columns=task_set.columns,
         forgetting_text=None if row == "scratch" else forgetting_text(given.data, given.out),
     )

@@ -132,6 +132,20 @@ def test_goals_say_what_holds_and_what_does_not() -> None:
     )
 
 
+def test_a_goal_says_how_much_of_the_bandwidth_it_would_take() -> None:
+    settings = {"threads": 1, "prompt_tokens": 32}
+    table = speed_figures.medians([sample("edge-int8", 50, **settings), sample("ov-int8", 60, **settings)])
+    (goal,) = [goal for goal in speed_goals.goals(table, {1: 10.0}) if "ov-int8" in goal.what]
+    read = 124e6 + (32 + RECORDED["new_tokens"] / 2) * 12 * 2 * 768 * 4
+    assert goal.wanted == f"≥ 1.5 ({1.5 * 60 * read / 10e9:.0%} of the roofline)"
+
+
+def test_the_bandwidth_is_that_of_batch_1() -> None:
+    slow = sample("ov-int8", 60, batch=8, canary_gb_s=5.0)
+    found = speed_figures.bandwidths([sample("ov-int8", 60, batch=1, canary_gb_s=10.0), slow, slow])
+    assert list(found.values()) == [(10.0, 10.0, 10.0)]
+
+
 def test_tokens_that_differ_from_the_usual_ones_are_counted() -> None:
     odd = [*IDS[:3], 0, *IDS[4:]]
     table = speed_report.agreement_table([sample("a", 1), sample("b", 1), sample("c", 1, head_ids=odd), sample("a", 2)])
