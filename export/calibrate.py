@@ -22,7 +22,7 @@ from gpt_edge.evaluate.text import TextFile
 from gpt_edge.export.plans import LINEARS
 from gpt_edge.export.weights import Source
 from gpt_edge.parity import FloatArray, IntArray
-from gpt_edge.reference.model import GPT, Block, causal_mask
+from gpt_edge.reference.model import GPT, Block, causal_mask, without_memory
 from gpt_edge.session import Session
 from gpt_edge.tokenizer import Tokenizer
 
@@ -103,7 +103,7 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
 def load_reference(source: Source) -> GPT:
     """The whole reference with the source's weights, float32, in evaluation mode, owning its memory."""
     config = replace(source.config, n_label=None)
-    with torch.device("meta"):
+    with without_memory():
         model = GPT(config)
     names = [name for name, _ in model.named_parameters()]
     model.load_state_dict({name: _tensor(source, name) for name in names}, strict=False, assign=True)
@@ -114,7 +114,7 @@ def load_reference(source: Source) -> GPT:
 
 def load_block(source: Source, layer: int) -> Block:
     """One layer of the reference."""
-    with torch.device("meta"):
+    with without_memory():
         block = Block(source.config, layer, 0.0)
     state = {name: _tensor(source, f"h.{layer}.{name}") for name, _ in block.named_parameters()}
     block.load_state_dict(state, assign=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.reference.model import GPT, CausalSelfAttention
+from gpt_edge.reference.model import GPT, CausalSelfAttention, without_memory
 from gpt_edge.tasks import N_NEW_TOKENS, TaskSpec
 
 HEAD_TENSORS = ("task_head.weight", "task_head.bias")
@@ -111,7 +111,7 @@ def _vocabulary(gpt: GPT) -> dict[str, Tensor]:
 
 def _with_vocabulary(gpt: GPT, rows: Mapping[str, Tensor], vocab_size: int) -> GPT:
     config = dataclasses.replace(gpt.config, vocab_size=vocab_size)
-    with torch.device("meta"):
+    with without_memory():
         changed = GPT(config)
     tied = {"lm_head.weight": rows["wte.weight"]} if config.tied_embeddings else {}
     changed.load_state_dict({**gpt.state_dict(), **rows, **tied}, assign=True)

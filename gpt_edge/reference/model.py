@@ -7,8 +7,10 @@ Linear weights are stored [out, in]. Knows nothing of text, files or ONNX.
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,18 @@ from gpt_edge.config import GPTConfig
 
 KeyValue = tuple[Tensor, Tensor]  # each [B, H, P, D]
 Attend = Callable[[Tensor], Tensor]  # [B, T, C] -> [B, T, C]
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules made inside have shapes and no values: for weights that are put there afterwards, with `assign`.
+
+    In a process's first such module torch leaves an exception whose frames hold the module in a cycle; unless it is
+    broken here, the weights stay in memory until Python happens to look.
+    """
+    with torch.device("meta"):
+        yield
+    gc.collect()
 
 
 def activate(x: Tensor, kind: str) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.sources import FLOAT_DTYPES, FloatArray, TensorSource, check_finite, shown
-from gpt_edge.reference.model import GPT
+from gpt_edge.reference.model import GPT, without_memory
 from gpt_edge.tasks import TaskSpec
 
 MAX_LISTED = 10
@@ -110,7 +110,7 @@ class Checkpoint:
 
         At no time more memory than the weights and one tensor. Raises as `tensor` does.
         """
-        with torch.device("meta"):
+        with without_memory():
             model = GPT(dataclasses.replace(self.config, n_label=None))
         tensors: dict[str, torch.Tensor] = {}
         for name in self.names():
