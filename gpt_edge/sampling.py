@@ -1,7 +1,9 @@
 """SamplingParams, which say how to choose tokens and when to stop, and Sampler, which chooses one from a row of logits.
 
-Knows nothing of text or models. One vectorised pass finds the largest logits and proves the row sound: numpy's maximum
-hands NaN on, so a finite maximum means no NaN and no +inf anywhere. The random numbers are our own Philox4x64-10
+Knows nothing of text or models. A vectorised pass finds a bound that the k largest logits reach and proves the row sound:
+numpy's maximum hands NaN on, and sorts it last, so a finite end means no NaN and no +inf anywhere. A second one takes what
+reaches the bound, which is little more than k; the rest is plain Python, as between two steps of the model the caches
+hold none of this code, and each numpy function that has to be fetched costs more than it saves on 40 numbers. The random numbers are our own Philox4x64-10
 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011), because numpy promises stable bit
 generators, but not stable methods on top of them: the same seed gives the same choices across numpy releases.
 """
@@ -10,8 +12,10 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +33,8 @@ MAX_STOP_CHARACTERS = 64
 GENERATOR = "philox4x64-10/inverse-cdf-by-id/1"  # names the algorithm: text is reproducible between equal names
 
 _ROWS = 32  # of the table whose column maxima bound the k-th largest logit; measured best of 8 to 256
+_SMALL = 4096  # logits up to which their own k-th largest is the bound
+_FEW = 256  # candidates that plain Python is quicker for
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +113,27 @@ def top_k_ids(logits: FloatArray, k: int) -> IntArray:
         raise ValueError(f"top_k must be at least 1, got {k}")
     if k >= logits.size:
         return np.arange(logits.size)
-    return _top_k_ids(logits, k, _column_maxima(logits))
-
-
-def _column_maxima(logits: FloatArray) -> FloatArray:
-    """Column maxima of the logits laid out as a table of 32 rows, [V // 32]; the up to 31 entries left over are in none."""
-    width = logits.size // _ROWS
-    columns: FloatArray = np.maximum.reduce(logits[: width * _ROWS].reshape(_ROWS, width), axis=0)
-    return columns
-
-
-def _top_k_ids(logits: FloatArray, k: int, maxima: FloatArray) -> IntArray:
-    """As `top_k_ids`, given the column maxima. At least k entries reach the k-th largest of them, so the others are out."""
-    if k >= maxima.size:
-        return _cut(np.arange(logits.size), logits, k)
-    bound = np.partition(maxima, maxima.size - k)[maxima.size - k]
-    width, end = maxima.size, maxima.size * _ROWS
-    columns = (maxima >= bound).nonzero()[0]
-    table = logits[:end].reshape(_ROWS, width).take(columns, axis=1).ravel()
-    places = (table >= bound).nonzero()[0]
-    rows, places = np.divmod(places, columns.size)
-    rows *= width
-    rows += columns[places]  # ascending, as the table is read row by row
-    rest = (logits[end:] >= bound).nonzero()[0]
-    candidates = np.concatenate((rows, rest + end)) if rest.size else rows
+    candidates = (logits >= _bound(logits, k)[0]).nonzero()[0]
     return _cut(candidates, logits[candidates], k)
+
+
+def _bound(logits: FloatArray, k: int) -> tuple[float, float]:
+    """A number that k logits or hardly more reach, of more than k; and the largest logit, NaN if one is NaN.
+
+    At least k entries reach the k-th largest of the column maxima of a table: the logits in 32 rows, [V // 32], without
+    the up to 31 entries that are left over.
+    """
+    width = logits.size // _ROWS
+    if logits.size <= _SMALL or k >= width:
+        values, rest = logits.copy(), []
+    else:
+        values = np.maximum.reduce(logits[: width * _ROWS].reshape(_ROWS, width), axis=0)
+        rest = logits[width * _ROWS :].tolist()
+    values.partition((values.size - k, values.size - 1))
+    bound, largest = float(values[-k]), float(values[-1])
+    if math.isnan(sum(rest)):  # a NaN, or infinities of both signs
+        largest = math.nan
+    return bound, max([largest, *rest])  # NaN stays where it comes first
 
 
 def _cut(ids: IntArray, values: FloatArray, k: int) -> IntArray:
@@ -184,14 +186,29 @@ class Sampler:
             if not math.isfinite(logits[best]):
                 raise _unsound(logits)
             return best
-        maxima = _column_maxima(logits)
-        ends = float(maxima.max(initial=-np.inf)), float(logits[maxima.size * _ROWS :].max(initial=-np.inf))
-        if not (ends[0] < math.inf and ends[1] < math.inf and ends != (-math.inf, -math.inf)):  # NaN < inf is false
+        is_whole = self._top_k >= logits.size
+        bound, largest = (-math.inf, float(logits.max())) if is_whole else _bound(logits, self._top_k)
+        if not -math.inf < largest < math.inf:  # NaN is neither
             raise _unsound(logits)
-        if self._top_k >= logits.size:
+        if is_whole:
             return self._draw(logits)
-        kept = _top_k_ids(logits, self._top_k, maxima)
+        ids = (logits >= bound).nonzero()[0]
+        if ids.size <= _FEW:
+            return self._draw_of_few(ids.tolist(), logits[ids].tolist())
+        kept = _cut(ids, logits[ids], self._top_k)
         return int(kept[self._draw(logits[kept])])
+
+    def _draw_of_few(self, ids: list[int], values: list[float]) -> int:
+        """One of the ascending `ids`, of which those with the `top_k` largest `values` count, as `_draw` would choose."""
+        if len(ids) > self._top_k:
+            order = sorted(range(len(ids)), key=values.__getitem__, reverse=True)  # stable: ties to the lower id
+            kept = sorted(order[: self._top_k])
+            ids, values = [ids[place] for place in kept], [values[place] for place in kept]
+        largest = max(values)
+        cumulative = list(accumulate(math.exp((value - largest) / self._temperature) for value in values))
+        total = cumulative[-1]
+        place = bisect_right(cumulative, self._uniform() * total)
+        return ids[place if place < len(ids) else bisect_left(cumulative, total)]
 
     def _draw(self, logits: FloatArray) -> int:
         """An index, with the probabilities of softmax(logits / temperature), by inverting their cumulative sum."""

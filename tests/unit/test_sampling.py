@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt_edge import sampling
 from gpt_edge.errors import NumericError
 from gpt_edge.sampling import Sampler, SamplingParams, keep_top_k, philox, top_k_ids
 
@@ -235,13 +236,27 @@ def test_choices_follow_the_softmax(temperature: float) -> None:
     assert statistic < 16.3  # chi-square with 3 degrees of freedom, p = 0.001; the seed is fixed
 
 
+@pytest.mark.parametrize("size", [41, 2048, 4097, 50_257])
+@pytest.mark.parametrize("n_levels", [3, 60, 10**6], ids=["many ties", "ties", "hardly any"])
+def test_few_candidates_are_drawn_as_many_are(size: int, n_levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(size)
+    rows = [(random.integers(0, n_levels, size) * (8 / n_levels)).astype(np.float32) for _ in range(30)]
+    params = SamplingParams(top_k=40, temperature=0.7, seed=9)
+    sampler = Sampler(params)
+    few = [sampler.sample(row) for row in rows]
+    monkeypatch.setattr(sampling, "_FEW", 0)
+    sampler = Sampler(params)
+    assert few == [sampler.sample(row) for row in rows]
+
+
 @pytest.mark.parametrize(("uniform", "wanted"), [(0.0, 1), (1 - 2.0**-53, 3)])
+@pytest.mark.parametrize("top_k", [100, 5])
 def test_the_ends_of_the_random_range_choose_tokens_of_the_support(
-    monkeypatch: pytest.MonkeyPatch, uniform: float, wanted: int
+    monkeypatch: pytest.MonkeyPatch, uniform: float, wanted: int, top_k: int
 ) -> None:
     """The cumulative sum starts and ends with impossible tokens here, which no rounding may choose."""
     logits = np.array([-np.inf, 0.0, 0.0, 0.3, -200.0, -np.inf], np.float32)
-    sampler = Sampler(SamplingParams(temperature=0.1, top_k=100, seed=0))
+    sampler = Sampler(SamplingParams(temperature=0.1, top_k=top_k, seed=0))
     monkeypatch.setattr(sampler, "_uniform", lambda: uniform)
     assert sampler.sample(logits) == wanted
     monkeypatch.setattr(sampler, "_uniform", lambda: 1.0)  # as if the product had been rounded up
