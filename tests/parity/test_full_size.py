@@ -73,10 +73,11 @@ def test_shapes_splits_chunks_and_repeats_do_not_matter(preset: tuple[str, Path]
 
 
 CHILD = """
-import resource, sys
+import sys
+from gpt_edge.bench.process import peak_bytes
 from gpt_edge.cli import main
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+print(peak_bytes(), file=sys.stderr)
 sys.exit(code)
 """
 

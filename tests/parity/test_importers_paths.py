@@ -293,8 +293,9 @@ def test_a_dropped_model_is_gone_at_once(checkpoints: dict[str, Path]) -> None:
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
+from gpt_edge.bench.process import peak_bytes
 from gpt_edge.reference.importers import open_checkpoint
 checkpoint = open_checkpoint(Path(sys.argv[1]))
 if sys.argv[2] == "load":
@@ -303,7 +304,7 @@ else:
     for name in checkpoint.names():
         checkpoint.tensor(name)
         checkpoint.release(name)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_bytes())
 """
 
 
