@@ -103,11 +103,14 @@ from pathlib import Path
 from gpt_edge.training.pretrain import train
 from gpt_edge.training.trainer import Trainer
 
-step = Trainer.step
+step, n_before = Trainer.step, int(sys.argv[2])
 
 def step_with_a_bomb(trainer):
-    Trainer.step = step
-    threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGKILL)).start()
+    global n_before
+    n_before -= 1
+    if n_before < 0:
+        Trainer.step = step
+        threading.Timer(float(sys.argv[4]), os.kill, (os.getpid(), signal.SIGKILL)).start()
     return step(trainer)
 
 Trainer.step = step_with_a_bomb
@@ -120,8 +123,8 @@ def kill_and_resume(recipe: Path, n_kills: int) -> int:
     n_hit = 0
     state, checkpoint = folder_of(recipe) / "state.safetensors", folder_of(recipe) / "checkpoint"
     for i in range(n_kills):
-        delay = 0.05 + 0.037 * (i * 7 % 11)  # seconds after the first step: a step takes about 0.01, a save as much
-        arguments = [str(recipe), str(delay), "resume" if state.exists() else "start"]
+        n_steps, delay = i * 7 % 11, 0.003 * (i * 5 % 7)  # seconds; a step takes 0.002 to 0.01, a save as much
+        arguments = [str(recipe), str(n_steps), "resume" if state.exists() else "start", str(delay)]
         process = subprocess.run(
             [sys.executable, "-c", KILLED, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
         )
@@ -134,9 +137,9 @@ def kill_and_resume(recipe: Path, n_kills: int) -> int:
 
 @pytest.mark.parametrize("n_kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(make_recipe: MakeRecipe, n_kills: int) -> None:
-    steps = {"steps": 40 + 20 * n_kills, "every_steps": 3, "long_rows_from": 20}
+    steps = {"steps": 40 + 100 * n_kills, "every_steps": 3, "long_rows_from": 20}
     killed, straight = make_recipe("killed", **steps), make_recipe("straight", **steps)
-    assert kill_and_resume(killed, n_kills) >= n_kills / 2
+    assert kill_and_resume(killed, n_kills) == n_kills
     result = train(killed, resume=True, progress=False)
     wanted = train(straight, progress=False)
     assert result.score == wanted.score
