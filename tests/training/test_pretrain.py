@@ -137,7 +137,7 @@ def kill_and_resume(recipe: Path, n_kills: int) -> int:
 
 @pytest.mark.parametrize("n_kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(make_recipe: MakeRecipe, n_kills: int) -> None:
-    steps = {"steps": 40 + 100 * n_kills, "every_steps": 3, "long_rows_from": 20}
+    steps = {"steps": 40 + 30 * n_kills, "every_steps": 3, "patience": 1000, "long_rows_from": 20}
     killed, straight = make_recipe("killed", **steps), make_recipe("straight", **steps)
     assert kill_and_resume(killed, n_kills) == n_kills
     result = train(killed, resume=True, progress=False)
