@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from outliers import plant_outliers
 
 from gpt_edge.bundle import Bundle
 from gpt_edge.export import pipeline
@@ -37,7 +37,6 @@ from gpt_edge.export.smoothing import smooth
 from gpt_edge.export.weights import Source
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.reference.model import GPT
 from gpt_edge.session import Session
 from gpt_edge.tokenizer import find_tokenizer
 from gpt_edge.verification import words_of
@@ -167,24 +166,9 @@ def with_outliers(checkpoint: Path, folder: Path) -> Path:
     """The same checkpoint with a channel x 100 before each product of each layer, compensated in what reads it."""
     opened = open_checkpoint(checkpoint)
     model = load_reference(opened)
-    plant(model)
+    plant_outliers(model)
     save_checkpoint(folder, opened.config, model.state_dict(), find_tokenizer(checkpoint), {})
     return folder
-
-
-def plant(model: GPT, times: float = 100.0) -> None:
-    """Change the model in place; its logits stay what they were, up to float32."""
-    width = model.config.n_embd
-    with torch.no_grad():
-        for i, block in enumerate(model.blocks()):
-            channel = (7 * i + 3) % width
-            for norm, reader in ((block.ln_1, block.attn.c_attn), (block.ln_2, block.mlp.c_fc)):
-                norm.weight[channel] *= times
-                norm.bias[channel] *= times
-                reader.weight[:, channel] /= times
-            for parameter in (block.attn.c_attn.weight, block.attn.c_attn.bias):
-                parameter[2 * width + channel] *= times
-            block.attn.c_proj.weight[:, channel] /= times
 
 
 def main() -> None:

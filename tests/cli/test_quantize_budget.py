@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,12 @@ from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.session import Session
 from tests.cli.runner import Result, done, listing, run
-from tests.parity.models import plant_outliers, random_model
+from tests.conftest import REPO
+from tests.parity.models import random_model
+
+sys.path.insert(0, str(REPO / "benchmarks"))
+
+from outliers import plant_outliers
 
 N_TOKENS = 768
 

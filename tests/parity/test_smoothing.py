@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,12 @@ from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bund
 from gpt_edge.export.smoothing import KEY, LARGEST, Smoothing, find_smoothing, smooth
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
-from tests.parity.models import plant_outliers, random_model
+from tests.conftest import REPO
+from tests.parity.models import random_model
+
+sys.path.insert(0, str(REPO / "benchmarks"))
+
+from outliers import plant_outliers
 
 WIDTH = 96
 CHANNELS = (3, 10)  # where plant_outliers puts them in the two layers
