@@ -25,12 +25,15 @@ from gpt_edge.cache import IntArray, KVCache
 from gpt_edge.edge import EdgeRunner, FloatArray
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
 from gpt_edge.fork import keep_in_child
+from gpt_edge.native.library import find_library
+from gpt_edge.native.rewrite import rewrite
 from gpt_edge.portable import USE_CACHE_BRANCH, PortableRunner
 from gpt_edge.saturation import products_saturate
 from gpt_edge.threads import check_threads, default_threads
 
 PREFILL_CHUNK = 256  # tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
 LARGE = 500_000_000  # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside them
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that comes as bytes
 SILENT = 4  # onnxruntime's severity "fatal": errors are raised, not printed
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -195,12 +198,28 @@ def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort
     path = bundle.model_path
     if bundle.scheme == "fp32" and bundle.config.n_parameters > LARGE:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    model: str | bytes = str(path)
+    library = find_library() if bundle.graph == "edge" else None
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        if library is not None:
+            rewritten = rewrite(path.read_bytes(), threads, graph.cache_head_size(bundle.config, bundle.graph))
+            if rewritten is not None:
+                model = rewritten.model
+                _register(library, options)
+                options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except ORT_ERRORS as error:
         raise BundleError(f"onnxruntime {ort.__version__} cannot load {path}: {first_line(error)}") from error
     _check_contract(bundle, session)
     return session
+
+
+def _register(library: Path, options: ort.SessionOptions) -> None:
+    try:
+        options.register_custom_ops_library(str(library))
+    except ORT_ERRORS as error:
+        hint = "gpt-edge native build makes it anew, GPT_EDGE_NATIVE=0 goes without it"
+        raise GPTEdgeError(f"the operators in {library} cannot be loaded: {first_line(error)}", hint=hint) from error
 
 
 def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:

@@ -16,6 +16,7 @@ if sys.platform != "win32":
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ["GPT_EDGE_NATIVE"] = "0"  # whatever is built on this machine, onnxruntime's own operators are tested
 
 REPO = Path(__file__).resolve().parents[1]
 

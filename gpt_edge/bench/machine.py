@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
+from gpt_edge.native.library import find_library
 from gpt_edge.threads import available_cpus, default_threads
 from gpt_edge.version import __version__
 
@@ -19,6 +20,7 @@ def describe_machine() -> dict[str, Any]:
         "numpy": version("numpy"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "native": find_library() is not None,
         "cpu": cpu_name(),
         "cpus": len(available_cpus()),
         "default_threads": default_threads(),

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from gpt_edge.cli import bench, check, classify, console, diff, evaluate, finetune, make, quantize, report, text, train
+from gpt_edge.cli import (
+    bench,
+    check,
+    classify,
+    console,
+    diff,
+    evaluate,
+    finetune,
+    make,
+    native,
+    quantize,
+    report,
+    text,
+    train,
+)
 from gpt_edge.version import __version__
 
 app = typer.Typer(
@@ -27,6 +41,7 @@ app.command()(check.inspect)
 app.command("eval")(evaluate.evaluate)
 app.command()(text.tokenize)
 app.command()(bench.bench)
+app.command()(native.native)
 app.command()(train.train)
 app.command()(finetune.finetune)
 app.command()(classify.classify)

@@ -15,6 +15,7 @@ from tests.conftest import REPO
 LAYERS: list[dict[str, set[str]]] = [
     {"base": {"version", "errors", "config", "graph", "tasks", "threads", "fork"}},
     {"files": {"disk", "lock", "files", "manifest"}},
+    {"native": {"native"}},
     {"text and bundles": {"batching", "sampling", "stopping", "tokenizer", "foreign", "bundle_reader", "bundle"}},
     {"session": {"cache", "edge", "portable", "saturation", "session", "encoder"}},
     {
@@ -30,6 +31,7 @@ LAYERS: list[dict[str, set[str]]] = [
             "classify",
             "embed",
             "task_verification",
+            "native_check",
         }
     },
     {"bench": {"bench"}},
@@ -41,6 +43,7 @@ HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "optimum", "transformers", "s
 ALLOWED = {  # by layer, what is not of the standard library
     "base": set(),
     "files": set(),
+    "native": set(),
     "text and bundles": {
         "numpy",
         "tiktoken",

@@ -1,0 +1,137 @@
+"""The library of operators: compiled by the machine's own C compiler for its own CPU, kept in the user's cache folder.
+
+Nothing is downloaded. The file's name is a hash of the sources, the compiler's options and the CPU's features, so a library
+of another version, or of another machine that shares the home folder, is never loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt_edge.disk import output_error
+from gpt_edge.errors import GPTEdgeError, MissingDependencyError
+from gpt_edge.files import atomic_write
+
+SETTING = "GPT_EDGE_NATIVE"  # 0: never use the library; a path: use that one; unset: use it once it is built
+SOURCES = Path(__file__).parent
+WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")  # names of Linux's /proc/cpuinfo
+# No contraction: a sum after a product is rounded twice, as onnxruntime's operators do it.
+OPTIONS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared")
+COMPILERS = ("cc", "gcc", "clang")
+SECONDS = 300
+
+
+def why_unsupported() -> str | None:
+    """Why this machine cannot run the operators, in words; None where it can."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return f"the operators are written for Linux on x86-64, this is {platform.system()} on {platform.machine()}"
+    missing = [name for name in WANTED if name not in cpu_flags()]
+    if missing:
+        return f"the operators want a CPU with AVX-512 VNNI, this one lacks {', '.join(missing)}"
+    return None
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """What the CPU can do, in Linux's words; empty where it is not told."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() == "flags":
+                    return frozenset(value.split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def sources() -> list[Path]:
+    """The C files and headers, sorted."""
+    return sorted(path for path in SOURCES.iterdir() if path.suffix in (".c", ".h"))
+
+
+@functools.cache
+def library_path() -> Path:
+    """Where this version's library for this CPU belongs, whether it is there or not."""
+    digest = hashlib.sha256(" ".join([*OPTIONS, *sorted(cpu_flags())]).encode())
+    for path in sources():
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    return folder / "gpt-edge" / f"operators-{digest.hexdigest()[:16]}.so"
+
+
+def find_library() -> Path | None:
+    """The library to load, if there is one to use. Raises GPTEdgeError for a setting that names no file."""
+    setting = os.environ.get(SETTING, "")
+    if setting == "0":
+        return None
+    if setting:
+        path = Path(setting)
+        if not path.is_file():
+            raise GPTEdgeError(
+                f"{SETTING} must be 0 or a library's path, and there is no file {path}", hint="unset it, or build one"
+            )
+        return path.absolute()
+    try:
+        path = library_path()
+        if not path.is_file() or why_unsupported() is not None:
+            return None
+        return path if _is_own(path) else None
+    except (OSError, RuntimeError):  # no home, or a folder that may not be read
+        return None
+
+
+def _is_own(path: Path) -> bool:
+    """Could nobody but this user, or root, have written the file and its folder?"""
+    return all(
+        found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        for found in (path.stat(), path.parent.stat())
+    )
+
+
+def compile_library(target: Path, options: Sequence[str] = ()) -> None:
+    """Compile the operators to `target`, whole or not at all; takes some seconds. options: for the compiler, at the end.
+
+    Raises GPTEdgeError on a machine that cannot run them and for what the compiler refuses, MissingDependencyError
+    without a compiler, OutputError.
+    """
+    reason = why_unsupported()
+    if reason is not None:
+        raise GPTEdgeError(reason, hint="everything works without them, by onnxruntime's own operators")
+    compiler = os.environ.get("CC") or next((name for name in COMPILERS if shutil.which(name)), None)
+    if compiler is None:
+        raise MissingDependencyError(
+            "a C compiler is wanted, and there is no cc, gcc or clang", hint="apt install gcc, or name one in CC"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "operators.so"
+        files = [str(path) for path in sources() if path.suffix == ".c"]
+        command = [*compiler.split(), *OPTIONS, *options, *files, "-o", str(made), "-lm"]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise GPTEdgeError(f"{compiler} could not be run: {error}"[:300]) from error
+        if done.returncode != 0:
+            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+            raise GPTEdgeError(
+                f"{compiler} could not compile the operators: {said[:250]}",
+                hint="gcc 11 or clang 14 or newer is wanted",
+            )
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise output_error(error, target.parent) from error
+        atomic_write(target, made.read_bytes())

@@ -1,0 +1,125 @@
+/* What onnxruntime promises to a library of custom operators, as far as ours use it.
+ *
+ * OrtApi is a table of functions that only ever grows at its end (onnxruntime_c_api.h, "the order of the members is the
+ * ABI"), so a function is its number. API 17 is onnxruntime 1.17.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+enum { ORT_API = 17 };
+
+typedef void *const *OrtApi;
+typedef struct OrtStatus OrtStatus;
+typedef struct OrtValue OrtValue;
+typedef struct OrtShape OrtShape;
+typedef struct OrtContext OrtContext;
+typedef struct OrtInfo OrtInfo;
+typedef struct OrtOptions OrtOptions;
+typedef struct OrtDomain OrtDomain;
+
+typedef struct {
+    OrtApi (*get_api)(uint32_t version);
+    const char *(*get_version)(void);
+} OrtApiBase;
+
+#define ORT_CREATE_STATUS(api) ((OrtStatus * (*)(int, const char *))(api)[0])
+#define ORT_CREATE_DOMAIN(api) ((OrtStatus * (*)(const char *, OrtDomain **))(api)[26])
+#define ORT_ADD_TO_DOMAIN(api) ((OrtStatus * (*)(OrtDomain *, const struct OrtCustomOp *))(api)[27])
+#define ORT_ADD_DOMAIN(api) ((OrtStatus * (*)(OrtOptions *, OrtDomain *))(api)[28])
+#define ORT_DATA(api) ((OrtStatus * (*)(const OrtValue *, void **))(api)[51])
+#define ORT_DIM_COUNT(api) ((OrtStatus * (*)(const OrtShape *, size_t *))(api)[61])
+#define ORT_DIMS(api) ((OrtStatus * (*)(const OrtShape *, int64_t *, size_t))(api)[62])
+#define ORT_SHAPE(api) ((OrtStatus * (*)(const OrtValue *, OrtShape **))(api)[65])
+#define ORT_FLOAT(api) ((OrtStatus * (*)(const OrtInfo *, const char *, float *))(api)[85])
+#define ORT_INT(api) ((OrtStatus * (*)(const OrtInfo *, const char *, int64_t *))(api)[86])
+#define ORT_INPUT(api) ((OrtStatus * (*)(const OrtContext *, size_t, const OrtValue **))(api)[90])
+#define ORT_OUTPUT(api) ((OrtStatus * (*)(OrtContext *, size_t, const int64_t *, size_t, OrtValue **))(api)[91])
+#define ORT_RELEASE_STATUS(api) ((void (*)(OrtStatus *))(api)[93])
+#define ORT_RELEASE_SHAPE(api) ((void (*)(OrtShape *))(api)[99])
+#define ORT_CONSTANT(api) ((OrtStatus * (*)(const OrtInfo *, size_t, int *, const OrtValue **))(api)[249])
+#define ORT_PARALLEL(api) \
+    ((OrtStatus * (*)(const OrtContext *, void (*)(void *, size_t), size_t, size_t, void *))(api)[274])
+
+enum { ORT_FAIL = 1 };                                          /* OrtErrorCode */
+enum { ORT_FLOAT32 = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6 }; /* ONNXTensorElementDataType */
+enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };                    /* OrtCustomOpInputOutputCharacteristic */
+
+typedef struct OrtCustomOp {
+    uint32_t version;
+    void *(*create_kernel)(const struct OrtCustomOp *, OrtApi, const OrtInfo *);
+    const char *(*get_name)(const struct OrtCustomOp *);
+    const char *(*get_provider)(const struct OrtCustomOp *);
+    int (*get_input_type)(const struct OrtCustomOp *, size_t);
+    size_t (*get_input_count)(const struct OrtCustomOp *);
+    int (*get_output_type)(const struct OrtCustomOp *, size_t);
+    size_t (*get_output_count)(const struct OrtCustomOp *);
+    void (*compute)(void *, OrtContext *);
+    void (*destroy)(void *);
+    int (*get_input_need)(const struct OrtCustomOp *, size_t);
+    int (*get_output_need)(const struct OrtCustomOp *, size_t);
+    int (*get_input_memory)(const struct OrtCustomOp *, size_t);
+    int (*get_variadic_input_arity)(const struct OrtCustomOp *);
+    int (*get_variadic_input_sameness)(const struct OrtCustomOp *);
+    int (*get_variadic_output_arity)(const struct OrtCustomOp *);
+    int (*get_variadic_output_sameness)(const struct OrtCustomOp *);
+    OrtStatus *(*create_kernel_or_fail)(const struct OrtCustomOp *, OrtApi, const OrtInfo *, void **);
+    OrtStatus *(*compute_or_fail)(void *, OrtContext *);
+    void *infer_shape, *get_start_version, *get_end_version; /* optional, as all that follows */
+    void *get_in_place, *release_in_place, *get_aliases, *release_aliases;
+} OrtCustomOp;
+
+/* One value: its floats or bytes, and its axes. */
+typedef struct {
+    void *data;
+    int64_t dims[8];
+    size_t rank;
+} Tensor;
+
+/* What a kernel of ours begins with. */
+typedef struct {
+    OrtApi api;
+    int64_t threads;
+} Kernel;
+
+extern int has_matrix_units; /* may this process use the CPU's tiles? */
+
+OrtStatus *fail(OrtApi api, const char *message);
+OrtStatus *read_value(OrtApi api, const OrtValue *value, Tensor *tensor);
+OrtStatus *read_input(OrtApi api, const OrtContext *context, size_t index, Tensor *tensor);
+OrtStatus *read_constant(OrtApi api, const OrtInfo *info, size_t index, Tensor *tensor);
+OrtStatus *make_output(OrtApi api, OrtContext *context, size_t index, const int64_t *dims, size_t rank, void **data);
+
+void *take_scratch(size_t size); /* aligned to 64 bytes; NULL where there is no memory */
+void give_scratch(void *memory);
+
+/* Call `work(data, i)` for i below n, on the session's threads. */
+static inline OrtStatus *in_parallel(const Kernel *kernel, OrtContext *context, void (*work)(void *, size_t), size_t n,
+                                     void *data) {
+    if (n == 1 || kernel->threads == 1) {
+        for (size_t i = 0; i < n; i++) work(data, i);
+        return NULL;
+    }
+    return ORT_PARALLEL(kernel->api)(context, work, n, 0, data);
+}
+
+#define TRY(call)                        \
+    do {                                 \
+        OrtStatus *status_ = (call);     \
+        if (status_) return status_;     \
+    } while (0)
+
+static inline const char *on_cpu(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
+static inline int all_float(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, ORT_FLOAT32; }
+static inline int all_needed(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, ORT_REQUIRED; }
+static inline int anywhere(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, 0; }
+static inline size_t one(const OrtCustomOp *op) { return (void)op, 1; }
+
+/* What every operator of ours begins with. */
+#define OPERATOR                                                                \
+    .version = ORT_API, .get_provider = on_cpu, .get_output_type = all_float, \
+    .get_output_need = all_needed, .get_input_memory = anywhere
+
+extern const OrtCustomOp row_product, block_product, skip_norm, cached_attention, plain_attention;

@@ -1,0 +1,220 @@
+"""Which nodes of an edge graph the library's operators stand for: found by what they compute, not by their names.
+
+A node is replaced only where shapes and settings are those that the operator is made for; everything else stays with
+onnxruntime. The file of the bundle is not changed: the graph is rewritten in memory, while it is opened.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from gpt_edge.native.proto import Constant, Model, Node, node_field, read_model, write_model
+
+DOMAIN = "gpt_edge"
+FLOAT32, UINT8, INT8 = 1, 2, 3  # onnx.TensorProto.DataType
+HEAD_VECTORS = (1, 2, 3, 4, 6, 8)  # sizes of heads that attention.c knows, in sixteens of floats
+MULTIPLE = 64  # of the depth and width of a product's weights: tiles of the matrix units
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A model's bytes, and how many operators of each kind it has got."""
+
+    model: bytes
+    counts: dict[str, int]
+
+
+def rewrite(data: bytes, threads: int, head_size: int) -> Rewritten | None:
+    """The model with the library's operators; None where it has none that they stand for, or cannot be read.
+
+    head_size: of its attention, in floats.
+    """
+    try:
+        model = read_model(data)
+    except ValueError:  # not for this module to say what is wrong with the file
+        return None
+    return _Rewriter(model, threads, head_size).run()
+
+
+class _Rewriter:
+    def __init__(self, model: Model, threads: int, head_size: int) -> None:
+        self.model, self.threads = model, threads
+        self.can_attend = -(-head_size // 16) in HEAD_VECTORS
+        self.makers = {name: node for node, _ in model.nodes for name in node.outputs}
+        self.readers: dict[str, list[Node]] = {}
+        for node, _ in model.nodes:
+            for name in node.inputs:
+                self.readers.setdefault(name, []).append(node)
+        self.gone: set[int] = set()  # id() of nodes that a new one stands for
+        self.new: dict[int, Node] = {}  # by the id() of the last of them, whose place it takes
+        self.counts: dict[str, int] = {}
+
+    def run(self) -> Rewritten | None:
+        for node, _ in self.model.nodes:
+            if node.op == "MatMulIntegerToFloat":
+                self._row_product(node)
+            elif node.op == "MatMulNBits":
+                self._block_product(node)
+            elif node.op == "SkipLayerNormalization":
+                self._skip_norm(node)
+            elif node.op == "GroupQueryAttention":
+                self._attention(node)
+        if not self.new:
+            return None
+        nodes = []
+        for node, data in self.model.nodes:
+            if id(node) in self.new:
+                nodes.append(node_field(self.new[id(node)]))
+            elif id(node) not in self.gone:
+                nodes.append(data)
+        return Rewritten(write_model(self.model, nodes, DOMAIN), self.counts)
+
+    def _replace(self, old: list[Node], new: Node) -> None:
+        self.gone.update(map(id, old))
+        self.new[id(old[-1])] = new
+        self.counts[new.op] = self.counts.get(new.op, 0) + 1
+
+    def _row_product(self, product: Node) -> None:
+        """Rounding a row, the integer product, and what turns its sums into floats."""
+        if len(product.inputs) != 5:
+            return
+        quantized, weights, one, scales, zero = product.inputs
+        rounding = self.makers.get(quantized)
+        if rounding is None or rounding.op != "QuantizeLinear" or not self._is_made_for(weights, scales, one):
+            return
+        x, row_scale, _ = rounding.inputs
+        shares = self._row_scale(row_scale, x)
+        mul = self._only_reader(product.outputs[0], "Mul")
+        zero_point = self._constant(zero, UINT8)
+        if shares is None or mul is None or zero_point is None or set(mul.inputs) != {product.outputs[0], row_scale}:
+            return
+        nodes, high, low = shares
+        last, bias, is_gelu = mul, "", False
+        after = self._only_reader(mul.outputs[0], "Add") or self._only_reader(mul.outputs[0], "FastGelu")
+        if after is not None and len(after.inputs) == 2:
+            other = next(name for name in after.inputs if name != mul.outputs[0])
+            constant = self.model.constants.get(other)
+            if constant is not None and constant.dims == self.model.constants[scales].dims:
+                last, bias, is_gelu = after, other, after.op == "FastGelu"
+        old = [*nodes, rounding, product, mul, *([last] if bias else [])]
+        if not self._are_private(old):
+            return
+        attributes: dict[str, int | float] = {
+            "threads": self.threads, "zero_point": zero_point.raw[0], "has_bias": int(bool(bias)),
+            "is_gelu": int(is_gelu), "high": high, "low": low,
+        }  # fmt: skip
+        inputs = [x, weights, scales, *([bias] if bias else [])]
+        self._replace(old, Node("RowProduct", inputs, last.outputs, attributes, DOMAIN, product.name))
+
+    def _block_product(self, node: Node) -> None:
+        """Weights in blocks around the middle of their range; those with zero points of their own stay."""
+        depth, width, block, bits = (int(node.attributes.get(name, 0)) for name in ("K", "N", "block_size", "bits"))
+        weights = self.model.constants.get(node.inputs[1])
+        bias = node.inputs[5] if len(node.inputs) > 5 else ""
+        is_known = bits in (4, 8) and block >= 16 and depth % MULTIPLE == 0 and depth % block == 0 and width >= 16
+        if not is_known or weights is None or weights.type != UINT8 or any(node.inputs[3:5]):
+            return
+        if node.attributes.get("accuracy_level") != 4 or block & (block - 1):
+            return
+        attributes: dict[str, int | float] = {
+            "threads": self.threads, "depth": depth, "width": width, "block": block, "bits": bits,
+            "has_bias": int(bool(bias)),
+        }  # fmt: skip
+        inputs = [*node.inputs[:3], *([bias] if bias else [])]
+        self._replace([node], Node("BlockProduct", inputs, node.outputs, attributes, DOMAIN, node.name))
+
+    def _skip_norm(self, node: Node) -> None:
+        """A sum and its norm. Both results are made; one that nobody reads gets a name of its own."""
+        gamma = self.model.constants.get(node.inputs[2])
+        is_wide = gamma is not None and len(gamma.dims) == 1 and gamma.dims[0] % 16 == 0
+        has_shift = len(node.inputs) > 3 and node.inputs[3] in self.model.constants
+        if not is_wide or not has_shift or any(node.outputs[1:3]):
+            return
+        has_bias = len(node.inputs) > 4 and bool(node.inputs[4])
+        total = node.outputs[3] if len(node.outputs) > 3 and node.outputs[3] else f"{node.outputs[0]}/sum"
+        epsilon = float(node.attributes.get("epsilon", 1e-12))
+        attributes: dict[str, int | float] = {"threads": self.threads, "has_bias": int(has_bias), "epsilon": epsilon}
+        inputs = node.inputs[: 5 if has_bias else 4]
+        self._replace([node], Node("SkipNorm", inputs, [node.outputs[0], total], attributes, DOMAIN, node.name))
+
+    def _attention(self, node: Node) -> None:
+        """Attention to all heads' own keys and values, which come beside the queries; rotary positions and caps stay."""
+        given = [bool(name) for name in node.inputs]
+        heads, scale = node.attributes.get("num_heads"), node.attributes.get("scale")
+        window = node.attributes.get("local_window_size", -1)
+        known = {"num_heads", "kv_num_heads", "scale", "local_window_size"}
+        is_plain = heads == node.attributes.get("kv_num_heads") and set(node.attributes) <= known
+        if not (self.can_attend and is_plain and heads and scale):
+            return
+        has_past = given == [True, False, False, True, True, True, True]
+        if not has_past and (given != [True, False, False, False, False, True, True] or self._reads(node.outputs[1:])):
+            return
+        attributes: dict[str, int | float] = {
+            "threads": self.threads, "heads": int(heads), "window": int(window), "scale": float(scale)
+        }  # fmt: skip
+        op, outputs = ("CachedAttention", node.outputs) if has_past else ("PlainAttention", node.outputs[:1])
+        inputs = [name for name in node.inputs if name]
+        self._replace([node], Node(op, inputs, outputs, attributes, DOMAIN, node.name))
+
+    def _reads(self, names: list[str]) -> bool:
+        return any(name in self.readers for name in names)
+
+    def _is_made_for(self, weights: str, scales: str, one: str) -> bool:
+        w, s = self.model.constants.get(weights), self.model.constants.get(scales)
+        unit = self._constant(one, FLOAT32)
+        return (
+            w is not None
+            and s is not None
+            and unit is not None
+            and struct.unpack("<f", unit.raw) == (1.0,)
+            and w.type == INT8
+            and len(w.dims) == 2
+            and not any(size % MULTIPLE for size in w.dims)
+            and s.dims == w.dims[1:]
+        )
+
+    def _row_scale(self, name: str, x: str) -> tuple[list[Node], float, float] | None:
+        """The nodes that find a row's scale, and its shares of the largest value and of the smallest (0: of |x|)."""
+        maker = self.makers.get(name)
+        if maker is None:
+            return None
+        if maker.op == "Mul":
+            found = self._share(maker, "ReduceMax")
+            if found is None:
+                return None
+            nodes, source, high = found
+            absolute = self.makers.get(source)
+            if absolute is None or absolute.op != "Abs" or absolute.inputs != [x]:
+                return None
+            return [absolute, *nodes], high, 0.0
+        if maker.op != "Max" or len(maker.inputs) != 2:
+            return None
+        top = self._share(self.makers.get(maker.inputs[0]), "ReduceMax")
+        bottom = self._share(self.makers.get(maker.inputs[1]), "ReduceMin")
+        if top is None or bottom is None or top[1] != x or bottom[1] != x:
+            return None
+        return [*top[0], *bottom[0], maker], top[2], bottom[2]
+
+    def _share(self, mul: Node | None, op: str) -> tuple[list[Node], str, float] | None:
+        """A share of a reduction over the last axis: its nodes, what is reduced, and the share."""
+        if mul is None or mul.op != "Mul" or len(mul.inputs) != 2:
+            return None
+        reduction, share = self.makers.get(mul.inputs[0]), self._constant(mul.inputs[1], FLOAT32)
+        if reduction is None or reduction.op != op or share is None:
+            return None
+        return [reduction, mul], reduction.inputs[0], struct.unpack("<f", share.raw)[0]
+
+    def _constant(self, name: str, kind: int) -> Constant | None:
+        """A constant of one value that lies in the file itself."""
+        found = self.model.constants.get(name)
+        return found if found and found.type == kind and found.dims in ((), (1,)) and found.raw else None
+
+    def _only_reader(self, name: str, op: str) -> Node | None:
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and readers[0].op == op else None
+
+    def _are_private(self, nodes: list[Node]) -> bool:
+        """Does nobody else read what all but the last of them make?"""
+        ids = set(map(id, nodes))
+        return all(id(reader) in ids for node in nodes[:-1] for name in node.outputs for reader in self.readers[name])

@@ -1,0 +1,108 @@
+"""Is a library of operators right? The embedded bundles by onnxruntime's own operators, against the same bundles by ours.
+
+`python -m gpt_edge.native_check LIBRARY` prints the figures as JSON: in a process of its own, as a wrong library may end it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpt_edge import parity
+from gpt_edge.bundle import Bundle, embedded_bundles
+from gpt_edge.encoder import Encoder
+from gpt_edge.errors import GPTEdgeError
+from gpt_edge.native.library import SETTING, compile_library, library_path
+from gpt_edge.session import Session
+from gpt_edge.task_verification import compare_tasks, task_probes
+from gpt_edge.verification import Progress, Verification, check_paths, silent, words_of
+
+SECTION = "onnxruntime against native"
+MAX_KL = 2e-3  # nats; activations that are rounded the other way make 2e-4 (float32 sums are added in another order)
+SECONDS = 600
+
+
+def build_library(progress: Progress = silent) -> dict[str, Any]:
+    """Compile the operators for this machine, check them, and only then put them where sessions find them.
+
+    Returns the figures, as `Verification.figures`. Raises as `compile_library`, and GPTEdgeError for operators that do not
+    say what onnxruntime's own say; then nothing is left behind.
+    """
+    target = library_path()
+    candidate = target.with_suffix(".new.so")
+    try:
+        progress("compiling")
+        compile_library(candidate)
+        progress("checking against onnxruntime's own operators")
+        found = _check_in_child(candidate)
+        if found["faults"]:
+            raise GPTEdgeError(f"the compiled operators are wrong on this machine: {found['faults'][0]}")
+        os.replace(candidate, target)
+    finally:
+        candidate.unlink(missing_ok=True)
+    figures: dict[str, Any] = found["figures"]
+    return figures
+
+
+def _check_in_child(library: Path) -> dict[str, Any]:
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "gpt_edge.native_check", str(library)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise GPTEdgeError(f"the compiled operators failed with exit code {done.returncode}: {last[:250]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def check_library(library: Path) -> Verification:
+    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself on every path.
+
+    Sets GPT_EDGE_NATIVE for the whole process, and puts it back.
+    """
+    report = Verification()
+    before = os.environ.get(SETTING)
+    try:
+        for name in embedded_bundles():
+            _check_bundle(report, Bundle.open(name), library)
+    finally:
+        os.environ.pop(SETTING, None)
+        if before is not None:
+            os.environ[SETTING] = before
+    return report
+
+
+def _check_bundle(report: Verification, bundle: Bundle, library: Path) -> None:
+    limits = {"mean_kl": MAX_KL}
+    if bundle.task is not None:
+        questions = task_probes(bundle.config, bundle.task, words_of(bundle))
+        answers = []
+        for setting in ("0", str(library)):
+            os.environ[SETTING] = setting
+            answers.append(Encoder(bundle).logits(questions.sequences))
+        report.add(SECTION, bundle.manifest.name, compare_tasks(questions, *answers), limits, excuse_ties=True)
+        return
+    probes = parity.probes(bundle.config, words_of(bundle))
+    os.environ[SETTING] = "0"
+    wanted = [parity.answer(Session(bundle), probe) for probe in probes]
+    os.environ[SETTING] = str(library)
+    session = Session(bundle)
+    found = [parity.answer(session, probe) for probe in probes]
+    report.add(SECTION, bundle.manifest.name, parity.compare(probes, wanted, found), limits, excuse_ties=True)
+    check_paths(report, session, probes, bundle.scheme, name=bundle.manifest.name)
+
+
+if __name__ == "__main__":
+    checked = check_library(Path(sys.argv[1]))
+    print(json.dumps({"figures": checked.figures, "faults": checked.faults}))

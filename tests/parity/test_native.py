@@ -1,0 +1,238 @@
+"""The operators in C: what onnxruntime's own say, and on every path, thread count and kind of CPU the same bits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt_edge import parity
+from gpt_edge.bundle import Bundle, embedded_bundles
+from gpt_edge.config import GPTConfig
+from gpt_edge.encoder import Encoder
+from gpt_edge.errors import GPTEdgeError
+from gpt_edge.export import pipeline
+from gpt_edge.export.build import build_graph
+from gpt_edge.export.plans import Wishes, uniform_plan
+from gpt_edge.graph import cache_head_size
+from gpt_edge.native.library import SETTING, compile_library, why_unsupported
+from gpt_edge.native.rewrite import rewrite
+from gpt_edge.native_check import check_library
+from gpt_edge.parity import FloatArray, IntArray, compare
+from gpt_edge.paths import paths
+from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.session import Session
+from tests.parity.models import save_random
+
+# Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by nobody: 96 / 4) and 32.
+CONFIGS = {
+    "gpt1": GPTConfig(n_layer=2, n_head=2, n_embd=64, n_ctx=96, vocab_size=211, norm="post"),
+    "gpt2": GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=300, vocab_size=307),
+    "gpt3": GPTConfig(
+        n_layer=4, n_head=8, n_embd=192, n_ctx=160, vocab_size=127, attention=("dense", "banded"), window=9
+    ),
+    "gelu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="gelu"),
+}
+SCHEMES = ("fp32", "int8", "int8-block", "int4")
+Open = Callable[..., Session]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The operators, compiled for this machine."""
+    return _compiled(tmp_path_factory.mktemp("native") / "operators.so")
+
+
+@pytest.fixture(scope="session")
+def library_without_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for a CPU without matrix units, as Zen 4 or Ice Lake are."""
+    return _compiled(
+        tmp_path_factory.mktemp("native") / "operators.so", "-mno-amx-int8", "-mno-amx-tile", "-mno-amx-bf16"
+    )
+
+
+def _compiled(path: Path, *options: str) -> Path:
+    reason = why_unsupported()
+    if reason is not None:
+        pytest.skip(reason)
+    try:
+        compile_library(path, options)
+    except GPTEdgeError as error:
+        pytest.skip(f"{error}; {error.hint}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """folders(kind, scheme): a graph, built at the first call."""
+    root = tmp_path_factory.mktemp("graphs")
+
+    def build(kind: str, scheme: str) -> Path:
+        folder = root / f"{kind}-{scheme}"
+        if not folder.exists():
+            checkpoint = open_checkpoint(save_random(root / f"{kind}-{scheme}-source", CONFIGS[kind]))
+            folder.mkdir()
+            build_graph(checkpoint, folder, graph="edge", scheme=scheme)
+        return folder
+
+    return build
+
+
+@pytest.fixture
+def open_with(folders: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """open_with(kind, scheme, library or None)."""
+
+    def open_session(kind: str, scheme: str, with_library: Path | None) -> Session:
+        monkeypatch.setenv(SETTING, "0" if with_library is None else str(with_library))
+        return pipeline.open_folder(folders(kind, scheme), CONFIGS[kind], "edge", scheme)
+
+    return open_session
+
+
+def ids_for(kind: str, n: int, seed: int = 0) -> IntArray:
+    return np.random.default_rng(seed).integers(0, CONFIGS[kind].vocab_size, (1, n))
+
+
+def whole(session: Session, ids: IntArray) -> FloatArray:
+    return session.forward(ids, session.new_cache(), "all")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_they_say_what_onnxruntimes_own_say(kind: str, scheme: str, open_with: Open, library: Path) -> None:
+    """As near to float32 as the graph without them; float32 itself differs by the order of sums alone."""
+    ids = ids_for(kind, CONFIGS[kind].n_ctx)
+    exact, own, ours = (
+        whole(open_with(kind, *how), ids) for how in (("fp32", None), (scheme, None), (scheme, library))
+    )
+    probes = [parity.Probe("random", ids[0])]
+    ours_to_exact = compare(probes, [exact[0]], [ours[0]])
+    if scheme == "fp32":
+        assert ours_to_exact.max_difference <= 1e-4 * ours_to_exact.spread
+    else:
+        assert 0 < ours_to_exact.mean_kl <= 1.3 * compare(probes, [exact[0]], [own[0]]).mean_kl
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_every_path_gives_the_same_bits(kind: str, scheme: str, open_with: Open, library: Path) -> None:
+    session = open_with(kind, scheme, library)
+    probes = parity.probes(CONFIGS[kind], None, thorough=True)
+    for way, agreement in paths(session, probes, "verify"):
+        assert agreement.max_difference == 0, way
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
+def test_a_cpu_without_tiles_and_more_threads_give_the_same_bits(
+    scheme: str, open_with: Open, library: Path, library_without_tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = ids_for("gpt2", 300)
+    wanted = whole(open_with("gpt2", scheme, library), ids)
+    assert np.array_equal(wanted, whole(open_with("gpt2", scheme, library_without_tiles), ids))
+    for threads in ("1", "2", "3"):
+        monkeypatch.setattr("gpt_edge.session.default_threads", lambda n=int(threads): n)
+        session = open_with("gpt2", scheme, library)
+        assert session.threads == int(threads)
+        assert np.array_equal(wanted, whole(session, ids))
+        cache = session.new_cache()
+        steps = [session.decode([int(id)], cache)[0].copy() for id in ids[0, :40]]
+        assert np.array_equal(wanted[0, :40], np.stack(steps))
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_of_every_size(
+    bits: int, block_size: int, tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIGS["gpt2"], n_embd=128, n_head=2)
+    checkpoint = open_checkpoint(save_random(tmp_path / "source", config))
+    scheme = "int4" if bits == 4 else "int8-block"
+    (tmp_path / "graph").mkdir()
+    plan = uniform_plan(config, "edge", Wishes(scheme=scheme, block_size=block_size, rounding="nearest"))
+    build_graph(checkpoint, tmp_path / "graph", graph="edge", scheme=scheme, plan=plan)
+    ids = np.random.default_rng(1).integers(0, config.vocab_size, (1, 70))
+    found = []
+    for setting in ("0", str(library)):
+        monkeypatch.setenv(SETTING, setting)
+        session = pipeline.open_folder(tmp_path / "graph", config, "edge", scheme)
+        found.append(whole(session, ids))
+    cache = session.new_cache()
+    steps = [session.decode([int(id)], cache)[0].copy() for id in ids[0]]
+    assert np.array_equal(found[1][0], np.stack(steps))
+    agreement = compare([parity.Probe("random", ids[0])], [found[0][0]], [found[1][0]])
+    assert agreement.max_difference <= 0.05 * agreement.spread
+
+
+def test_many_threads_may_use_one_session(open_with: Open, library: Path) -> None:
+    session = open_with("gpt2", "int8", library)
+    texts = [ids_for("gpt2", 20 + 30 * seed, seed) for seed in range(6)]
+    wanted = [whole(session, ids) for ids in texts]
+    found: list[FloatArray | None] = [None] * len(texts)
+
+    def read(i: int) -> None:
+        for _ in range(5):
+            found[i] = whole(session, texts[i])
+
+    workers = [threading.Thread(target=read, args=(i,)) for i in range(len(texts))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(np.array_equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
+def test_nan_is_not_hidden(open_with: Open, library: Path) -> None:
+    session = open_with("gpt2", "int8", library)
+    cache = session.new_cache()
+    session.forward(ids_for("gpt2", 8), cache)
+    cache.arrays[0][:] = np.nan  # the keys of the first layer
+    assert np.isnan(session.decode([1], cache)).any()
+
+
+@pytest.mark.parametrize("name", embedded_bundles())
+def test_an_embedded_bundle_is_replaced_whole(name: str) -> None:
+    bundle = Bundle.open(name)
+    found = rewrite(bundle.model_path.read_bytes(), 2, cache_head_size(bundle.config, "edge"))
+    assert found is not None
+    layers, is_task = bundle.config.n_layer, bundle.task is not None
+    assert found.counts == {
+        "SkipNorm": 2 * layers + 1,
+        "PlainAttention" if is_task else "CachedAttention": layers,
+        **({"RowProduct": 4 * layers} if is_task else {"BlockProduct": 4 * layers + 1}),
+    }
+
+
+def test_a_foreign_or_damaged_graph_is_left_alone() -> None:
+    assert rewrite(b"", 1, 64) is None
+    assert rewrite(b"\xff" * 50, 1, 64) is None
+    model = Bundle.open("sentiment-6m-int8").model_path.read_bytes()
+    assert rewrite(model[: len(model) // 2], 1, 64) is None
+
+
+def test_the_embedded_bundles_pass_the_check_of_a_build(library: Path) -> None:
+    report = check_library(library)
+    assert not report.faults
+    assert all(way["max_difference"] == 0 for way in report.figures["tinystories-5m-int8 paths"].values())
+    assert report.figures["onnxruntime against native"].keys() == set(embedded_bundles())
+
+
+def test_a_classifier_alone_and_among_others(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTING, str(library))
+    bundle = Bundle.open("banking77-6m-int8")
+    encoder = Encoder(bundle)
+    rng = np.random.default_rng(0)
+    texts = [tuple(rng.integers(0, 8000, n).tolist()) for n in (1, 2, 3, 17, 64, 65, 130)]
+    together = encoder.logits(texts)
+    assert np.array_equal(together, np.concatenate([encoder.logits([ids]) for ids in texts]))
+
+
+def test_a_file_that_is_no_library_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "operators.so").write_bytes(b"no library")
+    monkeypatch.setenv(SETTING, str(tmp_path / "operators.so"))
+    with pytest.raises(GPTEdgeError, match=r"the operators in .*operators.so cannot be loaded") as caught:
+        Session(Bundle.open())
+    assert "gpt-edge native build" in (caught.value.hint or "")
