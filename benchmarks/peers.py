@@ -1,8 +1,10 @@
 """gpt-edge beside the engines a user could pick instead: runs them in alternation, then writes SPEED.md and speed.png.
 
     python benchmarks/peers.py --venvs VENVS --models MODELS \\
-        --bundle edge-int8=MODELS/gpt2-edge-int8 --bundle edge-int4=MODELS/gpt2-edge-int4
+        --bundle edge-int8=MODELS/gpt2-edge-int8 --bundle edge-int4=MODELS/gpt2-edge-int4 \\
+        --stock edge-int8-stock=MODELS/gpt2-edge-int8
 
+A bundle runs by gpt-edge's own operators where `gpt-edge native build` made them, and after --stock by onnxruntime's.
 Needs the peers' harness (--harness, by default ../shared/peers beside this checkout; its README.md says how VENVS and
 MODELS are made), numpy and matplotlib, and a machine that does nothing else: 5 rounds take about half an hour. The
 bundles are exports of the harness's checkpoint, so that every engine runs the same model:
@@ -32,6 +34,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from run_gpt_edge import STOCK
 from speed_figures import BASELINE, Sample, bandwidths, medians, read_samples
 from speed_goals import goals, goals_table
 from speed_report import agreement_table, noise_lines, plot, setting_table
@@ -68,6 +71,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--venvs", type=Path, help="folder of the peers' virtual environments")
     parser.add_argument("--models", type=Path, help="folder of the peers' models")
     parser.add_argument("--bundle", action="append", default=[], metavar="NAME=FOLDER", help="may be given repeatedly")
+    parser.add_argument(
+        "--stock", action="append", default=[], metavar="NAME=FOLDER", help="by onnxruntime's operators"
+    )
     parser.add_argument("--select", default=PEERS, help="peers at batch 1, by their names in peers.json")
     parser.add_argument("--batch-select", default=BATCH_PEERS, help="peers at batch 8")
     parser.add_argument("--batches", default="1,8", help="either or both of 1 and 8")
@@ -83,13 +89,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "--out", type=Path, default=REPO / "benchmarks" / "SPEED.md", help="its plot is speed.png beside"
     )
     given = parser.parse_args(words)
-    pairs = [text.partition("=") for text in given.bundle]
+    pairs = [text.partition("=") for text in given.bundle + given.stock]
+    given.stock = {text.partition("=")[0] for text in given.stock}
     given.batches = given.batches.split(",")
     if not set(given.batches) <= {"1", "8"}:
         parser.error("--batches wants 1, 8 or 1,8")
     given.bundle = {name: Path(folder).resolve() for name, _, folder in pairs}
     if len(given.bundle) < len(pairs) or not all(name and folder for name, _, folder in pairs):
-        parser.error("--bundle wants NAME=FOLDER, each name once")
+        parser.error("--bundle and --stock want NAME=FOLDER, each name once")
     if given.report is None:
         if given.venvs is None or given.models is None:
             parser.error("--venvs and --models are needed to run anything")
@@ -122,7 +129,10 @@ def run(given: argparse.Namespace, samples: Path) -> None:
     """Let drive.py run the engines and append to `samples`. drive.py joins paths, so absolute ones stand for themselves."""
     harness = given.harness.resolve()
     runner = str(REPO / "benchmarks" / "run_gpt_edge.py")
-    ours = {name: [sys.prefix, runner, str(folder), ""] for name, folder in given.bundle.items()}
+    ours = {
+        name: [sys.prefix, runner, str(folder), STOCK if name in given.stock else ""]
+        for name, folder in given.bundle.items()
+    }
     with tempfile.TemporaryDirectory() as folder:
         peers = Path(folder) / "peers.json"
         peers.write_text(json.dumps({**read_peers(harness), **ours}), "utf-8")
@@ -169,7 +179,7 @@ def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = 
         f"GPT-2 124M with random weights, greedy, {samples[0]['new_tokens']} new tokens after the prompt, no end token; "
         f"measured on {' and '.join(days)}; {machine()}. Engines took turns, a new process each; every figure is a median "
         f"over {'–'.join(str(n) for n in sorted({min(kept), max(kept)}))} round{'s' * (max(kept) > 1)}. Written by `python benchmarks/peers.py --venvs VENVS --models MODELS "
-        "--bundle NAME=FOLDER`, which says how to repeat it.",
+        "--bundle NAME=FOLDER --stock NAME=FOLDER`, which says how to repeat it.",
         "Ready: from the start of the process, with the file in the page cache. First token: from a warm process. Peak "
         "RSS: the process's, so at 512 tokens it includes what 32 needed. × best peer: the fastest peer with as many "
         "bits per weight. Of roofline: the weights (124 MB in int8, 70 MB in 4 bits) and fp32 keys and values, read "

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
+STOCK = "stock"  # the variant without gpt-edge's own operators, whether they are built or not
 HARNESS = Path(os.environ.get("GPT_EDGE_PEERS", REPO.parent / "shared" / "peers"))
 
 
@@ -25,19 +26,26 @@ class Engine:
 
     name = "gpt-edge"
 
-    def __init__(self, bundle: Path, threads: int) -> None:
-        import onnxruntime as ort  # imported here: the harness sets the threads of numeric libraries first
+    def __init__(self, bundle: Path, threads: int, *, is_stock: bool = False) -> None:
+        if is_stock:
+            os.environ["GPT_EDGE_NATIVE"] = "0"
+        from gpt_edge.loading import load  # imported here: the harness sets the threads of numeric libraries first
+
+        self._generator = load(bundle, threads=threads)
+
+        import onnxruntime as ort
 
         from gpt_edge.bundle import Bundle
-        from gpt_edge.generate import load
+        from gpt_edge.native.library import find_library
         from gpt_edge.sampling import Sampler, SamplingParams
         from gpt_edge.version import __version__
 
-        self._generator = load(bundle, threads=threads)
         self._session = self._generator.session
         opened = Bundle.open(bundle, check=False)
         self._choose = Sampler(SamplingParams()).sample  # greedy
-        self.version = f"gpt-edge {__version__}, onnxruntime {ort.__version__}"
+        self.version = f"gpt-edge {__version__}, onnxruntime {ort.__version__}" + (
+            "" if find_library() is None else ", native"
+        )
         self.precision = opened.scheme
         self.disk_paths = [opened.path]
 
@@ -70,7 +78,7 @@ def load(args: Any) -> Engine:
     from gpt_edge.errors import GPTEdgeError
 
     try:
-        return Engine(args.model_dir, args.threads)
+        return Engine(args.model_dir, args.threads, is_stock=args.variant == STOCK)
     except GPTEdgeError as error:
         raise SystemExit(f"error: {error}") from error
 

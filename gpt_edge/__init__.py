@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from gpt_edge.bundle import Bundle
     from gpt_edge.classify import Classifier, Prediction, Predictions
     from gpt_edge.embed import Embedder
-    from gpt_edge.generate import Generator, load
+    from gpt_edge.generate import Generator
+    from gpt_edge.loading import load
     from gpt_edge.sampling import SamplingParams
     from gpt_edge.session import Session
     from gpt_edge.stream import Completion, TextStream, TokenStream
@@ -51,7 +52,7 @@ _MODULE_OF = {
     "Session": "session",
     "TextStream": "stream",
     "TokenStream": "stream",
-    "load": "generate",
+    "load": "loading",
 }
 
 __all__ = [

@@ -5,7 +5,6 @@ Checks what a caller gives before any work: a prompt that cannot fit is refused 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt_edge.bundle import Bundle, read_bundle
+from gpt_edge.bundle import Bundle
 from gpt_edge.cache import KVCache
 from gpt_edge.edge import FloatArray
 from gpt_edge.errors import ContextLengthError
@@ -24,14 +23,6 @@ from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left"]
 BATCH_SIZE = 8
-
-
-def load(path_or_name: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Generator:
-    """Open a bundle folder, or an embedded bundle by its name, and make it ready to write; None is the default bundle.
-
-    threads: None takes what the machine and its limits allow. Raises BundleError or TokenizerError saying what is wrong.
-    """
-    return read_bundle(path_or_name, lambda bundle: open_generator(bundle, threads=threads))
 
 
 def open_generator(bundle: Bundle, *, threads: int | None = None) -> Generator:

@@ -193,13 +193,15 @@ def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    if products_saturate():  # unsigned weights do not, and onnxruntime turns signed ones into them when asked
+    library = find_library() if bundle.graph == "edge" else None
+    if (
+        library is None and products_saturate()
+    ):  # unsigned weights do not, and onnxruntime turns signed ones into them when asked
         options.add_session_config_entry("session.x64quantprecision", "1")
     path = bundle.model_path
     if bundle.scheme == "fp32" and bundle.config.n_parameters > LARGE:
         options.add_session_config_entry("session.disable_prepacking", "1")
     model: str | bytes = str(path)
-    library = find_library() if bundle.graph == "edge" else None
     try:
         if library is not None:
             rewritten = rewrite(path.read_bytes(), threads, graph.cache_head_size(bundle.config, bundle.graph))

@@ -26,12 +26,11 @@ CHILD = """
 import sys, time
 marks = [time.perf_counter()]
 from gpt_edge.bundle import read_bundle
-from gpt_edge.generate import Generator, open_generator
-from gpt_edge.sampling import SamplingParams
-from gpt_edge.session import Session
-marks.append(time.perf_counter())
 
-def open_model(bundle):
+def open_model(bundle):  # as gpt_edge.load: what follows is imported while the bundle is hashed
+    from gpt_edge.generate import Generator, open_generator
+    from gpt_edge.session import Session
+    marks.append(time.perf_counter())
     if bundle.manifest.tokenizer is not None:
         return open_generator(bundle, threads=int(sys.argv[2]))
     from gpt_edge.bench.measure import IdsAlone
@@ -40,6 +39,7 @@ def open_model(bundle):
 generator = read_bundle(sys.argv[1], open_model)
 marks.append(time.perf_counter())
 print("ready", flush=True)
+from gpt_edge.sampling import SamplingParams
 n_prompt, n_context, last = (int(word) for word in sys.argv[3:])
 params = SamplingParams(max_new_tokens=last + 1, ignore_end_token=True)
 next(generator.generate_ids([0] * n_prompt, params))

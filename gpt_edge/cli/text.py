@@ -70,7 +70,7 @@ def generate(
         _check_unicode(end, "--stop")
     text = _read_prompt(prompt)
 
-    from gpt_edge.generate import load  # loads onnxruntime: only when there is something to do
+    from gpt_edge.loading import load  # loads onnxruntime: only when there is something to do
 
     generator = load(model, threads=threads)
     stream = generator.stream(text, params, truncate=truncate)

@@ -54,28 +54,32 @@ class Model:
 
 def fields(data: bytes) -> Iterator[tuple[int, Value, bytes]]:
     """Number, value and whole bytes of every field. Raises ValueError for what is no message."""
-    at, view = 0, memoryview(data)
-    while at < len(data):
-        start = at
-        key, at = _varint(data, at)
+    at, end = 0, len(data)
+    while at < end:
+        start, key = at, data[at]
+        at += 1
+        if key > 127:
+            key, at = _varint(data, start)
         kind = key & 7
         value: Value
-        if kind == VARINT:
+        if kind == BYTES:
+            size, at = _varint(data, at)
+            value, at = data[at : at + size], at + size
+        elif kind == VARINT:
             value, at = _varint(data, at)
         elif kind in (FIXED64, FIXED32):
             size = 8 if kind == FIXED64 else 4
-            value, at = bytes(view[at : at + size]), at + size
-        elif kind == BYTES:
-            size, at = _varint(data, at)
-            value, at = bytes(view[at : at + size]), at + size
+            value, at = data[at : at + size], at + size
         else:
             raise ValueError(f"a field of wire type {kind}")
-        if at > len(data):
+        if at > end:
             raise ValueError("a field that ends after its message")
-        yield key >> 3, value, bytes(view[start:at])
+        yield key >> 3, value, data[start:at]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
+    if at < len(data) and data[at] < 128:  # most are of one byte
+        return data[at], at + 1
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:

@@ -25,46 +25,6 @@ typedef struct {
     int is_symmetric, is_gelu;
 } RowProduct;
 
-static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
-    (void)op;
-    Tensor w, scale, bias = {0};
-    int64_t threads, zero_point, has_bias, is_gelu;
-    float high, low;
-    TRY(ORT_INT(api)(info, "threads", &threads));
-    TRY(ORT_INT(api)(info, "zero_point", &zero_point));
-    TRY(ORT_INT(api)(info, "has_bias", &has_bias));
-    TRY(ORT_INT(api)(info, "is_gelu", &is_gelu));
-    TRY(ORT_FLOAT(api)(info, "high", &high));
-    TRY(ORT_FLOAT(api)(info, "low", &low));
-    TRY(read_constant(api, info, W, &w));
-    TRY(read_constant(api, info, W_SCALE, &scale));
-    if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
-    if (w.rank != 2 || w.dims[0] % DEPTH || w.dims[1] % COLUMNS) return fail(api, "RowProduct: W must be [64 k, 64 n]");
-    RowProduct *self = calloc(1, sizeof *self);
-    int32_t *sums = aligned_alloc(64, (size_t)w.dims[1] * sizeof *sums);
-    if (!self || !sums) {
-        free(self);
-        free(sums);
-        return fail(api, "RowProduct: out of memory");
-    }
-    *self = (RowProduct){
-        .base = {api, threads}, .weights = w.data, .scales = scale.data, .corrections = sums,
-        .bias = bias.data, .depth = w.dims[0], .width = w.dims[1], .zero_point = (int32_t)zero_point,
-        .high = high, .low = low, .is_symmetric = low == 0, .is_gelu = (int)is_gelu,
-    };
-    memset(sums, 0, (size_t)self->width * sizeof *sums);
-    for (int64_t k = 0; k < self->depth; k++)
-        for (int64_t n = 0; n < self->width; n++) sums[n] += self->weights[k * self->width + n];
-    for (int64_t n = 0; n < self->width; n++) sums[n] *= self->zero_point;
-    *out = self;
-    return NULL;
-}
-
-static void destroy(void *kernel) {
-    free(((RowProduct *)kernel)->corrections);
-    free(kernel);
-}
-
 /* Round x [K] to q, 64 values every `stride` bytes, and return its scale; NaN anywhere makes the scale NaN. */
 static float quantize(const RowProduct *self, const float *x, uint8_t *q, int64_t stride) {
     __m512 high = _mm512_setzero_ps(), low = _mm512_setzero_ps();
@@ -160,6 +120,69 @@ static void stream(void *data, size_t part) {
     }
 }
 
+/* What `stream` left in one place for each part, added up, in the order of columns. */
+static inline void collect(const Call *call, int64_t n, __m512i sums[4]) {
+    for (int j = 0; j < 4; j++) {
+        sums[j] = _mm512_load_si512(call->sums + n + 16 * j);
+        for (int64_t part = 1; part < call->parts; part++)
+            sums[j] = _mm512_add_epi32(sums[j], _mm512_load_si512(call->sums + part * call->self->width + n + 16 * j));
+    }
+    in_order(sums);
+}
+
+/* The corrections: zero point times the sum of each column, which is W times a row of ones. */
+static OrtStatus *sum_columns(RowProduct *self) {
+    Call call = {.self = self, .sums = self->corrections, .parts = 1, .q = malloc((size_t)self->depth)};
+    if (!call.q) return fail(self->base.api, "RowProduct: out of memory");
+    memset(call.q, 1, (size_t)self->depth);
+    stream(&call, 0);
+    for (int64_t n = 0; n < self->width; n += COLUMNS) {
+        __m512i g[4];
+        collect(&call, n, g);
+        for (int j = 0; j < 4; j++)
+            _mm512_store_si512(self->corrections + n + 16 * j,
+                               _mm512_mullo_epi32(g[j], _mm512_set1_epi32(self->zero_point)));
+    }
+    free(call.q);
+    return NULL;
+}
+
+static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
+    (void)op;
+    Tensor w, scale, bias = {0};
+    int64_t threads, zero_point, has_bias, is_gelu;
+    float high, low;
+    TRY(ORT_INT(api)(info, "threads", &threads));
+    TRY(ORT_INT(api)(info, "zero_point", &zero_point));
+    TRY(ORT_INT(api)(info, "has_bias", &has_bias));
+    TRY(ORT_INT(api)(info, "is_gelu", &is_gelu));
+    TRY(ORT_FLOAT(api)(info, "high", &high));
+    TRY(ORT_FLOAT(api)(info, "low", &low));
+    TRY(read_constant(api, info, W, &w));
+    TRY(read_constant(api, info, W_SCALE, &scale));
+    if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
+    if (w.rank != 2 || w.dims[0] % DEPTH || w.dims[1] % COLUMNS) return fail(api, "RowProduct: W must be [64 k, 64 n]");
+    RowProduct *self = calloc(1, sizeof *self);
+    int32_t *sums = aligned_alloc(64, (size_t)w.dims[1] * sizeof *sums);
+    if (!self || !sums) {
+        free(self);
+        free(sums);
+        return fail(api, "RowProduct: out of memory");
+    }
+    *self = (RowProduct){
+        .base = {api, threads}, .weights = w.data, .scales = scale.data, .corrections = sums,
+        .bias = bias.data, .depth = w.dims[0], .width = w.dims[1], .zero_point = (int32_t)zero_point,
+        .high = high, .low = low, .is_symmetric = low == 0, .is_gelu = (int)is_gelu,
+    };
+    *out = self;
+    return sum_columns(self);
+}
+
+static void destroy(void *kernel) {
+    free(((RowProduct *)kernel)->corrections);
+    free(kernel);
+}
+
 static OrtStatus *multiply_row(OrtContext *context, Call *call) {
     const RowProduct *self = call->self;
     const int64_t width = self->width;
@@ -172,12 +195,7 @@ static OrtStatus *multiply_row(OrtContext *context, Call *call) {
     OrtStatus *status = in_parallel(&self->base, context, stream, (size_t)call->parts, call);
     for (int64_t n = 0; n < width; n += COLUMNS) {
         __m512i g[4];
-        for (int j = 0; j < 4; j++) {
-            g[j] = _mm512_load_si512(call->sums + n + 16 * j);
-            for (int64_t part = 1; part < call->parts; part++)
-                g[j] = _mm512_add_epi32(g[j], _mm512_load_si512(call->sums + part * width + n + 16 * j));
-        }
-        in_order(g);
+        collect(call, n, g);
         for (int j = 0; j < 4; j++) finish(self, g[j], scale, n + 16 * j, call->y);
     }
     give_scratch(call->sums);

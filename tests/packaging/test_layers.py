@@ -22,6 +22,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "generation": {
             "stream",
             "generate",
+            "loading",
             "parity",
             "paths",
             "difference",

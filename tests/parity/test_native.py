@@ -164,7 +164,7 @@ def test_blocks_of_every_size(
     steps = [session.decode([int(id)], cache)[0].copy() for id in ids[0]]
     assert np.array_equal(found[1][0], np.stack(steps))
     agreement = compare([parity.Probe("random", ids[0])], [found[0][0]], [found[1][0]])
-    assert agreement.max_difference <= 0.05 * agreement.spread
+    assert agreement.mean_kl <= 2e-3  # both round the same weights; activations now and then to the next step
 
 
 def test_many_threads_may_use_one_session(open_with: Open, library: Path) -> None:

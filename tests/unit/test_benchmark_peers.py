@@ -167,7 +167,7 @@ def test_the_report_is_written_with_its_plot(tmp_path: Path) -> None:
     ("words", "complaint"),
     [
         (["--bundle", "a=x"], "--venvs and --models are needed"),
-        (["--bundle", "a", "--report", "x"], "--bundle wants NAME=FOLDER"),
+        (["--bundle", "a", "--report", "x"], "--bundle and --stock want NAME=FOLDER"),
         (["--venvs", "v", "--models", "m", "--harness", "/nowhere"], "/nowhere has no drive.py"),
     ],
 )
@@ -215,7 +215,7 @@ def test_the_runner_generates_as_the_session_does(tmp_path: Path) -> None:
     (tmp_path / "common.py").write_text(
         "import argparse, json, pathlib\n"
         "def main(load):\n"
-        f"    engine = load(argparse.Namespace(model_dir=pathlib.Path({str(bundle_path())!r}), threads=1))\n"
+        f"    engine = load(argparse.Namespace(model_dir=pathlib.Path({str(bundle_path())!r}), threads=1, variant=''))\n"
         f"    times, ids = engine.generate({prompts}, 5)\n"
         f"    seconds = engine.prefill({prompts})\n"
         "    print(json.dumps([len(times), times == sorted(times), ids, seconds > 0, engine.name, engine.precision]))\n"
@@ -237,7 +237,7 @@ def test_the_runner_names_a_bundle_that_cannot_be_opened(tmp_path: Path) -> None
     (tmp_path / "common.py").write_text(
         "import argparse, pathlib\n"
         "def main(load):\n"
-        "    load(argparse.Namespace(model_dir=pathlib.Path('nowhere'), threads=1))\n"
+        "    load(argparse.Namespace(model_dir=pathlib.Path('nowhere'), threads=1, variant=''))\n"
     )
     command = [sys.executable, str(REPO / "benchmarks" / "run_gpt_edge.py")]
     environment = {**os.environ, "GPT_EDGE_PEERS": str(tmp_path)}
