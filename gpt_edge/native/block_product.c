@@ -265,6 +265,8 @@ static void multiply_tile_amx(const Call *call, int64_t m, int64_t n, const uint
     const BlockProduct *self = call->self;
     const int64_t group = self->group, per_block = self->block / group;
     const int8_t *x = call->tiles + m * self->depth;
+    const uint8_t *next = self->weights + (n + TILE) * self->row_size; /* the next outputs', once for all rows */
+    const int64_t chunk = m == 0 && n + 2 * TILE <= self->width ? TILE * self->row_size / self->n_groups : 0;
     int32_t sums[2][TILE * TILE] __attribute__((aligned(64)));
     __m512 total[TILE];
     UNROLL
@@ -279,6 +281,7 @@ static void multiply_tile_amx(const Call *call, int64_t m, int64_t n, const uint
         const __m512i correction = _mm512_loadu_si512(call->corrections + g * call->n_padded + m);
         const __m512 x_scale = _mm512_loadu_ps(call->scales + g * call->n_padded + m);
         const float *w_scale = scales + g / per_block * TILE;
+        for (int64_t i = g * chunk; i < (g + 1) * chunk; i += 64) _mm_prefetch((const char *)(next + i), _MM_HINT_T0);
         UNROLL
         for (int i = 0; i < TILE; i++)
             total[i] = accumulate(_mm512_load_si512(sum + i * TILE), correction, x_scale, _mm512_set1_ps(w_scale[i]),

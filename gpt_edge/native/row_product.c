@@ -2,7 +2,7 @@
  *
  * What a bundle of scheme int8 does in seven operators, in one: the same roundings, the same integer sums, the same two
  * multiplications and the sum after them, so the same bits. A row's result does not depend on its neighbours.
- * Weights are read where the file is mapped. One row streams them as they lie, split along K; more rows interleave 64
+ * Weights are read where the file is mapped. A few rows stream them as they lie, split along K; more rows interleave 64
  * columns at a time into the layout of the matrix units (or of VNNI) and use them for every row.
  */
 #include <math.h>
@@ -12,7 +12,7 @@
 #include "vector.h"
 
 enum { X, W, W_SCALE, BIAS, N_INPUTS };
-enum { COLUMNS = 64, DEPTH = 64, TILE = 16, AHEAD = 16, STRIP = 4 };
+enum { COLUMNS = 64, DEPTH = 64, TILE = 16, AHEAD = 16, STRIP = 4, FEW = 12 };
 
 typedef struct {
     Kernel base;
@@ -88,57 +88,65 @@ typedef struct {
     const float *x;
     float *y, *row_scales;
     uint8_t *q;     /* [M, K], rows up to a multiple of two tiles */
-    int32_t *sums;  /* of one row: [parts, N] */
+    int32_t *sums;  /* of a few rows: [parts, M, N] */
     int64_t rows, parts;
     int failed;
 } Call;
 
-/* One row times the part-th share of the rows of W. */
+/* A few rows times the part-th share of the rows of W, sixteen of those at a time, to sums [part][row][N]. */
 static void stream(void *data, size_t part) {
     const Call *call = data;
     const RowProduct *self = call->self;
-    const int64_t n_groups = self->depth / 8, width = self->width;
+    const int64_t n_groups = self->depth / 16, width = self->width, n_rows = call->rows;
     const int64_t first = n_groups * (int64_t)part / call->parts, end = n_groups * ((int64_t)part + 1) / call->parts;
-    int32_t *sums = call->sums + (int64_t)part * width;
-    memset(sums, 0, (size_t)width * sizeof *sums);
+    int32_t *sums = call->sums + (int64_t)part * n_rows * width;
+    memset(sums, 0, (size_t)(n_rows * width) * sizeof *sums);
     for (int64_t group = first; group < end; group++) {
-        const int8_t *w = self->weights + group * 8 * width;
-        int32_t pair[2];
-        memcpy(pair, call->q + group * 8, 8);
-        const __m512i q0 = _mm512_set1_epi32(pair[0]), q1 = _mm512_set1_epi32(pair[1]);
+        const int8_t *w = self->weights + group * 16 * width;
         for (int64_t n = 0; n < width; n += COLUMNS) {
-            __m512i g[4], h[4];
-            for (int r = 0; r < 8; r++) _mm_prefetch((const char *)(w + n + (8 + r) * width), _MM_HINT_T0);
-            interleave(w + n, width, g);
-            interleave(w + n + 4 * width, width, h);
-            for (int j = 0; j < 4; j++) {
-                int32_t *place = sums + n + 16 * j;
-                __m512i sum = _mm512_dpbusd_epi32(_mm512_load_si512(place), q0, g[j]);
-                _mm512_store_si512(place, _mm512_dpbusd_epi32(sum, q1, h[j]));
+            __m512i g[4][4];
+            UNROLL
+            for (int r = 0; r < 16; r++) _mm_prefetch((const char *)(w + n + (16 + r) * width), _MM_HINT_T0);
+            UNROLL
+            for (int four = 0; four < 4; four++) interleave(w + n + four * 4 * width, width, g[four]);
+            for (int64_t row = 0; row < n_rows; row++) {
+                int32_t q[4];
+                memcpy(q, call->q + row * self->depth + group * 16, 16);
+                UNROLL
+                for (int j = 0; j < 4; j++) {
+                    int32_t *place = sums + row * width + n + 16 * j;
+                    __m512i sum = _mm512_load_si512(place);
+                    UNROLL
+                    for (int four = 0; four < 4; four++)
+                        sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(q[four]), g[four][j]);
+                    _mm512_store_si512(place, sum);
+                }
             }
         }
     }
 }
 
-/* What `stream` left in one place for each part, added up, in the order of columns. */
-static inline void collect(const Call *call, int64_t n, __m512i sums[4]) {
+/* What `stream` left in a place for each part, added up, in the order of columns. */
+static inline void collect(const Call *call, int64_t row, int64_t n, __m512i sums[4]) {
+    const int64_t size = call->rows * call->self->width;
     for (int j = 0; j < 4; j++) {
-        sums[j] = _mm512_load_si512(call->sums + n + 16 * j);
+        const int32_t *place = call->sums + row * call->self->width + n + 16 * j;
+        sums[j] = _mm512_load_si512(place);
         for (int64_t part = 1; part < call->parts; part++)
-            sums[j] = _mm512_add_epi32(sums[j], _mm512_load_si512(call->sums + part * call->self->width + n + 16 * j));
+            sums[j] = _mm512_add_epi32(sums[j], _mm512_load_si512(place + part * size));
     }
     in_order(sums);
 }
 
 /* The corrections: zero point times the sum of each column, which is W times a row of ones. */
 static OrtStatus *sum_columns(RowProduct *self) {
-    Call call = {.self = self, .sums = self->corrections, .parts = 1, .q = malloc((size_t)self->depth)};
+    Call call = {.self = self, .sums = self->corrections, .rows = 1, .parts = 1, .q = malloc((size_t)self->depth)};
     if (!call.q) return fail(self->base.api, "RowProduct: out of memory");
     memset(call.q, 1, (size_t)self->depth);
     stream(&call, 0);
     for (int64_t n = 0; n < self->width; n += COLUMNS) {
         __m512i g[4];
-        collect(&call, n, g);
+        collect(&call, 0, n, g);
         for (int j = 0; j < 4; j++)
             _mm512_store_si512(self->corrections + n + 16 * j,
                                _mm512_mullo_epi32(g[j], _mm512_set1_epi32(self->zero_point)));
@@ -183,21 +191,23 @@ static void destroy(void *kernel) {
     free(kernel);
 }
 
-static OrtStatus *multiply_row(OrtContext *context, Call *call) {
+static OrtStatus *multiply_few(OrtContext *context, Call *call) {
     const RowProduct *self = call->self;
-    const int64_t width = self->width;
     call->parts = self->base.threads;
-    const size_t sums_size = (size_t)(call->parts * width) * sizeof(int32_t);
-    call->sums = take_scratch(sums_size + (size_t)self->depth);
+    const size_t sums_size = (size_t)(call->parts * call->rows * self->width) * sizeof(int32_t);
+    call->sums = take_scratch(sums_size + (size_t)(call->rows * self->depth));
     if (!call->sums) return fail(self->base.api, "RowProduct: out of memory");
     call->q = (uint8_t *)call->sums + sums_size;
-    const float scale = quantize(self, call->x, call->q, DEPTH);
+    float scales[FEW];
+    for (int64_t row = 0; row < call->rows; row++)
+        scales[row] = quantize(self, call->x + row * self->depth, call->q + row * self->depth, DEPTH);
     OrtStatus *status = in_parallel(&self->base, context, stream, (size_t)call->parts, call);
-    for (int64_t n = 0; n < width; n += COLUMNS) {
-        __m512i g[4];
-        collect(call, n, g);
-        for (int j = 0; j < 4; j++) finish(self, g[j], scale, n + 16 * j, call->y);
-    }
+    for (int64_t row = 0; row < call->rows; row++)
+        for (int64_t n = 0; n < self->width; n += COLUMNS) {
+            __m512i g[4];
+            collect(call, row, n, g);
+            for (int j = 0; j < 4; j++) finish(self, g[j], scales[row], n + 16 * j, call->y + row * self->width);
+        }
     give_scratch(call->sums);
     return status;
 }
@@ -361,7 +371,7 @@ static OrtStatus *compute(void *kernel, OrtContext *context) {
     x.dims[x.rank - 1] = self->width;
     TRY(make_output(api, context, 0, x.dims, x.rank, (void **)&call.y));
     if (call.rows == 0) return NULL;
-    return call.rows == 1 ? multiply_row(context, &call) : multiply_rows(context, &call);
+    return call.rows <= FEW ? multiply_few(context, &call) : multiply_rows(context, &call);
 }
 
 static const char *name(const OrtCustomOp *op) { return (void)op, "RowProduct"; }
