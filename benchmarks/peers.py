@@ -182,8 +182,8 @@ def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = 
         "--bundle NAME=FOLDER --stock NAME=FOLDER`, which says how to repeat it.",
         "Ready: from the start of the process, with the file in the page cache. First token: from a warm process. Peak "
         "RSS: the process's, so at 512 tokens it includes what 32 needed. × best peer: the fastest peer with as many "
-        "bits per weight. Of roofline: the weights (124 MB in int8, 70 MB in 4 bits) and fp32 keys and values, read "
-        "once a token at the bandwidth measured just before the runs.",
+        "bits per weight. Of roofline: the weights (124 MB in int8, 70 MB in 4 bits) and fp32 keys and values "
+        "(float16 by gpt-edge's own operators), read once a token at the bandwidth measured just before the runs.",
         "![Decode speed and first token by engine](speed.png)",
     ]
     if n_disturbed := sum(found.is_disturbed for found in figures):

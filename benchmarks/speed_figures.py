@@ -58,6 +58,7 @@ class Figures:
     new_tokens: int
     n_kept: int
     n_rounds: int
+    kv_bytes: int  # that a token has to read for each earlier one
     is_disturbed: bool  # every round was: a figure to look at, not to quote
 
 
@@ -125,6 +126,7 @@ def _figures(name: str, rounds: Sequence[Sample]) -> Figures:
         new_tokens=rounds[0]["new_tokens"],
         n_kept=len(kept),
         n_rounds=len(rounds),
+        kv_bytes=KV_BYTES // 2 if is_ours and rounds[0]["version"].endswith("native") else KV_BYTES,
         is_disturbed=kept[0]["foreign_cores"] >= DISTURBED,
     )
 
@@ -139,10 +141,10 @@ def bandwidths(samples: Iterable[Sample]) -> dict[int, tuple[float, float, float
 
 
 def roofline(found: Figures, setting: Setting, gb_s: float) -> float:
-    """The share of what the bandwidth allows: weights once a token, and fp32 keys and values of what came before."""
+    """The share of what the bandwidth allows: weights once a token, and keys and values of what came before."""
     assert found.bits is not None
     context = setting[2] + found.new_tokens / 2  # on average
-    return found.decode * (WEIGHT_BYTES[found.bits] + KV_BYTES * context) / (gb_s * 1e9)
+    return found.decode * (WEIGHT_BYTES[found.bits] + found.kv_bytes * context) / (gb_s * 1e9)
 
 
 def best_peer(engines: Iterable[Figures], bits: int | None, *, first_token: bool = False) -> Figures | None:

@@ -63,9 +63,9 @@ def _bind_cache(binding: Any, arrays: list[CacheArray]) -> None:
 class EdgeRunner:
     """Runs prefill chunks and decode steps of the edge graph."""
 
-    cache_dtype = "float32"
-
     def __init__(self, session: ort.InferenceSession, config: GPTConfig, run: Run) -> None:
+        kinds = {value.name: value.type for value in session.get_inputs()}
+        self.cache_dtype = "float16" if kinds[graph.past_key(0)] == "tensor(float16)" else "float32"
         self._session = session
         self._config = config
         self._run = run

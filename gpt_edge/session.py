@@ -204,7 +204,8 @@ def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort
     model: str | bytes = str(path)
     try:
         if library is not None:
-            rewritten = rewrite(path.read_bytes(), threads, graph.cache_head_size(bundle.config, bundle.graph))
+            head_size, is_rounded = graph.cache_head_size(bundle.config, bundle.graph), bundle.scheme != "fp32"
+            rewritten = rewrite(path.read_bytes(), threads, head_size, half_cache=is_rounded)
             if rewritten is not None:
                 model = rewritten.model
                 _register(library, options)

@@ -25,19 +25,20 @@ from gpt_edge.bundle import Bundle
 from gpt_edge.session import Session
 base = peak_bytes()
 session = Session(Bundle.open(sys.argv[1], check=False))
-session.forward([[0]], session.new_cache())
-print(json.dumps([base, peak_bytes()]))
+cache = session.new_cache()
+session.forward([[0]], cache)
+print(json.dumps([base, peak_bytes(), cache.arrays[0].itemsize]))
 """
 
 
 def memory_figures(bundle: Bundle) -> dict[str, Any]:
     """Bytes by name. The measured ones are None where the system does not tell. Raises BundleError if it cannot load."""
     config = bundle.config
-    per_token = 2 * config.n_layer * config.n_head * cache_head_size(config, bundle.graph) * FLOAT_BYTES
+    base, peak, item = _measure(bundle)
+    per_token = 2 * config.n_layer * config.n_head * cache_head_size(config, bundle.graph) * item
     model = bundle.model_path.name
     weights = sum(record["size"] for name, record in bundle.manifest.files.items() if name.startswith(model))
     logits = config.vocab_size * FLOAT_BYTES
-    base, peak = _measure(bundle)
     return {
         "weights": weights,
         "cache_per_token": per_token,
@@ -50,7 +51,8 @@ def memory_figures(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _measure(bundle: Bundle) -> tuple[int | None, int | None]:
+def _measure(bundle: Bundle) -> tuple[int | None, int | None, int]:
+    """Resident bytes before and after, and the bytes of one number in the cache."""
     # -P and an explicit path: a file called numpy.py in the current folder is not imported.
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     done = subprocess.run(
@@ -65,5 +67,5 @@ def _measure(bundle: Bundle) -> tuple[int | None, int | None]:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise BundleError(f"{bundle.path} could not be loaded to measure its memory: {last[:300]}")
-    base, peak = json.loads(done.stdout)
-    return base, peak
+    base, peak, item = json.loads(done.stdout)
+    return base, peak, item

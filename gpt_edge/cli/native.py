@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -21,7 +22,7 @@ def native(
     bundles before it puts them into the cache folder, where every later command finds them. GPT_EDGE_NATIVE=0 in the
     environment goes without them.
     """
-    from gpt_edge.native.library import find_library, library_path, why_unsupported
+    from gpt_edge.native.library import SETTING, find_library, library_path, why_unsupported
 
     figures = None
     if action == "build":
@@ -30,17 +31,29 @@ def native(
         with console.progress("compiling") as progress:
             figures = build_library(progress)
     if action == "remove":
-        library_path().unlink(missing_ok=True)
-    found, reason = find_library(), why_unsupported()
+        remove_library()
+    found = find_library()
+    reason = None
+    if found is None:
+        reason = why_unsupported()
+        if reason is None and os.environ.get(SETTING) == "0":
+            reason = f"{SETTING} is 0"
+        reason = reason or f"nothing is built; gpt-edge native build would make {library_path().name}"
     if as_json:
-        told = {"library": None if found is None else str(found), "unsupported": reason}
+        told = {"library": None if found is None else str(found), "reason": reason}
         console.say_json(told | ({} if figures is None else {"parity": figures}))
         return
     if figures is not None:
         console.say(parity_table(figures) + "\n")
-    if found is not None:
-        console.say(f"in use: {console.visible(str(found))}")
-    elif reason is not None:
-        console.say(f"not in use: {reason}")
-    else:
-        console.say("not in use: gpt-edge native build compiles the operators")
+    console.say(f"not in use: {reason}" if found is None else f"in use: {console.visible(str(found))}")
+
+
+def remove_library() -> None:
+    """Remove what `build` made. Raises OutputError."""
+    from gpt_edge.disk import output_error
+    from gpt_edge.native.library import library_path
+
+    try:
+        library_path().unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, library_path()) from error

@@ -1,4 +1,5 @@
-/* CachedAttention and PlainAttention: causal attention of every head, with keys and values in place or of this call alone.
+/* CachedAttention and PlainAttention: causal attention of every head, with keys and values in place or of this call alone;
+ * CachedAttention16 keeps them in float16.
  *
  * What GroupQueryAttention does for queries, keys and values side by side. Scores of a row are kept whole, so softmax
  * needs no rescaling, and everything is added in the order of positions, counted from the first: a row's result is the
@@ -18,23 +19,25 @@ typedef struct {
     Kernel base;
     int64_t heads, window;
     float scale;
-    int has_past;
+    int has_past, is_half; /* is_half: of the cache */
 } Attention;
 
 typedef struct {
     const Attention *self;
     const float *qkv;
-    float *out, *keys, *values; /* keys, values: [B, H, S, D] */
+    float *out;
+    char *keys, *values;        /* [B, H, S, D], float32 or float16 */
     const int32_t *last;        /* a row's length after this call, minus one */
     int64_t batch, length, capacity, size, total;
     int failed;
 } Call;
 
-static OrtStatus *create(OrtApi api, const OrtInfo *info, void **out, int has_past) {
+static OrtStatus *create(OrtApi api, const OrtInfo *info, void **out, int has_past, int is_half) {
     Attention *self = calloc(1, sizeof *self);
     if (!self) return fail(api, "Attention: out of memory");
     self->base.api = api;
     self->has_past = has_past;
+    self->is_half = is_half;
     OrtStatus *status = ORT_INT(api)(info, "threads", &self->base.threads);
     if (!status) status = ORT_INT(api)(info, "heads", &self->heads);
     if (!status) status = ORT_INT(api)(info, "window", &self->window);
@@ -46,12 +49,17 @@ static OrtStatus *create(OrtApi api, const OrtInfo *info, void **out, int has_pa
 
 static OrtStatus *create_cached(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
     (void)op;
-    return create(api, info, out, 1);
+    return create(api, info, out, 1, 0);
+}
+
+static OrtStatus *create_half(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
+    (void)op;
+    return create(api, info, out, 1, 1);
 }
 
 static OrtStatus *create_plain(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
     (void)op;
-    return create(api, info, out, 0);
+    return create(api, info, out, 0, 0);
 }
 
 /* Tokens of a row before this call. Several rows of several tokens are read only where none has a past. */
@@ -75,7 +83,8 @@ static inline __m512 sum_each(const __m512 v[16]) {
 }
 
 typedef struct {
-    const float *queries, *keys, *values; /* of one head: rows of D floats, every so many floats */
+    const float *queries;
+    const char *keys, *values; /* of one head: rows of D numbers, every so many bytes */
     float *out;
     int64_t query_stride, key_stride, out_stride;
     int64_t position, window; /* of the first query */
@@ -87,23 +96,32 @@ static inline __m512 load(const float *x, int i, int n, __mmask16 tail) {
     return i + 1 < n ? _mm512_loadu_ps(x + 16 * i) : _mm512_maskz_loadu_ps(tail, x + 16 * i);
 }
 
+/* The same of a key or value. */
+static inline __m512 load_any(const char *x, int i, int n, __mmask16 tail, int is_half) {
+    if (!is_half) return load((const float *)x, i, n, tail);
+    const char *place = x + 32 * i;
+    if (i + 1 < n) return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)place));
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(tail, place));
+}
+
 /* One query with the n_keys keys from j on, and what is left of sixteen with the last of them again. */
 static inline __attribute__((always_inline)) __m512 dot16(const Head *head, const __m512 *q, int64_t j, int64_t n_keys,
-                                                          const int n) {
+                                                          const int n, const int is_half) {
     __m512 product[16];
     UNROLL
     for (int k = 0; k < 16; k++) {
-        const float *key = head->keys + (j + (k < n_keys ? k : n_keys - 1)) * head->key_stride;
-        product[k] = _mm512_mul_ps(q[0], load(key, 0, n, head->tail));
+        const char *key = head->keys + (j + (k < n_keys ? k : n_keys - 1)) * head->key_stride;
+        product[k] = _mm512_mul_ps(q[0], load_any(key, 0, n, head->tail, is_half));
         UNROLL
-        for (int i = 1; i < n; i++) product[k] = _mm512_fmadd_ps(q[i], load(key, i, n, head->tail), product[k]);
+        for (int i = 1; i < n; i++)
+            product[k] = _mm512_fmadd_ps(q[i], load_any(key, i, n, head->tail, is_half), product[k]);
     }
     return sum_each(product);
 }
 
 /* `rows` queries, at most ROWS. scores: [ROWS, width], width a multiple of 16 that the last position fits into. */
 static inline __attribute__((always_inline)) void attend(const Head *head, int rows, float *scores, int64_t width,
-                                                         const int n) {
+                                                         const int n, const int is_half) {
     const int64_t end = head->position + rows; /* past the last key of the last row */
     const int64_t first = head->window > 0 && head->position + 1 > head->window ? head->position + 1 - head->window : 0;
     const int64_t start = first / 16 * 16;
@@ -118,7 +136,8 @@ static inline __attribute__((always_inline)) void attend(const Head *head, int r
         largest[r] = never;
         for (int64_t j = start; j < end; j += 16) {
             const int64_t n_keys = end - j < 16 ? end - j : 16;
-            const __m512 products = n_keys == 16 ? dot16(head, q, j, 16, n) : dot16(head, q, j, n_keys, n);
+            const __m512 products = n_keys == 16 ? dot16(head, q, j, 16, n, is_half)
+                                                : dot16(head, q, j, n_keys, n, is_half);
             __mmask16 seen = 0xffff;
             if (own_end - j < 16) seen &= (__mmask16)(own_end <= j ? 0 : (1u << (own_end - j)) - 1);
             if (own_first > j) seen &= (__mmask16)(own_first - j >= 16 ? 0 : ~((1u << (own_first - j)) - 1));
@@ -142,10 +161,10 @@ static inline __attribute__((always_inline)) void attend(const Head *head, int r
         UNROLL
         for (int i = 0; i < n; i++) sum[r][i] = _mm512_setzero_ps();
     for (int64_t j = first; j < end; j++) {
-        const float *value = head->values + j * head->key_stride;
+        const char *value = head->values + j * head->key_stride;
         __m512 v[MAX_VECTORS];
         UNROLL
-        for (int i = 0; i < n; i++) v[i] = load(value, i, n, head->tail);
+        for (int i = 0; i < n; i++) v[i] = load_any(value, i, n, head->tail, is_half);
         UNROLL
         for (int r = 0; r < rows; r++) {
             const __m512 weight = _mm512_set1_ps(scores[r * width + j]);
@@ -165,20 +184,15 @@ static inline __attribute__((always_inline)) void attend(const Head *head, int r
 }
 
 /* Rows one at a time or four; sizes that the compiler knows, so that sums stay in registers. */
-static int attend_rows(const Head *head, int is_four, float *scores, int64_t width, int n) {
-#define CASE(N)                                          \
-    case N:                                              \
-        if (is_four) attend(head, ROWS, scores, width, N); \
-        else attend(head, 1, scores, width, N);          \
-        return 1;
-    switch (n) {
-        CASE(1)
-        CASE(2)
-        CASE(3)
-        CASE(4)
-        CASE(6)
-        CASE(8)
+static int attend_rows(const Head *head, int is_four, float *scores, int64_t width, int n, int is_half) {
+#define CASE(N, HALF)                                                  \
+    if (n == N && is_half == HALF) {                                   \
+        if (is_four) attend(head, ROWS, scores, width, N, HALF);       \
+        else attend(head, 1, scores, width, N, HALF);                  \
+        return 1;                                                      \
     }
+    CASE(1, 0) CASE(2, 0) CASE(3, 0) CASE(4, 0) CASE(6, 0) CASE(8, 0)
+    CASE(1, 1) CASE(2, 1) CASE(3, 1) CASE(4, 1) CASE(6, 1) CASE(8, 1)
 #undef CASE
     return 0;
 }
@@ -201,29 +215,46 @@ static void attend_span(void *data, size_t index) {
     Head h = {.query_stride = 3 * width, .out_stride = width, .window = call->self->window,
               .tail = (__mmask16)(size % 16 ? (1u << size % 16) - 1 : 0xffff), .scale = call->self->scale};
     if (call->self->has_past) {
-        h.keys = call->keys + (row * heads + head) * call->capacity * size;
-        h.values = call->values + (row * heads + head) * call->capacity * size;
-        h.key_stride = size;
+        h.key_stride = size * (call->self->is_half ? 2 : 4);
+        h.keys = call->keys + (row * heads + head) * call->capacity * h.key_stride;
+        h.values = call->values + (row * heads + head) * call->capacity * h.key_stride;
     } else {
-        h.keys = qkv + width, h.values = qkv + 2 * width, h.key_stride = 3 * width;
+        h.keys = (const char *)(qkv + width), h.values = (const char *)(qkv + 2 * width), h.key_stride = 12 * width;
     }
     for (int64_t at = t; at < end; at += end - at < ROWS ? 1 : ROWS) {
         h.queries = qkv + at * 3 * width;
         h.out = call->out + (row * call->length + at) * width + head * size;
         h.position = past + at;
-        if (!attend_rows(&h, end - at >= ROWS, scores, n_scores, n)) call->failed = 1;
+        if (!attend_rows(&h, end - at >= ROWS, scores, n_scores, n, call->self->is_half)) call->failed = 1;
     }
     give_scratch(scores);
+}
+
+/* n floats to a cache; what float16 cannot hold becomes its largest number. */
+static inline void keep(const float *x, char *place, int64_t n, int is_half) {
+    if (!is_half) {
+        memcpy(place, x, (size_t)n * sizeof(float));
+        return;
+    }
+    const __m512 most = _mm512_set1_ps(65504.0f), least = _mm512_set1_ps(-65504.0f);
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 mask = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
+        v = _mm512_max_ps(least, _mm512_min_ps(most, v)); /* in this order NaN stays */
+        _mm256_mask_storeu_epi16(place + 2 * i, mask, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
 }
 
 /* The new keys and values of one head of one row, to their places. */
 static void append(const Call *call, int64_t row, int64_t head) {
     const int64_t width = call->self->heads * call->size, past = past_of(call, row), size = call->size;
-    const int64_t place = ((row * call->self->heads + head) * call->capacity + past) * size;
+    const int is_half = call->self->is_half;
+    const int64_t stride = size * (is_half ? 2 : 4);
+    const int64_t place = ((row * call->self->heads + head) * call->capacity + past) * stride;
     const float *qkv = call->qkv + row * call->length * 3 * width + head * size;
     for (int64_t t = 0; t < call->length; t++) {
-        memcpy(call->keys + place + t * size, qkv + t * 3 * width + width, (size_t)size * sizeof(float));
-        memcpy(call->values + place + t * size, qkv + t * 3 * width + 2 * width, (size_t)size * sizeof(float));
+        keep(qkv + t * 3 * width + width, call->keys + place + t * stride, size, is_half);
+        keep(qkv + t * 3 * width + 2 * width, call->values + place + t * stride, size, is_half);
     }
 }
 
@@ -238,7 +269,7 @@ static void append_and_attend(void *data, size_t index) {
 }
 
 /* Past and present are the same memory where the caller bound them so; where not, the past is copied. */
-static OrtStatus *present(OrtContext *context, Call *call, size_t input, size_t output, float **memory) {
+static OrtStatus *present(OrtContext *context, Call *call, size_t input, size_t output, char **memory) {
     OrtApi api = call->self->base.api;
     Tensor past;
     TRY(read_input(api, context, input, &past));
@@ -247,8 +278,8 @@ static OrtStatus *present(OrtContext *context, Call *call, size_t input, size_t 
     call->capacity = past.dims[2];
     TRY(make_output(api, context, output, past.dims, 4, (void **)memory));
     if (*memory != past.data) {
-        const size_t n_floats = (size_t)(past.dims[0] * past.dims[1] * past.dims[2] * past.dims[3]);
-        memcpy(*memory, past.data, n_floats * sizeof(float));
+        const size_t n = (size_t)(past.dims[0] * past.dims[1] * past.dims[2] * past.dims[3]);
+        memcpy(*memory, past.data, n * (call->self->is_half ? 2 : 4));
     }
     return NULL;
 }
@@ -287,19 +318,30 @@ static OrtStatus *compute(void *kernel, OrtContext *context) {
 }
 
 static const char *cached_name(const OrtCustomOp *op) { return (void)op, "CachedAttention"; }
+static const char *half_name(const OrtCustomOp *op) { return (void)op, "CachedAttention16"; }
 static const char *plain_name(const OrtCustomOp *op) { return (void)op, "PlainAttention"; }
 static size_t n_cached(const OrtCustomOp *op) { return (void)op, N_CACHED; }
 static size_t n_plain(const OrtCustomOp *op) { return (void)op, N_PLAIN; }
 static size_t three(const OrtCustomOp *op) { return (void)op, 3; }
 static int cached_takes(const OrtCustomOp *op, size_t i) { return (void)op, i >= LAST ? ORT_INT32 : ORT_FLOAT32; }
+static int half_takes(const OrtCustomOp *op, size_t i) {
+    return (void)op, i >= LAST ? ORT_INT32 : i == QKV ? ORT_FLOAT32 : ORT_FLOAT16;
+}
+static int half_makes(const OrtCustomOp *op, size_t i) { return (void)op, i == 0 ? ORT_FLOAT32 : ORT_FLOAT16; }
 static int plain_takes(const OrtCustomOp *op, size_t i) { return (void)op, i >= PLAIN_LAST ? ORT_INT32 : ORT_FLOAT32; }
 
 const OrtCustomOp cached_attention = {
-    OPERATOR, .get_name = cached_name, .get_input_type = cached_takes, .get_input_count = n_cached,
+    OPERATOR, .get_output_type = all_float, .get_name = cached_name, .get_input_type = cached_takes, .get_input_count = n_cached,
     .get_output_count = three, .get_input_need = all_needed, .create_kernel_or_fail = create_cached, .compute_or_fail = compute, .destroy = free,
 };
 
+const OrtCustomOp half_cached_attention = {
+    OPERATOR, .get_output_type = half_makes, .get_name = half_name, .get_input_type = half_takes,
+    .get_input_count = n_cached, .get_output_count = three, .get_input_need = all_needed,
+    .create_kernel_or_fail = create_half, .compute_or_fail = compute, .destroy = free,
+};
+
 const OrtCustomOp plain_attention = {
-    OPERATOR, .get_name = plain_name, .get_input_type = plain_takes, .get_input_count = n_plain,
+    OPERATOR, .get_output_type = all_float, .get_name = plain_name, .get_input_type = plain_takes, .get_input_count = n_plain,
     .get_output_count = one, .get_input_need = all_needed, .create_kernel_or_fail = create_plain, .compute_or_fail = compute, .destroy = free,
 };

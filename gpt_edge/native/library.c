@@ -82,7 +82,8 @@ OrtStatus *RegisterCustomOps(OrtOptions *options, const OrtApiBase *base) {
 #endif
     OrtDomain *domain = NULL; /* must outlive the session, and is as small as a name: one for each session */
     TRY(ORT_CREATE_DOMAIN(api)("gpt_edge", &domain));
-    const OrtCustomOp *operators[] = {&row_product, &block_product, &skip_norm, &cached_attention, &plain_attention};
+    const OrtCustomOp *operators[] = {&row_product,      &block_product,         &skip_norm,
+                                      &cached_attention, &half_cached_attention, &plain_attention};
     for (size_t i = 0; i < sizeof operators / sizeof *operators; i++)
         TRY(ORT_ADD_TO_DOMAIN(api)(domain, operators[i]));
     return ORT_ADD_DOMAIN(api)(options, domain);

@@ -44,7 +44,7 @@ typedef struct {
     ((OrtStatus * (*)(const OrtContext *, void (*)(void *, size_t), size_t, size_t, void *))(api)[274])
 
 enum { ORT_FAIL = 1 };                                          /* OrtErrorCode */
-enum { ORT_FLOAT32 = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6 }; /* ONNXTensorElementDataType */
+enum { ORT_FLOAT32 = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6, ORT_FLOAT16 = 10 }; /* ONNXTensorElementDataType */
 enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };                    /* OrtCustomOpInputOutputCharacteristic */
 
 typedef struct OrtCustomOp {
@@ -118,8 +118,7 @@ static inline int anywhere(const OrtCustomOp *op, size_t i) { return (void)op, (
 static inline size_t one(const OrtCustomOp *op) { return (void)op, 1; }
 
 /* What every operator of ours begins with. */
-#define OPERATOR                                                                \
-    .version = ORT_API, .get_provider = on_cpu, .get_output_type = all_float, \
-    .get_output_need = all_needed, .get_input_memory = anywhere
+#define OPERATOR \
+    .version = ORT_API, .get_provider = on_cpu, .get_output_need = all_needed, .get_input_memory = anywhere
 
-extern const OrtCustomOp row_product, block_product, skip_norm, cached_attention, plain_attention;
+extern const OrtCustomOp row_product, block_product, skip_norm, cached_attention, half_cached_attention, plain_attention;

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MODEL_GRAPH, MODEL_OPSET = 7, 8
-GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
+VALUE_NAME, VALUE_TYPE, TYPE_TENSOR, TENSOR_TYPE_ELEMENT = 1, 2, 1, 1
 NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_TYPE = 1, 2, 3, 20
 TYPE_FLOAT, TYPE_INT = 1, 2
@@ -44,10 +45,13 @@ class Constant:
 
 @dataclass(slots=True)
 class Model:
-    """A model taken apart: its nodes with their bytes, its initializers, and every other field as it was."""
+    """A model taken apart: its nodes and its inputs and outputs with their bytes, its initializers, and the rest as it was."""
 
     nodes: list[tuple[Node, bytes]]
     constants: dict[str, Constant]
+    values: dict[str, tuple[int, bytes]] = field(
+        default_factory=dict
+    )  # by name: which field of the graph, and its content
     graph_rest: list[bytes] = field(default_factory=list)
     rest: list[bytes] = field(default_factory=list)
 
@@ -102,11 +106,38 @@ def read_model(data: bytes) -> Model:
             if inner == GRAPH_NODE and isinstance(part, bytes):
                 model.nodes.append((_node(part), bytes_of))
                 continue
+            if inner in (GRAPH_INPUT, GRAPH_OUTPUT) and isinstance(part, bytes):
+                model.values[_name(part)] = inner, part
+                continue
             if inner == GRAPH_INITIALIZER and isinstance(part, bytes):
                 name, constant = _constant(part)
                 model.constants[name] = constant
             model.graph_rest.append(bytes_of)
     return model
+
+
+def _name(data: bytes) -> str:
+    return next(
+        (value.decode() for number, value, _ in fields(data) if number == VALUE_NAME and isinstance(value, bytes)), ""
+    )
+
+
+def retype(model: Model, name: str, kind: int) -> None:
+    """Let an input or output hold numbers of another type, by its number in onnx.TensorProto.DataType."""
+    number, data = model.values[name]
+    model.values[name] = number, _replaced(data, (VALUE_TYPE, TYPE_TENSOR, TENSOR_TYPE_ELEMENT), kind)
+
+
+def _replaced(data: bytes, path: tuple[int, ...], value: int) -> bytes:
+    parts = []
+    for number, inner, whole in fields(data):
+        if number != path[0]:
+            parts.append(whole)
+        elif isinstance(inner, bytes):
+            parts.append(_field(number, _replaced(inner, path[1:], value)))
+        else:
+            parts.append(_key(number, VARINT) + _number(value))
+    return b"".join(parts)
 
 
 def _node(data: bytes) -> Node:
@@ -171,7 +202,8 @@ def _packed(data: bytes) -> list[int]:
 
 def write_model(model: Model, nodes: list[bytes], domain: str) -> bytes:
     """The model with these nodes, as `node_field` makes them, and an operator set of version 1 of `domain`."""
-    graph = _field(MODEL_GRAPH, b"".join([*nodes, *model.graph_rest]))
+    values = [_field(number, data) for number, data in model.values.values()]
+    graph = _field(MODEL_GRAPH, b"".join([*nodes, *model.graph_rest, *values]))
     opset = _field(MODEL_OPSET, _field(1, domain.encode()) + _key(2, VARINT) + _number(1))
     return b"".join([*model.rest, opset, graph])
 

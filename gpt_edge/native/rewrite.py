@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from gpt_edge.native.proto import Constant, Model, Node, node_field, read_model, write_model
+from gpt_edge.native.proto import Constant, Model, Node, node_field, read_model, retype, write_model
 
 DOMAIN = "gpt_edge"
-FLOAT32, UINT8, INT8 = 1, 2, 3  # onnx.TensorProto.DataType
+FLOAT32, UINT8, INT8, FLOAT16 = 1, 2, 3, 10  # onnx.TensorProto.DataType
 HEAD_VECTORS = (1, 2, 3, 4, 6, 8)  # sizes of heads that attention.c knows, in sixteens of floats
 MULTIPLE = 64  # of the depth and width of a product's weights: tiles of the matrix units
 
@@ -25,21 +25,21 @@ class Rewritten:
     counts: dict[str, int]
 
 
-def rewrite(data: bytes, threads: int, head_size: int) -> Rewritten | None:
+def rewrite(data: bytes, threads: int, head_size: int, *, half_cache: bool) -> Rewritten | None:
     """The model with the library's operators; None where it has none that they stand for, or cannot be read.
 
-    head_size: of its attention, in floats.
+    head_size: of its attention, in floats. half_cache: keep keys and values in float16, if every layer can.
     """
     try:
         model = read_model(data)
     except ValueError:  # not for this module to say what is wrong with the file
         return None
-    return _Rewriter(model, threads, head_size).run()
+    return _Rewriter(model, threads, head_size, half_cache).run()
 
 
 class _Rewriter:
-    def __init__(self, model: Model, threads: int, head_size: int) -> None:
-        self.model, self.threads = model, threads
+    def __init__(self, model: Model, threads: int, head_size: int, half_cache: bool) -> None:
+        self.model, self.threads, self.half_cache = model, threads, half_cache
         self.can_attend = -(-head_size // 16) in HEAD_VECTORS
         self.makers = {name: node for node, _ in model.nodes for name in node.outputs}
         self.readers: dict[str, list[Node]] = {}
@@ -62,6 +62,8 @@ class _Rewriter:
                 self._attention(node)
         if not self.new:
             return None
+        if self.half_cache:
+            self._halve_cache()
         nodes = []
         for node, data in self.model.nodes:
             if id(node) in self.new:
@@ -156,6 +158,18 @@ class _Rewriter:
         op, outputs = ("CachedAttention", node.outputs) if has_past else ("PlainAttention", node.outputs[:1])
         inputs = [name for name in node.inputs if name]
         self._replace([node], Node(op, inputs, outputs, attributes, DOMAIN, node.name))
+
+    def _halve_cache(self) -> None:
+        """Keys and values in float16: half of what a new token reads of them. All layers or none: a cache has one type."""
+        layers = [node for node in self.new.values() if node.op == "CachedAttention"]
+        if len(layers) < sum(node.op == "GroupQueryAttention" for node, _ in self.model.nodes):
+            return
+        for node in layers:
+            node.op = "CachedAttention16"
+            for name in (*node.inputs[1:3], *node.outputs[1:3]):
+                retype(self.model, name, FLOAT16)
+        if layers:
+            self.counts["CachedAttention16"] = self.counts.pop("CachedAttention")
 
     def _reads(self, names: list[str]) -> bool:
         return any(name in self.readers for name in names)

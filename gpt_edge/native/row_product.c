@@ -380,6 +380,6 @@ static int takes(const OrtCustomOp *op, size_t i) { return (void)op, i == W ? OR
 static int is_needed(const OrtCustomOp *op, size_t i) { return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED; }
 
 const OrtCustomOp row_product = {
-    OPERATOR, .get_name = name, .get_input_type = takes, .get_input_count = n_inputs, .get_input_need = is_needed,
+    OPERATOR, .get_output_type = all_float, .get_name = name, .get_input_type = takes, .get_input_count = n_inputs, .get_input_need = is_needed,
     .get_output_count = one, .create_kernel_or_fail = create, .compute_or_fail = compute, .destroy = destroy,
 };

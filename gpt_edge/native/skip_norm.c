@@ -103,6 +103,6 @@ static size_t two(const OrtCustomOp *op) { return (void)op, 2; }
 static int is_needed(const OrtCustomOp *op, size_t i) { return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED; }
 
 const OrtCustomOp skip_norm = {
-    OPERATOR, .get_name = name, .get_input_type = all_float, .get_input_count = n_inputs, .get_output_count = two,
+    OPERATOR, .get_output_type = all_float, .get_name = name, .get_input_type = all_float, .get_input_count = n_inputs, .get_output_count = two,
     .get_input_need = is_needed, .create_kernel_or_fail = create, .compute_or_fail = compute, .destroy = free,
 };

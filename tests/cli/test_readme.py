@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt_edge.native.library import why_unsupported
 from tests.cli.pages import Page, masked, write_program
 from tests.cli.runner import Result, done, run
 from tests.cli.test_commands import write_recipe
@@ -53,6 +54,11 @@ def execute(command: str, folder: Path, programs: Path) -> Result:
         with contextlib.chdir(folder):
             return run(*shlex.split(command)[1:])
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    if command.startswith("gpt-edge native"):
+        if (reason := why_unsupported()) is not None:
+            pytest.skip(reason)
+        del environment["GPT_EDGE_NATIVE"]
+        environment["XDG_CACHE_HOME"] = str(folder / "cache")
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=280
     )

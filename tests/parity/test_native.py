@@ -196,21 +196,21 @@ def test_nan_is_not_hidden(open_with: Open, library: Path) -> None:
 @pytest.mark.parametrize("name", embedded_bundles())
 def test_an_embedded_bundle_is_replaced_whole(name: str) -> None:
     bundle = Bundle.open(name)
-    found = rewrite(bundle.model_path.read_bytes(), 2, cache_head_size(bundle.config, "edge"))
+    found = rewrite(bundle.model_path.read_bytes(), 2, cache_head_size(bundle.config, "edge"), half_cache=True)
     assert found is not None
     layers, is_task = bundle.config.n_layer, bundle.task is not None
     assert found.counts == {
         "SkipNorm": 2 * layers + 1,
-        "PlainAttention" if is_task else "CachedAttention": layers,
+        "PlainAttention" if is_task else "CachedAttention16": layers,
         **({"RowProduct": 4 * layers} if is_task else {"BlockProduct": 4 * layers + 1}),
     }
 
 
 def test_a_foreign_or_damaged_graph_is_left_alone() -> None:
-    assert rewrite(b"", 1, 64) is None
-    assert rewrite(b"\xff" * 50, 1, 64) is None
+    assert rewrite(b"", 1, 64, half_cache=True) is None
+    assert rewrite(b"\xff" * 50, 1, 64, half_cache=True) is None
     model = Bundle.open("sentiment-6m-int8").model_path.read_bytes()
-    assert rewrite(model[: len(model) // 2], 1, 64) is None
+    assert rewrite(model[: len(model) // 2], 1, 64, half_cache=True) is None
 
 
 def test_the_embedded_bundles_pass_the_check_of_a_build(library: Path) -> None:
