@@ -1,8 +1,8 @@
 """The figures that a report of peers.py is made of: samples read, and their medians. Pure, as `speed_report.py` is.
 
 A sample is one JSON line of the harness's drive.py: the runner's figures with `peer`, `foreign_cores` (what other
-processes used meanwhile) and `canary_gb_s` (read bandwidth just before). Every figure is a median over rounds; rounds
-that another process disturbed are left out where undisturbed ones exist, as drive.py does it.
+processes used meanwhile), `steal_cores` (what the host of a virtual machine took) and `canary_gb_s` (read bandwidth just
+before). Every figure is a median over rounds; a round in which an engine was disturbed is left out for all of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WANTED = {
     *("load_s", "first_token_s", "prefill_tok_s", "decode_tok_s", "peak_rss_mb", "disk_bytes", "head_ids"),
     "foreign_cores",
 }
-DISTURBED = 0.15  # cores; drive.py's limit
+DISTURBED = 0.15  # cores; drive.py's limit for other processes, and ours for what the host of a virtual machine took
 WEIGHT_BYTES = {8: 124e6, 4: 70e6}  # that a token has to read: 123.7M weights and their scales
 KV_BYTES = 73_728  # that a token has to read for each earlier one: 12 layers x 2 x 768 in fp32
 
@@ -86,8 +86,15 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def undisturbed(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Those that no other process disturbed, or all if there are none."""
-    return [sample for sample in samples if sample["foreign_cores"] < DISTURBED] or samples
+    """Those that neither another process nor the machine's host disturbed, or all if there are none."""
+    return [sample for sample in samples if not disturbance(sample)] or samples
+
+
+def disturbance(sample: Sample) -> str:
+    """Who disturbed it: "process", "host", or nobody, ""."""
+    if sample["foreign_cores"] >= DISTURBED:
+        return "process"
+    return "host" if sample.get("steal_cores", 0.0) >= DISTURBED else ""
 
 
 def medians(samples: Iterable[Sample]) -> dict[Setting, list[Figures]]:
@@ -96,21 +103,34 @@ def medians(samples: Iterable[Sample]) -> dict[Setting, list[Figures]]:
     for sample in samples:
         setting = sample["batch"], sample["threads"], sample["prompt_tokens"]
         groups.setdefault(setting, {}).setdefault(sample["peer"], []).append(sample)
-    return {
-        setting: sorted((_figures(name, rounds) for name, rounds in engines.items()), key=lambda found: -found.decode)
-        for setting, engines in sorted(groups.items())
-    }
+    table = {}
+    for setting, engines in sorted(groups.items()):
+        kept = shared_rounds(engines)
+        found = [_figures(name, kept[name], len(rounds)) for name, rounds in engines.items()]
+        table[setting] = sorted(found, key=lambda figures: -figures.decode)
+    return table
 
 
-def _figures(name: str, rounds: Sequence[Sample]) -> Figures:
-    kept = undisturbed(rounds)
+def shared_rounds(engines: Mapping[str, Sequence[Sample]]) -> Mapping[str, Sequence[Sample]]:
+    """The rounds in which nobody was disturbed, for all engines alike: fast and slow hours count the same for each.
 
+    Where there is no such round, or engines ran unequally often, each keeps the rounds in which it was not disturbed.
+    """
+    counts = {len(rounds) for rounds in engines.values()}
+    if len(counts) == 1:
+        quiet = [i for i in range(counts.pop()) if not any(disturbance(rounds[i]) for rounds in engines.values())]
+        if quiet:
+            return {name: [rounds[i] for i in quiet] for name, rounds in engines.items()}
+    return {name: undisturbed(rounds) for name, rounds in engines.items()}
+
+
+def _figures(name: str, kept: Sequence[Sample], n_rounds: int) -> Figures:
     def median(key: str) -> float:
         return float(statistics.median(sample[key] for sample in kept))
 
     speeds = [sample["decode_tok_s"] for sample in kept]
-    is_ours = rounds[0]["engine"] == OURS
-    scheme_bits = {"int8": 8, "int4": 4}.get(rounds[0]["precision"].partition("-")[0])
+    is_ours = kept[0]["engine"] == OURS
+    scheme_bits = {"int8": 8, "int4": 4}.get(kept[0]["precision"].partition("-")[0])
     return Figures(
         engine=name,
         bits=scheme_bits if is_ours else BITS_OF.get(name),
@@ -123,11 +143,11 @@ def _figures(name: str, rounds: Sequence[Sample]) -> Figures:
         load_seconds=median("load_s"),
         peak_rss_mb=median("peak_rss_mb"),
         disk_mb=median("disk_bytes") / 1e6,
-        new_tokens=rounds[0]["new_tokens"],
+        new_tokens=kept[0]["new_tokens"],
         n_kept=len(kept),
-        n_rounds=len(rounds),
-        kv_bytes=KV_BYTES // 2 if is_ours and rounds[0]["version"].endswith("native") else KV_BYTES,
-        is_disturbed=kept[0]["foreign_cores"] >= DISTURBED,
+        n_rounds=n_rounds,
+        kv_bytes=KV_BYTES // 2 if is_ours and kept[0]["version"].endswith("native") else KV_BYTES,
+        is_disturbed=bool(disturbance(kept[0])),
     )
 
 

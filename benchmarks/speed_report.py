@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from speed_figures import BASELINE, DISTURBED, Figures, Sample, Setting, bandwidths, best_peer, roofline
+from speed_figures import BASELINE, DISTURBED, Figures, Sample, Setting, bandwidths, best_peer, disturbance, roofline
 
 
 def setting_table(setting: Setting, engines: Sequence[Figures], gb_s: float | None) -> str:
@@ -71,7 +71,7 @@ def noise_lines(samples: Sequence[Sample], table: Mapping[Setting, Sequence[Figu
     """What the machine did meanwhile."""
     several = [found for engines in table.values() for found in engines if found.n_kept > 1]
     spreads = [(found.high - found.low) / found.decode for found in several]
-    n_disturbed = sum(sample["foreign_cores"] >= DISTURBED for sample in samples)
+    by = Counter(disturbance(sample) for sample in samples)
     spread = "- One round only: the spread is not known."
     if spreads:
         spread = (
@@ -80,8 +80,8 @@ def noise_lines(samples: Sequence[Sample], table: Mapping[Setting, Sequence[Figu
         )
     lines = [
         spread,
-        f"- {n_disturbed} of {len(samples)} samples met another process that used {DISTURBED} cores or more; "
-        f"the busiest used {max(sample['foreign_cores'] for sample in samples):.2f}.",
+        f"- Of {len(samples)} samples {by['process']} met another process that used {DISTURBED} cores or more, and from "
+        f"{by['host']} the host of this virtual machine took as much; their rounds are left out for all engines.",
     ]
     for threads, (middle, low, high) in bandwidths(samples).items():
         lines.append(

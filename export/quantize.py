@@ -30,6 +30,7 @@ from gpt_edge.export.plans import DEFAULT_BLOCK, EMBEDDING, Wishes, candidates, 
 from gpt_edge.export.rounder import Rounder
 from gpt_edge.export.sensitivity import Probe
 from gpt_edge.export.smoothing import smooth
+from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.session import Session
 from gpt_edge.verification import Progress, Verification, silent, words_of
 
@@ -60,6 +61,7 @@ class Quantized:
     notes: tuple[str, ...]
 
 
+@using(WITHOUT)  # what is published is measured as everybody runs it
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,

@@ -16,7 +16,7 @@ from gpt_edge import parity
 from gpt_edge.bundle import Bundle, embedded_bundles
 from gpt_edge.encoder import Encoder
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.native.library import SETTING, compile_library, library_path
+from gpt_edge.native.library import WITHOUT, compile_library, library_path, using
 from gpt_edge.session import Session
 from gpt_edge.task_verification import compare_tasks, task_probes
 from gpt_edge.verification import Progress, Verification, check_paths, silent, words_of
@@ -67,40 +67,38 @@ def _check_in_child(library: Path) -> dict[str, Any]:
 
 
 def check_library(library: Path) -> Verification:
-    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself on every path.
-
-    Sets GPT_EDGE_NATIVE for the whole process, and puts it back.
-    """
+    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself on every path."""
     report = Verification()
-    before = os.environ.get(SETTING)
-    try:
-        for name in embedded_bundles():
-            _check_bundle(report, Bundle.open(name), library)
-    finally:
-        os.environ.pop(SETTING, None)
-        if before is not None:
-            os.environ[SETTING] = before
+    for name in embedded_bundles():
+        bundle = Bundle.open(name)
+        if bundle.task is None:
+            _check_model(report, bundle, library)
+        else:
+            _check_classifier(report, bundle, library)
     return report
 
 
-def _check_bundle(report: Verification, bundle: Bundle, library: Path) -> None:
-    limits = {"mean_kl": MAX_KL}
-    if bundle.task is not None:
-        questions = task_probes(bundle.config, bundle.task, words_of(bundle))
-        answers = []
-        for setting in ("0", str(library)):
-            os.environ[SETTING] = setting
-            answers.append(Encoder(bundle).logits(questions.sequences))
-        report.add(SECTION, bundle.manifest.name, compare_tasks(questions, *answers), limits, excuse_ties=True)
-        return
+def _check_model(report: Verification, bundle: Bundle, library: Path) -> None:
     probes = parity.probes(bundle.config, words_of(bundle))
-    os.environ[SETTING] = "0"
-    wanted = [parity.answer(Session(bundle), probe) for probe in probes]
-    os.environ[SETTING] = str(library)
-    session = Session(bundle)
+    with using(WITHOUT):
+        wanted = [parity.answer(Session(bundle), probe) for probe in probes]
+    with using(str(library)):
+        session = Session(bundle)
     found = [parity.answer(session, probe) for probe in probes]
-    report.add(SECTION, bundle.manifest.name, parity.compare(probes, wanted, found), limits, excuse_ties=True)
+    agreement = parity.compare(probes, wanted, found)
+    report.add(SECTION, bundle.manifest.name, agreement, {"mean_kl": MAX_KL}, excuse_ties=True)
     check_paths(report, session, probes, bundle.scheme, name=bundle.manifest.name)
+
+
+def _check_classifier(report: Verification, bundle: Bundle, library: Path) -> None:
+    assert bundle.task is not None
+    probes = task_probes(bundle.config, bundle.task, words_of(bundle))
+    answers = []
+    for setting in (WITHOUT, str(library)):
+        with using(setting):
+            encoder = Encoder(bundle)
+        answers.append(encoder.logits(probes.sequences))
+    report.add(SECTION, bundle.manifest.name, compare_tasks(probes, *answers), {"mean_kl": MAX_KL}, excuse_ties=True)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from gpt_edge.cache import KVCache
 from gpt_edge.config import GPTConfig
+from gpt_edge.protobuf import fields, varints
 
 BITS_OF = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16, 21: 4, 22: 4}
 BITS_OF |= {17: 8, 18: 8, 19: 8, 20: 8, 23: 4, 24: 8, 25: 2, 26: 2}  # the 8-bit floats, then float4, uint2 and int2
 ROW_READERS = ("Gather", "GatherND", "GatherElements", "GatherBlockQuantized")  # take a row of their table per token
-
-Bytes = memoryview | bytes
 
 
 def weight_bytes(model: Path) -> int | None:
@@ -31,12 +28,12 @@ def weight_bytes(model: Path) -> int | None:
         with model.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             view = memoryview(data)
             try:
-                graphs = [value for field, value in _fields(view) if field == 7 and not isinstance(value, int)]
+                graphs = [value for field, value, _ in fields(view) if field == 7 and not isinstance(value, int)]
                 found = _read_by(graphs[0], {}) if graphs else {}
                 del graphs
             finally:
                 view.release()
-    except (ValueError, IndexError, BufferError):
+    except (ValueError, BufferError):
         return None
     return sum(found.values()) or None
 
@@ -51,10 +48,10 @@ def cache_bytes(config: GPTConfig, cache: KVCache, n_context: float) -> float:
     return total
 
 
-def _read_by(graph: Bytes, outer: dict[str, int]) -> dict[str, int]:
+def _read_by(graph: memoryview, outer: dict[str, int]) -> dict[str, int]:
     """Sizes by name of what the nodes of `graph` read whole. outer: sizes of initializers of the graphs around it."""
     sizes, nodes = dict(outer), []
-    for field, value in _fields(graph):
+    for field, value, _ in fields(graph):
         if isinstance(value, int):
             continue
         if field == 5:
@@ -64,7 +61,7 @@ def _read_by(graph: Bytes, outer: dict[str, int]) -> dict[str, int]:
             nodes.append(value)
     found: dict[str, int] = {}
     for node in nodes:
-        parts = [(field, value) for field, value in _fields(node) if not isinstance(value, int)]
+        parts = [(field, value) for field, value, _ in fields(node) if not isinstance(value, int)]
         kind = next((bytes(value).decode() for field, value in parts if field == 4), "")
         inputs = [bytes(value).decode() for field, value in parts if field == 1]
         if kind not in ROW_READERS:
@@ -73,7 +70,7 @@ def _read_by(graph: Bytes, outer: dict[str, int]) -> dict[str, int]:
             _read_by(value, sizes)
             for field, attribute in parts
             if field == 5
-            for place, value in _fields(attribute)
+            for place, value, _ in fields(attribute)
             if place == 6 and not isinstance(value, int)
         ]
         if branches:
@@ -86,58 +83,14 @@ def _total(sizes: dict[str, int]) -> int:
     return sum(sizes.values())
 
 
-def _tensor(tensor: Bytes) -> tuple[str, int]:
+def _tensor(tensor: memoryview) -> tuple[str, int]:
     """Name and size of a TensorProto."""
     name, dtype, dims = "", 0, []
-    for field, value in _fields(tensor):
+    for field, value, _ in fields(tensor):
         if field == 1:
-            dims += [value] if isinstance(value, int) else list(_varints(value))
+            dims += [value] if isinstance(value, int) else list(varints(value))
         elif field == 2 and isinstance(value, int):
             dtype = value
         elif field == 8 and not isinstance(value, int):
             name = bytes(value).decode()
     return name, math.prod(dims) * BITS_OF.get(dtype, 0) // 8
-
-
-def _fields(message: Bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protobuf message: an int, or the bytes of a string, a message or a list.
-
-    Raises ValueError or IndexError for what is no such message.
-    """
-    at, end = 0, len(message)
-    while at < end:
-        key, at = _varint(message, at)
-        field, kind = key >> 3, key & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-            yield field, value
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
-        elif kind == 2:
-            size, at = _varint(message, at)
-            if size > end - at:
-                raise ValueError("a field reaches beyond its message")
-            yield field, message[at : at + size]
-            at += size
-        else:
-            raise ValueError(f"protobuf has no kind {kind}")
-
-
-def _varints(data: Bytes) -> Iterator[int]:
-    at = 0
-    while at < len(data):
-        value, at = _varint(data, at)
-        yield value
-
-
-def _varint(data: Bytes, at: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, least first, and the place after it."""
-    value = shift = 0
-    while shift < 64:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-    raise ValueError("a number has more than 64 bits")

@@ -15,7 +15,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gpt_edge.disk import output_error
@@ -23,6 +24,7 @@ from gpt_edge.errors import GPTEdgeError, MissingDependencyError
 from gpt_edge.files import atomic_write
 
 SETTING = "GPT_EDGE_NATIVE"  # 0: never use the library; a path: use that one; unset: use it once it is built
+WITHOUT = "0"
 SOURCES = Path(__file__).parent
 WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")  # names of Linux's /proc/cpuinfo
 # No contraction: a sum after a product is rounded twice, as onnxruntime's operators do it.
@@ -74,7 +76,7 @@ def library_path() -> Path:
 def find_library() -> Path | None:
     """The library to load, if there is one to use. Raises GPTEdgeError for a setting that names no file."""
     setting = os.environ.get(SETTING, "")
-    if setting == "0":
+    if setting == WITHOUT:
         return None
     if setting:
         path = Path(setting)
@@ -90,6 +92,19 @@ def find_library() -> Path | None:
         return path if _is_own(path) else None
     except (OSError, RuntimeError):  # no home, or a folder that may not be read
         return None
+
+
+@contextmanager
+def using(setting: str) -> Iterator[None]:
+    """Open sessions with GPT_EDGE_NATIVE at `setting`, in the whole process."""
+    before = os.environ.get(SETTING)
+    os.environ[SETTING] = setting
+    try:
+        yield
+    finally:
+        os.environ.pop(SETTING)
+        if before is not None:
+            os.environ[SETTING] = before
 
 
 def _is_own(path: Path) -> bool:

@@ -1,16 +1,15 @@
-"""The little of ONNX's protobuf that replacing nodes takes: no package for it belongs to the runtime.
+"""An ONNX model taken apart and put together again, as far as replacing nodes takes it.
 
-A message is a run of fields: a key (number and wire type), then a varint, 4 or 8 bytes, or a length and that many bytes.
 What is not looked at is copied byte for byte. Numbers of fields: onnx.proto3 of the ONNX specification.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+from gpt_edge.protobuf import BYTES, FIXED32, VARINT, fields, varints
+
 MODEL_GRAPH, MODEL_OPSET = 7, 8
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
 VALUE_NAME, VALUE_TYPE, TYPE_TENSOR, TENSOR_TYPE_ELEMENT = 1, 2, 1, 1
@@ -18,8 +17,6 @@ NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2,
 ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_TYPE = 1, 2, 3, 20
 TYPE_FLOAT, TYPE_INT = 1, 2
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
-
-Value = int | bytes
 
 
 @dataclass(slots=True)
@@ -49,50 +46,9 @@ class Model:
 
     nodes: list[tuple[Node, bytes]]
     constants: dict[str, Constant]
-    values: dict[str, tuple[int, bytes]] = field(
-        default_factory=dict
-    )  # by name: which field of the graph, and its content
+    values: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # by name: the graph's field, and its content
     graph_rest: list[bytes] = field(default_factory=list)
     rest: list[bytes] = field(default_factory=list)
-
-
-def fields(data: bytes) -> Iterator[tuple[int, Value, bytes]]:
-    """Number, value and whole bytes of every field. Raises ValueError for what is no message."""
-    at, end = 0, len(data)
-    while at < end:
-        start, key = at, data[at]
-        at += 1
-        if key > 127:
-            key, at = _varint(data, start)
-        kind = key & 7
-        value: Value
-        if kind == BYTES:
-            size, at = _varint(data, at)
-            value, at = data[at : at + size], at + size
-        elif kind == VARINT:
-            value, at = _varint(data, at)
-        elif kind in (FIXED64, FIXED32):
-            size = 8 if kind == FIXED64 else 4
-            value, at = data[at : at + size], at + size
-        else:
-            raise ValueError(f"a field of wire type {kind}")
-        if at > end:
-            raise ValueError("a field that ends after its message")
-        yield key >> 3, value, data[start:at]
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    if at < len(data) and data[at] < 128:  # most are of one byte
-        return data[at], at + 1
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise ValueError("a number that does not end")
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
 
 
 def read_model(data: bytes) -> Model:
@@ -182,7 +138,7 @@ def _constant(data: bytes) -> tuple[str, Constant]:
     name, kind, raw = "", 0, b""
     for number, value, _ in fields(data):
         if number == TENSOR_DIMS:
-            dims += [value] if isinstance(value, int) else _packed(value)
+            dims += [value] if isinstance(value, int) else list(varints(value))
         elif number == TENSOR_TYPE and isinstance(value, int):
             kind = value
         elif number == TENSOR_NAME and isinstance(value, bytes):
@@ -190,14 +146,6 @@ def _constant(data: bytes) -> tuple[str, Constant]:
         elif number == TENSOR_RAW and isinstance(value, bytes):
             raw = value
     return name, Constant(tuple(dims), kind, raw)
-
-
-def _packed(data: bytes) -> list[int]:
-    values, at = [], 0
-    while at < len(data):
-        value, at = _varint(data, at)
-        values.append(value)
-    return values
 
 
 def write_model(model: Model, nodes: list[bytes], domain: str) -> bytes:

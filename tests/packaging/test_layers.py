@@ -13,7 +13,7 @@ from tests.conftest import REPO
 
 # The layers from the bottom up. A module may import what lies strictly lower, and its own group.
 LAYERS: list[dict[str, set[str]]] = [
-    {"base": {"version", "errors", "config", "graph", "tasks", "threads", "fork"}},
+    {"base": {"version", "errors", "config", "graph", "tasks", "threads", "fork", "protobuf"}},
     {"files": {"disk", "lock", "files", "manifest"}},
     {"native": {"native"}},
     {"text and bundles": {"batching", "sampling", "stopping", "tokenizer", "foreign", "bundle_reader", "bundle"}},

@@ -230,6 +230,16 @@ def test_a_classifier_alone_and_among_others(library: Path, monkeypatch: pytest.
     assert np.array_equal(together, np.concatenate([encoder.logits([ids]) for ids in texts]))
 
 
+def test_what_is_published_is_measured_by_onnxruntimes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is built here: a manifest's figures are those of every machine."""
+    monkeypatch.setenv(SETTING, str(tmp_path / "nowhere"))
+    source = save_random(tmp_path / "source", CONFIGS["gpt1"])
+    bundle, _ = pipeline.export_bundle(source, tmp_path / "bundle", scheme="fp32", tokenizer="none")
+    pipeline.quantize_bundle(bundle, tmp_path / "int8", scheme="int8")
+    with pytest.raises(GPTEdgeError, match="there is no file"):
+        Session(bundle)
+
+
 def test_a_file_that_is_no_library_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "operators.so").write_bytes(b"no library")
     monkeypatch.setenv(SETTING, str(tmp_path / "operators.so"))

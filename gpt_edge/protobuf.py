@@ -1,0 +1,62 @@
+"""The wire format of protobuf, as far as an ONNX file needs it: a message is a run of fields, each a number and a value.
+
+A field is a key (its number, and how its value is written), then a varint, 4 or 8 bytes, or a length and that many bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+Bytes = TypeVar("Bytes", bytes, memoryview)
+
+
+def fields(message: Bytes) -> Iterator[tuple[int, int | Bytes, Bytes]]:
+    """Number, value and whole bytes of each field; a value is an int, or the bytes of a string, a message or a list.
+
+    Raises ValueError for what is no message.
+    """
+    at, end = 0, len(message)
+    while at < end:
+        start, key = at, message[at]
+        at += 1
+        if key > 127:
+            key, at = varint(message, start)
+        kind = key & 7
+        if kind == VARINT:
+            number, at = varint(message, at)
+            yield key >> 3, number, message[start:at]
+            continue
+        if kind == BYTES:
+            size, at = varint(message, at)
+        elif kind in (FIXED64, FIXED32):
+            size = 8 if kind == FIXED64 else 4
+        else:
+            raise ValueError(f"protobuf has no kind {kind}")
+        if size > end - at:
+            raise ValueError("a field reaches beyond its message")
+        at += size
+        yield key >> 3, message[at - size : at], message[start:at]
+
+
+def varints(data: bytes | memoryview) -> Iterator[int]:
+    """The numbers of a packed list."""
+    at = 0
+    while at < len(data):
+        value, at = varint(data, at)
+        yield value
+
+
+def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, least first, and the place after it. Raises ValueError for one that does not end."""
+    if at < len(data) and data[at] < 128:  # most are of one byte
+        return data[at], at + 1
+    value = shift = 0
+    while at < len(data) and shift < 64:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+    raise ValueError("a number that does not end")
