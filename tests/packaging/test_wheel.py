@@ -96,7 +96,7 @@ def expected() -> Iterator[str]:
             is_data = (
                 top == "models" and path.is_file() and len(inside.parts) == 2 and "__pycache__" not in inside.parts
             )
-            if path.suffix == ".py" or path.name == "py.typed" or is_data:
+            if path.suffix in (".py", ".c", ".h") or path.name == "py.typed" or is_data:
                 yield f"{package.replace('.', '/')}/{inside.as_posix()}"
 
 
