@@ -21,6 +21,11 @@ FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Any], None]  # runs an IOBinding
 
 
+def cache_dtype(kinds: dict[str, str]) -> str:
+    """What a graph keeps keys and values in, by its inputs' types in onnxruntime's words; float32 where it keeps none."""
+    return "float16" if kinds.get(graph.past_key(0)) == "tensor(float16)" else "float32"
+
+
 def bind_memory(binding: Any, inputs: dict[str, npt.NDArray[Any]], outputs: dict[str, npt.NDArray[Any]]) -> None:
     """Bind numpy arrays to graph inputs and outputs without a copy; the binding keeps the arrays alive."""
     for name, array in inputs.items():
@@ -64,8 +69,7 @@ class EdgeRunner:
     """Runs prefill chunks and decode steps of the edge graph."""
 
     def __init__(self, session: ort.InferenceSession, config: GPTConfig, run: Run) -> None:
-        kinds = {value.name: value.type for value in session.get_inputs()}
-        self.cache_dtype = "float16" if kinds[graph.past_key(0)] == "tensor(float16)" else "float32"
+        self.cache_dtype = cache_dtype({value.name: value.type for value in session.get_inputs()})
         self._session = session
         self._config = config
         self._run = run

@@ -18,7 +18,7 @@ from gpt_edge import graph
 from gpt_edge.batching import batches, pad
 from gpt_edge.bundle import Bundle
 from gpt_edge.cache import IntArray
-from gpt_edge.edge import FloatArray, bind_memory
+from gpt_edge.edge import FloatArray, bind_memory, cache_dtype
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError, NumericError
 from gpt_edge.fork import keep_in_child
 from gpt_edge.session import ORT_ERRORS, first_line, open_graph
@@ -42,7 +42,9 @@ class Encoder:
         self._pid = os.getpid()
         self._session = open_graph(bundle, threads or default_threads())
         keep_in_child(self._session)
-        self._inputs = {value.name for value in self._session.get_inputs()}
+        kinds = {value.name: value.type for value in self._session.get_inputs()}
+        self._inputs = set(kinds)
+        self._cache_dtype = cache_dtype(kinds)
         self._has_states = any(value.name == graph.HIDDEN_STATES for value in self._session.get_outputs())
 
     def logits(self, sequences: Ids, *, batch: int = BATCH) -> FloatArray:
@@ -138,7 +140,7 @@ class Encoder:
                 (graph.past_key, graph.present_key),
                 (graph.past_value, graph.present_value),
             ):
-                array = np.zeros(shape, np.float32)
+                array = np.zeros(shape, self._cache_dtype)
                 shared = {present(layer): array} if self.graph == "edge" else {}
                 bind_memory(binding, {past(layer): array}, shared)
 

@@ -9,14 +9,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gpt_edge import parity
 from gpt_edge.bundle import Bundle, embedded_bundles
+from gpt_edge.disk import output_error
 from gpt_edge.encoder import Encoder
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.native.library import WITHOUT, compile_library, library_path, using
+from gpt_edge.native.library import WITHOUT, compile_library, is_own, library_path, using
 from gpt_edge.session import Session
 from gpt_edge.task_verification import compare_tasks, task_probes
 from gpt_edge.verification import Progress, Verification, check_paths, silent, words_of
@@ -33,7 +35,7 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
     say what onnxruntime's own say; then nothing is left behind.
     """
     target = library_path()
-    candidate = target.with_suffix(".new.so")
+    candidate = target.with_name(f"{target.stem}.{os.getpid()}.so")  # two builds at once do not meet
     try:
         progress("compiling")
         compile_library(candidate)
@@ -41,24 +43,33 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
         found = _check_in_child(candidate)
         if found["faults"]:
             raise GPTEdgeError(f"the compiled operators are wrong on this machine: {found['faults'][0]}")
+        candidate.chmod(0o644)  # whatever the umask: what others may write to is not loaded
         os.replace(candidate, target)
+    except OSError as error:
+        raise output_error(error, target) from error
     finally:
-        candidate.unlink(missing_ok=True)
+        with suppress(OSError):
+            candidate.unlink(missing_ok=True)
+    if not is_own(target):
+        raise GPTEdgeError(f"others may write to {target.parent}", hint=f"chmod go-w {target.parent}")
     figures: dict[str, Any] = found["figures"]
     return figures
 
 
 def _check_in_child(library: Path) -> dict[str, Any]:
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "gpt_edge.native_check", str(library)],
-        env={**os.environ, "PYTHONPATH": paths},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "gpt_edge.native_check", str(library)],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise GPTEdgeError(f"the compiled operators did not answer within {SECONDS} s") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         raise GPTEdgeError(f"the compiled operators failed with exit code {done.returncode}: {last[:250]}")
@@ -86,6 +97,8 @@ def _check_model(report: Verification, bundle: Bundle, library: Path) -> None:
         session = Session(bundle)
     found = [parity.answer(session, probe) for probe in probes]
     agreement = parity.compare(probes, wanted, found)
+    with using(str(library)):  # embeddings take another way through the graph
+        Encoder(bundle).states([probe.ids.tolist() for probe in probes])
     report.add(SECTION, bundle.manifest.name, agreement, {"mean_kl": MAX_KL}, excuse_ties=True)
     check_paths(report, session, probes, bundle.scheme, name=bundle.manifest.name)
 

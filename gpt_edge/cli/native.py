@@ -38,6 +38,8 @@ def native(
         reason = why_unsupported()
         if reason is None and os.environ.get(SETTING) == "0":
             reason = f"{SETTING} is 0"
+        if reason is None and library_path().is_file():
+            reason = f"others may write to {library_path()} or to its folder; chmod go-w"
         reason = reason or f"nothing is built; gpt-edge native build would make {library_path().name}"
     if as_json:
         told = {"library": None if found is None else str(found), "reason": reason}

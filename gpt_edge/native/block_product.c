@@ -50,6 +50,9 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
     if (depth % UNIT || depth % block || width < TILE || block % TILE)
         return fail(api, "BlockProduct: W must be [16 or more, 64 k], in blocks of 16 k that divide it");
+    if (count(&w) != depth * width * bits / 8 || count(&scale) != width * (depth / block) ||
+        (has_bias && count(&bias) != width))
+        return fail(api, "BlockProduct: W, its scales and the bias must fit N, K and the blocks");
     BlockProduct *self = aligned_alloc(64, (sizeof *self + 63) / 64 * 64);
     if (!self) return fail(api, "BlockProduct: out of memory");
     const int64_t group = block < UNIT ? block : UNIT;

@@ -27,8 +27,9 @@ SETTING = "GPT_EDGE_NATIVE"  # 0: never use the library; a path: use that one; u
 WITHOUT = "0"
 SOURCES = Path(__file__).parent
 WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")  # names of Linux's /proc/cpuinfo
-# No contraction: a sum after a product is rounded twice, as onnxruntime's operators do it.
-OPTIONS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared")
+# No contraction: a sum after a product is rounded twice, as onnxruntime's operators do it. nodelete: onnxruntime unloads
+# the library with its session, and the memory that the operators keep for their next call would be lost each time.
+OPTIONS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-Wl,-z,nodelete")
 COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 300
 
@@ -64,12 +65,15 @@ def sources() -> list[Path]:
 
 @functools.cache
 def library_path() -> Path:
-    """Where this version's library for this CPU belongs, whether it is there or not."""
+    """Where this version's library for this CPU belongs, whether it is there or not. Raises GPTEdgeError without a home."""
     digest = hashlib.sha256(" ".join([*OPTIONS, *sorted(cpu_flags())]).encode())
     for path in sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    try:
+        folder = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise GPTEdgeError("this user has no home folder", hint="name a cache folder in XDG_CACHE_HOME") from error
     return folder / "gpt-edge" / f"operators-{digest.hexdigest()[:16]}.so"
 
 
@@ -84,13 +88,11 @@ def find_library() -> Path | None:
             raise GPTEdgeError(
                 f"{SETTING} must be 0 or a library's path, and there is no file {path}", hint="unset it, or build one"
             )
-        return path.absolute()
+        return path.absolute() if why_unsupported() is None else None
     try:
         path = library_path()
-        if not path.is_file() or why_unsupported() is not None:
-            return None
-        return path if _is_own(path) else None
-    except (OSError, RuntimeError):  # no home, or a folder that may not be read
+        return path if path.is_file() and why_unsupported() is None and is_own(path) else None
+    except (OSError, GPTEdgeError):  # a folder that may not be read, or no home
         return None
 
 
@@ -107,7 +109,7 @@ def using(setting: str) -> Iterator[None]:
             os.environ[SETTING] = before
 
 
-def _is_own(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Could nobody but this user, or root, have written the file and its folder?"""
     return all(
         found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

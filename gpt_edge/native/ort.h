@@ -78,6 +78,13 @@ typedef struct {
     size_t rank;
 } Tensor;
 
+/* How many numbers it holds. */
+static inline int64_t count(const Tensor *tensor) {
+    int64_t n = 1;
+    for (size_t i = 0; i < tensor->rank; i++) n *= tensor->dims[i];
+    return n;
+}
+
 /* What a kernel of ours begins with. */
 typedef struct {
     OrtApi api;

@@ -6,13 +6,15 @@ onnxruntime. The file of the bundle is not changed: the graph is rewritten in me
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 
 from gpt_edge.native.proto import Constant, Model, Node, node_field, read_model, retype, write_model
 
 DOMAIN = "gpt_edge"
-FLOAT32, UINT8, INT8, FLOAT16 = 1, 2, 3, 10  # onnx.TensorProto.DataType
+LAST_AXIS = b"\xff" * 8  # -1
+FLOAT32, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10  # onnx.TensorProto.DataType
 HEAD_VECTORS = (1, 2, 3, 4, 6, 8)  # sizes of heads that attention.c knows, in sixteens of floats
 MULTIPLE = 64  # of the depth and width of a product's weights: tiles of the matrix units
 
@@ -31,10 +33,9 @@ def rewrite(data: bytes, threads: int, head_size: int, *, half_cache: bool) -> R
     head_size: of its attention, in floats. half_cache: keep keys and values in float16, if every layer can.
     """
     try:
-        model = read_model(data)
-    except ValueError:  # not for this module to say what is wrong with the file
-        return None
-    return _Rewriter(model, threads, head_size, half_cache).run()
+        return _Rewriter(read_model(data), threads, head_size, half_cache).run()
+    except (ValueError, LookupError, AssertionError, StopIteration, struct.error):
+        return None  # not for this module to say what is wrong with the file
 
 
 class _Rewriter:
@@ -85,7 +86,12 @@ class _Rewriter:
         rounding = self.makers.get(quantized)
         if rounding is None or rounding.op != "QuantizeLinear" or not self._is_made_for(weights, scales, one):
             return
-        x, row_scale, _ = rounding.inputs
+        x, row_scale, zeros = rounding.inputs
+        depth = self.model.constants[weights].dims[0]
+        spread = self.makers.get(zeros)
+        is_by_row = rounding.attributes.get("axis") == -1 and rounding.attributes.get("block_size") == depth
+        if not is_by_row or spread is None or spread.op != "Expand" or spread.inputs[0] != zero:
+            return
         shares = self._row_scale(row_scale, x)
         mul = self._only_reader(product.outputs[0], "Mul")
         zero_point = self._constant(zero, UINT8)
@@ -119,6 +125,12 @@ class _Rewriter:
             return
         if node.attributes.get("accuracy_level") != 4 or block & (block - 1):
             return
+        scales = self.model.constants.get(node.inputs[2])
+        fits = math.prod(weights.dims) == width * depth * bits // 8
+        if not fits or scales is None or scales.type != FLOAT32 or math.prod(scales.dims) != width * (depth // block):
+            return
+        if bias and (bias not in self.model.constants or self.model.constants[bias].dims != (width,)):
+            return
         attributes: dict[str, int | float] = {
             "threads": self.threads, "depth": depth, "width": width, "block": block, "bits": bits,
             "has_bias": int(bool(bias)),
@@ -128,9 +140,10 @@ class _Rewriter:
 
     def _skip_norm(self, node: Node) -> None:
         """A sum and its norm. Both results are made; one that nobody reads gets a name of its own."""
-        gamma = self.model.constants.get(node.inputs[2])
-        is_wide = gamma is not None and len(gamma.dims) == 1 and gamma.dims[0] % 16 == 0
-        has_shift = len(node.inputs) > 3 and node.inputs[3] in self.model.constants
+        parts = [self.model.constants.get(name) for name in node.inputs[2:] if name]
+        widths = {part.dims if part is not None and part.type == FLOAT32 else () for part in parts}
+        is_wide = len(widths) == 1 and all(len(dims) == 1 and dims[0] % 16 == 0 for dims in widths)
+        has_shift = len(node.inputs) > 3 and bool(node.inputs[3])
         if not is_wide or not has_shift or any(node.outputs[1:3]):
             return
         has_bias = len(node.inputs) > 4 and bool(node.inputs[4])
@@ -172,7 +185,8 @@ class _Rewriter:
             self.counts["CachedAttention16"] = self.counts.pop("CachedAttention")
 
     def _reads(self, names: list[str]) -> bool:
-        return any(name in self.readers for name in names)
+        """Does another node, or who runs the graph, want one of these?"""
+        return any(name in self.readers or name in self.model.values for name in names)
 
     def _is_made_for(self, weights: str, scales: str, one: str) -> bool:
         w, s = self.model.constants.get(weights), self.model.constants.get(scales)
@@ -215,7 +229,10 @@ class _Rewriter:
         if mul is None or mul.op != "Mul" or len(mul.inputs) != 2:
             return None
         reduction, share = self.makers.get(mul.inputs[0]), self._constant(mul.inputs[1], FLOAT32)
-        if reduction is None or reduction.op != op or share is None:
+        if reduction is None or reduction.op != op or share is None or len(reduction.inputs) != 2:
+            return None
+        axes = self._constant(reduction.inputs[1], INT64)
+        if axes is None or axes.raw != LAST_AXIS:
             return None
         return [reduction, mul], reduction.inputs[0], struct.unpack("<f", share.raw)[0]
 
@@ -231,4 +248,6 @@ class _Rewriter:
     def _are_private(self, nodes: list[Node]) -> bool:
         """Does nobody else read what all but the last of them make?"""
         ids = set(map(id, nodes))
-        return all(id(reader) in ids for node in nodes[:-1] for name in node.outputs for reader in self.readers[name])
+        inner = [name for node in nodes[:-1] for name in node.outputs]
+        is_output = any(name in self.model.values for name in inner)
+        return not is_output and all(id(reader) in ids for name in inner for reader in self.readers[name])

@@ -155,6 +155,11 @@ static OrtStatus *sum_columns(RowProduct *self) {
     return NULL;
 }
 
+static void destroy(void *kernel) {
+    free(((RowProduct *)kernel)->corrections);
+    free(kernel);
+}
+
 static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
     (void)op;
     Tensor w, scale, bias = {0};
@@ -170,6 +175,8 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     TRY(read_constant(api, info, W_SCALE, &scale));
     if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
     if (w.rank != 2 || w.dims[0] % DEPTH || w.dims[1] % COLUMNS) return fail(api, "RowProduct: W must be [64 k, 64 n]");
+    if (count(&scale) != w.dims[1] || (has_bias && count(&bias) != w.dims[1]))
+        return fail(api, "RowProduct: W's scales and the bias must be [N]");
     RowProduct *self = calloc(1, sizeof *self);
     int32_t *sums = aligned_alloc(64, (size_t)w.dims[1] * sizeof *sums);
     if (!self || !sums) {
@@ -182,13 +189,10 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
         .bias = bias.data, .depth = w.dims[0], .width = w.dims[1], .zero_point = (int32_t)zero_point,
         .high = high, .low = low, .is_symmetric = low == 0, .is_gelu = (int)is_gelu,
     };
-    *out = self;
-    return sum_columns(self);
-}
-
-static void destroy(void *kernel) {
-    free(((RowProduct *)kernel)->corrections);
-    free(kernel);
+    OrtStatus *status = sum_columns(self);
+    if (status) destroy(self);
+    else *out = self;
+    return status;
 }
 
 static OrtStatus *multiply_few(OrtContext *context, Call *call) {

@@ -33,6 +33,8 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     TRY(read_constant(api, info, BETA, &beta));
     if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
     if (gamma.rank != 1 || gamma.dims[0] % 16) return fail(api, "SkipNorm: rows must be multiples of 16");
+    if (count(&beta) != gamma.dims[0] || (has_bias && count(&bias) != gamma.dims[0]))
+        return fail(api, "SkipNorm: gamma, beta and the bias must be as long");
     SkipNorm *self = malloc(sizeof *self);
     if (!self) return fail(api, "SkipNorm: out of memory");
     *self = (SkipNorm){{api, threads}, gamma.data, beta.data, bias.data, gamma.dims[0], epsilon};

@@ -20,7 +20,8 @@ from gpt_edge.export.build import build_graph
 from gpt_edge.export.plans import Wishes, uniform_plan
 from gpt_edge.graph import cache_head_size
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
-from gpt_edge.native.rewrite import rewrite
+from gpt_edge.native.proto import Model, Node, read_model
+from gpt_edge.native.rewrite import _Rewriter, rewrite
 from gpt_edge.native_check import check_library
 from gpt_edge.parity import FloatArray, IntArray, compare
 from gpt_edge.paths import paths
@@ -228,6 +229,53 @@ def test_a_classifier_alone_and_among_others(library: Path, monkeypatch: pytest.
     texts = [tuple(rng.integers(0, 8000, n).tolist()) for n in (1, 2, 3, 17, 64, 65, 130)]
     together = encoder.logits(texts)
     assert np.array_equal(together, np.concatenate([encoder.logits([ids]) for ids in texts]))
+
+
+def test_embeddings_of_a_language_model(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [[1, 2, 3], list(range(40)), [7]]
+    found = []
+    for setting in ("0", str(library)):
+        monkeypatch.setenv(SETTING, setting)
+        found.append(Encoder(Bundle.open()).states(texts))
+    assert np.abs(found[0] - found[1]).max() <= 0.05 * np.abs(found[0]).max()
+
+
+@pytest.mark.parametrize(
+    ("op", "change"),
+    [
+        ("MatMulNBits", lambda node: node.attributes.update(N=1 << 22)),
+        ("MatMulNBits", lambda node: node.inputs.__delitem__(slice(1, None))),
+        ("SkipLayerNormalization", lambda node: node.inputs.__setitem__(3, "wte.weight_scales")),
+        ("GroupQueryAttention", lambda node: node.attributes.update(kv_num_heads=1)),
+    ],
+)
+def test_a_node_that_does_not_fit_stays_with_onnxruntime(op: str, change: Callable[[Node], None]) -> None:
+    """onnxruntime says what is wrong with it; ours would read what is not there."""
+    model = read_model(Bundle.open().model_path.read_bytes())
+    node = next(node for node, _ in model.nodes if node.op == op)
+    n_before = _counts(model)[NEW_NAME[op]]
+    change(node)
+    found = _Rewriter(model, 1, 64, half_cache=False)
+    if len(node.inputs) == 1:
+        with pytest.raises(IndexError):  # which `rewrite` takes for a graph that cannot be read
+            found.run()
+        return
+    rewritten = found.run()
+    assert rewritten is not None
+    assert rewritten.counts[NEW_NAME[op]] == n_before - 1
+
+
+NEW_NAME = {
+    "MatMulNBits": "BlockProduct",
+    "SkipLayerNormalization": "SkipNorm",
+    "GroupQueryAttention": "CachedAttention",
+}
+
+
+def _counts(model: Model) -> dict[str, int]:
+    found = _Rewriter(model, 1, 64, half_cache=False).run()
+    assert found is not None
+    return found.counts
 
 
 def test_what_is_published_is_measured_by_onnxruntimes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

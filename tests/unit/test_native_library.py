@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt_edge import native_check
 from gpt_edge.errors import GPTEdgeError, MissingDependencyError
 from gpt_edge.native import library
 from gpt_edge.native.library import SETTING, WITHOUT, compile_library, find_library, library_path, using
@@ -60,6 +61,32 @@ def test_what_others_may_write_to_is_not_loaded(is_folder: bool) -> None:
     path = put_library()
     (path.parent if is_folder else path).chmod(0o777)
     assert find_library() is None
+
+
+def test_a_build_is_used_whatever_the_umask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        native_check,
+        "compile_library",
+        lambda path: (path.parent.mkdir(parents=True, mode=0o700), path.write_bytes(b"x")),
+    )
+    monkeypatch.setattr(native_check, "_check_in_child", lambda path: {"figures": {}, "faults": []})
+    before = os.umask(0o002)
+    try:
+        build_library()
+    finally:
+        os.umask(before)
+    assert find_library() == library_path()
+    assert list(library_path().parent.iterdir()) == [library_path()]
+
+
+def test_a_build_that_is_wrong_is_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        native_check, "compile_library", lambda path: (path.parent.mkdir(parents=True), path.write_bytes(b"x"))
+    )
+    monkeypatch.setattr(native_check, "_check_in_child", lambda path: {"figures": {}, "faults": ["a flip"]})
+    with pytest.raises(GPTEdgeError, match="wrong on this machine: a flip"):
+        build_library()
+    assert not list(cache.rglob("*.so"))
 
 
 def test_a_machine_that_cannot_run_it_does_not_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
