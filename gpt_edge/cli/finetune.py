@@ -77,6 +77,10 @@ def finetune(
     ] = 0.5,
     dropout: Annotated[float, typer.Option(help="Inside the model.")] = 0.1,
     clf_dropout: Annotated[float, typer.Option(help="Before the head.")] = 0.1,
+    token_noise: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Share of the tokens that are read as random ones; 0.1 helps small models."),
+    ] = 0.0,
     weight_decay: Annotated[float, typer.Option(help="Of the matrices.")] = 0.01,
     warmup: Annotated[float, typer.Option(metavar="SHARE", help="Share of the steps in which the rate rises.")] = 0.002,
     patience: Annotated[
@@ -125,9 +129,9 @@ def finetune(
     columns = _columns(task, default_columns(task, score_range is not None), text, premise, hypothesis, choice, label)
     settings = FinetuneSettings(
         kind=task, score_range=score_range, epochs=epochs, learning_rate=lr, batch=batch, lm_weight=lm_weight,
-        dropout=dropout, clf_dropout=clf_dropout, weight_decay=weight_decay, warmup=warmup, patience=patience,
-        lora_rank=lora_rank, lora_alpha=lora_alpha, from_scratch=from_scratch, seed=seed, precision=precision,
-        batch_tokens=batch_tokens, threads=threads,
+        dropout=dropout, clf_dropout=clf_dropout, token_noise=token_noise, weight_decay=weight_decay, warmup=warmup,
+        patience=patience, lora_rank=lora_rank, lora_alpha=lora_alpha, from_scratch=from_scratch, seed=seed,
+        precision=precision, batch_tokens=batch_tokens, threads=threads,
     )  # fmt: skip
     files = FinetuneData(
         train=data, dev=dev, test=test, hold_out=hold_out, columns=columns, format=format,

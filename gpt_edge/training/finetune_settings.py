@@ -23,7 +23,7 @@ class FinetuneSettings:
     """How to learn. Raises ValueError for a value out of range.
 
     The loss is L_task + lm_weight * L_LM. The rate rises linearly over the first `warmup` of the steps, then falls
-    linearly to 0. `dropout` acts inside the GPT, `clf_dropout` on what the head reads.
+    linearly to 0. `dropout` acts inside the GPT, `clf_dropout` on what the head reads, `token_noise` on the texts.
     """
 
     kind: str
@@ -34,6 +34,7 @@ class FinetuneSettings:
     lm_weight: float = 0.5  # lambda
     dropout: float = 0.1
     clf_dropout: float = 0.1
+    token_noise: float = 0.0  # share of a text's tokens that are read as others, drawn anew each time
     weight_decay: float = 0.01
     warmup: float = 0.002  # share of all steps
     clip_norm: float = 1.0
@@ -60,7 +61,13 @@ class FinetuneSettings:
         ):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        for name, high in (("dropout", 1.0), ("clf_dropout", 1.0), ("warmup", 1.0), ("lm_weight", math.inf)):
+        for name, high in (
+            ("dropout", 1.0),
+            ("clf_dropout", 1.0),
+            ("token_noise", 1.0),
+            ("warmup", 1.0),
+            ("lm_weight", math.inf),
+        ):
             if not 0 <= getattr(self, name) < high:
                 raise ValueError(f"{name} must be from 0 to below {high:g}, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm", "lora_alpha"):

@@ -97,12 +97,23 @@ class Finetuner:
 
     def _losses(self, part: Part) -> tuple[Tensor, Tensor]:
         """Sum over the examples of the task's loss, and sum over the sequences of their mean loss per token."""
-        hidden, _ = self.model.gpt.hidden(part.ids)
+        hidden, _ = self.model.gpt.hidden(self._with_noise(part.ids))
         logits = self.model.head(read_extract(hidden, part.extract_at))
         task = task_loss(self.model, logits, part)
         if self.settings.lm_weight == 0:
             return task, torch.zeros(())
         return task, lm_loss(self.model, hidden, part)
+
+    def _with_noise(self, ids: Tensor) -> Tensor:
+        """`ids` with a share of the texts' tokens replaced by any others; what the language model predicts stays.
+
+        Source: Xie et al. 2017, Data noising as smoothing in neural network language models, section 3, here uniform.
+        """
+        if self.settings.token_noise == 0:
+            return ids
+        n_text = self.model.spec.start  # the task's tokens come after those of texts, and are left alone
+        is_replaced = (torch.rand(ids.shape) < self.settings.token_noise) & (ids < n_text)
+        return torch.where(is_replaced, torch.randint(n_text, ids.shape), ids)
 
     @torch.no_grad()
     def predict(self, data: Encoded) -> Predictions:

@@ -112,7 +112,7 @@ def test_without_dev_the_last_epoch_is_kept_and_a_share_can_be_held_out(checkpoi
         dataclasses.replace(data, dev=data.train, hold_out=0.25)
 
 
-@pytest.mark.parametrize("change", [{}, {"lora_rank": 2}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("change", [{}, {"lora_rank": 2}, {"precision": "bfloat16"}, {"token_noise": 0.2}])
 def test_a_run_cut_off_between_epochs_resumes_bit_for_bit(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
@@ -274,6 +274,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_is_written(checkpoint: 
         ({"precision": "float16"}, "precision must be one of"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"dropout": 1.0}, "dropout must be from 0 to below 1"),
+        ({"token_noise": -0.1}, "token_noise must be from 0 to below 1"),
         ({"lm_weight": math.nan}, "lm_weight must be"),
         ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0"),
         ({"weight_decay": -1.0}, "weight_decay must be"),

@@ -89,6 +89,34 @@ def test_the_loss_and_its_gradient_are_the_papers(tmp_path: Path, kind: str, nor
         torch.testing.assert_close(seen[name], parameter.grad, atol=2e-6, rtol=1e-4, msg=name)
 
 
+def test_noise_is_read_and_never_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = make(tmp_path, "classification", 40)
+    slow, rows, read = copy.deepcopy(model), np.arange(40), []
+    trainer = Finetuner(model, settings(token_noise=0.25, batch=40, batch_tokens=100_000, **NO_DROPOUT), n_steps=10)
+    hidden = model.gpt.hidden
+
+    def recorded(ids: torch.Tensor) -> object:
+        read.append(ids.clone())
+        return hidden(ids)
+
+    monkeypatch.setattr(model.gpt, "hidden", recorded)
+    loss = trainer.step(data, rows)
+    part = next(data.parts(rows, 100_000))
+    is_other, is_text = read[0] != part.ids, part.ids < CONFIG.vocab_size
+    assert not is_other[~is_text].any()
+    assert read[0][is_text].max() < CONFIG.vocab_size
+    assert 0.2 < is_other[is_text].float().mean() < 0.3  # of some 500
+    states, _ = slow.gpt.hidden(read[0])
+    task = F.cross_entropy(slow.task_head(states[torch.arange(40), part.extract_at]), part.labels)
+    lm = torch.zeros(())
+    for row, end in enumerate(part.extract_at.tolist()):
+        lm = lm + F.cross_entropy(slow.gpt.lm_head(states[row, :end]), part.ids[row, 1 : end + 1])
+    assert loss == pytest.approx((task + 0.5 * lm / 40).item(), rel=1e-5)
+    trainer.predict(data)
+    assert len(read) > 1
+    assert all(np.isin(ids, part.ids).all() for ids in read[1:])  # a tenth of the 257 tokens
+
+
 def test_the_two_orders_of_a_similarity_give_one_answer(tmp_path: Path) -> None:
     model, _ = make(tmp_path, "similarity")
     one, other = (
