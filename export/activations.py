@@ -20,8 +20,8 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.sites import Place, Site
 from gpt_edge.export.stored import array_of
+from gpt_edge.ort_graph import ORT_ERRORS, SILENT
 from gpt_edge.reference.model import GPT, Block, KeyValue
-from gpt_edge.session import ORT_ERRORS, SILENT
 from gpt_edge.threads import default_threads
 
 FloatArray = NDArray[np.float32]

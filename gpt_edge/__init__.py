@@ -11,6 +11,8 @@ millisecond: a Ctrl-C before the command line runs would end in a traceback.
 
 from __future__ import annotations
 
+import os
+
 from gpt_edge.errors import (
     BundleError,
     CheckpointError,
@@ -26,6 +28,8 @@ from gpt_edge.errors import (
     TrainingError,
 )
 from gpt_edge.version import __version__
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it while it is imported
 
 TYPE_CHECKING = False  # as in typing, which takes ten times as long to import as all that is imported here
 if TYPE_CHECKING:

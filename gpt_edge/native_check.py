@@ -15,6 +15,7 @@ from typing import Any
 
 from gpt_edge import parity
 from gpt_edge.bundle import Bundle, embedded_bundles
+from gpt_edge.child import python_command, python_environment
 from gpt_edge.disk import output_error
 from gpt_edge.encoder import Encoder
 from gpt_edge.errors import GPTEdgeError
@@ -56,12 +57,19 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
     return figures
 
 
+def remove_library() -> None:
+    """Remove what `build_library` made. Raises OutputError."""
+    try:
+        library_path().unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, library_path()) from error
+
+
 def _check_in_child(library: Path) -> dict[str, Any]:
-    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "gpt_edge.native_check", str(library)],
-            env={**os.environ, "PYTHONPATH": paths},
+            python_command("-m", "gpt_edge.native_check", str(library)),
+            env=python_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -7,12 +7,8 @@ flag of the CPU says what onnxruntime's kernels do on it, so a product that woul
 from __future__ import annotations
 
 import functools
-import os
 
 import numpy as np
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it while it is imported
-
 import onnxruntime as ort
 
 DEPTH, WIDTH = 4, 16

@@ -14,31 +14,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it while it is imported
-
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-
-from gpt_edge import graph
 from gpt_edge.bundle import Bundle
 from gpt_edge.cache import IntArray, KVCache
 from gpt_edge.edge import EdgeRunner, FloatArray
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
 from gpt_edge.fork import keep_in_child
-from gpt_edge.native.library import find_library
-from gpt_edge.native.rewrite import rewrite
-from gpt_edge.portable import USE_CACHE_BRANCH, PortableRunner
-from gpt_edge.saturation import products_saturate
+from gpt_edge.ort_graph import ORT_ERRORS, first_line, open_graph
+from gpt_edge.portable import PortableRunner
 from gpt_edge.threads import check_threads, default_threads
 
 PREFILL_CHUNK = 256  # tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
-LARGE = 500_000_000  # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside them
-WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that comes as bytes
-SILENT = 4  # onnxruntime's severity "fatal": errors are raised, not printed
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    *(value for value in vars(ort_errors).values() if isinstance(value, type) and issubclass(value, Exception)),
-)
 
 
 class Session:
@@ -177,71 +162,3 @@ def _check_logit_rows(logit_rows: Literal["last", "all"] | Sequence[int] | IntAr
     if not is_whole or rows[0] < 0 or rows[-1] >= n_tokens or (np.diff(rows) <= 0).any():
         raise ValueError(f"logit_rows must be ascending indices below {n_tokens}, got {logit_rows!r}")
     return rows.astype(np.int64)
-
-
-def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.InferenceSession:
-    """A bundle's graph in onnxruntime, held against the contract. Raises BundleError for one that it refuses."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = SILENT
-    options.enable_cpu_mem_arena = False  # it grows in powers of two and keeps what the longest prompt took
-    options.enable_mem_pattern = False  # patterns are kept per input shape, and every prompt has its own
-    # Threads spin within a run, where they wait for microseconds, and not between runs, where they would heat an idle app.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
-    library = find_library() if bundle.graph == "edge" else None
-    if (
-        library is None and products_saturate()
-    ):  # unsigned weights do not, and onnxruntime turns signed ones into them when asked
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    path = bundle.model_path
-    if bundle.scheme == "fp32" and bundle.config.n_parameters > LARGE:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    model: str | bytes = str(path)
-    try:
-        if library is not None:
-            head_size, is_rounded = graph.cache_head_size(bundle.config, bundle.graph), bundle.scheme != "fp32"
-            rewritten = rewrite(path.read_bytes(), threads, head_size, half_cache=is_rounded)
-            if rewritten is not None:
-                model = rewritten.model
-                _register(library, options)
-                options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except ORT_ERRORS as error:
-        raise BundleError(f"onnxruntime {ort.__version__} cannot load {path}: {first_line(error)}") from error
-    _check_contract(bundle, session)
-    return session
-
-
-def _register(library: Path, options: ort.SessionOptions) -> None:
-    try:
-        options.register_custom_ops_library(str(library))
-    except ORT_ERRORS as error:
-        hint = "gpt-edge native build makes it anew, GPT_EDGE_NATIVE=0 goes without it"
-        raise GPTEdgeError(f"the operators in {library} cannot be loaded: {first_line(error)}", hint=hint) from error
-
-
-def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
-    """Raise BundleError unless the graph asks for and returns what graph.py says; a foreign file may ask for less."""
-    sides = (
-        ("input", session.get_inputs(), graph.inputs(bundle.config, bundle.graph)),
-        ("output", session.get_outputs(), graph.outputs(bundle.config, bundle.graph)),
-    )
-    optional = {graph.POSITION_IDS, graph.ATTENTION_MASK, USE_CACHE_BRANCH} if bundle.graph == "portable" else set()
-    optional = {*optional, graph.HIDDEN_STATES} if bundle.task is None else set()
-    for side, values, specs in sides:
-        found, wanted = {value.name for value in values}, {spec.name for spec in specs}
-        missing, unknown = sorted(wanted - found - optional), sorted(found - wanted - optional)
-        if missing or unknown:
-            names = ", ".join((missing or unknown)[:3])
-            what = f"lacks the {side}" if missing else f"has an unknown {side}"
-            raise BundleError(f"{bundle.model_path} {what} {names}, which the {bundle.graph} graph does not allow")
-
-
-def first_line(error: BaseException) -> str:
-    """What onnxruntime says, of many lines the first."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from gpt_edge.bundle import Bundle
+from gpt_edge.child import python_command, python_environment
 from gpt_edge.errors import BundleError
 
 MAX_SECONDS = 1800  # a process that takes longer is ended
@@ -70,14 +71,12 @@ class Start:
 
 def start_process(bundle: Bundle, threads: int, n_prompt: int, n_context: int) -> Start:
     """Start one, read a prompt of `n_prompt` tokens, then fill a context of `n_context`. Raises BundleError if it fails."""
-    # -P and an explicit path: a file called numpy.py in the current folder is not imported.
-    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     numbers = [str(number) for number in (threads, n_prompt, n_context, LAST_STEPS)]
     with tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", CHILD, os.path.abspath(bundle.path), *numbers],
-            env={**os.environ, "PYTHONPATH": paths},
+            python_command("-c", CHILD, os.path.abspath(bundle.path), *numbers),
+            env=python_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -36,7 +36,6 @@ def _main(arguments: list[str]) -> int:
 
     from gpt_edge.cli import console
 
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it while it is imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module=r"gpt_edge\.(cli|generate|bundle)")

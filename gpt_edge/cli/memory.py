@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
 from gpt_edge.bundle import Bundle
+from gpt_edge.child import python_command, python_environment
 from gpt_edge.errors import BundleError
 from gpt_edge.graph import cache_head_size
 
@@ -53,11 +53,9 @@ def memory_figures(bundle: Bundle) -> dict[str, Any]:
 
 def _measure(bundle: Bundle) -> tuple[int | None, int | None, int]:
     """Resident bytes before and after, and the bytes of one number in the cache."""
-    # -P and an explicit path: a file called numpy.py in the current folder is not imported.
-    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", MEASURE, os.path.abspath(bundle.path)],
-        env={**os.environ, "PYTHONPATH": paths},
+        python_command("-c", MEASURE, os.path.abspath(bundle.path)),
+        env=python_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

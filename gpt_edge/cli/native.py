@@ -31,6 +31,8 @@ def native(
         with console.progress("compiling") as progress:
             figures = build_library(progress)
     if action == "remove":
+        from gpt_edge.native_check import remove_library
+
         remove_library()
     found = find_library()
     reason = None
@@ -48,14 +50,3 @@ def native(
     if figures is not None:
         console.say(parity_table(figures) + "\n")
     console.say(f"not in use: {reason}" if found is None else f"in use: {console.visible(str(found))}")
-
-
-def remove_library() -> None:
-    """Remove what `build` made. Raises OutputError."""
-    from gpt_edge.disk import output_error
-    from gpt_edge.native.library import library_path
-
-    try:
-        library_path().unlink(missing_ok=True)
-    except OSError as error:
-        raise output_error(error, library_path()) from error

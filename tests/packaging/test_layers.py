@@ -13,11 +13,11 @@ from tests.conftest import REPO
 
 # The layers from the bottom up. A module may import what lies strictly lower, and its own group.
 LAYERS: list[dict[str, set[str]]] = [
-    {"base": {"version", "errors", "config", "graph", "tasks", "threads", "fork", "protobuf"}},
+    {"base": {"version", "errors", "config", "graph", "tasks", "threads", "fork", "protobuf", "child"}},
     {"files": {"disk", "lock", "files", "manifest"}},
     {"native": {"native"}},
     {"text and bundles": {"batching", "sampling", "stopping", "tokenizer", "foreign", "bundle_reader", "bundle"}},
-    {"session": {"cache", "edge", "portable", "saturation", "session", "encoder"}},
+    {"session": {"cache", "edge", "portable", "saturation", "ort_graph", "session", "encoder"}},
     {
         "generation": {
             "stream",
