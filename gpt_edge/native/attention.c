@@ -1,19 +1,17 @@
-/* CachedAttention and PlainAttention: causal attention of every head, with keys and values in place or of this call alone;
- * CachedAttention16 keeps them in float16.
+/* CachedAttention and PlainAttention: causal attention of every head, with keys and values in place or of this call
+ * alone; CachedAttention16 keeps them in float16.
  *
- * What GroupQueryAttention does for queries, keys and values side by side. Scores of a row are kept whole, so softmax
- * needs no rescaling, and everything is added in the order of positions, counted from the first: a row's result is the
- * same bits, whether it is read alone, in a chunk or in a batch.
+ * What GroupQueryAttention does for queries, keys and values side by side; attend.c computes it. A row's result is the same
+ * bits, whether it is read alone, in a chunk or in a batch.
  */
-#include <math.h>
 #include <string.h>
 
+#include "attend.h"
 #include "ort.h"
-#include "vector.h"
 
 enum { QKV, PAST_KEY, PAST_VALUE, LAST, TOTAL, N_CACHED };
 enum { PLAIN_LAST = 1, PLAIN_TOTAL, N_PLAIN };
-enum { ROWS = 4, SPAN = 64, MAX_VECTORS = 8 }; /* rows of queries at once, of one task */
+enum { SPAN = 64 }; /* tokens of one task */
 
 typedef struct {
     Kernel base;
@@ -67,136 +65,6 @@ static inline int64_t past_of(const Call *call, int64_t row) {
     return call->total == call->length ? 0 : call->last[row] + 1 - call->length;
 }
 
-/* The sums of sixteen vectors, in their order. */
-static inline __m512 sum_each(const __m512 v[16]) {
-    __m512 a[8], b[4];
-    for (int i = 0; i < 8; i++)
-        a[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
-    for (int i = 0; i < 4; i++) {
-        const __m512d c = _mm512_castps_pd(a[2 * i]), d = _mm512_castps_pd(a[2 * i + 1]);
-        b[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
-    }
-    for (int i = 0; i < 2; i++)
-        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
-                             _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a[0], a[1], 0x88), _mm512_shuffle_f32x4(a[0], a[1], 0xdd));
-}
-
-typedef struct {
-    const float *queries;
-    const char *keys, *values; /* of one head: rows of D numbers, every so many bytes */
-    float *out;
-    int64_t query_stride, key_stride, out_stride;
-    int64_t position, window; /* of the first query */
-    __mmask16 tail;           /* of the last vector of D */
-    float scale;
-} Head;
-
-static inline __m512 load(const float *x, int i, int n, __mmask16 tail) {
-    return i + 1 < n ? _mm512_loadu_ps(x + 16 * i) : _mm512_maskz_loadu_ps(tail, x + 16 * i);
-}
-
-/* The same of a key or value. */
-static inline __m512 load_any(const char *x, int i, int n, __mmask16 tail, int is_half) {
-    if (!is_half) return load((const float *)x, i, n, tail);
-    const char *place = x + 32 * i;
-    if (i + 1 < n) return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)place));
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(tail, place));
-}
-
-/* One query with the n_keys keys from j on, and what is left of sixteen with the last of them again. */
-static inline __attribute__((always_inline)) __m512 dot16(const Head *head, const __m512 *q, int64_t j, int64_t n_keys,
-                                                          const int n, const int is_half) {
-    __m512 product[16];
-    UNROLL
-    for (int k = 0; k < 16; k++) {
-        const char *key = head->keys + (j + (k < n_keys ? k : n_keys - 1)) * head->key_stride;
-        product[k] = _mm512_mul_ps(q[0], load_any(key, 0, n, head->tail, is_half));
-        UNROLL
-        for (int i = 1; i < n; i++)
-            product[k] = _mm512_fmadd_ps(q[i], load_any(key, i, n, head->tail, is_half), product[k]);
-    }
-    return sum_each(product);
-}
-
-/* `rows` queries, at most ROWS. scores: [ROWS, width], width a multiple of 16 that the last position fits into. */
-static inline __attribute__((always_inline)) void attend(const Head *head, int rows, float *scores, int64_t width,
-                                                         const int n, const int is_half) {
-    const int64_t end = head->position + rows; /* past the last key of the last row */
-    const int64_t first = head->window > 0 && head->position + 1 > head->window ? head->position + 1 - head->window : 0;
-    const int64_t start = first / 16 * 16;
-    const __m512 never = _mm512_set1_ps(-INFINITY);
-    __m512 total[ROWS], largest[ROWS];
-    for (int r = 0; r < rows; r++) {
-        const int64_t own_end = head->position + r + 1;
-        const int64_t own_first = head->window > 0 && own_end > head->window ? own_end - head->window : 0;
-        __m512 q[MAX_VECTORS];
-        UNROLL
-        for (int i = 0; i < n; i++) q[i] = load(head->queries + r * head->query_stride, i, n, head->tail);
-        largest[r] = never;
-        for (int64_t j = start; j < end; j += 16) {
-            const int64_t n_keys = end - j < 16 ? end - j : 16;
-            const __m512 products = n_keys == 16 ? dot16(head, q, j, 16, n, is_half)
-                                                : dot16(head, q, j, n_keys, n, is_half);
-            __mmask16 seen = 0xffff;
-            if (own_end - j < 16) seen &= (__mmask16)(own_end <= j ? 0 : (1u << (own_end - j)) - 1);
-            if (own_first > j) seen &= (__mmask16)(own_first - j >= 16 ? 0 : ~((1u << (own_first - j)) - 1));
-            const __m512 s = _mm512_mask_mul_ps(never, seen, products, _mm512_set1_ps(head->scale));
-            _mm512_store_ps(scores + r * width + j, s);
-            largest[r] = _mm512_max_ps(largest[r], s);
-        }
-        const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(largest[r]));
-        total[r] = _mm512_setzero_ps();
-        for (int64_t j = start; j < end; j += 16) {
-            const __m512 e = exp16(_mm512_sub_ps(_mm512_load_ps(scores + r * width + j), top));
-            const __m512 s = _mm512_maskz_mov_ps(
-                _mm512_cmp_ps_mask(_mm512_load_ps(scores + r * width + j), never, _CMP_NEQ_UQ), e);
-            _mm512_store_ps(scores + r * width + j, s);
-            total[r] = _mm512_add_ps(total[r], s);
-        }
-    }
-    __m512 sum[ROWS][MAX_VECTORS];
-    UNROLL
-    for (int r = 0; r < rows; r++)
-        UNROLL
-        for (int i = 0; i < n; i++) sum[r][i] = _mm512_setzero_ps();
-    for (int64_t j = first; j < end; j++) {
-        const char *value = head->values + j * head->key_stride;
-        __m512 v[MAX_VECTORS];
-        UNROLL
-        for (int i = 0; i < n; i++) v[i] = load_any(value, i, n, head->tail, is_half);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            const __m512 weight = _mm512_set1_ps(scores[r * width + j]);
-            UNROLL
-            for (int i = 0; i < n; i++) sum[r][i] = _mm512_fmadd_ps(weight, v[i], sum[r][i]);
-        }
-    }
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        const __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(total[r]));
-        UNROLL
-        for (int i = 0; i < n; i++) {
-            float *out = head->out + r * head->out_stride + 16 * i;
-            _mm512_mask_storeu_ps(out, i + 1 < n ? 0xffff : head->tail, _mm512_mul_ps(sum[r][i], share));
-        }
-    }
-}
-
-/* Rows one at a time or four; sizes that the compiler knows, so that sums stay in registers. */
-static int attend_rows(const Head *head, int is_four, float *scores, int64_t width, int n, int is_half) {
-#define CASE(N, HALF)                                                  \
-    if (n == N && is_half == HALF) {                                   \
-        if (is_four) attend(head, ROWS, scores, width, N, HALF);       \
-        else attend(head, 1, scores, width, N, HALF);                  \
-        return 1;                                                      \
-    }
-    CASE(1, 0) CASE(2, 0) CASE(3, 0) CASE(4, 0) CASE(6, 0) CASE(8, 0)
-    CASE(1, 1) CASE(2, 1) CASE(3, 1) CASE(4, 1) CASE(6, 1) CASE(8, 1)
-#undef CASE
-    return 0;
-}
-
 /* Queries of SPAN tokens of one head of one row, the index counting spans, then heads, then rows of the batch. */
 static void attend_span(void *data, size_t index) {
     Call *call = data;
@@ -205,15 +73,14 @@ static void attend_span(void *data, size_t index) {
     const int64_t row = (int64_t)index / n_spans / heads, past = past_of(call, row), width = heads * size;
     const int64_t t = span * SPAN, end = t + SPAN < call->length ? t + SPAN : call->length;
     const float *qkv = call->qkv + row * call->length * 3 * width + head * size;
-    const int n = (int)((size + 15) / 16);
     const int64_t n_scores = (past + end + 15) / 16 * 16;
     float *scores = take_scratch((size_t)(ROWS * n_scores) * sizeof(float));
     if (!scores) {
         call->failed = 1;
         return;
     }
-    Head h = {.query_stride = 3 * width, .out_stride = width, .window = call->self->window,
-              .tail = (__mmask16)(size % 16 ? (1u << size % 16) - 1 : 0xffff), .scale = call->self->scale};
+    Head h = {.query_stride = 3 * width, .out_stride = width, .size = size, .window = call->self->window,
+              .scale = call->self->scale, .is_half = call->self->is_half};
     if (call->self->has_past) {
         h.key_stride = size * (call->self->is_half ? 2 : 4);
         h.keys = call->keys + (row * heads + head) * call->capacity * h.key_stride;
@@ -225,7 +92,7 @@ static void attend_span(void *data, size_t index) {
         h.queries = qkv + at * 3 * width;
         h.out = call->out + (row * call->length + at) * width + head * size;
         h.position = past + at;
-        if (!attend_rows(&h, end - at >= ROWS, scores, n_scores, n, call->self->is_half)) call->failed = 1;
+        if (!attend(&h, end - at >= ROWS, scores, n_scores)) call->failed = 1;
     }
     give_scratch(scores);
 }
@@ -331,17 +198,19 @@ static int half_makes(const OrtCustomOp *op, size_t i) { return (void)op, i == 0
 static int plain_takes(const OrtCustomOp *op, size_t i) { return (void)op, i >= PLAIN_LAST ? ORT_INT32 : ORT_FLOAT32; }
 
 const OrtCustomOp cached_attention = {
-    OPERATOR, .get_output_type = all_float, .get_name = cached_name, .get_input_type = cached_takes, .get_input_count = n_cached,
-    .get_output_count = three, .get_input_need = all_needed, .create_kernel_or_fail = create_cached, .compute_or_fail = compute, .destroy = free,
+    OPERATOR, .get_name = cached_name, .get_input_count = n_cached, .get_input_type = cached_takes,
+    .get_input_need = all_needed, .get_output_count = three, .get_output_type = all_float,
+    .create_kernel_or_fail = create_cached, .compute_or_fail = compute, .destroy = free,
 };
 
 const OrtCustomOp half_cached_attention = {
-    OPERATOR, .get_output_type = half_makes, .get_name = half_name, .get_input_type = half_takes,
-    .get_input_count = n_cached, .get_output_count = three, .get_input_need = all_needed,
+    OPERATOR, .get_name = half_name, .get_input_count = n_cached, .get_input_type = half_takes,
+    .get_input_need = all_needed, .get_output_count = three, .get_output_type = half_makes,
     .create_kernel_or_fail = create_half, .compute_or_fail = compute, .destroy = free,
 };
 
 const OrtCustomOp plain_attention = {
-    OPERATOR, .get_output_type = all_float, .get_name = plain_name, .get_input_type = plain_takes, .get_input_count = n_plain,
-    .get_output_count = one, .get_input_need = all_needed, .create_kernel_or_fail = create_plain, .compute_or_fail = compute, .destroy = free,
+    OPERATOR, .get_name = plain_name, .get_input_count = n_plain, .get_input_type = plain_takes,
+    .get_input_need = all_needed, .get_output_count = one, .get_output_type = all_float,
+    .create_kernel_or_fail = create_plain, .compute_or_fail = compute, .destroy = free,
 };

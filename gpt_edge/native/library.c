@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "ort.h"
+#include "tiles.h"
 
 #ifdef __AMX_INT8__
 #include <sys/syscall.h>
@@ -75,7 +76,14 @@ OrtStatus *make_output(OrtApi api, OrtContext *context, size_t index, const int6
     return ORT_DATA(api)(value, data);
 }
 
-OrtStatus *RegisterCustomOps(OrtOptions *options, const OrtApiBase *base) {
+int64_t rows_of(const Tensor *tensor, int64_t width) {
+    if (tensor->rank < 1 || tensor->dims[tensor->rank - 1] != width) return -1;
+    int64_t rows = 1;
+    for (size_t i = 0; i + 1 < tensor->rank; i++) rows *= tensor->dims[i];
+    return rows;
+}
+
+__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtOptions *options, const OrtApiBase *base) {
     OrtApi api = base->get_api(ORT_API);
 #ifdef __AMX_INT8__
     has_matrix_units = !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA);

@@ -28,8 +28,11 @@ WITHOUT = "0"
 SOURCES = Path(__file__).parent
 WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")  # names of Linux's /proc/cpuinfo
 # No contraction: a sum after a product is rounded twice, as onnxruntime's operators do it. nodelete: onnxruntime unloads
-# the library with its session, and the memory that the operators keep for their next call would be lost each time.
-OPTIONS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-Wl,-z,nodelete")
+# the library with its session, and the memory that the operators keep for their next call would be lost each time. hidden:
+# a function called `fail` elsewhere in the process is not taken for ours.
+OPTIONS = (
+    "-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,nodelete",
+)  # fmt: skip
 COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 300
 

@@ -1,7 +1,7 @@
 /* What onnxruntime promises to a library of custom operators, as far as ours use it.
  *
- * OrtApi is a table of functions that only ever grows at its end (onnxruntime_c_api.h, "the order of the members is the
- * ABI"), so a function is its number. API 17 is onnxruntime 1.17.
+ * OrtApi is a table of functions that only ever grows at its end (onnxruntime_c_api.h), so a function is its number. API 17
+ * is onnxruntime 1.17.
  */
 #pragma once
 
@@ -43,9 +43,9 @@ typedef struct {
 #define ORT_PARALLEL(api) \
     ((OrtStatus * (*)(const OrtContext *, void (*)(void *, size_t), size_t, size_t, void *))(api)[274])
 
-enum { ORT_FAIL = 1 };                                          /* OrtErrorCode */
+enum { ORT_FAIL = 1 }; /* OrtErrorCode */
 enum { ORT_FLOAT32 = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6, ORT_FLOAT16 = 10 }; /* ONNXTensorElementDataType */
-enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 };                    /* OrtCustomOpInputOutputCharacteristic */
+enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 }; /* OrtCustomOpInputOutputCharacteristic */
 
 typedef struct OrtCustomOp {
     uint32_t version;
@@ -91,13 +91,14 @@ typedef struct {
     int64_t threads;
 } Kernel;
 
-extern int has_matrix_units; /* may this process use the CPU's tiles? */
 
 OrtStatus *fail(OrtApi api, const char *message);
 OrtStatus *read_value(OrtApi api, const OrtValue *value, Tensor *tensor);
 OrtStatus *read_input(OrtApi api, const OrtContext *context, size_t index, Tensor *tensor);
 OrtStatus *read_constant(OrtApi api, const OrtInfo *info, size_t index, Tensor *tensor);
 OrtStatus *make_output(OrtApi api, OrtContext *context, size_t index, const int64_t *dims, size_t rank, void **data);
+
+int64_t rows_of(const Tensor *tensor, int64_t width); /* -1 for rows of another width */
 
 void *take_scratch(size_t size); /* aligned to 64 bytes; NULL where there is no memory */
 void give_scratch(void *memory);

@@ -74,14 +74,6 @@ static void normalise_span(void *data, size_t span) {
     }
 }
 
-/* How many rows a tensor has; -1 for rows of another width. */
-static int64_t rows_of(const Tensor *tensor, int64_t width) {
-    if (tensor->rank < 1 || tensor->dims[tensor->rank - 1] != width) return -1;
-    int64_t rows = 1;
-    for (size_t i = 0; i + 1 < tensor->rank; i++) rows *= tensor->dims[i];
-    return rows;
-}
-
 static OrtStatus *compute(void *kernel, OrtContext *context) {
     const SkipNorm *self = kernel;
     OrtApi api = self->base.api;
@@ -105,6 +97,7 @@ static size_t two(const OrtCustomOp *op) { return (void)op, 2; }
 static int is_needed(const OrtCustomOp *op, size_t i) { return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED; }
 
 const OrtCustomOp skip_norm = {
-    OPERATOR, .get_output_type = all_float, .get_name = name, .get_input_type = all_float, .get_input_count = n_inputs, .get_output_count = two,
-    .get_input_need = is_needed, .create_kernel_or_fail = create, .compute_or_fail = compute, .destroy = free,
+    OPERATOR, .get_name = name, .get_input_count = n_inputs, .get_input_type = all_float, .get_input_need = is_needed,
+    .get_output_count = two, .get_output_type = all_float,
+    .create_kernel_or_fail = create, .compute_or_fail = compute, .destroy = free,
 };
