@@ -178,16 +178,19 @@ class Trainer:
     def _wrapped(self, loss_of: BatchLoss) -> nn.Module:
         """The loss as it is called: compiled, if the recipe says so, and shared among the processes."""
         training, device = self.recipe.training, self.processes.device
+        # What is dropped is drawn by torch: on CPUs inductor's own generator, number by number, takes a quarter of a step.
+        options: dict[str, Any] | None = {"fallback_random": True} if device.type == "cpu" else None
         if self.processes.n > 1 and training.parallel == "fsdp":
             for block in self.model.blocks():
                 if training.compile:
-                    block.compile()
+                    block.compile(options=options)
                 fully_shard(block)
             fully_shard(loss_of, reshard_after_forward=True)  # the scores come between the steps
             return loss_of
         module: nn.Module = loss_of
         if training.compile:
-            module = cast(nn.Module, torch.compile(loss_of, dynamic=False))  # declared to be just a callable
+            # Declared to be just a callable.
+            module = cast(nn.Module, torch.compile(loss_of, dynamic=False, options=options))
         if self.processes.n == 1:
             return module
         places = [device.index] if device.type == "cuda" else None

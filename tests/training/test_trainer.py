@@ -176,7 +176,7 @@ def test_gradients_agree_with_finite_differences(recipe: Recipe) -> None:
 
 
 def test_without_a_compiler_compile_says_what_to_do(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: object, inputs: object) -> object:
+    def broken(model: object, inputs: object, **_: object) -> object:
         raise RuntimeError("no working C++ compiler found")
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
@@ -189,7 +189,7 @@ def test_without_a_compiler_compile_says_what_to_do(recipe: Recipe, monkeypatch:
 def test_compiled_steps_learn_as_eager_ones_do(recipe: Recipe) -> None:
     losses = {}
     for is_compiled in (False, True):
-        trainer = Trainer(changed(recipe, compile=is_compiled, dropout=0.0), documents())
+        trainer = Trainer(changed(recipe, compile=is_compiled, dropout=0.1), documents())
         losses[is_compiled] = [trainer.step() for _ in range(12)]  # the rows get longer on the way
     assert losses[True] == pytest.approx(losses[False], abs=1e-3)
 
