@@ -1,8 +1,8 @@
-"""Does int8 name the labels that float32 names? The fine-tuned models of `tasks.py`, exported, on their sets' test examples.
+"""Do the exported classifiers say what torch says? The fine-tuned models of `tasks.py`, exported, on their sets' test examples.
 
     python benchmarks/task_agreement.py runs/tasks --data ../shared/data
 
-Exports each set's model with lambda 0.5 as fp32 and int8 into the run's folder, where that was not done before.
+Exports each set's model as fp32 and int8, both graphs, into the run's folder, where that was not done before.
 """
 
 from __future__ import annotations
@@ -14,63 +14,77 @@ from pathlib import Path
 import numpy as np
 from task_sets import SETS, prepare
 
-from gpt_edge import Bundle, Classifier, Prediction
+from gpt_edge import Classifier
 from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.export.task_verify import reference_logits
+from gpt_edge.reference.checkpoint import task_model_of
+from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.task_verification import TaskProbes
 from gpt_edge.training.task_data import Example, read_examples
+
+GRAPHS = ("edge", "portable")
 
 
 def main() -> None:
-    """Print a Markdown table, a line for each set whose model is there."""
+    """Print a Markdown table, a line for each set whose model is there and each graph."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("runs", type=Path, help="the --out folder of tasks.py")
     arguments.add_argument("--data", type=Path, required=True, help="folder with tasks/")
     arguments.add_argument("--sets", default=",".join(SETS))
+    arguments.add_argument("--row", default="tuned-0.5", help="which of the rows of tasks.py")
     given = arguments.parse_args()
-    print(
-        "| set | task | test | torch against fp32, largest difference of a logit | int8 says what fp32 says | fp32 | int8 |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    print("| set | test | graph | torch against fp32, a logit | int8 says what fp32 says | torch | fp32 | int8 |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in given.sets.split(","):
-        if (given.runs / name / "tuned-0.5" / "checkpoint").is_dir():
-            print(line(name, given.runs / name, given.data), flush=True)
+        checkpoint = given.runs / name / given.row / "checkpoint"
+        if checkpoint.is_dir():
+            for graph in GRAPHS:
+                print(line(name, checkpoint, graph, given.data), flush=True)
 
 
-def line(name: str, run: Path, data: Path) -> str:
-    """One line of the table; of a score, how far the two are apart, and their correlations with the right ones."""
-    task_set = SETS[name]
-    _, test = prepare(task_set, name, data / "tasks", run)
-    examples = read_examples(test, task_set.columns)
-    texts = [example.texts if len(example.texts) > 1 else example.texts[0] for example in examples]
-    found = {}
-    for scheme in ("fp32", "int8"):
-        bundle = run / scheme
-        if not bundle.exists():
-            print(f"{name}: {scheme}", file=sys.stderr)
-            export_bundle(run / "tuned-0.5" / "checkpoint", bundle, scheme=scheme)
-        found[scheme] = Classifier.load(bundle).predict(texts, truncate="right")
-    exact, rounded = found["fp32"].rows, found["int8"].rows
-    if task_set.score_range is not None:
-        gold = np.array([float(example.label) for example in examples])
-        scores = [np.array([row.score for row in rows], float) for rows in (exact, rounded)]
-        far = np.abs(scores[0] - scores[1]).max()
-        agreement = f"scores of 0 to 5 differ by at most {far:.3f}"
-        quality = [f"r = {np.corrcoef(gold, each)[0, 1]:.4f}" for each in scores]
-    else:
-        same = sum(a.index == b.index for a, b in zip(exact, rounded, strict=True))
-        agreement = f"{same:,} of {len(examples):,} ({same / len(examples):.2%})"
-        quality = [
-            f"{np.mean([is_right(task_set.kind, row, e) for row, e in zip(rows, examples, strict=True)]):.4f}"
-            for rows in (exact, rounded)
-        ]
-    parity = Bundle.open(run / "fp32").manifest.parity["torch against fp32"]["labels"]["max_difference"]
-    return (
-        f"| {name} | {task_set.kind} | {len(examples):,} | {parity:.1e} | {agreement} | {quality[0]} | {quality[1]} |"
+def line(name: str, checkpoint: Path, graph: str, data: Path) -> str:
+    """One line of the table: the largest difference of a logit, the share of the same labels, and how good each is."""
+    task_set, run = SETS[name], checkpoint.parent.parent
+    examples = read_examples(prepare(task_set, name, data / "tasks", run)[1], task_set.columns)
+    classifiers = {
+        scheme: Classifier.load(exported(checkpoint, run / f"{checkpoint.parent.name}-{graph}-{scheme}", graph, scheme))
+        for scheme in ("fp32", "int8")
+    }
+    encoded = [classifiers["fp32"].encode(example.texts, "right") for example in examples]
+    asked = TaskProbes(
+        [ids for example in encoded for ids in example.sequences], [len(example.answers) or 1 for example in encoded]
     )
+    logits = {name: each.encoder.logits(asked.sequences) for name, each in classifiers.items()}
+    logits["torch"] = reference_logits(task_model_of(open_checkpoint(checkpoint)), asked)
+    far = float(np.abs(logits["torch"] - logits["fp32"]).max())
+    rows = {name: asked.by_example(found) for name, found in logits.items()}
+    task = classifiers["fp32"].task
+    if task.is_score:
+        scores = {name: np.array([task.score(float(row[0, 0])) for row in found]) for name, found in rows.items()}
+        gold = np.array([float(example.label) for example in examples])
+        agreement = f"scores differ by at most {np.abs(scores['fp32'] - scores['int8']).max():.3f}"
+        quality = {name: f"r = {np.corrcoef(gold, found)[0, 1]:.4f}" for name, found in scores.items()}
+    else:
+        chosen = {name: [int(row.argmax()) for row in found] for name, found in rows.items()}
+        same = sum(a == b for a, b in zip(chosen["fp32"], chosen["int8"], strict=True))
+        agreement = f"{same:,} of {len(examples):,} ({same / len(examples):.2%})"
+        quality = {name: f"{accuracy(found, examples, task.labels):.4f}" for name, found in chosen.items()}
+    cells = [name, f"{len(examples):,}", graph, f"{far:.1e}", agreement]
+    return f"| {' | '.join([*cells, *(quality[name] for name in ('torch', 'fp32', 'int8'))])} |"
 
 
-def is_right(kind: str, prediction: Prediction, example: Example) -> bool:
-    """Did a prediction name the label, or of multiple choice the number of the right answer?"""
-    return (str(prediction.index) if kind == "multiple-choice" else prediction.label) == example.label
+def exported(checkpoint: Path, bundle: Path, graph: str, scheme: str) -> Path:
+    """The bundle's path; it is made unless it is there."""
+    if not bundle.exists():
+        print(bundle, file=sys.stderr)
+        export_bundle(checkpoint, bundle, graph=graph, scheme=scheme)
+    return bundle
+
+
+def accuracy(chosen: list[int], examples: list[Example], labels: tuple[str, ...]) -> float:
+    """Share of right labels; of multiple choice, which has no labels, of right numbers."""
+    named = [labels[index] if labels else str(index) for index in chosen]
+    return float(np.mean([name == example.label for name, example in zip(named, examples, strict=True)]))
 
 
 if __name__ == "__main__":

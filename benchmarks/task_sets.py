@@ -31,6 +31,7 @@ class TaskSet:
     hold_out: float = 0.1
     rate: float = 1e-3
     scratch_rate: float = 1e-3
+    token_noise: float = 0.0
     label_names: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -41,6 +42,7 @@ SETS = {
         "classification/banking77/test.part.csv",
         Columns(("text",), "category"),
         epochs=14,
+        token_noise=0.1,
     ),
     "sentiment": TaskSet(
         "classification",

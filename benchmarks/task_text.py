@@ -19,7 +19,7 @@ from pathlib import Path
 from task_sets import SETS, TaskSet, prepare
 
 END = "<|endoftext|>"
-STORIES = 3_000
+STORIES = 6_000
 HELD_OUT = 300  # documents of valid.txt
 SHORTEST_PARAGRAPH = 100  # characters; below are headings
 # WikiText's spaces around punctuation, which no text that a user classifies has.

@@ -1,6 +1,6 @@
 """GPT-1's four task kinds on real sets: fine-tuned from a checkpoint against four baselines, as a Markdown table.
 
-    python benchmarks/tasks.py runs/tinystories/checkpoint --data ../shared/data --out runs/tasks
+    python benchmarks/tasks.py runs/task-base/checkpoint --data ../shared/data --out runs/tasks
 
 Rows of each set: the majority class; TF-IDF and logistic regression (scikit-learn, its settings chosen by three-fold
 cross-validation on the training examples); the same model from random weights; fine-tuned with lambda 0 and with 0.5.
@@ -76,6 +76,7 @@ def make_row(
         epochs=json.loads(chosen.read_text())["best_epoch"] if row == "tuned-all" else task_set.epochs,
         learning_rate=task_set.scratch_rate if row == "scratch" else task_set.rate,
         warmup=0.05,
+        token_noise=task_set.token_noise,
         lm_weight=0.0 if row == "tuned-0" else 0.5,
         from_scratch=row == "scratch",
         precision=given.precision,
