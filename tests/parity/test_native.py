@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -100,6 +101,12 @@ def ids_for(kind: str, n: int, seed: int = 0) -> IntArray:
 
 def whole(session: Session, ids: IntArray) -> FloatArray:
     return session.forward(ids, session.new_cache(), "all")
+
+
+def test_only_the_entry_can_be_seen_from_outside(library: Path) -> None:
+    loaded = ctypes.CDLL(str(library))
+    assert hasattr(loaded, "RegisterCustomOps")
+    assert not any(hasattr(loaded, name) for name in ("fail", "attend", "rows_of", "has_matrix_units"))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
