@@ -1,7 +1,8 @@
 """The real sets of `tasks.py`: where they lie, how they are split, and the settings found on held-out training examples.
 
-Three sets come as one file; it is split here, a fifth for testing, so that what belongs together stays together: the
-pairs of one premise (MED), the two mirrored items of a pair (balanced COPA). Labels that are numbers get their names.
+Two sets come as one file; it is split here, a fifth for testing, so that what belongs together stays together: the pairs
+of one premise (MED), the two mirrored items of a pair (balanced COPA). So it does where training examples are held out: who
+has learned one item of a mirrored pair by heart gets the other one wrong. Labels that are numbers get their names.
 """
 
 from __future__ import annotations
@@ -105,17 +106,32 @@ def prepare(task_set: TaskSet, name: str, tasks: Path, out: Path) -> tuple[Path,
         return _named(task_set, out, pair) if task_set.label_names else pair
     train, test = out / f"train{source.suffix}", out / f"test{source.suffix}"
     if not test.exists():
-        lines = _lines(source)
-        header = [] if source.suffix == ".jsonl" else [lines.pop(0)]
-        place = header[0].split("\t").index(task_set.group) if header else 0
-
-        def is_test(line: str) -> bool:
-            group = line.split("\t")[place] if header else json.loads(line)[task_set.group]
-            return zlib.crc32(f"{name} {group}".encode()) % TEST_SHARE == 0
-
-        for path, wanted in ((train, False), (test, True)):
-            path.write_text("\n".join([*header, *(line for line in lines if is_test(line) == wanted)]) + "\n", "utf-8")
+        _split(source, task_set.group, name, TEST_SHARE, train, test)
     return train, test
+
+
+def held_out(task_set: TaskSet, name: str, train: Path, out: Path) -> tuple[Path, Path | None]:
+    """The files to learn from and to choose the best epoch on; None where it may be any share of the first."""
+    if not task_set.group:
+        return train, None
+    rest, dev = out / f"learn{train.suffix}", out / f"dev{train.suffix}"
+    if not dev.exists():
+        _split(train, task_set.group, f"{name} dev", round(1 / task_set.hold_out), rest, dev)
+    return rest, dev
+
+
+def _split(source: Path, column: str, salt: str, n: int, most: Path, rest: Path) -> None:
+    """Groups of lines, by a column, to two files: one of n, by their hash, to the second."""
+    lines = _lines(source)
+    header = [] if source.suffix == ".jsonl" else [lines.pop(0)]
+    place = header[0].split("\t").index(column) if header else 0
+
+    def is_taken(line: str) -> bool:
+        group = line.split("\t")[place] if header else json.loads(line)[column]
+        return zlib.crc32(f"{salt} {group}".encode()) % n == 0
+
+    for path, wanted in ((most, False), (rest, True)):
+        path.write_text("\n".join([*header, *(line for line in lines if is_taken(line) == wanted)]) + "\n", "utf-8")
 
 
 def _named(task_set: TaskSet, out: Path, pair: tuple[Path, Path]) -> tuple[Path, Path]:

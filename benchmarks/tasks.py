@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from task_baselines import majority, tfidf
-from task_sets import SETS, TaskSet, prepare
+from task_sets import SETS, TaskSet, held_out, prepare
 
 from gpt_edge.training.finetune import STATE, finetune
 from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
@@ -46,6 +46,7 @@ def main() -> None:
     arguments.add_argument("--sets", default=",".join(SETS))
     arguments.add_argument("--rows", default=",".join(ROWS))
     arguments.add_argument("--threads", type=int, default=0)
+    arguments.add_argument("--seed", type=int, default=0, help="of everything random, what is held out included")
     arguments.add_argument("--precision", default="bfloat16", help="bfloat16 is quick on CPUs with matrix units")
     given = arguments.parse_args()
     names, rows = given.sets.split(","), given.rows.split(",")
@@ -79,13 +80,16 @@ def make_row(
         token_noise=task_set.token_noise,
         lm_weight=0.0 if row == "tuned-0" else 0.5,
         from_scratch=row == "scratch",
+        seed=given.seed,
         precision=given.precision,
         threads=given.threads,
     )
+    train, dev = (files[0], None) if row == "tuned-all" else held_out(task_set, run.parent.name, files[0], run.parent)
     data = FinetuneData(
-        train=files[0],
+        train=train,
+        dev=dev,
         test=files[1],
-        hold_out=0.0 if row == "tuned-all" else task_set.hold_out,
+        hold_out=0.0 if row == "tuned-all" or dev else task_set.hold_out,
         columns=task_set.columns,
         forgetting_text=None if row == "scratch" else forgetting_text(given.data, given.out),
     )
