@@ -111,7 +111,7 @@ def test_a_cpu_that_saturates_gets_unsigned_weights_and_the_same_logits(
     saturates: bool, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The option is exact on every CPU, and slow, so it is asked for only where it is needed."""
-    from gpt_edge import session as module
+    from gpt_edge import ort_graph as module
 
     asked: dict[str, str] = {}
     options = module.ort.SessionOptions
