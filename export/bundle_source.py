@@ -13,8 +13,6 @@ from gpt_edge.errors import BundleError
 from gpt_edge.export.weights import FloatArray, unpad_heads
 from gpt_edge.tasks import TaskSpec
 
-TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight", "task_head.weight")  # stored [K, N] for MatMul
-
 
 class BundleSource:
     """The weights of an fp32 bundle by the names of `GPT.state_dict()`, read one at a time.
@@ -53,7 +51,7 @@ class BundleSource:
         if value is None or not isinstance(value.const_value, ir.ExternalTensor):
             raise BundleError(f"{self._bundle.model_path} has no weight {name}")
         array = value.const_value.numpy()
-        if name.endswith(TRANSPOSED):
+        if any(use.node.op_type == "MatMul" for use in value.uses()):  # [K, N]; a Gemm has it as the reference
             array = array.T
         if self._bundle.graph == "edge":
             array = unpad_heads(name, array, self.config)

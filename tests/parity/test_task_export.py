@@ -107,13 +107,14 @@ def test_the_graph_holds_the_embedding_once_and_no_language_model_head(make: Mak
         assert [value.name for value in graph.inputs] == [spec.name for spec in contract.inputs(config, "edge")]
 
 
+@pytest.mark.parametrize("graph", contract.GRAPHS)
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
-def test_quantize_rounds_a_classifier_as_export_does(make: Make, tmp_path: Path, scheme: str) -> None:
-    fp32, _ = make("gpt3", "classification", "edge", "fp32")
+def test_quantize_rounds_a_classifier_as_export_does(make: Make, tmp_path: Path, scheme: str, graph: str) -> None:
+    fp32, _ = make("gpt3", "classification", graph, "fp32")
     rounded, report = quantize_bundle(fp32, tmp_path / "out", scheme=scheme)
     assert set(report.figures) == {f"fp32 against {scheme}", f"{scheme} paths"}
     assert rounded.task == fp32.task
-    exported, _ = make("gpt3", "classification", "edge", scheme)
+    exported, _ = make("gpt3", "classification", graph, scheme)
     assert (rounded.path / "model.onnx.data").read_bytes() == (exported.path / "model.onnx.data").read_bytes()
     assert verify_task_alone(rounded).faults == []
 
