@@ -1,8 +1,9 @@
 """The real sets of `tasks.py`: where they lie, how they are split, and the settings found on held-out training examples.
 
-Two sets come as one file; it is split here, a fifth for testing, so that what belongs together stays together: the pairs
-of one premise (MED), the two mirrored items of a pair (balanced COPA). So it does where training examples are held out: who
-has learned one item of a mirrored pair by heart gets the other one wrong. Labels that are numbers get their names.
+Two sets come as one file; it is split here, a fifth for testing, so that what belongs together stays together: pairs that
+share a sentence, on whichever side and over however many others (MED), the two mirrored items of a pair (balanced COPA).
+So it does where training examples are held out: who has learned one item of a mirrored pair by heart gets the other one
+wrong. Labels that are numbers get their names.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpt_edge.files import atomic_write
 from gpt_edge.training.task_data import Columns
 
 TEST_SHARE = 5  # one group in so many is for testing
@@ -24,14 +26,12 @@ class TaskSet:
 
     kind: str
     train: str
-    test: str | None  # None: split `train` by the column `group`
+    test: str | None  # None: split `train` by the columns `group`
     columns: Columns
     epochs: int
     score_range: tuple[float, float] | None = None
-    group: str = ""
+    group: tuple[str, ...] = ()  # lines with the same value in any two of these columns belong together
     hold_out: float = 0.1
-    rate: float = 1e-3
-    scratch_rate: float = 1e-3
     token_noise: float = 0.0
     label_names: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ SETS = {
         None,
         Columns(("premise", "hypothesis"), "label"),
         epochs=6,
-        group="premise",
+        group=("premise", "hypothesis"),
     ),
     "sts-images": TaskSet(
         "similarity",
@@ -91,7 +91,7 @@ SETS = {
         None,
         Columns(("premise", "asks_for"), "gold", ("choices",)),
         epochs=10,
-        group="pair",
+        group=("pair",),
         hold_out=0.15,
     ),
 }
@@ -105,33 +105,46 @@ def prepare(task_set: TaskSet, name: str, tasks: Path, out: Path) -> tuple[Path,
         pair = source, tasks / task_set.test
         return _named(task_set, out, pair) if task_set.label_names else pair
     train, test = out / f"train{source.suffix}", out / f"test{source.suffix}"
-    if not test.exists():
-        _split(source, task_set.group, name, TEST_SHARE, train, test)
+    _split(source, task_set.group, name, TEST_SHARE, train, test)
     return train, test
 
 
-def held_out(task_set: TaskSet, name: str, train: Path, out: Path) -> tuple[Path, Path | None]:
+def held_out(task_set: TaskSet, name: str, train: Path, out: Path, seed: int) -> tuple[Path, Path | None]:
     """The files to learn from and to choose the best epoch on; None where it may be any share of the first."""
     if not task_set.group:
         return train, None
     rest, dev = out / f"learn{train.suffix}", out / f"dev{train.suffix}"
-    if not dev.exists():
-        _split(train, task_set.group, f"{name} dev", round(1 / task_set.hold_out), rest, dev)
+    _split(train, task_set.group, f"{name} dev{seed or ''}", round(1 / task_set.hold_out), rest, dev)
     return rest, dev
 
 
-def _split(source: Path, column: str, salt: str, n: int, most: Path, rest: Path) -> None:
-    """Groups of lines, by a column, to two files: one of n, by their hash, to the second."""
+def _split(source: Path, columns: tuple[str, ...], salt: str, n: int, most: Path, rest: Path) -> None:
+    """Groups of lines to two files: one group of n, by the hash of its first value, to the second."""
     lines = _lines(source)
     header = [] if source.suffix == ".jsonl" else [lines.pop(0)]
-    place = header[0].split("\t").index(column) if header else 0
-
-    def is_taken(line: str) -> bool:
-        group = line.split("\t")[place] if header else json.loads(line)[column]
-        return zlib.crc32(f"{salt} {group}".encode()) % n == 0
-
+    names = header[0].split("\t") if header else []
+    read = (lambda line: dict(zip(names, line.split("\t"), strict=True))) if header else json.loads
+    records = [read(line) for line in lines]
+    first = _first_values([[str(record[column]) for column in columns] for record in records])
+    taken = [zlib.crc32(f"{salt} {value}".encode()) % n == 0 for value in first]
     for path, wanted in ((most, False), (rest, True)):
-        path.write_text("\n".join([*header, *(line for line in lines if is_taken(line) == wanted)]) + "\n", "utf-8")
+        kept = [line for line, is_taken in zip(lines, taken, strict=True) if is_taken == wanted]
+        atomic_write(path, ("\n".join([*header, *kept]) + "\n").encode())
+
+
+def _first_values(rows: list[list[str]]) -> list[str]:
+    """Of each row, the least value of all that it is connected with: rows of one group get the same."""
+    leader: dict[str, str] = {}
+
+    def find(value: str) -> str:
+        while (above := leader.setdefault(value, value)) != value:
+            value = above
+        return value
+
+    for row in rows:
+        found = sorted(find(value) for value in row)
+        leader.update(dict.fromkeys(found, found[0]))
+    return [find(row[0]) for row in rows]
 
 
 def _named(task_set: TaskSet, out: Path, pair: tuple[Path, Path]) -> tuple[Path, Path]:
@@ -142,7 +155,7 @@ def _named(task_set: TaskSet, out: Path, pair: tuple[Path, Path]) -> tuple[Path,
         place = header.index(task_set.columns.label)
         for line in lines:
             line[place] = task_set.label_names[line[place]]
-        copy.write_text("".join("\t".join(line) + "\n" for line in (header, *lines)), "utf-8")
+        atomic_write(copy, "".join("\t".join(line) + "\n" for line in (header, *lines)).encode())
     return copies
 
 

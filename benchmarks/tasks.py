@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -22,9 +23,11 @@ from typing import Any
 from task_baselines import majority, tfidf
 from task_sets import SETS, TaskSet, held_out, prepare
 
+from gpt_edge.files import atomic_write
 from gpt_edge.training.finetune import STATE, finetune
 from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
 
+RATE = 1e-3
 ROWS = {
     "majority": "majority",
     "tfidf": "TF-IDF + logistic regression",
@@ -50,6 +53,7 @@ def main() -> None:
     arguments.add_argument("--precision", default="bfloat16", help="bfloat16 is quick on CPUs with matrix units")
     given = arguments.parse_args()
     names, rows = given.sets.split(","), given.rows.split(",")
+    check_same(given)
     for name in names:
         for row in rows:
             path = given.out / name / f"{row}.json"
@@ -58,8 +62,19 @@ def main() -> None:
             print(f"{name}, {row}", file=sys.stderr, flush=True)
             task_set, files = SETS[name], prepare(SETS[name], name, given.data / "tasks", given.out / name)
             found = make_row(row, task_set, files, given.out / name / row, given)
-            path.write_text(json.dumps(found, indent=1) + "\n")
+            atomic_write(path, (json.dumps(found, indent=1) + "\n").encode())
     print(table(given.out, names))
+
+
+def check_same(given: argparse.Namespace) -> None:
+    """Rows of different makings do not belong into one table: exit where the folder's were made otherwise."""
+    path, wanted = given.out / "made.json", {"seed": given.seed, "precision": given.precision}
+    wanted["checkpoint"] = hashlib.sha256((given.checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    found = json.loads(path.read_text()) if path.exists() else wanted
+    if found != wanted:
+        raise SystemExit(f"error: {given.out} holds rows of {found}, not of {wanted}; give another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
 def make_row(
@@ -71,11 +86,13 @@ def make_row(
     if row == "tfidf":
         return tfidf(task_set, *files)
     chosen = run.with_name("tuned-0.5.json")
+    if row == "tuned-all" and not chosen.exists():
+        raise SystemExit("error: tuned-all takes the number of epochs from tuned-0.5, which is not there yet")
     settings = FinetuneSettings(
         kind=task_set.kind,
         score_range=task_set.score_range,
         epochs=json.loads(chosen.read_text())["best_epoch"] if row == "tuned-all" else task_set.epochs,
-        learning_rate=task_set.scratch_rate if row == "scratch" else task_set.rate,
+        learning_rate=RATE,
         warmup=0.05,
         token_noise=task_set.token_noise,
         lm_weight=0.0 if row == "tuned-0" else 0.5,
@@ -84,7 +101,8 @@ def make_row(
         precision=given.precision,
         threads=given.threads,
     )
-    train, dev = (files[0], None) if row == "tuned-all" else held_out(task_set, run.parent.name, files[0], run.parent)
+    name, folder = run.parent.name, run.parent
+    train, dev = (files[0], None) if row == "tuned-all" else held_out(task_set, name, files[0], folder, given.seed)
     data = FinetuneData(
         train=train,
         dev=dev,
@@ -103,7 +121,7 @@ def forgetting_text(data: Path, out: Path) -> Path:
     path = out / "forgetting.txt"
     if not path.exists():
         text = gzip.decompress((data / "tinystories" / "valid.txt.gz").read_bytes()).decode()
-        path.write_text(END.join(text.split(END)[:FORGETTING_STORIES]))
+        atomic_write(path, END.join(text.split(END)[:FORGETTING_STORIES]).encode())
     return path
 
 
