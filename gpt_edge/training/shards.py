@@ -26,7 +26,7 @@ from gpt_edge.tokenizer.spec import Tokenizer
 from gpt_edge.training.text_files import TextFiles
 
 SHARD_TOKENS = 1 << 24  # 32 MiB of uint16
-VERSION = 1
+VERSION = 2  # of version 1 the whole ones are taken: its pieces were longer, so its places in the text are others
 IntArray = NDArray[np.int64]
 TokenArray = NDArray[np.unsignedinteger[Any]] | IntArray  # one stream of ids, [n]
 
@@ -177,9 +177,10 @@ def _read_progress(path: Path) -> Progress:
     """What is done; nothing where there is no such file. Raises TrainingError when it is damaged."""
     try:
         values = json.loads(path.read_bytes())
-        if values.pop("version") != VERSION:
+        version, progress = values.pop("version"), Progress(**values)
+        if version != VERSION and not (version == 1 and progress.is_complete):
             raise ValueError("another version")
-        return Progress(**values)
+        return progress
     except FileNotFoundError:
         return Progress()
     except OSError as error:

@@ -21,9 +21,9 @@ from gpt_edge.errors import TrainingError
 from gpt_edge.evaluate.text import is_json_lines
 from gpt_edge.tokenizer.spec import END_OF_TEXT
 
-PIECE_CHARACTERS = 1 << 18  # a longer document is given out in pieces: its token ids would fill the memory
+PIECE_CHARACTERS = 1 << 16  # a longer document is given out in pieces: its token ids, four a character, fill the memory
 CHUNK_BYTES = 1 << 20
-MAX_LINE_BYTES = 8 << 20  # of JSON Lines: a line must be read whole
+MAX_LINE_BYTES = 4 << 20  # of JSON Lines: a line must be read whole, and one emoji makes each byte of it four
 ENCODING_ERRORS = ("strict", "replace")
 _SURROGATES = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, by "surrogateescape"; JSON can spell them too
 _UTF8_HINT = 'convert it, for example with iconv -t UTF-8, or set [data] encoding_errors = "replace"'
@@ -117,11 +117,13 @@ def _of_text(
                 yield piece._replace(n_bad_bytes=n_bad)
                 n_bad = 0
             is_begun = False
-        while len(rest) > 2 * PIECE_CHARACTERS:
-            first, rest = _cut(rest)
+        start = 0
+        for end in _cuts(rest):
+            first, start = rest[start:end], end
             if is_begun or first.strip():
                 yield Piece(first if is_begun else first.lstrip("\r\n"), False, n_bad)
                 is_begun, n_bad = True, 0
+        rest = rest[start:]
     for piece in _finish(rest, is_begun):
         yield piece._replace(n_bad_bytes=n_bad)
         n_bad = 0
@@ -145,6 +147,7 @@ def _of_lines(path: Path, file: IO[bytes], field: str, errors: str, progress: Ca
                 raise TrainingError(f"{where} is not UTF-8", hint=_UTF8_HINT)
             value = json.loads(text)
             found = value[field] if isinstance(value, dict) and field in value else None
+            del line, text, value  # each may be four times the line
         except (ValueError, RecursionError) as error:
             raise TrainingError(f"{where} is not JSON: {error}") from error
         if not isinstance(found, str):
@@ -163,18 +166,24 @@ def _finish(text: str, is_begun: bool) -> Iterator[Piece]:
     text = text.rstrip("\r\n")
     if not is_begun and not text.strip():
         return
-    while len(text) > 2 * PIECE_CHARACTERS:
-        first, text = _cut(text)
-        yield Piece(first, False)
-    yield Piece(text, True)
+    start = 0
+    for end in _cuts(text):
+        yield Piece(text[start:end], False)
+        start = end
+    yield Piece(text[start:], True)
 
 
-def _cut(text: str) -> tuple[str, str]:
-    """Cut off about PIECE_CHARACTERS before white space that ends a word: a byte-level BPE always splits there."""
-    for at in range(PIECE_CHARACTERS, PIECE_CHARACTERS // 2, -1):
-        if text[at] in " \n" and not text[at - 1].isspace():
-            return text[:at], text[at:]
-    return text[:PIECE_CHARACTERS], text[PIECE_CHARACTERS:]
+def _cuts(text: str) -> Iterator[int]:
+    """Where to cut, about PIECE_CHARACTERS apart, until at most two of them are left.
+
+    Before white space that ends a word if there is any: a byte-level BPE always splits there.
+    """
+    start = 0
+    while len(text) - start > 2 * PIECE_CHARACTERS:
+        full = start + PIECE_CHARACTERS
+        places = range(full, start + PIECE_CHARACTERS // 2, -1)
+        start = next((at for at in places if text[at] in " \n" and not text[at - 1].isspace()), full)
+        yield start
 
 
 def _decoded(path: Path, file: IO[bytes], errors: str, progress: Callable[[int], None]) -> Iterator[tuple[str, int]]:

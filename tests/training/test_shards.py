@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,7 @@ def test_documents_of_a_shard_keep_every_target(tmp_path: Path) -> None:
 
 MEASURED = """
 import resource, sys
+from collections.abc import Iterable
 from pathlib import Path
 from gpt_edge.tokenizer.load import load_tokenizer
 from gpt_edge.tokenizer.spec import TokenizerSpec
@@ -164,28 +166,57 @@ tokenizer.encode("warm up")
 used = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
 room = (64 << 20) + 2 * SHARD_TOKENS
 resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
-found = tokenize(folder / "tokens", "t", TextFiles((folder / "big.txt",)), tokenizer)
+found = tokenize(folder / "tokens", "t", TextFiles((Path(sys.argv[2]),)), tokenizer)
 print(found.n_tokens, found.n_bytes, len(found))
 assert "torch" not in sys.modules
 """
 
 
+def tokenised(tmp_path: Path, name: str, parts: Iterable[bytes]) -> tuple[int, int]:
+    """Tokens and bytes of a text, made tokens with 64 MB and a shard of memory beyond what the libraries take."""
+    big = tmp_path / name
+    with big.open("wb") as file:
+        file.writelines(parts)
+    vocabulary = REPO / "models" / "tinystories-5m-int8" / "tokenizer.tiktoken"
+    (tmp_path / "vocab.tiktoken").write_bytes(vocabulary.read_bytes())
+    command = [sys.executable, "-c", MEASURED, str(tmp_path), str(big)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    n_tokens, n_bytes, n_shards = map(int, done.stdout.split())
+    assert n_shards == -(-n_tokens // shards.SHARD_TOKENS)
+    assert sum(np.fromfile(path, "<u2").size - 1 for path in (tmp_path / "tokens").glob("*.bin")) == n_tokens
+    return n_tokens, n_bytes
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
+@on_linux
 @pytest.mark.parametrize("kind", ["stories", "one line"])
 def test_two_hundred_megabytes_are_tokenised_in_64_mb_and_a_shard(tmp_path: Path, shared_data: Path, kind: str) -> None:
     """The address space has no room for the text, nor for all of its ids."""
     n_wanted = 200 << 20
     text = (shared_data / "tinyshakespeare" / "input.txt").read_bytes()
     part = text + END.encode() if kind == "stories" else text.replace(b"\n", b"") + b" "
-    with (tmp_path / "big.txt").open("wb") as file:
-        for _ in range(n_wanted // len(part) + 1):
-            file.write(part)
-    vocabulary = REPO / "models" / "tinystories-5m-int8" / "tokenizer.tiktoken"
-    (tmp_path / "vocab.tiktoken").write_bytes(vocabulary.read_bytes())
-    done = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    n_tokens, n_bytes, n_shards = map(int, done.stdout.split())
+    n_tokens, n_bytes = tokenised(tmp_path, "big.txt", [part] * (n_wanted // len(part) + 1))
     assert n_bytes >= n_wanted - 2 * len(part)
-    assert n_shards == -(-n_tokens // shards.SHARD_TOKENS) > 1
-    assert sum(np.fromfile(path, "<u2").size - 1 for path in (tmp_path / "tokens").glob("*.bin")) == n_tokens
+    assert n_tokens > shards.SHARD_TOKENS
+
+
+@pytest.mark.slow
+@on_linux
+@pytest.mark.parametrize("kind", ["emoji", "emoji in JSON", "escapes in JSON"])
+def test_characters_that_are_many_bytes_and_tokens_need_no_more_memory(tmp_path: Path, kind: str) -> None:
+    room = text_files.MAX_LINE_BYTES - 100
+    line = {
+        "emoji in JSON": "a" * room + "\N{GRINNING FACE}",
+        "escapes in JSON": "\\u00e9" * (room // 6) + "\N{GRINNING FACE}",
+    }.get(kind, "")
+    if kind == "emoji":
+        n_tokens, n_bytes = tokenised(tmp_path, "big.txt", ["\N{GRINNING FACE}".encode() * 6_000_000])
+        assert n_bytes == 24_000_000
+    else:
+        n_tokens, n_bytes = tokenised(tmp_path, "big.jsonl", [b'{"text": "%s"}\n' % line.encode()] * 3)
+        assert n_bytes > room // 2
+    assert n_tokens > 100_000

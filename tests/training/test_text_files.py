@@ -84,7 +84,7 @@ def test_json_lines_plain_and_gzip(tmp_path: Path) -> None:
         (b'["text"]', "line 2 has no text under 'text'"),
         (b"[" * 100_000, "line 2 is not JSON"),
         (b'{"text": "\xff"}', "line 2 is not UTF-8"),
-        (b'{"text": "' + b"a" * (8 << 20) + b'"}', "line 2 is longer than 8 MiB"),
+        (b'{"text": "' + b"a" * (4 << 20) + b'"}', "line 2 is longer than 4 MiB"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: bytes, wanted: str) -> None:
