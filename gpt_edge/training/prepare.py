@@ -127,6 +127,8 @@ def _vocabulary(recipe: Recipe, folder: Path, texts: TextFiles, reading: Reading
         elif size == N_BYTES + 1:
             content = format_ranks([bytes([value]) for value in range(N_BYTES)])
         else:
+            if next(texts.pieces(), None) is None:
+                raise TrainingError(f"{', '.join(map(str, texts.paths[:3]))} holds no text")
             with reading("learning the vocabulary") as progress:
                 content = train_tokenizer(_sample(texts, progress), size)
         build_tokenizer(_source(content, size, recipe.tokenizer.file or str(path)))  # refuses what does not fit
@@ -141,6 +143,12 @@ def _given(recipe: Recipe) -> bytes:
     if source.spec.kind != "gpt2":
         raise TokenizerError(
             f"{source.origin} is a tokenizer of the kind {source.spec.kind}; training wants bytes, the kind gpt2",
+            hint="leave [tokenizer] file out to learn a vocabulary from the text",
+        )
+    if source.spec.end_token not in (None, source.spec.vocab_size - 1):
+        raise TokenizerError(
+            f"{source.origin} has its end token at {source.spec.end_token}; training wants it at the end, at "
+            f"{source.spec.vocab_size - 1}",
             hint="leave [tokenizer] file out to learn a vocabulary from the text",
         )
     return source.content

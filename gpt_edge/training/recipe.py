@@ -152,7 +152,10 @@ def _model(path: Path, values: Mapping[str, Any], vocab_size: int) -> GPTConfig:
             raise TrainingError(f"{path}: [model] preset is {preset!r}, wanted one of {', '.join(PRESETS)}")
         shape = PRESETS[preset].to_dict()
     elif not vocab_size:
-        raise TrainingError(f"{path}: [tokenizer] lacks vocab_size")
+        raise TrainingError(
+            f"{path}: [tokenizer] lacks vocab_size",
+            hint="of a vocabulary from a file that is its tokens and the end token: 50257 for gpt2",
+        )
     if vocab_size:
         shape["vocab_size"] = vocab_size
     try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from gpt_edge.errors import TokenizerError, TrainingError
+from gpt_edge.tokenizer.bpe_files import unicode_to_byte
 from gpt_edge.tokenizer.rank_file import format_ranks
 from gpt_edge.training import prepare as module
 from gpt_edge.training.prepare import Corpus, prepare
@@ -134,6 +136,23 @@ def test_a_vocabulary_can_come_from_a_file(make_recipe: MakeRecipe) -> None:
     with pytest.raises(TokenizerError, match=r"mine.tiktoken holds 259 tokens, 299 were wanted") as caught:
         prepared(make_recipe("other"), changes=("tokenizer.file=mine.tiktoken",))
     assert "vocab_size = 260" in (caught.value.hint or "")
+
+
+def test_a_vocabulary_whose_end_token_is_not_the_last_is_refused(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    words = ["<|endoftext|>", *sorted(unicode_to_byte())]
+    (recipe.parent / "hf").mkdir()
+    (recipe.parent / "hf" / "vocab.json").write_text(json.dumps({word: id for id, word in enumerate(words)}))
+    (recipe.parent / "hf" / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(TokenizerError, match="has its end token at 0; training wants it at the end, at 256"):
+        prepared(recipe, changes=("tokenizer.file=hf", "tokenizer.vocab_size=257"))
+
+
+def test_a_text_of_nothing_is_named_before_a_vocabulary_is_learned(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    (recipe.parent / "train.txt").write_text("\n")
+    with pytest.raises(TrainingError, match=r"train\.txt holds no text"):
+        prepared(recipe)
 
 
 def test_a_vocabulary_can_be_another_models(make_recipe: MakeRecipe, shared_data: Path) -> None:
