@@ -7,7 +7,7 @@ score; a question and its answers. Needs numpy, onnxruntime and the bundle's tok
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,8 +121,9 @@ class Classifier:
         nor what else is asked changes an answer. No example gives no answer.
         Raises ValueError for what is no example, ContextLengthError for one that is too long, each with its number.
         """
-        if isinstance(texts, str):
-            raise ValueError("texts must be a sequence of examples, got one string")
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            found = "string" if isinstance(texts, str) else type(texts).__name__
+            raise ValueError(f"texts must be a sequence of examples, got one {found}")
         encoded = []
         for number, example in enumerate(texts):
             try:
@@ -142,6 +143,8 @@ class Classifier:
         """
         if truncate not in (None, "left", "right"):
             raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
+        if not isinstance(texts, Iterable):
+            raise ValueError(f"an example must be a text or a sequence of texts, got {type(texts).__name__}")
         parts = (texts,) if isinstance(texts, str) else tuple(texts)
         check_texts(parts)
         if truncate is None:

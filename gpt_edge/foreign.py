@@ -56,6 +56,9 @@ def describe(folder: FolderReader) -> BundleError:
     names = folder.names()
     if not names:
         return BundleError(f"{folder.path} is an empty folder, not a bundle", hint=EXPORT_HINT)
+    if "state.safetensors" in names and "checkpoint" in names:  # the folder of a training
+        hint = f"gpt-edge export {folder.path / 'checkpoint'} OUT, then use OUT"
+        return BundleError(f"{folder.path} is the folder of a run, not a bundle", hint=hint)
     if any(name.endswith(CHECKPOINT_SUFFIXES) for name in names):
         return BundleError(
             f"{folder.path} is a checkpoint, not a bundle", hint=f"gpt-edge export {folder.path} OUT, then use OUT"

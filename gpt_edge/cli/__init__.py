@@ -104,7 +104,10 @@ def _report(error: BaseException, command: str) -> int:
             console.error(f"{where}{error.strerror or error}")
         case _ if hasattr(error, "format_message"):  # typer's usage errors; their class has moved between releases
             context = getattr(error, "ctx", None)
-            console.error(error.format_message().rstrip("."), f"{getattr(context, 'command_path', command)} --help")
+            console.error(
+                " ".join(error.format_message().split()).rstrip("."),
+                f"{getattr(context, 'command_path', command)} --help",
+            )
             return WRONG_USAGE
         case _ if type(error).__name__ == "Abort":
             console.end_line()

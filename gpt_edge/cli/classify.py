@@ -39,7 +39,9 @@ ColumnOption = Annotated[
         "--text", metavar="NAME", help="Name of the text in JSON objects, as in finetune.", show_default=False
     ),
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Examples computed at once.")]
+BatchOption = Annotated[
+    int, typer.Option(min=1, help="Examples computed at once; 1 answers each line of a stream as it comes.")
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(help="Threads to compute with; by default the machine's cores.", show_default=False)
 ]

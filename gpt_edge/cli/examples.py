@@ -1,6 +1,6 @@
 """Examples for `classify` and `embed`: from arguments, lines, or JSON lines; whatever is wrong is told by line number.
 
-Read as a stream, so that an endless standard input is answered as it comes.
+Read as a stream: an endless standard input is answered as batches of it come.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def read_examples(
     parse = _of_json if as_jsonl or (file is not None and file.suffix.lower() == ".jsonl") else _of_line
     for number, line in _lines(file, where):
         place = f"{where}, line {number}"
+        if not line.strip() and parse is _of_json:
+            continue
         yield Example(parse(kind, line, place, columns), place)
 
 
@@ -229,8 +231,8 @@ def _checked(kind: str, texts: tuple[str, ...], where: str) -> tuple[str, ...]:
         fault = f"{where}: {len(texts)} text{'s' * (len(texts) != 1)}, {kind} wants {WANTED[kind]}"
         if where == "TEXT":
             raise ValueError(fault)
-        hint = "part them with a tab, or give JSON lines with --jsonl" if len(texts) < wanted + (wanted > 2) else None
-        raise GPTEdgeError(fault, hint=hint)
+        is_short = kind == "multiple-choice" or len(texts) < wanted
+        raise GPTEdgeError(fault, hint="part them with a tab, or give JSON lines with --jsonl" if is_short else None)
     return texts
 
 

@@ -70,7 +70,9 @@ def finetune(
         typer.Option(metavar="LOW HIGH", help="Similarity is a number in this range, not a class.", show_default=False),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every example is seen.")] = 3,
-    lr: Annotated[float, typer.Option(help="Peak learning rate; small models want 5e-4.")] = 6.25e-5,
+    lr: Annotated[
+        float, typer.Option(help="Peak learning rate; small models want 1e-3, with --warmup 0.05.")
+    ] = 6.25e-5,
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 32,
     lm_weight: Annotated[
         float, typer.Option("--lambda", metavar="WEIGHT", help="Weight of the language model's loss; 0 is without.")

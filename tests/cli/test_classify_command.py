@@ -64,6 +64,14 @@ def test_pairs_and_choices(bundles: dict[str, Path]) -> None:
     )
 
 
+def test_blank_lines_between_json_lines_are_nothing_and_few_texts_get_a_hint(bundles: dict[str, Path]) -> None:
+    lines = b'\n{"text": "fine"}\n\n{"text": "bad"}\n'
+    assert len(done("classify", bundles["classification"], "--jsonl", stdin=lines).out.splitlines()) == 2
+    short = run("classify", bundles["multiple-choice"], stdin=b"why?\tso\n")
+    assert "2 texts, multiple-choice wants a question and at least two answers" in short.errors[0]
+    assert "hint: part them with a tab" in short.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "message"),
     [

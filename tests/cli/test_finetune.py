@@ -60,6 +60,9 @@ def test_json_holds_every_figure(checkpoint: Path, tmp_path: Path) -> None:
         (("--lr", "-1"), "learning_rate must be"),
         (("--dev", "x.csv", "--hold-out", "0.1"), "either dev or hold_out"),
         (("--epochs", "0"), "--epochs"),
+        (("--threads", "100000"), "threads must be a whole number from 1 to 256"),
+        (("--plot",), "a plot shows the confusion on dev or test"),
+        (("--lora-rank", "1000"), "the LoRA rank must be from 1 to"),
         (("--precision", "int8"), "--precision"),
     ],
 )
@@ -88,3 +91,16 @@ def test_a_fault_in_the_examples_is_one_line_with_its_place(checkpoint: Path, tm
     assert result.errors == [f"error: {tmp_path / 'train.csv'}, line 1: there is no column 'none'"]
     assert "hint: its columns: question, category, note" in result.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_runs_folder_in_place_of_its_checkpoint_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    assert finetune(checkpoint, tmp_path).code == 0
+    inside = tmp_path / "out" / "checkpoint"
+    for arguments, hint in (
+        (("classify", tmp_path / "out", "a"), f"gpt-edge export {inside} OUT, then use OUT"),
+        (("export", tmp_path / "out", tmp_path / "b"), f"take {inside}"),
+    ):
+        result = run(*arguments)
+        assert result.code == 1
+        assert "is the folder of a run" in result.err
+        assert result.err.splitlines()[1] == f"hint: {hint}"

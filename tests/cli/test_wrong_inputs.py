@@ -325,6 +325,7 @@ def test_generate_refuses(options: str, tiny_edge: Path) -> None:
         (["quantize", "a", "b"], ["--scheme"]),
         (["quantize", "a", "b", "--scheme", "fp32"], ["--scheme", "fp32"]),
         (["train"], ["RECIPE"]),
+        (["finetune"], ["'--task'. Choose from: classification, entailment, similarity, multiple-choice"]),
         (["inspect", "a", "b"], ["b"]),
     ],
 )

@@ -95,7 +95,13 @@ def test_pairs_are_cut_at_either_side() -> None:
 
 @pytest.mark.parametrize(
     ("example", "message"),
-    [("", "a text is empty"), ("  ", "a text is empty"), (("a", "b"), "wants 1 text"), ((1,), "must be a string")],
+    [
+        ("", "a text is empty"),
+        ("  ", "a text is empty"),
+        (("a", "b"), "wants 1 text"),
+        ((1,), "must be a string"),
+        (5, "a text or a sequence of texts, got int"),
+    ],
 )
 def test_what_is_no_example_is_told_with_its_number(example: Any, message: str) -> None:
     model = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, 0])
@@ -103,6 +109,8 @@ def test_what_is_no_example_is_told_with_its_number(example: Any, message: str) 
         model.predict(["x", "y", example])
     with pytest.raises(ValueError, match="got one string"):
         model.predict("one text")
+    with pytest.raises(ValueError, match="got one NoneType"):
+        model.predict(None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="truncate must be"):
         model.encode("x", "both")  # type: ignore[arg-type]
 

@@ -63,6 +63,10 @@ def _open_folder(folder: Path, names: set[str]) -> Checkpoint:
         return open_openai_gpt1(folder)
     if "ckpt.pt" in names:
         return open_nanogpt(folder)
+    if (folder / "checkpoint" / "config.json").exists():  # the folder of a training
+        raise CheckpointError(
+            f"{folder} is the folder of a run, wanted a checkpoint", hint=f"take {folder / 'checkpoint'}"
+        )
     raise CheckpointError(f"{folder} is not a checkpoint that gpt-edge knows", hint=_HINT)
 
 
