@@ -36,7 +36,7 @@ def majority(task_set: TaskSet, train_path: Path, test_path: Path) -> dict[str, 
     if task_set.kind == "multiple-choice":
         gold = np.array([int(example.label) for example in test])
         return _row(choice_metrics(gold, np.full(len(gold), int(most))), len(test), f"always answer {most}")
-    labels = class_labels(train)
+    labels = class_labels(train_path, train)
     gold = np.array(class_numbers(test_path, test, labels))
     metrics = class_metrics(gold, np.full(len(gold), labels.index(most)), len(labels))
     return _row(metrics, len(test), f"always {most}")
@@ -49,7 +49,7 @@ def tfidf(task_set: TaskSet, train_path: Path, test_path: Path) -> dict[str, Any
         return _cosine(train, test)
     if task_set.kind == "multiple-choice":
         return _choices(train, test)
-    labels = class_labels(train)
+    labels = class_labels(train_path, train)
     gold = np.array(class_numbers(train_path, train, labels))
     model = _fitted([example.texts for example in train], gold)
     predicted = model.predict([example.texts for example in test])

@@ -73,6 +73,8 @@ def matthews(confusion: IntArray) -> float:
 def pearson(gold: FloatArray, predicted: FloatArray) -> float:
     """Pearson's correlation coefficient; 0 where one side does not vary."""
     _check_lengths(gold, predicted)
+    if np.ptp(gold) == 0 or np.ptp(predicted) == 0:  # the mean of equal numbers may be off by a rounding
+        return 0.0
     x, y = gold - gold.mean(), predicted - predicted.mean()
     spread = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / spread if spread > 0 else 0.0

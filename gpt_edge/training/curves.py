@@ -63,6 +63,9 @@ class Curves:
             say("no loss.png: matplotlib is not installed (pip install 'gpt-edge[plot]')")
             return None
         records = list(read_records(self._folder / METRICS))
+        if not any(record["is_best"] for record in records):
+            say(f"no loss.png: {self._folder / METRICS} holds no evaluation")
+            return None
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
         steps = [record["step"] for record in records]
@@ -70,7 +73,8 @@ class Curves:
         axes.plot(steps, [record["validation_loss"] for record in records], label="validation")
         best = [record for record in records if record["is_best"]][-1]
         axes.plot(best["step"], best["validation_loss"], "o", label=f"best: {best['validation_loss']:.4f}")
-        axes.set(xlabel="step", ylabel="loss, nats per token", title=self._folder.name)
+        axes.set(xlabel="step", ylabel="loss, nats per token")
+        axes.set_title(self._folder.resolve().name, parse_math=False)
         axes.legend()
         axes.grid(alpha=0.3)
         picture = BytesIO()

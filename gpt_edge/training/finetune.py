@@ -6,6 +6,8 @@ the last whole epoch), `metrics.jsonl` (one object per epoch), `results.json`, a
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -15,11 +17,11 @@ from typing import Any
 
 import torch
 
-from gpt_edge.disk import output_error, sha256_file
+from gpt_edge.disk import sha256_file
 from gpt_edge.errors import NumericError, TrainingError, require
 from gpt_edge.files import atomic_write
-from gpt_edge.lock import hold_lock
 from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
+from gpt_edge.reference.heads import TaskModel
 from gpt_edge.training.allocator import keep_freed_memory
 from gpt_edge.training.finetune_data import Encoded, batches
 from gpt_edge.training.finetune_progress import Report, show_progress
@@ -28,10 +30,10 @@ from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
 from gpt_edge.training.finetune_source import Source, open_source
 from gpt_edge.training.finetune_trainer import Finetuner
 from gpt_edge.training.lora import merged_tensors
-from gpt_edge.training.run_state import load_state, save_state
+from gpt_edge.training.run_folder import CHECKPOINT, STATE, hold_run_folder
+from gpt_edge.training.run_state import NON_FINITE_HINT, load_state, save_state
 
-STATE, METRICS, CHECKPOINT = "state.safetensors", "metrics.jsonl", "checkpoint"
-RESULTS, CONFUSION = "results.json", "confusion.png"
+METRICS, RESULTS, CONFUSION = "metrics.jsonl", "results.json", "confusion.png"
 
 
 def finetune(
@@ -51,10 +53,10 @@ def finetune(
     of a run in `out` that was cut off. plot: draw the confusion matrix, of test, else dev.
     Raises CheckpointError, TokenizerError, TrainingError for a wrong source, file of examples or run folder;
     NumericError when the loss is no number any more, with the best checkpoint kept; OutputError;
-    MissingDependencyError for a plot without matplotlib, before anything is done.
+    ValueError for a plot of no classes, MissingDependencyError for one without matplotlib, before anything is done.
     """
     if plot:
-        require("matplotlib", "plot")
+        _check_plot(data, settings)
     n_threads = torch.get_num_threads()
     try:
         if settings.threads:
@@ -63,14 +65,11 @@ def finetune(
         torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
         torch.manual_seed(settings.seed)
         source = open_source(checkpoint, data, settings, tokenizer)
-        _check_folder(out, resume)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(error, out) from error
+        recipe = _recipe(checkpoint, source, data, settings)
         n_steps = settings.epochs * math.ceil(len(source.train) / settings.batch)
-        with hold_lock(out), show_progress(n_steps) if progress else nullcontext(None) as report:
-            result = FinetuneRun(source, settings, _recipe(checkpoint, data, settings), out, report, resume).run()
+        showing = show_progress(n_steps) if progress else nullcontext(None)
+        with hold_run_folder(out, resume, "--out"), showing as report:
+            result = FinetuneRun(source, settings, recipe, out, report, resume).run()
             if plot:
                 _plot(result, out / CONFUSION)
             return result
@@ -79,29 +78,37 @@ def finetune(
         torch.set_flush_denormal(False)
 
 
-def _check_folder(folder: Path, resume: bool) -> None:
-    """Raise TrainingError unless `folder` holds a run to go on with, or is free for a new one."""
-    has_run = (folder / STATE).exists()
-    if resume and not has_run:
-        raise TrainingError(f"there is no run to resume in {folder}", hint="start it without --resume")
-    try:
-        if not resume and any(folder.iterdir()):
-            hint = "go on with it: --resume, or remove it" if has_run else "remove it, or name another --out folder"
-            raise TrainingError(f"{folder} is not empty", hint=hint)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise output_error(error, folder) from error
-
-
-def _recipe(checkpoint: Path, data: FinetuneData, settings: FinetuneSettings) -> dict[str, Any]:
-    """What a resumed run must have in common with the one that was cut off."""
+def _recipe(checkpoint: Path, source: Source, data: FinetuneData, settings: FinetuneSettings) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that was cut off; where the checkpoint lay is told, too."""
     files = {"train": data.train, "dev": data.dev}
     hashes = {name: sha256_file(path) if path else None for name, path in files.items()}
+    hashes["tokenizer"] = hashlib.sha256(source.tokenizer.content).hexdigest()
+    hashes["weights"] = _weights_hash(source.model)
     columns = data.columns_for(settings)
     named = {"texts": list(columns.texts), "choices": list(columns.choices), "label": columns.label}
     same = {name: value for name, value in settings.to_dict().items() if name not in ("threads", "patience")}
-    return {"checkpoint": str(checkpoint), **same, **hashes, "hold_out": data.hold_out, "columns": named}
+    reading = {"hold_out": data.hold_out, "columns": named, "format": data.format}
+    return {"checkpoint": str(checkpoint), **same, **hashes, **reading}
+
+
+def _weights_hash(model: TaskModel) -> str:
+    """SHA-256 of the weights that a run starts from, the new ones too."""
+    found = hashlib.sha256()
+    for tensor in model.parameters():
+        found.update(tensor.detach().contiguous().numpy().data)
+    return found.hexdigest()
+
+
+def _check_same_run(recipe: dict[str, Any], found: dict[str, Any], out: Path) -> None:
+    """Raise TrainingError, naming the value, unless `recipe` goes on with what `found` began."""
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(FinetuneSettings)}
+    for name, wanted in recipe.items():
+        there = found.get(name, defaults.get(name, wanted))  # a run of an earlier version lacks what is new
+        if there != wanted and name != "checkpoint":
+            raise TrainingError(
+                f"{name} is {wanted!r:.80}, the run to resume in {out} has {there!r:.80}",
+                hint="put the value back, or start a new run in another --out folder",
+            )
 
 
 class FinetuneRun:
@@ -150,7 +157,7 @@ class FinetuneRun:
         if dev is not None:
             found = self.trainer.predict(dev)
             if not math.isfinite(found.loss):
-                raise NumericError(f"epoch {self.epoch}: the loss on dev is {found.loss}")
+                raise NumericError(f"epoch {self.epoch}: the loss on dev is {found.loss}", hint=NON_FINITE_HINT)
             name, value = primary(self.source.spec, dev.labels, found.outputs)
             record |= {"dev_loss": found.loss, f"dev_{name}": value}
             is_best = self.best is None or (value, -found.loss) > self.best
@@ -177,13 +184,9 @@ class FinetuneRun:
 
     def _restore(self) -> None:
         state = load_state(self.out / STATE)
-        for name in sorted(self.recipe.keys() | state.recipe.keys()):
-            if self.recipe.get(name) != state.recipe.get(name):
-                raise TrainingError(
-                    f"{name} is {self.recipe.get(name)!r:.80}, the run to resume in {self.out} has "
-                    f"{state.recipe.get(name)!r:.80}",
-                    hint="put the value back, or start a new run in another --out folder",
-                )
+        if "epoch" not in state.progress:
+            raise TrainingError(f"{self.out} holds a pretraining", hint="go on with it: gpt-edge train --resume")
+        _check_same_run(self.recipe, state.recipe, self.out)
         self.trainer.restore(state)
         counted = state.progress
         self.epoch, self.best_epoch, self.seconds = counted["epoch"], counted["best_epoch"], counted["seconds"]
@@ -225,6 +228,14 @@ class FinetuneRun:
         )
         atomic_write(self.out / RESULTS, (json.dumps(result.to_dict(with_confusion=True), indent=1) + "\n").encode())
         return result
+
+
+def _check_plot(data: FinetuneData, settings: FinetuneSettings) -> None:
+    if settings.kind == "multiple-choice" or settings.score_range is not None:
+        raise ValueError("a plot shows the confusion of classes, and this task has none: leave it out")
+    if not (data.dev or data.test or data.hold_out):
+        raise ValueError("a plot shows the confusion on dev or test: give dev, hold_out or test")
+    require("matplotlib", "plot")
 
 
 def _plot(result: FinetuneResult, path: Path) -> None:

@@ -116,19 +116,25 @@ def batches(data: Encoded, batch: int, seed: int, epoch: int) -> list[IntArray]:
 def split(examples: Sequence[Example], share: float, seed: int, by_label: bool) -> tuple[list[Example], list[Example]]:
     """Take `share` of the examples away as a second list, of each label the same share; both keep their order.
 
-    by_label: whether labels are classes. Raises TrainingError when one of the two would be empty.
+    Each label's share is rounded; where that comes to less than `share` of all, as with many labels of few examples each,
+    those that lost most by it give one more. The last example of a label stays. by_label: whether labels are classes.
+    Raises TrainingError when nothing can be taken.
     """
     rng = np.random.default_rng((seed, 1))
     groups: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         groups.setdefault(example.label if by_label else "", []).append(i)
-    taken: set[int] = set()
-    for rows in groups.values():
-        chosen = rng.permutation(len(rows))[: round(share * len(rows))]
-        taken |= {rows[i] for i in chosen}
-    if not 0 < len(taken) < len(examples):
+    shuffled = [[rows[i] for i in rng.permutation(len(rows))] for rows in groups.values()]
+    n_taken = [min(round(share * len(rows)), len(rows) - 1) for rows in shuffled]
+    lost = [share * len(rows) - n for rows, n in zip(shuffled, n_taken, strict=True)]
+    for group in sorted(rng.permutation(len(shuffled)), key=lambda group: -lost[group]):
+        if sum(n_taken) < round(share * len(examples)) and n_taken[group] < len(shuffled[group]) - 1:
+            n_taken[group] += 1
+    taken = {row for rows, n in zip(shuffled, n_taken, strict=True) for row in rows[:n]}
+    if not taken:
         raise TrainingError(
-            f"a share of {share:g} of {len(examples)} examples leaves nothing to train on or to hold out"
+            f"a share of {share:g} of {len(examples)} examples leaves nothing to hold out",
+            hint="give a larger --hold-out, or a file of its own: --dev",
         )
     rest = [example for i, example in enumerate(examples) if i not in taken]
     return rest, [example for i, example in enumerate(examples) if i in taken]

@@ -29,8 +29,8 @@ def draw_confusion(confusion: IntArray, labels: Sequence[str], title: str, path:
     shares = confusion / np.maximum(1, confusion.sum(1, keepdims=True))
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     size = 9 if n <= MAX_NUMBERED else 6
-    axes.set_xticks(range(n), labels, rotation=90, fontsize=size)
-    axes.set_yticks(range(n), labels, fontsize=size)
+    axes.set_xticks(range(n), labels, rotation=90, fontsize=size, parse_math=False)  # a $ is a $
+    axes.set_yticks(range(n), labels, fontsize=size, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"{title}: {np.trace(confusion):,} of {confusion.sum():,} right")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt_edge.tasks import KINDS
+from gpt_edge.threads import check_threads
 from gpt_edge.tokenizer.spec import END_OF_TEXT
+from gpt_edge.training.settings import PRECISIONS
 from gpt_edge.training.task_data import Columns, default_columns
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,8 @@ class FinetuneSettings:
         ):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.threads:
+            check_threads(self.threads)
         for name, high in (
             ("dropout", 1.0),
             ("clf_dropout", 1.0),
@@ -78,10 +80,14 @@ class FinetuneSettings:
             raise ValueError(f"weight_decay must be a finite number from 0, got {self.weight_decay}")
         if self.lora_rank is not None and self.lora_rank < 1:
             raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}")
-        if self.score_range is not None and (
-            self.kind != "similarity" or not self.score_range[0] < self.score_range[1]
-        ):
-            raise ValueError(f"score_range LOW HIGH is for similarity, got {self.score_range} for {self.kind}")
+        if self.lora_alpha is not None and self.lora_rank is None:
+            raise ValueError("lora_alpha is for LoRA alone: give a lora_rank, too")
+        if self.score_range is not None:
+            least, most = self.score_range
+            if self.kind != "similarity":
+                raise ValueError(f"score_range is for similarity alone, got it with {self.kind}")
+            if not (math.isfinite(least) and math.isfinite(most) and least < most):
+                raise ValueError(f"score_range must be two finite numbers, the lower one first, got {least:g} {most:g}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

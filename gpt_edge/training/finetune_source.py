@@ -21,6 +21,7 @@ from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, check_fits
 from gpt_edge.training.corpus import read_documents
 from gpt_edge.training.finetune_data import Encoded, IntArray, encode, split
 from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
+from gpt_edge.training.lora import check_rank
 from gpt_edge.training.task_data import Example, balance, class_labels, class_numbers, read_examples, scores
 from gpt_edge.training.validation import score_documents
 
@@ -71,9 +72,10 @@ def open_source(
     opened = open_checkpoint(checkpoint)
     words = _tokenizer_of(opened, tokenizer)
     encoder = build_tokenizer(words)
-    labels = () if settings.kind == "multiple-choice" or settings.score_range else class_labels(examples["train"])
-    if settings.kind != "multiple-choice" and not settings.score_range and len(labels) < 2:
-        raise TrainingError(f"{data.train}: every example has the label {labels[0]!r:.80}, wanted at least two classes")
+    has_classes = settings.kind != "multiple-choice" and not settings.score_range
+    labels = class_labels(data.train, examples["train"]) if has_classes else ()
+    if settings.lora_rank is not None:
+        check_rank(settings.lora_rank, opened.config)
     gpt, spec = _with_tokens(opened, settings, labels)
     paths = {"train": data.train, "dev": data.dev or data.train, "test": data.test or data.train}
     encoded = {}

@@ -22,7 +22,7 @@ from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dr
 from gpt_edge.training.finetune_data import Encoded, IntArray, Part
 from gpt_edge.training.finetune_settings import FinetuneSettings
 from gpt_edge.training.lora import add_lora
-from gpt_edge.training.run_state import RunState
+from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
 
 LM_ROWS = 64  # rows of logits are made in multiples of this: few shapes, see `Finetuner`
 
@@ -85,7 +85,7 @@ class Finetuner:
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise NumericError(
                 f"step {self.n_steps_done + 1}: the loss is {value} and the gradient's norm {norm}",
-                hint="the best checkpoint so far is kept; lower the learning rate and start again",
+                hint=NON_FINITE_HINT,
             )
         factor = rate_factor(self.n_steps_done, self.n_steps, self.settings.warmup)
         for group in self._optimizer.param_groups:
@@ -111,7 +111,8 @@ class Finetuner:
         """
         if self.settings.token_noise == 0:
             return ids
-        n_text = self.model.spec.start  # the task's tokens come after those of texts, and are left alone
+        spec = self.model.spec
+        n_text = min(spec.start, spec.delimiter, spec.extract)  # these come after those of texts, and are left alone
         is_replaced = (torch.rand(ids.shape) < self.settings.token_noise) & (ids < n_text)
         return torch.where(is_replaced, torch.randint(n_text, ids.shape), ids)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt_edge.config import GPTConfig
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.model import Block
 
@@ -38,13 +39,18 @@ class LoRALinear(nn.Linear):
         return self.weight.detach() + self.scale * (self.lora_b.detach() @ self.lora_a.detach())
 
 
+def check_rank(rank: int, config: GPTConfig) -> None:
+    """Raise ValueError for a rank below 1 or beyond the model's width."""
+    if not 1 <= rank <= config.n_embd:
+        raise ValueError(f"the LoRA rank must be from 1 to the model's width {config.n_embd}, got {rank}")
+
+
 def add_lora(model: TaskModel, rank: int, alpha: float) -> None:
     """Freeze `model` but for its head and its three new embeddings, and give every matrix of its layers a correction.
 
-    Raises ValueError for a rank below 1 or beyond the model's width.
+    Raises ValueError as `check_rank` does.
     """
-    if not 1 <= rank <= model.gpt.config.n_embd:
-        raise ValueError(f"the LoRA rank must be from 1 to the model's width {model.gpt.config.n_embd}, got {rank}")
+    check_rank(rank, model.gpt.config)
     model.gpt.requires_grad_(False)
     for block in model.gpt.blocks():
         _replace(block, rank, alpha)

@@ -16,10 +16,8 @@ from typing import Any
 
 import torch
 
-from gpt_edge.disk import output_error
 from gpt_edge.errors import NumericError, TrainingError
 from gpt_edge.evaluate import Score
-from gpt_edge.lock import hold_lock
 from gpt_edge.reference.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
 from gpt_edge.training.curves import METRICS, Curves
 from gpt_edge.training.optimizer import learning_rate_factor
@@ -27,14 +25,13 @@ from gpt_edge.training.prepare import is_prepared_file, prepare
 from gpt_edge.training.processes import Processes, join_processes
 from gpt_edge.training.progress import Report, show_progress
 from gpt_edge.training.recipe import Recipe, read_recipe
-from gpt_edge.training.run_state import load_state, save_state
+from gpt_edge.training.run_folder import CHECKPOINT, STATE, hold_run_folder
+from gpt_edge.training.run_state import NON_FINITE_HINT, load_state, save_state
 from gpt_edge.training.start import starting_weights
 from gpt_edge.training.trainer import Trainer
 from gpt_edge.training.validation import score_documents
 
 __all__ = ["CHECKPOINT", "METRICS", "STATE", "Score", "TrainingResult", "score_documents", "train"]
-
-STATE, CHECKPOINT = "state.safetensors", "checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +74,8 @@ def _held(folder: Path, resume: bool, processes: Processes) -> Iterator[None]:
     if not processes.is_first:
         yield
         return
-    _check_folder(folder, resume)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(error, folder) from error
-    with hold_lock(folder):
+    with hold_run_folder(folder, resume, "[output]", is_prepared_file):
         yield
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    """Raise TrainingError unless `folder` holds a run to go on with, or is free for a new one."""
-    has_run = (folder / STATE).exists()
-    if resume and not has_run:
-        raise TrainingError(f"there is no run to resume in {folder}", hint="start it without --resume")
-    if resume:
-        return
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise output_error(error, folder) from error
-    # What a run leaves that is killed before its first state.
-    strangers = [name for name in names if not is_prepared_file(name) and not name.startswith(f".{STATE}.")]
-    if strangers:
-        hint = "go on with it: --resume" if has_run else "remove it"
-        raise TrainingError(f"{folder} is not empty", hint=f"{hint}, or name another [output] folder")
 
 
 class Run:
@@ -166,7 +138,9 @@ class Run:
         trainer, training = self.trainer, self.recipe.training
         score = trainer.evaluate(self.watched, self.watched_bytes)
         if not math.isfinite(score.loss):
-            raise NumericError(f"step {trainer.n_steps_done}: the validation loss is {score.loss}")
+            raise NumericError(
+                f"step {trainer.n_steps_done}: the validation loss is {score.loss}", hint=NON_FINITE_HINT
+            )
         is_best = self.best_loss is None or score.loss < self.best_loss
         self.n_worse = 0 if is_best else self.n_worse + 1
         if is_best:
@@ -203,6 +177,8 @@ class Run:
 
     def _restore(self) -> None:
         state = load_state(self.folder / STATE)
+        if "trainer" not in state.progress:
+            raise TrainingError(f"{self.folder} holds a fine-tuning", hint="go on with it: gpt-edge finetune --resume")
         self.trainer.restore(state)
         self.best_loss, self.n_worse = state.progress["best_loss"], state.progress["n_worse"]
         self.seconds = state.progress["seconds"]

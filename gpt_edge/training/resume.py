@@ -41,7 +41,8 @@ def check_same_run(recipe: Recipe, state: RunState) -> None:
 
 def _is_same_past(mine: Recipe, found: dict[str, Any], n_done: int) -> bool:
     """Whether the steps done so far had the rates and row lengths that this recipe gives them."""
-    theirs = dataclasses.replace(mine, training=dataclasses.replace(mine.training, **{k: found[k] for k in LENGTH}))
+    length = {key: found.get(key, _defaults("training")[key]) for key in LENGTH}
+    theirs = dataclasses.replace(mine, training=dataclasses.replace(mine.training, **length))
     return all(
         learning_rate_factor(step, mine.training) == learning_rate_factor(step, theirs.training)
         and row_tokens(step, mine) == row_tokens(step, theirs)

@@ -22,6 +22,7 @@ from gpt_edge.files import atomic_write
 
 KEY = "gpt-edge-run"  # the one entry of the file's metadata
 VERSION = 1
+NON_FINITE_HINT = "what was saved before is kept; lower the learning rate and start anew in another folder"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpt_edge.threads import MAX_THREADS
 from gpt_edge.tokenizer.spec import END_OF_TEXT
 from gpt_edge.training.text_files import ENCODING_ERRORS
 
@@ -80,6 +81,7 @@ class Training:
             _wanted(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("warmup_steps", "constant_until", "long_rows_from", "micro_batch_tokens", "threads", "seed"):
             _wanted(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        _wanted("threads", self.threads, self.threads <= MAX_THREADS, f"at most {MAX_THREADS}")
         for name in ("learning_rate", "matrix_learning_rate", "clip_norm"):
             _wanted(name, getattr(self, name), getattr(self, name) > 0, "above 0")
         for name in ("beta1", "beta2", "dropout", "attention_dropout", "ema"):

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt_edge.errors import TrainingError
+from gpt_edge.manifest import CONTROL
+from gpt_edge.tasks import MAX_LABEL_CHARACTERS, MAX_LABELS
 
 FORMATS = ("csv", "tsv", "jsonl")
 MAX_FILE_BYTES = 1 << 30
@@ -62,7 +64,8 @@ def read_examples(path: Path, columns: Columns, format: str | None = None) -> li
 
     format: one of FORMATS; None takes the file's suffix. Raises TrainingError, naming file and line: a file that cannot
     be read, is not UTF-8 or holds no example; a missing column; a line with too many or too few fields; an empty text or
-    label; of multiple choice, fewer than two answers or a label that is no answer's number.
+    label, or a label that no bundle may have; of multiple choice, fewer than two answers or a label that is no answer's
+    number.
     """
     format = format or path.suffix.lower().removeprefix(".")
     if format not in FORMATS:
@@ -77,9 +80,19 @@ def read_examples(path: Path, columns: Columns, format: str | None = None) -> li
     return examples
 
 
-def class_labels(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The classes that occur, in the order of their numbers if all are whole numbers, else of their letters."""
+def class_labels(path: Path, examples: Sequence[Example]) -> tuple[str, ...]:
+    """The classes that occur, in the order of their numbers if all are whole numbers, else of their letters.
+
+    Raises TrainingError for fewer than two or too many.
+    """
     found = {example.label for example in examples}
+    if len(found) == 1:
+        raise TrainingError(f"{path}: every example has the label {found.pop()!r:.80}, wanted at least two classes")
+    if len(found) > MAX_LABELS:
+        raise TrainingError(
+            f"{path}: {len(found):,} different labels, wanted at most {MAX_LABELS:,}",
+            hint="is --label the column of the class?",
+        )
     try:
         return tuple(sorted(found, key=lambda label: (int(label), label)))
     except ValueError:
@@ -174,9 +187,9 @@ def _table_rows(path: Path, text: str, columns: Columns, format: str) -> Iterato
 
 
 def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Records with the number of the line that each begins on; a quoted field may span lines."""
+    """Records with the number of the line that each begins on; a quoted field may span lines, and be as long as a file."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    first = 1
+    first, limit = 1, csv.field_size_limit(MAX_FILE_BYTES)  # of the whole process
     try:
         for fields in reader:
             if fields:  # not an empty line
@@ -184,6 +197,8 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
             first = reader.line_num + 1
     except csv.Error as error:
         raise TrainingError(f"{path}, line {first}: not CSV: {error}", hint='a quote inside a field is ""') from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _tsv_records(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -236,9 +251,20 @@ def _label(where: str, row: dict[str, Any], name: str) -> str:
     value = _value(where, row, name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TrainingError(f"{where}: {name} is {value!r:.80}, wanted a text or a number")
+    if isinstance(value, float):  # JSON's alone
+        if not math.isfinite(value):
+            raise TrainingError(f"{where}: {name} is {value}, wanted a text or a finite number", hint="is it missing?")
+        value = int(value) if value.is_integer() else value
     label = str(value).strip()
     if not label:
         raise TrainingError(f"{where}: {name} is empty")
+    if len(label) > MAX_LABEL_CHARACTERS:
+        raise TrainingError(
+            f"{where}: {name} has {len(label):,} characters, wanted at most {MAX_LABEL_CHARACTERS:,}",
+            hint="is --label the column of the class?",
+        )
+    if found := CONTROL.search(label):
+        raise TrainingError(f"{where}: {name} holds {found[0]!a}, which no bundle's label may")
     return label
 
 

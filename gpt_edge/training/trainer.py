@@ -29,7 +29,7 @@ from gpt_edge.training.optimizer import Optimizer
 from gpt_edge.training.processes import Processes, sharded_like, whole
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.resume import check_same_run, random_state, restore_random, row_tokens, training_seed
-from gpt_edge.training.run_state import RunState
+from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
 from gpt_edge.training.shards import IntArray, TokenArray
 from gpt_edge.training.validation import total_loss
 
@@ -95,7 +95,7 @@ class Trainer:
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise NumericError(
                 f"step {self.n_steps_done + 1}: the loss is {value} and the gradient's norm {norm}",
-                hint="the last good checkpoint is kept; lower the learning rate, or clip_norm, and start again",
+                hint=NON_FINITE_HINT,
             )
         self.optimizer.step(self.n_steps_done, norm)
         if self._averages:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import (
@@ -18,6 +24,7 @@ from gpt_edge.errors import (
     GPTEdgeError,
     MissingDependencyError,
     NumericError,
+    OutputError,
     TokenizerError,
     TrainingError,
 )
@@ -25,11 +32,15 @@ from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import KINDS
+from gpt_edge.tokenizer.rank_file import format_ranks
 from gpt_edge.training import finetune as module
 from gpt_edge.training.finetune import finetune
+from gpt_edge.training.finetune_plot import draw_confusion
 from gpt_edge.training.finetune_results import FinetuneResult
 from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
 from gpt_edge.training.finetune_trainer import Finetuner
+from gpt_edge.training.run_folder import hold_run_folder
+from gpt_edge.training.run_state import load_state, save_state
 from tests.training.finetune_factory import make_checkpoint, settings, write_examples
 
 
@@ -167,6 +178,107 @@ def test_a_run_is_resumed_with_its_own_settings_alone(checkpoint: Path, tmp_path
         run(checkpoint, out, data, settings(), resume=True)
 
 
+def test_a_run_is_resumed_with_its_own_weights_and_words_alone(checkpoint: Path, tmp_path: Path) -> None:
+    data, out = files(tmp_path), tmp_path / "out"
+    run(checkpoint, out, data, settings(epochs=1))
+    other = tmp_path / "other.tiktoken"
+    other.write_bytes(format_ranks([bytes([value]) for value in reversed(range(256))]))
+    with pytest.raises(TrainingError, match=r"tokenizer is '[0-9a-f]{64}', the run to resume"):
+        run(checkpoint, out, data, settings(epochs=1), resume=True, tokenizer=str(other))
+    changed = make_checkpoint(tmp_path / "changed", GPTConfig(n_layer=1, n_head=2, n_embd=32, n_ctx=48, vocab_size=257))
+    with pytest.raises(TrainingError, match=r"weights is '[0-9a-f]{64}', the run to resume"):
+        run(changed, out, data, settings(epochs=1), resume=True)
+    moved = shutil.copytree(checkpoint, tmp_path / "moved")  # where the same weights lie does not matter
+    assert run(moved, out, data, settings(epochs=1), resume=True).epochs == 1
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_a_pretraining_does_not(checkpoint: Path, tmp_path: Path) -> None:
+    data, out = files(tmp_path), tmp_path / "out"
+    run(checkpoint, out, data, settings(epochs=1))
+    state = load_state(out / "state.safetensors")
+    for name in ("token_noise", "tokenizer", "weights", "format"):
+        del state.recipe[name]
+    save_state(out / "state.safetensors", state)
+    assert run(checkpoint, out, data, settings(epochs=1), resume=True).epochs == 1
+    save_state(out / "state.safetensors", dataclasses.replace(state, progress={"trainer": {}}))
+    with pytest.raises(TrainingError, match="holds a pretraining"):
+        run(checkpoint, out, data, settings(epochs=1), resume=True)
+
+
+def test_what_a_run_left_that_was_killed_before_its_first_state_is_no_obstacle(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".state.safetensors.lock", ".state.safetensors.tmp-123-0123abcd"):
+        (out / name).touch()
+    run(checkpoint, out, files(tmp_path), settings(epochs=1))
+    assert not list(out.glob(".state*"))
+
+
+def test_one_folder_has_one_run_by_whichever_link(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
+    data = files(tmp_path)
+    with hold_run_folder(tmp_path / "out", False, "--out"), pytest.raises(OutputError, match="is busy"):
+        run(checkpoint, tmp_path / "link", data, settings(epochs=1))
+
+
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from gpt_edge.training.finetune import finetune
+from gpt_edge.training.finetune_settings import FinetuneData
+from gpt_edge.training.finetune_trainer import Finetuner
+from tests.training.finetune_factory import settings
+
+step, n_before = Finetuner.step, int(sys.argv[4])
+
+def step_with_a_bomb(*arguments):
+    global n_before
+    n_before -= 1
+    if n_before < 0:
+        Finetuner.step = step
+        threading.Timer(float(sys.argv[5]), os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return step(*arguments)
+
+Finetuner.step = step_with_a_bomb
+folder = Path(sys.argv[2])
+data = FinetuneData(train=folder / "train.tsv", dev=folder / "dev.tsv")
+finetune(Path(sys.argv[1]), Path(sys.argv[3]), data, settings(epochs=int(sys.argv[6])),
+         resume=sys.argv[7] == "resume", progress=False)
+"""
+
+
+@pytest.mark.parametrize("n_kills", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(
+    checkpoint: Path, tmp_path: Path, n_kills: int
+) -> None:
+    data, out, epochs = files(tmp_path), tmp_path / "killed", 4 + 3 * n_kills
+    n_hit = 0
+    for i in range(n_kills):
+        n_steps, delay = i * 7 % 17, 0.003 * (i * 5 % 7)  # six steps an epoch; a step takes 5 ms, a save as much
+        start = "resume" if (out / "state.safetensors").exists() else "start"
+        arguments = [checkpoint, tmp_path, out, n_steps, delay, epochs, start]
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED, *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+        n_hit += process.returncode == -signal.SIGKILL
+        load_state(out / "state.safetensors")  # whole, whenever it was killed
+        if (out / "checkpoint").exists():
+            load_task_model(out / "checkpoint")
+    assert n_hit == n_kills
+    resumed = run(checkpoint, out, data, settings(epochs=epochs), resume=True)
+    straight = run(checkpoint, tmp_path / "straight", data, settings(epochs=epochs))
+    assert (resumed.epochs, resumed.best_epoch) == (straight.epochs, straight.best_epoch)
+    names = ["checkpoint/model.safetensors", "state.safetensors"]
+    tensors = [[load_file(folder / name) for name in names] for folder in (out, tmp_path / "straight")]
+    for one, other in zip(*tensors, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
+
+
 def test_forgetting_is_measured_on_the_vocabulary_of_before(checkpoint: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the cat sat<|endoftext|>a dog ran")
@@ -280,7 +392,10 @@ def test_what_cannot_be_tuned_is_refused_before_anything_is_written(checkpoint: 
         ({"weight_decay": -1.0}, "weight_decay must be"),
         ({"lora_rank": 0}, "lora_rank must be at least 1"),
         ({"score_range": (0.0, 5.0)}, "is for similarity"),
-        ({"kind": "similarity", "score_range": (5.0, 0.0)}, "LOW HIGH"),
+        ({"kind": "similarity", "score_range": (5.0, 0.0)}, "two finite numbers, the lower one first, got 5 0"),
+        ({"kind": "similarity", "score_range": (math.nan, 5.0)}, "got nan 5"),
+        ({"threads": 100_000}, "threads must be a whole number from 1 to 256"),
+        ({"lora_alpha": 4.0}, "lora_alpha is for LoRA alone"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
@@ -296,6 +411,26 @@ def test_the_confusion_matrix_is_drawn(checkpoint: Path, tmp_path: Path) -> None
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     assert width == height >= 500
+
+
+def test_a_plot_of_no_classes_is_refused_first(checkpoint: Path, tmp_path: Path) -> None:
+    cases = [
+        (files(tmp_path, "multiple-choice"), settings("multiple-choice"), "this task has none"),
+        (files(tmp_path, "similarity"), settings("similarity", score_range=(0, 4)), "this task has none"),
+        (files(tmp_path, dev=None), settings(), "give dev, hold_out or test"),
+    ]
+    for data, wanted, message in cases:
+        with pytest.raises(ValueError, match=message):
+            run(checkpoint, tmp_path / "out", data, wanted, plot=True)
+    with pytest.raises(ValueError, match="LoRA rank must be from 1 to the model's width 32, got 33"):
+        run(checkpoint, tmp_path / "out", files(tmp_path), settings(lora_rank=33))
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_are_drawn_as_they_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw_confusion(np.eye(3, dtype=np.int64), ["$x_{", "a$b", "$$"], "dev set", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5_000
 
 
 def test_a_plot_without_matplotlib_is_refused_first(

@@ -88,6 +88,10 @@ def test_the_format_can_be_named(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": 3, "label": 1}', TEXT, "line 1: text is 3, wanted a text"),
         ("a.jsonl", '{"text": "a", "label": [1]}', TEXT, r"line 1: label is \[1\], wanted a text or a number"),
         ("a.jsonl", '{"text": "a"}', TEXT, "line 1: there is no 'label'"),
+        ("a.jsonl", '{"text": "a", "label": NaN}', TEXT, "line 1: label is nan, wanted a text or a finite number"),
+        ("a.jsonl", '{"text": "a", "label": "x\\ud800"}', TEXT, r"line 1: label holds '\\ud800'"),
+        ("a.csv", 'text,label\na,x\nb,"p\nq"\n', TEXT, r"line 3: label holds '\\n', which no bundle's label may"),
+        ("a.tsv", f"text\tlabel\na\t{'x' * 1025}\n", TEXT, "line 2: label has 1,025 characters, wanted at most 1,024"),
         ("a.jsonl", '{"question": "a", "choices": ["b", "c"], "gold": 2}', CHOICE, "line 1: gold is '2', .* from 0 to 1"),
         ("a.jsonl", '{"question": "a", "choices": ["b", "c"], "gold": "B"}', CHOICE, "line 1: gold is 'B'"),
         ("a.jsonl", '{"question": "a", "choices": ["b"], "gold": 0}', CHOICE, "line 1: 1 answer, wanted at least 2"),
@@ -103,6 +107,14 @@ def test_what_is_wrong_is_told_by_line(
     assert "\n" not in caught.value.message
 
 
+def test_a_field_may_be_as_long_as_a_book_and_numbers_are_told_apart_by_value(tmp_path: Path) -> None:
+    long = "word " * 60_000
+    assert read_examples(write(tmp_path / "a.csv", f'text,label\n"{long}",x\n'), TEXT)[0].texts == (long,)
+    lines = "".join(f'{{"text": "a", "label": {label}}}\n' for label in ("1", "1.0", '"1"', "1.5"))
+    found = read_examples(write(tmp_path / "a.jsonl", lines), TEXT)
+    assert [example.label for example in found] == ["1", "1", "1", "1.5"]
+
+
 def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="not a regular file"):
         read_examples(tmp_path, TEXT, "tsv")
@@ -112,8 +124,12 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
 
 def test_labels_are_ordered_as_numbers_or_letters_and_counted() -> None:
     examples = [Example(i, ("a",), label) for i, label in enumerate(["10", "9", "9"])]
-    assert class_labels(examples) == ("9", "10")
-    assert class_labels([Example(1, ("a",), "b"), Example(2, ("a",), "10")]) == ("10", "b")
+    assert class_labels(Path("x"), examples) == ("9", "10")
+    assert class_labels(Path("x"), [Example(1, ("a",), "b"), Example(2, ("a",), "10")]) == ("10", "b")
+    with pytest.raises(TrainingError, match="x: every example has the label '9'"):
+        class_labels(Path("x"), examples[1:])
+    with pytest.raises(TrainingError, match="x: 20,000 different labels, wanted at most 16,384"):
+        class_labels(Path("x"), [Example(i, ("a",), f"text {i}") for i in range(20_000)])
     assert balance(examples) == {"9": 2, "10": 1}
     assert class_numbers(Path("x"), examples, ("9", "10")) == [1, 0, 0]
     with pytest.raises(TrainingError, match="x, line 0: label '10' does not occur"):
@@ -204,6 +220,23 @@ def test_a_context_too_short_for_a_task_names_the_line() -> None:
         encode(
             new_task("classification", 257, "ab"), build_tokenizer(byte_tokenizer()), [Example(9, ("a",), "a")], [0], 2
         )
+
+
+@pytest.mark.parametrize(("per_class", "share", "n_taken"), [(5, 0.1, 50), (4, 0.1, 40), (2, 0.75, 100), (1, 0.6, 0)])
+def test_a_split_of_small_classes_takes_its_share_and_leaves_one_of_each(
+    per_class: int, share: float, n_taken: int
+) -> None:
+    examples = [Example(i, ("a",), f"class {i % 100}") for i in range(100 * per_class)]
+    if not n_taken:
+        with pytest.raises(TrainingError, match="leaves nothing to hold out") as caught:
+            split(examples, share, seed=1, by_label=True)
+        assert "--dev" in (caught.value.hint or "")
+        return
+    rest, taken = split(examples, share, seed=1, by_label=True)
+    assert len(taken) == n_taken
+    assert len(rest) == len(examples) - n_taken
+    assert len(balance(rest)) == 100
+    assert max(balance(taken).values()) == 1
 
 
 def test_a_split_takes_the_same_share_of_each_class() -> None:

@@ -89,6 +89,54 @@ def test_the_loss_and_its_gradient_are_the_papers(tmp_path: Path, kind: str, nor
         torch.testing.assert_close(seen[name], parameter.grad, atol=2e-6, rtol=1e-4, msg=name)
 
 
+def test_three_steps_are_those_of_adamw_with_rate_clipping_and_decay(tmp_path: Path) -> None:
+    model, data = make(tmp_path, "classification", 12)
+    slow = copy.deepcopy(model)
+    changes = {"clip_norm": 0.05, "weight_decay": 0.5, "warmup": 0.5, "learning_rate": 1e-2}
+    trainer = Finetuner(model, settings(**changes, **NO_DROPOUT), n_steps=4)
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in slow.named_parameters()}
+    lengths = []
+    for step, factor in enumerate((0.25, 0.75, 0.75)):
+        rows = np.arange(12)[4 * step : 4 * step + 4]
+        trainer.step(data, rows)
+        slow.zero_grad()
+        loss = sum(obvious_loss(slow, data, row, 0.5, 4, 4) for row in rows)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        lengths.append(torch.nn.utils.get_total_norm([p.grad for p in slow.parameters() if p.grad is not None]).item())
+        rate = 1e-2 * factor
+        with torch.no_grad():
+            for name, parameter in slow.named_parameters():
+                assert parameter.grad is not None
+                gradient = parameter.grad * (0.05 / lengths[-1])
+                first, second = moments[name]
+                first.lerp_(gradient, 0.1)
+                second.lerp_(gradient**2, 0.001)
+                if parameter.dim() > 1:  # matrices and embeddings
+                    parameter.mul_(1 - rate * 0.5)
+                shares = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
+                parameter.sub_(rate * shares[0] / (shares[1].sqrt() + 1e-8))
+    assert min(lengths) > 0.5  # clipping acts
+    for (name, one), other in zip(model.named_parameters(), slow.parameters(), strict=True):
+        # Adam divides by the gradient's size: where that is next to nothing, so is what two ways of adding agree on.
+        off = ((one - other).abs() > 2e-4).float().mean().item()
+        assert off < 0.01, name
+
+
+def test_dropout_acts_where_it_is_set(tmp_path: Path) -> None:
+    ids, states = torch.arange(40)[None], torch.ones(1000, 32)
+    for name, changes in (
+        ("gpt", {"dropout": 0.3, "clf_dropout": 0.0}),
+        ("head", {"dropout": 0.0, "clf_dropout": 0.3}),
+    ):
+        model, _ = make(tmp_path, "classification")
+        Finetuner(model, settings(**changes), n_steps=4)
+        hidden = [model.gpt.hidden(ids)[0] for _ in range(2)]
+        assert torch.equal(*hidden) == (name == "head")
+        kept = model.clf_dropout(states)
+        assert (kept == 0).float().mean().item() == pytest.approx(0.3 * (name == "head"), abs=0.02)
+
+
 def test_noise_is_read_and_never_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = make(tmp_path, "classification", 40)
     slow, rows, read = copy.deepcopy(model), np.arange(40), []
@@ -235,8 +283,14 @@ def test_lora_starts_from_the_same_function_and_checks_its_rank(tmp_path: Path) 
     before = predict(model, data, 10_000).loss
     with pytest.raises(ValueError, match="from 1 to the model's width 32, got 33"):
         add_lora(copy.deepcopy(model), 33, 1.0)
+    before_layer = copy.deepcopy(model.gpt.blocks()[0].mlp.c_fc)
     add_lora(model, 4, 8.0)
     assert predict(model, data, 10_000).loss == pytest.approx(before, rel=1e-6)
+    layer, x = model.gpt.blocks()[0].mlp.c_fc, torch.randn(3, 32)
+    assert isinstance(layer, LoRALinear)
+    torch.nn.init.normal_(layer.lora_b)
+    wanted = before_layer(x) + 8.0 / 4 * (x @ layer.lora_a.T @ layer.lora_b.T)
+    torch.testing.assert_close(layer(x), wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -29,6 +29,23 @@ def test_the_rate_stays_at_its_peak_as_long_as_asked() -> None:
     assert learning_rate_factor(100, training) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_long_gradient_is_shortened_and_a_short_one_is_not() -> None:
+    torch.manual_seed(2)
+    clipped, plain = GPT(CONFIG), GPT(CONFIG)
+    plain.load_state_dict(clipped.state_dict())
+    optimizers = [Optimizer(clipped, dataclasses.replace(TRAINING, clip_norm=0.5)), Optimizer(plain, TRAINING)]
+    for step, length in enumerate((0.4, 3.0, 0.3)):
+        drawn = [torch.randn_like(parameter) for parameter in clipped.parameters()]
+        whole = torch.nn.utils.get_total_norm(drawn)
+        for model, wanted in ((clipped, length), (plain, min(length, 0.5))):
+            for parameter, gradient in zip(model.parameters(), drawn, strict=True):
+                parameter.grad = gradient * (wanted / whole)
+        for optimizer in optimizers:
+            optimizer.step(step, optimizer.norm())
+    for one, other in zip(clipped.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_only_matrices_and_embeddings_decay(optimizer: str) -> None:
     model = GPT(CONFIG)

@@ -1,0 +1,50 @@
+"""The folder of a run: free for a new one, or holding one to go on with; one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpt_edge.disk import output_error
+from gpt_edge.errors import TrainingError
+from gpt_edge.lock import hold_lock
+
+STATE, CHECKPOINT = "state.safetensors", "checkpoint"
+
+
+@contextmanager
+def hold_run_folder(
+    folder: Path, resume: bool, option: str, is_prepared: Callable[[str], bool] = lambda name: False
+) -> Iterator[None]:
+    """Make `folder` if need be, and hold its lock.
+
+    option: what names it, for hints. is_prepared: whether a name in it is that of something made before a run begins.
+    Raises TrainingError unless it holds a run to go on with, or is free for a new one; OutputError.
+    """
+    _check(folder, resume, option, is_prepared)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        real = folder.resolve()  # one lock for a folder, by whichever link it is called
+    except OSError as error:
+        raise output_error(error, folder) from error
+    with hold_lock(real):
+        yield
+
+
+def _check(folder: Path, resume: bool, option: str, is_prepared: Callable[[str], bool]) -> None:
+    has_run = (folder / STATE).exists()
+    if resume:
+        if not has_run:
+            raise TrainingError(f"there is no run to resume in {folder}", hint="start it without --resume")
+        return
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise output_error(error, folder) from error
+    # What a run leaves that is killed before its first state.
+    if any(not is_prepared(name) and not name.startswith(f".{STATE}.") for name in names):
+        hint = "go on with it: --resume" if has_run else "remove it"
+        raise TrainingError(f"{folder} is not empty", hint=f"{hint}, or name another {option} folder")
