@@ -64,8 +64,8 @@ def read_documents(path: Path, separator: str) -> list[str]:
 
 
 def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[IntArray]:
-    """Each document as int64 ids, `end, tokens, end`."""
-    end = [tokenizer.end_token]
+    """Each document as int64 ids, `end, tokens, end`; without the end tokens where the tokenizer has none."""
+    end = [] if tokenizer.end_token is None else [tokenizer.end_token]
     return [np.array(end + tokenizer.encode(document) + end, dtype=np.int64) for document in documents]
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
@@ -18,7 +16,7 @@ from gpt_edge.tasks import TaskSpec, new_task
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.sources import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, check_fits
-from gpt_edge.training.corpus import read_documents
+from gpt_edge.training.corpus import encode_documents, read_documents
 from gpt_edge.training.finetune_data import Encoded, IntArray, encode, split
 from gpt_edge.training.finetune_settings import FinetuneData, FinetuneSettings
 from gpt_edge.training.lora import check_rank
@@ -145,8 +143,7 @@ def _forgetting_documents(data: FinetuneData, tokenizer: Tokenizer) -> tuple[lis
     if data.forgetting_text is None:
         return [], 0
     texts = read_documents(data.forgetting_text, data.separator)
-    end = [] if tokenizer.end_token is None else [tokenizer.end_token]
-    documents = [np.array(end + tokenizer.encode(text) + end, dtype=np.int64) for text in texts]
+    documents = encode_documents(texts, tokenizer)
     if (shortest := min(map(len, documents))) < 2:
         raise TrainingError(f"{data.forgetting_text} has a document of {shortest} token, wanted at least 2")
     return documents, sum(len(text.encode()) for text in texts)

@@ -127,6 +127,9 @@ class Output:
     plot: bool = True  # the losses as a picture; needs matplotlib
     tensorboard: bool = False  # the figures as TensorBoard scalars in tensorboard/
 
+    def __post_init__(self) -> None:
+        _wanted("folder", self.folder, bool(self.folder.strip()), "the name of a folder")
+
 
 def _wanted(name: str, found: object, is_right: bool, wanted: str) -> None:
     if not is_right:

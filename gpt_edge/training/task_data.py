@@ -161,9 +161,12 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise TrainingError(f"{path}, line {line}: not JSON: {error}") from error
+            raise TrainingError(f"{path}, line {line}: not JSON: {error}", hint="one object a line") from error
         if not isinstance(row, dict):
-            raise TrainingError(f"{path}, line {line}: wanted a JSON object, found {type(row).__name__}")
+            raise TrainingError(
+                f"{path}, line {line}: wanted a JSON object, found {type(row).__name__}",
+                hint='one a line, such as {"text": "fine", "label": "good"}',
+            )
         yield line, row
 
 
@@ -177,11 +180,12 @@ def _table_rows(path: Path, text: str, columns: Columns, format: str) -> Iterato
             hint=f"its columns: {', '.join(header) or 'none'}"[:300],
         )
     if twice := [name for name in wanted if header.count(name) > 1]:
-        raise TrainingError(f"{path}, line 1: there are two columns {twice[0]!r}")
+        raise TrainingError(f"{path}, line 1: there are two columns {twice[0]!r}", hint="rename one of them")
     for line, fields in records:
         if len(fields) != len(header):
             raise TrainingError(
-                f"{path}, line {line}: {len(fields)} fields, the first line names {len(header)} columns"
+                f"{path}, line {line}: {len(fields)} fields, the first line names {len(header)} columns",
+                hint="a text that holds the separator belongs into CSV, between quotes",
             )
         yield line, dict(zip(header, fields, strict=True))
 
@@ -217,7 +221,8 @@ def _example(path: Path, line: int, row: dict[str, Any], columns: Columns) -> Ex
     if not label.isascii() or not label.isdigit() or int(label) >= len(answers):
         raise TrainingError(
             f"{where}: {columns.label} is {label!r:.80}, wanted the number of the right answer, "
-            f"from 0 to {len(answers) - 1}"
+            f"from 0 to {len(answers) - 1}",
+            hint="the first answer is 0",
         )
     return Example(line, (" ".join(texts), *answers), str(int(label)))
 
@@ -243,7 +248,7 @@ def _text(where: str, row: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise TrainingError(f"{where}: {name} is {value!r:.80}, wanted a text")
     if not value.strip():
-        raise TrainingError(f"{where}: {name} is empty")
+        raise TrainingError(f"{where}: {name} is empty", hint="remove the line, or name another column")
     return value
 
 
@@ -257,7 +262,7 @@ def _label(where: str, row: dict[str, Any], name: str) -> str:
         value = int(value) if value.is_integer() else value
     label = str(value).strip()
     if not label:
-        raise TrainingError(f"{where}: {name} is empty")
+        raise TrainingError(f"{where}: {name} is empty", hint="remove the line, or name another column")
     if len(label) > MAX_LABEL_CHARACTERS:
         raise TrainingError(
             f"{where}: {name} has {len(label):,} characters, wanted at most {MAX_LABEL_CHARACTERS:,}",
