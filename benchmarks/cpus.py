@@ -21,14 +21,14 @@ import numpy as np
 CHILD = """
 import json, sys
 import numpy as np
-import gpt_edge.session as session
+from gpt_edge import ort_session
 from gpt_edge.bundle import Bundle
-from gpt_edge.saturation import products_saturate
+from gpt_edge.session import Session
 bundle, out, n_tokens, guarded = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "guarded"
-saturates = products_saturate()
+saturates = ort_session.products_saturate()
 if not guarded:
-    session.products_saturate = lambda: False
-model = session.Session(Bundle.open(bundle), threads=1)
+    ort_session.products_saturate = lambda: False
+model = Session(Bundle.open(bundle), threads=1)
 ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, n_tokens))
 np.save(out, model.forward(ids, model.new_cache(), "all")[0])
 print(json.dumps({"saturates": saturates}))

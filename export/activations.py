@@ -20,7 +20,8 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.sites import Place, Site
 from gpt_edge.export.stored import array_of
-from gpt_edge.ort_graph import ORT_ERRORS, SILENT
+from gpt_edge.ort_graph import WEIGHTS_FOLDER
+from gpt_edge.ort_session import ORT_ERRORS, SILENT, first_line, start_session
 from gpt_edge.reference.model import GPT, Block, KeyValue
 from gpt_edge.threads import default_threads
 
@@ -64,9 +65,7 @@ class ExposedGraph:
         try:
             found = dict(zip(self._names, self._session.run(None, inputs), strict=True))
         except ORT_ERRORS as error:
-            raise BundleError(
-                f"onnxruntime cannot run the graph: {str(error).strip().splitlines()[0][:300]}"
-            ) from error
+            raise BundleError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
         self.past = [found[name] for layer in range(self._config.n_layer)
                      for name in (contract.present_key(layer), contract.present_value(layer))]  # fmt: skip
         self.n_past += ids.size
@@ -110,12 +109,12 @@ def _open(model: ir.Model, folder: Path) -> ort.InferenceSession:
     options.intra_op_num_threads = default_threads()
     options.log_severity_level = SILENT
     options.enable_mem_pattern = False
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.absolute()))
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(folder.absolute()))
     try:
         content = ir.serde.serialize_model(model).SerializeToString()
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return start_session(content, options)
     except ORT_ERRORS as error:
-        raise BundleError(f"onnxruntime cannot load the graph of {folder}: {str(error).strip()[:300]}") from error
+        raise BundleError(f"onnxruntime cannot load the graph of {folder}: {first_line(error)}") from error
 
 
 def reference_trace(

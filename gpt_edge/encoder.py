@@ -21,7 +21,8 @@ from gpt_edge.cache import IntArray
 from gpt_edge.edge import FloatArray, bind_memory, cache_dtype
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError, NumericError
 from gpt_edge.fork import keep_in_child
-from gpt_edge.ort_graph import ORT_ERRORS, first_line, open_graph
+from gpt_edge.ort_graph import open_graph
+from gpt_edge.ort_session import ORT_ERRORS, first_line
 from gpt_edge.threads import check_threads, default_threads
 
 BATCH = 64  # examples at once, at most

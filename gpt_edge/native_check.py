@@ -19,7 +19,7 @@ from gpt_edge.child import python_command, python_environment
 from gpt_edge.disk import output_error
 from gpt_edge.encoder import Encoder
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.native.library import WITHOUT, compile_library, is_own, library_path, using
+from gpt_edge.native.library import WITHOUT, compile_library, is_own, library_path, using, why_unsupported
 from gpt_edge.session import Session
 from gpt_edge.task_verification import compare_tasks, task_probes
 from gpt_edge.verification import Progress, Verification, check_paths, silent, words_of
@@ -86,7 +86,13 @@ def _check_in_child(library: Path) -> dict[str, Any]:
 
 
 def check_library(library: Path) -> Verification:
-    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself on every path."""
+    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself on every path.
+
+    Raises GPTEdgeError on a machine that cannot run the operators: onnxruntime's would be compared with themselves.
+    """
+    reason = why_unsupported()
+    if reason is not None:
+        raise GPTEdgeError(reason)
     report = Verification()
     for name in embedded_bundles():
         bundle = Bundle.open(name)

@@ -5,23 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from gpt_edge import graph
 from gpt_edge.bundle import Bundle
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.native.library import find_library
 from gpt_edge.native.rewrite import rewrite
+from gpt_edge.ort_session import ORT_ERRORS, SILENT, first_line, start_session
 from gpt_edge.portable import USE_CACHE_BRANCH
-from gpt_edge.saturation import products_saturate
 
 LARGE = 500_000_000  # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside them
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that comes as bytes
-SILENT = 4  # onnxruntime's severity "fatal": errors are raised, not printed
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    *(value for value in vars(ort_errors).values() if isinstance(value, type) and issubclass(value, Exception)),
-)
 
 
 def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.InferenceSession:
@@ -35,9 +29,7 @@ def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort
         if library is not None and rewritten is not None:
             _register(library, options)
             options.add_session_config_entry(WEIGHTS_FOLDER, str(bundle.model_path.parent))
-        elif products_saturate():  # unsigned weights do not, and onnxruntime turns signed ones into them when asked
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        session = ort.InferenceSession(rewritten or str(bundle.model_path), options, providers=["CPUExecutionProvider"])
+        session = start_session(rewritten or bundle.model_path, options, is_guarded=rewritten is None)
     except ORT_ERRORS as error:
         told = f"onnxruntime {ort.__version__} cannot load {bundle.model_path}: {first_line(error)}"
         raise BundleError(told) from error
@@ -93,8 +85,3 @@ def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
             names = ", ".join((missing or unknown)[:3])
             what = f"lacks the {side}" if missing else f"has an unknown {side}"
             raise BundleError(f"{bundle.model_path} {what} {names}, which the {bundle.graph} graph does not allow")
-
-
-def first_line(error: BaseException) -> str:
-    """What onnxruntime says, of many lines the first."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

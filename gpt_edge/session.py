@@ -19,7 +19,8 @@ from gpt_edge.cache import IntArray, KVCache
 from gpt_edge.edge import EdgeRunner, FloatArray
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
 from gpt_edge.fork import keep_in_child
-from gpt_edge.ort_graph import ORT_ERRORS, first_line, open_graph
+from gpt_edge.ort_graph import open_graph
+from gpt_edge.ort_session import ORT_ERRORS, first_line
 from gpt_edge.portable import PortableRunner
 from gpt_edge.threads import check_threads, default_threads
 

@@ -17,7 +17,7 @@ LAYERS: list[dict[str, set[str]]] = [
     {"files": {"disk", "lock", "files", "manifest"}},
     {"native": {"native"}},
     {"text and bundles": {"batching", "sampling", "stopping", "tokenizer", "foreign", "bundle_reader", "bundle"}},
-    {"session": {"cache", "edge", "portable", "saturation", "ort_graph", "session", "encoder"}},
+    {"session": {"cache", "edge", "portable", "ort_session", "ort_graph", "session", "encoder"}},
     {
         "generation": {
             "stream",

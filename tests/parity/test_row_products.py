@@ -104,27 +104,3 @@ def test_int8_and_int8_block_are_two_arrangements_of_one_model(export: Export) -
     ids = np.arange(30)[None]
     difference = np.abs(logits(row, ids) - logits(block, ids)).max()
     assert 0 < difference <= 0.3
-
-
-@pytest.mark.parametrize("saturates", [False, True])
-def test_a_cpu_that_saturates_gets_unsigned_weights_and_the_same_logits(
-    saturates: bool, export: Export, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The option is exact on every CPU, and slow, so it is asked for only where it is needed."""
-    from gpt_edge import ort_graph as module
-
-    asked: dict[str, str] = {}
-    options = module.ort.SessionOptions
-
-    class Recorded(options):  # type: ignore[misc, valid-type]
-        def add_session_config_entry(self, key: str, value: str) -> None:
-            asked[key] = value
-            super().add_session_config_entry(key, value)
-
-    bundle = export("gpt2", "edge", "int8")[0]
-    ids = np.arange(40)[None]
-    wanted = logits(Session(bundle), ids)
-    monkeypatch.setattr(module, "products_saturate", lambda: saturates)
-    monkeypatch.setattr(module.ort, "SessionOptions", Recorded)
-    assert np.abs(logits(Session(bundle), ids) - wanted).max() <= 1e-5
-    assert (asked.get("session.x64quantprecision") == "1") == saturates
