@@ -35,28 +35,28 @@ TYPE_CHECKING = False  # as in typing, which takes ten times as long to import a
 if TYPE_CHECKING:
     from typing import Any
 
-    from gpt_edge.bundle import Bundle
-    from gpt_edge.classify import Classifier, Prediction, Predictions
-    from gpt_edge.embed import Embedder
-    from gpt_edge.generate import Generator
-    from gpt_edge.loading import load
-    from gpt_edge.sampling import SamplingParams
-    from gpt_edge.session import Session
-    from gpt_edge.stream import Completion, TextStream, TokenStream
+    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
+    from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.generate.generator import Generator
+    from gpt_edge.generate.load import load
+    from gpt_edge.generate.sampling import SamplingParams
+    from gpt_edge.generate.stream import Completion, TextStream, TokenStream
+    from gpt_edge.runtime.session import Session
 
 _MODULE_OF = {
-    "Bundle": "bundle",
-    "Classifier": "classify",
-    "Completion": "stream",
-    "Embedder": "embed",
-    "Generator": "generate",
-    "Prediction": "classify",
-    "Predictions": "classify",
-    "SamplingParams": "sampling",
-    "Session": "session",
-    "TextStream": "stream",
-    "TokenStream": "stream",
-    "load": "loading",
+    "Bundle": "bundle.bundle",
+    "Classifier": "classify.classifier",
+    "Completion": "generate.stream",
+    "Embedder": "classify.embedder",
+    "Generator": "generate.generator",
+    "Prediction": "classify.classifier",
+    "Predictions": "classify.classifier",
+    "SamplingParams": "generate.sampling",
+    "Session": "runtime.session",
+    "TextStream": "generate.stream",
+    "TokenStream": "generate.stream",
+    "load": "generate.load",
 }
 
 __all__ = [

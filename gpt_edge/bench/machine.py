@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gpt_edge.native.library import find_library
-from gpt_edge.threads import available_cpus, default_threads
+from gpt_edge.system.threads import available_cpus, default_threads
 from gpt_edge.version import __version__
 
 

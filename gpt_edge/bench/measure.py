@@ -17,12 +17,12 @@ import numpy as np
 from gpt_edge.bench.figures import Engine
 from gpt_edge.bench.plan import Case
 from gpt_edge.bench.traffic import cache_bytes, weight_bytes
-from gpt_edge.bundle import Bundle
-from gpt_edge.cache import IntArray
-from gpt_edge.generate import Generator
-from gpt_edge.sampling import SamplingParams
-from gpt_edge.session import Session
-from gpt_edge.stream import TokenChoice, TokenStream
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.generate.generator import Generator
+from gpt_edge.generate.sampling import SamplingParams
+from gpt_edge.generate.stream import TokenChoice, TokenStream
+from gpt_edge.runtime.kv_cache import IntArray
+from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
 LOOP_PROMPT, LOOP_TOKENS = 32, 64  # what a token costs outside onnxruntime does not depend on the context

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt_edge.errors import ContextLengthError
-from gpt_edge.threads import check_threads, default_threads
+from gpt_edge.system.threads import check_threads, default_threads
 
 DEFAULT_PROMPTS = (32, 512)
 DEFAULT_NEW_TOKENS = 128

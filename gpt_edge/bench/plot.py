@@ -8,7 +8,7 @@ from typing import Any
 
 from gpt_edge.bench.figures import Report, SpeedRow
 from gpt_edge.errors import OutputError, require
-from gpt_edge.files import atomic_write
+from gpt_edge.system.atomic_files import atomic_write
 
 WIDTH, HEIGHT, DPI = 7.0, 4.2, 150
 

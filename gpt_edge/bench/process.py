@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import IO
 
-from gpt_edge.bundle import Bundle
-from gpt_edge.child import python_command, python_environment
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError
+from gpt_edge.system.python_process import python_command, python_environment
 
 MAX_SECONDS = 1800  # a process that takes longer is ended
 LAST_STEPS = 4  # of the longest context are decoded, the others read
@@ -26,11 +26,11 @@ LAST_STEPS = 4  # of the longest context are decoded, the others read
 CHILD = """
 import sys, time
 marks = [time.perf_counter()]
-from gpt_edge.bundle import read_bundle
+from gpt_edge.bundle.bundle import read_bundle
 
 def open_model(bundle):  # as gpt_edge.load: what follows is imported while the bundle is hashed
-    from gpt_edge.generate import Generator, open_generator
-    from gpt_edge.session import Session
+    from gpt_edge.generate.generator import Generator, open_generator
+    from gpt_edge.runtime.session import Session
     marks.append(time.perf_counter())
     if bundle.manifest.tokenizer is not None:
         return open_generator(bundle, threads=int(sys.argv[2]))
@@ -40,7 +40,7 @@ def open_model(bundle):  # as gpt_edge.load: what follows is imported while the 
 generator = read_bundle(sys.argv[1], open_model)
 marks.append(time.perf_counter())
 print("ready", flush=True)
-from gpt_edge.sampling import SamplingParams
+from gpt_edge.generate.sampling import SamplingParams
 n_prompt, n_context, last = (int(word) for word in sys.argv[3:])
 params = SamplingParams(max_new_tokens=last + 1, ignore_end_token=True)
 next(generator.generate_ids([0] * n_prompt, params))

@@ -18,8 +18,8 @@ import numpy as np
 from gpt_edge.bench.figures import Engine, ProfileRow
 from gpt_edge.bench.measure import clocked_runs
 from gpt_edge.bench.plan import Case
-from gpt_edge.bundle import Bundle
-from gpt_edge.session import Session
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.runtime.session import Session
 
 MAX_STEPS = 64  # profiled tokens: a file of some MB
 BESIDES = "(between operators)"

@@ -16,7 +16,7 @@ from gpt_edge.bench.measure import GREEDY, TOP_K_PARAMS, Model
 from gpt_edge.bench.plan import Case, Plan
 from gpt_edge.bench.process import Start, start_process
 from gpt_edge.bench.profile import profile
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle.bundle import Bundle
 
 PROBES = 3  # of the bandwidth in each round
 FALLBACK_BUFFER = 100_000_000  # bytes, where the size of the weights is not known

@@ -10,9 +10,9 @@ import math
 import mmap
 from pathlib import Path
 
-from gpt_edge.cache import KVCache
+from gpt_edge.bundle.onnx_wire import fields, varints
 from gpt_edge.config import GPTConfig
-from gpt_edge.protobuf import fields, varints
+from gpt_edge.runtime.kv_cache import KVCache
 
 BITS_OF = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16, 21: 4, 22: 4}
 BITS_OF |= {17: 8, 18: 8, 19: 8, 20: 8, 23: 4, 24: 8, 25: 2, 26: 2}  # the 8-bit floats, then float4, uint2 and int2

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     import warnings
 
-    from gpt_edge.cli import console
+    from gpt_edge.cli.support import console
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,7 +76,7 @@ def _unwrapped(error: BaseException) -> BaseException:
 
 def _report(error: BaseException, command: str) -> int:
     """Say on standard error what happened, in one line and perhaps a hint, and return the exit code."""
-    from gpt_edge.cli import console
+    from gpt_edge.cli.support import console
 
     if os.environ.get("GPT_EDGE_DEBUG"):
         import traceback

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from gpt_edge.cli import (
+from gpt_edge.cli.commands import (
     bench,
     check,
     classify,
-    console,
     diff,
     evaluate,
     finetune,
@@ -21,6 +20,7 @@ from gpt_edge.cli import (
     text,
     train,
 )
+from gpt_edge.cli.support import console
 from gpt_edge.version import __version__
 
 app = typer.Typer(

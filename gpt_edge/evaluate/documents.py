@@ -14,7 +14,7 @@ from gpt_edge.evaluate.scorer import Scorer, SessionScorer, finite
 from gpt_edge.evaluate.windows import windows
 
 if TYPE_CHECKING:
-    from gpt_edge.session import Session
+    from gpt_edge.runtime.session import Session
 
 
 @dataclass(frozen=True, slots=True)

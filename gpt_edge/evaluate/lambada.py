@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from gpt_edge.data.documents import TextFile, TextFormat
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.measures import Estimate, FloatArray, IntArray, Sums, exp, log_softmax, of_targets, share
 from gpt_edge.evaluate.scorer import Scorer, finite
-from gpt_edge.evaluate.text import TextFile, TextFormat
 from gpt_edge.tokenizer.spec import Tokenizer
 
 # The 127 English stop words of NLTK's list (Porter; Bird, Klein and Loper 2009), which reproductions of the paper use.

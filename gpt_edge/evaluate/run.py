@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.disk import sha256_file
+from gpt_edge.data.documents import TextFile
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.compare import Comparison, Pair, comparison
 from gpt_edge.evaluate.corpus import Corpus, Settings
@@ -21,7 +21,7 @@ from gpt_edge.evaluate.lambada import LambadaScore, LambadaTally, add_passage, l
 from gpt_edge.evaluate.measures import IntArray, Sums, Tally, TextScore, text_score
 from gpt_edge.evaluate.scorer import Scorer
 from gpt_edge.evaluate.state import State
-from gpt_edge.evaluate.text import TextFile
+from gpt_edge.system.disk import sha256_file
 from gpt_edge.tokenizer.spec import Tokenizer
 
 DAMAGES = (

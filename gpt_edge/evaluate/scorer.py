@@ -15,7 +15,7 @@ from gpt_edge.errors import NumericError
 from gpt_edge.evaluate.measures import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from gpt_edge.session import Session  # training scores in torch and has no use for onnxruntime
+    from gpt_edge.runtime.session import Session  # training scores in torch and has no use for onnxruntime
 
 ROWS = 256  # logits at a time: 51 MB for 50,257 tokens; a session's own chunk, so the sums are those of generating
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_edge.errors import EvaluationError
-from gpt_edge.files import atomic_write, sha256_file
+from gpt_edge.system.atomic_files import atomic_write, sha256_file
 
 FORMAT, VERSION = "gpt-edge evaluation", 1
 SAVE_SECONDS = 15.0

@@ -19,13 +19,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpt_edge.disk import output_error
 from gpt_edge.errors import GPTEdgeError, MissingDependencyError
-from gpt_edge.files import atomic_write
+from gpt_edge.system.atomic_files import atomic_write
+from gpt_edge.system.disk import output_error
 
 SETTING = "GPT_EDGE_NATIVE"  # 0: never use the library; a path: use that one; unset: use it once it is built
 WITHOUT = "0"
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).parent / "kernels"
 WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")  # names of Linux's /proc/cpuinfo
 # No contraction: a sum after a product is rounded twice, as onnxruntime's operators do it. nodelete: onnxruntime unloads
 # the library with its session, and the memory that the operators keep for their next call would be lost each time. hidden:
@@ -63,7 +63,7 @@ def cpu_flags() -> frozenset[str]:
 
 def sources() -> list[Path]:
     """The C files and headers, sorted."""
-    return sorted(path for path in SOURCES.iterdir() if path.suffix in (".c", ".h"))
+    return sorted(path for path in SOURCES.rglob("*") if path.suffix in (".c", ".h"))
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def library_path() -> Path:
     """Where this version's library for this CPU belongs, whether it is there or not. Raises GPTEdgeError without a home."""
     digest = hashlib.sha256(" ".join([*OPTIONS, *sorted(cpu_flags())]).encode())
     for path in sources():
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
     cache = os.environ.get("XDG_CACHE_HOME", "")
     try:
         folder = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"

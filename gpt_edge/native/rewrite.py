@@ -10,7 +10,7 @@ import math
 import struct
 from dataclasses import dataclass
 
-from gpt_edge.native.proto import Constant, Model, Node, node_field, read_model, retype, write_model
+from gpt_edge.native.onnx_model import Constant, Model, Node, node_field, read_model, retype, write_model
 
 DOMAIN = "gpt_edge"
 LAST_AXIS = b"\xff" * 8  # -1

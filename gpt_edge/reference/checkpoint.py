@@ -18,12 +18,12 @@ from torch import Tensor
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError, NumericError
-from gpt_edge.files import publish_folder, write_file
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.importers.gpt_edge_checkpoint import FORMAT, VERSION
 from gpt_edge.reference.importers.tensor_map import HEAD_PREFIX, Checkpoint
 from gpt_edge.reference.model import GPT
+from gpt_edge.system.atomic_files import publish_folder, write_file
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer.spec import TokenizerSource
 

@@ -12,7 +12,7 @@ from gpt_edge.evaluate.measures import FloatArray, IntArray
 from gpt_edge.evaluate.scorer import blocks
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT
-from gpt_edge.threads import check_threads, default_threads
+from gpt_edge.system.threads import check_threads, default_threads
 from gpt_edge.tokenizer import Tokenizer, build_tokenizer, check_fits, find_tokenizer, tokenizer_from
 
 

@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gpt_edge.tokenizer.discover import find_tokenizer, source_from_ranks, tokenizer_from
     from gpt_edge.tokenizer.load import build_tokenizer, load_tokenizer
-    from gpt_edge.tokenizer.sources import find_tokenizer, source_from_ranks, tokenizer_from
     from gpt_edge.tokenizer.spec import Detokenizer, Tokenizer, TokenizerSource, TokenizerSpec, check_fits
 
 _MODULE_OF = {
@@ -20,10 +20,10 @@ _MODULE_OF = {
     "TokenizerSpec": "spec",
     "build_tokenizer": "load",
     "check_fits": "spec",
-    "find_tokenizer": "sources",
+    "find_tokenizer": "discover",
     "load_tokenizer": "load",
-    "source_from_ranks": "sources",
-    "tokenizer_from": "sources",
+    "source_from_ranks": "discover",
+    "tokenizer_from": "discover",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from gpt_edge.errors import require
 from gpt_edge.tokenizer.detokenizer import END_OF_WORD, WordDetokenizer, decode_words, look_up
-from gpt_edge.tokenizer.gpt1_file import UNKNOWN, parse_words_file
+from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN, parse_words_file
 from gpt_edge.tokenizer.spec import TokenizerSpec
 
 

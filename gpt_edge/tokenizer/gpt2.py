@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.detokenizer import ByteDetokenizer, look_up
-from gpt_edge.tokenizer.rank_file import parse_ranks
+from gpt_edge.tokenizer.formats.rank_file import parse_ranks
 from gpt_edge.tokenizer.spec import TokenizerSpec
 
 # GPT-2's split pattern as tiktoken writes it for r50k_base: the same pieces as the original, found without backtracking.

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.tokenizer.hf_json import RANK_FILE, make_spec
-from gpt_edge.tokenizer.rank_file import format_ranks
+from gpt_edge.tokenizer.formats.hf_json import RANK_FILE, make_spec
+from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource
 
 # What tiktoken's registry fetches for "gpt2", and the SHA-256 it checks. Source: tiktoken_ext/openai_public.py.

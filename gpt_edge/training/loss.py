@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt_edge.reference.model import GPT, Block, CausalSelfAttention, causal_mask
-from gpt_edge.training.corpus import IGNORED
+from gpt_edge.training.corpus.batches import IGNORED
 
 SHORT_ROW = 128  # tokens; at 256 both ways of attention took as long, at 512 the fused kernel less
 

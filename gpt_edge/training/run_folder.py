@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpt_edge.disk import output_error
 from gpt_edge.errors import TrainingError
-from gpt_edge.lock import hold_lock
+from gpt_edge.system.disk import output_error
+from gpt_edge.system.lock import hold_lock
 
 STATE, CHECKPOINT = "state.safetensors", "checkpoint"
 

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from gpt_edge.errors import NumericError, TrainingError
-from gpt_edge.files import atomic_write
+from gpt_edge.system.atomic_files import atomic_write
 
 KEY = "gpt-edge-run"  # the one entry of the file's metadata
 VERSION = 1

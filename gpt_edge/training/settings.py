@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpt_edge.threads import MAX_THREADS
+from gpt_edge.data.text_files import ENCODING_ERRORS
+from gpt_edge.system.threads import MAX_THREADS
 from gpt_edge.tokenizer.spec import END_OF_TEXT
-from gpt_edge.training.text_files import ENCODING_ERRORS
 
 PRECISIONS = ("float32", "bfloat16")
 OPTIMIZERS = ("adamw", "muon")

@@ -9,7 +9,7 @@ import torch
 
 from gpt_edge.evaluate import IntArray, Score, windows
 from gpt_edge.reference.model import GPT
-from gpt_edge.training.corpus import IGNORED
+from gpt_edge.training.corpus.batches import IGNORED
 from gpt_edge.training.loss import BatchLoss
 
 BATCH_TOKENS = 8192

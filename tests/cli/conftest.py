@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import Result, done
 from tests.conftest import REPO
+from tests.support.runner import Result, done
 
 MERGES = b" t,he,in,er,an,on, s,re, w,ed, the,ing, a,ll,ou, he, to,and,st,ar".split(b",")
 
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from gpt_edge.reference.checkpoint import save_checkpoint
     from gpt_edge.reference.model import GPT
     from gpt_edge.tokenizer import source_from_ranks
-    from gpt_edge.tokenizer.rank_file import format_ranks
+    from gpt_edge.tokenizer.formats.rank_file import format_ranks
 
     words = source_from_ranks(format_ranks([bytes([byte]) for byte in range(256)] + MERGES))
     config = GPTConfig(n_layer=2, n_head=2, n_embd=16, n_ctx=64, vocab_size=words.spec.vocab_size)

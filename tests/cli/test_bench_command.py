@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.cli import console
-from tests.cli.runner import done, listing, run
+from gpt_edge.cli.support import console
 from tests.conftest import REPO
+from tests.support.runner import done, listing, run
 
 TINY = [REPO / "tests" / "golden" / name for name in ("tiny-edge", "tiny-portable")]
 SHORT = ("-r", "1", "--warmup", "0", "-p", "8", "-n", "4", "-t", "1")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.runner import COMMAND, done, run
+from tests.support.runner import COMMAND, done, run
 
 TEXTS = ["a good day", "so it ends, and nobody knows", "he", "the sun and the sea were in the room"]
 
@@ -19,8 +19,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny random classifier of each task, int8, with a byte tokenizer."""
     from gpt_edge.config import GPTConfig
     from gpt_edge.tokenizer import source_from_ranks
-    from gpt_edge.tokenizer.rank_file import format_ranks
-    from tests.parity.task_models import save_task
+    from gpt_edge.tokenizer.formats.rank_file import format_ranks
+    from tests.support.task_models import save_task
 
     root, made = tmp_path_factory.mktemp("classifiers"), {}
     words = source_from_ranks(format_ranks([bytes([value]) for value in range(256)]))

@@ -13,12 +13,12 @@ from typing import get_args
 import pytest
 
 from gpt_edge import graph
-from gpt_edge.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
-from gpt_edge.cli import options
-from gpt_edge.cli.tables import parity_table, size
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
+from gpt_edge.cli.support import options
+from gpt_edge.cli.support.tables import parity_table, size
 from gpt_edge.version import __version__
-from tests.cli.runner import COMMAND, Result, done, listing, run
 from tests.conftest import REPO
+from tests.support.runner import COMMAND, Result, done, listing, run
 
 
 def test_export_makes_a_bundle_and_prints_where_it_is_its_size_and_the_parity(exported: tuple[Path, Result]) -> None:
@@ -60,8 +60,8 @@ def test_quantize_prints_the_table_and_verify_and_inspect_take_what_it_made(tiny
 def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_code_1(
     exported: tuple[Path, Result], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt_edge.export import pipeline
-    from gpt_edge.export.weights import Source
+    from gpt_edge.export.pipeline import pipeline
+    from gpt_edge.export.weights.source import Source
 
     fp32 = tmp_path / "fp32"
 
@@ -103,7 +103,7 @@ def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_cod
 def test_what_is_out_of_tolerance_shows_its_figures_and_publishes_nothing(
     options: list[str], tiny_edge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt_edge.export import verify
+    from gpt_edge.export.verify import verifier as verify
 
     monkeypatch.setitem(verify.QUANTIZED_KL, "int8", 0.0)
     result = run("quantize", tiny_edge, tmp_path / "out", "--scheme", "int8", *options)
@@ -191,7 +191,7 @@ def test_help_names_every_command_and_no_argument_is_help() -> None:
 
 
 def test_choices_of_options_are_those_of_the_library() -> None:
-    from gpt_edge.export.optimum import TARGETS
+    from gpt_edge.export.graph.optimum_int8 import TARGETS
 
     assert get_args(options.SchemeName) == graph.SCHEMES
     assert get_args(options.GraphName) == graph.GRAPHS

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.cli import diff
-from tests.cli.runner import Result, done, run
+from gpt_edge.cli.commands import diff
+from tests.support.runner import Result, done, run
 
 LINE = "the sea and the ship"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import Result, done, listing, run
 from tests.conftest import REPO
 from tests.packaging.test_runtime_alone import BLOCK_IMPORTS, RUN, python
+from tests.support.runner import Result, done, listing, run
 
 STORIES = ["The dog and the cat went to the river.", "Then there was an old hat, and it was red."]
 
@@ -140,8 +140,8 @@ def test_a_wrong_text_is_one_line(name: str, content: bytes, message: str, tiny_
 
 
 def test_a_bundle_without_a_tokenizer_says_how_to_give_one(tiny_edge: Path, tmp_path: Path, corpus: Path) -> None:
-    from gpt_edge.bundle import Bundle, new_bundle
-    from gpt_edge.files import write_file
+    from gpt_edge.bundle.bundle import Bundle, new_bundle
+    from gpt_edge.system.atomic_files import write_file
 
     source = Bundle.open(tiny_edge)
     with new_bundle(tmp_path / "ids") as draft:
@@ -211,7 +211,7 @@ def test_a_bundle_is_scored_where_no_training_package_can_be_imported(tiny_edge:
 @pytest.mark.timeout(3600)
 def test_the_embedded_model_on_real_stories_and_passages(shared_data: Path) -> None:
     """Its loss is that of the manifest, measured in torch fp32 while it was trained; LAMBADA is far from its stories."""
-    from gpt_edge.bundle import Bundle
+    from gpt_edge.bundle.bundle import Bundle
 
     quality = Bundle.open().manifest.quality
     text = done("eval", "tinystories-5m-int8", shared_data / "tinystories" / "valid.txt.gz", "--json").json["text"]

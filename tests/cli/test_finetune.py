@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import Result, run
+from tests.support.runner import Result, run
 
 CSV = "question,category,note\n" + "".join(
     f'"{word}, {thing}",{"good" if word in "fine nice" else "bad"},x\n'

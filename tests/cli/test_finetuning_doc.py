@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.pages import Page, matches, write_program
 from tests.conftest import REPO
+from tests.support.pages import Page, matches, write_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -26,7 +26,7 @@ WORDS = {"negative": ("cold", "rude", "bad"), "positive": ("warm", "kind", "good
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the page takes for granted: a pretrained checkpoint, examples, and gpt-edge on the path."""
-    from tests.training.finetune_factory import LARGER, make_checkpoint
+    from tests.support.finetune_factory import LARGER, make_checkpoint
 
     place = tmp_path_factory.mktemp("finetuning")
     (place / "runs" / "tinystories").mkdir(parents=True)
@@ -74,7 +74,7 @@ def test_the_python_example_runs(folder: Path) -> None:
 
 
 def test_every_flag_that_the_page_names_exists() -> None:
-    from tests.cli.runner import done
+    from tests.support.runner import done
 
     help_text = "".join(done(command, "--help").out for command in ("finetune", "classify", "embed"))
     for flag in re.findall(

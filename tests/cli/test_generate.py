@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import gpt_edge
-from gpt_edge.cli import console
-from tests.cli.runner import COMMAND, done, run
+from gpt_edge.cli.support import console
+from tests.support.runner import COMMAND, done, run
 
 PROMPT = "the rain"
 

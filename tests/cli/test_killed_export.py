@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle.bundle import Bundle
 from tests.conftest import REPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

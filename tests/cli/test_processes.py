@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import COMMAND, listing
 from tests.conftest import REPO
+from tests.support.runner import COMMAND, listing
 
 
 def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
@@ -60,7 +60,7 @@ def test_next_to_nothing_is_imported_before_ctrl_c_can_be_caught() -> None:
 @pytest.mark.parametrize(
     ("module", "raised"),
     [
-        ("console", "KeyboardInterrupt"),
+        ("support.console", "KeyboardInterrupt"),
         # Until Python 3.12, what `__set_name__` raises while a class is made becomes the cause of a RuntimeError.
         ("app", "RuntimeError('Error calling __set_name__') from KeyboardInterrupt()"),
     ],

@@ -12,20 +12,20 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
-from gpt_edge.export import quantize as road
-from gpt_edge.export.pipeline import export_bundle
-from gpt_edge.export.plans import shapes
-from gpt_edge.export.rewrite import count_operators
+from gpt_edge.export.budget import run as road
+from gpt_edge.export.formats.plan import shapes
+from gpt_edge.export.graph.fuse import count_operators
+from gpt_edge.export.pipeline.pipeline import export_bundle
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.model import GPT
-from gpt_edge.session import Session
-from tests.cli.runner import Result, done, listing, run
+from gpt_edge.runtime.session import Session
 from tests.conftest import REPO
-from tests.parity.models import random_model
+from tests.support.models import random_model
+from tests.support.runner import Result, done, listing, run
 
-sys.path.insert(0, str(REPO / "benchmarks"))
+sys.path.insert(0, str(REPO / "benchmarks" / "quality"))
 
 from outliers import plant_outliers
 

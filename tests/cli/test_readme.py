@@ -1,4 +1,4 @@
-"""Every example of README.md is executed: what it shows is what happens, and its tree is the tree.
+"""Every example of README.md is executed: what it shows is what happens. The tree of docs/architecture.md is the tree.
 
 The commands run in a folder with a recipe at the place of the real one, which would take an hour; the figures that
 depend on it are compared with their digits masked.
@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.native.library import why_unsupported
-from tests.cli.pages import Page, masked, write_program
-from tests.cli.runner import Result, done, run
 from tests.cli.test_commands import write_recipe
 from tests.conftest import REPO
+from tests.support.pages import Page, masked, write_program
+from tests.support.runner import Result, done, run
 
 README = Page(REPO / "README.md")
 ANYTHING = "..."  # a line that stands for any lines
@@ -117,7 +117,7 @@ def test_every_command_and_option_of_the_table_exists() -> None:
 
 
 def test_the_tree_names_every_file_once_with_a_phrase() -> None:
-    (tree,) = README.blocks("")
+    (tree,) = Page(REPO / "docs" / "architecture.md").blocks("")
     named, path = set(), [""]
     for line in tree.splitlines():
         entry, _, phrase = re.sub(r" -> \S+", "", line).strip().partition(" ")
@@ -129,7 +129,8 @@ def test_the_tree_names_every_file_once_with_a_phrase() -> None:
     for top in ("gpt_edge", "export"):
         for place, folders, files in os.walk(REPO / top):  # does not follow links
             folders[:] = [name for name in folders if name != "__pycache__"]
-            there |= {str((Path(place) / name).relative_to(REPO)) for name in files if name.endswith(".py")}
+            found = [Path(place) / name for name in files if name.endswith(".py")]
+            there |= {str(path.relative_to(REPO)) for path in found if path.stat().st_size}  # not a bare __init__.py
     assert {name for name in named if name.endswith(".py")} == there
     for name in named:
         assert (REPO / name).exists(), name

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.training.recipe import read_recipe
-from tests.cli.pages import Page, matches, write_program
 from tests.conftest import REPO
+from tests.support.pages import Page, matches, write_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from gpt_edge.lock import hold_lock
-from tests.cli.runner import COMMAND, Result, listing, run
+from gpt_edge.system.lock import hold_lock
 from tests.conftest import REPO
+from tests.support.runner import COMMAND, Result, listing, run
 
 Spoil = Callable[[Path], object]
 

@@ -16,9 +16,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.export.pipeline.pipeline import export_bundle
 from gpt_edge.reference.model import GPT
-from gpt_edge.tokenizer.rank_file import format_ranks
+from gpt_edge.tokenizer.formats.rank_file import format_ranks
 
 HERE = Path(__file__).parent
 MERGES = b" t,he,in,er,an,on, s,re, w,ed, the,ing, a,ll,ou, he, to,and,st,ar".split(b",")

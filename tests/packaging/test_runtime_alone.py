@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
 from tests.conftest import REPO
 
 BUNDLES = [str(REPO / "tests" / "golden" / name) for name in ("tiny-edge", "tiny-portable")] + list(embedded_bundles())
@@ -110,7 +110,7 @@ def _cpu_seconds(code: str) -> float:
 
 
 def test_telemetry_of_onnxruntime_is_off_before_it_is_imported() -> None:
-    code = "import gpt_edge.session, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import gpt_edge.runtime.session, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

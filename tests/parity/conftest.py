@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.bundle import Bundle
-from gpt_edge.export.pipeline import export_bundle
-from gpt_edge.export.verify import Verification
-from tests.parity.models import TINY, save_random
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.verify.verifier import Verification
+from tests.support.models import TINY, save_random
 
 Export = Callable[[str, str, str], tuple[Bundle, Verification]]
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.budget import GRID, MAX_MEASUREMENTS, Option, cheapest, most_careful, pareto, search
-from gpt_edge.export.budget_plot import plot_outcome
-from gpt_edge.export.formats import FLOAT16, FLOAT32, Plan, TensorFormat
-from gpt_edge.export.limits import Limits
-from gpt_edge.export.plans import Wishes, candidates, shapes, uniform_plan
+from gpt_edge.export.budget.loss_budget import Limits
+from gpt_edge.export.budget.plot import plot_outcome
+from gpt_edge.export.budget.search import GRID, MAX_MEASUREMENTS, Option, cheapest, most_careful, pareto, search
+from gpt_edge.export.formats.plan import Wishes, candidates, shapes, uniform_plan
+from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, Plan, TensorFormat
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=36, n_ctx=64, vocab_size=211)  # heads of 12: padded to 16 in edge
 FORMS = (TensorFormat(4, 128), TensorFormat(4, 32), TensorFormat(8, 128), TensorFormat(8, 32), FLOAT16)

@@ -21,13 +21,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.evaluate import Models, Scorer, SessionScorer, Settings, evaluate_lambada, evaluate_text
 from gpt_edge.evaluate.lambada import STOP_WORDS
-from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.export.pipeline.pipeline import export_bundle
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.scoring import TorchScorer
-from gpt_edge.session import Session
+from gpt_edge.runtime.session import Session
 from tests.conftest import REPO
 
 RELATIVE = 1e-4

@@ -11,20 +11,22 @@ import pytest
 import torch
 
 from gpt_edge import graph as contract
-from gpt_edge import parity
-from gpt_edge.bundle import Bundle, Manifest
+from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, ParityError
-from gpt_edge.export import pipeline, rewrite, verify
-from gpt_edge.export.build import build_graph
-from gpt_edge.export.bundle_source import BundleSource
-from gpt_edge.export.optimum import TARGETS
-from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bundle
+from gpt_edge.export.graph import fuse as rewrite
+from gpt_edge.export.graph.build import build_graph
+from gpt_edge.export.graph.optimum_int8 import TARGETS
+from gpt_edge.export.pipeline import pipeline
+from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
+from gpt_edge.export.verify import verifier as verify
+from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.session import Session
-from gpt_edge.verification import verify_alone
+from gpt_edge.runtime.session import Session
+from gpt_edge.verify import parity
+from gpt_edge.verify.report import verify_alone
 from tests.parity.conftest import Export
-from tests.parity.models import ODD, TINY, random_model, save_random
+from tests.support.models import ODD, TINY, random_model, save_random
 
 # max |difference| of logits from torch, as a share of their spread. float32: summation order. int8 and int4: about
 # twice what these random models showed on 2026-11-22; they hold wrong blocks and scales, not quality.

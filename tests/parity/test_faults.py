@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.export.locate import locate
-from gpt_edge.export.pipeline import verify_bundle
+from gpt_edge.export.pipeline.pipeline import verify_bundle
+from gpt_edge.export.verify.localize import locate
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.verification import Verification
+from gpt_edge.verify.report import Verification
 from tests.parity.conftest import Export
-from tests.parity.faults import FAULTS, Fault, plant
+from tests.support.faults import FAULTS, Fault, plant
 
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from gpt_edge import parity
 from gpt_edge.config import PRESETS
-from gpt_edge.export.pipeline import export_bundle
+from gpt_edge.export.pipeline.pipeline import export_bundle
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
-from gpt_edge.session import Session
+from gpt_edge.runtime.session import Session
+from gpt_edge.verify import parity
 from tests.parity import test_invariants
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

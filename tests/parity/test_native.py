@@ -11,24 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt_edge import parity
-from gpt_edge.bundle import Bundle, embedded_bundles
+from gpt_edge.bundle.bundle import Bundle, embedded_bundles
 from gpt_edge.config import GPTConfig
-from gpt_edge.encoder import Encoder
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.export import pipeline
-from gpt_edge.export.build import build_graph
-from gpt_edge.export.plans import Wishes, uniform_plan
+from gpt_edge.export.formats.plan import Wishes, uniform_plan
+from gpt_edge.export.graph.build import build_graph
+from gpt_edge.export.pipeline import pipeline
 from gpt_edge.graph import cache_head_size
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
-from gpt_edge.native.proto import Model, Node, read_model
+from gpt_edge.native.onnx_model import Model, Node, read_model
 from gpt_edge.native.rewrite import _Rewriter, rewrite
-from gpt_edge.native_check import check_library
-from gpt_edge.parity import FloatArray, IntArray, compare
-from gpt_edge.paths import paths
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.session import Session
-from tests.parity.models import save_random
+from gpt_edge.runtime.encoder import Encoder
+from gpt_edge.runtime.session import Session
+from gpt_edge.verify import parity
+from gpt_edge.verify.execution_paths import paths
+from gpt_edge.verify.native_operators import check_library
+from gpt_edge.verify.parity import FloatArray, IntArray, compare
+from tests.support.models import save_random
 
 # Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by nobody: 96 / 4) and 32.
 CONFIGS = {
@@ -142,7 +142,7 @@ def test_a_cpu_without_tiles_and_more_threads_give_the_same_bits(
     wanted = whole(open_with("gpt2", scheme, library), ids)
     assert np.array_equal(wanted, whole(open_with("gpt2", scheme, library_without_tiles), ids))
     for threads in ("1", "2", "3"):
-        monkeypatch.setattr("gpt_edge.session.default_threads", lambda n=int(threads): n)
+        monkeypatch.setattr("gpt_edge.runtime.session.default_threads", lambda n=int(threads): n)
         session = open_with("gpt2", scheme, library)
         assert session.threads == int(threads)
         assert np.array_equal(wanted, whole(session, ids))

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt_edge import parity
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.cli import main
-from gpt_edge.export.pipeline import export_bundle
-from gpt_edge.session import Session
+from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.runtime.session import Session
+from gpt_edge.verify import parity
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")

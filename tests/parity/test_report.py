@@ -12,25 +12,25 @@ import numpy as np
 import pytest
 import torch
 
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, EvaluationError
-from gpt_edge.export.html import tag, text
-from gpt_edge.export.pipeline import export_bundle
-from gpt_edge.export.report import make_report
-from gpt_edge.export.report_data import Report
-from gpt_edge.export.report_page import page
-from gpt_edge.export.report_plots import Line, Mark, lines, scatter
-from gpt_edge.export.report_samples import continue_prompt
+from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.report.data import Report
+from gpt_edge.export.report.html import tag, text
+from gpt_edge.export.report.measure import make_report
+from gpt_edge.export.report.page import page
+from gpt_edge.export.report.plots import Line, Mark, lines, scatter
+from gpt_edge.export.report.samples import continue_prompt
 from gpt_edge.reference.checkpoint import save_checkpoint
-from gpt_edge.session import Session
+from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import TokenizerSource
-from gpt_edge.tokenizer.hf_json import make_spec
-from gpt_edge.tokenizer.rank_file import format_ranks
-from gpt_edge.verification import words_of
-from tests.cli.runner import done, run
+from gpt_edge.tokenizer.formats.hf_json import make_spec
+from gpt_edge.tokenizer.formats.rank_file import format_ranks
+from gpt_edge.verify.report import words_of
 from tests.conftest import REPO
-from tests.parity.models import random_model
+from tests.support.models import random_model
+from tests.support.runner import done, run
 
 EVIL = "<script>alert(1)</script>"
 EVIL_TOKENS = [b"<s", b"<sc", b"<scr", b"ip", b"ipt", b"<script", b"<script>", b"</", b"</script", b"\x1b[31m"]

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from gpt_edge.errors import NumericError
-from gpt_edge.export.calibrate import Rows, layer_hessians, load_reference
-from gpt_edge.export.formats import FLOAT16, FLOAT32, TensorFormat
-from gpt_edge.export.plans import LINEARS
-from gpt_edge.export.rounder import Rounder
-from gpt_edge.export.rounding import Rounded, gptq, round_tensor
-from gpt_edge.export.sensitivity import Probe, round_activations
-from gpt_edge.export.weights import pad_heads
+from gpt_edge.export.budget.calibrated_rounding import Rounder
+from gpt_edge.export.budget.calibration import Rows, layer_hessians, load_reference
+from gpt_edge.export.budget.sensitivity import Probe, round_activations
+from gpt_edge.export.formats.plan import LINEARS
+from gpt_edge.export.formats.rounding import Rounded, gptq, round_tensor
+from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, TensorFormat
+from gpt_edge.export.weights.source import pad_heads
 from gpt_edge.reference.importers import open_checkpoint
-from tests.parity.models import TINY
+from tests.support.models import TINY
 
 FORMS = [
     TensorFormat(bits, block, symmetric, rounding)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.export import pipeline
-from gpt_edge.export.build import build_graph
-from gpt_edge.parity import IntArray
+from gpt_edge.export.graph.build import build_graph
+from gpt_edge.export.pipeline import pipeline
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.session import Session
+from gpt_edge.runtime.session import Session
+from gpt_edge.verify.parity import IntArray
 from tests.parity.conftest import Export
-from tests.parity.models import TINY, random_model, save_random
+from tests.support.models import TINY, random_model, save_random
 
 GPT2 = TINY["gpt2"]
 

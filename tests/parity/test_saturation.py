@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from gpt_edge import ort_session
-from gpt_edge.bundle import Bundle
-from gpt_edge.child import python_command, python_environment
-from gpt_edge.export.verify import Verification
-from gpt_edge.session import Session
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.export.verify.verifier import Verification
+from gpt_edge.runtime import ort_session
+from gpt_edge.runtime.session import Session
+from gpt_edge.system.python_process import python_command, python_environment
 from tests.packaging.test_layers import sources
 from tests.parity.conftest import Export
 
@@ -68,14 +68,14 @@ def test_one_function_starts_every_session() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("InferenceSession")
     }
-    assert starters == {"gpt_edge.ort_session"}
+    assert starters == {"gpt_edge.runtime.ort_session"}
 
 
 def test_the_verifier_reads_inner_values_as_the_runtime_computes_them(
     export: Export, checkpoints: dict[str, Path]
 ) -> None:
     """Where it opened a session of its own, it accused good int8 bundles on CPUs that saturate."""
-    from gpt_edge.export.pipeline import verify_bundle
+    from gpt_edge.export.pipeline.pipeline import verify_bundle
 
     bundle = export("gpt2", "edge", "int8")[0]
     report = verify_bundle(bundle, checkpoints["gpt2"])
@@ -90,9 +90,9 @@ def test_an_emulated_cpu_without_vnni_gives_the_same_tokens(graph: str, export: 
     child = """
 import sys
 import numpy as np
-from gpt_edge.bundle import Bundle
-from gpt_edge.ort_session import products_saturate
-from gpt_edge.session import Session
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.runtime.ort_session import products_saturate
+from gpt_edge.runtime.session import Session
 session = Session(Bundle.open(sys.argv[1]), threads=1)
 np.save(sys.argv[2], session.forward(np.arange(40)[None], session.new_cache(), "all")[0])
 print(products_saturate())

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from gpt_edge.bundle import Bundle
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.part import first_of, part
-from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bundle
-from gpt_edge.export.smoothing import KEY, LARGEST, Smoothing, find_smoothing, smooth
+from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
+from gpt_edge.export.verify.divergence import first_of, part
+from gpt_edge.export.weights.smoothing import KEY, LARGEST, Smoothing, find_smoothing, smooth
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from tests.conftest import REPO
-from tests.parity.models import random_model
+from tests.support.models import random_model
 
-sys.path.insert(0, str(REPO / "benchmarks"))
+sys.path.insert(0, str(REPO / "benchmarks" / "quality"))
 
 from outliers import plant_outliers
 

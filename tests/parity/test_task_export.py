@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from gpt_edge import graph as contract
-from gpt_edge.bundle import Bundle
-from gpt_edge.encoder import Encoder
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ExportError, ParityError
-from gpt_edge.export import task_verify
-from gpt_edge.export.pipeline import export_bundle, quantize_bundle, verify_bundle
-from gpt_edge.export.task_verify import reference_logits
-from gpt_edge.export.verify import Verification
+from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
+from gpt_edge.export.verify import task_verifier as task_verify
+from gpt_edge.export.verify.task_verifier import reference_logits
+from gpt_edge.export.verify.verifier import Verification
 from gpt_edge.reference.checkpoint import load_task_model
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.session import Session
-from gpt_edge.task_verification import compare_tasks, task_probes, verify_task_alone
+from gpt_edge.runtime.encoder import Encoder
+from gpt_edge.runtime.session import Session
+from gpt_edge.verify.classifiers import compare_tasks, task_probes, verify_task_alone
 from tests.parity.conftest import Export
-from tests.parity.models import TINY
-from tests.parity.task_models import TASKS, save_task
+from tests.support.models import TINY
+from tests.support.task_models import TASKS, save_task
 
 FP32_TOLERANCE = 1e-4  # issue 5: of logits, torch against ONNX; the largest seen was 1e-5
 STATES_TOLERANCE = 1e-4  # of hidden states, whose spread is 1 to 3

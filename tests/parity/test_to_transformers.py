@@ -15,15 +15,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError, OutputError, ParityError
-from gpt_edge.export import to_transformers
-from gpt_edge.export.hf_layout import hf_tensors
-from gpt_edge.export.to_transformers import export_transformers
+from gpt_edge.export.transformers import folder as to_transformers
+from gpt_edge.export.transformers.folder import export_transformers
+from gpt_edge.export.transformers.layout import hf_tensors
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.tokenizer import build_tokenizer, find_tokenizer, source_from_ranks
 from tests.cli.conftest import MERGES
-from tests.cli.runner import done, run
-from tests.parity.models import random_model, save_random
+from tests.support.models import random_model, save_random
+from tests.support.runner import done, run
 
 TOLERANCE = 1e-4  # max |difference| of logits: order of sums
 TEXT = "The ship is to the south, and he: “étude” — 3,000!\n\n  then \t the end"
@@ -113,7 +113,7 @@ def test_a_folder_that_says_something_else_is_not_published(tmp_path: Path, monk
 
 
 def test_text_has_the_same_ids_and_the_embedding_may_have_more_rows(tmp_path: Path) -> None:
-    from gpt_edge.tokenizer.rank_file import format_ranks
+    from gpt_edge.tokenizer.formats.rank_file import format_ranks
 
     words = source_from_ranks(format_ranks([bytes([byte]) for byte in range(256)] + MERGES))
     config = GPTConfig(n_layer=1, n_head=2, n_embd=32, n_ctx=64, vocab_size=words.spec.vocab_size + 3)

@@ -17,11 +17,11 @@ import torch
 
 from gpt_edge.errors import TrainingError
 from gpt_edge.reference.checkpoint import load_checkpoint, read_checkpoint_config
-from gpt_edge.training.pretrain import train
+from gpt_edge.training.pretrain.run import train
+from gpt_edge.training.pretrain.trainer import Trainer
 from gpt_edge.training.processes import Processes, join_processes, sharded_like, whole
 from gpt_edge.training.recipe import read_recipe
 from gpt_edge.training.run_state import load_state
-from gpt_edge.training.trainer import Trainer
 
 MakeRecipe = Callable[..., Path]
 FAST = {"steps": 8, "every_steps": 4, "long_rows_from": 5, "dropout": 0.0}
@@ -29,7 +29,7 @@ FAST = {"steps": 8, "every_steps": 4, "long_rows_from": 5, "dropout": 0.0}
 KILLED_AFTER = """
 import os, signal, sys
 from gpt_edge.cli import main
-from gpt_edge.training.trainer import Trainer
+from gpt_edge.training.pretrain.trainer import Trainer
 
 step = Trainer.step
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt_edge.data import text_files
+from gpt_edge.data.text_files import TextFiles, find_texts
 from gpt_edge.errors import TrainingError
-from gpt_edge.training import text_files
-from gpt_edge.training.text_files import TextFiles, find_texts
 
 END = "<|endoftext|>"
 

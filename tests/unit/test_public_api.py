@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from tiny_model import bundle_path
 
 import gpt_edge
+from tests.support.tiny_model import bundle_path
 
 HEAVY = ("numpy", "onnxruntime", "tiktoken", "typer", "rich", "torch", "onnx", "tokenizers", "transformers")
 
@@ -38,7 +38,7 @@ def test_every_public_name_is_there_and_listed() -> None:
     for name in gpt_edge.__all__:
         assert getattr(gpt_edge, name) is not None
         assert name in dir(gpt_edge)
-    assert gpt_edge.Generator.__module__ == "gpt_edge.generate"
+    assert gpt_edge.Generator.__module__ == "gpt_edge.generate.generator"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -1,0 +1,184 @@
+"""What the linear layers read: calibration text, and X^T X of each layer's input, from the reference, layer by layer.
+
+Without a text the model writes its own, sampled at temperature 1 from its end token (Liu et al. 2023, LLM-QAT, section
+3.1): it is of the right domain for any model, needs no download, and nothing is shipped. A text of the user's is better
+where it is the text that the model will meet. At no time more than one layer's weights and Hessians are in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.data.documents import TextFile
+from gpt_edge.errors import ExportError
+from gpt_edge.export.formats.plan import LINEARS
+from gpt_edge.export.weights.source import Source
+from gpt_edge.reference.model import GPT, Block, causal_mask, without_memory
+from gpt_edge.runtime.session import Session
+from gpt_edge.tokenizer import Tokenizer
+from gpt_edge.verify.parity import FloatArray, IntArray
+
+ROW_TOKENS = 256  # tokens in a row of calibration or evaluation text, less where the context is shorter
+CALIBRATION_TOKENS, EVALUATION_TOKENS = 16_384, 16_384
+WRITTEN_AT_ONCE = 32  # rows that the model writes side by side
+TOKENS_AT_ONCE = 2048  # run through a layer together: bounds the activations' memory
+CALIBRATION_SEED, EVALUATION_SEED = 20181106, 20190214  # different text to round with and to measure with
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Token ids [S, T], every row read from an empty context, and in words where they come from."""
+
+    ids: IntArray
+    origin: str
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens there are."""
+        return int(self.ids.size)
+
+    def first(self, n_tokens: int) -> Rows:
+        """The first rows, about `n_tokens` tokens, at least one row."""
+        return replace(self, ids=self.ids[: max(1, n_tokens // self.ids.shape[1])])
+
+
+def own_text(session: Session, start: int | None, n_tokens: int, seed: int) -> Rows:
+    """About `n_tokens` tokens that the model writes, float32 probabilities, temperature 1.
+
+    start: the id that every row begins with, its end token; None begins with random ids. The same seed and machine give
+    the same text.
+    """
+    config, rng = session.config, np.random.default_rng(seed)
+    width = min(ROW_TOKENS, config.n_ctx)
+    n_rows = max(1, n_tokens // width)
+    parts = []
+    for begin in range(0, n_rows, WRITTEN_AT_ONCE):
+        batch = min(WRITTEN_AT_ONCE, n_rows - begin)
+        ids = np.empty((batch, width), np.int64)
+        ids[:, 0] = rng.integers(0, config.vocab_size, batch) if start is None else start
+        cache = session.new_cache(batch, capacity=width)
+        for step in range(1, width):
+            ids[:, step] = _sample(session.decode(ids[:, step - 1], cache), rng)
+        parts.append(ids)
+    return Rows(np.concatenate(parts), f"text written by the model, seed {seed}")
+
+
+def _sample(logits: FloatArray, rng: np.random.Generator) -> IntArray:
+    """One id for each row of [B, V]: the inverse of the cumulated distribution, float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    cumulated = np.cumsum(shifted, -1)
+    drawn = rng.random((len(logits), 1)) * cumulated[:, -1:]
+    return np.asarray(np.minimum((cumulated < drawn).sum(-1), logits.shape[1] - 1), np.int64)
+
+
+def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_tokens: int) -> Rows:
+    """The first `n_tokens` tokens or fewer of a corpus, cut into rows; a last, shorter row is left out.
+
+    path: as `evaluate.text.TextFile` reads it; each document becomes `end token, its tokens`. Raises ExportError for a
+    bundle without a tokenizer and for a text shorter than a row, EvaluationError for a file that cannot be read.
+    """
+    if tokenizer is None:
+        raise ExportError(f"the text {path} cannot be read by a bundle that has no tokenizer")
+    end = [] if tokenizer.end_token is None else [tokenizer.end_token]
+    width, ids = min(ROW_TOKENS, config.n_ctx), list[int]()
+    for piece in TextFile(path).pieces():
+        ids += (end if piece.starts else []) + tokenizer.encode(piece.text)
+        if len(ids) >= n_tokens:
+            break
+    n_rows = min(len(ids), max(n_tokens, width)) // width
+    if n_rows == 0:
+        raise ExportError(f"{path} has {len(ids)} tokens, at least {width} are wanted", hint="give a longer text")
+    rows = np.array(ids[: n_rows * width], np.int64).reshape(n_rows, width)
+    return Rows(rows, f"a text, its ids with SHA-256 {hashlib.sha256(rows.tobytes()).hexdigest()[:12]}")
+
+
+def load_reference(source: Source) -> GPT:
+    """The whole reference with the source's weights, float32, in evaluation mode, owning its memory."""
+    config = replace(source.config, n_label=None)
+    with without_memory():
+        model = GPT(config)
+    names = [name for name, _ in model.named_parameters()]
+    model.load_state_dict({name: _tensor(source, name) for name in names}, strict=False, assign=True)
+    if config.tied_embeddings:  # assignment made two parameters out of the one tensor
+        model.lm_head.weight = model.wte.weight
+    return model.eval()
+
+
+def load_block(source: Source, layer: int) -> Block:
+    """One layer of the reference."""
+    with without_memory():
+        block = Block(source.config, layer, 0.0)
+    state = {name: _tensor(source, f"h.{layer}.{name}") for name, _ in block.named_parameters()}
+    block.load_state_dict(state, assign=True)
+    return block.eval()
+
+
+def _tensor(source: Source, name: str) -> Tensor:
+    array = np.array(source.tensor(name), np.float32, order="C")
+    source.release(name)
+    return torch.from_numpy(array)
+
+
+def run_block(block: Block, x: Tensor) -> Tensor:
+    """[B, T, C] -> [B, T, C], from an empty context."""
+    attn = block.attn
+    mask = None if attn.window is None else causal_mask(0, x.shape[1], attn.window, x.device)
+    y: Tensor = block(x, lambda n: attn(n, None, mask)[0])
+    return y
+
+
+def batches(rows: IntArray) -> Iterator[slice]:
+    """Slices of rows [S, T] that hold about TOKENS_AT_ONCE tokens."""
+    step = max(1, TOKENS_AT_ONCE // rows.shape[1])
+    for start in range(0, len(rows), step):
+        yield slice(start, start + step)
+
+
+@torch.inference_mode()
+def layer_hessians(
+    source: Source, rows: Rows, progress: Callable[[str], None] = lambda name: None
+) -> Iterator[dict[str, Tensor]]:
+    """For each layer in order: by the weight's name, X^T X, float32 [K, K], of everything that the layer reads.
+
+    The activations are those of the unrounded model, so one pass serves every format.
+    """
+    ids = torch.from_numpy(rows.ids)
+    table, positions = _tensor(source, "wte.weight"), _tensor(source, "wpe.weight")
+    states = table[ids] + positions[: ids.shape[1]]  # [S, T, C]
+    del table, positions
+    for layer in range(source.config.n_layer):
+        progress(f"h.{layer}")
+        block, found = load_block(source, layer), dict[str, Tensor]()
+        hooks = [
+            block.get_submodule(name).register_forward_pre_hook(_Collector(found, f"h.{layer}.{name}.weight"))
+            for name in LINEARS
+        ]
+        for part in batches(rows.ids):
+            states[part] = run_block(block, states[part])
+        for hook in hooks:
+            hook.remove()
+        del block
+        yield found
+
+
+@dataclass(frozen=True, slots=True)
+class _Collector:
+    """A hook that adds up X^T X under a name."""
+
+    sums: dict[str, Tensor]
+    name: str
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].reshape(-1, inputs[0].shape[-1])
+        if self.name in self.sums:
+            self.sums[self.name].addmm_(x.T, x)
+        else:
+            self.sums[self.name] = x.T @ x

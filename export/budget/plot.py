@@ -1,0 +1,39 @@
+"""The picture of a search: size against loss, each measured scheme and assignment a point. Needs matplotlib."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from gpt_edge.errors import require
+from gpt_edge.export.budget.search import Outcome
+from gpt_edge.system.atomic_files import atomic_write
+
+LEAST_KL = 1e-9  # of a logarithmic axis
+
+
+def plot_outcome(outcome: Outcome, path: Path, title: str) -> None:
+    """Write a PNG to `path`, replacing what is there. Raises MissingDependencyError, OutputError."""
+    require("matplotlib", "plot")
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    figure = Figure(figsize=(7.5, 4.5), dpi=120)
+    axes = figure.add_subplot()
+    for point in outcome.points:
+        x, y = point.n_bytes / 1e6, max(point.measured.mean_kl, LEAST_KL)
+        is_best = point is outcome.best
+        colour = "tab:green" if point.is_met else "tab:red"
+        axes.plot(x, y, "*" if is_best else "o", color=colour, markersize=13 if is_best else 6)
+        axes.annotate(point.label, (x, y), textcoords="offset points", xytext=(6, 4), fontsize=8)
+    axes.set_yscale("log")
+    if outcome.limits.max_kl is not None:
+        axes.axhline(outcome.limits.max_kl, color="gray", linestyle="--", linewidth=1, label="--max-kl")
+        axes.legend(loc="best", fontsize=8)
+    axes.set_xlabel("rounded weights, MB")
+    axes.set_ylabel("mean KL from fp32, nats")
+    axes.set_title(f"{title}: green keeps the budget, the star was chosen", fontsize=10)
+    axes.grid(True, which="both", alpha=0.25)
+    figure.tight_layout()
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})  # no version: the same points, the same bytes
+    atomic_write(path, content.getvalue())

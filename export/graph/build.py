@@ -1,0 +1,122 @@
+"""One graph file and one data file from a config and a source of weights: trace, rewrite, lower, check, save."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+
+from gpt_edge import graph as contract
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import ExportError
+from gpt_edge.export.formats.plan import operator_counts, scheme_plan
+from gpt_edge.export.formats.rounding import RoundWeight
+from gpt_edge.export.formats.tensor_format import FLOAT32, Plan
+from gpt_edge.export.graph import fuse as rewrite
+from gpt_edge.export.graph.lower_edge import Lowering
+from gpt_edge.export.graph.lower_portable import PortableLowering
+from gpt_edge.export.graph.trace import OPSET, trace
+from gpt_edge.export.graph.trace_task import trace_task
+from gpt_edge.export.weights.source import Source, WeightsFile
+
+MODEL_FILE = "model.onnx"
+IR_VERSION = 10
+TASK_HEAD = "task_head.weight"  # tiny, and as precise as it is in every scheme
+
+
+@functools.lru_cache(maxsize=16)  # small: no weights
+def _wiring(config: GPTConfig, graph: str, kind: str | None) -> ir.Model:
+    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme. kind: a task's."""
+    model = rewrite.tidy(trace(config, graph) if kind is None else trace_task(config, graph, kind))
+    if graph == "edge":
+        rewrite.use_fast_gelu(model.graph)
+        rewrite.fuse_skip_norms(model.graph)
+    return model
+
+
+def build_graph(
+    source: Source,
+    folder: Path,
+    *,
+    graph: str,
+    scheme: str,
+    progress: Callable[[str], None] = lambda name: None,
+    plan: Plan | None = None,
+    rounder: RoundWeight | None = None,
+) -> None:
+    """Write `model.onnx` and `model.onnx.data` into `folder`.
+
+    graph: "edge" or "portable"; scheme: one of graph.SCHEMES; of "int8-dynamic" this makes what Optimum then rounds.
+    plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of the largest tensor,
+    not of the model. Raises ExportError when the graph does not hold the operators that the contract names.
+    """
+    config, task = source.config, source.task
+    formats = plan if plan is not None else scheme_plan(config, graph, scheme)
+    if task is not None:
+        formats = {**formats, TASK_HEAD: FLOAT32}
+    model = _wiring(config, graph, None if task is None else task.kind).clone()
+    linears, embedding = rewrite.find_linears(model.graph), rewrite.find_embedding(model.graph)
+    with WeightsFile(folder) as weights:
+        lower = PortableLowering if graph == "portable" else Lowering
+        lowering = lower(model.graph, graph, formats, source, weights, progress, rounder)
+        lowering.embedding(embedding)
+        for site in linears:
+            lowering.linear(site)
+        for name, value in list(model.graph.initializers.items()):
+            if not value.uses():
+                model.graph.initializers.pop(name)
+            elif value.const_value is None:
+                value.const_value = weights.add(name, lowering.tensor(name))
+    _finish(model, config, graph)
+    if scheme != "int8-dynamic":
+        check_structure(model.graph, config, graph, scheme, plan)
+    ir.save(model, folder / MODEL_FILE)
+
+
+def _finish(model: ir.Model, config: GPTConfig, graph: str) -> None:
+    """Drop what the tracer left behind: metadata with paths of this machine, shapes of padded tensors, old versions."""
+    model.graph.name = f"gpt-{graph}"
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "gpt-edge", None
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    keep = {*model.graph.inputs, *model.graph.outputs}
+    for index, node in enumerate(model.graph):
+        node.name = f"{index}.{node.op_type}"
+        node.doc_string = None
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in keep:
+                value.shape = None
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.opset_imports.clear()
+    model.opset_imports.update({"": OPSET, **({rewrite.MICROSOFT: 1} if graph == "edge" else {})})
+
+
+def check_structure(graph: ir.Graph, config: GPTConfig, kind: str, scheme: str, plan: Plan | None = None) -> None:
+    """Hold the graph against `graph.py`, or against a plan. Raises ExportError naming what is missing or too many."""
+    found = rewrite.count_operators(graph)
+    counts = contract.operators(config, kind, scheme) if plan is None else operator_counts(config, kind, plan)
+    for operator, wanted in counts.items():
+        if found.get(operator, 0) != wanted:
+            raise ExportError(
+                f"the {kind} {scheme} graph has {found.get(operator, 0)} {operator} nodes, {wanted} are wanted"
+            )
+    if kind == "portable":
+        foreign = sorted({node.op_type for node in graph if node.domain not in ("", "ai.onnx")})
+        if foreign:
+            raise ExportError(f"the portable graph holds operators that are not standard: {', '.join(foreign)}")
+    for values, specs in (
+        (graph.inputs, contract.inputs(config, kind)),
+        (graph.outputs, contract.outputs(config, kind)),
+    ):
+        names = [value.name for value in values]
+        if names != [spec.name for spec in specs]:
+            raise ExportError(f"the {kind} graph's inputs or outputs are {', '.join(map(str, names))}")
+        for value, spec in zip(values, specs, strict=True):
+            if value.dtype is None or value.dtype.numpy() != spec.dtype:
+                raise ExportError(f"{spec.name} is {value.dtype}, {spec.dtype} is wanted")

@@ -1,0 +1,97 @@
+"""What a report says, as values: measured by `report.py`, drawn by `report_page.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.export.budget.degradation import Damage
+from gpt_edge.export.verify.divergence import Parting
+
+REFERENCE = "fp32"  # the label of what everything is held against
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One greedy continuation. parted: the first token that is not the reference's; None where there is none."""
+
+    prompt: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]  # text of each token; ids where there is no tokenizer
+    differs: tuple[bool, ...]  # whether a token is in no run that the reference's text has too
+    parted: int | None = None
+    margin: float | None = None  # of the reference's choice there, in logits over its second best
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One version of the model: the bundle itself, the reference, one made for the page, or another bundle."""
+
+    label: str
+    scheme: str
+    n_bytes: int  # graph and weights
+    is_main: bool = False
+    is_made: bool = False  # in a temporary folder, for this page
+    damage: Damage | None = None  # against the reference
+    samples: tuple[Sample, ...] = ()
+    layers: tuple[Parting, ...] = ()  # the difference at each operator
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; samples as ids."""
+        return {
+            "label": self.label,
+            "scheme": self.scheme,
+            "n_bytes": self.n_bytes,
+            "made_for_this_report": self.is_made,
+            "damage": self.damage.to_dict() if self.damage else None,
+            "samples": [
+                {"prompt": sample.prompt, "ids": list(sample.ids), "parted": sample.parted} for sample in self.samples
+            ],
+            "layers": [parting.to_dict() for parting in self.layers],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text, each token with the KL of the bundle's prediction of it from the reference's, in nats."""
+
+    pieces: tuple[str, ...]
+    kl: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything on the page. missing: what is not there, why, and how to have it. text: what was measured on."""
+
+    bundle: Bundle
+    reference: str | None  # in words
+    variants: tuple[Variant, ...]
+    text: str | None
+    n_tokens: int
+    prompts: str  # where they come from
+    tokens: Tokens | None
+    sensitivity: Mapping[str, Mapping[str, float]]  # KL by weight and format
+    sensitivity_origin: str | None
+    torch: Mapping[str, Any] | None  # torch against the fp32 graph, measured for this page
+    missing: tuple[str, ...]
+
+    @property
+    def main(self) -> Variant:
+        """The bundle's own."""
+        return next(variant for variant in self.variants if variant.is_main)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "bundle": self.bundle.manifest.name,
+            "reference": self.reference,
+            "text": self.text,
+            "n_tokens": self.n_tokens,
+            "variants": [variant.to_dict() for variant in self.variants],
+            "sensitivity": {name: dict(values) for name, values in self.sensitivity.items()},
+            "sensitivity_origin": self.sensitivity_origin,
+            "torch_against_fp32": self.torch,
+            "missing": list(self.missing),
+        }

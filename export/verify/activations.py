@@ -1,0 +1,165 @@
+"""What every operator of a model leaves behind on given tokens: of a bundle's graph, run with its inner values as
+outputs, and of the reference, read with hooks. The files of a bundle are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpt_edge import graph as contract
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import BundleError
+from gpt_edge.export.verify.dequantize import array_of
+from gpt_edge.export.verify.graph_map import Place, Site
+from gpt_edge.reference.model import GPT, Block, KeyValue
+from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
+from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
+from gpt_edge.system.threads import default_threads
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+Trace = Mapping[Place, FloatArray]  # what each place leaves behind, [T, width]; attn.c_attn: queries, keys and values
+
+
+class ExposedGraph:
+    """A bundle's graph in onnxruntime with the values of its sites as outputs. Reads on from call to call.
+
+    capacity: tokens in all. Raises BundleError for a graph that onnxruntime refuses.
+    """
+
+    def __init__(
+        self, model: ir.Model, folder: Path, config: GPTConfig, graph: str, sites: Mapping[Place, Site], capacity: int
+    ) -> None:
+        self._config, self._graph, self._sites = config, graph, sites
+        names = {str(value.name) for site in sites.values() for value in site.values}
+        model = model.clone()
+        self._inputs = {str(value.name): value for value in model.graph.inputs}
+        known = {value.name for value in model.graph.outputs}
+        inner = {value.name: value for node in model.graph for value in node.outputs if value.name in names - known}
+        for value in inner.values():
+            value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), None
+            model.graph.outputs.append(value)
+        self._names = [str(value.name) for value in model.graph.outputs]
+        self._biases = {place: array_of(site.bias) for place, site in sites.items() if site.bias is not None}
+        self._session = _open(model, folder)
+        self._shape = (1, config.n_head, capacity if graph == "edge" else 0, contract.cache_head_size(config, graph))
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was read."""
+        self.past = [np.zeros(self._shape, np.float32) for _ in range(2 * self._config.n_layer)]
+        self.n_past = 0
+
+    def run(self, ids: IntArray) -> dict[Place, FloatArray]:
+        """Append ids [T] and return what each site left behind. Raises BundleError if the graph cannot be run."""
+        inputs = {name: value for name, value in self._feeds(ids).items() if name in self._inputs}
+        try:
+            found = dict(zip(self._names, self._session.run(None, inputs), strict=True))
+        except ORT_ERRORS as error:
+            raise BundleError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
+        self.past = [found[name] for layer in range(self._config.n_layer)
+                     for name in (contract.present_key(layer), contract.present_value(layer))]  # fmt: skip
+        self.n_past += ids.size
+        return {place: self._rows(site, found, ids.size) for place, site in self._sites.items()}
+
+    def _feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
+        n_past, total = self.n_past, self.n_past + ids.size
+        values: dict[str, NDArray[Any]] = {
+            contract.INPUT_IDS: ids[None],
+            contract.POSITION_IDS: np.arange(n_past, total)[None],
+            contract.ATTENTION_MASK: np.ones((1, total), np.int64),
+            contract.SEQLENS_K: np.array([total - 1], np.int32),
+            contract.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
+            contract.LOGIT_ROWS: np.arange(ids.size)[None],
+        }
+        for layer in range(self._config.n_layer):
+            values[contract.past_key(layer)], values[contract.past_value(layer)] = self.past[2 * layer : 2 * layer + 2]
+        return values
+
+    def _rows(self, site: Site, found: Mapping[str, Any], n_new: int) -> FloatArray:
+        parts = [found[str(value.name)] for value in site.values]
+        if site.place.operator == "attn.c_attn":
+            return self._heads(parts, 3, n_new)
+        if site.place.operator == "attn.attention":
+            return self._heads(parts, 1, n_new)
+        total = sum(part[0] for part in parts)  # a sum that no node shows has two parts
+        return np.asarray(total + self._biases.get(site.place, np.float32(0)), np.float32)
+
+    def _heads(self, parts: Sequence[FloatArray], n_parts: int, n_new: int) -> FloatArray:
+        """[1, T, parts * H * D'] or parts of [1, H, T, D'] -> [T, parts * C], without the padding of heads."""
+        heads, size = self._config.n_head, self._config.head_size
+        if parts[0].ndim == 4:
+            split = np.stack([part[0, :, -n_new:].transpose(1, 0, 2) for part in parts], 1)  # [T, parts, H, D']
+        else:
+            split = np.concatenate([part[0] for part in parts], -1).reshape(n_new, n_parts, heads, -1)
+        return np.ascontiguousarray(split[..., :size].reshape(n_new, -1))
+
+
+def _open(model: ir.Model, folder: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = default_threads()
+    options.log_severity_level = SILENT
+    options.enable_mem_pattern = False
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(folder.absolute()))
+    try:
+        content = ir.serde.serialize_model(model).SerializeToString()
+        return start_session(content, options)
+    except ORT_ERRORS as error:
+        raise BundleError(f"onnxruntime cannot load the graph of {folder}: {first_line(error)}") from error
+
+
+def reference_trace(
+    model: GPT, ids: IntArray, past: list[KeyValue] | None = None
+) -> tuple[dict[Place, FloatArray], list[KeyValue]]:
+    """What each operator of the reference leaves behind on ids [T], and the keys and values of every layer."""
+    found: dict[Place, FloatArray] = {}
+    hooks = []
+
+    def keep(place: Place, value: Tensor) -> None:
+        found[place] = value[0].numpy().copy()
+
+    def after(module: nn.Module, place: Place) -> None:
+        hooks.append(module.register_forward_hook(lambda _, __, output: keep(place, output)))
+
+    def before(module: nn.Module, place: Place) -> None:
+        hooks.append(module.register_forward_pre_hook(lambda _, inputs: keep(place, inputs[0])))
+
+    before(model.blocks()[0], Place(None, "embedding"))
+    for layer, block in enumerate(model.blocks()):
+        _hook_layer(block, layer, before, after)
+    if model.config.norm == "pre":
+        after(model.ln_f, Place(None, "ln_f"))
+    after(model.lm_head, Place(None, "lm_head"))
+    try:
+        with torch.inference_mode():
+            _, present = model(torch.from_numpy(ids)[None], None, past)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found, present
+
+
+def _hook_layer(block: Block, layer: int, before: Any, after: Any) -> None:
+    after(block.attn.c_attn, Place(layer, "attn.c_attn"))
+    before(block.attn.c_proj, Place(layer, "attn.attention"))
+    after(block.attn.c_proj, Place(layer, "attn.c_proj"))
+    after(block.mlp.c_fc, Place(layer, "mlp.c_fc"))
+    before(block.mlp.c_proj, Place(layer, "mlp.activation"))
+    after(block.mlp.c_proj, Place(layer, "mlp.c_proj"))
+    after(block.ln_1, Place(layer, "ln_1"))
+    after(block.ln_2, Place(layer, "ln_2"))
+    if block.is_post_norm:
+        before(block.ln_1, Place(layer, "attn.residual"))
+        before(block.ln_2, Place(layer, "mlp.residual"))
+    else:
+        before(block.ln_2, Place(layer, "attn.residual"))
+        after(block, Place(layer, "mlp.residual"))

@@ -1,0 +1,176 @@
+"""Does every operator of a graph do what the reference's does, given what the graph itself hands to it?
+
+Rounding noise of earlier operators is in the input of both, so only the operator's own error is left: summation order,
+and for products with 8-bit activations the rounding of its input, whose size is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT
+from gpt_edge.export.verify.check_weights import WeightCheck
+from gpt_edge.export.verify.graph_map import LINEARS, Place, inputs_of, parameters_of
+from gpt_edge.reference.model import GPT, activate, causal_mask
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+EPSILON = 2e-5  # of the largest value: float32 kernels of torch and onnxruntime, summing in another order
+SUM_EPSILON = 2e-6  # of sum |x w|: the same for products
+SIGMAS = 8.0  # of the rounding noise of a product's input
+MAX_SLOPE = 0.01  # a product that is scaled by more was not only rounded
+MAX_NOISE = 0.01  # of the energy of a product: where rounding makes more, a slope says nothing
+MIN_ROWS, MAX_BIAS = 16, 1e-3  # rows that make a mean; what rounding may be wrong by on average, of the largest value
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCheck:
+    """How far an operator's result is from the reference's: the worst value, as a share of what is explained.
+
+    noise: root mean square of what rounding the operator's input explains; 0 where it is not rounded.
+    """
+
+    share: float
+    fault: str = ""
+    noise: float = 0.0
+
+
+class OperatorChecker:
+    """Holds what a graph left behind on one sequence, read in any number of calls, against the reference's operators.
+
+    tensor_wide: activations are rounded with one scale for the whole call, as onnxruntime's dynamic quantisation does.
+    """
+
+    def __init__(self, model: GPT, weights: Mapping[Place, WeightCheck], *, tensor_wide: bool) -> None:
+        self._model, self._weights, self._tensor_wide = model, weights, tensor_wide
+        self._keys_values: dict[int, tuple[Tensor, Tensor]] = {}  # by layer: what the graph computed so far
+
+    def check(self, place: Place, trace: Mapping[Place, FloatArray], ids: IntArray, n_past: int) -> OperatorCheck:
+        """Check one place of one call. trace: what the graph left behind, up to this place; n_past: tokens read before."""
+        inputs = [torch.from_numpy(trace[source]) for source in inputs_of(place, self._model.config)]
+        with torch.inference_mode():
+            expected, allowed = self._expect(place, inputs, ids, n_past)
+        check = _compare(trace[place], expected.numpy(), allowed.numpy(), n_past)
+        if not check.fault and self._is_rounded(place):
+            arrays = trace[place], expected.numpy(), allowed.numpy()
+            noise = float(np.sqrt(np.mean(np.square(arrays[2])))) / SIGMAS
+            return _check_slope(*arrays) or _check_shift(*arrays) or replace(check, noise=noise)
+        return check
+
+    def cache(self, layer: int) -> tuple[FloatArray, FloatArray]:
+        """Keys and values [H, P + T, D] that a layer must hold after the calls so far."""
+        keys, values = self._keys_values[layer]
+        return keys[0].numpy(), values[0].numpy()
+
+    def _is_rounded(self, place: Place) -> bool:
+        is_product = place.operator in LINEARS or place.operator == "lm_head"
+        return is_product and not self._weights[place].is_exact
+
+    def _expect(self, place: Place, inputs: list[Tensor], ids: IntArray, n_past: int) -> tuple[Tensor, Tensor]:
+        """The reference's result, and by how much each value may differ."""
+        if place.operator == "embedding":
+            return self._embed(place, ids, n_past)
+        if place.operator in ("attn.residual", "mlp.residual"):
+            branch, stream = inputs
+            return branch + stream, EPSILON * torch.maximum(branch.abs(), stream.abs()) + 1e-12
+        if place.operator in LINEARS or place.operator == "lm_head":
+            return self._product(place, inputs[0])
+        if place.operator == "attn.attention":
+            assert place.layer is not None
+            return self._attend(place.layer, inputs[0], n_past)
+        if place.operator == "mlp.activation":
+            y = activate(inputs[0], self._model.config.activation)
+            return y, EPSILON * (0.1 + y.abs())
+        norm = self._model.ln_f if place.layer is None else getattr(self._model.h[place.layer], place.operator)
+        y = norm(inputs[0])
+        return y, (EPSILON * y.abs().amax(-1, keepdim=True) + 1e-12).expand_as(y)
+
+    def _embed(self, place: Place, ids: IntArray, n_past: int) -> tuple[Tensor, Tensor]:
+        check, positions = self._weights[place], torch.arange(n_past, n_past + ids.size)
+        token, position = self._model.wte(torch.from_numpy(ids)), self._model.wpe(positions)
+        if check.weight is not None and check.weight.values.shape == tuple(self._model.wte.weight.shape):
+            token = torch.from_numpy(check.weight.values[ids])
+        return token + position, EPSILON * (token.abs() + position.abs()) + 1e-12
+
+    def _product(self, place: Place, x: Tensor) -> tuple[Tensor, Tensor]:
+        state, check = self._model.state_dict(), self._weights[place]
+        names = parameters_of(place, self._model.config)
+        weight = state[names[0]]
+        if check.weight is not None and check.weight.values.shape == weight.shape:
+            weight = torch.from_numpy(np.ascontiguousarray(check.weight.values))
+        bias = state[names[1]] if len(names) > 1 else None
+        allowed = SUM_EPSILON * (x.abs() @ weight.abs().T) + 1e-12
+        if self._is_rounded(place):
+            steps = self._steps(x, place.operator == "mlp.c_proj")
+            allowed = allowed + SIGMAS / math.sqrt(12) * ((steps**2) @ (weight**2).T).sqrt()
+        return F.linear(x, weight, bias), allowed
+
+    def _steps(self, x: Tensor, is_activated: bool) -> Tensor:
+        """The distance of two levels of 8 bits that x [T, K] is rounded to; at most, where it depends on the operator."""
+        if self._tensor_wide:
+            return (2 / 127 * x.abs().max()).expand_as(x)
+        steps = x.abs().amax(-1, keepdim=True) / 127
+        if is_activated:  # hardly negative, so that few levels are kept below zero
+            steps = torch.maximum(steps, -x.amin(-1, keepdim=True) / LOW_ZERO_POINT)
+        return steps.expand_as(x)
+
+    def _attend(self, layer: int, qkv: Tensor, n_past: int) -> tuple[Tensor, Tensor]:
+        attn = self._model.blocks()[layer].attn
+        q, k, v = qkv.view(1, len(qkv), 3, attn.n_head, -1).permute(2, 0, 3, 1, 4)  # [1, H, T, D]
+        if n_past:
+            k = torch.cat((self._keys_values[layer][0], k), 2)
+            v = torch.cat((self._keys_values[layer][1], v), 2)
+        self._keys_values[layer] = (k, v)
+        mask = causal_mask(n_past, len(qkv), attn.window, q.device)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attn.scale)
+        y = y.transpose(1, 2).reshape(len(qkv), -1)
+        largest_score = float(q.norm(dim=-1).max() * k.norm(dim=-1).max() * attn.scale)
+        allowed = EPSILON * (1 + 0.1 * largest_score) * v.abs().max() + 1e-12
+        return y, allowed.expand_as(y)
+
+
+def _compare(found: FloatArray, expected: FloatArray, allowed: FloatArray, n_past: int) -> OperatorCheck:
+    if found.shape != expected.shape:
+        return OperatorCheck(math.inf, f"the result is {list(found.shape)}, the reference's is {list(expected.shape)}")
+    difference = np.abs(found - expected)
+    share = np.nan_to_num(difference / allowed, nan=np.inf)
+    row, column = (int(index) for index in np.unravel_index(int(share.argmax()), share.shape))
+    worst = float(share[row, column])
+    if worst <= 1:
+        return OperatorCheck(worst)
+    size, limit = float(difference[row, column]), float(allowed[row, column])
+    text = f"off by {size:.3g} at position {n_past + row}, where {limit:.2g} is explained"
+    return OperatorCheck(worst, f"{text}; {int((share > 1).sum()):,} of {share.size:,} values are off")
+
+
+def _check_slope(found: FloatArray, expected: FloatArray, allowed: FloatArray) -> OperatorCheck | None:
+    """A product whose every value is within the noise of rounding may still be scaled: regress it on what is expected."""
+    energy, noise = float(np.square(expected).sum()), float(np.square(allowed / SIGMAS).sum())
+    if energy == 0 or noise > MAX_NOISE * energy:
+        return None
+    slope = float(((found - expected) * expected).sum()) / energy
+    limit = MAX_SLOPE + SIGMAS * math.sqrt(noise / energy / expected.size)
+    if abs(slope) <= limit:
+        return None
+    return OperatorCheck(abs(slope) / limit, f"scaled by {1 + slope:.4g}, where {limit:.2g} more or less is explained")
+
+
+def _check_shift(found: FloatArray, expected: FloatArray, allowed: FloatArray) -> OperatorCheck | None:
+    """Rounding is right on average: the mean over the rows of each output must be nearer than each of its values."""
+    if len(found) < MIN_ROWS:
+        return None
+    shift = np.abs((found - expected).mean(0))
+    limit = np.sqrt(np.square(allowed).mean(0) / len(found)) + MAX_BIAS * np.abs(expected).max()
+    worst = int((shift / limit).argmax())
+    if shift[worst] <= limit[worst]:
+        return None
+    text = f"output {worst} is shifted by {shift[worst]:.3g} in all rows, where {limit[worst]:.2g} is explained"
+    return OperatorCheck(float(shift[worst] / limit[worst]), text)

@@ -1,0 +1,68 @@
+"""Where two models part on the same tokens: the difference of what each operator leaves behind, in the order of the computation.
+
+Each model runs on its own values, so a difference stays in everything behind it; the first one is where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.config import GPTConfig
+from gpt_edge.export.verify.activations import ExposedGraph, FloatArray, IntArray, reference_trace
+from gpt_edge.export.verify.graph_map import Place, find_sites, places
+from gpt_edge.export.weights.smoothing import Smoothing
+from gpt_edge.reference.model import GPT
+
+PARTED = 1e-4  # relative: a hundred times what the order of float32 sums explains
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """The difference at one place: its root mean square as a share of the first model's."""
+
+    place: Place
+    relative: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"layer": self.place.layer, "operator": self.place.operator, "place": str(self.place),
+                "relative": self.relative}  # fmt: skip
+
+
+def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[Place, FloatArray]:
+    """What each operator of a bundle or of the reference leaves behind on ids [T]; of a graph, as far as it is a GPT's."""
+    if isinstance(model, GPT):
+        return reference_trace(model, ids)[0]
+    graph = ir.load(model.model_path)
+    sites, _ = find_sites(graph.graph, model.config)
+    trace = ExposedGraph(graph, Path(model.path), model.config, model.graph, sites, ids.size).run(ids)
+    return Smoothing.of_manifest(model.manifest).restore(trace, model.config)
+
+
+def is_comparable(first: GPTConfig, second: GPTConfig) -> bool:
+    """Whether two models have the same places: all but the length of the context is equal."""
+    return replace(first, n_ctx=1) == replace(second, n_ctx=1)
+
+
+def part(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Parting]:
+    """The difference at every place that both have. Raises BundleError for a graph that cannot be run."""
+    one, other = trace_of(first, ids), trace_of(second, ids)
+    found = []
+    for place in places(first.config):
+        if place in one and place in other:
+            size = float(np.sqrt(np.mean(np.square(one[place], dtype=np.float64))))
+            gap = float(np.sqrt(np.mean(np.square(one[place] - other[place], dtype=np.float64))))
+            found.append(Parting(place, gap / size if size else gap))
+    return found
+
+
+def first_of(partings: list[Parting]) -> Parting | None:
+    """The first place where the difference is none of summation order."""
+    return next((parting for parting in partings if not parting.relative <= PARTED), None)

@@ -1,0 +1,64 @@
+"""An fp32 bundle as a source of weights, so that `quantize` takes the same road as `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import BundleError
+from gpt_edge.export.weights.source import FloatArray, unpad_heads
+from gpt_edge.tasks import TaskSpec
+
+
+class BundleSource:
+    """The weights of an fp32 bundle by the names of `GPT.state_dict()`, read one at a time.
+
+    Raises BundleError for a bundle whose weights were rounded already, or that gpt-edge did not write.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        if bundle.scheme != "fp32" or bundle.is_foreign:
+            found = "was not written by gpt-edge" if bundle.is_foreign else f"is {bundle.scheme}"
+            raise BundleError(
+                f"{bundle.path} {found}; rounding starts from an fp32 bundle",
+                hint="make one with gpt-edge export SOURCE OUT --scheme fp32",
+            )
+        self._bundle = bundle
+        self._initializers = ir.load(bundle.model_path).graph.initializers
+
+    @property
+    def path(self) -> Path:
+        """The bundle's folder."""
+        return self._bundle.path
+
+    @property
+    def config(self) -> GPTConfig:
+        """The model's shape."""
+        return self._bundle.config
+
+    @property
+    def task(self) -> TaskSpec | None:
+        """The task of a fine-tuned model."""
+        return self._bundle.manifest.task
+
+    def tensor(self, name: str) -> FloatArray:
+        """The parameter as the reference has it, a copy of the caller's own. Raises BundleError if the graph lacks it."""
+        value = self._initializers.get(name)
+        if value is None or not isinstance(value.const_value, ir.ExternalTensor):
+            raise BundleError(f"{self._bundle.model_path} has no weight {name}")
+        array = value.const_value.numpy()
+        if any(use.node.op_type == "MatMul" for use in value.uses()):  # [K, N]; a Gemm has it as the reference
+            array = array.T
+        if self._bundle.graph == "edge":
+            array = unpad_heads(name, array, self.config)
+        copy = np.array(array, np.float32, order="C")
+        del array
+        value.const_value.release()  # onnx_ir maps the whole file anew for each tensor, and would keep every mapping
+        return copy
+
+    def release(self, name: str) -> None:
+        """Nothing: what `tensor` returned is a copy."""

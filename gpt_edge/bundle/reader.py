@@ -1,0 +1,142 @@
+"""Finding a bundle, reading its manifest and checking its files; what `Bundle.open` is made of. Writes nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpt_edge.bundle.manifest import FILE_NAME, MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
+from gpt_edge.bundle.optimum_folder import SCHEME_OF, describe, foreign_manifest
+from gpt_edge.errors import BundleError
+from gpt_edge.system.atomic_files import find_set_aside
+from gpt_edge.system.disk import FolderReader, sha256_stream
+
+DEFAULT_BUNDLE = "tinystories-5m-int8"
+EMBEDDED = Path(__file__).parents[1] / "models"  # a link to ../models in a checkout
+SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # made by file managers wherever they look
+LARGE = 1 << 22  # bytes: 4 ms of hashing
+COPY_HINT = "copy the bundle again, or rebuild it with gpt-edge export"
+
+
+def embedded_bundles() -> tuple[str, ...]:
+    """Names of the bundles that came with gpt-edge, sorted."""
+    return tuple(sorted(path.parent.name for path in EMBEDDED.glob(f"*/{MANIFEST_FILE}")))
+
+
+def locate(path_or_name: str | os.PathLike[str] | None) -> Path:
+    """Return the folder that a name or path means; see Bundle.open. Raises BundleError if it cannot mean any."""
+    if path_or_name is None:
+        if not (EMBEDDED / DEFAULT_BUNDLE).is_dir():
+            raise BundleError(
+                f"the embedded bundle {DEFAULT_BUNDLE} is missing from this installation",
+                hint="install gpt-edge again, or give a bundle folder with -m",
+            )
+        return EMBEDDED / DEFAULT_BUNDLE
+    name = os.fspath(path_or_name)
+    if not name or "\0" in name:
+        raise BundleError(f"{name!r} is not the name of a bundle", hint="give a bundle folder with -m")
+    path = Path(name)
+    plain = name.rstrip("/")  # a shell's completion may have put it there
+    if not os.path.lexists(path) and FILE_NAME.fullmatch(plain) and plain in embedded_bundles():
+        return EMBEDDED / plain
+    return path
+
+
+def open_folder(path: Path) -> FolderReader:
+    """Hold the folder open. Raises BundleError saying what is at `path` instead."""
+    try:
+        return FolderReader(path)
+    except FileNotFoundError as error:
+        if (aside := find_set_aside(path)) is not None:
+            raise BundleError(f"{path} is missing: a replacement was cut short", hint=f"mv {aside} {path}") from error
+        names = ", ".join(embedded_bundles()) or "none"
+        raise BundleError(f"{path} is not there", hint=f"give a bundle folder; embedded bundles: {names}") from error
+    except NotADirectoryError as error:
+        what = "a file" if path.is_file() else "not a folder"
+        hint = f"give its folder: {path.parent}" if path.name in (MANIFEST_FILE, *SCHEME_OF) else "give a bundle folder"
+        raise BundleError(f"{path} is {what}, a bundle is a folder", hint=hint) from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be opened: {error.strerror}", hint="check its permissions") from error
+
+
+def read_manifest(folder: FolderReader, check: bool) -> tuple[Manifest, bool, LargeFiles | None]:
+    """Return the manifest, whether it is made up for a foreign folder, and what is still being checked.
+
+    check: hash every file, the small ones before this returns. Raises BundleError.
+    """
+    with _faults_told(folder):
+        if MANIFEST_FILE in folder.names():
+            manifest = _read_own(folder, check)
+            return manifest, False, LargeFiles(folder, manifest) if check else None
+        if (foreign := foreign_manifest(folder)) is not None:
+            return foreign, True, None
+    raise describe(folder)
+
+
+class LargeFiles(threading.Thread):
+    """Hashes a bundle's large files while they are loaded; what is loaded must not be used before `finish`."""
+
+    def __init__(self, folder: FolderReader, manifest: Manifest) -> None:
+        super().__init__(name="gpt-edge-hash", daemon=True)
+        self._folder = folder
+        self._files = {name: record for name, record in manifest.files.items() if record["size"] >= LARGE}
+        self._error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Hash them one after the other; an error waits for `finish`."""
+        try:
+            with _faults_told(self._folder):
+                for name, record in self._files.items():
+                    _check_file(self._folder, name, record, check=True)
+        except Exception as error:
+            self._error = error
+
+    def finish(self) -> None:
+        """Wait for the last hash. Raises BundleError naming a file that is not as the manifest says."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+
+@contextmanager
+def _faults_told(folder: FolderReader) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"{folder.path} cannot be read: {error.strerror or error}", hint="check its disk") from error
+    except ValueError as error:  # a link, a pipe or a folder where a file belongs
+        raise BundleError(f"{error}", hint=COPY_HINT) from error
+
+
+def _read_own(folder: FolderReader, check: bool) -> Manifest:
+    with folder.open(MANIFEST_FILE) as stream:
+        data = stream.read(MAX_MANIFEST_BYTES + 1)
+    manifest = Manifest.from_json(data, str(folder.path / MANIFEST_FILE))
+    for name, record in manifest.files.items():
+        _check_file(folder, name, record, check and record["size"] < LARGE)
+    if extra := sorted(set(folder.names()) - set(manifest.files) - {MANIFEST_FILE} - SYSTEM_FILES):
+        names = ", ".join(map(ascii, extra))[:200]
+        warnings.warn(f"{folder.path} holds files that its manifest does not list: {names}", stacklevel=5)
+    return manifest
+
+
+def _check_file(folder: FolderReader, name: str, record: FileRecord, check: bool) -> None:
+    path = folder.path / name
+    try:
+        with folder.open(name) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size != record["size"]:
+                raise BundleError(f"{path} has {size} bytes, the manifest says {record['size']}", hint=COPY_HINT)
+            stream.seek(0)
+            if check and (found := sha256_stream(stream)) != record["sha256"]:
+                raise BundleError(
+                    f"{path} is damaged: its SHA-256 is {found[:12]}, the manifest says {record['sha256'][:12]}",
+                    hint=COPY_HINT,
+                )
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing, the manifest lists it", hint=COPY_HINT) from error

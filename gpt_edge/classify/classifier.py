@@ -1,0 +1,205 @@
+"""Classifier: a fine-tuned bundle that answers. Texts go in, labels and probabilities come out, in one forward.
+
+The four tasks are GPT-1's (Radford et al. 2018, section 3.3): a text; a premise and a hypothesis; two texts, for a label or a
+score; a question and its answers. Needs numpy, onnxruntime and the bundle's tokenizer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt_edge.bundle.bundle import read_bundle
+from gpt_edge.errors import BundleError, ContextLengthError
+from gpt_edge.runtime.encoder import BATCH, Encoder
+from gpt_edge.tasks import TaskSpec, transform
+from gpt_edge.tokenizer.spec import Tokenizer
+
+FloatArray = npt.NDArray[np.float32]
+Truncate = Literal["left", "right"]
+Texts = str | Sequence[str]  # one example: a text, or its texts in their order
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question; n_cut: tokens left out."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    answers: tuple[str, ...] = ()
+    n_cut: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Of all sequences."""
+        return sum(map(len, self.sequences))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says to one example.
+
+    label: the most likely class, or the text of the answer chosen; None for a score. index: its number, from 0.
+    probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers; empty for a score.
+    score: of a similarity that is a number. n_cut: tokens that were cut, because the context is too short.
+    """
+
+    label: str | None
+    index: int | None
+    probabilities: FloatArray
+    score: float | None
+    n_tokens: int
+    n_cut: int
+
+    @property
+    def probability(self) -> float | None:
+        """Of the label."""
+        return None if self.index is None else float(self.probabilities[self.index])
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What the model says to several examples, in their order. `labels, probabilities = predictions` takes it apart."""
+
+    rows: tuple[Prediction, ...]
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """The label of each; None for scores."""
+        return tuple(row.label for row in self.rows)
+
+    @property
+    def probabilities(self) -> tuple[FloatArray, ...]:
+        """Of each, float32 [classes] or [answers]; they sum to 1."""
+        return tuple(row.probabilities for row in self.rows)
+
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        """The score of each; None for labels."""
+        return tuple(row.score for row in self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[str | None, ...] | tuple[FloatArray, ...]]:
+        return iter((self.labels, self.probabilities))
+
+
+class Classifier:
+    """Answers with one fine-tuned model. Thread-safe: a call keeps nothing."""
+
+    def __init__(self, encoder: Encoder, tokenizer: Tokenizer) -> None:
+        if encoder.task is None:
+            raise BundleError(
+                f"{encoder.path} is a language model, not a classifier",
+                hint="make one with gpt-edge finetune and gpt-edge export, or write with gpt-edge generate",
+            )
+        self.encoder, self.tokenizer, self.task = encoder, tokenizer, encoder.task
+
+    @classmethod
+    def load(cls, path_or_name: str | os.PathLike[str], *, threads: int | None = None) -> Classifier:
+        """Open a bundle that `gpt-edge export` made of a fine-tuned checkpoint.
+
+        threads: None takes what the machine allows. Raises BundleError or TokenizerError saying what is wrong.
+        """
+        return read_bundle(path_or_name, lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes; empty for scores and for multiple choice."""
+        return self.task.labels
+
+    def predict(self, texts: Sequence[Texts], *, truncate: Truncate | None = None, batch: int = BATCH) -> Predictions:
+        """Answer examples, in their order.
+
+        texts: of classification strings, else of each example its texts: (premise, hypothesis), (text, text) or
+        (question, answer, answer, ...). truncate: see `encode`. batch: examples computed at once, at most; neither it
+        nor what else is asked changes an answer. No example gives no answer.
+        Raises ValueError for what is no example, ContextLengthError for one that is too long, each with its number.
+        """
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            found = "string" if isinstance(texts, str) else type(texts).__name__
+            raise ValueError(f"texts must be a sequence of examples, got one {found}")
+        encoded = []
+        for number, example in enumerate(texts):
+            try:
+                encoded.append(self.encode(example, truncate))
+            except ContextLengthError as error:
+                raise ContextLengthError(f"example {number}: {error.message}", hint=error.hint) from error
+            except ValueError as error:
+                raise ValueError(f"example {number}: {error}") from error
+        return self.predict_encoded(encoded, batch=batch)
+
+    def encode(self, texts: Texts, truncate: Truncate | None = None) -> Encoded:
+        """One example as the model reads it.
+
+        truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning does (see
+        `tasks.transform`), "left" keeps the ends of texts instead of their beginnings.
+        Raises ValueError for a wrong number of texts or an empty one, ContextLengthError.
+        """
+        if truncate not in (None, "left", "right"):
+            raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
+        if not isinstance(texts, Iterable):
+            raise ValueError(f"an example must be a text or a sequence of texts, got {type(texts).__name__}")
+        parts = (texts,) if isinstance(texts, str) else tuple(texts)
+        check_texts(parts)
+        if truncate is None:
+            for part in parts:
+                check_bytes(part, self.tokenizer, self.encoder.config.n_ctx)
+        ids = [self.tokenizer.encode(part) for part in parts]
+        found = transform(self.task, ids, self.encoder.config.n_ctx, keep_end=truncate == "left")
+        if found.n_cut and truncate is None:
+            raise ContextLengthError(
+                f"{sum(map(len, ids)):,} tokens of text do not fit into the context of {self.encoder.config.n_ctx}, "
+                f"{found.n_cut:,} too many",
+                hint="shorten it, or cut it with --truncate right",
+            )
+        answers = parts[1:] if self.task.kind == "multiple-choice" else ()
+        return Encoded(found.sequences, answers, found.n_cut)
+
+    def predict_encoded(self, encoded: Sequence[Encoded], *, batch: int = BATCH) -> Predictions:
+        """Answer examples that `encode` made ids of."""
+        sequences = [ids for example in encoded for ids in example.sequences]
+        logits = self.encoder.logits(sequences, batch=batch)
+        rows, at = [], 0
+        for example in encoded:
+            n_rows = len(example.answers) or 1
+            rows.append(_prediction(self.task, example, logits[at : at + n_rows]))
+            at += n_rows
+        return Predictions(tuple(rows))
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise ValueError for what is no text, or an empty one: no model was fine-tuned on those."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"a text must be a string, got {type(text).__name__}")
+        if not text.strip():
+            raise ValueError("a text is empty")
+
+
+def check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
+    """Refuse a text by its size alone: cutting 10 MB into tokens would take seconds and end in a refusal."""
+    n_bytes = len(text.encode("utf-8", "replace"))
+    if tokenizer.max_token_bytes is not None and n_bytes > tokenizer.max_token_bytes * n_ctx:
+        raise ContextLengthError(
+            f"a text of {n_bytes:,} bytes is more than the context of {n_ctx} tokens can hold",
+            hint="shorten it, or cut it with --truncate right",
+        )
+
+
+def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Prediction:
+    """logits: [1, n_label], or of multiple choice [answers, 1]."""
+    values = logits.reshape(-1).astype(np.float64)
+    if task.is_score:
+        score = task.score(float(values[0]))
+        return Prediction(None, None, np.empty(0, np.float32), score, example.n_tokens, example.n_cut)
+    shares = np.exp(values - values.max())
+    index, labels = int(values.argmax()), example.answers or task.labels
+    return Prediction(
+        labels[index], index, (shares / shares.sum()).astype(np.float32), None, example.n_tokens, example.n_cut
+    )

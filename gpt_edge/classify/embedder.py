@@ -1,0 +1,113 @@
+"""Embedder: texts as vectors, from any bundle's hidden states after the final norm: the last token's, or their mean.
+
+A language model reads the text alone; a fine-tuned one reads it between its start and its extract token, as it learned to.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt_edge.bundle.bundle import read_bundle
+from gpt_edge.classify.classifier import Truncate, check_bytes, check_texts
+from gpt_edge.errors import ContextLengthError
+from gpt_edge.runtime.encoder import BATCH, Encoder, Pooling
+from gpt_edge.system.atomic_files import atomic_write
+from gpt_edge.tokenizer.spec import Tokenizer
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Embedder:
+    """Makes vectors with one model. Thread-safe: a call keeps nothing."""
+
+    def __init__(self, encoder: Encoder, tokenizer: Tokenizer) -> None:
+        self.encoder, self.tokenizer = encoder, tokenizer
+
+    @classmethod
+    def load(cls, path_or_name: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Embedder:
+        """Open a bundle; None is the embedded one. Raises BundleError or TokenizerError saying what is wrong."""
+        return read_bundle(path_or_name, lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()))
+
+    @property
+    def size(self) -> int:
+        """Numbers in a vector."""
+        return self.encoder.config.n_embd
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+        truncate: Truncate | None = None,
+        batch: int = BATCH,
+    ) -> FloatArray:
+        """Vectors float32 [N, C], in the order of the texts; no text gives [0, C].
+
+        pooling: "mean" over the tokens that the model reads, or "last". normalize: to length 1, so that a product is the
+        cosine. truncate, batch: as `Classifier.predict`. Raises ValueError and ContextLengthError, with the text's number.
+        """
+        if isinstance(texts, str):
+            raise ValueError("texts must be a sequence of strings, got one string")
+        sequences = []
+        for number, text in enumerate(texts):
+            try:
+                sequences.append(self.encode(text, truncate))
+            except ContextLengthError as error:
+                raise ContextLengthError(f"text {number}: {error.message}", hint=error.hint) from error
+            except ValueError as error:
+                raise ValueError(f"text {number}: {error}") from error
+        return self.embed_encoded(sequences, pooling=pooling, normalize=normalize, batch=batch)
+
+    def encode(self, text: str, truncate: Truncate | None = None) -> list[int]:
+        """The ids that the model reads. truncate: "right" cuts the end of a text that is too long, "left" its start.
+
+        Raises ValueError for an empty text, ContextLengthError for one that is too long.
+        """
+        if truncate not in (None, "left", "right"):
+            raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
+        check_texts((text,))
+        task, n_ctx = self.encoder.task, self.encoder.config.n_ctx
+        if truncate is None:
+            check_bytes(text, self.tokenizer, n_ctx)
+        ids = self.tokenizer.encode(text)
+        room = n_ctx if task is None else n_ctx - 2
+        if len(ids) > room and truncate is None:
+            raise ContextLengthError(
+                f"{len(ids):,} tokens of text do not fit into the context of {n_ctx}",
+                hint="shorten it, or cut it with --truncate right",
+            )
+        kept = ids[-room:] if truncate == "left" else ids[:room]
+        return kept if task is None else [task.start, *kept, task.extract]
+
+    def embed_encoded(
+        self,
+        sequences: Sequence[Sequence[int]],
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+        batch: int = BATCH,
+    ) -> FloatArray:
+        """Vectors of sequences that `encode` made."""
+        vectors = self.encoder.states(sequences, pooling, batch=batch)
+        if normalize:
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            vectors = (vectors / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+        return vectors
+
+
+def save_vectors(path: Path, parts: Iterable[FloatArray], size: int) -> int:
+    """Write vectors float32 [N, size], which come in parts [n, size], as one .npy file in one step; return N.
+
+    Raises OSError; then, and where `parts` fails, what was at `path` stays.
+    """
+    array, content = np.concatenate([np.empty((0, size), np.float32), *parts]), io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    atomic_write(path, content.getbuffer())
+    return len(array)

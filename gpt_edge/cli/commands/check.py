@@ -1,0 +1,163 @@
+"""`verify` and `inspect`: is a bundle what it claims to be, and what does it claim?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpt_edge.cli.support import console
+from gpt_edge.cli.support.options import BundleArgument, JsonOption
+from gpt_edge.cli.support.tables import columns, describe, parity_table, size
+from gpt_edge.errors import ParityError, require
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.tasks import TaskSpec
+
+
+def verify(
+    bundle: BundleArgument = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Compare with this checkpoint, in torch.", show_default=False),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Try every split and the whole context on every path; takes minutes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold a bundle against itself or a checkpoint.
+
+    Checks the files, and that whole prompts, single steps, chunks, splits and batches give the same; with --against, also
+    that the bundle says what the checkpoint says, operator by operator. Out of tolerance is exit code 1.
+    """
+    from gpt_edge.bundle.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    if against is None:
+        from gpt_edge.verify.classifiers import verify_task_alone
+        from gpt_edge.verify.report import verify_alone
+
+        with console.progress("loading the model") as progress:
+            if opened.task is None:
+                report = verify_alone(opened, full=full, progress=progress)
+            else:
+                report = verify_task_alone(opened, progress)
+    else:
+        with console.progress("loading torch") as progress:
+            require("gpt_edge.export.pipeline.pipeline", "export")
+            from gpt_edge.export.pipeline.pipeline import verify_bundle
+
+            report = verify_bundle(opened, against, full=full, progress=progress)
+    if as_json:
+        is_right = not report.faults
+        found = {"parity": report.figures, "faults": report.faults, "first": report.first}
+        console.say_json({"ok": is_right, **describe(opened), **found})
+    else:
+        console.say(parity_table(report.figures))
+    if report.faults:
+        raise ParityError(f"{opened.path} is out of tolerance: {report.summary()}")
+
+
+def inspect(
+    bundle: BundleArgument = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Say what memory it takes, by formula and measured.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a bundle is, and its figures."""
+    from gpt_edge.bundle.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    figures = None
+    if memory:
+        from gpt_edge.cli.support.memory import memory_figures
+
+        figures = memory_figures(opened)
+    if as_json:
+        manifest = opened.manifest.to_dict()
+        console.say_json({**describe(opened), "manifest": manifest, **({"memory": figures} if figures else {})})
+        return
+    console.say(columns(_facts(opened)))
+    console.say()
+    console.say(columns([(f"  {name}", size(n_bytes)) for name, n_bytes in describe(opened)["files"].items()]))
+    if opened.manifest.parity:
+        console.say("\nmeasured at export")
+        console.say(parity_table(opened.manifest.parity))
+    if figures:
+        console.say("\nmemory")
+        console.say(columns(_memory_rows(figures)))
+
+
+def _facts(bundle: Bundle) -> list[tuple[str, str]]:
+    """Name and value of each thing worth a line; the columns are both left-aligned by padding here."""
+    config, manifest = bundle.config, bundle.manifest
+    attention = " and ".join(config.attention) + (f", window {config.window}" if config.window else "")
+    facts = [
+        ("name", manifest.name),
+        ("path", console.visible(str(bundle.path))),
+        ("kind", f"{manifest.kind}, {bundle.graph} graph, {bundle.scheme}, format version {manifest.format_version}"),
+        ("size", f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_foreign)} files"),
+        ("parameters", f"{config.n_parameters:,}"),
+        ("layers", f"{config.n_layer}, {config.n_head} heads, width {config.n_embd}, {config.norm}-norm, {attention}"),
+        ("context", f"{config.n_ctx:,} tokens"),
+        ("vocabulary", _vocabulary(bundle)),
+    ]
+    if manifest.task is not None:
+        facts.append(("task", _task(manifest.task)))
+    for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
+        if values:
+            plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+            facts.append((name, ", ".join(f"{key} {_value(value)}" for key, value in plain.items())))
+    quantization = manifest.provenance.get("quantization")
+    formats = quantization.get("formats") if isinstance(quantization, dict) else None
+    if isinstance(formats, dict):
+        facts.append(("formats", ", ".join(f"{_value(count)} x {_value(label)}" for label, count in formats.items())))
+    smoothing = manifest.provenance.get("smoothing")
+    if isinstance(smoothing, dict):
+        n_channels = sum(len(channels) for channels in smoothing.values() if isinstance(channels, dict))
+        facts.append(("smoothing", f"{n_channels:,} channels in {len(smoothing):,} places"))
+    width = max(len(value) for _, value in facts)
+    return [(name, value.ljust(width)) for name, value in facts]
+
+
+def _vocabulary(bundle: Bundle) -> str:
+    words = bundle.manifest.tokenizer
+    rows = f"{bundle.config.vocab_size:,} rows"
+    if words is None:
+        return rows if bundle.is_foreign else f"{rows}, no tokenizer"
+    return console.visible(f"{rows}, tokenizer {words.get('kind')} with {words.get('vocab_size')} tokens")
+
+
+def _task(task: TaskSpec) -> str:
+    if task.score_range is not None:
+        return f"{task.kind}, scores from {task.score_range[0]:g} to {task.score_range[1]:g}"
+    if not task.labels:
+        return f"{task.kind}, the answers come with each question"
+    shown = ", ".join(task.labels[:8]) + (", ..." if len(task.labels) > 8 else "")
+    return console.visible(f"{task.kind}, {len(task.labels)} labels: {shown}")
+
+
+def _value(value: object) -> str:
+    return console.visible(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _memory_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("  weights", size(figures["weights"])),
+        (
+            f"  keys and values, {size(figures['cache_per_token'])} for each of {figures['n_ctx']:,} tokens",
+            size(figures["cache"]),
+        ),
+        ("  logits", size(figures["logits"])),
+        ("  sum, the context full", size(figures["sum"])),
+    ]
+    if figures["measured_peak"] is not None:
+        rows += [
+            ("  measured: Python and onnxruntime alone", size(figures["measured_base"])),
+            ("  measured: at most, the model loaded and run once", size(figures["measured_peak"])),
+        ]
+    return rows

@@ -1,0 +1,246 @@
+"""`eval`: how well a model predicts a text, and how far two models are from each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gpt_edge.cli.support import console
+from gpt_edge.cli.support.evaluate_table import lambada_table, text_table
+from gpt_edge.cli.support.options import JsonOption, complete_bundle
+from gpt_edge.errors import require
+
+if TYPE_CHECKING:
+    from gpt_edge.evaluate import LambadaScore, Models, Scorer, Step, TextReport
+    from gpt_edge.tokenizer import Tokenizer
+
+CHECKPOINT_FILES = (".pt", ".pth")
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Bundle (folder or embedded name), or a checkpoint, which runs in torch.",
+            show_default=False,
+            autocompletion=complete_bundle,
+        ),
+    ],
+    texts: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="TEXT...", help="Text or JSON-lines files, gzip or not.", show_default=False),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Hold MODEL against this one: KL divergence, top-1 agreement, RMS Δp.",
+            show_default=False,
+            autocompletion=complete_bundle,
+        ),
+    ] = None,
+    lambada: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Find the last words of these passages.", show_default=False),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Tokens read at once; by default the context.", show_default=False)
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Tokens that a window moves on by; by default half of it.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Stop after so many documents, and passages.", show_default=False)
+    ] = None,
+    separator: Annotated[str, typer.Option(help="What stands between documents of a plain text.")] = "<|endoftext|>",
+    format: Annotated[
+        Literal["auto", "text", "jsonl"], typer.Option(help="auto takes .jsonl, .ndjson (.gz) for JSON lines.")
+    ] = "auto",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Tokenizer file, folder or name (gpt2); by default that of the models.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads to compute with; by default the machine's cores.", show_default=False)
+    ] = None,
+    noise_floor: Annotated[
+        bool | None,
+        typer.Option(
+            "--noise-floor/--no-noise-floor",
+            help="Hold MODEL against itself with another number of threads; by default with --against.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Keep progress in FILE, and go on from it if it is there.", show_default=False
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on texts, alone or against another.
+
+    Perplexity, bits per byte and next-token accuracy of TEXT, each document read on its own in windows that overlap;
+    last-word accuracy of LAMBADA passages. All errors (±) are standard errors.
+    """
+    from gpt_edge.evaluate import Settings, State, evaluate_lambada, evaluate_text, fingerprint
+    from gpt_edge.system.threads import check_threads
+
+    paths = texts or []
+    if not paths and lambada is None:
+        raise ValueError("give a TEXT to score, or passages with --lambada FILE")
+    settings = Settings(window=window, stride=stride, separator=separator, format=format, limit=limit)
+    if threads is not None:
+        check_threads(threads)
+    is_noise_wanted = bool(paths) and (against is not None if noise_floor is None else noise_floor)
+    models, words = _open_models(model, against, threads, tokenizer, is_noise_wanted)
+    if resume is not None:
+        identity = tuple(fingerprint(_locate(name)) for name in (model, against) if name is not None)
+        models = dataclasses.replace(models, identity=identity)
+    state = State(resume)
+    report, scores = None, []
+    if paths:
+        with _bar("text") as progress:
+            report = evaluate_text(models, words, paths, settings, state=state, progress=progress)
+    if lambada is not None:
+        with _bar("lambada") as progress:
+            scores = evaluate_lambada(models, words, lambada, settings, state=state, progress=progress)
+    if as_json:
+        console.say_json(_as_json(models, report, scores))
+    else:
+        _print(models, [path.name for path in paths], report, scores)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A model, its tokenizer if it has one, and a way to open it once more with other threads."""
+
+    scorer: Scorer
+    tokenizer: Tokenizer | None
+    again: Callable[[int], Scorer]
+
+
+def _open_models(
+    model: str, against: str | None, threads: int | None, tokenizer: str | None, is_noise_wanted: bool
+) -> tuple[Models, Tokenizer]:
+    from gpt_edge.evaluate import Models, check_same_tokens
+
+    first = _open(model, threads, tokenizer)
+    second = None if against is None else _open(against, threads, tokenizer)
+    models = Models(first.scorer, None if second is None else second.scorer)
+    words = first.tokenizer or (second.tokenizer if second is not None else None)
+    if words is None:
+        from gpt_edge.errors import TokenizerError
+
+        raise TokenizerError(f"{model} has no tokenizer", hint="give one with --tokenizer FILE, or --tokenizer gpt2")
+    if first.tokenizer and second is not None and second.tokenizer:
+        check_same_tokens(first.tokenizer, second.tokenizer, (model, against or ""))
+    if is_noise_wanted:
+        models = dataclasses.replace(models, again=first.again(1 if first.scorer.threads > 1 else 2))
+    return models, words
+
+
+def _locate(name: str) -> Path:
+    from gpt_edge.bundle.reader import locate
+
+    return locate(name)
+
+
+def _open(name: str, threads: int | None, tokenizer: str | None) -> _Opened:
+    """A folder with a manifest or an ONNX file is a bundle; any other, or nanoGPT's file, is a checkpoint."""
+    path = _locate(name)
+    if path.is_dir():
+        is_checkpoint = not (path / "manifest.json").exists() and not any(path.glob("*.onnx"))
+    else:
+        is_checkpoint = path.is_file() and path.suffix in CHECKPOINT_FILES
+    return _open_checkpoint(path, threads, tokenizer) if is_checkpoint else _open_bundle(name, threads, tokenizer)
+
+
+def _open_bundle(name: str, threads: int | None, tokenizer: str | None) -> _Opened:
+    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.evaluate import SessionScorer
+    from gpt_edge.runtime.session import Session
+    from gpt_edge.tokenizer import build_tokenizer, check_fits, tokenizer_from
+
+    bundle = Bundle.open(name)
+    words = bundle.load_tokenizer() if not tokenizer and (bundle.manifest.tokenizer or bundle.is_foreign) else None
+    if tokenizer:
+        source = tokenizer_from(tokenizer)
+        check_fits(source.spec, bundle.config.vocab_size)
+        words = build_tokenizer(source)
+
+    def open_session(threads: int | None) -> Scorer:
+        return SessionScorer(Session(bundle, threads=threads), bundle.manifest.name)
+
+    return _Opened(open_session(threads), words, open_session)
+
+
+def _open_checkpoint(path: Path, threads: int | None, tokenizer: str | None) -> _Opened:
+    require("gpt_edge.reference.scoring", "export")
+    from gpt_edge.reference.importers import open_checkpoint
+    from gpt_edge.reference.scoring import TorchScorer, tokenizer_of
+
+    checkpoint = open_checkpoint(path)
+    words, model, name = tokenizer_of(checkpoint, tokenizer), checkpoint.load_model(), f"{path.name} in torch"
+    return _Opened(
+        TorchScorer(model, name, threads=threads), words, lambda threads: TorchScorer(model, name, threads=threads)
+    )
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[Step], None]]:
+    """On a terminal, a bar on standard error; elsewhere nothing is written."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    where = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
+    started, first = time.monotonic(), -1
+    with Progress(*columns, TimeRemainingColumn(), console=where, disable=not where.is_terminal) as bar:
+        task = bar.add_task(title, total=1.0, note="")
+
+        def show(step: Step) -> None:
+            nonlocal first
+            first = step.n_done if first < 0 else first  # what a resumed run found done is no speed
+            rate = (step.n_done - first) / max(1e-9, time.monotonic() - started)
+            note = f"{step.n_done:,} done  {rate:,.0f}/s  loss {step.loss:.4f}"
+            bar.update(task, completed=step.fraction, note=note)
+
+        yield show
+
+
+def _as_json(models: Models, report: TextReport | None, scores: list[LambadaScore]) -> dict[str, Any]:
+    roles = [("model", models.model), ("against", models.base)]
+    values: dict[str, Any] = {
+        role: {"name": scorer.name, "threads": scorer.threads, "n_ctx": scorer.config.n_ctx}
+        for role, scorer in roles
+        if scorer is not None
+    }
+    if report is not None:
+        found = dataclasses.asdict(report)
+        values["text"] = {"against" if name == "base" else name: value for name, value in found.items()}
+    if scores:
+        names = [role for role, scorer in roles if scorer is not None]
+        values["lambada"] = {name: dataclasses.asdict(score) for name, score in zip(names, scores, strict=True)}
+    return values
+
+
+def _print(models: Models, files: list[str], report: TextReport | None, scores: list[LambadaScore]) -> None:
+    names = [scorer.name for scorer in (models.model, models.base) if scorer is not None]
+    parts = [] if report is None else [text_table(names, files, report)]
+    if scores:
+        parts.append(lambada_table(names, scores))
+    console.say("\n\n".join(parts))

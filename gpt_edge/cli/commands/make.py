@@ -1,0 +1,131 @@
+"""`export`: a bundle, or a transformers folder, out of a checkpoint; and what `quantize` prints as it does.
+
+Both need the extra `export`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gpt_edge.cli.support import console
+from gpt_edge.cli.support.options import (
+    ForceOption,
+    GraphName,
+    JsonOption,
+    OutArgument,
+    SchemeName,
+    TargetOption,
+    check_target,
+)
+from gpt_edge.cli.support.tables import describe, parity_table, size
+from gpt_edge.errors import ParityError, require
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle.bundle import Bundle
+
+PIPELINE = "gpt_edge.export.pipeline.pipeline"
+FOR_BUNDLES = ("graph", "scheme", "target")  # options that a transformers folder has no use for
+
+
+def export(
+    context: typer.Context,
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt.", show_default=False)
+    ],
+    out: OutArgument,
+    to: Annotated[
+        Literal["bundle", "transformers"],
+        typer.Option(help="transformers is a float32 folder for transformers and for what converts its folders."),
+    ] = "bundle",
+    graph: Annotated[
+        GraphName, typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum.")
+    ] = "edge",
+    scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = "int8",
+    target: TargetOption = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Tokenizer file, folder or name (gpt2), or none; by default what lies beside the checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a verified bundle from a checkpoint, or a transformers folder.
+
+    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's own GPT-1 and GPT-2 files, nanoGPT's ckpt.pt, and
+    gpt-edge's checkpoints. What does not say the same as the checkpoint is not published.
+    """
+    if to == "transformers":
+        _export_transformers(context, source, out, tokenizer, force, as_json)
+        return
+    check_target(scheme, target)
+    with figures_of_failure(as_json), console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.pipeline.pipeline import export_bundle
+
+        bundle, report = export_bundle(
+            source,
+            out,
+            graph=graph,
+            scheme=scheme,
+            target=target,
+            tokenizer=tokenizer,
+            force=force,
+            progress=progress,
+        )
+    print_made(bundle, report.figures, as_json)
+
+
+def _export_transformers(
+    context: typer.Context, source: Path, out: Path, tokenizer: str | None, force: bool, as_json: bool
+) -> None:
+    for name in FOR_BUNDLES:
+        found = context.get_parameter_source(name)
+        if found is not None and found.name == "COMMANDLINE":
+            raise ValueError(f"--{name} is for bundles; --to transformers writes float32 weights")
+    with figures_of_failure(as_json), console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.transformers.folder import export_transformers
+
+        made = export_transformers(source, out, tokenizer=tokenizer, force=force, progress=progress)
+    if as_json:
+        values = {"folder": str(made.path), "model_type": made.model_type, "files": made.files}
+        console.say_json({"ok": True, **values, "notes": list(made.notes), "parity": made.figures})
+        return
+    console.say(f"{made.path}: transformers' {made.model_type}, {size(made.n_bytes)} in {len(made.files)} files")
+    console.say()
+    console.say(parity_table(made.figures))
+    for note in made.notes:
+        console.say(console.visible(f"note: {note}"))
+
+
+@contextmanager
+def figures_of_failure(as_json: bool) -> Iterator[None]:
+    """Where an export is out of tolerance, show its figures before the error goes on."""
+    try:
+        yield
+    except ParityError as error:
+        if as_json:
+            console.say_json({"ok": False, "fault": error.message, "parity": error.figures})
+        elif error.figures:
+            console.say(parity_table(error.figures))
+        raise
+
+
+def print_made(bundle: Bundle, figures: dict[str, Any], as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+    """What was made, and the figures that prove it. more: further fields of the JSON object."""
+    if as_json:
+        console.say_json({"ok": True, **describe(bundle), **(more or {}), "parity": figures})
+        return
+    n_files = len(bundle.manifest.files) + 1
+    console.say(f"{bundle.path}: {bundle.scheme}, {bundle.graph} graph, {size(bundle.n_bytes)} in {n_files} files")
+    console.say()
+    console.say(parity_table(figures))

@@ -1,0 +1,85 @@
+"""`report`: one HTML page about a bundle, to attach to a release. Needs the extra `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpt_edge.cli.support import console
+from gpt_edge.cli.support.options import BundleArgument, JsonOption, complete_bundle
+from gpt_edge.cli.support.tables import columns, size
+from gpt_edge.errors import require
+
+
+def report(
+    bundle: BundleArgument = None,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Checkpoint or fp32 bundle to hold it against; int8 and int4 are made of it as well.",
+            show_default=False,
+        ),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BUNDLE", help="Another bundle for the comparison.", show_default=False,
+            autocompletion=complete_bundle,
+        ),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Text to measure on; without it the fp32 model writes one.", show_default=False
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Prompt of a sample; three of its own if not given.", show_default=False),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of text to measure on, at most.")] = 8192,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Measure what rounding each weight alone costs.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Write one HTML page about a bundle: size, loss, samples side by side, error layer by layer.
+
+    The page needs nothing but itself. Without --against it holds what can be known without the unrounded model, and says
+    what is missing.
+    """
+    from gpt_edge.bundle.bundle import Bundle
+
+    with console.progress("loading torch") as progress:
+        require("gpt_edge.export.report.measure", "export")
+        from gpt_edge.export.report.measure import make_report
+        from gpt_edge.export.report.page import check_target, write_page
+
+        check_target(out)
+        found = make_report(
+            Bundle.open(bundle),
+            against=against,
+            also=[Bundle.open(name) for name in also or ()],
+            text=text,
+            prompts=prompt or (),
+            n_tokens=tokens,
+            with_sensitivity=sensitivity,
+            progress=progress,
+        )
+        n_bytes = write_page(found, out)
+    if as_json:
+        console.say_json({"report": str(out), **found.to_dict()})
+        return
+    console.say(f"{out}: {size(n_bytes)}")
+    rows = [("", "size", "mean KL", "perplexity", "same token")]
+    for variant in found.variants:
+        loss = variant.damage
+        figures = (f"{loss.mean_kl:.2g}", f"{loss.ppl_increase:+.3%}", f"{loss.top1:.2%}") if loss else ("-", "-", "-")
+        rows.append((console.visible(variant.label), size(variant.n_bytes), *figures))
+    console.say(columns(rows))
+    for reason in found.missing:
+        console.say(console.visible(f"missing: {reason}"))

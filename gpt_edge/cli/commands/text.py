@@ -1,0 +1,212 @@
+"""`generate` and `tokenize`: text in, text or ids out."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from gpt_edge.cli.support import console
+from gpt_edge.cli.support.options import BundleOption, JsonOption
+from gpt_edge.errors import GPTEdgeError, TokenizerError
+
+if TYPE_CHECKING:
+    from gpt_edge.generate.stream import TextStream
+
+OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
+MAX_NEW_TOKENS = 400  # a story of the embedded model ends before
+MAX_INPUT_BYTES = 64 << 20  # of standard input: an endless one must not fill the memory
+
+
+def generate(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT|-",
+            help="Text to continue; - reads standard input, and so does no PROMPT, except on a terminal: from nothing then.",
+            show_default=False,
+        ),
+    ] = None,
+    model: BundleOption = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("-n", "--max-new-tokens", help="Stop after so many tokens, if the text has not ended.")
+    ] = MAX_NEW_TOKENS,
+    top_k: Annotated[
+        int | None, typer.Option(help="Sample among the K most likely tokens; 40 if a temperature is given.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sample; below 1 closer to the likely, 0 is greedy. Greedy without --top-k.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text; for sampling.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; up to four times.")] = None,
+    truncate: Annotated[
+        Literal["left"] | None,
+        typer.Option(help="Cut the start of a prompt that does not fit, instead of refusing it."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads to compute with; by default the machine's cores.")
+    ] = None,
+    echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before its continuation.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a prompt, token by token.
+
+    Prints the continuation as it is written, and nothing else. The most likely token is taken each time, unless
+    --temperature or --top-k is given.
+    """
+    from gpt_edge.generate.sampling import SamplingParams
+    from gpt_edge.system.threads import check_threads
+
+    try:
+        params = SamplingParams(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed, stop=tuple(stop or ())
+        )
+        if threads is not None:
+            check_threads(threads)
+    except ValueError as error:
+        raise ValueError(_as_option(str(error))) from error
+    for end in stop or ():
+        _check_unicode(end, "--stop")
+    text = _read_prompt(prompt)
+
+    from gpt_edge.generate.load import load  # loads onnxruntime: only when there is something to do
+
+    generator = load(model, threads=threads)
+    stream = generator.stream(text, params, truncate=truncate)
+    if as_json:
+        _print_json(stream, generator.session.name, text if echo else "")
+    else:
+        _print_pieces(stream, text if echo else "")
+
+
+def _print_pieces(stream: TextStream, before: str) -> None:
+    """Each piece as it comes. An error in the middle leaves the cursor at the start of a line, as Ctrl-C does."""
+    try:
+        console.write(before)
+        for piece in stream:
+            console.write(piece)
+    except GPTEdgeError:
+        console.say()
+        raise
+    console.say()
+
+
+def _print_json(stream: TextStream, model: str, before: str) -> None:
+    for _ in stream:
+        pass
+    done = stream.completion
+    console.say_json(
+        {
+            "model": model,
+            "text": before + done.text,
+            "finish_reason": done.finish_reason,
+            "prompt_tokens": done.prompt_tokens,
+            "dropped_tokens": done.dropped_tokens,
+            "completion_tokens": done.completion_tokens,
+            "seed": done.seed,
+            "seconds": round(done.prefill_seconds + done.decode_seconds, 6),
+            "prefill_seconds": round(done.prefill_seconds, 6),
+            "tokens_per_second": round(done.tokens_per_second, 2),
+        }
+    )
+
+
+def tokenize(
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TEXT|-", help="Text, or ids with --decode; - or nothing reads standard input.", show_default=False
+        ),
+    ] = None,
+    model: BundleOption = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Read ids and print their text.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the token ids of a text, or the text of ids.
+
+    Special tokens in TEXT are plain text. Standard input is taken as it is, the last line end included.
+    """
+    if text in (None, "-"):
+        if text is None and _is_terminal_input():
+            raise ValueError("give TEXT, or - to read standard input")
+        text = _read_stdin()
+    assert text is not None
+    _check_unicode(text)
+
+    from gpt_edge.bundle.bundle import Bundle
+
+    tokenizer = Bundle.open(model).load_tokenizer()
+    if decode:
+        ids = _parse_ids(text)
+        decoded = tokenizer.decode(ids)
+        if as_json:
+            console.say_json({"text": decoded, "n_tokens": len(ids)})
+        else:
+            console.say(decoded)
+        return
+    ids = tokenizer.encode(text)
+    if as_json:
+        pieces = [tokenizer.token_bytes(id).decode("utf-8", "backslashreplace") for id in ids]
+        console.say_json({"ids": ids, "tokens": pieces, "n_tokens": len(ids), "n_bytes": len(text.encode())})
+    else:
+        console.say(" ".join(map(str, ids)))
+
+
+def _as_option(message: str) -> str:
+    """Where the message begins with a field of SamplingParams, name the option instead."""
+    name, _, rest = message.partition(" ")
+    return f"--{name.replace('_', '-')} {rest}" if name in OPTION_FIELDS else f"--stop: {message}"
+
+
+def _read_prompt(prompt: str | None) -> str:
+    """The argument, or standard input without the line end that `echo` and editors put there."""
+    if prompt is None and _is_terminal_input():
+        return ""  # starts from nothing
+    if prompt in (None, "-"):
+        prompt = _read_stdin()
+        prompt = prompt.removesuffix("\n").removesuffix("\r")
+    assert prompt is not None
+    _check_unicode(prompt)
+    if not prompt:
+        raise ValueError('the prompt is empty: give some text, such as "Once upon a time"')
+    return prompt
+
+
+def _is_terminal_input() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None or sys.stdin.closed:
+        raise TokenizerError("standard input is closed", hint="give the text as an argument")
+    stream = getattr(sys.stdin, "buffer", None)
+    data = sys.stdin.read().encode() if stream is None else stream.read(MAX_INPUT_BYTES + 1)
+    if len(data) > MAX_INPUT_BYTES:
+        raise TokenizerError(f"standard input has more than {MAX_INPUT_BYTES >> 20} MiB of text")
+    try:
+        return str(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise TokenizerError(
+            f"standard input is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}",
+            hint="convert it first, for example with iconv -t UTF-8",
+        ) from error
+
+
+def _check_unicode(text: str, what: str = "the text") -> None:
+    """Raise TokenizerError for an argument whose bytes were not UTF-8: Python turned them into lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"{what} is not UTF-8: character {error.start} cannot be read",
+            hint="convert it first, for example with iconv -t UTF-8",
+        ) from error
+
+
+def _parse_ids(text: str) -> list[int]:
+    words = text.replace(",", " ").split()
+    for word in words:
+        if not (word.isascii() and word.isdigit() and len(word) < 10):
+            raise ValueError(f"--decode wants token ids separated by spaces, got {word!r:.40}")
+    return [int(word) for word in words]

@@ -1,0 +1,69 @@
+"""The memory of a bundle: by formula, and measured in a process of its own that loads it and reads one token.
+
+The formula is weights file + keys and values of a full context + one row of logits. What onnxruntime repacks or keeps
+for itself is not in it: that is what the measurement is for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.errors import BundleError
+from gpt_edge.graph import cache_head_size
+from gpt_edge.system.python_process import python_command, python_environment
+
+FLOAT_BYTES = 4
+SECONDS = 600
+MEASURE = """
+import json, sys
+from gpt_edge.bench.process import peak_bytes
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.runtime.session import Session
+base = peak_bytes()
+session = Session(Bundle.open(sys.argv[1], check=False))
+cache = session.new_cache()
+session.forward([[0]], cache)
+print(json.dumps([base, peak_bytes(), cache.arrays[0].itemsize]))
+"""
+
+
+def memory_figures(bundle: Bundle) -> dict[str, Any]:
+    """Bytes by name. The measured ones are None where the system does not tell. Raises BundleError if it cannot load."""
+    config = bundle.config
+    base, peak, item = _measure(bundle)
+    per_token = 2 * config.n_layer * config.n_head * cache_head_size(config, bundle.graph) * item
+    model = bundle.model_path.name
+    weights = sum(record["size"] for name, record in bundle.manifest.files.items() if name.startswith(model))
+    logits = config.vocab_size * FLOAT_BYTES
+    return {
+        "weights": weights,
+        "cache_per_token": per_token,
+        "n_ctx": config.n_ctx,
+        "cache": per_token * config.n_ctx,
+        "logits": logits,
+        "sum": weights + per_token * config.n_ctx + logits,
+        "measured_base": base,
+        "measured_peak": peak,
+    }
+
+
+def _measure(bundle: Bundle) -> tuple[int | None, int | None, int]:
+    """Resident bytes before and after, and the bytes of one number in the cache."""
+    done = subprocess.run(
+        python_command("-c", MEASURE, os.path.abspath(bundle.path)),
+        env=python_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise BundleError(f"{bundle.path} could not be loaded to measure its memory: {last[:300]}")
+    base, peak, item = json.loads(done.stdout)
+    return base, peak, item

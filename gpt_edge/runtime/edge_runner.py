@@ -1,0 +1,107 @@
+"""EdgeRunner: runs the edge graph on a KVCache, whose arrays onnxruntime writes in place.
+
+Everything a decode step needs is bound once and stays bound until the cache moves: a step writes the ids, runs, and
+adds one to the lengths, which are themselves the bound positions. Shapes and checks belong to `session.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from gpt_edge import graph
+from gpt_edge.config import GPTConfig
+from gpt_edge.runtime.kv_cache import CacheArray, IntArray, KVCache
+
+FloatArray = npt.NDArray[np.float32]
+Run = Callable[[Any], None]  # runs an IOBinding
+
+
+def cache_dtype(kinds: dict[str, str]) -> str:
+    """What a graph keeps keys and values in, by its inputs' types in onnxruntime's words; float32 where it keeps none."""
+    return "float16" if kinds.get(graph.past_key(0)) == "tensor(float16)" else "float32"
+
+
+def bind_memory(binding: Any, inputs: dict[str, npt.NDArray[Any]], outputs: dict[str, npt.NDArray[Any]]) -> None:
+    """Bind numpy arrays to graph inputs and outputs without a copy; the binding keeps the arrays alive."""
+    for name, array in inputs.items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+    for name, array in outputs.items():
+        binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+
+class _Step:
+    """One decode step of all rows, bound to a cache's memory."""
+
+    __slots__ = ("binding", "ids", "logits", "seqlens_k", "total")
+
+    def __init__(self, session: ort.InferenceSession, config: GPTConfig, cache: KVCache) -> None:
+        batch = cache.batch
+        self.ids: IntArray = np.zeros(batch, np.int64)
+        self.seqlens_k = np.zeros(batch, np.int32)
+        self.total = np.zeros(1, np.int32)
+        self.logits: FloatArray = np.zeros((batch, config.vocab_size), np.float32)
+        self.binding = session.io_binding()
+        inputs: dict[str, npt.NDArray[Any]] = {
+            graph.INPUT_IDS: self.ids.reshape(batch, 1),
+            graph.POSITION_IDS: cache.lengths.reshape(batch, 1),  # the next position of a row is its length
+            graph.SEQLENS_K: self.seqlens_k,
+            graph.TOTAL_SEQUENCE_LENGTH: self.total,
+            graph.LOGIT_ROWS: np.zeros((batch, 1), np.int64),
+        }
+        bind_memory(self.binding, inputs, {graph.LOGITS: self.logits.reshape(batch, 1, -1)})
+        _bind_cache(self.binding, cache.arrays)
+
+
+def _bind_cache(binding: Any, arrays: list[CacheArray]) -> None:
+    """Bind past and present of each layer to the same memory."""
+    for layer in range(len(arrays) // 2):
+        names = (graph.past_key, graph.present_key), (graph.past_value, graph.present_value)
+        for (past, present), array in zip(names, arrays[2 * layer : 2 * layer + 2], strict=True):
+            bind_memory(binding, {past(layer): array}, {present(layer): array})
+
+
+class EdgeRunner:
+    """Runs prefill chunks and decode steps of the edge graph."""
+
+    def __init__(self, session: ort.InferenceSession, config: GPTConfig, run: Run) -> None:
+        self.cache_dtype = cache_dtype({value.name: value.type for value in session.get_inputs()})
+        self._session = session
+        self._config = config
+        self._run = run
+
+    def decode(self, ids: Sequence[int] | IntArray, cache: KVCache) -> FloatArray:
+        """Append one token per row; see Session.decode."""
+        longest = cache.length + 1
+        cache.reserve(longest)
+        step = cache.bound
+        if not isinstance(step, _Step):
+            step = cache.bound = _Step(self._session, self._config, cache)
+        step.ids[:] = ids
+        step.seqlens_k[:] = cache.lengths
+        step.total[0] = longest
+        self._run(step.binding)
+        cache.lengths += 1
+        return step.logits
+
+    def append(self, ids: IntArray, cache: KVCache, row: int, logit_rows: IntArray, out: FloatArray) -> None:
+        """Append ids [T] to one row of the cache; the logits of `logit_rows` [R] go to out [R, V]."""
+        past = int(cache.lengths[row])
+        total = past + ids.size
+        cache.reserve(total)
+        inputs: dict[str, npt.NDArray[Any]] = {
+            graph.INPUT_IDS: ids[None],
+            graph.POSITION_IDS: np.arange(past, total, dtype=np.int64)[None],
+            graph.SEQLENS_K: np.array([total - 1], np.int32),
+            graph.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
+            graph.LOGIT_ROWS: logit_rows[None],
+        }
+        binding = self._session.io_binding()
+        bind_memory(binding, inputs, {graph.LOGITS: out[None]})
+        _bind_cache(binding, [array[row : row + 1] for array in cache.arrays])
+        self._run(binding)
+        cache.lengths[row] = total

@@ -1,0 +1,181 @@
+"""A tokenizer as Hugging Face's files: tokenizer.json, vocab.json, merges.txt, and the two that name special tokens.
+
+The way back from `bpe_files.py`: the merges are recovered from the ranks. Exact or refused: what was written is read
+again, and every id, token and merge must come back. Needs no library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpt_edge.errors import TokenizerError
+from gpt_edge.tokenizer.formats.bpe_files import Merge, join_by_rank, unicode_to_byte
+from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN, parse_words_file
+from gpt_edge.tokenizer.formats.hf_json import source_from_json
+from gpt_edge.tokenizer.formats.json_file import parse_json
+from gpt_edge.tokenizer.formats.rank_file import RankTable, parse_ranks
+from gpt_edge.tokenizer.spec import TokenizerSource, TokenizerSpec
+
+VERSION_LINE = "#version: 0.2"  # transformers skips the first line of merges.txt, whatever it is
+FILE_NAMES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+HINT = "such a vocabulary can be used by gpt-edge alone"
+
+
+def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
+    """Return the content of each of FILE_NAMES for a tokenizer; n_ctx is the longest text that its model reads, in tokens.
+
+    Raises TokenizerError for a vocabulary that merges cannot say: a token that no pair of lower-ranked tokens makes, or
+    a special token whose text is another token's name.
+    """
+    spec = source.spec
+    if spec.kind == "gpt1":
+        vocab, merges = parse_words_file(source.content, spec, source.origin)
+        names = _names_with_special(vocab, spec, source.origin)
+        document = source.content
+    else:
+        table = parse_ranks(source.content, source.origin)
+        merges = merges_from_ranks(table, source.origin)
+        byte_names = _byte_names()
+        plain = {_spell(token, byte_names): id for token, id in zip(table.tokens, table.ids, strict=True)}
+        names = _names_with_special(plain, spec, source.origin)
+        document = _json(_byte_level_document(names, merges, spec))
+    ordered = dict(sorted(names.items(), key=lambda item: item[1]))
+    merge_lines = [VERSION_LINE, *(f"{left} {right}" for left, right in merges)]
+    files = {
+        "tokenizer.json": document,
+        "vocab.json": _json(ordered),
+        "merges.txt": ("\n".join(merge_lines) + "\n").encode("utf-8"),
+        "tokenizer_config.json": _json(_settings(spec, n_ctx), indent=1),
+        "special_tokens_map.json": _json(_roles(spec), indent=1),
+    }
+    _check_round_trip(source, files)
+    return files
+
+
+def merges_from_ranks(table: RankTable, where: str) -> list[Merge]:
+    """Return the merges of a rank table, lowest rank first, in GPT-2's stand-ins for bytes.
+
+    The two parts of a token are what byte-pair encoding with only the lower ranks leaves of it. Raises TokenizerError
+    for a token of which it leaves more: no list of merges makes that one. Source: the same recovery is known from
+    transformers' TikTokenConverter.
+    """
+    rank_of = dict(zip(table.tokens, table.ranks, strict=True))
+    names, merges = _byte_names(), []
+    for token, rank in sorted(rank_of.items(), key=lambda item: item[1]):
+        if len(token) == 1:
+            continue
+        parts = join_by_rank(token, rank_of, below=rank)
+        if len(parts) != 2:
+            raise TokenizerError(
+                f"{where}: the token {token!r:.60} (rank {rank}) is no pair of lower-ranked tokens, its bytes join to "
+                f"{len(parts)}: merges.txt cannot say it",
+                hint=HINT,
+            )
+        merges.append((_spell(parts[0], names), _spell(parts[1], names)))
+    return merges
+
+
+def _byte_names() -> list[str]:
+    """The stand-in of each byte."""
+    byte_of = unicode_to_byte()
+    return sorted(byte_of, key=byte_of.__getitem__)
+
+
+def _spell(token: bytes, names: Sequence[str]) -> str:
+    return "".join([names[byte] for byte in token])
+
+
+def _names_with_special(vocab: Mapping[str, int], spec: TokenizerSpec, where: str) -> dict[str, int]:
+    """Special tokens go into the vocabulary under their own text, where every reader looks for them."""
+    names = dict(vocab)
+    for text, id in spec.special_tokens:
+        if names.setdefault(text, id) != id:
+            raise TokenizerError(
+                f"{where}: the special token {text!r:.60} (id {id}) is spelled like the token {names[text]}, and "
+                "vocab.json can hold only one of them",
+                hint=HINT,
+            )
+    return names
+
+
+def _byte_level_document(names: Mapping[str, int], merges: Sequence[Merge], spec: TokenizerSpec) -> dict[str, Any]:
+    """tokenizer.json as the `tokenizers` library writes GPT-2's."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": id, **_added(text)} for text, id in spec.special_tokens],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": {**byte_level, "trim_offsets": False},
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": dict(sorted(names.items(), key=lambda item: item[1])),
+            "merges": [f"{left} {right}" for left, right in merges],
+        },
+    }
+
+
+def _added(text: str) -> dict[str, Any]:
+    return {
+        "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True,
+    }  # fmt: skip
+
+
+def _settings(spec: TokenizerSpec, n_ctx: int) -> dict[str, Any]:
+    is_words = spec.kind == "gpt1"
+    return {
+        "tokenizer_class": "OpenAIGPTTokenizer" if is_words else "GPT2Tokenizer",
+        **({} if is_words else {"add_prefix_space": False}),
+        "model_max_length": n_ctx,
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {str(id): _added(text) for text, id in spec.special_tokens},
+        **_roles(spec),
+    }
+
+
+def _roles(spec: TokenizerSpec) -> dict[str, str]:
+    """What transformers calls the special tokens. GPT-2's one token begins and ends a text, and is what is unknown."""
+    end = next((text for text, id in spec.special_tokens if id == spec.end_token), None)
+    if spec.kind == "gpt1":
+        return {"unk_token": UNKNOWN, **({"eos_token": end} if end else {})}
+    return {"bos_token": end, "eos_token": end, "unk_token": end} if end else {}
+
+
+def _check_round_trip(source: TokenizerSource, files: Mapping[str, bytes]) -> None:
+    """Read tokenizer.json again: every id, merge and special token must be what it was."""
+    spec, where = source.spec, "the tokenizer.json to be written"
+    end = next((text for text, id in spec.special_tokens if id == spec.end_token), None)
+    read = source_from_json(parse_json(files["tokenizer.json"], where), end, where)
+    is_same = (read.spec.special_tokens, read.spec.vocab_size) == (spec.special_tokens, spec.vocab_size)
+    if spec.kind == "gpt1":
+        wanted = parse_words_file(source.content, spec, source.origin)
+        is_same = is_same and parse_words_file(read.content, read.spec, where) == wanted
+    else:
+        is_same = is_same and _meaning(source) == _meaning(read)
+    if not is_same:
+        raise TokenizerError(f"{source.origin} does not come back from Hugging Face's files as it was", hint=HINT)
+
+
+def _meaning(source: TokenizerSource) -> tuple[list[bytes], list[bytes]]:
+    """The token of each id, and the joined tokens in the order of their ranks."""
+    table = parse_ranks(source.content, source.origin)
+    by_rank = sorted(zip(table.ranks, table.tokens, strict=True))
+    by_id = table.by_id(dict(source.spec.special_tokens), source.spec.vocab_size, source.origin)
+    return by_id, [token for _, token in by_rank if len(token) > 1]
+
+
+def _json(value: object, indent: int | None = None) -> bytes:
+    separators = (",", ":") if indent is None else None
+    return (json.dumps(value, ensure_ascii=False, indent=indent, separators=separators) + "\n").encode("utf-8")

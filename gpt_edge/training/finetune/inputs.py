@@ -1,0 +1,149 @@
+"""What a fine-tuning starts from: the model with the task's tokens and head, its tokenizer, the examples as ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt_edge.data.examples import Example, balance, class_labels, class_numbers, read_examples, scores
+from gpt_edge.errors import TokenizerError, TrainingError
+from gpt_edge.evaluate import Score
+from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
+from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.reference.model import GPT
+from gpt_edge.tasks import TaskSpec, new_task
+from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
+from gpt_edge.tokenizer.load import build_tokenizer
+from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, check_fits
+from gpt_edge.training.corpus.batches import encode_documents, read_documents
+from gpt_edge.training.finetune.batches import Encoded, IntArray, encode, split
+from gpt_edge.training.finetune.lora import check_rank
+from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
+from gpt_edge.training.validation import score_documents
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that a run needs. `model` is in its first state; `documents` are the forgetting text's, none if not asked for."""
+
+    model: TaskModel
+    spec: TaskSpec
+    tokenizer: TokenizerSource
+    train: Encoded
+    dev: Encoded | None
+    test: Encoded | None
+    balance: dict[str, int]  # of the training examples' labels
+    vocab_size: int  # of the language model without the task's tokens
+    documents: list[IntArray]
+    n_bytes: int  # of the documents' texts
+
+    def forgetting(self, model: TaskModel) -> Score | None:
+        """How well `model` still predicts the forgetting text, the task's tokens set aside; None without such a text."""
+        if not self.documents:
+            return None
+        gpt = without_task_tokens(model.gpt, self.vocab_size)
+        return score_documents(gpt, self.documents, self.n_bytes, gpt.config.n_ctx, "float32")
+
+    def described(self) -> dict[str, Any]:
+        """Plain JSON values: how many examples and tokens, how many were cut, how the labels are spread."""
+        values: dict[str, Any] = {}
+        for name, part in (("train", self.train), ("dev", self.dev), ("test", self.test)):
+            if part is not None:
+                values[name] = {
+                    "n_examples": len(part),
+                    "n_tokens": part.n_tokens,
+                    "n_cut_examples": part.n_cut_examples,
+                    "n_cut_tokens": part.n_cut_tokens,
+                }
+        if not self.spec.is_score:
+            values["balance"] = self.balance
+        return values
+
+
+def open_source(
+    checkpoint: Path, data: FinetuneData, settings: FinetuneSettings, tokenizer: str | None = None
+) -> Source:
+    """Read everything. The head and the new embeddings come from torch's random numbers. Raises as `finetune`."""
+    examples = _read_all(data, settings)  # first: the cheapest thing to be wrong
+    opened = open_checkpoint(checkpoint)
+    words = _tokenizer_of(opened, tokenizer)
+    encoder = build_tokenizer(words)
+    has_classes = settings.kind != "multiple-choice" and not settings.score_range
+    labels = class_labels(data.train, examples["train"]) if has_classes else ()
+    if settings.lora_rank is not None:
+        check_rank(settings.lora_rank, opened.config)
+    gpt, spec = _with_tokens(opened, settings, labels)
+    paths = {"train": data.train, "dev": data.dev or data.train, "test": data.test or data.train}
+    encoded = {}
+    for name, found in examples.items():
+        numbers = _numbers(paths[name], found, spec)
+        try:
+            encoded[name] = encode(spec, encoder, found, numbers, gpt.config.n_ctx)
+        except TrainingError as error:
+            raise TrainingError(f"{paths[name]}, {error.message}") from error
+    documents, n_bytes = _forgetting_documents(data, encoder)
+    return Source(
+        model=TaskModel(gpt, spec),
+        spec=spec,
+        tokenizer=words,
+        train=encoded["train"],
+        dev=encoded.get("dev"),
+        test=encoded.get("test"),
+        balance=balance(examples["train"]),
+        vocab_size=min(spec.start, spec.delimiter, spec.extract),
+        documents=documents,
+        n_bytes=n_bytes,
+    )
+
+
+def _read_all(data: FinetuneData, settings: FinetuneSettings) -> dict[str, list[Example]]:
+    columns = data.columns_for(settings)
+    found = {"train": read_examples(data.train, columns, data.format)}
+    for name, path in (("dev", data.dev), ("test", data.test)):
+        if path is not None:
+            found[name] = read_examples(path, columns, data.format)
+    if data.hold_out:
+        has_classes = settings.kind != "multiple-choice" and settings.score_range is None
+        found["train"], found["dev"] = split(found["train"], data.hold_out, settings.seed, has_classes)
+    return found
+
+
+def _tokenizer_of(opened: Checkpoint, named: str | None) -> TokenizerSource:
+    folder = opened.path if opened.path.is_dir() else opened.path.parent
+    words = tokenizer_from(named) if named is not None else find_tokenizer(folder)
+    if words is None:
+        raise TokenizerError(f"{opened.path} has no tokenizer beside it", hint="name one: --tokenizer FILE|NAME")
+    check_fits(words.spec, opened.config.vocab_size)
+    return words
+
+
+def _with_tokens(opened: Checkpoint, settings: FinetuneSettings, labels: Sequence[str]) -> tuple[GPT, TaskSpec]:
+    """The GPT with the task's three tokens, and the task. A model that was fine-tuned before keeps the tokens it has."""
+    gpt = opened.load_model()
+    if settings.from_scratch:
+        gpt = GPT(gpt.config)
+    if opened.task is not None:
+        had = opened.task
+        return gpt, TaskSpec(settings.kind, had.start, had.delimiter, had.extract, tuple(labels), settings.score_range)
+    return with_task_tokens(gpt), new_task(settings.kind, gpt.config.vocab_size, labels, settings.score_range)
+
+
+def _numbers(path: Path, examples: Sequence[Example], spec: TaskSpec) -> Sequence[float]:
+    if spec.score_range is not None:
+        return scores(path, examples, spec.score_range)
+    if spec.kind == "multiple-choice":
+        return [int(example.label) for example in examples]
+    return class_numbers(path, examples, spec.labels)
+
+
+def _forgetting_documents(data: FinetuneData, tokenizer: Tokenizer) -> tuple[list[IntArray], int]:
+    """The forgetting text's documents, each between end tokens where the tokenizer has one, and their bytes."""
+    if data.forgetting_text is None:
+        return [], 0
+    texts = read_documents(data.forgetting_text, data.separator)
+    documents = encode_documents(texts, tokenizer)
+    if (shortest := min(map(len, documents))) < 2:
+        raise TrainingError(f"{data.forgetting_text} has a document of {shortest} token, wanted at least 2")
+    return documents, sum(len(text.encode()) for text in texts)

@@ -1,0 +1,96 @@
+"""What a fine-tuning came to: figures on dev and test with confidence intervals, and what the model forgot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from gpt_edge.evaluate import Score
+from gpt_edge.evaluate.classification_metrics import (
+    Estimate,
+    IntArray,
+    choice_metrics,
+    class_metrics,
+    confusion_matrix,
+    pearson,
+    score_metrics,
+)
+from gpt_edge.reference.heads import TaskModel
+from gpt_edge.tasks import TaskSpec
+from gpt_edge.training.finetune.batches import Encoded
+from gpt_edge.training.finetune.trainer import predict
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures on one set of examples. confusion: int64 [n_label, n_label], of tasks with classes."""
+
+    n_examples: int
+    loss: float
+    metrics: Mapping[str, Estimate]
+    confusion: IntArray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneResult:
+    """What a run came to. `sets` are the best epoch's figures, in float32; data: see `Source.described`."""
+
+    checkpoint: Path
+    spec: TaskSpec
+    epochs: int
+    best_epoch: int
+    steps: int
+    seconds: float  # of training alone
+    data: Mapping[str, Any]
+    sets: Mapping[str, Measured]
+    forgetting: tuple[Score, Score] | None  # of the text that was given, before and after
+
+    def to_dict(self, with_confusion: bool = False) -> dict[str, Any]:
+        """Plain JSON values."""
+        values: dict[str, Any] = {
+            "checkpoint": str(self.checkpoint),
+            "task": self.spec.to_dict(),
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "data": dict(self.data),
+        }
+        for name, found in self.sets.items():
+            metrics = {metric: estimate.to_dict() for metric, estimate in found.metrics.items()}
+            values[name] = {"n_examples": found.n_examples, "loss": found.loss, **metrics}
+            if with_confusion and found.confusion is not None:
+                values[name]["confusion"] = found.confusion.tolist()
+        if self.forgetting:
+            before, after = self.forgetting
+            values["forgetting"] = {
+                "perplexity_before": math.exp(before.loss),
+                "perplexity_after": math.exp(after.loss),
+                "bits_per_byte_before": before.bits_per_byte,
+                "bits_per_byte_after": after.bits_per_byte,
+                "n_tokens": before.n_tokens,
+            }
+        return values
+
+
+def measure(model: TaskModel, data: Encoded, batch_tokens: int) -> Measured:
+    """Figures of `model`, in float32, on `data`."""
+    spec, found = model.spec, predict(model, data, batch_tokens)
+    if spec.is_score:
+        return Measured(len(data), found.loss, score_metrics(data.labels, found.outputs), None)
+    if spec.kind == "multiple-choice":
+        return Measured(len(data), found.loss, choice_metrics(data.labels, found.outputs), None)
+    confusion = confusion_matrix(data.labels, found.outputs, spec.n_label)
+    return Measured(len(data), found.loss, class_metrics(data.labels, found.outputs, spec.n_label), confusion)
+
+
+def primary(spec: TaskSpec, gold: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> tuple[str, float]:
+    """The figure that decides which epoch is best: Pearson's correlation of scores, else accuracy."""
+    if spec.is_score:
+        return "pearson", pearson(gold, predicted)
+    return "accuracy", float((gold == predicted).mean())

@@ -1,0 +1,248 @@
+"""`finetune`: from a checkpoint and a file of examples to a checkpoint with a task's head, with figures.
+
+The run's folder holds `checkpoint/` (the weights of the best epoch), `state.safetensors` (what --resume goes on from, of
+the last whole epoch), `metrics.jsonl` (one object per epoch), `results.json`, and `confusion.png` if asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt_edge.errors import NumericError, TrainingError, require
+from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
+from gpt_edge.reference.heads import TaskModel
+from gpt_edge.system.atomic_files import atomic_write
+from gpt_edge.system.disk import sha256_file
+from gpt_edge.training.allocator import keep_freed_memory
+from gpt_edge.training.finetune.batches import Encoded, batches
+from gpt_edge.training.finetune.inputs import Source, open_source
+from gpt_edge.training.finetune.lora import merged_tensors
+from gpt_edge.training.finetune.progress import Report, show_progress
+from gpt_edge.training.finetune.results import FinetuneResult, Measured, measure, primary
+from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
+from gpt_edge.training.finetune.trainer import Finetuner
+from gpt_edge.training.run_folder import CHECKPOINT, STATE, hold_run_folder
+from gpt_edge.training.run_state import NON_FINITE_HINT, load_state, save_state
+
+METRICS, RESULTS, CONFUSION = "metrics.jsonl", "results.json", "confusion.png"
+
+
+def finetune(
+    checkpoint: Path,
+    out: Path,
+    data: FinetuneData,
+    settings: FinetuneSettings,
+    *,
+    tokenizer: str | None = None,
+    resume: bool = False,
+    plot: bool = False,
+    progress: bool = True,
+) -> FinetuneResult:
+    """Fine-tune the model at `checkpoint`, any that the importers open, on one task; show how it goes on stderr.
+
+    tokenizer: file, folder or name; None takes what lies beside the checkpoint. resume: go on after the last whole epoch
+    of a run in `out` that was cut off. plot: draw the confusion matrix, of test, else dev.
+    Raises CheckpointError, TokenizerError, TrainingError for a wrong source, file of examples or run folder;
+    NumericError when the loss is no number any more, with the best checkpoint kept; OutputError;
+    ValueError for a plot of no classes, MissingDependencyError for one without matplotlib, before anything is done.
+    """
+    if plot:
+        _check_plot(data, settings)
+    n_threads = torch.get_num_threads()
+    try:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        keep_freed_memory()
+        torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
+        torch.manual_seed(settings.seed)
+        source = open_source(checkpoint, data, settings, tokenizer)
+        recipe = _recipe(checkpoint, source, data, settings)
+        n_steps = settings.epochs * math.ceil(len(source.train) / settings.batch)
+        showing = show_progress(n_steps) if progress else nullcontext(None)
+        with hold_run_folder(out, resume, "--out"), showing as report:
+            result = FinetuneRun(source, settings, recipe, out, report, resume).run()
+            if plot:
+                _plot(result, out / CONFUSION)
+            return result
+    finally:  # both are the whole process's
+        torch.set_num_threads(n_threads)
+        torch.set_flush_denormal(False)
+
+
+def _recipe(checkpoint: Path, source: Source, data: FinetuneData, settings: FinetuneSettings) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that was cut off; where the checkpoint lay is told, too."""
+    files = {"train": data.train, "dev": data.dev}
+    hashes = {name: sha256_file(path) if path else None for name, path in files.items()}
+    hashes["tokenizer"] = hashlib.sha256(source.tokenizer.content).hexdigest()
+    hashes["weights"] = _weights_hash(source.model)
+    columns = data.columns_for(settings)
+    named = {"texts": list(columns.texts), "choices": list(columns.choices), "label": columns.label}
+    same = {name: value for name, value in settings.to_dict().items() if name not in ("threads", "patience")}
+    reading = {"hold_out": data.hold_out, "columns": named, "format": data.format}
+    return {"checkpoint": str(checkpoint), **same, **hashes, **reading}
+
+
+def _weights_hash(model: TaskModel) -> str:
+    """SHA-256 of the weights that a run starts from, the new ones too."""
+    found = hashlib.sha256()
+    for tensor in model.parameters():
+        found.update(tensor.detach().contiguous().numpy().data)
+    return found.hexdigest()
+
+
+def _check_same_run(recipe: dict[str, Any], found: dict[str, Any], out: Path) -> None:
+    """Raise TrainingError, naming the value, unless `recipe` goes on with what `found` began."""
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(FinetuneSettings)}
+    for name, wanted in recipe.items():
+        there = found.get(name, defaults.get(name, wanted))  # a run of an earlier version lacks what is new
+        if there != wanted and name != "checkpoint":
+            raise TrainingError(
+                f"{name} is {wanted!r:.80}, the run to resume in {out} has {there!r:.80}",
+                hint="put the value back, or start a new run in another --out folder",
+            )
+
+
+class FinetuneRun:
+    """One call of `finetune`: the trainer, the examples, and what happened so far."""
+
+    def __init__(
+        self, source: Source, settings: FinetuneSettings, recipe: dict[str, Any], out: Path, report: Report | None,
+        resume: bool,
+    ) -> None:  # fmt: skip
+        self.source, self.settings, self.recipe, self.out, self.report = source, settings, recipe, out, report
+        self.batches_per_epoch = math.ceil(len(source.train) / settings.batch)
+        self.forgetting_before = source.forgetting(source.model)
+        self.trainer = Finetuner(source.model, settings, settings.epochs * self.batches_per_epoch)
+        self.epoch, self.best_epoch, self.seconds = 0, 0, 0.0
+        self.best: tuple[float, float] | None = None  # the figure that decides, and minus the loss where it is equal
+        if resume:
+            self._restore()
+        else:
+            self._save_state()  # from now on there is something to resume
+
+    def run(self) -> FinetuneResult:
+        """The loop."""
+        patience = self.settings.patience or self.settings.epochs
+        while self.epoch < self.settings.epochs and self.epoch - self.best_epoch < patience:
+            started = time.monotonic()
+            losses = [
+                self._step(self.source.train, rows)
+                for rows in batches(self.source.train, self.settings.batch, self.settings.seed, self.epoch)
+            ]
+            self.epoch += 1
+            self.seconds += time.monotonic() - started
+            self._end_epoch(sum(losses) / len(losses))
+        return self._finish()
+
+    def _step(self, data: Encoded, rows: Any) -> float:
+        loss = self.trainer.step(data, rows)
+        if self.report:
+            self.report.step(self.trainer.n_steps_done, loss)
+        return loss
+
+    def _end_epoch(self, train_loss: float) -> None:
+        """Measure on dev, keep the weights if they are the best, write down both."""
+        dev = self.source.dev
+        record: dict[str, Any] = {"epoch": self.epoch, "step": self.trainer.n_steps_done, "train_loss": train_loss}
+        is_best = True  # without dev the last epoch counts
+        if dev is not None:
+            found = self.trainer.predict(dev)
+            if not math.isfinite(found.loss):
+                raise NumericError(f"epoch {self.epoch}: the loss on dev is {found.loss}", hint=NON_FINITE_HINT)
+            name, value = primary(self.source.spec, dev.labels, found.outputs)
+            record |= {"dev_loss": found.loss, f"dev_{name}": value}
+            is_best = self.best is None or (value, -found.loss) > self.best
+            if is_best:
+                self.best = (value, -found.loss)
+        if is_best:
+            self.best_epoch = self.epoch
+            self._save_checkpoint({"epoch": self.epoch})
+        record |= {"is_best": is_best, "seconds": round(self.seconds, 1)}
+        self._append(record)
+        self._save_state()  # last: what it does not know of is done again
+        if self.report:
+            self.report.epoch(record)
+
+    def _save_checkpoint(self, about: dict[str, Any]) -> None:
+        model = self.trainer.model
+        about = {"finetune": {**about, "recipe": self.recipe}}
+        path = self.out / CHECKPOINT
+        save_checkpoint(path, model.config, merged_tensors(model), self.source.tokenizer, about, self.source.spec)
+
+    def _save_state(self) -> None:
+        counted = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best": self.best, "seconds": self.seconds}
+        save_state(self.out / STATE, self.trainer.state(counted, self.recipe))
+
+    def _restore(self) -> None:
+        state = load_state(self.out / STATE)
+        if "epoch" not in state.progress:
+            raise TrainingError(f"{self.out} holds a pretraining", hint="go on with it: gpt-edge train --resume")
+        _check_same_run(self.recipe, state.recipe, self.out)
+        self.trainer.restore(state)
+        counted = state.progress
+        self.epoch, self.best_epoch, self.seconds = counted["epoch"], counted["best_epoch"], counted["seconds"]
+        self.best = tuple(counted["best"]) if counted["best"] else None
+        self._append(None)
+
+    def _append(self, record: dict[str, Any] | None) -> None:
+        """Write metrics.jsonl anew, whole: the epochs before this one, and `record`."""
+        path = self.out / METRICS
+        kept = []
+        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+            if json.loads(line)["epoch"] < self.epoch + (record is None):
+                kept.append(line)
+        if record is not None:
+            kept.append(json.dumps(record))
+        atomic_write(path, "".join(line + "\n" for line in kept).encode())
+
+    def _finish(self) -> FinetuneResult:
+        """Measure the best checkpoint in float32 and write the figures beside it."""
+        source, path = self.source, self.out / CHECKPOINT
+        model = load_task_model(path)
+        sets: dict[str, Measured] = {}
+        for name, part in (("dev", source.dev), ("test", source.test)):
+            if part is not None:
+                sets[name] = measure(model, part, self.settings.batch_tokens)
+        forgetting_after = source.forgetting(model)
+        result = FinetuneResult(
+            checkpoint=path,
+            spec=source.spec,
+            epochs=self.epoch,
+            best_epoch=self.best_epoch,
+            steps=self.trainer.n_steps_done,
+            seconds=self.seconds,
+            data=source.described(),
+            sets=sets,
+            forgetting=(
+                (self.forgetting_before, forgetting_after) if self.forgetting_before and forgetting_after else None
+            ),
+        )
+        atomic_write(self.out / RESULTS, (json.dumps(result.to_dict(with_confusion=True), indent=1) + "\n").encode())
+        return result
+
+
+def _check_plot(data: FinetuneData, settings: FinetuneSettings) -> None:
+    if settings.kind == "multiple-choice" or settings.score_range is not None:
+        raise ValueError("a plot shows the confusion of classes, and this task has none: leave it out")
+    if not (data.dev or data.test or data.hold_out):
+        raise ValueError("a plot shows the confusion on dev or test: give dev, hold_out or test")
+    require("matplotlib", "plot")
+
+
+def _plot(result: FinetuneResult, path: Path) -> None:
+    from gpt_edge.training.finetune.confusion_plot import draw_confusion
+
+    for name in ("test", "dev"):
+        confusion = result.sets[name].confusion if name in result.sets else None
+        if confusion is not None:
+            draw_confusion(confusion, result.spec.labels, f"{name} set", path)
+            return

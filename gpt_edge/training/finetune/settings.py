@@ -1,0 +1,123 @@
+"""Everything that decides how a fine-tuning goes. The defaults are GPT-1's (Radford et al. 2018, section 4.1).
+
+That recipe is for 117M weights; models of a few million want a larger rate and more epochs: see docs/finetuning.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt_edge.data.examples import Columns, default_columns
+from gpt_edge.system.threads import check_threads
+from gpt_edge.tasks import KINDS
+from gpt_edge.tokenizer.spec import END_OF_TEXT
+from gpt_edge.training.settings import PRECISIONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneSettings:
+    """How to learn. Raises ValueError for a value out of range.
+
+    The loss is L_task + lm_weight * L_LM. The rate rises linearly over the first `warmup` of the steps, then falls
+    linearly to 0. `dropout` acts inside the GPT, `clf_dropout` on what the head reads, `token_noise` on the texts.
+    """
+
+    kind: str
+    score_range: tuple[float, float] | None = None  # of similarity as a number; None: labels are classes
+    epochs: int = 3
+    learning_rate: float = 6.25e-5
+    batch: int = 32  # examples
+    lm_weight: float = 0.5  # lambda
+    dropout: float = 0.1
+    clf_dropout: float = 0.1
+    token_noise: float = 0.0  # share of a text's tokens that are read as others, drawn anew each time
+    weight_decay: float = 0.01
+    warmup: float = 0.002  # share of all steps
+    clip_norm: float = 1.0
+    lora_rank: int | None = None  # None trains every weight
+    lora_alpha: float | None = None  # None is twice the rank
+    patience: int = 0  # stop after so many epochs without a better one on dev; 0 never stops early
+    from_scratch: bool = False  # forget the checkpoint's weights and keep its shape: for comparison
+    seed: int = 0
+    precision: str = "float32"  # or bfloat16: autocast, the weights stay float32
+    batch_tokens: int = 4096  # positions computed at once; a batch with more of them is done in parts
+    threads: int = 0  # 0 leaves torch's choice
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("task", self.kind, KINDS), ("precision", self.precision, PRECISIONS)):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        for name, low in (
+            ("epochs", 1),
+            ("batch", 1),
+            ("patience", 0),
+            ("seed", 0),
+            ("batch_tokens", 1),
+            ("threads", 0),
+        ):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.threads:
+            check_threads(self.threads)
+        for name, high in (
+            ("dropout", 1.0),
+            ("clf_dropout", 1.0),
+            ("token_noise", 1.0),
+            ("warmup", 1.0),
+            ("lm_weight", math.inf),
+        ):
+            if not 0 <= getattr(self, name) < high:
+                raise ValueError(f"{name} must be from 0 to below {high:g}, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm", "lora_alpha"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a finite number above 0, got {value}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay must be a finite number from 0, got {self.weight_decay}")
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}")
+        if self.lora_alpha is not None and self.lora_rank is None:
+            raise ValueError("lora_alpha is for LoRA alone: give a lora_rank, too")
+        if self.score_range is not None:
+            least, most = self.score_range
+            if self.kind != "similarity":
+                raise ValueError(f"score_range is for similarity alone, got it with {self.kind}")
+            if not (math.isfinite(least) and math.isfinite(most) and least < most):
+                raise ValueError(f"score_range must be two finite numbers, the lower one first, got {least:g} {most:g}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        values = dataclasses.asdict(self)
+        return {**values, "score_range": list(self.score_range) if self.score_range else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneData:
+    """Which files to learn from and to measure on. Raises ValueError for dev and hold_out together.
+
+    dev decides which epoch is kept; test is scored once, at the end. hold_out: the share of the training examples, by
+    class, that is taken away as dev. forgetting_text: its perplexity is measured before and after.
+    """
+
+    train: Path
+    dev: Path | None = None
+    test: Path | None = None
+    hold_out: float = 0.0
+    columns: Columns | None = None  # None: `default_columns` of the task
+    format: str | None = None  # None: each file's suffix says it
+    forgetting_text: Path | None = None
+    separator: str = END_OF_TEXT  # of the documents in forgetting_text
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hold_out < 1:
+            raise ValueError(f"hold_out must be from 0 to below 1, got {self.hold_out}")
+        if self.hold_out and self.dev:
+            raise ValueError("give either dev or hold_out, not both")
+
+    def columns_for(self, settings: FinetuneSettings) -> Columns:
+        """The columns to read."""
+        return self.columns or default_columns(settings.kind, settings.score_range is not None)

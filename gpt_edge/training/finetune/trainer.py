@@ -1,0 +1,198 @@
+"""The fine-tuner: one optimiser step, predictions, one saved state. Knows settings and tensors, nothing of files.
+
+L = L_task + lambda * L_LM (Radford et al. 2018, section 3.2, equations 4 and 5): the mean over the examples of the cross
+entropy of the task, and the mean over the sequences of their mean loss per token. On one thread a run that was resumed
+gives bit for bit the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt_edge.errors import NumericError
+from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dropout
+from gpt_edge.training.finetune.batches import Encoded, IntArray, Part
+from gpt_edge.training.finetune.lora import add_lora
+from gpt_edge.training.finetune.settings import FinetuneSettings
+from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
+
+LM_ROWS = 64  # rows of logits are made in multiples of this: few shapes, see `Finetuner`
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in nats."""
+
+    outputs: npt.NDArray[Any]
+    loss: float
+
+
+def rate_factor(step: int, n_steps: int, warmup: float) -> float:
+    """What the peak rate is multiplied by at `step`, from 0: up linearly over `warmup` of the steps, then down to 0."""
+    done = (step + 0.5) / n_steps  # the middle of the step, so that neither the first nor the last one is lost
+    return done / warmup if done < warmup else (1 - done) / (1 - warmup)
+
+
+class Finetuner:
+    """A task model in training. Threads, torch's seed and denormals are set for the whole process."""
+
+    def __init__(self, model: TaskModel, settings: FinetuneSettings, n_steps: int) -> None:
+        self.model, self.settings, self.n_steps = model, settings, n_steps
+        self.n_steps_done = 0
+        set_dropout(model.gpt, settings.dropout)
+        model.clf_dropout.p = settings.clf_dropout
+        if settings.lora_rank is not None:
+            add_lora(model, settings.lora_rank, settings.lora_alpha or 2.0 * settings.lora_rank)
+        self._optimizer = torch.optim.AdamW(self._groups(), lr=settings.learning_rate, betas=(0.9, 0.999), fused=True)
+        # oneDNN, which multiplies in bfloat16, keeps a program for every shape that it ever saw: 5 MB a step.
+        self._multiple = 8 if settings.precision == "bfloat16" else 1
+        model.train()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Matrices with weight decay; biases, norms and embeddings of which only rows are trained without."""
+        is_lora = self.settings.lora_rank is not None
+        decayed: list[Tensor] = []
+        rest: list[Tensor] = []
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                is_table = is_lora and name in ("gpt.wte.weight", "gpt.lm_head.weight")
+                (rest if parameter.dim() < 2 or is_table else decayed).append(parameter)
+        return [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+    def step(self, data: Encoded, rows: IntArray) -> float:
+        """Learn from the examples `rows` and return their loss, in nats.
+
+        Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then those before the step.
+        """
+        n_sequences = sum(len(data.sequences[row]) for row in rows)
+        value = 0.0
+        for part in data.parts(rows, self.settings.batch_tokens, self._multiple):
+            with self._autocast():
+                task, lm = self._losses(part)
+            loss = task / len(rows) + self.settings.lm_weight * lm / n_sequences
+            torch.autograd.backward(loss)
+            value += loss.item()
+        trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip_norm).item()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise NumericError(
+                f"step {self.n_steps_done + 1}: the loss is {value} and the gradient's norm {norm}",
+                hint=NON_FINITE_HINT,
+            )
+        factor = rate_factor(self.n_steps_done, self.n_steps, self.settings.warmup)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * factor
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.n_steps_done += 1
+        return value
+
+    def _losses(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Sum over the examples of the task's loss, and sum over the sequences of their mean loss per token."""
+        hidden, _ = self.model.gpt.hidden(self._with_noise(part.ids))
+        logits = self.model.head(read_extract(hidden, part.extract_at))
+        task = task_loss(self.model, logits, part)
+        if self.settings.lm_weight == 0:
+            return task, torch.zeros(())
+        return task, lm_loss(self.model, hidden, part)
+
+    def _with_noise(self, ids: Tensor) -> Tensor:
+        """`ids` with a share of the texts' tokens replaced by any others; what the language model predicts stays.
+
+        Source: Xie et al. 2017, Data noising as smoothing in neural network language models, section 3, here uniform.
+        """
+        if self.settings.token_noise == 0:
+            return ids
+        spec = self.model.spec
+        n_text = min(spec.start, spec.delimiter, spec.extract)  # these come after those of texts, and are left alone
+        is_replaced = (torch.rand(ids.shape) < self.settings.token_noise) & (ids < n_text)
+        return torch.where(is_replaced, torch.randint(n_text, ids.shape), ids)
+
+    @torch.no_grad()
+    def predict(self, data: Encoded) -> Predictions:
+        """Classes, answers or scores of every example, in the data's order; see `predict`."""
+        with self._autocast():
+            return predict(self.model, data, self.settings.batch_tokens, self._multiple)
+
+    def state(self, progress: dict[str, Any], recipe: dict[str, Any]) -> RunState:
+        """Everything that `restore` needs; `progress` and `recipe` are the caller's own, plain JSON values."""
+        weights = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
+        moments = {
+            f"{index}.{name}": value.clone()
+            for index, values in self._optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        return RunState(weights, moments, torch.get_rng_state(), {**progress, "steps": self.n_steps_done}, recipe)
+
+    def restore(self, state: RunState) -> None:
+        """Go on where `state` was taken, of a run with the same model and settings."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(state.model[name])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.optimizer.items():
+            index, _, name = key.partition(".")
+            moments.setdefault(int(index), {})[name] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        torch.set_rng_state(state.random)
+        self.n_steps_done = state.progress["steps"]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+
+def task_loss(model: TaskModel, logits: Tensor, part: Part) -> Tensor:
+    """Sum of the examples' losses, float32. A score's is the cross entropy with its place in the range, as a share."""
+    logits = logits.float()
+    spec = model.spec
+    if spec.score_range is not None:
+        low, high = spec.score_range
+        share = ((part.labels - low) / (high - low)).float()
+        return F.binary_cross_entropy_with_logits(logits[:, 0], share, reduction="sum")
+    if spec.kind == "multiple-choice":
+        logits = by_example(logits, part.n_sequences)
+    return F.cross_entropy(logits, part.labels, reduction="sum")
+
+
+def lm_loss(model: TaskModel, hidden: Tensor, part: Part) -> Tensor:
+    """Sum over the sequences of the mean loss of their tokens after the first, delimiter and extract included.
+
+    hidden: [S, T, C]. Logits are made where there is a token to predict, and nowhere else: padding costs nothing.
+    """
+    n_targets = part.extract_at  # of each sequence, int64 [S]
+    is_read = torch.arange(hidden.shape[1] - 1)[None] < n_targets[:, None]  # [S, T - 1]
+    rows = is_read.flatten().nonzero()[:, 0]  # [N]
+    padded = F.pad(rows, (0, -len(rows) % LM_ROWS))
+    logits = model.gpt.lm_head(hidden[:, :-1].flatten(0, 1)[padded])[: len(rows)]  # [N, V]
+    losses = F.cross_entropy(logits.float(), part.ids[:, 1:][is_read], reduction="none")
+    return (losses / n_targets.repeat_interleave(n_targets)).sum()
+
+
+@torch.no_grad()
+def predict(model: TaskModel, data: Encoded, batch_tokens: int, multiple: int = 1) -> Predictions:
+    """Classes, answers or scores of every example, in the data's order. The model's mode is left as it was.
+
+    batch_tokens, multiple: as in `Encoded.parts`.
+    """
+    was_training = model.training
+    model.eval()
+    outputs, loss = np.zeros_like(data.labels), 0.0
+    for part in data.parts(range(len(data)), batch_tokens, multiple):
+        logits = model(part.ids, part.extract_at)[0].float()
+        loss += task_loss(model, logits, part).item()
+        if model.spec.is_score:
+            outputs[part.rows] = [model.spec.score(logit) for logit in logits[:, 0].tolist()]
+        else:
+            scores = by_example(logits, part.n_sequences) if model.spec.kind == "multiple-choice" else logits
+            outputs[part.rows] = scores.argmax(-1).numpy()
+    model.train(was_training)
+    return Predictions(outputs, loss / len(data))

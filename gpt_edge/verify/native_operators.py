@@ -1,0 +1,133 @@
+"""Is a library of operators right? The embedded bundles by onnxruntime's own operators, against the same bundles by ours.
+
+`python -m gpt_edge.verify.native_operators LIBRARY` prints the figures as JSON: in a process of its own, as a wrong library may end it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gpt_edge.bundle.bundle import Bundle, embedded_bundles
+from gpt_edge.errors import GPTEdgeError
+from gpt_edge.native.library import WITHOUT, compile_library, is_own, library_path, using, why_unsupported
+from gpt_edge.runtime.encoder import Encoder
+from gpt_edge.runtime.session import Session
+from gpt_edge.system.disk import output_error
+from gpt_edge.system.python_process import python_command, python_environment
+from gpt_edge.verify import parity
+from gpt_edge.verify.classifiers import compare_tasks, task_probes
+from gpt_edge.verify.report import Progress, Verification, check_paths, silent, words_of
+
+SECTION = "onnxruntime against native"
+MAX_KL = 2e-3  # nats; activations that are rounded the other way make 2e-4 (float32 sums are added in another order)
+SECONDS = 600
+
+
+def build_library(progress: Progress = silent) -> dict[str, Any]:
+    """Compile the operators for this machine, check them, and only then put them where sessions find them.
+
+    Returns the figures, as `Verification.figures`. Raises as `compile_library`, and GPTEdgeError for operators that do not
+    say what onnxruntime's own say; then nothing is left behind.
+    """
+    target = library_path()
+    candidate = target.with_name(f"{target.stem}.{os.getpid()}.so")  # two builds at once do not meet
+    try:
+        progress("compiling")
+        compile_library(candidate)
+        progress("checking against onnxruntime's own operators")
+        found = _check_in_child(candidate)
+        if found["faults"]:
+            raise GPTEdgeError(f"the compiled operators are wrong on this machine: {found['faults'][0]}")
+        candidate.chmod(0o644)  # whatever the umask: what others may write to is not loaded
+        os.replace(candidate, target)
+    except OSError as error:
+        raise output_error(error, target) from error
+    finally:
+        with suppress(OSError):
+            candidate.unlink(missing_ok=True)
+    if not is_own(target):
+        raise GPTEdgeError(f"others may write to {target.parent}", hint=f"chmod go-w {target.parent}")
+    figures: dict[str, Any] = found["figures"]
+    return figures
+
+
+def remove_library() -> None:
+    """Remove what `build_library` made. Raises OutputError."""
+    try:
+        library_path().unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, library_path()) from error
+
+
+def _check_in_child(library: Path) -> dict[str, Any]:
+    try:
+        done = subprocess.run(
+            python_command("-m", "gpt_edge.verify.native_operators", str(library)),
+            env=python_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise GPTEdgeError(f"the compiled operators did not answer within {SECONDS} s") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise GPTEdgeError(f"the compiled operators failed with exit code {done.returncode}: {last[:250]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def check_library(library: Path) -> Verification:
+    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself on every path.
+
+    Raises GPTEdgeError on a machine that cannot run the operators: onnxruntime's would be compared with themselves.
+    """
+    reason = why_unsupported()
+    if reason is not None:
+        raise GPTEdgeError(reason)
+    report = Verification()
+    for name in embedded_bundles():
+        bundle = Bundle.open(name)
+        if bundle.task is None:
+            _check_model(report, bundle, library)
+        else:
+            _check_classifier(report, bundle, library)
+    return report
+
+
+def _check_model(report: Verification, bundle: Bundle, library: Path) -> None:
+    probes = parity.probes(bundle.config, words_of(bundle))
+    with using(WITHOUT):
+        wanted = [parity.answer(Session(bundle), probe) for probe in probes]
+    with using(str(library)):
+        session = Session(bundle)
+    found = [parity.answer(session, probe) for probe in probes]
+    agreement = parity.compare(probes, wanted, found)
+    with using(str(library)):  # embeddings take another way through the graph
+        Encoder(bundle).states([probe.ids.tolist() for probe in probes])
+    report.add(SECTION, bundle.manifest.name, agreement, {"mean_kl": MAX_KL}, excuse_ties=True)
+    check_paths(report, session, probes, bundle.scheme, name=bundle.manifest.name)
+
+
+def _check_classifier(report: Verification, bundle: Bundle, library: Path) -> None:
+    assert bundle.task is not None
+    probes = task_probes(bundle.config, bundle.task, words_of(bundle))
+    answers = []
+    for setting in (WITHOUT, str(library)):
+        with using(setting):
+            encoder = Encoder(bundle)
+        answers.append(encoder.logits(probes.sequences))
+    report.add(SECTION, bundle.manifest.name, compare_tasks(probes, *answers), {"mean_kl": MAX_KL}, excuse_ties=True)
+
+
+if __name__ == "__main__":
+    checked = check_library(Path(sys.argv[1]))
+    print(json.dumps({"figures": checked.figures, "faults": checked.faults}))

@@ -1,0 +1,47 @@
+"""A tiny bundle for fault tests: no graph that runs, only bytes whose place and hash matter."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from gpt_edge.bundle.bundle import Bundle, Manifest, new_bundle
+from gpt_edge.config import GPTConfig
+from gpt_edge.system.atomic_files import write_file
+
+CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=64, vocab_size=300)
+
+
+def manifest(label: str = "one") -> Manifest:
+    """A manifest without files; `label` tells bundles apart."""
+    return Manifest(
+        name="tiny",
+        graph="edge",
+        scheme="int8",
+        config=CONFIG,
+        provenance={"tool": "gpt-edge 0.1.0", "label": label},
+        parity={"logits_max_difference": 1.5e-4, "greedy_agreement": 1.0},
+    )
+
+
+def payload(label: str, size: int = 3000) -> bytes:
+    """`size` bytes that depend on `label`."""
+    return (hashlib.sha256(label.encode()).digest() * (size // 32 + 1))[:size]
+
+
+def write_tiny_bundle(out: Path, label: str = "one", *, force: bool = False, size: int = 3000) -> Bundle:
+    """Publish a bundle of two files at `out`."""
+    with new_bundle(out, force=force) as draft:
+        write_file(draft.path / "model.onnx", payload(label, size))
+        write_file(draft.path / "tokenizer.tiktoken", payload(label + " tokenizer", size // 4))
+        draft.seal(manifest(label))
+    return draft.bundle
+
+
+def label_of(out: Path) -> str:
+    """Open `out`, hashing every file, and return the label of the bundle; its files must be that bundle's own."""
+    bundle = Bundle.open(out)
+    label = str(bundle.manifest.provenance["label"])
+    size = bundle.manifest.files["model.onnx"]["size"]
+    assert bundle.model_path.read_bytes() == payload(label, size)
+    return label

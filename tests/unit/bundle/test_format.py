@@ -1,0 +1,622 @@
+"""models/README.md, sentence by sentence: each promise is quoted by the test that holds it, and none is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt_edge.bundle.bundle import Bundle, Draft, new_bundle
+from gpt_edge.bundle.manifest import (
+    FORMAT_VERSION,
+    KINDS,
+    MAX_DEPTH,
+    MAX_FILES,
+    MAX_MANIFEST_BYTES,
+    SELF_HASH,
+    Manifest,
+)
+from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerError
+from gpt_edge.graph import GRAPHS, SCHEMES
+from gpt_edge.tasks import new_task
+from tests.support.bundle_factory import label_of, manifest, payload, write_tiny_bundle
+
+README = (Path(__file__).resolve().parents[3] / "models" / "README.md").read_text(encoding="utf-8")
+PROMISES = [line[2:] for line in README.splitlines() if line.startswith("- ")]
+QUOTED: set[str] = set()
+Test = Callable[..., None]
+
+
+def quotes(*sentences: str) -> Callable[[Test], Test]:
+    """Say which promises a test holds; a sentence that the page does not say is an error."""
+    for sentence in sentences:
+        assert sentence in PROMISES, f"models/README.md does not promise: {sentence}"
+        QUOTED.add(sentence)
+    return lambda test: test
+
+
+# A bundle of format version 1, as it was first written. It never changes: every later gpt-edge must open it.
+FROZEN = {
+    "model.onnx": b"frozen",
+    "manifest.json": b"""{
+ "format_version": 1,
+ "kind": "causal-lm",
+ "name": "frozen-v1",
+ "graph": "edge",
+ "scheme": "int8",
+ "config": {
+  "n_layer": 2,
+  "n_head": 2,
+  "n_embd": 32,
+  "n_ctx": 64,
+  "vocab_size": 257,
+  "norm": "pre",
+  "attention": [
+   "dense",
+   "banded"
+  ],
+  "window": 16,
+  "activation": "gelu_tanh",
+  "layer_norm_epsilon": 1e-05,
+  "n_inner": null,
+  "scale_attention": true,
+  "tied_embeddings": true
+ },
+ "tokenizer": {
+  "kind": "gpt2",
+  "file": "tokenizer.tiktoken",
+  "vocab_size": 257,
+  "end_token": 256,
+  "special_tokens": {
+   "<|endoftext|>": 256
+  },
+  "pattern": "gpt2"
+ },
+ "files": {
+  "model.onnx": {
+   "size": 6,
+   "sha256": "ffb304816a1090313e833215c08dae3d209cfad1ffd1f674f0909a2ae99e1394"
+  }
+ },
+ "provenance": {
+  "tool": "gpt-edge 0.1.0"
+ },
+ "parity": {
+  "logits_max_difference": 0.00015
+ },
+ "quality": {},
+ "manifest_sha256": "810d8b3f0514e2b3379018360475e03733139951615f66aec4d6dc76801f0907"
+}
+""",
+}
+
+
+def resigned(values: dict[str, Any]) -> bytes:
+    """The manifest that an attacker, or another program, would write: any values, a right checksum."""
+    blank = json.dumps({**values, SELF_HASH: "0" * 64}).encode()
+    head, _, tail = blank.rpartition(b"0" * 64)
+    return head + hashlib.sha256(blank).hexdigest().encode() + tail
+
+
+def changed(out: Path, **fields: Any) -> Path:
+    """Write a tiny bundle whose manifest has other fields, rightly signed; a field that is ... is taken away."""
+    write_tiny_bundle(out)
+    values = {**json.loads((out / "manifest.json").read_bytes()), **fields}
+    del values[SELF_HASH]
+    (out / "manifest.json").write_bytes(resigned({name: value for name, value in values.items() if value is not ...}))
+    return out
+
+
+def refused(out: Path, match: str = "") -> None:
+    with pytest.raises(BundleError, match=match):
+        Bundle.open(out)
+
+
+# In a process of its own: an audit hook stays for ever.
+WATCH = """
+import json, sys
+from gpt_edge.bundle.bundle import Bundle
+Bundle.open(sys.argv[1])  # whatever is loaded once is loaded by now
+events, watching = [], [True]
+watched = ("open", "import", "exec", "compile", "pickle.find_class", "subprocess.Popen", "os.system")
+def watch(event, arguments):
+    if watching and (event in watched or event.startswith("socket")):
+        events.append((event, arguments[0] if arguments else None))
+sys.addaudithook(watch)
+Bundle.open(sys.argv[1])
+watching.clear()
+print(json.dumps(events))
+"""
+
+
+def write_bundle_with_a_subfolder(out: Path) -> None:
+    with new_bundle(out) as draft:
+        (draft.path / "folder").mkdir()
+        draft.seal(manifest())
+
+
+@quotes(
+    "A bundle is a folder, and nothing outside it is needed to run it.",
+    "It holds `manifest.json`, `model.onnx`, and the files that the manifest lists, side by side, without subfolders.",
+    "No file is a pickle, and opening a bundle runs no code from it and uses no network.",
+)
+def test_opening_touches_nothing_outside_the_folder(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", WATCH, str(out)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    events = [tuple(event) for event in json.loads(done.stdout)]
+    # The folder by its path, then plain names looked up in it, and the descriptors of both.
+    named = {name for event, name in events if event == "open" and isinstance(name, str)}
+    assert named == {str(out), "manifest.json", "model.onnx", "tokenizer.tiktoken"}
+    assert {event for event, _ in events} == {"open"}
+    with pytest.raises(ValueError, match="plain names"):
+        write_bundle_with_a_subfolder(tmp_path / "deep")
+    refused(
+        changed(tmp_path / "no model", files={"other.onnx": {"size": 1, "sha256": "0" * 64}}), r"model\.onnx among them"
+    )
+
+
+@quotes(
+    "A file's name is 1 to 80 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, does not start with `.` or `-`, "
+    "and does not differ from another by case alone."
+)
+def test_file_names_are_plain(tmp_path: Path) -> None:
+    model = {"model.onnx": {"size": 3000, "sha256": hashlib.sha256(payload("one")).hexdigest()}}
+    bad = ["", ".", "..", "../x", "a/b", "/etc/passwd", "C:x", "a\\b", "a b", "a\n", "a\0", "é", "-x", ".x", "x" * 81]
+    for name in [*bad, "manifest.json", "Manifest.JSON"]:
+        with pytest.raises(BundleError, match=r"plain name|control character"):
+            Manifest.from_json(
+                resigned({**manifest().to_dict(), "files": {**model, name: model["model.onnx"]}}), "here"
+            )
+    refused(changed(tmp_path / "case", files={**model, "MODEL.onnx": model["model.onnx"]}), "upper and lower case")
+
+
+@quotes("Every file is a regular file: a symbolic link, a pipe or a folder in its place is refused.")
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_only_regular_files_count(tmp_path: Path, name: str) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    path = tmp_path / "out" / name
+    path.rename(tmp_path / "real")
+    for make in (lambda: path.symlink_to(tmp_path / "real"), lambda: os.mkfifo(path), path.mkdir):
+        make()
+        refused(tmp_path / "out", f"{name} is not a regular file")
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@quotes(
+    "A file that the manifest lists and the folder lacks is an error; "
+    "a file that the folder has and the manifest omits is a warning."
+)
+def test_files_present_are_the_files_listed(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    (tmp_path / "out" / "extra.txt").touch()
+    with pytest.warns(UserWarning, match=r"does not list: 'extra\.txt'"):
+        Bundle.open(tmp_path / "out")
+    (tmp_path / "out" / "tokenizer.tiktoken").unlink()
+    refused(tmp_path / "out", r"tokenizer\.tiktoken is missing")
+
+
+@quotes("`manifest.json` is a JSON object in UTF-8, at most 1 MiB long and 16 levels deep.")
+def test_the_manifest_is_small_flat_json(tmp_path: Path) -> None:
+    nested: object = 1
+    for _ in range(MAX_DEPTH - 2):  # the manifest is level 1, the field 2
+        nested = [nested]
+    Bundle.open(changed(tmp_path / "deep enough", parity={"x": nested[0]}))  # type: ignore[index]
+    refused(changed(tmp_path / "too deep", parity={"x": nested}), "levels deep")
+    refused(changed(tmp_path / "too long", parity={"x": "y" * MAX_MANIFEST_BYTES}), "more than 1048576 bytes")
+    write_tiny_bundle(tmp_path / "out")
+    whole = (tmp_path / "out" / "manifest.json").read_bytes()
+    for data in (
+        b"",
+        b"[]",
+        b"3",
+        b"null",
+        b"[" * 100_000,
+        b"\xff" + whole,
+        b"\xef\xbb\xbf" + whole,
+        whole[:-10],
+        whole.decode().encode("utf-16"),
+    ):
+        (tmp_path / "out" / "manifest.json").write_bytes(data)
+        refused(tmp_path / "out", "manifest.json")
+
+
+@quotes("A key that comes twice, NaN, an infinity, and a whole number beyond 64 bits are refused.")
+def test_json_that_two_readers_read_differently_is_refused(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    whole = path.read_bytes()
+    for old, new, message in (
+        (b'"name": "tiny"', b'"name": "tiny", "name": "tiny"', "comes twice"),
+        (b"1.0", b"NaN", "NaN"),
+        (b"1.0", b"-Infinity", "Infinity"),
+        (b"1.0", b"1e400", "too large"),
+        (b"1.0", b"9223372036854775808", "too large"),
+        (b"1.0", b"9" * 5000, "too large"),
+    ):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        refused(tmp_path / "out", message)
+
+
+WRONG: dict[str, list[object]] = {
+    "format_version": [0, -1, True, 1.0, "1", None, [1]],
+    "kind": ["", "classifier", None, 1],
+    "name": ["", "a/b", "x" * 81, "-x", None, 3, ["x"]],
+    "graph": ["", "Edge", None, 1],
+    "scheme": ["", "int2", None, 8],
+    "tokenizer": [[], "gpt2", 1, False],
+    "files": [
+        {},
+        [],
+        None,
+        {"model.onnx": {}},
+        {"model.onnx": None},
+        {"model.onnx": {"size": 1, "sha256": "0" * 64, "x": 1}},
+    ]
+    + [{"model.onnx": {"size": size, "sha256": "0" * 64}} for size in (-1, True, 1.0, "1", 1 << 60, None)]
+    + [
+        {"model.onnx": {"size": 1, "sha256": value}}
+        for value in ("", "0" * 63, "0" * 65, "A" * 64, "0" * 64 + "\n", None, 0)
+    ]
+    + [{f"{n}": {"size": 1, "sha256": "0" * 64} for n in ["model.onnx", *range(MAX_FILES)]}],
+    "provenance": [[], None, "x", 1],
+    "parity": [[], None],
+    "quality": [[], None],
+    "config": [{}, [], None, 1],
+}
+WRONG_CONFIG: dict[str, list[object]] = {
+    **{name: [0, -1, True, 1.5, "2", None, 1 << 21] for name in ("n_layer", "n_head", "n_embd", "n_ctx", "vocab_size")},
+    "n_head": [3],
+    "norm": ["sandwich", None, 1, ["pre"]],
+    "attention": [[], "dense", ["wide"], [1], None, {}, ["banded"]],
+    "window": [0, True, "x", 5],
+    "activation": ["swish", None],
+    "layer_norm_epsilon": [0, -1, None, "x", True, 0.0],
+    "n_inner": [0, "x", True],
+    "scale_attention": [1, None, "x"],
+    "tied_embeddings": [0, None],
+    "unknown": [1],
+}
+
+
+@quotes(
+    "Every field of the table is there, has exactly the type and range given, and no other field is, "
+    "except those whose name starts with `x-`, which are ignored."
+)
+def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
+    table = re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)
+    config = dataclasses.replace(manifest().config, n_label=2)
+    task = new_task("classification", 297, ("a", "b"))
+    tuned = dataclasses.replace(manifest(), kind="task", task=task, config=config)
+    assert table == [*(name for name in tuned.to_dict()), SELF_HASH]
+    for choice in (*GRAPHS, *SCHEMES, *KINDS):
+        assert f"`{choice}`" in README
+    out = changed(tmp_path / "out", **{"x-note": {"any": "thing"}})
+    assert Bundle.open(out).manifest.name == "tiny"
+    good = json.loads((out / "manifest.json").read_bytes())
+    del good[SELF_HASH]
+    cases = [{**good, "note": 1}, *({**good, name: value} for name, values in WRONG.items() for value in values)]
+    cases += [
+        {name: value for name, value in good.items() if name != missing} for missing in set(table[:-1]) - {"task"}
+    ]
+    for name, values in WRONG_CONFIG.items():
+        cases += [{**good, "config": {**good["config"], name: value}} for value in values]
+    for values in cases:
+        with pytest.raises(BundleError, match=r"^here") as caught:
+            Manifest.from_json(resigned(values), "here")
+        assert "\n" not in caught.value.message
+        assert len(caught.value.message) < 400
+    Manifest.from_json(resigned(good), "here")
+
+
+@quotes(
+    "The last field, `manifest_sha256`, is the SHA-256 of the file itself with these 64 digits written as zeros: "
+    "a changed byte anywhere is found."
+)
+def test_the_manifest_carries_its_own_hash(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    values = json.loads(text)
+    assert list(values)[-1] == "manifest_sha256"
+    zeroed = text.replace(values["manifest_sha256"], "0" * 64)
+    assert hashlib.sha256(zeroed.encode()).hexdigest() == values["manifest_sha256"]
+    (tmp_path / "out" / "manifest.json").write_text(text.replace("1.0", "1.00"))
+    refused(tmp_path / "out", "was changed after it was written")
+
+
+@quotes("Texts hold no control characters, except the tokenizer's special tokens.")
+def test_texts_cannot_act_on_a_terminal(tmp_path: Path) -> None:
+    for number, text in enumerate(["\x1b[2J", "a\nb", "\x7f", "\x9b", "\ud800"]):
+        refused(
+            changed(tmp_path / f"value {number}", provenance={"source": text}), "control character|not valid Unicode"
+        )
+        refused(changed(tmp_path / f"key {number}", quality={text: 1}), "control character|not valid Unicode")
+    Bundle.open(changed(tmp_path / "out", tokenizer={"special_tokens": {"\n": 1}}))
+
+
+@quotes("There is no date and no path in it, so the same export gives the same bytes.")
+def test_a_manifest_says_nothing_of_when_and_where(tmp_path: Path) -> None:
+    bundles = [write_tiny_bundle(tmp_path / name) for name in ("a", "b")]
+    first, second = (bundle.path.joinpath("manifest.json").read_bytes() for bundle in bundles)
+    assert first == second
+    assert str(tmp_path).encode() not in first
+
+
+@quotes("The tokenizer's file is one of the files that the manifest lists.")
+def test_a_tokenizer_file_that_is_not_listed_is_refused(tmp_path: Path) -> None:
+    spec = {
+        "kind": "gpt2",
+        "vocab_size": 257,
+        "end_token": 256,
+        "special_tokens": {"<|endoftext|>": 256},
+        "pattern": "gpt2",
+    }
+    out = changed(tmp_path / "a", tokenizer={**spec, "file": "elsewhere.tiktoken"})
+    with pytest.raises(BundleError, match=r"elsewhere\.tiktoken is not listed"):
+        Bundle.open(out).load_tokenizer()
+    out = changed(tmp_path / "b", tokenizer={**spec, "file": "../secret"})
+    with pytest.raises(TokenizerError, match="plain file name"):
+        Bundle.open(out).load_tokenizer()
+
+
+@quotes(
+    "A bundle is of kind `task` exactly where it has a `task` and `config` has its `n_label`, the number of the graph's "
+    "outputs."
+)
+def test_a_task_its_kind_and_its_outputs_come_together(tmp_path: Path) -> None:
+    config = manifest().config.to_dict()
+    task = new_task("classification", 297, ("a", "b")).to_dict()
+    tuned = {**config, "n_label": 2}
+    opened = Bundle.open(changed(tmp_path / "right", kind="task", task=task, config=tuned))
+    assert opened.task == new_task("classification", 297, ("a", "b"))
+    assert "task" not in json.loads((write_tiny_bundle(tmp_path / "lm").path / "manifest.json").read_bytes())
+    for number, fields in enumerate(
+        (
+            {"task": task},
+            {"kind": "task"},
+            {"config": tuned},
+            {"kind": "task", "task": task},
+            {"kind": "task", "task": None, "config": tuned},
+            {"kind": "task", "task": {**task, "labels": ["a"]}, "config": tuned},
+            {"kind": "task", "task": {**task, "labels": ["a", "b", "c"]}, "config": tuned},
+            {"kind": "task", "task": {**task, "extract": 300}, "config": tuned},
+            {"kind": "task", "task": {**task, "labels": ["a", "\x1b"]}, "config": tuned},
+            {"kind": "task", "task": {**task, "more": 1}, "config": tuned},
+        )
+    ):
+        refused(changed(tmp_path / f"wrong {number}", **fields), "task|classification")
+
+
+@quotes("A bundle of a newer format version is refused with an error that names both versions.")
+def test_a_newer_version_is_named_before_anything_else_is_looked_at(tmp_path: Path) -> None:
+    out = changed(tmp_path / "out", format_version=FORMAT_VERSION + 1, new_field=[], config=...)
+    with pytest.raises(
+        BundleError, match=rf"format version {FORMAT_VERSION + 1}, .* versions up to {FORMAT_VERSION}"
+    ) as caught:
+        Bundle.open(out)
+    assert "--upgrade" in str(caught.value.hint)
+
+
+@quotes("A bundle of every released format version can be opened for ever; the tests keep one of each.")
+def test_the_frozen_bundle_of_version_1_opens(tmp_path: Path) -> None:
+    for name, data in FROZEN.items():
+        (tmp_path / name).write_bytes(data)
+    bundle = Bundle.open(tmp_path)
+    assert bundle.manifest.name == "frozen-v1"
+    assert bundle.config.layer_window(1) == 16
+    assert dict(bundle.manifest.tokenizer or {})["end_token"] == 256
+    assert bundle.manifest.to_json() == FROZEN["manifest.json"]  # and would be written the same today
+
+
+@quotes(
+    "Opening a bundle checks the size and the SHA-256 of every file, and the error names the file that is damaged or missing."
+)
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.tiktoken"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    path = tmp_path / "out" / name
+    data = path.read_bytes()
+    for damaged, message in (
+        (bytes([data[0] ^ 1]) + data[1:], f"{name} is damaged"),
+        (data[:-1], f"{name} has {len(data) - 1} bytes"),
+        (data + b"\0", f"{name} has {len(data) + 1} bytes"),
+        (b"", f"{name} has 0 bytes"),
+    ):
+        path.write_bytes(damaged)
+        refused(tmp_path / "out", message)
+    path.unlink()
+    refused(tmp_path / "out", f"{name} is missing")
+
+
+@quotes("A folder in the current directory comes before an embedded bundle of the same name.")
+def test_a_local_folder_wins_over_an_embedded_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt_edge.bundle.reader.EMBEDDED", tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    write_tiny_bundle(tmp_path / "models" / "tiny", "embedded")
+    assert Bundle.open("tiny").path == tmp_path / "models" / "tiny"
+    write_tiny_bundle(tmp_path / "tiny", "local")
+    assert Bundle.open("tiny").path == Path("tiny")
+    assert label_of(Path("tiny")) == "local"
+
+
+@quotes("A bundle that is replaced while it is opened is read as the old one or as the new one, never as a mixture.")
+@pytest.mark.parametrize("n_times", [1, 2, 9])
+def test_a_replacement_during_the_reading_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_times: int
+) -> None:
+    from gpt_edge.bundle import reader as bundle_reader
+
+    write_tiny_bundle(tmp_path / "out", "0")
+    check_file, done = bundle_reader._check_file, []
+
+    def replace_then_check(*arguments: Any) -> None:
+        if len(done) < n_times:
+            done.append(1)
+            write_tiny_bundle(tmp_path / "out", str(len(done)), force=True)
+        check_file(*arguments)
+
+    monkeypatch.setattr(bundle_reader, "_check_file", replace_then_check)
+    if n_times == 9:
+        refused(tmp_path / "out", "was replaced each time it was read")
+    else:
+        assert label_of(tmp_path / "out") == str(n_times)
+
+
+@quotes(
+    "The checksums find damage, not an attacker, who would write new ones; "
+    "the SHA-256 of `manifest.json` pins every byte of a bundle for whoever noted it down."
+)
+def test_the_manifest_pins_every_other_file(tmp_path: Path) -> None:
+    for number, labels in enumerate([("a", "a"), ("b", "a"), ("a", "b")]):
+        with new_bundle(tmp_path / str(number)) as draft:
+            for name, label in zip(("model.onnx", "x.bin"), labels, strict=True):
+                (draft.path / name).write_bytes(payload(label))
+            draft.seal(manifest())
+    assert len({(tmp_path / str(number) / "manifest.json").read_bytes() for number in range(3)}) == 3
+    Bundle.open(changed(tmp_path / "forged", name="forged"))
+
+
+@quotes(
+    "A bundle is written under a temporary name beside its target, flushed to the disk, hashed after re-reading, "
+    "and published by one rename."
+)
+def test_everything_is_flushed_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def name_of(descriptor: int) -> str:
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+
+    def watched_rename(one: Path, other: Path) -> None:
+        trace.append("rename")
+        rename(one, other)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc to name a descriptor")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (trace.append(name_of(descriptor)), fsync(descriptor)))
+    monkeypatch.setattr(os, "rename", watched_rename)
+    write_tiny_bundle(tmp_path / "out")
+    assert trace.count("rename") == 1
+    before, after = trace[: trace.index("rename")], trace[trace.index("rename") + 1 :]
+    assert {"manifest.json", "model.onnx", "tokenizer.tiktoken"} < set(before)
+    assert before[-1].startswith(".out.tmp-")  # the folder itself, after its files
+    assert after == [tmp_path.name]
+
+
+@quotes(
+    "Killed at any moment, the target is the old bundle or the new one, whole; "
+    "what the dead process left is cleared by the next export to the same target."
+)
+def test_what_a_dead_process_left_is_cleared(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / ".out.tmp-12345-0123abcd")  # test_files_faults.py kills real processes
+    write_tiny_bundle(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def start_and_fail(out: Path, error: BaseException) -> Draft:
+    """Replace `out` up to the last moment, then fail; return the draft."""
+    drafts = []
+    try:
+        with new_bundle(out, force=True) as draft:
+            drafts.append(draft)
+            (draft.path / "model.onnx").write_bytes(payload("new"))
+            draft.seal(manifest("new"))
+            raise error
+    except type(error):
+        return drafts[0]
+
+
+@quotes("An export that fails or is interrupted leaves nothing behind and the target untouched.")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OutputError("x"), ValueError(), SystemExit()], ids=repr)
+def test_a_failure_leaves_the_target_untouched(tmp_path: Path, error: BaseException) -> None:
+    write_tiny_bundle(tmp_path / "out", "old")
+    draft = start_and_fail(tmp_path / "out", error)
+    assert label_of(tmp_path / "out") == "old"
+    assert os.listdir(tmp_path) == ["out"]
+    with pytest.raises(RuntimeError, match="not published"):
+        _ = draft.bundle
+
+
+@quotes("Of two exports to one target, the second to come fails at once and says that the target is busy.")
+def test_the_second_export_is_told_that_the_target_is_busy(tmp_path: Path) -> None:
+    with new_bundle(tmp_path / "out") as draft:
+        with pytest.raises(OutputError, match="is busy"):
+            write_tiny_bundle(tmp_path / "out", "second", force=True)
+        (draft.path / "model.onnx").write_bytes(payload("first"))
+        draft.seal(manifest("first"))
+    assert label_of(tmp_path / "out") == "first"
+
+
+@quotes(
+    "An existing target is replaced only with `--force`, and only if it is a bundle without foreign files in it, "
+    "or an empty folder."
+)
+def test_force_replaces_bundles_and_empty_folders_only(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "out", "old")
+    with pytest.raises(OutputError, match="exists"):
+        write_tiny_bundle(tmp_path / "out", "new")
+    write_tiny_bundle(tmp_path / "out", "new", force=True)
+    assert label_of(tmp_path / "out") == "new"
+    (tmp_path / "empty").mkdir()
+    write_tiny_bundle(tmp_path / "empty", "new", force=True)
+    (tmp_path / "out" / "mine.txt").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").touch()
+    for name in ("out", "photos"):
+        with pytest.raises(OutputError):
+            write_tiny_bundle(tmp_path / name, "newer", force=True)
+    assert (tmp_path / "out" / "mine.txt").exists()
+    assert (tmp_path / "photos" / "1.jpg").exists()
+
+
+@quotes("A target that is a file or a symbolic link, that is the source, lies inside it or contains it, is refused.")
+def test_targets_that_would_cost_a_user_something_are_refused(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "source")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "source")
+    for target in (tmp_path / "file", tmp_path / "link", tmp_path / "source", tmp_path / "source" / "out", tmp_path):
+        with pytest.raises(OutputError), new_bundle(target, force=True, source=tmp_path / "source"):
+            pytest.fail("the work must not begin")
+    assert label_of(tmp_path / "source") == "one"
+
+
+@quotes(
+    "A folder that Optimum exported from a GPT-2 (`config.json`, `model.onnx` or `model_quantized.onnx`, tokenizer files, "
+    "no manifest) is opened as a portable bundle without checksums."
+)
+def test_an_optimum_folder_is_a_portable_bundle(tmp_path: Path) -> None:
+    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 300}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    (tmp_path / "model.onnx").write_bytes(b"x")  # test_bundle_foreign.py says more
+    bundle = Bundle.open(tmp_path)
+    assert bundle.is_foreign
+    assert bundle.graph == "portable"
+    assert {record["sha256"] for record in bundle.manifest.files.values()} == {""}
+
+
+def test_every_promise_is_quoted_by_a_test() -> None:
+    assert sorted(set(PROMISES) - QUOTED) == []
+    assert len(PROMISES) == len(set(PROMISES)) >= 25
+
+
+def test_every_error_on_the_way_is_a_typed_one(tmp_path: Path) -> None:
+    with pytest.raises(GPTEdgeError):
+        Bundle.open(tmp_path / "nothing")
+
+
+def test_a_manifest_round_trips() -> None:
+    full = dataclasses.replace(
+        manifest(), files={"model.onnx": {"size": 1, "sha256": "a" * 64}}, tokenizer={"kind": "x"}
+    )
+    assert Manifest.from_json(full.to_json(), "here") == full

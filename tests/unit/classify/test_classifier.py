@@ -1,0 +1,136 @@
+"""Classifier and Embedder without a graph: a scripted encoder answers, texts become sequences, logits become labels."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from gpt_edge.classify.classifier import Classifier
+from gpt_edge.classify.embedder import Embedder
+from gpt_edge.errors import BundleError, ContextLengthError
+from gpt_edge.runtime.encoder import Encoder
+from gpt_edge.tasks import TaskSpec, new_task
+from gpt_edge.tokenizer import build_tokenizer, source_from_ranks
+from gpt_edge.tokenizer.formats.rank_file import format_ranks
+
+WORDS = build_tokenizer(source_from_ranks(format_ranks([bytes([value]) for value in range(256)])))
+N_CTX = 16
+
+
+class Scripted:
+    """Stands in for an Encoder: logits from a function of each sequence."""
+
+    def __init__(self, task: TaskSpec | None, answer: Any) -> None:
+        self.task, self.answer, self.path = task, answer, Path("scripted")
+        self.config = types.SimpleNamespace(n_ctx=N_CTX, n_embd=4)
+
+    def logits(self, sequences: list[tuple[int, ...]], *, batch: int) -> np.ndarray:
+        assert self.task is not None
+        step = 2 if self.task.kind == "similarity" else 1
+        found = [self.answer(ids) for ids in sequences[::step]]
+        return np.array(found, np.float32).reshape(-1, self.task.n_label)
+
+    def states(self, sequences: list[list[int]], pooling: str, *, batch: int) -> np.ndarray:
+        return np.array([self.answer(ids) for ids in sequences], np.float32).reshape(-1, 4)
+
+
+def classifier(task: TaskSpec | None, answer: Any) -> Classifier:
+    return Classifier(cast(Encoder, Scripted(task, answer)), WORDS)
+
+
+def test_labels_and_probabilities_come_apart() -> None:
+    model = classifier(new_task("classification", 257, ("short", "long")), lambda ids: [0, len(ids) - 4])
+    labels, probabilities = model.predict(["abc", "a"])
+    assert labels == ("long", "short")
+    np.testing.assert_allclose(cast(Any, probabilities[0]), [1 / (1 + np.e), np.e / (1 + np.e)], rtol=1e-6)
+    assert model.labels == ("short", "long")
+    assert model.predict(["abc"]).rows[0].probability == pytest.approx(np.e / (1 + np.e))
+
+
+def test_no_example_gives_no_answer() -> None:
+    found = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, 0]).predict([])
+    assert (len(found), found.labels, found.probabilities) == (0, (), ())
+
+
+def test_a_score_lies_in_its_range() -> None:
+    task = new_task("similarity", 257, score_range=(0, 4))
+    found = classifier(task, lambda ids: [0.0]).predict([("a", "b")])
+    assert found.scores == (2.0,)
+    assert found.labels == (None,)
+
+
+def test_an_answer_of_several_is_chosen() -> None:
+    model = classifier(new_task("multiple-choice", 257), lambda ids: [len(ids)])
+    found = model.predict([("q", "a", "bbb", "cc"), ("q", "aa", "b")])
+    assert found.labels == ("bbb", "aa")
+    assert [row.index for row in found.rows] == [1, 0]
+    assert [len(shares) for shares in found.probabilities] == [3, 2]
+    assert all(shares.sum() == pytest.approx(1) for shares in found.probabilities)
+
+
+def test_a_text_that_is_too_long_is_refused_or_cut_at_the_side_that_was_asked_for() -> None:
+    task = new_task("classification", 257, ("a", "b"))
+    model = classifier(task, lambda ids: [0, 0])
+    text = "abcdefghijklmnopqrstuvwxyz"
+    with pytest.raises(ContextLengthError, match="example 1: a text of 26 bytes is more than the context") as caught:
+        model.predict(["a", text])
+    assert "--truncate" in str(caught.value.hint)
+    for side, kept in (("right", text[:14]), ("left", text[-14:])):
+        (ids,) = model.encode(text, side).sequences  # type: ignore[arg-type]
+        assert bytes(ids[1:-1]).decode() == kept
+        assert model.encode(text, side).n_cut == 12  # type: ignore[arg-type]
+
+
+def test_pairs_are_cut_at_either_side() -> None:
+    model = classifier(new_task("entailment", 257, ("a", "b")), lambda ids: [0, 0])
+    for side, kept in (("right", ["abcdefghij", "xyz"]), ("left", ["cdefghijkl", "xyz"])):
+        (ids,) = model.encode(("abcdefghijkl", "xyz"), side).sequences  # type: ignore[arg-type]
+        parts = "".join(chr(id) if id < 256 else "|" for id in ids).strip("|").split("|")
+        assert parts == kept
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ("", "a text is empty"),
+        ("  ", "a text is empty"),
+        (("a", "b"), "wants 1 text"),
+        ((1,), "must be a string"),
+        (5, "a text or a sequence of texts, got int"),
+    ],
+)
+def test_what_is_no_example_is_told_with_its_number(example: Any, message: str) -> None:
+    model = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, 0])
+    with pytest.raises(ValueError, match=f"example 2: .*{message}"):
+        model.predict(["x", "y", example])
+    with pytest.raises(ValueError, match="got one string"):
+        model.predict("one text")
+    with pytest.raises(ValueError, match="got one NoneType"):
+        model.predict(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="truncate must be"):
+        model.encode("x", "both")  # type: ignore[arg-type]
+
+
+def test_a_language_model_is_no_classifier() -> None:
+    with pytest.raises(BundleError, match="is a language model"):
+        classifier(None, lambda ids: [])
+
+
+def test_vectors_have_length_one_if_not_asked_otherwise() -> None:
+    embedder = Embedder(cast(Encoder, Scripted(None, lambda ids: [3, 4, 0, 0])), WORDS)
+    np.testing.assert_allclose(embedder.embed(["a"]), [[0.6, 0.8, 0, 0]], rtol=1e-6)
+    assert embedder.embed(["a"], normalize=False).tolist() == [[3, 4, 0, 0]]
+    assert embedder.embed([]).shape == (0, 4)
+    with pytest.raises(ContextLengthError, match="text 1: "):
+        embedder.embed(["a", "b" * 17])
+    assert embedder.encode("ab" * 10, "left") == list(b"ab" * 8)
+
+
+def test_a_classifier_embeds_what_it_was_trained_to_read() -> None:
+    task = new_task("classification", 257, ("a", "b"))
+    embedder = Embedder(cast(Encoder, Scripted(task, None)), WORDS)
+    assert embedder.encode("ab") == [task.start, *b"ab", task.extract]

@@ -1,0 +1,128 @@
+"""PortableRunner feeds what a file asks for: Optimum's older files lack position_ids or have use_cache_branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt_edge import graph
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import BundleError
+from gpt_edge.runtime.kv_cache import KVCache
+from gpt_edge.runtime.portable_runner import USE_CACHE_BRANCH, PortableRunner
+
+CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=8, n_ctx=16, vocab_size=5)
+PASTS = (graph.past_key(0), graph.past_value(0))
+
+
+@dataclass
+class Value:
+    """What onnxruntime says of an input or output."""
+
+    name: str
+    type: str = "tensor(float)"
+
+
+class Recorder:
+    """A session and its bindings in one: notes what each run was fed; the keys become the ids."""
+
+    def __init__(self, *extra: str, cache_type: str = "tensor(float)", logits_type: str = "tensor(float)") -> None:
+        self._inputs = [Value(graph.INPUT_IDS), *map(Value, extra), *(Value(name, cache_type) for name in PASTS)]
+        self._logits_type = logits_type
+        self.runs: list[dict[str, np.ndarray]] = []
+        self._bound: dict[str, Any] = {}
+
+    def get_inputs(self) -> list[Value]:
+        return self._inputs
+
+    def get_outputs(self) -> list[Value]:
+        return [Value(graph.LOGITS, self._logits_type)]
+
+    def io_binding(self) -> Recorder:
+        self._bound = {}
+        return self
+
+    def bind_ortvalue_input(self, name: str, value: Any) -> None:
+        self._bound[name] = value
+
+    bind_ortvalue_output = bind_ortvalue_input
+
+    def run(self, binding: Recorder) -> None:
+        assert binding is self
+        names = {value.name for value in self._inputs}
+        self.runs.append({name: value.numpy().copy() for name, value in self._bound.items() if name in names})
+        present = self._bound[graph.present_key(0)]
+        past = self.runs[-1][PASTS[0]].shape[2]
+        memory = np.concatenate(
+            [
+                self.runs[-1][PASTS[0]],
+                np.broadcast_to(
+                    self.runs[-1][graph.INPUT_IDS][:, None, :, None],
+                    (*present.shape()[:2], present.shape()[2] - past, 4),
+                ),
+            ],
+            axis=2,
+        ).astype(np.float32)
+        present.update_inplace(memory)
+
+
+def runner(session: Recorder) -> PortableRunner:
+    return PortableRunner(session, CONFIG, session.run)  # type: ignore[arg-type]
+
+
+def append(own: PortableRunner, cache: KVCache, row: int, ids: list[int]) -> None:
+    out = np.empty((1, CONFIG.vocab_size), np.float32)
+    own.append(np.array(ids), cache, row, np.array([len(ids) - 1]), out)
+
+
+def test_only_what_the_file_asks_for_is_fed() -> None:
+    session = Recorder(graph.ATTENTION_MASK)
+    own, cache = runner(session), KVCache(CONFIG, "portable")
+    append(own, cache, 0, [1, 2, 3])
+    own.decode([4], cache)
+    assert [set(fed) for fed in session.runs] == [{graph.INPUT_IDS, graph.ATTENTION_MASK, *PASTS}] * 2
+    assert session.runs[1][graph.ATTENTION_MASK].tolist() == [[1, 1, 1, 1]]
+    assert session.runs[1][PASTS[0]][0, 0, :, 0].tolist() == [1, 2, 3]
+
+
+def test_a_merged_decoder_is_told_whether_there_is_a_past() -> None:
+    session = Recorder(graph.ATTENTION_MASK, graph.POSITION_IDS, USE_CACHE_BRANCH)
+    own, cache = runner(session), KVCache(CONFIG, "portable")
+    append(own, cache, 0, [1, 2])
+    own.decode([3], cache)
+    assert [fed[USE_CACHE_BRANCH].tolist() for fed in session.runs] == [[False], [True]]
+
+
+def test_rows_of_different_lengths_are_masked_and_lie_at_the_start() -> None:
+    session = Recorder(graph.ATTENTION_MASK, graph.POSITION_IDS)
+    own, cache = runner(session), KVCache(CONFIG, "portable", batch=2)
+    append(own, cache, 0, [1, 2, 3])
+    append(own, cache, 1, [4])
+    for ids in ([3, 2], [1, 0]):
+        own.decode(ids, cache)
+    assert len(session.runs) == 4
+    assert session.runs[3][graph.ATTENTION_MASK].tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 1]]
+    assert session.runs[3][graph.POSITION_IDS].tolist() == [[4], [2]]
+    assert cache.arrays[0][0, 0, :5, 0].tolist() == [1, 2, 3, 3, 1]
+    assert cache.arrays[0][1, 0, :3, 0].tolist() == [4, 2, 0]
+    assert cache.lengths.tolist() == [5, 3]
+
+
+def test_without_position_ids_rows_of_different_lengths_go_alone() -> None:
+    session = Recorder(graph.ATTENTION_MASK)
+    own, cache = runner(session), KVCache(CONFIG, "portable", batch=2)
+    append(own, cache, 0, [1, 2, 3])
+    append(own, cache, 1, [4])
+    own.decode([3, 2], cache)
+    assert [fed[graph.INPUT_IDS].tolist() for fed in session.runs[2:]] == [[[3]], [[2]]]
+    assert [fed[graph.ATTENTION_MASK].shape for fed in session.runs[2:]] == [(1, 4), (1, 2)]
+    assert cache.lengths.tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("types", [{"cache_type": "tensor(int8)"}, {"logits_type": "tensor(double)"}])
+def test_a_type_that_is_no_float_is_refused(types: dict[str, str]) -> None:
+    with pytest.raises(BundleError, match=r"wanted one of tensor\(float\), tensor\(float16\)"):
+        runner(Recorder(**types))
