@@ -1,4 +1,6 @@
-"""Run gpt-edge from a checkout: `python cli.py generate "Once upon a time"` is `gpt-edge generate "Once upon a time"`."""
+"""Run gpt-edge from a checkout: `python cli.py generate "Once upon a time"` is
+`gpt-edge generate "Once upon a time"`.
+"""
 
 import sys
 

@@ -5,8 +5,9 @@
     for piece in gpt_edge.load().stream("Once upon a time"):
         print(piece, end="", flush=True)
 
-Names are imported when they are first used, so `import gpt_edge` alone loads neither numpy nor onnxruntime, and takes a
-millisecond: a Ctrl-C before the command line runs would end in a traceback.
+Names are imported when they are first used, so `import gpt_edge` alone loads neither numpy nor
+onnxruntime, and takes a millisecond: a Ctrl-C before the command line runs would end in a
+traceback.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from gpt_edge.version import __version__
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it while it is imported
 
-TYPE_CHECKING = False  # as in typing, which takes ten times as long to import as all that is imported here
+# as in typing, which takes ten times as long to import as all that is imported here
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -1,7 +1,7 @@
 """GPTConfig: the one description of a model's shape, and the papers' presets.
 
-Sources: GPT-1 (Radford et al. 2018, section 4.1), GPT-2 (Radford et al. 2019, table 2), GPT-3 (Brown et al. 2020,
-section 2.1 and table 2.1). Knows nothing of weights.
+Sources: GPT-1 (Radford et al. 2018, section 4.1), GPT-2 (Radford et al. 2019, table 2),
+GPT-3 (Brown et al. 2020, section 2.1 and table 2.1). Knows nothing of weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 NORMS = ("pre", "post")
 ATTENTIONS = ("dense", "banded")
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
-MAX_DIMENSION = 1 << 20  # a larger layer, width, context or vocabulary is a damaged file, not a small GPT
+# a larger layer, width, context or vocabulary is a damaged file, not a small GPT
+MAX_DIMENSION = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class GPTConfig:
     """Shape and wiring of a GPT. Raises ValueError for values that no model can have.
 
     norm: "post" is GPT-1's wiring (no final norm), "pre" GPT-2's (plus `ln_f`).
-    attention: a pattern repeated over the layers; "banded" sees only the last `window` positions, its own included.
+    attention: a pattern repeated over the layers; "banded" sees only the last `window` positions,
+    its own included.
     """
 
     n_layer: int
@@ -39,7 +41,8 @@ class GPTConfig:
     n_inner: int | None = None  # width of the MLP; None is 4 * n_embd
     scale_attention: bool = True  # GPT-Neo leaves out the division by sqrt(D)
     tied_embeddings: bool = True  # the head shares wte
-    n_label: int | None = None  # outputs of a fine-tuned model's task head; None is a language model alone
+    # outputs of a fine-tuned model's task head; None is a language model alone
+    n_label: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "n_ctx", "vocab_size"):
@@ -48,7 +51,9 @@ class GPTConfig:
             if getattr(self, name) is not None:
                 _check_size(name, getattr(self, name))
         if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}")
+            raise ValueError(
+                f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}"
+            )
         _check_choice("norm", self.norm, NORMS)
         _check_choice("activation", self.activation, ACTIVATIONS)
         object.__setattr__(self, "attention", tuple(self.attention))
@@ -58,10 +63,13 @@ class GPTConfig:
             _check_choice("attention", kind, ATTENTIONS)
         if ("banded" in self.attention) != (self.window is not None):
             raise ValueError(
-                f"window must be given exactly with banded attention, got {self.window} and {self.attention}"
+                f"window must be given exactly with banded attention, got {self.window} and "
+                f"{self.attention}"
             )
         if not (math.isfinite(self.layer_norm_epsilon) and self.layer_norm_epsilon > 0):
-            raise ValueError(f"layer_norm_epsilon must be finite and > 0, got {self.layer_norm_epsilon}")
+            raise ValueError(
+                f"layer_norm_epsilon must be finite and > 0, got {self.layer_norm_epsilon}"
+            )
 
     @property
     def head_size(self) -> int:
@@ -95,7 +103,8 @@ class GPTConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same config back."""
         values = {**dataclasses.asdict(self), "attention": list(self.attention)}
-        if self.n_label is None:  # a language model's description is what it was before there were tasks
+        # a language model's description is what it was before there were tasks
+        if self.n_label is None:
             del values["n_label"]
         return values
 
@@ -111,7 +120,9 @@ class GPTConfig:
         for name in ("scale_attention", "tied_embeddings"):
             if not isinstance(values.get(name, True), bool):
                 raise ValueError(f"{name} must be true or false, got {values[name]!r}")
-        if isinstance(values.get("attention"), str) or not isinstance(values.get("attention", []), list | tuple):
+        if isinstance(values.get("attention"), str) or not isinstance(
+            values.get("attention", []), list | tuple
+        ):
             raise ValueError(f"attention must be a list, got {values['attention']!r}")
         epsilon = values.get("layer_norm_epsilon", 1e-5)
         if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
@@ -139,8 +150,15 @@ PRESETS: dict[str, GPTConfig] = {
     "gpt2-medium": _gpt2(24, 16, 1024),
     "gpt2-large": _gpt2(36, 20, 1280),
     "gpt2-xl": _gpt2(48, 25, 1600),
-    # Brown et al. do not state the band's width; 256 is the choice of GPT-Neo, the public weights of this kind.
+    # Brown et al. do not state the band's width; 256 is the choice of GPT-Neo, the public weights
+    # of this kind.
     "gpt3-small": GPTConfig(
-        n_layer=12, n_head=12, n_embd=768, n_ctx=2048, vocab_size=50257, attention=("dense", "banded"), window=256
+        n_layer=12,
+        n_head=12,
+        n_embd=768,
+        n_ctx=2048,
+        vocab_size=50257,
+        attention=("dense", "banded"),
+        window=256,
     ),
 }

@@ -1,7 +1,7 @@
 """The exception tree, and `require`, which turns a missing extra into one clear line.
 
-A caller's wrong argument is a ValueError; what the world did wrong is a `GPTEdgeError`. The command line prints
-`message` on one line, `hint` on the next, and exits with 1.
+A caller's wrong argument is a ValueError; what the world did wrong is a `GPTEdgeError`. The command
+line prints `message` on one line, `hint` on the next, and exits with 1.
 """
 
 from __future__ import annotations
@@ -61,9 +61,13 @@ class ExportError(GPTEdgeError):
 
 
 class ParityError(ExportError):
-    """An exported graph that does not say what its reference says. `figures` is what was measured, by section and name."""
+    """An exported graph that does not say what its reference says. `figures` is what was measured,
+    by section and name.
+    """
 
-    def __init__(self, message: str, *, hint: str | None = None, figures: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, figures: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.figures = dict(figures or {})
 
@@ -81,7 +85,9 @@ class MissingDependencyError(GPTEdgeError):
 
 
 def require(package: str, extra: str | None = None) -> ModuleType:
-    """Import and return `package`, or raise MissingDependencyError naming the pip command that brings it."""
+    """Import and return `package`, or raise MissingDependencyError naming the pip command that
+    brings it.
+    """
     import importlib
 
     try:
@@ -90,5 +96,6 @@ def require(package: str, extra: str | None = None) -> ModuleType:
         top = (error.name or package).partition(".")[0]
         extra = extra or EXTRA_OF.get(top, "export")
         raise MissingDependencyError(
-            f"this needs the package {top!r}, which is not installed", hint=f"pip install 'gpt-edge[{extra}]'"
+            f"this needs the package {top!r}, which is not installed",
+            hint=f"pip install 'gpt-edge[{extra}]'",
         ) from error

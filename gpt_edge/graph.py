@@ -1,9 +1,10 @@
-"""The ONNX contract: names, axes and dtypes of what goes in and out of the two graphs, and the operators they must hold.
+"""The ONNX contract: names, axes and dtypes of what goes in and out of the two graphs, and the
+operators they must hold.
 
-Of a language model `edge` writes keys and values in place: past and present of a layer are bound to the same memory,
-`S` positions long, of which the first `seqlens_k + 1` count after the call. `portable` returns present tensors that grow,
-as Optimum's files do. A task's graphs (`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded
-at their ends.
+Of a language model `edge` writes keys and values in place: past and present of a layer are bound to
+the same memory, `S` positions long, of which the first `seqlens_k + 1` count after the call.
+`portable` returns present tensors that grow, as Optimum's files do. A task's graphs
+(`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded at their ends.
 Knows nothing of onnx or onnxruntime.
 """
 
@@ -15,7 +16,8 @@ from gpt_edge.config import GPTConfig
 
 GRAPHS = ("edge", "portable")
 SCHEMES = ("fp32", "int8", "int8-block", "int4", "int8-dynamic")
-MIXED = "mixed"  # each weight in a format of its own, as `quantize` found it; the manifest's provenance names them
+# each weight in a format of its own, as `quantize` found it; the manifest's provenance names them
+MIXED = "mixed"
 
 INPUT_IDS = "input_ids"
 POSITION_IDS = "position_ids"
@@ -26,7 +28,8 @@ LOGIT_ROWS = "logit_rows"
 LOGITS = "logits"
 HIDDEN_STATES = "hidden_states"
 
-HEAD_SIZE_MULTIPLE = 8  # GroupQueryAttention refuses other head sizes; heads are padded with zeros inside the graph
+# GroupQueryAttention refuses other head sizes; heads are padded with zeros inside the graph
+HEAD_SIZE_MULTIPLE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,17 @@ def present_value(layer: int) -> str:
 
 
 def cache_head_size(config: GPTConfig, graph: str) -> int:
-    """Width of one head in the cache: the edge graph pads it to a multiple of 8, the portable one does not."""
+    """Width of one head in the cache: the edge graph pads it to a multiple of 8, the portable one
+    does not.
+    """
     if graph == "portable":
         return config.head_size
     return -(-config.head_size // HEAD_SIZE_MULTIPLE) * HEAD_SIZE_MULTIPLE
 
 
-def _cache(config: GPTConfig, graph: str, axis: str, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+def _cache(
+    config: GPTConfig, graph: str, axis: str, names: tuple[str, ...]
+) -> tuple[TensorSpec, ...]:
     axes = ("batch", config.n_head, axis, cache_head_size(config, graph))
     return tuple(TensorSpec(name, "float32", axes) for name in names)
 
@@ -78,14 +85,15 @@ def _layers(config: GPTConfig, past: bool) -> tuple[str, ...]:
 def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     """Inputs in order.
 
-    edge: input_ids and position_ids int64 [B, T]; seqlens_k int32 [B], each row's length after this call minus one;
-    total_sequence_length int32 [1], the longest row's length after this call; logit_rows int64 [B, R], which of the T
-    rows get logits (the last one alone while decoding, all of them for scoring); past float32 [B, H, S, D'], S >= total.
-    B > 1 with T > 1 is allowed only where no row has a past.
-    portable: input_ids, attention_mask int64 [B, P + T] (0 for padding), position_ids, past float32 [B, H, P, D].
-    Of a task, edge: input_ids, seqlens_k, total_sequence_length, logit_rows as above, the extract token's row for a task's
-    logits; portable: input_ids, attention_mask. Padding lies at the ends; of similarity, rows 2i and 2i + 1 are one
-    example's two orders.
+    edge: input_ids and position_ids int64 [B, T]; seqlens_k int32 [B], each row's length after this
+    call minus one; total_sequence_length int32 [1], the longest row's length after this call;
+    logit_rows int64 [B, R], which of the T rows get logits (the last one alone while decoding, all
+    of them for scoring); past float32 [B, H, S, D'], S >= total. B > 1 with T > 1 is allowed only
+    where no row has a past. portable: input_ids, attention_mask int64 [B, P + T] (0 for padding),
+    position_ids, past float32 [B, H, P, D]. Of a task, edge: input_ids, seqlens_k,
+    total_sequence_length, logit_rows as above, the extract token's row for a task's logits;
+    portable: input_ids, attention_mask. Padding lies at the ends; of similarity, rows 2i and 2i +
+    1 are one example's two orders.
     """
     if config.n_label is not None:
         return _task_inputs(graph)
@@ -93,7 +101,12 @@ def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     positions = TensorSpec(POSITION_IDS, "int64", ("batch", "sequence"))
     if graph == "portable":
         mask = TensorSpec(ATTENTION_MASK, "int64", ("batch", "total_sequence"))
-        return (ids, mask, positions, *_cache(config, graph, "past_sequence", _layers(config, past=True)))
+        return (
+            ids,
+            mask,
+            positions,
+            *_cache(config, graph, "past_sequence", _layers(config, past=True)),
+        )
     return (
         ids,
         positions,
@@ -105,11 +118,12 @@ def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
 
 
 def outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
-    """Outputs in order: logits float32 [B, R or T, V], present keys and values of every layer, and hidden_states
-    float32 [B, T, C], what the head reads: after the final norm, where there is one. An older bundle lacks them.
+    """Outputs in order: logits float32 [B, R or T, V], present keys and values of every layer, and
+    hidden_states float32 [B, T, C], what the head reads: after the final norm, where there is one.
+    An older bundle lacks them.
 
-    Of a task: logits float32 [E, R, n_label], portable [E, n_label], for each of the E examples, or for multiple choice
-    for each answer; then hidden_states float32 [B, R, C], portable [B, T, C].
+    Of a task: logits float32 [E, R, n_label], portable [E, n_label], for each of the E examples, or
+    for multiple choice for each answer; then hidden_states float32 [B, R, C], portable [B, T, C].
     """
     if config.n_label is not None:
         return _task_outputs(config, graph)
@@ -142,7 +156,8 @@ def _task_outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
 
 
 def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
-    """How many nodes of each telling operator the graph must hold: one fewer means that a fusion was lost.
+    """How many nodes of each telling operator the graph must hold: one fewer means that a fusion
+    was lost.
 
     A task has a small head in float32 instead of the language model's.
     """
@@ -166,10 +181,19 @@ def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
         counts |= {"MatMulNBits": 4 * layers + n_heads, "GatherBlockQuantized": 1}
         counts |= {"MatMul": n_task_heads, "FusedMatMul": 0}
     if scheme == "int8":
-        counts |= {"MatMulIntegerToFloat": 4 * layers, "QuantizeLinear": 4 * layers, "MatMulNBits": n_heads}
+        counts |= {
+            "MatMulIntegerToFloat": 4 * layers,
+            "QuantizeLinear": 4 * layers,
+            "MatMulNBits": n_heads,
+        }
         counts |= {"GatherBlockQuantized": 1, "MatMul": n_task_heads, "FusedMatMul": 0}
     if scheme == "fp32":
         counts |= {"MatMul": 4 * layers + n_task_heads, "FusedMatMul": n_heads}
     if scheme == "int8-dynamic":
-        counts |= {"MatMulInteger": 4 * layers, "MatMulNBits": 1, "GatherBlockQuantized": 1, "MatMul": 0}
+        counts |= {
+            "MatMulInteger": 4 * layers,
+            "MatMulNBits": 1,
+            "GatherBlockQuantized": 1,
+            "MatMul": 0,
+        }
     return counts

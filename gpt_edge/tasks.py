@@ -1,9 +1,11 @@
-"""GPT-1's four task kinds: how texts become one sequence of ids or several, and what the head's outputs mean.
+"""GPT-1's four task kinds: how texts become one sequence of ids or several, and what the head's
+outputs mean.
 
-Every task reaches the model as token sequences that begin with a start token and end with an extract token; texts inside
-one sequence are divided by a delimiter. The three tokens have ids of their own, appended to the vocabulary, so no text
-can spell them. The head reads the hidden state at the extract token.
-Source: Radford et al. 2018, section 3.3 and figure 1. Knows nothing of text, tensors or files.
+Every task reaches the model as token sequences that begin with a start token and end with an
+extract token; texts inside one sequence are divided by a delimiter. The three tokens have ids of
+their own, appended to the vocabulary, so no text can spell them. The head reads the hidden state at
+the extract token. Source: Radford et al. 2018, section 3.3 and figure 1. Knows nothing of text,
+tensors or files.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ KINDS = ("classification", "entailment", "similarity", "multiple-choice")
 N_NEW_TOKENS = 3  # start, delimiter, extract
 MAX_LABELS = 1 << 14
 MAX_LABEL_CHARACTERS = 1 << 10
-N_TEXTS = {"classification": 1, "entailment": 2, "similarity": 2}  # multiple choice: a context and two answers or more
+# multiple choice: a context and two answers or more
+N_TEXTS = {"classification": 1, "entailment": 2, "similarity": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """One task: its kind, its labels, and its three tokens. Raises ValueError for values that no task can have.
+    """One task: its kind, its labels, and its three tokens. Raises ValueError for values that no
+    task can have.
 
-    labels: the classes by number; empty for multiple choice, whose answers come with each example, and for scores.
+    labels: the classes by number; empty for multiple choice, whose answers come with each example,
+    and for scores.
     score_range: lowest and highest score of a similarity that is a number; None for classes.
     """
 
@@ -39,7 +44,9 @@ class TaskSpec:
         if self.kind not in KINDS:
             raise ValueError(f"task kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         ids = (self.start, self.delimiter, self.extract)
-        if any(isinstance(id, bool) or not isinstance(id, int) or id < 0 for id in ids) or len(set(ids)) < len(ids):
+        if any(isinstance(id, bool) or not isinstance(id, int) or id < 0 for id in ids) or len(
+            set(ids)
+        ) < len(ids):
             raise ValueError(f"start, delimiter and extract must be three different ids, got {ids}")
         object.__setattr__(self, "labels", tuple(self.labels))
         self._check_labels()
@@ -49,22 +56,36 @@ class TaskSpec:
     def _check_labels(self) -> None:
         needs_labels = self.kind != "multiple-choice" and self.score_range is None
         if needs_labels and not 2 <= len(self.labels) <= MAX_LABELS:
-            raise ValueError(f"{self.kind} must have from 2 to {MAX_LABELS} labels, got {len(self.labels)}")
+            raise ValueError(
+                f"{self.kind} must have from 2 to {MAX_LABELS} labels, got {len(self.labels)}"
+            )
         if not needs_labels and self.labels:
             what = "multiple-choice" if self.score_range is None else "similarity with scores"
             raise ValueError(f"{what} has no labels, got {len(self.labels)}")
         for label in self.labels:
             if not isinstance(label, str) or not 0 < len(label) <= MAX_LABEL_CHARACTERS:
-                raise ValueError(f"a label must be a text of 1 to {MAX_LABEL_CHARACTERS} characters, got {label!r:.80}")
+                raise ValueError(
+                    f"a label must be a text of 1 to {MAX_LABEL_CHARACTERS} characters, got "
+                    f"{label!r:.80}"
+                )
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels must differ from each other")
 
     def _checked_range(self, found: tuple[Any, ...]) -> tuple[float, float]:
         if self.kind != "similarity":
             raise ValueError(f"score_range is for similarity alone, got it with {self.kind}")
-        are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
-        if len(found) != 2 or not are_numbers or not all(map(math.isfinite, found)) or not found[0] < found[1]:
-            raise ValueError(f"score_range must be two finite numbers, the lower one first, got {list(found)}")
+        are_numbers = all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in found
+        )
+        if (
+            len(found) != 2
+            or not are_numbers
+            or not all(map(math.isfinite, found))
+            or not found[0] < found[1]
+        ):
+            raise ValueError(
+                f"score_range must be two finite numbers, the lower one first, got {list(found)}"
+            )
         return (float(found[0]), float(found[1]))
 
     @property
@@ -74,7 +95,9 @@ class TaskSpec:
 
     @property
     def n_label(self) -> int:
-        """Rows of the head: one per class; 1 for a score, and for multiple choice, one score per answer."""
+        """Rows of the head: one per class; 1 for a score, and for multiple choice, one score per
+        answer.
+        """
         return len(self.labels) or 1
 
     def score(self, logit: float) -> float:
@@ -85,7 +108,9 @@ class TaskSpec:
         if self.score_range is None:
             raise ValueError(f"{self.kind} with labels has no score")
         low, high = self.score_range
-        sigmoid = 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+        sigmoid = (
+            1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+        )
         return low + (high - low) * sigmoid
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,18 +135,28 @@ class TaskSpec:
         if missing := [name for name in fields if name not in values]:
             raise ValueError(f"missing task fields: {', '.join(missing)}")
         if not isinstance(values["kind"], str):
-            raise ValueError(f"task kind must be one of {', '.join(KINDS)}, got {values['kind']!r:.80}")
+            raise ValueError(
+                f"task kind must be one of {', '.join(KINDS)}, got {values['kind']!r:.80}"
+            )
         if not isinstance(values["labels"], list | tuple):
             raise ValueError(f"task labels must be a list, got {type(values['labels']).__name__}")
         if not isinstance(values["score_range"], list | tuple | None):
-            raise ValueError(f"task score_range must be a list or null, got {type(values['score_range']).__name__}")
+            raise ValueError(
+                "task score_range must be a list or null, got "
+                f"{type(values['score_range']).__name__}"
+            )
         return cls(**values)
 
 
 def new_task(
-    kind: str, vocab_size: int, labels: Sequence[str] = (), score_range: tuple[float, float] | None = None
+    kind: str,
+    vocab_size: int,
+    labels: Sequence[str] = (),
+    score_range: tuple[float, float] | None = None,
 ) -> TaskSpec:
-    """A task on a model whose embedding has `vocab_size` rows: its three tokens are the next three ids."""
+    """A task on a model whose embedding has `vocab_size` rows: its three tokens are the next three
+    ids.
+    """
     start, delimiter, extract = range(vocab_size, vocab_size + N_NEW_TOKENS)
     return TaskSpec(kind, start, delimiter, extract, tuple(labels), score_range)
 
@@ -130,28 +165,34 @@ def new_task(
 class TaskInput:
     """One example as the model reads it.
 
-    sequences: ids, each beginning with start and ending with extract. One; for similarity two, the texts in both orders;
-    for multiple choice one per answer. n_cut: tokens of the texts that no sequence holds, because n_ctx is too short.
+    sequences: ids, each beginning with start and ending with extract. One; for similarity two, the
+    texts in both orders; for multiple choice one per answer. n_cut: tokens of the texts that no
+    sequence holds, because n_ctx is too short.
     """
 
     sequences: tuple[tuple[int, ...], ...]
     n_cut: int
 
 
-def encode_texts(spec: TaskSpec, encode: Callable[[str], list[int]], texts: Sequence[str], n_ctx: int) -> TaskInput:
+def encode_texts(
+    spec: TaskSpec, encode: Callable[[str], list[int]], texts: Sequence[str], n_ctx: int
+) -> TaskInput:
     """`transform` of texts, each made ids by `encode`."""
     return transform(spec, [encode(text) for text in texts], n_ctx)
 
 
-def transform(spec: TaskSpec, texts: Sequence[Sequence[int]], n_ctx: int, *, keep_end: bool = False) -> TaskInput:
+def transform(
+    spec: TaskSpec, texts: Sequence[Sequence[int]], n_ctx: int, *, keep_end: bool = False
+) -> TaskInput:
     """Return the sequences of one example, none longer than `n_ctx`.
 
-    texts: ids of the text (classification), of premise and hypothesis, of the two texts, or of the context and then of
-    each answer. What does not fit is cut and counted: a single text loses its end; of a pair the longer text loses its
-    end until both fit; for multiple choice an answer keeps at most half of the room, and the context keeps its end,
-    the same in every sequence, so that the answers differ in nothing else.
-    keep_end: texts and answers lose their beginnings instead, which is not what fine-tuning does.
-    Raises ValueError for another number of texts, or an n_ctx with no room for one token of each text of a sequence.
+    texts: ids of the text (classification), of premise and hypothesis, of the two texts, or of the
+    context and then of each answer. What does not fit is cut and counted: a single text loses its
+    end; of a pair the longer text loses its end until both fit; for multiple choice an answer keeps
+    at most half of the room, and the context keeps its end, the same in every sequence, so that the
+    answers differ in nothing else. keep_end: texts and answers lose their beginnings instead, which
+    is not what fine-tuning does. Raises ValueError for another number of texts, or an n_ctx with no
+    room for one token of each text of a sequence.
     """
     _check_texts(spec.kind, len(texts))
     n_parts = 1 if spec.kind == "classification" else 2
@@ -165,7 +206,8 @@ def transform(spec: TaskSpec, texts: Sequence[Sequence[int]], n_ctx: int, *, kee
         case "classification":
             kept = [_cut(texts[0], room, keep_end)]
             together = [kept]
-        case "similarity":  # has no order of its own: both orders, and their representations are added
+        # has no order of its own: both orders, and their representations are added
+        case "similarity":
             kept = _cut_pair(texts[0], texts[1], room, keep_end)
             together = [kept, kept[::-1]]
         case _:
@@ -178,9 +220,13 @@ def transform(spec: TaskSpec, texts: Sequence[Sequence[int]], n_ctx: int, *, kee
 def _check_texts(kind: str, n_texts: int) -> None:
     if kind == "multiple-choice":
         if n_texts < 3:
-            raise ValueError(f"multiple-choice wants a context and at least 2 answers, got {n_texts} texts")
+            raise ValueError(
+                f"multiple-choice wants a context and at least 2 answers, got {n_texts} texts"
+            )
     elif n_texts != N_TEXTS[kind]:
-        raise ValueError(f"{kind} wants {N_TEXTS[kind]} text{'s' * (N_TEXTS[kind] > 1)}, got {n_texts}")
+        raise ValueError(
+            f"{kind} wants {N_TEXTS[kind]} text{'s' * (N_TEXTS[kind] > 1)}, got {n_texts}"
+        )
 
 
 def _sequence(spec: TaskSpec, parts: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -197,8 +243,12 @@ def _cut(text: Sequence[int], n_kept: int, keep_end: bool) -> Sequence[int]:
     return text[len(text) - min(n_kept, len(text)) :] if keep_end else text[:n_kept]
 
 
-def _cut_pair(first: Sequence[int], second: Sequence[int], room: int, keep_end: bool) -> list[Sequence[int]]:
-    """The longer of the two loses its end first; a text no longer than half of the room is never cut."""
+def _cut_pair(
+    first: Sequence[int], second: Sequence[int], room: int, keep_end: bool
+) -> list[Sequence[int]]:
+    """The longer of the two loses its end first; a text no longer than half of the room is never
+    cut.
+    """
     half = room // 2
     n_first = min(len(first), max(room - len(second), room - half))
     n_second = min(len(second), room - n_first)

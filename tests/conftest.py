@@ -16,14 +16,16 @@ if sys.platform != "win32":
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-os.environ["GPT_EDGE_NATIVE"] = "0"  # whatever is built on this machine, onnxruntime's own operators are tested
+# whatever is built on this machine, onnxruntime's own operators are tested
+os.environ["GPT_EDGE_NATIVE"] = "0"
 
 REPO = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
 def turn(alone: bool) -> Iterator[None]:
-    """Among the processes of one run, hold a test's turn: with others, or alone, when what it times must not be disturbed.
+    """Among the processes of one run, hold a test's turn: with others, or alone, when what it times
+    must not be disturbed.
 
     Who waits holds the gate, so that the others cannot go on passing it by.
     """
@@ -55,7 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """One thread for torch: on tiny models a second one waits more than it works, and commands ask for every CPU."""
+    """One thread for torch: on tiny models a second one waits more than it works, and commands ask
+    for every CPU.
+    """
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

@@ -1,9 +1,11 @@
-"""Loss per token and bits per byte of one checkpoint through torch fp32, ONNX fp32 and every scheme, as a Markdown table.
+"""Loss per token and bits per byte of one checkpoint through torch fp32, ONNX fp32 and every
+scheme, as a Markdown table.
 
     python benchmarks/quality/default_model.py runs/tinystories/checkpoint ../shared/data/tinystories/valid.txt.gz
 
-The protocol is that of gpt_edge/evaluate/: each document on its own, windows that overlap by half. Mean KL, the share of
-equal best tokens and the perplexity ratio are against torch fp32, over the first documents alone (--kl-documents).
+The protocol is that of gpt_edge/evaluate/: each document on its own, windows that overlap by half.
+Mean KL, the share of equal best tokens and the perplexity ratio are against torch fp32, over the
+first documents alone (--kl-documents).
 """
 
 from __future__ import annotations
@@ -51,8 +53,13 @@ def main() -> None:
     with torch.inference_mode():
         wanted = [model(torch.from_numpy(probe.ids)[None])[0][0].numpy() for probe in probes]
     score = score_in_torch(model, documents, n_bytes, checkpoint.config.n_ctx, "float32")
-    print(f"{len(texts)} documents, {score.n_tokens} tokens, {n_bytes} bytes; KL over {sum(map(len, wanted))} rows\n")
-    print("| engine | size MB | loss/token | bits/byte | ppl ratio | mean KL | p99.9 KL | same top |")
+    print(
+        f"{len(texts)} documents, {score.n_tokens} tokens, {n_bytes} bytes; KL over "
+        f"{sum(map(len, wanted))} rows\n"
+    )
+    print(
+        "| engine | size MB | loss/token | bits/byte | ppl ratio | mean KL | p99.9 KL | same top |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     print(f"| torch fp32 | | {score.loss:.5f} | {score.bits_per_byte:.5f} | 1 | | | |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,8 +82,10 @@ def row(
     found = score_documents(session, documents, n_bytes)
     agreement = parity.compare(probes, wanted, [parity.answer(session, probe) for probe in probes])
     return (
-        f"| ONNX {bundle.scheme} | {bundle.n_bytes / 1e6:.2f} | {found.loss:.5f} | {found.bits_per_byte:.5f} | "
-        f"{math.exp(found.loss - loss):.5f} | {agreement.mean_kl:.2e} | {agreement.p999_kl:.2e} | {agreement.top1:.2%} |"
+        f"| ONNX {bundle.scheme} | {bundle.n_bytes / 1e6:.2f} | {found.loss:.5f} | "
+        f"{found.bits_per_byte:.5f} | "
+        f"{math.exp(found.loss - loss):.5f} | {agreement.mean_kl:.2e} | {agreement.p999_kl:.2e} | "
+        f"{agreement.top1:.2%} |"
     )
 
 

@@ -1,4 +1,6 @@
-"""A model with outliers that says the same: what breaks 8-bit rounding, planted where it can be measured."""
+"""A model with outliers that says the same: what breaks 8-bit rounding, planted where it can be
+measured.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,11 @@ from gpt_edge.reference.model import GPT
 
 
 def plant_outliers(model: GPT, times: float = 100.0) -> list[int]:
-    """One channel of each layer x `times`, compensated in what reads it: the logits stay. Returns the channels.
+    """One channel of each layer x `times`, compensated in what reads it: the logits stay. Returns
+    the channels.
 
-    Behind each norm of a pre-norm model the gain and bias of a channel grow and the column that reads it shrinks; so does
-    a channel of the values, which attention passes on as it is.
+    Behind each norm of a pre-norm model the gain and bias of a channel grow and the column that
+    reads it shrinks; so does a channel of the values, which attention passes on as it is.
     """
     width = model.config.n_embd
     channels = [(7 * layer + 3) % width for layer in range(model.config.n_layer)]

@@ -1,12 +1,14 @@
-"""What each way of rounding costs: size, perplexity, KL, and tokens that change, one Markdown row for each.
+"""What each way of rounding costs: size, perplexity, KL, and tokens that change, one Markdown row
+for each.
 
     python benchmarks/quality/quality.py runs/tinystories/checkpoint ../shared/data/tinystories/valid.txt.gz \\
         --calibration ../shared/data/tinystories/train.txt.gz
 
-Everything is onnxruntime against the fp32 graph of the same checkpoint, on the first --tokens tokens of the text, in rows
-of 256. GPTQ sees the calibration text alone. Q4_0 is llama.cpp's rounding (ggml-quants.c, quantize_row_q4_0_ref): blocks
-of 32, a float16 scale, the signed extreme at -8; its head has 8 bits here, as ours has. With --outliers the model has
-one channel x 100 before each product that a norm or attention feeds, compensated behind it, and two rows leave it there.
+Everything is onnxruntime against the fp32 graph of the same checkpoint, on the first --tokens
+tokens of the text, in rows of 256. GPTQ sees the calibration text alone. Q4_0 is llama.cpp's
+rounding (ggml-quants.c, quantize_row_q4_0_ref): blocks of 32, a float16 scale, the signed extreme
+at -8; its head has 8 bits here, as ours has. With --outliers the model has one channel x 100 before
+each product that a norm or attention feeds, compensated behind it, and two rows leave it there.
 """
 
 from __future__ import annotations
@@ -99,7 +101,9 @@ class Subject:
             source: Source = BundleSource(self.bundle)
             if smoothed and rounder is not q4_0:
                 source = smooth(source, graph, scheme)
-            pipeline.write_scheme(folder, source, graph, scheme, None, lambda stage: None, plan=plan, rounder=rounder)
+            pipeline.write_scheme(
+                folder, source, graph, scheme, None, lambda stage: None, plan=plan, rounder=rounder
+            )
             found = self.reference.measure(pipeline.open_folder(folder, config, graph, scheme))
             n_bytes = sum(file.stat().st_size for file in folder.iterdir())
         cells = (
@@ -116,13 +120,17 @@ class Subject:
     def bits(self, plan: Plan) -> float:
         """Mean bits of a weight of the linear layers, scales and zero points counted."""
         sizes = {
-            name: shape for name, shape in shapes(self.bundle.config, "edge").items() if name not in (EMBEDDING, HEAD)
+            name: shape
+            for name, shape in shapes(self.bundle.config, "edge").items()
+            if name not in (EMBEDDING, HEAD)
         }
         n_bytes = sum(plan[name].n_bytes(*shape) for name, shape in sizes.items())
         return 8 * n_bytes / sum(n * k for n, k in sizes.values())
 
     def mixed(self, max_kl: float, calibration: Path | None, text: Path) -> None:
-        """The search's outcome for a budget of KL, searched on the text's beginning and measured on all of it."""
+        """The search's outcome for a budget of KL, searched on the text's beginning and measured on
+        all of it.
+        """
         with tempfile.TemporaryDirectory() as name:
             made = quantize_to_budget(
                 self.bundle,
@@ -136,19 +144,31 @@ class Subject:
             with tempfile.TemporaryDirectory() as folder:
                 rounder = Rounder(self.bundle.config, "edge", Path(folder))
                 wanted = {name: [form] for name, form in made.plan.items()}
-                rounder.prepare(wanted, smooth(BundleSource(self.bundle), "edge", "mixed"), self.calibration)
-                self.row(f"mixed, --max-kl {max_kl:g}", "mixed", made.plan, rounder, self.bits(made.plan))
+                rounder.prepare(
+                    wanted, smooth(BundleSource(self.bundle), "edge", "mixed"), self.calibration
+                )
+                self.row(
+                    f"mixed, --max-kl {max_kl:g}", "mixed", made.plan, rounder, self.bits(made.plan)
+                )
 
 
-def subject(name: str, checkpoint: Path, folder: Path, text: Path, calibration: Path, n_tokens: int) -> Subject:
+def subject(
+    name: str, checkpoint: Path, folder: Path, text: Path, calibration: Path, n_tokens: int
+) -> Subject:
     """Export the checkpoint and ask its fp32 graph."""
     bundle, _ = export_bundle(checkpoint, folder / "fp32", scheme="fp32")
     words, config = words_of(bundle), bundle.config
-    reference = TextReference(Session(bundle), read_rows(text, words, config, rows_that_fit(config, n_tokens)))
-    return Subject(name, bundle, reference, read_rows(calibration, words, config, CALIBRATION_TOKENS))
+    reference = TextReference(
+        Session(bundle), read_rows(text, words, config, rows_that_fit(config, n_tokens))
+    )
+    return Subject(
+        name, bundle, reference, read_rows(calibration, words, config, CALIBRATION_TOKENS)
+    )
 
 
-def uniform_rows(model: Subject, folder: Path) -> Iterator[tuple[str, str, Plan, RoundWeight, float]]:
+def uniform_rows(
+    model: Subject, folder: Path
+) -> Iterator[tuple[str, str, Plan, RoundWeight, float]]:
     """Label, scheme, plan, rounder and bits of every uniform row."""
     source = smooth(BundleSource(model.bundle), "edge", "mixed")
     for label, wishes in UNIFORM.items():
@@ -163,7 +183,9 @@ def uniform_rows(model: Subject, folder: Path) -> Iterator[tuple[str, str, Plan,
 
 
 def with_outliers(checkpoint: Path, folder: Path) -> Path:
-    """The same checkpoint with a channel x 100 before each product of each layer, compensated in what reads it."""
+    """The same checkpoint with a channel x 100 before each product of each layer, compensated in
+    what reads it.
+    """
     opened = open_checkpoint(checkpoint)
     model = load_reference(opened)
     plant_outliers(model)
@@ -173,7 +195,9 @@ def with_outliers(checkpoint: Path, folder: Path) -> Path:
 
 def main() -> None:
     """Print the tables."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("checkpoint", type=Path)
     arguments.add_argument("text", type=Path)
     arguments.add_argument("--calibration", type=Path, required=True)
@@ -184,9 +208,16 @@ def main() -> None:
     name = given.name or given.checkpoint.resolve().parent.name
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        checkpoint = with_outliers(given.checkpoint, folder / "outliers") if given.outliers else given.checkpoint
+        checkpoint = (
+            with_outliers(given.checkpoint, folder / "outliers")
+            if given.outliers
+            else given.checkpoint
+        )
         model = subject(name, checkpoint, folder, given.text, given.calibration, given.tokens)
-        print(f"{model.reference.rows.n_tokens:,} tokens; calibration {model.calibration.n_tokens:,}\n")
+        print(
+            f"{model.reference.rows.n_tokens:,} tokens; calibration "
+            f"{model.calibration.n_tokens:,}\n"
+        )
         print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
         model.row("int8-dynamic of Optimum", "int8-dynamic", None, None, 0.0)
         for line in uniform_rows(model, folder):

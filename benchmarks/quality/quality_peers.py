@@ -1,18 +1,21 @@
-"""The quality table beside other engines on the same trained weights: model x scheme x {size, ppl ratio, KL, top-1}.
+"""The quality table beside other engines on the same trained weights: model x scheme x {size, ppl
+ratio, KL, top-1}.
 
     python benchmarks/quality/quality_peers.py CHECKPOINT TEXT --calibration TEXT --name gpt2-20m \\
         --llama-cpp LLAMA_CPP --convert-python VENV/bin/python --llama-python VENV/bin/python
 
-Every row reads the same token ids, in rows of 256 from an empty context, and is held against torch in float32: KL and
-same token over all rows, perplexity of the token that comes. Rows: gpt-edge's schemes, Optimum's int8-dynamic (the road
-of `--scheme int8-dynamic`), and llama.cpp, whose own converter reads what `gpt-edge export --to transformers` writes and
-whose own quantizer rounds it to Q8_0 and Q4_0.
+Every row reads the same token ids, in rows of 256 from an empty context, and is held against torch
+in float32: KL and same token over all rows, perplexity of the token that comes. Rows: gpt-edge's
+schemes, Optimum's int8-dynamic (the road of `--scheme int8-dynamic`), and llama.cpp, whose own
+converter reads what `gpt-edge export --to transformers` writes and whose own quantizer rounds it to
+Q8_0 and Q4_0.
 
---llama-cpp is a source tree of llama.cpp (it lies inside llama-cpp-python's source archive, at vendor/llama.cpp);
---convert-python has torch, transformers and gguf's requirements; --llama-python has llama-cpp-python. Without them
-those rows are left out, and the page says so. A vocabulary other than GPT-2's is not in the converter's list of
-pre-tokenizers; it is told that text is split as GPT-2 splits it, which is so for every vocabulary that gpt-edge trains.
-Logits are taken for ids, so no tokenizer of any engine has a part in the figures. KL is of float32 logits for all.
+--llama-cpp is a source tree of llama.cpp (it lies inside llama-cpp-python's source archive, at
+vendor/llama.cpp); --convert-python has torch, transformers and gguf's requirements; --llama-python
+has llama-cpp-python. Without them those rows are left out, and the page says so. A vocabulary other
+than GPT-2's is not in the converter's list of pre-tokenizers; it is told that text is split as
+GPT-2 splits it, which is so for every vocabulary that gpt-edge trains. Logits are taken for ids, so
+no tokenizer of any engine has a part in the figures. KL is of float32 logits for all.
 """
 
 from __future__ import annotations
@@ -28,7 +31,13 @@ import numpy as np
 import torch
 from quality import HEADINGS, Subject, uniform_rows
 
-from gpt_edge.export.budget.calibration import CALIBRATION_TOKENS, Rows, batches, load_reference, read_rows
+from gpt_edge.export.budget.calibration import (
+    CALIBRATION_TOKENS,
+    Rows,
+    batches,
+    load_reference,
+    read_rows,
+)
 from gpt_edge.export.budget.degradation import Damage, DamageSum, TextReference, rows_that_fit
 from gpt_edge.export.pipeline.pipeline import export_bundle
 from gpt_edge.export.transformers.folder import export_transformers
@@ -37,8 +46,10 @@ from gpt_edge.verify.parity import FloatArray
 from gpt_edge.verify.report import words_of
 
 KINDS = ("Q8_0", "Q4_0")
-ROWS = ("int8", "int8-block, 64", "int4, 32, nearest", "int4, 32, GPTQ", "int4, 64, GPTQ")  # of quality.UNIFORM
-# Run by the converter's own Python, in its tree: as `convert_hf_to_gguf.py FOLDER --outtype f32 --outfile OUT`.
+# of quality.UNIFORM
+ROWS = ("int8", "int8-block, 64", "int4, 32, nearest", "int4, 32, GPTQ", "int4, 64, GPTQ")
+# Run by the converter's own Python, in its tree: as `convert_hf_to_gguf.py FOLDER --outtype f32
+# --outfile OUT`.
 CONVERT = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/gguf-py"]
@@ -151,15 +162,21 @@ def cells(model: str, label: str, bits: float | None, n_bytes: int, found: Damag
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line. llama.cpp's three come together or not at all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=32_768)
     parser.add_argument("--name", help="of the model, in the table")
-    parser.add_argument("--tokenizer", help="file, folder or name; by default what lies beside the checkpoint")
+    parser.add_argument(
+        "--tokenizer", help="file, folder or name; by default what lies beside the checkpoint"
+    )
     parser.add_argument("--llama-cpp", type=Path, help="source tree of llama.cpp")
-    parser.add_argument("--convert-python", type=Path, help="Python with torch and transformers, for the converter")
+    parser.add_argument(
+        "--convert-python", type=Path, help="Python with torch and transformers, for the converter"
+    )
     parser.add_argument("--llama-python", type=Path, help="Python with llama-cpp-python")
     given = parser.parse_args(words)
     tools = (given.llama_cpp, given.convert_python, given.llama_python)
@@ -176,12 +193,17 @@ def main() -> None:
     name = given.name or given.checkpoint.resolve().parent.name
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        bundle, _ = export_bundle(given.checkpoint, folder / "fp32", scheme="fp32", tokenizer=given.tokenizer)
+        bundle, _ = export_bundle(
+            given.checkpoint, folder / "fp32", scheme="fp32", tokenizer=given.tokenizer
+        )
         words, config = words_of(bundle), bundle.config
         rows = read_rows(given.text, words, config, rows_that_fit(config, given.tokens))
         reference = TorchReference(given.checkpoint, rows)
         calibration = read_rows(given.calibration, words, config, CALIBRATION_TOKENS)
-        print(f"{rows.n_tokens:,} tokens, against torch in float32; calibration {calibration.n_tokens:,}\n")
+        print(
+            f"{rows.n_tokens:,} tokens, against torch in float32; calibration "
+            f"{calibration.n_tokens:,}\n"
+        )
         print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
         model = Subject(name, bundle, reference, calibration)
         model.row("fp32", "fp32", None, None, 32.0)
@@ -190,7 +212,10 @@ def main() -> None:
             if label in ROWS:
                 model.row(label, scheme, plan, rounder, bits)
         if given.llama_cpp is None:
-            print("\nllama.cpp was not asked: --llama-cpp, --convert-python and --llama-python were not given.")
+            print(
+                "\nllama.cpp was not asked: --llama-cpp, --convert-python and --llama-python were "
+                "not given."
+            )
             return
         for label, gguf, found in llama_rows(given, reference, folder):
             print(cells(name, label, None, gguf.stat().st_size, found), flush=True)

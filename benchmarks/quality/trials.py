@@ -1,9 +1,11 @@
-"""What would another vocabulary, depth, width, dropout or optimiser have given? Short runs of one recipe, one change each.
+"""What would another vocabulary, depth, width, dropout or optimiser have given? Short runs of one
+recipe, one change each.
 
     python benchmarks/quality/trials.py models/tinystories.toml runs/trials --steps 150
 
-Every trial sees the same number of tokens and a cosine over all of its steps; the score is that of the whole validation
-text in float32. A trial that has ended is not run again: delete its folder for that.
+Every trial sees the same number of tokens and a cosine over all of its steps; the score is that of
+the whole validation text in float32. A trial that has ended is not run again: delete its folder for
+that.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=150)
     arguments.add_argument("--only", nargs="*", choices=list(TRIALS), default=list(TRIALS))
     given = arguments.parse_args()
-    print("| trial | parameters | tokens | loss/token | bits/byte |\n|---|---|---|---|---|", flush=True)
+    print(
+        "| trial | parameters | tokens | loss/token | bits/byte |\n|---|---|---|---|---|",
+        flush=True,
+    )
     for name in given.only:
         folder = (given.out / re.sub(r"\W+", "-", name)).absolute()
         checkpoint = run(given.recipe, folder, given.steps, TRIALS[name])
@@ -48,7 +53,8 @@ def main() -> None:
             training["steps_done"] * training["recipe"]["training"]["batch_tokens"],
         )
         print(
-            f"| {name} | {config.n_parameters / 1e6:.2f}M | {n_tokens / 1e6:.2f}M | {score['validation_loss']:.4f} | "
+            f"| {name} | {config.n_parameters / 1e6:.2f}M | {n_tokens / 1e6:.2f}M | "
+            f"{score['validation_loss']:.4f} | "
             f"{score['bits_per_byte']:.4f} |",
             flush=True,
         )
@@ -59,7 +65,13 @@ def run(recipe: Path, folder: Path, steps: int, changes: dict[str, object]) -> P
     checkpoint = folder / "checkpoint"
     if checkpoint.exists() and "steps_done" in read_checkpoint_config(checkpoint)["training"]:
         return checkpoint
-    short = {"steps": steps, "constant_until": 0, "long_rows_from": 0, "every_steps": steps, "warmup_steps": steps // 8}
+    short = {
+        "steps": steps,
+        "constant_until": 0,
+        "long_rows_from": 0,
+        "every_steps": steps,
+        "warmup_steps": steps // 8,
+    }
     text = recipe.read_text("utf-8").replace('"../', f'"{recipe.resolve().parent.as_posix()}/../')
     for key, value in {**short, **changes, "folder": f'"{folder.as_posix()}"'}.items():
         text, n_found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)

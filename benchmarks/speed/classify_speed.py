@@ -1,12 +1,14 @@
-"""Texts per second of a classifier: gpt-edge int8 beside Optimum's ORTModelForSequenceClassification, int8 too, as a table.
+"""Texts per second of a classifier: gpt-edge int8 beside Optimum's
+ORTModelForSequenceClassification, int8 too, as a table.
 
     python benchmarks/speed/classify_speed.py                       # GPT-2 124M's shape, 3 rounds; about ten minutes
     python benchmarks/speed/classify_speed.py --layers 2 --width 256 --heads 4 --texts 64 --rounds 2
 
-One GPT2ForSequenceClassification with random weights goes both ways: exported and dynamically quantised by Optimum (one
-scale per channel, the target that fits this CPU), and, the same body and head, exported by `gpt-edge export`. Both read
-the same ids of ragged length (log-normal, median 24 tokens), ours in batches of like lengths, Optimum's as a user would
-feed it: in batches of BATCH in the given order, padded at the ends; and, to be fair, in order of length as well. Rounds
+One GPT2ForSequenceClassification with random weights goes both ways: exported and dynamically
+quantised by Optimum (one scale per channel, the target that fits this CPU), and, the same body and
+head, exported by `gpt-edge export`. Both read the same ids of ragged length (log-normal, median
+24 tokens), ours in batches of like lengths, Optimum's as a user would feed it: in batches of BATCH
+in the given order, padded at the ends; and, to be fair, in order of length as well. Rounds
 alternate; medians. Needs the extra `export`.
 """
 
@@ -44,14 +46,25 @@ def main() -> None:
         folder = Path(name)
         sequences = ragged_texts(given.texts, given.vocab)
         ours, theirs = export_ours(folder, given), export_theirs(folder, given)
-        rows = [row for threads in given.threads for row in measure(ours, theirs, sequences, threads, given.rounds)]
+        rows = [
+            row
+            for threads in given.threads
+            for row in measure(ours, theirs, sequences, threads, given.rounds)
+        ]
     n_tokens = sum(map(len, sequences))
     print(
-        f"{given.texts} texts, {n_tokens:,} tokens; {given.layers} layers, width {given.width}; medians of {given.rounds}"
+        f"{given.texts} texts, {n_tokens:,} tokens; {given.layers} layers, width {given.width}; "
+        f"medians of {given.rounds}"
     )
-    print("\n| threads | engine | texts/s | tokens/s | ours is so many times as fast |\n|--:|---|--:|--:|--:|")
+    print(
+        "\n| threads | engine | texts/s | tokens/s | ours is so many times as fast "
+        "|\n|--:|---|--:|--:|--:|"
+    )
     for threads, engine, seconds, ratio in rows:
-        print(f"| {threads} | {engine} | {len(sequences) / seconds:.1f} | {n_tokens / seconds:,.0f} | {ratio} |")
+        print(
+            f"| {threads} | {engine} | {len(sequences) / seconds:.1f} | {n_tokens / seconds:,.0f} "
+            f"| {ratio} |"
+        )
 
 
 def parse() -> argparse.Namespace:
@@ -95,8 +108,14 @@ def export_ours(folder: Path, given: argparse.Namespace) -> Path:
     state = theirs_in_torch(given).state_dict()
     config = GPTConfig(given.layers, given.heads, given.width, 512, given.vocab)
     gpt = GPT(config)
-    weights = {name.removeprefix("transformer."): value for name, value in state.items() if name != "score.weight"}
-    weights = {name: value.T if name.endswith(TRANSPOSED) else value for name, value in weights.items()}
+    weights = {
+        name.removeprefix("transformer."): value
+        for name, value in state.items()
+        if name != "score.weight"
+    }
+    weights = {
+        name: value.T if name.endswith(TRANSPOSED) else value for name, value in weights.items()
+    }
     gpt.load_state_dict({**weights, "lm_head.weight": weights["wte.weight"]})
     spec = TaskSpec("classification", given.vocab - 3, given.vocab - 2, given.vocab - 1, LABELS)
     model = TaskModel(gpt, spec)
@@ -104,7 +123,9 @@ def export_ours(folder: Path, given: argparse.Namespace) -> Path:
         model.task_head.weight.copy_(state["score.weight"])
         model.task_head.bias.zero_()
     save_checkpoint(folder / "ours-source", model.config, model.tensors(), None, {}, spec)
-    return export_bundle(folder / "ours-source", folder / "ours", scheme="int8", tokenizer="none")[0].path
+    return export_bundle(folder / "ours-source", folder / "ours", scheme="int8", tokenizer="none")[
+        0
+    ].path
 
 
 def export_theirs(folder: Path, given: argparse.Namespace) -> Path:
@@ -113,7 +134,9 @@ def export_theirs(folder: Path, given: argparse.Namespace) -> Path:
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
     theirs_in_torch(given).save_pretrained(folder / "theirs-source")
-    exported = ORTModelForSequenceClassification.from_pretrained(folder / "theirs-source", export=True)
+    exported = ORTModelForSequenceClassification.from_pretrained(
+        folder / "theirs-source", export=True
+    )
     exported.save_pretrained(folder / "theirs-fp32")
     settings = getattr(AutoQuantizationConfig, given.target)(is_static=False, per_channel=True)
     quantizer = ORTQuantizer.from_pretrained(folder / "theirs-fp32")

@@ -1,10 +1,11 @@
-"""The same bundle on a CPU without VNNI: run under an emulator, its logits held against this machine's.
+"""The same bundle on a CPU without VNNI: run under an emulator, its logits held against this
+machine's.
 
     python benchmarks/speed/cpus.py BUNDLE... --cpu Haswell --cpu Nehalem     (wants qemu-x86_64, package qemu-user)
 
-Prints, for each bundle and CPU, whether products of 8-bit numbers saturate there, the mean and largest KL divergence in
-nats of the logits of one text, and how many rows choose the same token. "not guarded" is what a runtime shows that does
-not ask for unsigned weights where they are needed.
+Prints, for each bundle and CPU, whether products of 8-bit numbers saturate there, the mean and
+largest KL divergence in nats of the logits of one text, and how many rows choose the same token.
+"not guarded" is what a runtime shows that does not ask for unsigned weights where they are needed.
 """
 
 from __future__ import annotations
@@ -35,12 +36,25 @@ print(json.dumps({"saturates": saturates}))
 """
 
 
-def logits(command: list[str], bundle: Path, n_tokens: int, *, guarded: bool = True) -> tuple[np.ndarray, bool]:
-    """Logits [T, V] of a fixed text in a process of its own, and whether products saturate in it."""
+def logits(
+    command: list[str], bundle: Path, n_tokens: int, *, guarded: bool = True
+) -> tuple[np.ndarray, bool]:
+    """Logits [T, V] of a fixed text in a process of its own, and whether products saturate
+    in it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "logits.npy"
         mode = "guarded" if guarded else "not guarded"
-        arguments = [*command, sys.executable, "-c", CHILD, str(bundle), str(out), str(n_tokens), mode]
+        arguments = [
+            *command,
+            sys.executable,
+            "-c",
+            CHILD,
+            str(bundle),
+            str(out),
+            str(n_tokens),
+            mode,
+        ]
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -49,7 +63,10 @@ def logits(command: list[str], bundle: Path, n_tokens: int, *, guarded: bool = T
 
 def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """KL divergence in nats of each row."""
-    logs = [x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (p.astype(np.float64), q.astype(np.float64))]
+    logs = [
+        x - np.logaddexp.reduce(x, axis=-1, keepdims=True)
+        for x in (p.astype(np.float64), q.astype(np.float64))
+    ]
     return (np.exp(logs[0]) * (logs[0] - logs[1])).sum(-1)
 
 
@@ -61,17 +78,26 @@ def main() -> None:
     arguments.add_argument("--emulator", default="qemu-x86_64")
     arguments.add_argument("--tokens", type=int, default=64)
     given = arguments.parse_args()
-    print("| bundle | CPU | saturates | mean KL | largest KL | same token |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| bundle | CPU | saturates | mean KL | largest KL | same token "
+        "|\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     for bundle in given.bundles:
         here, _ = logits([], bundle, given.tokens)
         for cpu in given.cpu or ["Haswell"]:
             for guarded in (True, False):
-                there, saturates = logits([given.emulator, "-cpu", cpu], bundle, given.tokens, guarded=guarded)
+                there, saturates = logits(
+                    [given.emulator, "-cpu", cpu], bundle, given.tokens, guarded=guarded
+                )
                 apart = kl(here, there)
                 same = (here.argmax(-1) == there.argmax(-1)).sum()
                 name = cpu if guarded else f"{cpu}, not guarded"
                 row = f"{apart.mean():.1e} | {apart.max():.1e} | {same} of {len(here)}"
-                print(f"| {bundle.name} | {name} | {'yes' if saturates else 'no'} | {row} |", flush=True)
+                print(
+                    f"| {bundle.name} | {name} | {'yes' if saturates else 'no'} | {row} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

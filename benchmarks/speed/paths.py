@@ -1,9 +1,11 @@
-"""Cached against uncached, chunked, batched: gpt-edge's int8 and int4 beside Optimum's int8, on one checkpoint, as a table.
+"""Cached against uncached, chunked, batched: gpt-edge's int8 and int4 beside Optimum's int8, on one
+checkpoint, as a table.
 
     python benchmarks/speed/paths.py runs/tinystories/checkpoint
 
-Every path is held against the whole prompt at once, in the same graph: mean KL in nats, and how many rows choose
-another token. Optimum's int8 rounds activations with one scale for the whole call (onnxruntime#10322), ours row by row.
+Every path is held against the whole prompt at once, in the same graph: mean KL in nats, and how
+many rows choose another token. Optimum's int8 rounds activations with one scale for the whole call
+(onnxruntime#10322), ours row by row.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ def main() -> None:
     arguments.add_argument("checkpoint", type=Path)
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = {name: export(given.checkpoint, Path(folder) / scheme, scheme) for scheme, name in SCHEMES.items()}
+        figures = {
+            name: export(given.checkpoint, Path(folder) / scheme, scheme)
+            for scheme, name in SCHEMES.items()
+        }
     print("| path | " + " | ".join(f"{name}: mean KL | flips" for name in figures) + " |")
     print("|---|" + "---|---|" * len(figures))
     paths = {
@@ -41,7 +46,8 @@ def main() -> None:
     for path, figure in paths["int8"].items():
         for flip in figure["flips"]:
             print(
-                f"int8, {path}: row {flip['row']} of {flip['probe']}, gap {flip['gap']}, noise {figure['max_difference']}"
+                f"int8, {path}: row {flip['row']} of {flip['probe']}, gap {flip['gap']}, noise "
+                f"{figure['max_difference']}"
             )
 
 

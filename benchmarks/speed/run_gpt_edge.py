@@ -1,10 +1,12 @@
-"""gpt-edge as one engine of the peers' harness: its command line, its timing protocol, its JSON line.
+"""gpt-edge as one engine of the peers' harness: its command line, its timing protocol, its JSON
+line.
 
     python benchmarks/speed/run_gpt_edge.py --model-dir BUNDLE --prompt-tokens 32,512 --threads 2 --json
 
-The harness (common.py) lies in ../shared/peers beside this checkout, or in the folder that GPT_EDGE_PEERS names. Ready
-means what an app waits for: every file hashed, the tokenizer built, the session opened. A generation is what an app
-does: prompts read one by one into one cache, then a step for all rows and one choice per row.
+The harness (common.py) lies in ../shared/peers beside this checkout, or in the folder that
+GPT_EDGE_PEERS names. Ready means what an app waits for: every file hashed, the tokenizer built, the
+session opened. A generation is what an app does: prompts read one by one into one cache, then a
+step for all rows and one choice per row.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ HARNESS = Path(os.environ.get("GPT_EDGE_PEERS", REPO.parent / "shared" / "peers"
 
 
 class Engine:
-    """What the harness asks for. Prompts are lists of ids of one length, `times` are of time.perf_counter()."""
+    """What the harness asks for. Prompts are lists of ids of one length, `times` are of
+    time.perf_counter().
+    """
 
     name = "gpt-edge"
 
@@ -58,7 +62,9 @@ class Engine:
         return time.perf_counter() - started
 
     def generate(self, prompts: list[list[int]], n: int) -> tuple[list[float], list[int]]:
-        """Choose exactly `n` tokens for each prompt; when each step's tokens were known, and the first row's tokens."""
+        """Choose exactly `n` tokens for each prompt; when each step's tokens were known, and the
+        first row's tokens.
+        """
         logits: Iterable[Any]  # a row of float32 [V] for each prompt
         cache, logits = self._read(prompts)
         times, first_row = [], []
@@ -72,11 +78,15 @@ class Engine:
 
     def _read(self, prompts: list[list[int]]) -> tuple[Any, list[Any]]:
         cache = self._session.new_cache(len(prompts))
-        return cache, [self._session.forward([ids], cache, row=row)[0, 0] for row, ids in enumerate(prompts)]
+        return cache, [
+            self._session.forward([ids], cache, row=row)[0, 0] for row, ids in enumerate(prompts)
+        ]
 
 
 def load(args: Any) -> Engine:
-    """Open args.model_dir with args.threads; a bundle that cannot be opened ends the process with one line."""
+    """Open args.model_dir with args.threads; a bundle that cannot be opened ends the process with
+    one line.
+    """
     from gpt_edge.errors import GPTEdgeError
 
     try:

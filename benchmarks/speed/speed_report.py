@@ -1,4 +1,6 @@
-"""The figures of `speed_figures.py` as Markdown and as a plot: what is written depends on the samples and on nothing else."""
+"""The figures of `speed_figures.py` as Markdown and as a plot: what is written depends on the
+samples and on nothing else.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from speed_figures import BASELINE, DISTURBED, Figures, Sample, Setting, bandwidths, best_peer, disturbance, roofline
+from speed_figures import (
+    BASELINE,
+    DISTURBED,
+    Figures,
+    Sample,
+    Setting,
+    bandwidths,
+    best_peer,
+    disturbance,
+    roofline,
+)
 
 
 def setting_table(setting: Setting, engines: Sequence[Figures], gb_s: float | None) -> str:
     """One setting as a Markdown table, ours in bold."""
     lines = [
-        "| engine | decode tok/s | min–max | × best peer | × Optimum | of roofline | prefill tok/s | first token ms | "
+        "| engine | decode tok/s | min–max | × best peer | × Optimum | of roofline | prefill tok/s "
+        "| first token ms | "
         "ready s | peak RSS MB | disk MB | rounds |",
         "|---|" + "---|" * 11,
     ]
@@ -40,14 +53,26 @@ def setting_table(setting: Setting, engines: Sequence[Figures], gb_s: float | No
 
 
 def agreement_table(samples: Sequence[Sample]) -> str:
-    """How many of the first greedy tokens are those that most engines choose: a check of wiring, not of quality."""
+    """How many of the first greedy tokens are those that most engines choose: a check of wiring,
+    not of quality.
+    """
     asked = sorted({(s["batch"], s["prompt_tokens"]) for s in samples})
     usual: dict[tuple[int, int, int], list[int]] = {}
     for batch, prompt, repeats in {(s["batch"], s["prompt_tokens"], s["repeats"]) for s in samples}:
-        same = [s for s in samples if (s["batch"], s["prompt_tokens"], s["repeats"]) == (batch, prompt, repeats)]
+        same = [
+            s
+            for s in samples
+            if (s["batch"], s["prompt_tokens"], s["repeats"]) == (batch, prompt, repeats)
+        ]
         votes = {(s["peer"], tuple(s["head_ids"])) for s in same}
-        usual[batch, prompt, repeats] = list(Counter(ids for _, ids in sorted(votes)).most_common(1)[0][0])
-    lines = ["| engine | " + " | ".join(f"batch {batch}, {prompt} tokens" for batch, prompt in asked) + " |"]
+        usual[batch, prompt, repeats] = list(
+            Counter(ids for _, ids in sorted(votes)).most_common(1)[0][0]
+        )
+    lines = [
+        "| engine | "
+        + " | ".join(f"batch {batch}, {prompt} tokens" for batch, prompt in asked)
+        + " |"
+    ]
     lines.append("|---|" + "---|" * len(asked))
     for name in sorted({s["peer"] for s in samples}):
         cells = []
@@ -64,7 +89,10 @@ def agreement_table(samples: Sequence[Sample]) -> str:
 
 
 def _equal_prefix(ids: Sequence[int], others: Sequence[int]) -> int:
-    return next((n for n, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b), min(len(ids), len(others)))
+    return next(
+        (n for n, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b),
+        min(len(ids), len(others)),
+    )
 
 
 def noise_lines(samples: Sequence[Sample], table: Mapping[Setting, Sequence[Figures]]) -> list[str]:
@@ -76,28 +104,36 @@ def noise_lines(samples: Sequence[Sample], table: Mapping[Setting, Sequence[Figu
     if spreads:
         spread = (
             "- Fastest less slowest round, as a share of the median: "
-            f"{statistics.median(spreads):.0%} for the median engine and setting, {max(spreads):.0%} for the worst."
+            f"{statistics.median(spreads):.0%} for the median engine and setting, "
+            f"{max(spreads):.0%} for the worst."
         )
     lines = [
         spread,
-        f"- Of {len(samples)} samples {by['process']} met another process that used {DISTURBED} cores or more, and from "
-        f"{by['host']} the host of this virtual machine took as much; their rounds are left out for all engines.",
+        f"- Of {len(samples)} samples {by['process']} met another process that used {DISTURBED} "
+        "cores or more, and from "
+        f"{by['host']} the host of this virtual machine took as much; their rounds are left out "
+        "for all engines.",
     ]
     for threads, (middle, low, high) in bandwidths(samples).items():
         lines.append(
-            f"- Reading 120 MB with {threads} thread{'s' * (threads > 1)}: {middle:.1f} GB/s ({low:.1f}–{high:.1f})."
+            f"- Reading 120 MB with {threads} thread{'s' * (threads > 1)}: {middle:.1f} GB/s "
+            f"({low:.1f}–{high:.1f})."
         )
     return lines
 
 
 def plot(path: Path, table: Mapping[Setting, Sequence[Figures]]) -> None:
-    """Write a PNG: decode tokens/s above, time to the first token below, a column per setting, ours in colour."""
+    """Write a PNG: decode tokens/s above, time to the first token below, a column per setting, ours
+    in colour.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, len(table), figsize=(3.4 * len(table), 6.4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        2, len(table), figsize=(3.4 * len(table), 6.4), squeeze=False, layout="constrained"
+    )
     for column, ((batch, threads, prompt), engines) in enumerate(table.items()):
         slowest_first = list(reversed(engines))
         names = [found.engine for found in slowest_first]
@@ -107,10 +143,16 @@ def plot(path: Path, table: Mapping[Setting, Sequence[Figures]]) -> None:
             [found.decode - found.low for found in slowest_first],
             [found.high - found.decode for found in slowest_first],
         ]
-        axes[0, column].barh(names, speeds, xerr=reach, color=colours, error_kw={"lw": 0.8, "ecolor": "#333333"})
-        axes[0, column].set_title(f"batch {batch}, {threads} thread{'s' * (threads > 1)}, prompt {prompt}", fontsize=9)
+        axes[0, column].barh(
+            names, speeds, xerr=reach, color=colours, error_kw={"lw": 0.8, "ecolor": "#333333"}
+        )
+        axes[0, column].set_title(
+            f"batch {batch}, {threads} thread{'s' * (threads > 1)}, prompt {prompt}", fontsize=9
+        )
         axes[0, column].set_xlabel("decode tokens/s", fontsize=8)
-        axes[1, column].barh(names, [found.first_token_ms for found in slowest_first], color=colours)
+        axes[1, column].barh(
+            names, [found.first_token_ms for found in slowest_first], color=colours
+        )
         axes[1, column].set_xlabel("first token, ms", fontsize=8)
         for row in (0, 1):
             axes[row, column].tick_params(labelsize=7)

@@ -1,8 +1,10 @@
-"""Do the exported classifiers say what torch says? The fine-tuned models of `tasks.py`, exported, on their sets' test examples.
+"""Do the exported classifiers say what torch says? The fine-tuned models of `tasks.py`, exported,
+on their sets' test examples.
 
     python benchmarks/tasks/task_agreement.py runs/tasks --data ../shared/data
 
-Exports each set's model as fp32 and int8, both graphs, into the run's folder, where that was not done before.
+Exports each set's model as fp32 and int8, both graphs, into the run's folder, where that was not
+done before.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ def main() -> None:
     arguments.add_argument("--sets", default=",".join(SETS))
     arguments.add_argument("--row", default="tuned-0.5", help="which of the rows of tasks.py")
     given = arguments.parse_args()
-    print("| set | test | graph | torch against fp32, a logit | int8 says what fp32 says | torch | fp32 | int8 |")
+    print(
+        "| set | test | graph | torch against fp32, a logit | int8 says what fp32 says | torch | "
+        "fp32 | int8 |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name in given.sets.split(","):
         checkpoint = given.runs / name / given.row / "checkpoint"
@@ -43,16 +48,21 @@ def main() -> None:
 
 
 def line(name: str, checkpoint: Path, graph: str, data: Path) -> str:
-    """One line of the table: the largest difference of a logit, the share of the same labels, and how good each is."""
+    """One line of the table: the largest difference of a logit, the share of the same labels, and
+    how good each is.
+    """
     task_set, run = SETS[name], checkpoint.parent.parent
     examples = read_examples(prepare(task_set, name, data / "tasks", run)[1], task_set.columns)
     classifiers = {
-        scheme: Classifier.load(exported(checkpoint, run / f"{checkpoint.parent.name}-{graph}-{scheme}", graph, scheme))
+        scheme: Classifier.load(
+            exported(checkpoint, run / f"{checkpoint.parent.name}-{graph}-{scheme}", graph, scheme)
+        )
         for scheme in ("fp32", "int8")
     }
     encoded = [classifiers["fp32"].encode(example.texts, "right") for example in examples]
     asked = TaskProbes(
-        [ids for example in encoded for ids in example.sequences], [len(example.answers) or 1 for example in encoded]
+        [ids for example in encoded for ids in example.sequences],
+        [len(example.answers) or 1 for example in encoded],
     )
     logits = {name: each.encoder.logits(asked.sequences) for name, each in classifiers.items()}
     logits["torch"] = reference_logits(task_model_of(open_checkpoint(checkpoint)), asked)
@@ -60,15 +70,22 @@ def line(name: str, checkpoint: Path, graph: str, data: Path) -> str:
     rows = {name: asked.by_example(found) for name, found in logits.items()}
     task = classifiers["fp32"].task
     if task.is_score:
-        scores = {name: np.array([task.score(float(row[0, 0])) for row in found]) for name, found in rows.items()}
+        scores = {
+            name: np.array([task.score(float(row[0, 0])) for row in found])
+            for name, found in rows.items()
+        }
         gold = np.array([float(example.label) for example in examples])
         agreement = f"scores differ by at most {np.abs(scores['fp32'] - scores['int8']).max():.3f}"
-        quality = {name: f"r = {np.corrcoef(gold, found)[0, 1]:.4f}" for name, found in scores.items()}
+        quality = {
+            name: f"r = {np.corrcoef(gold, found)[0, 1]:.4f}" for name, found in scores.items()
+        }
     else:
         chosen = {name: [int(row.argmax()) for row in found] for name, found in rows.items()}
         same = sum(a == b for a, b in zip(chosen["fp32"], chosen["int8"], strict=True))
         agreement = f"{same:,} of {len(examples):,} ({same / len(examples):.2%})"
-        quality = {name: f"{accuracy(found, examples, task.labels):.4f}" for name, found in chosen.items()}
+        quality = {
+            name: f"{accuracy(found, examples, task.labels):.4f}" for name, found in chosen.items()
+        }
     cells = [name, f"{len(examples):,}", graph, f"{far:.1e}", agreement]
     return f"| {' | '.join([*cells, *(quality[name] for name in ('torch', 'fp32', 'int8'))])} |"
 
@@ -84,7 +101,9 @@ def exported(checkpoint: Path, bundle: Path, graph: str, scheme: str) -> Path:
 def accuracy(chosen: list[int], examples: list[Example], labels: tuple[str, ...]) -> float:
     """Share of right labels; of multiple choice, which has no labels, of right numbers."""
     named = [labels[index] if labels else str(index) for index in chosen]
-    return float(np.mean([name == example.label for name, example in zip(named, examples, strict=True)]))
+    return float(
+        np.mean([name == example.label for name, example in zip(named, examples, strict=True)])
+    )
 
 
 if __name__ == "__main__":

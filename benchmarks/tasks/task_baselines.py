@@ -1,8 +1,10 @@
-"""The baselines of `tasks.py` that are no GPT: the majority, and TF-IDF with logistic regression (scikit-learn).
+"""The baselines of `tasks.py` that are no GPT: the majority, and TF-IDF with logistic regression
+(scikit-learn).
 
-Two texts are two groups of TF-IDF columns. Of a similarity with scores, the majority is the mean and the other the cosine
-of the two TF-IDF vectors. Of multiple choice, the majority is the most frequent place, and the other scores each answer
-with its context as right or wrong and takes the best.
+Two texts are two groups of TF-IDF columns. Of a similarity with scores, the majority is the mean
+and the other the cosine of the two TF-IDF vectors. Of multiple choice, the majority is the most
+frequent place, and the other scores each answer with its context as right or wrong and takes the
+best.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ from sklearn.model_selection import GridSearchCV
 from task_sets import TaskSet
 
 from gpt_edge.data.examples import Example, class_labels, class_numbers, read_examples
-from gpt_edge.evaluate.classification_metrics import Estimate, choice_metrics, class_metrics, score_metrics
+from gpt_edge.evaluate.classification_metrics import (
+    Estimate,
+    choice_metrics,
+    class_metrics,
+    score_metrics,
+)
 
 STRENGTHS = [1.0, 10.0, 100.0]  # C: the inverse of the regularisation
 N_GRAMS = ((1, 1), (1, 2))
@@ -27,7 +34,10 @@ N_GRAMS = ((1, 1), (1, 2))
 
 def majority(task_set: TaskSet, train_path: Path, test_path: Path) -> dict[str, Any]:
     """Answers that do not look at the texts."""
-    train, test = read_examples(train_path, task_set.columns), read_examples(test_path, task_set.columns)
+    train, test = (
+        read_examples(train_path, task_set.columns),
+        read_examples(test_path, task_set.columns),
+    )
     if task_set.score_range is not None:
         gold = np.array([float(example.label) for example in test])
         mean = float(np.mean([float(example.label) for example in train]))
@@ -35,7 +45,9 @@ def majority(task_set: TaskSet, train_path: Path, test_path: Path) -> dict[str, 
     most = Counter(example.label for example in train).most_common(1)[0][0]
     if task_set.kind == "multiple-choice":
         gold = np.array([int(example.label) for example in test])
-        return _row(choice_metrics(gold, np.full(len(gold), int(most))), len(test), f"always answer {most}")
+        return _row(
+            choice_metrics(gold, np.full(len(gold), int(most))), len(test), f"always answer {most}"
+        )
     labels = class_labels(train_path, train)
     gold = np.array(class_numbers(test_path, test, labels))
     metrics = class_metrics(gold, np.full(len(gold), labels.index(most)), len(labels))
@@ -44,7 +56,10 @@ def majority(task_set: TaskSet, train_path: Path, test_path: Path) -> dict[str, 
 
 def tfidf(task_set: TaskSet, train_path: Path, test_path: Path) -> dict[str, Any]:
     """Logistic regression on TF-IDF; of scores, the cosine."""
-    train, test = read_examples(train_path, task_set.columns), read_examples(test_path, task_set.columns)
+    train, test = (
+        read_examples(train_path, task_set.columns),
+        read_examples(test_path, task_set.columns),
+    )
     if task_set.score_range is not None:
         return _cosine(train, test)
     if task_set.kind == "multiple-choice":
@@ -53,17 +68,24 @@ def tfidf(task_set: TaskSet, train_path: Path, test_path: Path) -> dict[str, Any
     gold = np.array(class_numbers(train_path, train, labels))
     model = _fitted([example.texts for example in train], gold)
     predicted = model.predict([example.texts for example in test])
-    metrics = class_metrics(np.array(class_numbers(test_path, test, labels)), predicted, len(labels))
+    metrics = class_metrics(
+        np.array(class_numbers(test_path, test, labels)), predicted, len(labels)
+    )
     return _row(metrics, len(test), model.described())
 
 
 class _Model:
-    """One vectorizer for each text of an example, and the regression on their columns side by side."""
+    """One vectorizer for each text of an example, and the regression on their columns side
+    by side.
+    """
 
     def __init__(self, texts: list[tuple[str, ...]], n_grams: tuple[int, int]) -> None:
         self.n_grams = n_grams
         columns = list(zip(*texts, strict=True))
-        self._vectorizers = [TfidfVectorizer(ngram_range=n_grams, sublinear_tf=True).fit(column) for column in columns]
+        self._vectorizers = [
+            TfidfVectorizer(ngram_range=n_grams, sublinear_tf=True).fit(column)
+            for column in columns
+        ]
         self.search: GridSearchCV | None = None
 
     def matrix(self, texts: list[tuple[str, ...]]) -> csr_matrix:
@@ -99,17 +121,22 @@ def _fitted(texts: list[tuple[str, ...]], gold: np.ndarray) -> _Model:
 
 def _choices(train: list[Example], test: list[Example]) -> dict[str, Any]:
     pairs = [(example.texts[0], answer) for example in train for answer in example.texts[1:]]
-    right = [int(i == int(example.label)) for example in train for i in range(len(example.texts) - 1)]
+    right = [
+        int(i == int(example.label)) for example in train for i in range(len(example.texts) - 1)
+    ]
     model = _fitted(pairs, np.array(right))
     chosen = [
-        int(np.argmax(model.is_right([(example.texts[0], answer) for answer in example.texts[1:]]))) for example in test
+        int(np.argmax(model.is_right([(example.texts[0], answer) for answer in example.texts[1:]])))
+        for example in test
     ]
     gold = np.array([int(example.label) for example in test])
     return _row(choice_metrics(gold, np.array(chosen)), len(test), model.described())
 
 
 def _cosine(train: list[Example], test: list[Example]) -> dict[str, Any]:
-    vectorizer = TfidfVectorizer(sublinear_tf=True).fit([text for example in train for text in example.texts])
+    vectorizer = TfidfVectorizer(sublinear_tf=True).fit(
+        [text for example in train for text in example.texts]
+    )
     sides = [vectorizer.transform([example.texts[side] for example in test]) for side in (0, 1)]
     cosine = np.asarray(sides[0].multiply(sides[1]).sum(1)).ravel()
     gold = np.array([float(example.label) for example in test])

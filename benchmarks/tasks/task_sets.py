@@ -1,9 +1,11 @@
-"""The real sets of `tasks.py`: where they lie, how they are split, and the settings found on held-out training examples.
+"""The real sets of `tasks.py`: where they lie, how they are split, and the settings found on
+held-out training examples.
 
-Two sets come as one file; it is split here, a fifth for testing, so that what belongs together stays together: pairs that
-share a sentence, on whichever side and over however many others (MED), the two mirrored items of a pair (balanced COPA).
-So it does where training examples are held out: who has learned one item of a mirrored pair by heart gets the other one
-wrong. Labels that are numbers get their names.
+Two sets come as one file; it is split here, a fifth for testing, so that what belongs together
+stays together: pairs that share a sentence, on whichever side and over however many others (MED),
+the two mirrored items of a pair (balanced COPA). So it does where training examples are held out:
+who has learned one item of a mirrored pair by heart gets the other one wrong. Labels that are
+numbers get their names.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class TaskSet:
     columns: Columns
     epochs: int
     score_range: tuple[float, float] | None = None
-    group: tuple[str, ...] = ()  # lines with the same value in any two of these columns belong together
+    # lines with the same value in any two of these columns belong together
+    group: tuple[str, ...] = ()
     hold_out: float = 0.1
     token_noise: float = 0.0
     label_names: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +101,9 @@ SETS = {
 
 
 def prepare(task_set: TaskSet, name: str, tasks: Path, out: Path) -> tuple[Path, Path]:
-    """Return the files of training and test examples; split or renamed ones are written into `out` first."""
+    """Return the files of training and test examples; split or renamed ones are written into `out`
+    first.
+    """
     out.mkdir(parents=True, exist_ok=True)
     source = tasks / task_set.train
     if task_set.test is not None:
@@ -109,17 +114,27 @@ def prepare(task_set: TaskSet, name: str, tasks: Path, out: Path) -> tuple[Path,
     return train, test
 
 
-def held_out(task_set: TaskSet, name: str, train: Path, out: Path, seed: int) -> tuple[Path, Path | None]:
-    """The files to learn from and to choose the best epoch on; None where it may be any share of the first."""
+def held_out(
+    task_set: TaskSet, name: str, train: Path, out: Path, seed: int
+) -> tuple[Path, Path | None]:
+    """The files to learn from and to choose the best epoch on; None where it may be any share of
+    the first.
+    """
     if not task_set.group:
         return train, None
     rest, dev = out / f"learn{train.suffix}", out / f"dev{train.suffix}"
-    _split(train, task_set.group, f"{name} dev{seed or ''}", round(1 / task_set.hold_out), rest, dev)
+    _split(
+        train, task_set.group, f"{name} dev{seed or ''}", round(1 / task_set.hold_out), rest, dev
+    )
     return rest, dev
 
 
-def _split(source: Path, columns: tuple[str, ...], salt: str, n: int, most: Path, rest: Path) -> None:
-    """Groups of lines to two files: one group of n, by the hash of its first value, to the second."""
+def _split(
+    source: Path, columns: tuple[str, ...], salt: str, n: int, most: Path, rest: Path
+) -> None:
+    """Groups of lines to two files: one group of n, by the hash of its first value, to the
+    second.
+    """
     lines = _lines(source)
     header = [] if source.suffix == ".jsonl" else [lines.pop(0)]
     names = header[0].split("\t") if header else []
@@ -133,7 +148,9 @@ def _split(source: Path, columns: tuple[str, ...], salt: str, n: int, most: Path
 
 
 def _first_values(rows: list[list[str]]) -> list[str]:
-    """Of each row, the least value of all that it is connected with: rows of one group get the same."""
+    """Of each row, the least value of all that it is connected with: rows of one group get the
+    same.
+    """
     leader: dict[str, str] = {}
 
     def find(value: str) -> str:

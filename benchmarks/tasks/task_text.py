@@ -1,9 +1,11 @@
-"""The text that the base model of the task table is pretrained on: the sets' own training texts, an encyclopedia, stories.
+"""The text that the base model of the task table is pretrained on: the sets' own training texts, an
+encyclopedia, stories.
 
     python benchmarks/tasks/task_text.py --data ../shared/data --out runs/task-text
     gpt-edge train models/task-mix.toml
 
-Of each set only what `tasks.py` trains on is taken, never a test example. Writes train.txt and valid.txt.
+Of each set only what `tasks.py` trains on is taken, never a test example. Writes train.txt and
+valid.txt.
 """
 
 from __future__ import annotations
@@ -29,16 +31,27 @@ SPACED = ((" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), (" ,", ","), (" .", ".
 def main() -> None:
     """Write the two files."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--data", type=Path, required=True, help="folder with tasks/, tinystories/ and wikitext-2/")
+    arguments.add_argument(
+        "--data", type=Path, required=True, help="folder with tasks/, tinystories/ and wikitext-2/"
+    )
     arguments.add_argument("--out", type=Path, required=True)
     given = arguments.parse_args()
     draw = random.Random(1)
-    own = list(dict.fromkeys(text for name, task in SETS.items() for text in examples(task, name, given)))
+    own = list(
+        dict.fromkeys(text for name, task in SETS.items() for text in examples(task, name, given))
+    )
     paragraphs = encyclopedia(given.data / "wikitext-2" / "valid.txt")
-    stories = gzip.decompress((given.data / "tinystories" / "train.txt.gz").read_bytes()).decode().split(END)
+    stories = (
+        gzip.decompress((given.data / "tinystories" / "train.txt.gz").read_bytes())
+        .decode()
+        .split(END)
+    )
     documents = own + paragraphs
     draw.shuffle(documents)
-    valid, train = documents[:HELD_OUT], documents[HELD_OUT:] + [story.strip() for story in stories[:STORIES]]
+    valid, train = (
+        documents[:HELD_OUT],
+        documents[HELD_OUT:] + [story.strip() for story in stories[:STORIES]],
+    )
     draw.shuffle(train)
     given.out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", train), ("valid", valid)):

@@ -1,12 +1,14 @@
-"""GPT-1's four task kinds on real sets: fine-tuned from a checkpoint against four baselines, as a Markdown table.
+"""GPT-1's four task kinds on real sets: fine-tuned from a checkpoint against four baselines, as a
+Markdown table.
 
     python benchmarks/tasks/tasks.py runs/task-base/checkpoint --data ../shared/data --out runs/tasks
 
-Rows of each set: the majority class; TF-IDF and logistic regression (scikit-learn, its settings chosen by three-fold
-cross-validation on the training examples); the same model from random weights; fine-tuned with lambda 0 and with 0.5.
-Every model's best epoch is chosen on a share of the training examples; the test examples are scored once. The last row
-learns from that share as well, for as many epochs as were best without it, as TF-IDF's fit after its cross-validation
-does. Each row is kept in the output folder: a run that was cut off goes on where it was. `task_sets.py` says what the
+Rows of each set: the majority class; TF-IDF and logistic regression (scikit-learn, its settings
+chosen by three-fold cross-validation on the training examples); the same model from random weights;
+fine-tuned with lambda 0 and with 0.5. Every model's best epoch is chosen on a share of the training
+examples; the test examples are scored once. The last row learns from that share as well, for as
+many epochs as were best without it, as TF-IDF's fit after its cross-validation does. Each row is
+kept in the output folder: a run that was cut off goes on where it was. `task_sets.py` says what the
 sets are.
 """
 
@@ -44,13 +46,21 @@ def main() -> None:
     """Fill in what is missing, then print the table."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("checkpoint", type=Path)
-    arguments.add_argument("--data", type=Path, required=True, help="folder with tasks/ and tinystories/")
-    arguments.add_argument("--out", type=Path, required=True, help="folder for runs, rows and splits")
+    arguments.add_argument(
+        "--data", type=Path, required=True, help="folder with tasks/ and tinystories/"
+    )
+    arguments.add_argument(
+        "--out", type=Path, required=True, help="folder for runs, rows and splits"
+    )
     arguments.add_argument("--sets", default=",".join(SETS))
     arguments.add_argument("--rows", default=",".join(ROWS))
     arguments.add_argument("--threads", type=int, default=0)
-    arguments.add_argument("--seed", type=int, default=0, help="of everything random, what is held out included")
-    arguments.add_argument("--precision", default="bfloat16", help="bfloat16 is quick on CPUs with matrix units")
+    arguments.add_argument(
+        "--seed", type=int, default=0, help="of everything random, what is held out included"
+    )
+    arguments.add_argument(
+        "--precision", default="bfloat16", help="bfloat16 is quick on CPUs with matrix units"
+    )
     given = arguments.parse_args()
     names, rows = given.sets.split(","), given.rows.split(",")
     check_same(given)
@@ -60,19 +70,28 @@ def main() -> None:
             if path.exists():
                 continue
             print(f"{name}, {row}", file=sys.stderr, flush=True)
-            task_set, files = SETS[name], prepare(SETS[name], name, given.data / "tasks", given.out / name)
+            task_set, files = (
+                SETS[name],
+                prepare(SETS[name], name, given.data / "tasks", given.out / name),
+            )
             found = make_row(row, task_set, files, given.out / name / row, given)
             atomic_write(path, (json.dumps(found, indent=1) + "\n").encode())
     print(table(given.out, names))
 
 
 def check_same(given: argparse.Namespace) -> None:
-    """Rows of different makings do not belong into one table: exit where the folder's were made otherwise."""
+    """Rows of different makings do not belong into one table: exit where the folder's were made
+    otherwise.
+    """
     path, wanted = given.out / "made.json", {"seed": given.seed, "precision": given.precision}
-    wanted["checkpoint"] = hashlib.sha256((given.checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    wanted["checkpoint"] = hashlib.sha256(
+        (given.checkpoint / "model.safetensors").read_bytes()
+    ).hexdigest()
     found = json.loads(path.read_text()) if path.exists() else wanted
     if found != wanted:
-        raise SystemExit(f"error: {given.out} holds rows of {found}, not of {wanted}; give another --out")
+        raise SystemExit(
+            f"error: {given.out} holds rows of {found}, not of {wanted}; give another --out"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
@@ -80,18 +99,24 @@ def check_same(given: argparse.Namespace) -> None:
 def make_row(
     row: str, task_set: TaskSet, files: tuple[Path, Path], run: Path, given: argparse.Namespace
 ) -> dict[str, Any]:
-    """The figures of one row on the test examples, by name, and what it took. run: folder of a fine-tuning."""
+    """The figures of one row on the test examples, by name, and what it took. run: folder of a
+    fine-tuning.
+    """
     if row == "majority":
         return majority(task_set, *files)
     if row == "tfidf":
         return tfidf(task_set, *files)
     chosen = run.with_name("tuned-0.5.json")
     if row == "tuned-all" and not chosen.exists():
-        raise SystemExit("error: tuned-all takes the number of epochs from tuned-0.5, which is not there yet")
+        raise SystemExit(
+            "error: tuned-all takes the number of epochs from tuned-0.5, which is not there yet"
+        )
     settings = FinetuneSettings(
         kind=task_set.kind,
         score_range=task_set.score_range,
-        epochs=json.loads(chosen.read_text())["best_epoch"] if row == "tuned-all" else task_set.epochs,
+        epochs=json.loads(chosen.read_text())["best_epoch"]
+        if row == "tuned-all"
+        else task_set.epochs,
         learning_rate=RATE,
         warmup=0.05,
         token_noise=task_set.token_noise,
@@ -102,7 +127,11 @@ def make_row(
         threads=given.threads,
     )
     name, folder = run.parent.name, run.parent
-    train, dev = (files[0], None) if row == "tuned-all" else held_out(task_set, name, files[0], folder, given.seed)
+    train, dev = (
+        (files[0], None)
+        if row == "tuned-all"
+        else held_out(task_set, name, files[0], folder, given.seed)
+    )
     data = FinetuneData(
         train=train,
         dev=dev,
@@ -111,9 +140,16 @@ def make_row(
         columns=task_set.columns,
         forgetting_text=None if row == "scratch" else forgetting_text(given.data, given.out),
     )
-    result = finetune(given.checkpoint, run, data, settings, resume=(run / STATE).exists()).to_dict()
+    result = finetune(
+        given.checkpoint, run, data, settings, resume=(run / STATE).exists()
+    ).to_dict()
     about = {name: result[name] for name in ("epochs", "best_epoch", "seconds", "data")}
-    return {"metrics": result["test"], "forgetting": result.get("forgetting"), "settings": settings.to_dict(), **about}
+    return {
+        "metrics": result["test"],
+        "forgetting": result.get("forgetting"),
+        "settings": settings.to_dict(),
+        **about,
+    }
 
 
 def forgetting_text(data: Path, out: Path) -> Path:
@@ -128,7 +164,8 @@ def forgetting_text(data: Path, out: Path) -> Path:
 def table(out: Path, names: list[str]) -> str:
     """Markdown, a line for each row that is there."""
     lines = [
-        "| set | test | model | accuracy or Pearson (95 %) | macro F1 or Spearman | Matthews | best epoch | seconds | story perplexity |",
+        "| set | test | model | accuracy or Pearson (95 %) | macro F1 or Spearman | Matthews | "
+        "best epoch | seconds | story perplexity |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
@@ -152,7 +189,9 @@ def line(name: str, title: str, found: dict[str, Any]) -> str:
         f"{first['value']:.4f} ({first['low']:.4f} to {first['high']:.4f})",
         f"{second['value']:.4f}" if second else "",
         f"{metrics['matthews']['value']:.4f}" if "matthews" in metrics else "",
-        f"{found['best_epoch']} of {found['epochs']}" if "epochs" in found else found.get("settings", ""),
+        f"{found['best_epoch']} of {found['epochs']}"
+        if "epochs" in found
+        else found.get("settings", ""),
         f"{found['seconds']:,.0f}" if "seconds" in found else "",
         f"{kept['perplexity_before']:.2f} → {kept['perplexity_after']:.2f}" if kept else "",
     ]

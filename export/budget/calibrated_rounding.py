@@ -1,6 +1,8 @@
-"""Rounded weights on demand: what needs calibration is made layer by layer beforehand and kept on the disk.
+"""Rounded weights on demand: what needs calibration is made layer by layer beforehand and kept on
+the disk.
 
-One Rounder serves the measuring of formats and every graph that is built from them, so nothing is rounded twice by GPTQ.
+One Rounder serves the measuring of formats and every graph that is built from them, so nothing is
+rounded twice by GPTQ.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from gpt_edge.export.weights.source import Source, pad_heads
 
 
 class Rounder:
-    """rounder(name, weight, form): `weight` [N, K] as the graph wants it, heads padded, rounded as `form` says.
+    """rounder(name, weight, form): `weight` [N, K] as the graph wants it, heads padded, rounded as
+    `form` says.
 
     folder: an empty one, for what `prepare` makes; it may go when the rounder does.
     """
@@ -50,14 +53,20 @@ class Rounder:
         rows: Rows,
         progress: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """Run the calibration text through the reference and round by GPTQ whatever is wanted so, by weight name.
+        """Run the calibration text through the reference and round by GPTQ whatever is wanted so,
+        by weight name.
 
         The disk holds a byte for each weight and format; memory one layer with its Hessians.
         """
-        forms = {name: [form for form in of_name if form.rounding == "gptq"] for name, of_name in wanted.items()}
+        forms = {
+            name: [form for form in of_name if form.rounding == "gptq"]
+            for name, of_name in wanted.items()
+        }
         if not any(forms.values()):
             return
-        for hessians in layer_hessians(source, rows, lambda name: progress("reading calibration text")):
+        for hessians in layer_hessians(
+            source, rows, lambda name: progress("reading calibration text")
+        ):
             for name, hessian in hessians.items():
                 if not forms.get(name):
                     continue
@@ -73,11 +82,15 @@ class Rounder:
         return pad_heads(name, weight, self._config) if self._graph == "edge" else weight
 
     def _padded_hessian(self, name: str, hessian: Tensor) -> Tensor:
-        """What attention's projection reads is padded within each head: rows and columns of zeros there."""
+        """What attention's projection reads is padded within each head: rows and columns of zeros
+        there.
+        """
         if self._graph != "edge" or not name.endswith("attn.c_proj.weight"):
             return hessian
         once = pad_heads(name, hessian.numpy(), self._config)
-        return torch.from_numpy(np.ascontiguousarray(pad_heads(name, np.ascontiguousarray(once.T), self._config)))
+        return torch.from_numpy(
+            np.ascontiguousarray(pad_heads(name, np.ascontiguousarray(once.T), self._config))
+        )
 
     def _keep(self, name: str, form: TensorFormat, weight: FloatArray, hessian: Tensor) -> None:
         rounded = round_tensor(weight, form, form.block_for(weight.shape[1], self._graph), hessian)

@@ -1,8 +1,10 @@
-"""What the linear layers read: calibration text, and X^T X of each layer's input, from the reference, layer by layer.
+"""What the linear layers read: calibration text, and X^T X of each layer's input, from the
+reference, layer by layer.
 
-Without a text the model writes its own, sampled at temperature 1 from its end token (Liu et al. 2023, LLM-QAT, section
-3.1): it is of the right domain for any model, needs no download, and nothing is shipped. A text of the user's is better
-where it is the text that the model will meet. At no time more than one layer's weights and Hessians are in memory.
+Without a text the model writes its own, sampled at temperature 1 from its end token (Liu et al.
+2023, LLM-QAT, section 3.1): it is of the right domain for any model, needs no download, and nothing
+is shipped. A text of the user's is better where it is the text that the model will meet. At no time
+more than one layer's weights and Hessians are in memory.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify.parity import FloatArray, IntArray
 
-ROW_TOKENS = 256  # tokens in a row of calibration or evaluation text, less where the context is shorter
+# tokens in a row of calibration or evaluation text, less where the context is shorter
+ROW_TOKENS = 256
 CALIBRATION_TOKENS, EVALUATION_TOKENS = 16_384, 16_384
 WRITTEN_AT_ONCE = 32  # rows that the model writes side by side
 TOKENS_AT_ONCE = 2048  # run through a layer together: bounds the activations' memory
-CALIBRATION_SEED, EVALUATION_SEED = 20181106, 20190214  # different text to round with and to measure with
+# different text to round with and to measure with
+CALIBRATION_SEED, EVALUATION_SEED = 20181106, 20190214
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,8 @@ class Rows:
 def own_text(session: Session, start: int | None, n_tokens: int, seed: int) -> Rows:
     """About `n_tokens` tokens that the model writes, float32 probabilities, temperature 1.
 
-    start: the id that every row begins with, its end token; None begins with random ids. The same seed and machine give
-    the same text.
+    start: the id that every row begins with, its end token; None begins with random ids. The same
+    seed and machine give the same text.
     """
     config, rng = session.config, np.random.default_rng(seed)
     width = min(ROW_TOKENS, config.n_ctx)
@@ -80,10 +84,12 @@ def _sample(logits: FloatArray, rng: np.random.Generator) -> IntArray:
 
 
 def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_tokens: int) -> Rows:
-    """The first `n_tokens` tokens or fewer of a corpus, cut into rows; a last, shorter row is left out.
+    """The first `n_tokens` tokens or fewer of a corpus, cut into rows; a last, shorter row is left
+    out.
 
-    path: as `evaluate.text.TextFile` reads it; each document becomes `end token, its tokens`. Raises ExportError for a
-    bundle without a tokenizer and for a text shorter than a row, EvaluationError for a file that cannot be read.
+    path: as `evaluate.text.TextFile` reads it; each document becomes `end token, its tokens`.
+    Raises ExportError for a bundle without a tokenizer and for a text shorter than a row,
+    EvaluationError for a file that cannot be read.
     """
     if tokenizer is None:
         raise ExportError(f"the text {path} cannot be read by a bundle that has no tokenizer")
@@ -95,18 +101,26 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
             break
     n_rows = min(len(ids), max(n_tokens, width)) // width
     if n_rows == 0:
-        raise ExportError(f"{path} has {len(ids)} tokens, at least {width} are wanted", hint="give a longer text")
+        raise ExportError(
+            f"{path} has {len(ids)} tokens, at least {width} are wanted", hint="give a longer text"
+        )
     rows = np.array(ids[: n_rows * width], np.int64).reshape(n_rows, width)
-    return Rows(rows, f"a text, its ids with SHA-256 {hashlib.sha256(rows.tobytes()).hexdigest()[:12]}")
+    return Rows(
+        rows, f"a text, its ids with SHA-256 {hashlib.sha256(rows.tobytes()).hexdigest()[:12]}"
+    )
 
 
 def load_reference(source: Source) -> GPT:
-    """The whole reference with the source's weights, float32, in evaluation mode, owning its memory."""
+    """The whole reference with the source's weights, float32, in evaluation mode, owning its
+    memory.
+    """
     config = replace(source.config, n_label=None)
     with without_memory():
         model = GPT(config)
     names = [name for name, _ in model.named_parameters()]
-    model.load_state_dict({name: _tensor(source, name) for name in names}, strict=False, assign=True)
+    model.load_state_dict(
+        {name: _tensor(source, name) for name in names}, strict=False, assign=True
+    )
     if config.tied_embeddings:  # assignment made two parameters out of the one tensor
         model.lm_head.weight = model.wte.weight
     return model.eval()
@@ -146,7 +160,8 @@ def batches(rows: IntArray) -> Iterator[slice]:
 def layer_hessians(
     source: Source, rows: Rows, progress: Callable[[str], None] = lambda name: None
 ) -> Iterator[dict[str, Tensor]]:
-    """For each layer in order: by the weight's name, X^T X, float32 [K, K], of everything that the layer reads.
+    """For each layer in order: by the weight's name, X^T X, float32 [K, K], of everything that the
+    layer reads.
 
     The activations are those of the unrounded model, so one pass serves every format.
     """
@@ -158,7 +173,9 @@ def layer_hessians(
         progress(f"h.{layer}")
         block, found = load_block(source, layer), dict[str, Tensor]()
         hooks = [
-            block.get_submodule(name).register_forward_pre_hook(_Collector(found, f"h.{layer}.{name}.weight"))
+            block.get_submodule(name).register_forward_pre_hook(
+                _Collector(found, f"h.{layer}.{name}.weight")
+            )
             for name in LINEARS
         ]
         for part in batches(rows.ids):

@@ -1,4 +1,6 @@
-"""What a change of the weights costs on a text: KL from the unchanged model, perplexity, and tokens that change."""
+"""What a change of the weights costs on a text: KL from the unchanged model, perplexity, and tokens
+that change.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ ROWS_AT_ONCE = 256  # of logits in several copies: 50 MB each for 50,257 tokens
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What a change costs, over rows of a text. KL in nats from the reference, mean over rows, with standard errors."""
+    """What a change costs, over rows of a text. KL in nats from the reference, mean over rows, with
+    standard errors.
+    """
 
     n_rows: int
     mean_kl: float
@@ -43,7 +47,10 @@ class Damage:
             "loss_error": self.loss_error,
             "top1": self.top1,
         }
-        figures = {name: float(f"{value:.4g}") if math.isfinite(value) else None for name, value in values.items()}
+        figures = {
+            name: float(f"{value:.4g}") if math.isfinite(value) else None
+            for name, value in values.items()
+        }
         return {"rows": self.n_rows, **figures}
 
 

@@ -1,4 +1,6 @@
-"""A budget of loss: what may be lost, whether a measurement keeps to it, and how much room it leaves."""
+"""A budget of loss: what may be lost, whether a measurement keeps to it, and how much room it
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-FLIPS_PER_KL = 3.0  # KL is about 3 x (share of changed tokens)^2, seen on the embedded model; a first guess only
+# KL is about 3 x (share of changed tokens)^2, seen on the embedded model; a first guess only
+FLIPS_PER_KL = 3.0
 
 
 class Measured(Protocol):
@@ -23,9 +26,11 @@ class Measured(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be lost, each None where it does not matter. Raises ValueError for a limit that is no limit.
+    """What may be lost, each None where it does not matter. Raises ValueError for a limit that is
+    no limit.
 
-    max_kl: mean KL in nats. max_ppl_increase: 0.002 lets perplexity grow by 0.2 %. min_top1: share of tokens, 0 to 1.
+    max_kl: mean KL in nats. max_ppl_increase: 0.002 lets perplexity grow by 0.2 %. min_top1: share
+    of tokens, 0 to 1.
     """
 
     max_kl: float | None = None
@@ -41,10 +46,14 @@ class Limits:
             raise ValueError(f"min_top1 must be above 0 and at most 1, got {self.min_top1}")
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in (self.max_kl, self.max_ppl_increase, self.min_top1))
+        return any(
+            value is not None for value in (self.max_kl, self.max_ppl_increase, self.min_top1)
+        )
 
     def room(self, found: Measured) -> float:
-        """By how much the KL could grow until the tightest limit is reached: 2 is twice; below 1 the budget is missed."""
+        """By how much the KL could grow until the tightest limit is reached: 2 is twice; below
+        1 the budget is missed.
+        """
         rooms = []
         if self.max_kl is not None:
             rooms.append(_ratio(self.max_kl, found.mean_kl))
@@ -78,14 +87,20 @@ class Limits:
         if self.max_kl is not None and not found.mean_kl <= self.max_kl:
             parts.append(f"mean KL {found.mean_kl:.3g} instead of {self.max_kl:.3g}")
         if self.max_ppl_increase is not None and not found.ppl_increase <= self.max_ppl_increase:
-            parts.append(f"perplexity {found.ppl_increase:+.3%} instead of {self.max_ppl_increase:+.3%}")
+            parts.append(
+                f"perplexity {found.ppl_increase:+.3%} instead of {self.max_ppl_increase:+.3%}"
+            )
         if self.min_top1 is not None and not found.top1 >= self.min_top1:
             parts.append(f"same token {found.top1:.2%} instead of {self.min_top1:.2%}")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, float]:
         """The limits that are set."""
-        values = {"max_kl": self.max_kl, "max_ppl_increase": self.max_ppl_increase, "min_top1": self.min_top1}
+        values = {
+            "max_kl": self.max_kl,
+            "max_ppl_increase": self.max_ppl_increase,
+            "min_top1": self.min_top1,
+        }
         return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,4 +1,6 @@
-"""The picture of a search: size against loss, each measured scheme and assignment a point. Needs matplotlib."""
+"""The picture of a search: size against loss, each measured scheme and assignment a point. Needs
+matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ LEAST_KL = 1e-9  # of a logarithmic axis
 
 
 def plot_outcome(outcome: Outcome, path: Path, title: str) -> None:
-    """Write a PNG to `path`, replacing what is there. Raises MissingDependencyError, OutputError."""
+    """Write a PNG to `path`, replacing what is there. Raises MissingDependencyError,
+    OutputError.
+    """
     require("matplotlib", "plot")
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
@@ -27,7 +31,9 @@ def plot_outcome(outcome: Outcome, path: Path, title: str) -> None:
         axes.annotate(point.label, (x, y), textcoords="offset points", xytext=(6, 4), fontsize=8)
     axes.set_yscale("log")
     if outcome.limits.max_kl is not None:
-        axes.axhline(outcome.limits.max_kl, color="gray", linestyle="--", linewidth=1, label="--max-kl")
+        axes.axhline(
+            outcome.limits.max_kl, color="gray", linestyle="--", linewidth=1, label="--max-kl"
+        )
         axes.legend(loc="best", fontsize=8)
     axes.set_xlabel("rounded weights, MB")
     axes.set_ylabel("mean KL from fp32, nats")
@@ -35,5 +41,6 @@ def plot_outcome(outcome: Outcome, path: Path, title: str) -> None:
     axes.grid(True, which="both", alpha=0.25)
     figure.tight_layout()
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})  # no version: the same points, the same bytes
+    # no version: the same points, the same bytes
+    figure.savefig(content, format="png", metadata={"Software": None})
     atomic_write(path, content.getvalue())

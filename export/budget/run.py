@@ -1,4 +1,6 @@
-"""The road behind `gpt-edge quantize`: from wishes and a budget to a plan, and from the plan to a verified bundle."""
+"""The road behind `gpt-edge quantize`: from wishes and a budget to a plan, and from the plan to a
+verified bundle.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,15 @@ from gpt_edge.export.budget.degradation import Damage, TextReference, rows_that_
 from gpt_edge.export.budget.loss_budget import Limits
 from gpt_edge.export.budget.search import Option, Outcome, Point, search
 from gpt_edge.export.budget.sensitivity import Probe
-from gpt_edge.export.formats.plan import DEFAULT_BLOCK, EMBEDDING, Wishes, candidates, describe, shapes, uniform_plan
+from gpt_edge.export.formats.plan import (
+    DEFAULT_BLOCK,
+    EMBEDDING,
+    Wishes,
+    candidates,
+    describe,
+    shapes,
+    uniform_plan,
+)
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 from gpt_edge.export.pipeline import pipeline
 from gpt_edge.export.weights.bundle_source import BundleSource
@@ -45,14 +55,17 @@ class BudgetError(ExportError):
         super().__init__(
             f"no assignment meets the budget; the closest of {len(outcome.points)} has "
             f"{outcome.limits.missed(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of weights",
-            hint="nothing was published; allow more loss, or more formats: --scheme mixed without --block-size",
+            hint="nothing was published; allow more loss, or more formats: --scheme mixed without "
+            "--block-size",
         )
         self.outcome = outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """What came out. outcome: of the budget; None where there was none. notes: what the user should know, in words."""
+    """What came out. outcome: of the budget; None where there was none. notes: what the user should
+    know, in words.
+    """
 
     bundle: Bundle
     verification: Verification
@@ -77,19 +90,35 @@ def quantize_to_budget(
 ) -> Quantized:
     """Round the weights of an fp32 bundle as wished, within the limits, into a bundle at `out`.
 
-    calibration, eval_text: texts for GPTQ and for measuring; without them the model writes its own, of different seeds.
-    plot: a PNG of every measured point, also where the budget is missed. target: for int8-dynamic.
-    Raises ValueError for wishes that contradict each other or the model, BudgetError when nothing meets the limits,
-    EvaluationError for a text that cannot be read, else as `pipeline.quantize_bundle`; then `out` is as it was.
+    calibration, eval_text: texts for GPTQ and for measuring; without them the model writes its own,
+    of different seeds. plot: a PNG of every measured point, also where the budget is missed.
+    target: for int8-dynamic. Raises ValueError for wishes that contradict each other or the model,
+    BudgetError when nothing meets the limits, EvaluationError for a text that cannot be read, else
+    as `pipeline.quantize_bundle`; then `out` is as it was.
     """
     limits = limits or Limits()
     if bundle.task is not None:
-        if limits or wishes.is_special or wishes.scheme == "mixed" or calibration or eval_text or plot or target:
-            raise ValueError("a classifier is rounded by --scheme alone: fp32 bundle in, int8, int8-block or int4 out")
-        made, report = pipeline.quantize_bundle(bundle, out, scheme=wishes.scheme, force=force, progress=progress)
+        if (
+            limits
+            or wishes.is_special
+            or wishes.scheme == "mixed"
+            or calibration
+            or eval_text
+            or plot
+            or target
+        ):
+            raise ValueError(
+                "a classifier is rounded by --scheme alone: fp32 bundle in, int8, int8-block or "
+                "int4 out"
+            )
+        made, report = pipeline.quantize_bundle(
+            bundle, out, scheme=wishes.scheme, force=force, progress=progress
+        )
         return Quantized(made, report, None, None, ())
     if wishes.scheme == "mixed" and not limits:
-        raise ValueError("scheme mixed is searched for a budget: give max_kl, max_ppl_increase or min_top1")
+        raise ValueError(
+            "scheme mixed is searched for a budget: give max_kl, max_ppl_increase or min_top1"
+        )
     if plot is not None and not limits:
         raise ValueError("a plot shows measured points: give max_kl, max_ppl_increase or min_top1")
     if plot is not None:
@@ -134,12 +163,20 @@ class _Work:
         target: str | None,
         progress: Progress,
     ) -> None:
-        self.bundle, self.wishes, self.limits, self.target, self.progress = bundle, wishes, limits, target, progress
+        self.bundle, self.wishes, self.limits, self.target, self.progress = (
+            bundle,
+            wishes,
+            limits,
+            target,
+            progress,
+        )
         self.calibration, self.eval_text = calibration, eval_text
         self.source = smooth(BundleSource(bundle), bundle.graph, wishes.scheme)
         config, graph = bundle.config, bundle.graph
         self.is_dynamic, is_mixed = wishes.scheme == "int8-dynamic", wishes.scheme == "mixed"
-        self.wanted: dict[str, list[TensorFormat]] = candidates(config, graph, wishes) if is_mixed else {}
+        self.wanted: dict[str, list[TensorFormat]] = (
+            candidates(config, graph, wishes) if is_mixed else {}
+        )
         self.plan: Plan | None = None
         if not is_mixed and not self.is_dynamic:
             self.plan = uniform_plan(config, graph, wishes)
@@ -150,7 +187,9 @@ class _Work:
         self._reference: TextReference | None = None
 
     def open(self, scratch: Path) -> None:
-        """Round by GPTQ what the plan or the candidates want so. scratch: an empty folder for the time of the work."""
+        """Round by GPTQ what the plan or the candidates want so. scratch: an empty folder for the
+        time of the work.
+        """
         self._scratch = scratch
         (scratch / "rounded").mkdir()
         self.rounder = Rounder(self.bundle.config, self.bundle.graph, scratch / "rounded")
@@ -162,7 +201,9 @@ class _Work:
             raise ValueError("a calibration text is for rounding by gptq, which nothing here wants")
 
     def outcome(self, *, with_schemes: bool) -> Outcome:
-        """Search, or measure the one plan of a uniform scheme. with_schemes: measure the uniform schemes as well."""
+        """Search, or measure the one plan of a uniform scheme. with_schemes: measure the uniform
+        schemes as well.
+        """
         n_tokens = rows_that_fit(self.bundle.config, EVALUATION_TOKENS)
         rows = self._text(self.eval_text, n_tokens, EVALUATION_SEED, "evaluation")
         self.progress("asking the fp32 bundle")
@@ -175,7 +216,13 @@ class _Work:
             found = search(options, self.limits, self.measure, self.progress)
         if not with_schemes:
             return found
-        return Outcome(found.limits, found.plan, found.best, (*self._schemes(found), *found.points), found.options)
+        return Outcome(
+            found.limits,
+            found.plan,
+            found.best,
+            (*self._schemes(found), *found.points),
+            found.options,
+        )
 
     def measure(self, plan: Plan | None, scheme: str | None = None) -> Damage:
         """Build the graph of a plan and run the evaluation text through it."""
@@ -184,12 +231,21 @@ class _Work:
         with tempfile.TemporaryDirectory(dir=self._scratch) as name:
             folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
             pipeline.write_scheme(
-                folder, self.source, graph, scheme, self.target, self.progress, plan=plan, rounder=self.rounder
+                folder,
+                self.source,
+                graph,
+                scheme,
+                self.target,
+                self.progress,
+                plan=plan,
+                rounder=self.rounder,
             )
             return self._reference.measure(pipeline.open_folder(folder, config, graph, scheme))
 
     def described(self, plan: Plan | None, outcome: Outcome | None) -> Mapping[str, Any]:
-        """For the manifest: what each tensor is, what it was calibrated on, and how the budget was met."""
+        """For the manifest: what each tensor is, what it was calibrated on, and how the budget was
+        met.
+        """
         values: dict[str, Any] = {}
         if plan is not None:
             values |= {"calibration": self.calibrated_on, "formats": describe(plan)}
@@ -204,7 +260,10 @@ class _Work:
         config, wishes = self.bundle.config, self.wishes
         if config.tied_embeddings and (wishes.head or wishes.embedding):
             bits = wishes.head or wishes.embedding
-            notes.append(f"embedding and head are one table in this model, {EMBEDDING}: both have {bits} bits")
+            notes.append(
+                f"embedding and head are one table in this model, {EMBEDDING}: both have {bits} "
+                "bits"
+            )
         if self.calibrated_on is not None:
             notes.append(f"calibrated on {self.calibrated_on}")
         if self._reference is not None:
@@ -250,7 +309,9 @@ class _Work:
         for scheme in ("int8", "int8-block", "int4"):
             if scheme not in {point.label for point in found.points}:
                 plain = Wishes(scheme, rounding="nearest")
-                points.append(self._point(scheme, uniform_plan(self.bundle.config, self.bundle.graph, plain)))
+                points.append(
+                    self._point(scheme, uniform_plan(self.bundle.config, self.bundle.graph, plain))
+                )
         return points
 
     def _point(self, scheme: str, plan: Plan | None) -> Point:

@@ -1,10 +1,12 @@
-"""The cheapest way to store a model that still meets a budget of loss: a multiple-choice knapsack, then measurements.
+"""The cheapest way to store a model that still meets a budget of loss: a multiple-choice knapsack,
+then measurements.
 
-Each tensor has candidate formats with a cost and a measured KL. As small KLs nearly add up, the cheapest assignment with a
-predicted KL of at most some limit is a knapsack with one choice for each tensor (Sinha and Zoltners 1979), solved exactly
-up to the grid by dynamic programming. Whether an assignment meets the budget is decided by measuring the whole model with
-it: where it misses, the limit is lowered, where it has room, raised, until both ends are close. Nothing is drawn by
-chance: the same figures give the same assignment. Knows nothing of torch, graphs or files.
+Each tensor has candidate formats with a cost and a measured KL. As small KLs nearly add up, the
+cheapest assignment with a predicted KL of at most some limit is a knapsack with one choice for each
+tensor (Sinha and Zoltners 1979), solved exactly up to the grid by dynamic programming. Whether an
+assignment meets the budget is decided by measuring the whole model with it: where it misses, the
+limit is lowered, where it has room, raised, until both ends are close. Nothing is drawn by chance:
+the same figures give the same assignment. Knows nothing of torch, graphs or files.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 GRID = 1 << 14  # steps of predicted KL
 MAX_MEASUREMENTS = 10
 CLOSE = 1.04  # ratio of the limits between which the search stops
-# 4-bit weights with float activations: as fast as with 8-bit ones in prompts, half as fast token by token (768 x 3072,
-# one thread of an AVX-512 VNNI machine). Without a price the search would choose them everywhere.
+# 4-bit weights with float activations: as fast as with 8-bit ones in prompts, half as fast token by
+# token (768 x 3072, one thread of an AVX-512 VNNI machine). Without a price the search would choose
+# them everywhere.
 FLOAT_ACTIVATIONS_COST = 1.25
 
 
@@ -65,17 +68,24 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a search came to. plan: of the best point; where no point met the limits, of the one that came closest."""
+    """What a search came to. plan: of the best point; where no point met the limits, of the one
+    that came closest.
+    """
 
     limits: Limits
     plan: Plan
     best: Point
     points: tuple[Point, ...]  # in the order of measuring
-    options: Mapping[str, Sequence[Option]]  # what there was to choose from; empty for a uniform scheme
+    # what there was to choose from; empty for a uniform scheme
+    options: Mapping[str, Sequence[Option]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: the limits, every measured assignment, and for each tensor its format and alternatives."""
-        tensors: dict[str, dict[str, Any]] = {name: {"format": form.label} for name, form in self.plan.items()}
+        """Plain JSON values: the limits, every measured assignment, and for each tensor its format
+        and alternatives.
+        """
+        tensors: dict[str, dict[str, Any]] = {
+            name: {"format": form.label} for name, form in self.plan.items()
+        }
         for name, found in self.options.items():
             tensors[name] |= {"kl": {option.form.label: _figure(option.kl) for option in found}}
             tensors[name] |= {"n_bytes": {option.form.label: option.n_bytes for option in found}}
@@ -93,7 +103,9 @@ def _figure(value: float | None) -> float | None:
 
 
 def pareto(options: Sequence[Option]) -> list[Option]:
-    """The options that no other one beats in both cost and KL, by falling KL; ties go to the first."""
+    """The options that no other one beats in both cost and KL, by falling KL; ties go to
+    the first.
+    """
     kept: list[Option] = []
     for option in sorted(options, key=lambda option: (option.cost, option.kl)):
         if not kept or option.kl < kept[-1].kl:
@@ -102,9 +114,11 @@ def pareto(options: Sequence[Option]) -> list[Option]:
 
 
 def cheapest(options: Mapping[str, Sequence[Option]], limit: float) -> dict[str, Option] | None:
-    """One option for each tensor: least cost with a sum of KLs of at most `limit`; None where even the least is above.
+    """One option for each tensor: least cost with a sum of KLs of at most `limit`; None where even
+    the least is above.
 
-    KLs are rounded up to limit / GRID, so an assignment within a share n_tensors / GRID of the limit may be passed over.
+    KLs are rounded up to limit / GRID, so an assignment within a share n_tensors / GRID of the
+    limit may be passed over.
     """
     fronts = {name: pareto(found) for name, found in options.items()}
     costs = np.full(GRID + 1, np.inf)  # by KL spent so far, in grid steps
@@ -135,7 +149,10 @@ def cheapest(options: Mapping[str, Sequence[Option]], limit: float) -> dict[str,
 
 def most_careful(options: Mapping[str, Sequence[Option]]) -> dict[str, Option]:
     """For each tensor the option with the least KL, the cheapest of equals."""
-    return {name: min(found, key=lambda option: (option.kl, option.cost)) for name, found in options.items()}
+    return {
+        name: min(found, key=lambda option: (option.kl, option.cost))
+        for name, found in options.items()
+    }
 
 
 def search(
@@ -144,9 +161,11 @@ def search(
     measure: Callable[[Plan], Measured],
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Outcome:
-    """Return the cheapest assignment that was measured to keep the limits; of none, the one that came closest.
+    """Return the cheapest assignment that was measured to keep the limits; of none, the one that
+    came closest.
 
-    measure: the whole model with a plan, at most MAX_MEASUREMENTS times. Raises ValueError without limits or options.
+    measure: the whole model with a plan, at most MAX_MEASUREMENTS times. Raises ValueError without
+    limits or options.
     """
     if not limits or not options or not all(options.values()):
         raise ValueError("a search needs a limit and at least one option for each tensor")
@@ -182,7 +201,9 @@ def search(
 
 
 def _next_limit(limit: float, met: float, missed: float, room: float) -> float:
-    """Where to look next: between the ends, or beyond the one that is known, guided by how much room there was."""
+    """Where to look next: between the ends, or beyond the one that is known, guided by how much
+    room there was.
+    """
     if met and math.isfinite(missed):
         return math.sqrt(met * missed)
     if met:
@@ -192,14 +213,24 @@ def _next_limit(limit: float, met: float, missed: float, room: float) -> float:
 
 def _most(options: Mapping[str, Sequence[Option]]) -> float:
     """Predicted KL of the cheapest option everywhere: a higher limit changes nothing any more."""
-    return sum(min(found, key=lambda option: (option.cost, option.kl)).kl for found in options.values())
+    return sum(
+        min(found, key=lambda option: (option.cost, option.kl)).kl for found in options.values()
+    )
 
 
 def _cost(chosen: Mapping[str, Option]) -> float:
     return sum(option.cost for option in chosen.values())
 
 
-def _point(label: str, chosen: Mapping[str, Option], limits: Limits, measure: Callable[[Plan], Measured]) -> Point:
+def _point(
+    label: str, chosen: Mapping[str, Option], limits: Limits, measure: Callable[[Plan], Measured]
+) -> Point:
     found = measure({name: option.form for name, option in chosen.items()})
     predicted = sum(option.kl for option in chosen.values())
-    return Point(label, sum(option.n_bytes for option in chosen.values()), predicted, found, limits.met_by(found))
+    return Point(
+        label,
+        sum(option.n_bytes for option in chosen.values()),
+        predicted,
+        found,
+        limits.met_by(found),
+    )

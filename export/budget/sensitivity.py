@@ -1,9 +1,11 @@
-"""How much one rounded tensor costs: the reference with only that tensor changed, against the reference.
+"""How much one rounded tensor costs: the reference with only that tensor changed, against the
+reference.
 
-The change is what the kernels compute (onnxruntime 1.31.1, checked to 1e-6 by the tests): the weight is its rounded self,
-and the input of its product is rounded to 8 bits by row and block (MatMulNBits at accuracy level 4), by row, or not at
-all. Everything before the changed layer is computed once for all formats. Costs of different tensors are small and nearly
-independent, so their KLs nearly add up; what a whole assignment costs is measured in `budget.py`'s search.
+The change is what the kernels compute (onnxruntime 1.31.1, checked to 1e-6 by the tests): the
+weight is its rounded self, and the input of its product is rounded to 8 bits by row and block
+(MatMulNBits at accuracy level 4), by row, or not at all. Everything before the changed layer is
+computed once for all formats. Costs of different tensors are small and nearly independent, so their
+KLs nearly add up; what a whole assignment costs is measured in `budget.py`'s search.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ from gpt_edge.export.weights.source import unpad_heads
 from gpt_edge.reference.model import GPT
 
 
-def round_activations(x: Tensor, form: TensorFormat, block_size: int, zero_point: int = UINT8_MIDDLE) -> Tensor:
+def round_activations(
+    x: Tensor, form: TensorFormat, block_size: int, zero_point: int = UINT8_MIDDLE
+) -> Tensor:
     """x [..., K] as the kernel of `form` sees it, ties to even.
 
-    By block, and by row with the zero point 128: symmetric, 127 levels to each side. By row with a lower one, as behind
-    an activation function: 255 - zero_point levels above zero.
+    By block, and by row with the zero point 128: symmetric, 127 levels to each side. By row with a
+    lower one, as behind an activation function: 255 - zero_point levels above zero.
     """
     if form.activations == "float":
         return x
@@ -54,7 +58,13 @@ class RoundedLinear(nn.Module):
     """A linear layer as a rounded graph computes it."""
 
     def __init__(
-        self, name: str, weight: Tensor, bias: Tensor | None, form: TensorFormat, config: GPTConfig, graph: str
+        self,
+        name: str,
+        weight: Tensor,
+        bias: Tensor | None,
+        form: TensorFormat,
+        config: GPTConfig,
+        graph: str,
     ) -> None:
         super().__init__()
         self.weight, self.bias, self.form = weight, bias, form
@@ -69,9 +79,13 @@ class RoundedLinear(nn.Module):
         """[..., K] -> [..., N]."""
         size = self.form.block_for(self.n_inputs)
         if self.heads is None or not self.heads[1]:
-            return F.linear(round_activations(x, self.form, size, self.zero_point), self.weight, self.bias)
+            return F.linear(
+                round_activations(x, self.form, size, self.zero_point), self.weight, self.bias
+            )
         padded = F.pad(x.reshape(*x.shape[:-1], self.heads[0], -1), (0, self.heads[1])).flatten(-2)
-        rounded = round_activations(padded, self.form, size).reshape(*x.shape[:-1], self.heads[0], -1)
+        rounded = round_activations(padded, self.form, size).reshape(
+            *x.shape[:-1], self.heads[0], -1
+        )
         return F.linear(rounded[..., : -self.heads[1]].flatten(-2), self.weight, self.bias)
 
 
@@ -90,12 +104,16 @@ class Probe:
         wanted: Mapping[str, Iterable[TensorFormat]],
         progress: Callable[[str], None] = lambda name: None,
     ) -> dict[str, dict[TensorFormat, Damage]]:
-        """For each named weight and format, the Damage of that change alone. Formats of 32 bits cost nothing."""
+        """For each named weight and format, the Damage of that change alone. Formats of 32 bits
+        cost nothing.
+        """
         model, found = self._model, dict[str, dict[TensorFormat, Damage]]()
         states = self._embed()
         self._reference = [model.lm_head(self._run(x, 0)).flatten(0, 1) for x in states]
         if "wte.weight" in wanted:
-            found["wte.weight"] = {form: self._of_table(form) for form in self._seen("wte.weight", wanted, progress)}
+            found["wte.weight"] = {
+                form: self._of_table(form) for form in self._seen("wte.weight", wanted, progress)
+            }
         for layer, block in enumerate(model.blocks()):
             for part in LINEARS:
                 if (name := f"h.{layer}.{part}.weight") in wanted:
@@ -109,14 +127,19 @@ class Probe:
                 states[i] = run_block(block, x)
         if "lm_head.weight" in wanted:
             found["lm_head.weight"] = {
-                form: self._of_linear(model, "lm_head", "lm_head.weight", form, states, len(model.h))
+                form: self._of_linear(
+                    model, "lm_head", "lm_head.weight", form, states, len(model.h)
+                )
                 for form in self._seen("lm_head.weight", wanted, progress)
             }
         self._reference = []
         return found
 
     def _seen(
-        self, name: str, wanted: Mapping[str, Iterable[TensorFormat]], progress: Callable[[str], None]
+        self,
+        name: str,
+        wanted: Mapping[str, Iterable[TensorFormat]],
+        progress: Callable[[str], None],
     ) -> Iterable[TensorFormat]:
         progress("measuring what each tensor costs")
         for form in wanted[name]:
@@ -136,11 +159,19 @@ class Probe:
     def _measure(self, states: list[Tensor], layer: int) -> Damage:
         total = DamageSum()
         for x, reference, (_, targets) in zip(states, self._reference, self._parts, strict=True):
-            total.add(reference, self._model.lm_head(self._run(x, layer)).flatten(0, 1), targets.flatten())
+            total.add(
+                reference, self._model.lm_head(self._run(x, layer)).flatten(0, 1), targets.flatten()
+            )
         return total.result()
 
     def _of_linear(
-        self, owner: nn.Module, leaf: str, name: str, form: TensorFormat, states: list[Tensor], layer: int
+        self,
+        owner: nn.Module,
+        leaf: str,
+        name: str,
+        form: TensorFormat,
+        states: list[Tensor],
+        layer: int,
     ) -> Damage:
         original = getattr(owner, leaf)
         setattr(owner, leaf, self._rounded(name, original, form))
@@ -152,7 +183,9 @@ class Probe:
         """The embedding; where the head is tied to it, both."""
         model = self._model
         table, head = model.wte.weight, model.lm_head
-        rounded = self._rounded("wte.weight", head if model.config.tied_embeddings else model.wte, form)
+        rounded = self._rounded(
+            "wte.weight", head if model.config.tied_embeddings else model.wte, form
+        )
         model.wte.weight = nn.Parameter(rounded.weight, requires_grad=False)
         if model.config.tied_embeddings:
             model.register_module("lm_head", rounded)

@@ -1,15 +1,18 @@
-"""Weights to 4 and 8 bits with less damage than rounding to nearest: a search for the scale, and GPTQ.
+"""Weights to 4 and 8 bits with less damage than rounding to nearest: a search for the scale, and
+GPTQ.
 
-Scale search needs no data: every block tries 19 scales around the usual one, refits each by least squares, and keeps the
-best (llama.cpp's `make_qx_quants`, which its k-quants use; with the diagonal of the Hessian as weights, its imatrix).
-GPTQ (Frantar et al. 2022, arXiv 2210.17323, algorithm 1) rounds one input column after the other and moves the error
-onto the columns not yet rounded, with the inverse of H = X^T X of calibration activations X; columns in the order of
-falling diag(H), scales fixed beforehand ("act order" with "static groups" in the authors' code), H dampened.
+Scale search needs no data: every block tries 19 scales around the usual one, refits each by least
+squares, and keeps the best (llama.cpp's `make_qx_quants`, which its k-quants use; with the diagonal
+of the Hessian as weights, its imatrix). GPTQ (Frantar et al. 2022, arXiv 2210.17323, algorithm 1)
+rounds one input column after the other and moves the error onto the columns not yet rounded, with
+the inverse of H = X^T X of calibration activations X; columns in the order of falling diag(H),
+scales fixed beforehand ("act order" with "static groups" in the authors' code), H dampened.
 
-Why own code: onnxruntime's quantiser has a GPTQ for MatMulNBits (`quantization/neural_compressor`, read in 1.31.1), but
-for 4 bits and the MatMuls of a whole graph alone, and it rounds the result again with new scales; with act order, in
-other groups. gptqmodel and llm-compressor quantise transformers models, auto-gptq and autoawq have been given up. Here
-tensors come one by one from a stream, in 4 or 8 bits, and the levels that GPTQ chose are those that are stored.
+Why own code: onnxruntime's quantiser has a GPTQ for MatMulNBits (`quantization/neural_compressor`,
+read in 1.31.1), but for 4 bits and the MatMuls of a whole graph alone, and it rounds the result
+again with new scales; with act order, in other groups. gptqmodel and llm-compressor quantise
+transformers models, auto-gptq and autoawq have been given up. Here tensors come one by one from a
+stream, in 4 or 8 bits, and the levels that GPTQ chose are those that are stored.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from gpt_edge.export.formats.tensor_format import TensorFormat
 FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
 
-VALUES_AT_ONCE = 1 << 17  # weights rounded in one go: what a core keeps in its cache, five times faster than 1 << 22
+# weights rounded in one go: what a core keeps in its cache, five times faster than 1 << 22
+VALUES_AT_ONCE = 1 << 17
 SEARCH_STEPS = 19  # scales that a block tries
 DAMPENING = 0.01  # of the mean of diag(H), the paper's value
 MAX_DAMPENING = 1.0
@@ -37,7 +41,9 @@ LAZY_COLUMNS = 128  # columns rounded before the others are updated (algorithm 1
 
 @dataclass(frozen=True, slots=True)
 class Rounded:
-    """A matrix [N, K] as whole numbers: weight = (level - zero) * scale, in blocks along K, the last one filled up."""
+    """A matrix [N, K] as whole numbers: weight = (level - zero) * scale, in blocks along K, the
+    last one filled up.
+    """
 
     bits: int
     levels: ByteArray  # uint8 [N, ceil(K / block), block]
@@ -46,7 +52,11 @@ class Rounded:
 
     def dequantize(self, k: int) -> FloatArray:
         """The float32 [N, k] that a kernel computes with."""
-        zero = np.float32(1 << (self.bits - 1)) if self.zeros is None else self.zeros.astype(np.float32)[..., None]
+        zero = (
+            np.float32(1 << (self.bits - 1))
+            if self.zeros is None
+            else self.zeros.astype(np.float32)[..., None]
+        )
         values = (self.levels.astype(np.float32) - zero) * self.scales[..., None]
         return np.ascontiguousarray(values.reshape(len(values), -1)[:, :k])
 
@@ -57,21 +67,27 @@ class Rounded:
         return (self.levels[..., 0::2] | (self.levels[..., 1::2] << 4)).astype(np.uint8, copy=False)
 
     def packed_zeros(self) -> ByteArray | None:
-        """MatMulNBits' zero points: uint8 [N, ceil(blocks * bits / 8)]; None where there are none."""
+        """MatMulNBits' zero points: uint8 [N, ceil(blocks * bits / 8)]; None where there
+        are none.
+        """
         if self.zeros is None or self.bits == 8:
             return self.zeros
         even = np.pad(self.zeros, ((0, 0), (0, self.zeros.shape[1] % 2)))
         return (even[:, 0::2] | (even[:, 1::2] << 4)).astype(np.uint8, copy=False)
 
 
-RoundWeight = Callable[[str, FloatArray, TensorFormat], Rounded]  # by name: what was prepared for it is found
+# by name: what was prepared for it is found
+RoundWeight = Callable[[str, FloatArray, TensorFormat], Rounded]
 
 
-def round_tensor(weight: FloatArray, form: TensorFormat, block_size: int, hessian: Tensor | None = None) -> Rounded:
+def round_tensor(
+    weight: FloatArray, form: TensorFormat, block_size: int, hessian: Tensor | None = None
+) -> Rounded:
     """Round [N, K] as `form` says, in blocks of `block_size` (form's own, or what divides K).
 
-    hessian: X^T X, [K, K], wanted by gptq; scale-search takes its diagonal as weights where it is given.
-    The result depends on nothing but the arguments. Raises NumericError where H is not finite.
+    hessian: X^T X, [K, K], wanted by gptq; scale-search takes its diagonal as weights where it is
+    given. The result depends on nothing but the arguments. Raises NumericError where H is not
+    finite.
     """
     if form.rounding == "gptq":
         if hessian is None:
@@ -83,7 +99,9 @@ def round_tensor(weight: FloatArray, form: TensorFormat, block_size: int, hessia
     return _by_rows(weight, form, block_size, importance)
 
 
-def _by_rows(weight: FloatArray, form: TensorFormat, block_size: int, importance: Tensor | None) -> Rounded:
+def _by_rows(
+    weight: FloatArray, form: TensorFormat, block_size: int, importance: Tensor | None
+) -> Rounded:
     n, k = weight.shape
     n_blocks = -(-k // block_size)
     levels = np.empty((n, n_blocks, block_size), np.uint8)
@@ -110,17 +128,22 @@ def _blocks(rows: Tensor, block_size: int) -> Tensor:
 
 
 def to_levels(blocks: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-    """uint8 levels of [..., block] for scales and zero points [...]; a scale of 0 gives the zero point."""
+    """uint8 levels of [..., block] for scales and zero points [...]; a scale of 0 gives the zero
+    point.
+    """
     inverse = torch.where(scale == 0, 0.0, 1.0 / scale)
     levels = (blocks * inverse[..., None]).round_().add_(zero[..., None])
     return levels.clamp_(0, (1 << bits) - 1).to(torch.uint8)
 
 
-def find_scales(blocks: Tensor, form: TensorFormat, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def find_scales(
+    blocks: Tensor, form: TensorFormat, importance: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Scales float32 [R, blocks] and zero points float32 of the same shape, for [R, blocks, block].
 
-    nearest: 8 bits take max|w| / 127, 4 bits of max|w| / 7 and the signed extreme / -8 the one with the smaller squared
-    error. Asymmetric blocks span min .. max and 0. importance [1 or R, blocks, block] weighs squared errors.
+    nearest: 8 bits take max|w| / 127, 4 bits of max|w| / 7 and the signed extreme / -8 the one with
+    the smaller squared error. Asymmetric blocks span min .. max and 0. importance
+    [1 or R, blocks, block] weighs squared errors.
     """
     first = _first_scales(blocks, form.bits, form.symmetric)
     if form.rounding != "nearest":
@@ -158,22 +181,29 @@ def _squared_error(blocks: Tensor, scale: Tensor) -> Tensor:
 def _search(
     blocks: Tensor, form: TensorFormat, first: tuple[Tensor, Tensor], importance: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Try SEARCH_STEPS scales for each block, each refitted by least squares, and keep the one with the least error."""
+    """Try SEARCH_STEPS scales for each block, each refitted by least squares, and keep the one with
+    the least error.
+    """
     n_levels = 1 << form.bits
     base, best_zero = first
     best_gain = torch.full_like(base, -1.0)
     best_scale = base.clone()
     reach = n_levels / 2 if form.symmetric else float(n_levels - 1)
     for step in range(SEARCH_STEPS):
-        # Symmetric: the extreme lies at 7.1 to 8.9 levels. Asymmetric: up to a fifth of the range is clipped.
-        wanted = reach + (step - SEARCH_STEPS // 2) * 0.1 if form.symmetric else reach * (1 + step / 80)
+        # Symmetric: the extreme lies at 7.1 to 8.9 levels. Asymmetric: up to a fifth of the range
+        # is clipped.
+        wanted = (
+            reach + (step - SEARCH_STEPS // 2) * 0.1 if form.symmetric else reach * (1 + step / 80)
+        )
         scale = base * (reach / wanted)
         zero = best_zero if form.symmetric else _zero_of(blocks, scale, n_levels)
         best_gain, best_scale, best_zero = _keep_better(
             blocks, scale, zero, n_levels, importance, (best_gain, best_scale, best_zero)
         )
     # The refitted scale rounds a few weights to another level: once more with those.
-    result = _keep_better(blocks, best_scale, best_zero, n_levels, importance, (best_gain, best_scale, best_zero))
+    result = _keep_better(
+        blocks, best_scale, best_zero, n_levels, importance, (best_gain, best_scale, best_zero)
+    )
     return result[1], result[2]
 
 
@@ -190,7 +220,9 @@ def _keep_better(
     importance: Tensor | None,
     best: tuple[Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gain (what the rounded block explains of the block's weighted squares), scale and zero point, block by block."""
+    """Gain (what the rounded block explains of the block's weighted squares), scale and zero point,
+    block by block.
+    """
     inverse = torch.where(scale == 0, 0.0, 1.0 / scale)
     zeros = zero[..., None]
     levels = (blocks * inverse[..., None]).add_(zeros).round_().clamp_(0, n_levels - 1).sub_(zeros)
@@ -206,8 +238,11 @@ def _keep_better(
     )
 
 
-def gptq(weight: FloatArray, bits: int, block_size: int, hessian: Tensor, *, symmetric: bool = True) -> Rounded:
-    """GPTQ of [N, K] with H = X^T X [K, K] in blocks of `block_size`. Inputs that were always 0 are rounded to nearest.
+def gptq(
+    weight: FloatArray, bits: int, block_size: int, hessian: Tensor, *, symmetric: bool = True
+) -> Rounded:
+    """GPTQ of [N, K] with H = X^T X [K, K] in blocks of `block_size`. Inputs that were always 0 are
+    rounded to nearest.
 
     Raises NumericError where H is not finite or stays singular under MAX_DAMPENING.
     """
@@ -217,11 +252,18 @@ def gptq(weight: FloatArray, bits: int, block_size: int, hessian: Tensor, *, sym
     blocks = _blocks(torch.from_numpy(np.array(weight, np.float32, order="C")), block_size)
     scale, zero = find_scales(blocks, form, _blocks(importance[None], block_size))
     order = torch.argsort(importance, descending=True, stable=True)
-    columns = torch.from_numpy(np.array(weight.T, np.float32, order="C"))[order]  # [K, N], one column to a row
+    # [K, N], one column to a row
+    columns = torch.from_numpy(np.array(weight.T, np.float32, order="C"))[order]
     group = (order // block_size).tolist()
     levels = torch.empty((k, n), dtype=torch.uint8)
     _compensate(
-        columns, _inverse_factor(hessian, order), scale.T.contiguous(), zero.T.contiguous(), group, bits, levels
+        columns,
+        _inverse_factor(hessian, order),
+        scale.T.contiguous(),
+        zero.T.contiguous(),
+        group,
+        bits,
+        levels,
     )
     full = zero.to(torch.uint8)[..., None].repeat(1, 1, block_size).reshape(n, -1)
     full[:, order] = levels.T
@@ -234,9 +276,17 @@ def gptq(weight: FloatArray, bits: int, block_size: int, hessian: Tensor, *, sym
 
 
 def _compensate(
-    columns: Tensor, factor: Tensor, scale: Tensor, zero: Tensor, group: list[int], bits: int, levels: Tensor
+    columns: Tensor,
+    factor: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    group: list[int],
+    bits: int,
+    levels: Tensor,
 ) -> None:
-    """Algorithm 1: round the rows of `columns` [K, N] in order, into `levels`; `factor` is the upper Cholesky of H^-1."""
+    """Algorithm 1: round the rows of `columns` [K, N] in order, into `levels`; `factor` is the
+    upper Cholesky of H^-1.
+    """
     k, top = len(columns), (1 << bits) - 1
     inverse = torch.where(scale == 0, 0.0, 1.0 / scale)
     for start in range(0, k, LAZY_COLUMNS):
@@ -253,10 +303,14 @@ def _compensate(
 
 
 def _inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
-    """Upper Cholesky factor of (H + damp)^-1 in the given order, float32 [K, K]; more damp where H is singular."""
+    """Upper Cholesky factor of (H + damp)^-1 in the given order, float32 [K, K]; more damp where H
+    is singular.
+    """
     ordered = hessian.to(torch.float64)[order][:, order]
     if not bool(torch.isfinite(ordered).all()):
-        raise NumericError("the calibration activations are not finite: the model overflows on this text")
+        raise NumericError(
+            "the calibration activations are not finite: the model overflows on this text"
+        )
     mean = float(ordered.diagonal().mean()) or 1.0
     damp = DAMPENING
     while damp <= MAX_DAMPENING:
@@ -270,5 +324,6 @@ def _inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
                 return factor
         damp *= 10
     raise NumericError(
-        "the Hessian of the calibration activations cannot be inverted", hint="give more --calibration text"
+        "the Hessian of the calibration activations cannot be inverted",
+        hint="give more --calibration text",
     )

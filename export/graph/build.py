@@ -1,4 +1,6 @@
-"""One graph file and one data file from a config and a source of weights: trace, rewrite, lower, check, save."""
+"""One graph file and one data file from a config and a source of weights: trace, rewrite, lower,
+check, save.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ TASK_HEAD = "task_head.weight"  # tiny, and as precise as it is in every scheme
 
 @functools.lru_cache(maxsize=16)  # small: no weights
 def _wiring(config: GPTConfig, graph: str, kind: str | None) -> ir.Model:
-    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme. kind: a task's."""
+    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme.
+    kind: a task's.
+    """
     model = rewrite.tidy(trace(config, graph) if kind is None else trace_task(config, graph, kind))
     if graph == "edge":
         rewrite.use_fast_gelu(model.graph)
@@ -48,9 +52,11 @@ def build_graph(
 ) -> None:
     """Write `model.onnx` and `model.onnx.data` into `folder`.
 
-    graph: "edge" or "portable"; scheme: one of graph.SCHEMES; of "int8-dynamic" this makes what Optimum then rounds.
-    plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of the largest tensor,
-    not of the model. Raises ExportError when the graph does not hold the operators that the contract names.
+    graph: "edge" or "portable"; scheme: one of graph.SCHEMES; of "int8-dynamic" this makes what
+    Optimum then rounds.
+    plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of
+    the largest tensor, not of the model. Raises ExportError when the graph does not hold the
+    operators that the contract names.
     """
     config, task = source.config, source.task
     formats = plan if plan is not None else scheme_plan(config, graph, scheme)
@@ -76,7 +82,9 @@ def build_graph(
 
 
 def _finish(model: ir.Model, config: GPTConfig, graph: str) -> None:
-    """Drop what the tracer left behind: metadata with paths of this machine, shapes of padded tensors, old versions."""
+    """Drop what the tracer left behind: metadata with paths of this machine, shapes of padded
+    tensors, old versions.
+    """
     model.graph.name = f"gpt-{graph}"
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "gpt-edge", None
@@ -97,26 +105,39 @@ def _finish(model: ir.Model, config: GPTConfig, graph: str) -> None:
     model.opset_imports.update({"": OPSET, **({rewrite.MICROSOFT: 1} if graph == "edge" else {})})
 
 
-def check_structure(graph: ir.Graph, config: GPTConfig, kind: str, scheme: str, plan: Plan | None = None) -> None:
-    """Hold the graph against `graph.py`, or against a plan. Raises ExportError naming what is missing or too many."""
+def check_structure(
+    graph: ir.Graph, config: GPTConfig, kind: str, scheme: str, plan: Plan | None = None
+) -> None:
+    """Hold the graph against `graph.py`, or against a plan. Raises ExportError naming what is
+    missing or too many.
+    """
     found = rewrite.count_operators(graph)
-    counts = contract.operators(config, kind, scheme) if plan is None else operator_counts(config, kind, plan)
+    counts = (
+        contract.operators(config, kind, scheme)
+        if plan is None
+        else operator_counts(config, kind, plan)
+    )
     for operator, wanted in counts.items():
         if found.get(operator, 0) != wanted:
             raise ExportError(
-                f"the {kind} {scheme} graph has {found.get(operator, 0)} {operator} nodes, {wanted} are wanted"
+                f"the {kind} {scheme} graph has {found.get(operator, 0)} {operator} nodes, "
+                f"{wanted} are wanted"
             )
     if kind == "portable":
         foreign = sorted({node.op_type for node in graph if node.domain not in ("", "ai.onnx")})
         if foreign:
-            raise ExportError(f"the portable graph holds operators that are not standard: {', '.join(foreign)}")
+            raise ExportError(
+                f"the portable graph holds operators that are not standard: {', '.join(foreign)}"
+            )
     for values, specs in (
         (graph.inputs, contract.inputs(config, kind)),
         (graph.outputs, contract.outputs(config, kind)),
     ):
         names = [value.name for value in values]
         if names != [spec.name for spec in specs]:
-            raise ExportError(f"the {kind} graph's inputs or outputs are {', '.join(map(str, names))}")
+            raise ExportError(
+                f"the {kind} graph's inputs or outputs are {', '.join(map(str, names))}"
+            )
         for value, spec in zip(values, specs, strict=True):
             if value.dtype is None or value.dtype.numpy() != spec.dtype:
                 raise ExportError(f"{spec.name} is {value.dtype}, {spec.dtype} is wanted")

@@ -1,6 +1,8 @@
-"""From the traced wiring to the graph that is shipped: tidy, fuse, and find the places where weights go.
+"""From the traced wiring to the graph that is shipped: tidy, fuse, and find the places where
+weights go.
 
-Linear layers, the embedding and the head are only located here; `schemes.py` decides what stands in their place.
+Linear layers, the embedding and the head are only located here; `schemes.py` decides what stands in
+their place.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class Embedding:
 
 
 def tidy(model: ir.Model) -> ir.Model:
-    """Fold constants, drop identities, duplicates and unused nodes. Weights have no values yet and stay untouched."""
+    """Fold constants, drop identities, duplicates and unused nodes. Weights have no values yet and
+    stay untouched.
+    """
     for value in model.graph.initializers.values():
         value.const_value = None
     optimizer.fold_constants(model, onnx_shape_inference=False)
@@ -53,9 +57,14 @@ def tidy(model: ir.Model) -> ir.Model:
 
 
 def replace(
-    graph: ir.Graph, old: Sequence[ir.Node], new: Sequence[ir.Node], pairs: Sequence[tuple[ir.Value, ir.Value]]
+    graph: ir.Graph,
+    old: Sequence[ir.Node],
+    new: Sequence[ir.Node],
+    pairs: Sequence[tuple[ir.Value, ir.Value]],
 ) -> None:
-    """Put `new` where the last of `old` stood; each pair is an old value and what takes its place, name included."""
+    """Put `new` where the last of `old` stood; each pair is an old value and what takes its place,
+    name included.
+    """
     for before, after in pairs:
         after.name, after.shape, after.dtype = before.name, before.shape, before.dtype
     graph.insert_after(old[-1], new)
@@ -65,7 +74,9 @@ def replace(
 
 
 def fuse_skip_norms(graph: ir.Graph) -> None:
-    """Add followed by LayerNormalization becomes SkipLayerNormalization; the sum stays as its fourth output."""
+    """Add followed by LayerNormalization becomes SkipLayerNormalization; the sum stays as its
+    fourth output.
+    """
     for norm in [node for node in graph if node.op_type == "LayerNormalization"]:
         total = norm.inputs[0]
         add = total.producer() if total is not None else None
@@ -85,7 +96,8 @@ def fuse_skip_norms(graph: ir.Graph) -> None:
         if sum_is_used:
             for unused in (1, 2):
                 fused.outputs[unused].name = ""
-            # The sum's other readers come after this node: it stands where the norm stood, directly behind the sum.
+            # The sum's other readers come after this node: it stands where the norm stood, directly
+            # behind the sum.
             graph.insert_after(add, fused)
             _take_over(graph, norm.outputs[0], fused.outputs[0])
             _take_over(graph, total, fused.outputs[3])
@@ -115,7 +127,9 @@ def find_linears(graph: ir.Graph) -> list[Linear]:
         x, transposed = matmul.inputs
         transpose = transposed.producer() if transposed is not None else None
         if x is None or transpose is None or transpose.op_type != "Transpose":
-            raise ExportError(f"the traced graph multiplies by something that is no weight: {matmul.name}")
+            raise ExportError(
+                f"the traced graph multiplies by something that is no weight: {matmul.name}"
+            )
         weight = transpose.inputs[0]
         assert weight is not None
         name = str(weight.name)
@@ -124,7 +138,11 @@ def find_linears(graph: ir.Graph) -> list[Linear]:
         if name not in ("wte.weight", "lm_head.weight"):
             if len(readers) != 1 or readers[0].op_type != "Add":
                 raise ExportError(f"the traced graph adds no bias to {name}")
-            bias = next(str(v.name) for v in readers[0].inputs if v is not None and v.name in graph.initializers)
+            bias = next(
+                str(v.name)
+                for v in readers[0].inputs
+                if v is not None and v.name in graph.initializers
+            )
             nodes.append(readers[0])
             y = readers[0].outputs[0]
         found.append(Linear(x, y, name, bias, tuple(nodes)))

@@ -1,9 +1,11 @@
-"""Which operators compute with the weights of the edge graph, for each format of a plan; `portable.py` has the other graph.
+"""Which operators compute with the weights of the edge graph, for each format of a plan;
+`portable.py` has the other graph.
 
-By row (the scheme int8): integer products of 8-bit rows and 8-bit weights (`_row_linear`), which read prompts two to three times as
-fast as by block (int8-block and int4): MatMulNBits at accuracy level 4, activations rounded to 8 bits per row and block,
-which rounds less, or at level 0, where they are not rounded. In all of them a token's result does not depend on its
-neighbours. A rounded head is MatMulNBits and shares its initializer, the tied embedding, with GatherBlockQuantized.
+By row (the scheme int8): integer products of 8-bit rows and 8-bit weights (`_row_linear`), which
+read prompts two to three times as fast as by block (int8-block and int4): MatMulNBits at accuracy
+level 4, activations rounded to 8 bits per row and block, which rounds less, or at level 0, where
+they are not rounded. In all of them a token's result does not depend on its neighbours. A rounded
+head is MatMulNBits and shares its initializer, the tied embedding, with GatherBlockQuantized.
 Floats: MatMul, and FusedMatMul on the table that the embedding reads.
 """
 
@@ -27,7 +29,8 @@ from gpt_edge.export.weights.source import Source, WeightsFile, pad_heads
 ACCURACY_INT8, ACCURACY_FLOAT = 4, 0  # MatMulNBits: 8-bit integer products, or float32 ones
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
 UINT8_MIDDLE = 128
-LOW_ZERO_POINT = 20  # GELU goes down to -0.17 and up to 2 and more: a twelfth of the levels is enough below zero
+# GELU goes down to -0.17 and up to 2 and more: a twelfth of the levels is enough below zero
+LOW_ZERO_POINT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ class Table:
 
 
 class Lowering:
-    """Puts weights and their operators into one graph. `progress` is called with each parameter's name."""
+    """Puts weights and their operators into one graph. `progress` is called with each parameter's
+    name.
+    """
 
     def __init__(
         self,
@@ -67,10 +72,14 @@ class Lowering:
         array = self.source.tensor(name)
         return pad_heads(name, array, self.config) if self.kind == "edge" else array
 
-    def store(self, name: str, array: np.ndarray, *, int4_shape: tuple[int, ...] | None = None) -> ir.Value:
+    def store(
+        self, name: str, array: np.ndarray, *, int4_shape: tuple[int, ...] | None = None
+    ) -> ir.Value:
         """Write `array` into the data file and return the initializer that refers to it."""
         tensor = self.weights.add(name, array, int4_shape=int4_shape)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         self.graph.initializers.pop(name, None)  # the traced placeholder
         self.graph.register_initializer(value)
         return value
@@ -80,7 +89,10 @@ class Lowering:
         if name in self.graph.initializers:
             return self.graph.initializers[name]
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
+        value.shape, value.type = (
+            ir.Shape(array.shape),
+            ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        )
         self.graph.register_initializer(value)
         return value
 
@@ -96,7 +108,9 @@ class Lowering:
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
         if not np.isfinite(half).all():
-            raise ExportError(f"{name} has weights up to {np.abs(array).max():.3g}, float16 ends at 65,504")
+            raise ExportError(
+                f"{name} has weights up to {np.abs(array).max():.3g}, float16 ends at 65,504"
+            )
         return self.store(f"{name}_fp16", half)
 
     def linear(self, site: Linear) -> None:
@@ -116,7 +130,9 @@ class Lowering:
         """Nodes of a linear layer, the last one's output y."""
         if form.is_float:
             return self.float_linear(site, form)
-        return self._row_linear(site) if form.activations == "row" else self._block_linear(site, form)
+        return (
+            self._row_linear(site) if form.activations == "row" else self._block_linear(site, form)
+        )
 
     def head(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
         """Nodes of the head."""
@@ -132,7 +148,9 @@ class Lowering:
             form = self.plan[name]
             if form.is_float:
                 array = self.tensor(name)
-                self.tables[name] = Table(self.half(name, array) if form.bits == 16 else self.store(name, array))
+                self.tables[name] = Table(
+                    self.half(name, array) if form.bits == 16 else self.store(name, array)
+                )
             else:
                 self.tables[name] = self.rounded_table(name, form)
             self.source.release(name)
@@ -154,7 +172,11 @@ class Lowering:
         array = np.ascontiguousarray(self.tensor(site.weight).T)  # [K, N]
         casts = []
         if form.bits == 16:
-            casts = [ir.node("Cast", [self.half(site.weight, array)], attributes={"to": ir.DataType.FLOAT})]
+            casts = [
+                ir.node(
+                    "Cast", [self.half(site.weight, array)], attributes={"to": ir.DataType.FLOAT}
+                )
+            ]
         weight = casts[0].outputs[0] if casts else self.store(site.weight, array)
         product = ir.node("MatMul", [site.x, weight])
         product.outputs[0].type = FLOAT  # Optimum's quantiser asks for it
@@ -163,8 +185,12 @@ class Lowering:
     def _float_head(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
         casts = self.cast(self.table(site.weight).values, form)
         table = casts[0].outputs[0] if casts else self.table(site.weight).values
-        # Transposing inside the product: a Transpose node would be folded into a second copy of the table.
-        return [*casts, ir.node("FusedMatMul", [site.x, table], attributes={"transB": 1}, domain=MICROSOFT)]
+        # Transposing inside the product: a Transpose node would be folded into a second copy of the
+        # table.
+        return [
+            *casts,
+            ir.node("FusedMatMul", [site.x, table], attributes={"transB": 1}, domain=MICROSOFT),
+        ]
 
     def float_rows(self, site: Embedding, form: TensorFormat) -> list[ir.Node]:
         """Gather; of a float16 table the rows are cast, so that those of the file are enough."""
@@ -173,7 +199,11 @@ class Lowering:
 
     def cast(self, value: ir.Value, form: TensorFormat) -> list[ir.Node]:
         """A Cast to float32 where it is needed."""
-        return [ir.node("Cast", [value], attributes={"to": ir.DataType.FLOAT})] if form.bits == 16 else []
+        return (
+            [ir.node("Cast", [value], attributes={"to": ir.DataType.FLOAT})]
+            if form.bits == 16
+            else []
+        )
 
     def _block_linear(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
         if site.bias is None:
@@ -204,14 +234,18 @@ class Lowering:
     def _row_linear(self, site: Linear) -> list[ir.Node]:
         """y = scale(x) * (round(x / scale(x)) W_q) * scale(W) + b, the product in integers.
 
-        A row of x is rounded to uint8 around a zero point with a scale of its own: 128 and max|x| / 127, but after an
-        activation function, whose results are nearly all positive, a low zero point, which halves the steps. A row of
-        zeros has the scale 0: whatever 0 / 0 is rounded to, times 0, is 0. The operator adds no bias after a row's
-        scale, so the bias goes to the operator that follows, where that one takes it.
+        A row of x is rounded to uint8 around a zero point with a scale of its own: 128 and max|x| /
+        127, but after an activation function, whose results are nearly all positive, a low zero
+        point, which halves the steps. A row of zeros has the scale 0: whatever 0 / 0 is rounded to,
+        times 0, is 0. The operator adds no bias after a row's scale, so the bias goes to the
+        operator that follows, where that one takes it.
         """
         rounded = self.rounded(site.weight)
         width = rounded.levels.shape[-1]
-        levels, scales = (rounded.levels[:, 0].astype(np.int16) - 128).astype(np.int8), rounded.scales[:, 0]
+        levels, scales = (
+            (rounded.levels[:, 0].astype(np.int16) - 128).astype(np.int8),
+            rounded.scales[:, 0],
+        )
         zero_point = self._zero_point(site.x)
         quantize, scale = self._quantized_rows(site, width, zero_point)
         inputs = [
@@ -224,10 +258,18 @@ class Lowering:
         product = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT)
         scaled = ir.node("Mul", [product.outputs[0], scale])
         nodes = [*quantize, product, scaled]
-        return nodes if self._give_bias(site) else [*nodes, ir.node("Add", [scaled.outputs[0], self.bias(site)])]
+        return (
+            nodes
+            if self._give_bias(site)
+            else [*nodes, ir.node("Add", [scaled.outputs[0], self.bias(site)])]
+        )
 
-    def _quantized_rows(self, site: Linear, width: int, zero_point: int) -> tuple[list[ir.Node], ir.Value]:
-        """Nodes that round x [B, T, K] to uint8, the last one's output, and the value of the scales [B, T, 1]."""
+    def _quantized_rows(
+        self, site: Linear, width: int, zero_point: int
+    ) -> tuple[list[ir.Node], ir.Value]:
+        """Nodes that round x [B, T, K] to uint8, the last one's output, and the value of the scales
+        [B, T, 1].
+        """
         x = site.x
         axis = self.constant("last_axis", np.array([-1], np.int64))
         levels = UINT8_MIDDLE - 1 if zero_point == UINT8_MIDDLE else 255 - zero_point
@@ -243,18 +285,31 @@ class Lowering:
             scale = ir.node("Max", [scale.outputs[0], needed.outputs[0]])
             nodes += [smallest, needed, scale]
         zero_points = self._zero_points(zero_point, self._rows_input(site.weight))
-        # One block is a whole row: the form of the operator that takes a scale for each row of a 3-D tensor.
+        # One block is a whole row: the form of the operator that takes a scale for each row of a
+        # 3-D tensor.
         attributes = {"axis": -1, "block_size": width}
-        nodes.append(ir.node("QuantizeLinear", [x, scale.outputs[0], zero_points], attributes=attributes))
+        nodes.append(
+            ir.node("QuantizeLinear", [x, scale.outputs[0], zero_points], attributes=attributes)
+        )
         return nodes, scale.outputs[0]
 
     def _rows_input(self, weight: str) -> str:
-        """The input whose axes are B and T of what a layer reads: a task's last layer ends with the wanted rows alone."""
-        is_end = weight.startswith(f"h.{self.config.n_layer - 1}.") and not weight.endswith("attn.c_attn.weight")
-        return contract.LOGIT_ROWS if is_end and self.config.n_label is not None else contract.INPUT_IDS
+        """The input whose axes are B and T of what a layer reads: a task's last layer ends with the
+        wanted rows alone.
+        """
+        is_end = weight.startswith(f"h.{self.config.n_layer - 1}.") and not weight.endswith(
+            "attn.c_attn.weight"
+        )
+        return (
+            contract.LOGIT_ROWS
+            if is_end and self.config.n_label is not None
+            else contract.INPUT_IDS
+        )
 
     def _zero_points(self, zero_point: int, rows: str) -> ir.Value:
-        """uint8 [B, T, 1], made once for each zero point and input `rows`: QuantizeLinear wants as many as scales."""
+        """uint8 [B, T, 1], made once for each zero point and input `rows`: QuantizeLinear wants as
+        many as scales.
+        """
         if (zero_point, rows) not in self.zero_points:
             ids = next(value for value in self.graph.inputs if value.name == rows)
             shape = ir.node("Shape", [ids])
@@ -269,12 +324,18 @@ class Lowering:
     def _zero_point(self, x: ir.Value) -> int:
         producer = x.producer()
         kind = producer.op_type if producer is not None else ""
-        return {"Relu": 0, "FastGelu": LOW_ZERO_POINT, "Gelu": LOW_ZERO_POINT}.get(kind, UINT8_MIDDLE)
+        return {"Relu": 0, "FastGelu": LOW_ZERO_POINT, "Gelu": LOW_ZERO_POINT}.get(
+            kind, UINT8_MIDDLE
+        )
 
     def _give_bias(self, site: Linear) -> bool:
         """Let the one reader of y add the bias, if its operator can."""
         readers = [use.node for use in site.y.uses()]
-        place = {"FastGelu": 1, "SkipLayerNormalization": 4}.get(readers[0].op_type) if len(readers) == 1 else None
+        place = (
+            {"FastGelu": 1, "SkipLayerNormalization": 4}.get(readers[0].op_type)
+            if len(readers) == 1
+            else None
+        )
         if place is None:
             return False
         readers[0].resize_inputs(place + 1)

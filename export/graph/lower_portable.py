@@ -1,4 +1,6 @@
-"""Which operators compute with the weights of the portable graph: standard ONNX only, weights dequantised as they are used."""
+"""Which operators compute with the weights of the portable graph: standard ONNX only, weights
+dequantised as they are used.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class PortableLowering(Lowering):
         rounded = self.rounded(site.weight)
         n, n_blocks, size = rounded.levels.shape
         # [K, N]
-        columns = (rounded.levels.reshape(n, -1).T.astype(np.int16) - (1 << (form.bits - 1))).astype(np.int8)
+        columns = (
+            rounded.levels.reshape(n, -1).T.astype(np.int16) - (1 << (form.bits - 1))
+        ).astype(np.int8)
         name = f"{site.weight}_q{form.bits}"
         stored = self._int4(name, columns) if form.bits == 4 else self.store(name, columns)
         by_column = n_blocks == 1
@@ -40,14 +44,18 @@ class PortableLowering(Lowering):
         """int8 [V, C] and a scale for each row."""
         rounded = self.rounded(name)
         levels = (rounded.levels[:, 0].astype(np.int16) - 128).astype(np.int8)
-        return Table(self.store(f"{name}_q8", levels), self.store(f"{name}_scales", rounded.scales[:, 0]))
+        return Table(
+            self.store(f"{name}_q8", levels), self.store(f"{name}_scales", rounded.scales[:, 0])
+        )
 
     def head(self, site: Linear, form: TensorFormat) -> list[ir.Node]:
         """Nodes of the head."""
         table = self.table(site.weight)
         nodes = self.cast(table.values, form)
         if table.scales is not None:
-            nodes.append(ir.node("DequantizeLinear", [table.values, table.scales], attributes={"axis": 0}))
+            nodes.append(
+                ir.node("DequantizeLinear", [table.values, table.scales], attributes={"axis": 0})
+            )
         values = nodes[-1].outputs[0] if nodes else table.values
         nodes.append(ir.node("Transpose", [values], attributes={"perm": [1, 0]}))
         nodes.append(ir.node("MatMul", [site.x, nodes[-1].outputs[0]]))
@@ -63,4 +71,10 @@ class PortableLowering(Lowering):
         row_scales = ir.node("Gather", [table.scales, site.ids])
         last = self.constant("scales_axis", np.array([-1], np.int64))
         deep = ir.node("Unsqueeze", [row_scales.outputs[0], last])
-        return [rows, values, row_scales, deep, ir.node("Mul", [values.outputs[0], deep.outputs[0]])]
+        return [
+            rows,
+            values,
+            row_scales,
+            deep,
+            ir.node("Mul", [values.outputs[0], deep.outputs[0]]),
+        ]

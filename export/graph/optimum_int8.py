@@ -1,7 +1,8 @@
-"""Optimum: `int8-dynamic` through its ORTQuantizer, and the config.json that lets it load a portable bundle.
+"""Optimum: `int8-dynamic` through its ORTQuantizer, and the config.json that lets it load a
+portable bundle.
 
-One activation scale serves a whole call there, so a token's result depends on its neighbours (onnxruntime#10322): the
-scheme is for comparison, and for runtimes without MatMulNBits.
+One activation scale serves a whole call there, so a token's result depends on its neighbours
+(onnxruntime#10322): the scheme is for comparison, and for runtimes without MatMulNBits.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ HF_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
 
 
 def quantize_dynamic(fp32: Path, out: Path, target: str) -> None:
-    """Read `model.onnx` in the folder `fp32`, write its int8-dynamic form and one data file into `out`.
+    """Read `model.onnx` in the folder `fp32`, write its int8-dynamic form and one data file into
+    `out`.
 
-    target: one of TARGETS, Optimum's preset for a kind of CPU. Raises ExportError for another one and
-    MissingDependencyError without Optimum.
+    target: one of TARGETS, Optimum's preset for a kind of CPU. Raises ExportError for another one
+    and MissingDependencyError without Optimum.
     """
     if target not in TARGETS:
         raise ExportError(f"there is no target {target!r}", hint=f"use one of {', '.join(TARGETS)}")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         runtime = require("optimum.onnxruntime", "export")
-        configuration = require("optimum.onnxruntime.configuration", "export").AutoQuantizationConfig
+        configuration = require(
+            "optimum.onnxruntime.configuration", "export"
+        ).AutoQuantizationConfig
         settings = getattr(configuration, target)(is_static=False, per_channel=True)
         settings.operators_to_quantize = ["MatMul"]
         settings.nodes_to_exclude = _head(fp32 / "model.onnx")
@@ -42,7 +46,10 @@ def quantize_dynamic(fp32: Path, out: Path, target: str) -> None:
         logging.getLogger().setLevel(logging.ERROR)
         quantizer = runtime.ORTQuantizer.from_pretrained(fp32, file_name="model.onnx")
         quantizer.quantize(
-            save_dir=out, quantization_config=settings, file_suffix="quantized", use_external_data_format=True
+            save_dir=out,
+            quantization_config=settings,
+            file_suffix="quantized",
+            use_external_data_format=True,
         )
     model = ir.load(out / "model_quantized.onnx")
     ir.save(model, out / "model.onnx", external_data="model.onnx.data")
@@ -51,10 +58,16 @@ def quantize_dynamic(fp32: Path, out: Path, target: str) -> None:
 
 
 def _head(path: Path) -> list[str]:
-    """Products whose second factor is no weight: the portable head, which reads the table that is 8 bits already."""
+    """Products whose second factor is no weight: the portable head, which reads the table that is
+    8 bits already.
+    """
     graph = ir.load(path).graph
     products = [node for node in graph if node.op_type == "MatMul"]
-    return [str(node.name) for node in products if node.inputs[1] and node.inputs[1].name not in graph.initializers]
+    return [
+        str(node.name)
+        for node in products
+        if node.inputs[1] and node.inputs[1].name not in graph.initializers
+    ]
 
 
 def optimum_config(config: GPTConfig) -> dict[str, Any] | None:
@@ -80,7 +93,9 @@ def optimum_config(config: GPTConfig) -> dict[str, Any] | None:
 
 
 def write_optimum_config(config: GPTConfig, end_token: int | None, folder: Path) -> None:
-    """Write config.json where the model is a GPT-2; others are for this runtime and plain onnxruntime alone."""
+    """Write config.json where the model is a GPT-2; others are for this runtime and plain
+    onnxruntime alone.
+    """
     values = optimum_config(config)
     if values is not None:
         values |= {"bos_token_id": end_token, "eos_token_id": end_token}

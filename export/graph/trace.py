@@ -1,8 +1,10 @@
-"""The reference through torch.onnx.export(dynamo=True), without weights: the model lives in fake tensors.
+"""The reference through torch.onnx.export(dynamo=True), without weights: the model lives in fake
+tensors.
 
-What comes out is the wiring alone, its initializers named as in `GPT.state_dict()`. Weights are streamed in later, one
-tensor at a time, so that tracing GPT-2 XL costs megabytes. Attention of the edge graph is emitted as
-GroupQueryAttention through `torch.onnx.ops.symbolic_multi_out`; everything else is what the reference computes.
+What comes out is the wiring alone, its initializers named as in `GPT.state_dict()`. Weights are
+streamed in later, one tensor at a time, so that tracing GPT-2 XL costs megabytes. Attention of the
+edge graph is emitted as GroupQueryAttention through `torch.onnx.ops.symbolic_multi_out`; everything
+else is what the reference computes.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ OPSET = 23  # the first with Attention
 PREFIX = "gpt."  # where the wrappers hold the reference
 FLOAT = 1  # onnx.TensorProto.FLOAT
 
-Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
+Attributes = dict[
+    str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
+]
 
 
 def attention_attributes(config: GPTConfig, layer: int) -> Attributes:
@@ -45,7 +49,12 @@ def pick_rows(x: Tensor, rows: Tensor) -> Tensor:
     """[B, R, C] of [B, T, C] and indices int64 [B, R]; row by row, so in one operator."""
     shape = (x.shape[0], rows.shape[1], x.shape[2])
     picked: Tensor = torch.onnx.ops.symbolic(
-        "GatherND", [x, rows.unsqueeze(-1)], {"batch_dims": 1}, dtype=x.dtype, shape=shape, version=13
+        "GatherND",
+        [x, rows.unsqueeze(-1)],
+        {"batch_dims": 1},
+        dtype=x.dtype,
+        shape=shape,
+        version=13,
     )
     return picked
 
@@ -105,7 +114,11 @@ class PortableGraph(nn.Module):
         self.gpt = gpt
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: list[KeyValue]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past_key_values: list[KeyValue],
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """Shapes as in `graph.inputs(config, "portable")` and `outputs`."""
         x, present = self.gpt.hidden(input_ids, position_ids, past_key_values, attention_mask)
@@ -114,7 +127,9 @@ class PortableGraph(nn.Module):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """torch's exporter warns about packages that a GPT never needs; nothing of that is for the user."""
+    """torch's exporter warns about packages that a GPT never needs; nothing of that is for the
+    user.
+    """
     root = logging.getLogger()
     level = root.level
     logger = logging.getLogger("torch.onnx")
@@ -130,7 +145,8 @@ def quiet() -> Iterator[None]:
 
 
 def trace(config: GPTConfig, graph: str) -> ir.Model:
-    """Return the traced wiring of `config`: inputs and outputs named as in `graph.py`, initializers without values.
+    """Return the traced wiring of `config`: inputs and outputs named as in `graph.py`, initializers
+    without values.
 
     graph: "edge" or "portable". Raises ExportError when torch cannot trace the model.
     """
@@ -139,7 +155,10 @@ def trace(config: GPTConfig, graph: str) -> ir.Model:
     automatic = torch.export.Dim.AUTO
     with FakeTensorMode():
         gpt = GPT(config)
-        cache = [(torch.zeros(batch, heads, past, size), torch.zeros(batch, heads, past, size)) for _ in gpt.h]
+        cache = [
+            (torch.zeros(batch, heads, past, size), torch.zeros(batch, heads, past, size))
+            for _ in gpt.h
+        ]
         ids = torch.zeros(batch, new, dtype=torch.int64)
         cache_axes = [({0: automatic, 2: automatic}, {0: automatic, 2: automatic}) for _ in gpt.h]
         two_axes = {0: automatic, 1: automatic}
@@ -147,7 +166,14 @@ def trace(config: GPTConfig, graph: str) -> ir.Model:
             lengths = torch.zeros(batch, dtype=torch.int32)
             rows = torch.zeros(batch, 2, dtype=torch.int64)
             model: nn.Module = EdgeGraph(gpt)
-            arguments: tuple[Any, ...] = (ids, ids.clone(), lengths, torch.zeros(1, dtype=torch.int32), rows, cache)
+            arguments: tuple[Any, ...] = (
+                ids,
+                ids.clone(),
+                lengths,
+                torch.zeros(1, dtype=torch.int32),
+                rows,
+                cache,
+            )
             axes: tuple[Any, ...] = (two_axes, two_axes, {0: automatic}, None, two_axes, cache_axes)
         else:
             mask = torch.zeros(batch, past + new, dtype=torch.int64)
@@ -159,8 +185,12 @@ def trace(config: GPTConfig, graph: str) -> ir.Model:
         return named(traced(model, arguments, axes, graph), config, graph)
 
 
-def traced(model: nn.Module, arguments: tuple[Any, ...], axes: tuple[Any, ...], graph: str) -> ir.Model:
-    """What torch makes of a wrapper around the reference. axes: of each argument, which are not constant."""
+def traced(
+    model: nn.Module, arguments: tuple[Any, ...], axes: tuple[Any, ...], graph: str
+) -> ir.Model:
+    """What torch makes of a wrapper around the reference. axes: of each argument, which are not
+    constant.
+    """
     try:
         with quiet():
             program = torch.onnx.export(
@@ -173,7 +203,9 @@ def traced(model: nn.Module, arguments: tuple[Any, ...], axes: tuple[Any, ...], 
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        raise ExportError(f"torch could not trace the {graph} graph: {str(error).splitlines()[0]}") from error
+        raise ExportError(
+            f"torch could not trace the {graph} graph: {str(error).splitlines()[0]}"
+        ) from error
     if program is None:
         raise ExportError(f"torch returned no {graph} graph")
     return program.model
@@ -186,7 +218,10 @@ def named(model: ir.Model, config: GPTConfig, graph: str) -> ir.Model:
         (model.graph.outputs, contract.outputs(config, graph)),
     ):
         if len(values) != len(specs):
-            raise ExportError(f"the {graph} graph has {len(values)} inputs or outputs, the contract has {len(specs)}")
+            raise ExportError(
+                f"the {graph} graph has {len(values)} inputs or outputs, the contract has "
+                f"{len(specs)}"
+            )
         for value, spec in zip(values, specs, strict=True):
             value.name = spec.name
             value.shape = ir.Shape(spec.axes)

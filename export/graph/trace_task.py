@@ -1,7 +1,8 @@
-"""A fine-tuned model through torch.onnx: whole sequences go in, the task's logits come out, in one forward without a cache.
+"""A fine-tuned model through torch.onnx: whole sequences go in, the task's logits come out, in one
+forward without a cache.
 
-In the edge graph the last layer goes on with the wanted rows alone once it has attended: for a task's logits that is one
-row of each sequence. Neither graph holds the language model's head.
+In the edge graph the last layer goes on with the wanted rows alone once it has attended: for a
+task's logits that is one row of each sequence. Neither graph holds the language model's head.
 """
 
 from __future__ import annotations
@@ -27,30 +28,40 @@ class TaskGraph(nn.Module):
         self.task_head = nn.Linear(gpt.config.n_embd, gpt.config.n_label)
 
     def head(self, states: Tensor) -> Tensor:
-        """Logits of states [B, ..., C] at the extract tokens; of similarity, of each two rows' sum (Radford et al. 2018)."""
+        """Logits of states [B, ..., C] at the extract tokens; of similarity, of each two rows' sum
+        (Radford et al. 2018).
+        """
         if self.kind == "similarity":
             states = states[0::2] + states[1::2]
         logits: Tensor = self.task_head(states)
         return logits
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """`GPT.embed`, the positions first: SkipLayerNormalization repeats its skip over the batch, not its input."""
+        """`GPT.embed`, the positions first: SkipLayerNormalization repeats its skip over the batch,
+        not its input.
+        """
         x: Tensor = self.gpt.wpe(torch.arange(input_ids.shape[1])[None]) + self.gpt.wte(input_ids)
         return x
 
 
 class EdgeTaskGraph(TaskGraph):
-    """GroupQueryAttention without past and present, which has the fastest kernel and skips what is padding."""
+    """GroupQueryAttention without past and present, which has the fastest kernel and skips what is
+    padding.
+    """
 
     def forward(
-        self, input_ids: Tensor, seqlens_k: Tensor, total_sequence_length: Tensor, logit_rows: Tensor
+        self,
+        input_ids: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        logit_rows: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Shapes as in `graph.inputs(config, "edge")` and `outputs`."""
         x, blocks = self.embed(input_ids), self.gpt.blocks()
         for layer, block in enumerate(blocks):
             is_last = layer == len(blocks) - 1
-            # The attention of the last layer reads every row, so its input is normed here; what the block norms for it
-            # is the wanted rows, which nothing uses.
+            # The attention of the last layer reads every row, so its input is normed here; what the
+            # block norms for it is the wanted rows, which nothing uses.
             n = x if block.is_post_norm else block.ln_1(x)
             y = torch.onnx.ops.symbolic(
                 "com.microsoft::GroupQueryAttention",
@@ -68,7 +79,9 @@ class EdgeTaskGraph(TaskGraph):
 
 
 class PortableTaskGraph(TaskGraph):
-    """The reference as it is. Padding at the ends is never looked at: the mask only says where a sequence ends."""
+    """The reference as it is. Padding at the ends is never looked at: the mask only says where a
+    sequence ends.
+    """
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes as in `graph.inputs(config, "portable")` and `outputs`."""
@@ -78,7 +91,9 @@ class PortableTaskGraph(TaskGraph):
 
 
 def trace_task(config: GPTConfig, graph: str, kind: str) -> ir.Model:
-    """As `trace`, for a config with n_label and a task kind. Raises ExportError when torch cannot trace the model."""
+    """As `trace`, for a config with n_label and a task kind. Raises ExportError when torch cannot
+    trace the model.
+    """
     batch, new = 4, 3
     two_axes = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     with FakeTensorMode():
@@ -86,7 +101,11 @@ def trace_task(config: GPTConfig, graph: str, kind: str) -> ir.Model:
         ids = torch.zeros(batch, new, dtype=torch.int64)
         if graph == "portable":
             return named(
-                traced(PortableTaskGraph(gpt, kind), (ids, ids.clone()), (two_axes, two_axes), graph), config, graph
+                traced(
+                    PortableTaskGraph(gpt, kind), (ids, ids.clone()), (two_axes, two_axes), graph
+                ),
+                config,
+                graph,
             )
         lengths, total = torch.zeros(batch, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
         rows = torch.zeros(batch, 2, dtype=torch.int64)

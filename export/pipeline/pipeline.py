@@ -1,4 +1,6 @@
-"""A checkpoint goes in, a verified bundle comes out: the roads behind `export`, `quantize` and `verify`."""
+"""A checkpoint goes in, a verified bundle comes out: the roads behind `export`, `quantize` and
+`verify`.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,27 @@ from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
-from gpt_edge.tokenizer import TokenizerSource, build_tokenizer, check_fits, find_tokenizer, tokenizer_from
+from gpt_edge.tokenizer import (
+    TokenizerSource,
+    build_tokenizer,
+    check_fits,
+    find_tokenizer,
+    tokenizer_from,
+)
 from gpt_edge.verify import parity
 from gpt_edge.verify.report import Progress, Verification, silent, words_of
 from gpt_edge.version import __version__
 
 NO_TOKENIZER = "none"
 DEFAULT_TARGET = "avx512_vnni"
-BYTES_PER_WEIGHT = {"fp32": 4.0, "int8": 1.1, "int8-block": 1.1, "int4": 0.7, "mixed": 2.1, "int8-dynamic": 1.1}
+BYTES_PER_WEIGHT = {
+    "fp32": 4.0,
+    "int8": 1.1,
+    "int8-block": 1.1,
+    "int4": 0.7,
+    "mixed": 2.1,
+    "int8-dynamic": 1.1,
+}
 
 
 @using(WITHOUT)  # what is published is measured as everybody runs it
@@ -51,13 +66,16 @@ def export_bundle(
     force: bool = False,
     progress: Progress = silent,
 ) -> tuple[Bundle, Verification]:
-    """Export the checkpoint at `source` into a bundle at `out`, and return it with the figures that prove it.
+    """Export the checkpoint at `source` into a bundle at `out`, and return it with the figures that
+    prove it.
 
-    graph: "edge" or "portable". scheme: one of graph.SCHEMES. target: Optimum's preset, for int8-dynamic only.
-    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a bundle at `out`.
+    graph: "edge" or "portable". scheme: one of graph.SCHEMES. target: Optimum's preset, for
+    int8-dynamic only.
+    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a
+    bundle at `out`.
     progress: called with the name of each stage and of each weight.
-    Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance) or OutputError; then
-    `out` is as it was.
+    Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance)
+    or OutputError; then `out` is as it was.
     """
     _check_target(scheme, target)
     checkpoint = open_checkpoint(source)
@@ -76,7 +94,9 @@ def export_bundle(
         )
     probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
     rounded = smooth(checkpoint, graph, scheme)
-    with new_bundle(out, force=force, source=Path(source), n_bytes=_estimate(checkpoint.config, scheme)) as draft:
+    with new_bundle(
+        out, force=force, source=Path(source), n_bytes=_estimate(checkpoint.config, scheme)
+    ) as draft:
         progress("asking the reference")
         verifier = Verifier("torch", probes, ask_reference(checkpoint, probes), progress)
         # The fp32 graph is the witness between torch and a rounded graph.
@@ -97,7 +117,11 @@ def export_bundle(
             scheme=scheme,
             config=checkpoint.config,
             tokenizer=words.spec.to_dict() if words else None,
-            provenance={"gpt_edge": __version__, "source": checkpoint.kind, **rounded.smoothing.provenance},
+            provenance={
+                "gpt_edge": __version__,
+                "source": checkpoint.kind,
+                **rounded.smoothing.provenance,
+            },
             parity=verifier.report.figures,
             quality=_quality(checkpoint),
         )
@@ -119,14 +143,19 @@ def quantize_bundle(
     rounder: RoundWeight | None = None,
     quantization: Mapping[str, Any] | None = None,
 ) -> tuple[Bundle, Verification]:
-    """Round the weights of an fp32 bundle into `scheme`; the result is held against the bundle that it came from.
+    """Round the weights of an fp32 bundle into `scheme`; the result is held against the bundle that
+    it came from.
 
-    plan, rounder: the formats and how to round to them, where they are not the scheme's; for scheme "mixed" a plan must
-    be given. quantization: plain JSON values for the manifest's provenance. Raises BundleError for a bundle that is not fp32, else as `export_bundle`.
+    plan, rounder: the formats and how to round to them, where they are not the scheme's; for scheme
+    "mixed" a plan must be given. quantization: plain JSON values for the manifest's provenance.
+    Raises BundleError for a bundle that is not fp32, else as `export_bundle`.
     """
     _check_target(scheme, target)
     if scheme == "fp32":
-        raise ExportError(f"{bundle.path} is fp32 already", hint="use --scheme int8, int8-block, int4 or int8-dynamic")
+        raise ExportError(
+            f"{bundle.path} is fp32 already",
+            hint="use --scheme int8, int8-block, int4 or int8-dynamic",
+        )
     if bundle.task is not None:
         n_bytes = _estimate(bundle.config, scheme)
         return quantize_task(
@@ -134,10 +163,14 @@ def quantize_bundle(
         )  # fmt: skip
     source = smooth(BundleSource(bundle), bundle.graph, scheme)
     probes = parity.probes(bundle.config, words_of(bundle))
-    with new_bundle(out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)) as draft:
+    with new_bundle(
+        out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)
+    ) as draft:
         progress("asking the fp32 bundle")
         verifier = Verifier("fp32", probes, ask_session(Session(bundle), probes), progress)
-        write_scheme(draft.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder)
+        write_scheme(
+            draft.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder
+        )
         verifier.check(open_folder(draft.path, bundle.config, bundle.graph, scheme), scheme)
         verifier.report.raise_if_wrong()
         for name in set(bundle.manifest.files) - {MODEL_FILE, DATA_FILE}:
@@ -159,12 +192,16 @@ def quantize_bundle(
     return draft.bundle, verifier.report
 
 
-def verify_bundle(bundle: Bundle, against: Path, *, full: bool = False, progress: Progress = silent) -> Verification:
-    """Hold a bundle against a checkpoint: logits of torch, a fresh fp32 graph and the bundle's own, each on every path;
-    then its weights and operators one by one, so that the first place where they part is named.
+def verify_bundle(
+    bundle: Bundle, against: Path, *, full: bool = False, progress: Progress = silent
+) -> Verification:
+    """Hold a bundle against a checkpoint: logits of torch, a fresh fp32 graph and the bundle's own,
+    each on every path; then its weights and operators one by one, so that the first place where
+    they part is named.
 
-    full: also a fresh portable graph, every split, and the whole context token by token; minutes for a large model.
-    Faults are in the report; nothing is raised for them. Raises BundleError where the shapes already differ.
+    full: also a fresh portable graph, every split, and the whole context token by token; minutes
+    for a large model. Faults are in the report; nothing is raised for them. Raises BundleError
+    where the shapes already differ.
     """
     checkpoint = open_checkpoint(against)
     if checkpoint.config != bundle.config:
@@ -204,7 +241,15 @@ def write_scheme(
     """Build the graph of a scheme, or of a plan, in an empty folder; target: for int8-dynamic."""
     progress(f"building the {scheme} graph")
     if scheme != "int8-dynamic":
-        build_graph(source, folder, graph=graph, scheme=scheme, progress=progress, plan=plan, rounder=rounder)
+        build_graph(
+            source,
+            folder,
+            graph=graph,
+            scheme=scheme,
+            progress=progress,
+            plan=plan,
+            rounder=rounder,
+        )
         return
     raw = folder / "raw"
     raw.mkdir()
@@ -218,21 +263,35 @@ def write_scheme(
 def open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Session:
     """A session on a graph that lies in a folder which is no bundle yet."""
     files: dict[str, FileRecord] = {MODEL_FILE: {"size": 0, "sha256": "0" * 64}}
-    return Session(Bundle(folder, Manifest(name="draft", graph=graph, scheme=scheme, config=config, files=files)))
+    return Session(
+        Bundle(
+            folder, Manifest(name="draft", graph=graph, scheme=scheme, config=config, files=files)
+        )
+    )
 
 
 def _quality(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The scores that `train` left in its checkpoint, of torch in float32; nothing is known of others."""
+    """The scores that `train` left in its checkpoint, of torch in float32; nothing is known of
+    others.
+    """
     if checkpoint.kind != "gpt-edge":
         return {}
     found = read_checkpoint_config(checkpoint.path).get("training")
     scores = found.get("validation", {}) if isinstance(found, dict) else {}
-    return {name: round(value, 5) if isinstance(value, float) else value for name, value in scores.items()}
+    return {
+        name: round(value, 5) if isinstance(value, float) else value
+        for name, value in scores.items()
+    }
 
 
 def _name(out: Path) -> str:
     """The bundle's name: that of its folder, of what a manifest allows."""
-    return re.sub(r"^[^A-Za-z0-9_]+|[^A-Za-z0-9._-]+", "-", Path(out).absolute().name).lstrip("-.")[:80] or "bundle"
+    return (
+        re.sub(r"^[^A-Za-z0-9_]+|[^A-Za-z0-9._-]+", "-", Path(out).absolute().name).lstrip("-.")[
+            :80
+        ]
+        or "bundle"
+    )
 
 
 def _check_target(scheme: str, target: str | None) -> None:
@@ -243,7 +302,9 @@ def _check_target(scheme: str, target: str | None) -> None:
 
 
 def tokenizer_for(checkpoint: Checkpoint, wanted: str | None) -> TokenizerSource | None:
-    """Raises TokenizerError when there is none, or it has more tokens than the embedding has rows."""
+    """Raises TokenizerError when there is none, or it has more tokens than the embedding
+    has rows.
+    """
     if wanted == NO_TOKENIZER:
         return None
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
@@ -251,13 +312,16 @@ def tokenizer_for(checkpoint: Checkpoint, wanted: str | None) -> TokenizerSource
     if found is None:
         raise TokenizerError(
             f"{checkpoint.path} has no tokenizer file",
-            hint="give one with --tokenizer FILE, --tokenizer gpt2, or --tokenizer none for a bundle of ids",
+            hint="give one with --tokenizer FILE, --tokenizer gpt2, or --tokenizer none for a "
+            "bundle of ids",
         )
     check_fits(found.spec, checkpoint.config.vocab_size)
     return found
 
 
-def _write_tokenizer(draft: Draft, words: TokenizerSource | None, config: GPTConfig, graph: str) -> None:
+def _write_tokenizer(
+    draft: Draft, words: TokenizerSource | None, config: GPTConfig, graph: str
+) -> None:
     if words is not None:
         (draft.path / words.spec.file).write_bytes(words.content)
     if graph == "portable":

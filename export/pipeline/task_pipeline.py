@@ -1,4 +1,6 @@
-"""A fine-tuned checkpoint goes in, a verified bundle that answers comes out; the roads that `pipeline.py` sends tasks on."""
+"""A fine-tuned checkpoint goes in, a verified bundle that answers comes out; the roads that
+`pipeline.py` sends tasks on.
+"""
 
 from __future__ import annotations
 
@@ -37,16 +39,21 @@ def export_task(
     n_bytes: int,
     progress: Progress,
 ) -> tuple[Bundle, Verification]:
-    """`pipeline.export_bundle` for a fine-tuned checkpoint. name: of the bundle; n_bytes: that the draft needs."""
+    """`pipeline.export_bundle` for a fine-tuned checkpoint. name: of the bundle; n_bytes: that the
+    draft needs.
+    """
     task, config = checkpoint.task, checkpoint.config
     assert task is not None
     _check_scheme(scheme)
     _check_labels(checkpoint.path, task)
     with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as draft:
         progress("asking the reference")
-        verifier = TaskVerifier.of_checkpoint(checkpoint, build_tokenizer(words) if words else None, progress)
+        verifier = TaskVerifier.of_checkpoint(
+            checkpoint, build_tokenizer(words) if words else None, progress
+        )
         rounded = smooth(checkpoint, graph, scheme)
-        for kind in dict.fromkeys(("fp32", scheme)):  # fp32 is the witness between torch and a rounded graph
+        # fp32 is the witness between torch and a rounded graph
+        for kind in dict.fromkeys(("fp32", scheme)):
             folder = draft.path if kind == scheme else draft.path / "fp32"
             folder.mkdir(exist_ok=True)
             progress(f"building the {kind} graph")
@@ -66,7 +73,11 @@ def export_task(
             config=config,
             task=task,
             tokenizer=words.spec.to_dict() if words else None,
-            provenance={"gpt_edge": __version__, "source": checkpoint.kind, **rounded.smoothing.provenance},
+            provenance={
+                "gpt_edge": __version__,
+                "source": checkpoint.kind,
+                **rounded.smoothing.provenance,
+            },
             parity=verifier.report.figures,
         )
         progress("publishing")
@@ -75,9 +86,18 @@ def export_task(
 
 
 def quantize_task(
-    bundle: Bundle, out: Path, name: str, *, scheme: str, force: bool, n_bytes: int, progress: Progress
+    bundle: Bundle,
+    out: Path,
+    name: str,
+    *,
+    scheme: str,
+    force: bool,
+    n_bytes: int,
+    progress: Progress,
 ) -> tuple[Bundle, Verification]:
-    """`pipeline.quantize_bundle` for a fine-tuned fp32 bundle: every weight to nearest, as `export` does it."""
+    """`pipeline.quantize_bundle` for a fine-tuned fp32 bundle: every weight to nearest, as `export`
+    does it.
+    """
     task = bundle.task
     assert task is not None
     _check_scheme(scheme)
@@ -87,7 +107,9 @@ def quantize_task(
         verifier = TaskVerifier.of_bundle(bundle, words_of(bundle), progress)
         progress(f"building the {scheme} graph")
         build_graph(source, draft.path, graph=bundle.graph, scheme=scheme, progress=progress)
-        verifier.check(open_task_folder(draft.path, bundle.config, bundle.graph, scheme, task), scheme)
+        verifier.check(
+            open_task_folder(draft.path, bundle.config, bundle.graph, scheme, task), scheme
+        )
         verifier.report.raise_if_wrong()
         for file in set(bundle.manifest.files) - {MODEL_FILE, DATA_FILE}:
             shutil.copyfile(bundle.path / file, draft.path / file)
@@ -95,7 +117,11 @@ def quantize_task(
             bundle.manifest,
             name=name,
             scheme=scheme,
-            provenance={**bundle.manifest.provenance, "gpt_edge": __version__, **source.smoothing.provenance},
+            provenance={
+                **bundle.manifest.provenance,
+                "gpt_edge": __version__,
+                **source.smoothing.provenance,
+            },
             parity={**bundle.manifest.parity, **verifier.report.figures},
         )
         progress("publishing")
@@ -104,10 +130,13 @@ def quantize_task(
 
 
 def verify_task(bundle: Bundle, checkpoint: Checkpoint, progress: Progress) -> Verification:
-    """`pipeline.verify_bundle` for a fine-tuned bundle: torch, a fresh fp32 graph and the bundle on the same examples."""
+    """`pipeline.verify_bundle` for a fine-tuned bundle: torch, a fresh fp32 graph and the bundle on
+    the same examples.
+    """
     if checkpoint.task != bundle.task:
         raise BundleError(
-            f"{bundle.path} answers {_described(bundle.task)}, {checkpoint.path} was made for {_described(checkpoint.task)}"
+            f"{bundle.path} answers {_described(bundle.task)}, {checkpoint.path} was made for "
+            f"{_described(checkpoint.task)}"
         )
     assert bundle.task is not None
     progress("asking the reference")
@@ -115,8 +144,13 @@ def verify_task(bundle: Bundle, checkpoint: Checkpoint, progress: Progress) -> V
     if bundle.scheme != "fp32":
         with tempfile.TemporaryDirectory(prefix="gpt-edge-") as folder:
             progress(f"building the fp32 {bundle.graph} graph")
-            build_graph(checkpoint, Path(folder), graph=bundle.graph, scheme="fp32", progress=progress)
-            verifier.check(open_task_folder(Path(folder), bundle.config, bundle.graph, "fp32", bundle.task), "fp32")
+            build_graph(
+                checkpoint, Path(folder), graph=bundle.graph, scheme="fp32", progress=progress
+            )
+            verifier.check(
+                open_task_folder(Path(folder), bundle.config, bundle.graph, "fp32", bundle.task),
+                "fp32",
+            )
     try:
         verifier.check(Encoder(bundle), bundle.scheme)
     except GPTEdgeError as error:
@@ -126,16 +160,23 @@ def verify_task(bundle: Bundle, checkpoint: Checkpoint, progress: Progress) -> V
 
 def _check_scheme(scheme: str) -> None:
     if scheme not in SCHEMES:
-        raise ExportError(f"a classifier cannot be {scheme}", hint=f"use --scheme {', '.join(SCHEMES)}")
+        raise ExportError(
+            f"a classifier cannot be {scheme}", hint=f"use --scheme {', '.join(SCHEMES)}"
+        )
 
 
 def _check_labels(path: Path, task: TaskSpec) -> None:
     """Raise ExportError for labels that no manifest holds."""
     for label in task.labels:
         if CONTROL.search(label):
-            raise ExportError(f"{path}: the label {ascii(label)[:80]} holds a control character, which no bundle may")
+            raise ExportError(
+                f"{path}: the label {ascii(label)[:80]} holds a control character, which no bundle "
+                "may"
+            )
     if sum(len(label.encode()) for label in task.labels) * 6 > MAX_MANIFEST_BYTES:
-        raise ExportError(f"{path}: its {len(task.labels)} labels are too long for a bundle's manifest")
+        raise ExportError(
+            f"{path}: its {len(task.labels)} labels are too long for a bundle's manifest"
+        )
 
 
 def _described(task: TaskSpec | None) -> str:

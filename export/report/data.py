@@ -15,7 +15,9 @@ REFERENCE = "fp32"  # the label of what everything is held against
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One greedy continuation. parted: the first token that is not the reference's; None where there is none."""
+    """One greedy continuation. parted: the first token that is not the reference's; None where
+    there is none.
+    """
 
     prompt: str
     ids: tuple[int, ...]
@@ -27,7 +29,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One version of the model: the bundle itself, the reference, one made for the page, or another bundle."""
+    """One version of the model: the bundle itself, the reference, one made for the page, or another
+    bundle.
+    """
 
     label: str
     scheme: str
@@ -47,7 +51,8 @@ class Variant:
             "made_for_this_report": self.is_made,
             "damage": self.damage.to_dict() if self.damage else None,
             "samples": [
-                {"prompt": sample.prompt, "ids": list(sample.ids), "parted": sample.parted} for sample in self.samples
+                {"prompt": sample.prompt, "ids": list(sample.ids), "parted": sample.parted}
+                for sample in self.samples
             ],
             "layers": [parting.to_dict() for parting in self.layers],
         }
@@ -55,7 +60,9 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text, each token with the KL of the bundle's prediction of it from the reference's, in nats."""
+    """A text, each token with the KL of the bundle's prediction of it from the reference's, in
+    nats.
+    """
 
     pieces: tuple[str, ...]
     kl: tuple[float, ...]
@@ -63,7 +70,9 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything on the page. missing: what is not there, why, and how to have it. text: what was measured on."""
+    """Everything on the page. missing: what is not there, why, and how to have it. text: what was
+    measured on.
+    """
 
     bundle: Bundle
     reference: str | None  # in words

@@ -1,4 +1,6 @@
-"""Figures of a report as text and colour. Those of a manifest are somebody else's: what is no number is shown as it is."""
+"""Figures of a report as text and colour. Those of a manifest are somebody else's: what is no
+number is shown as it is.
+"""
 
 from __future__ import annotations
 

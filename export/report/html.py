@@ -1,7 +1,8 @@
-"""HTML by construction: whatever is not HTML already is escaped where it is put in, so that no text can act.
+"""HTML by construction: whatever is not HTML already is escaped where it is put in, so that no text
+can act.
 
-A model can write `<script>`, and a manifest may hold any text: both are shown, and neither does anything. Knows nothing
-of reports.
+A model can write `<script>`, and a manifest may hold any text: both are shown, and neither does
+anything. Knows nothing of reports.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 VOID = {"meta", "br", "hr"}
-# C0 but \n and \t, DEL, C1, halves of surrogate pairs, and what turns the direction of the text around it
-ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# C0 but \n and \t, DEL, C1, halves of surrogate pairs, and what turns the direction of the text
+# around it
+ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 class Html(str):
@@ -33,7 +37,9 @@ def text(value: Content) -> Html:
 
 
 def tag(name: str, /, *children: Content, **attributes: Content) -> Html:
-    """`<name attributes>children</name>`. `class_` is class, other underscores are hyphens; None leaves one out."""
+    """`<name attributes>children</name>`. `class_` is class, other underscores are hyphens; None
+    leaves one out.
+    """
     pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{text(value)}"'
         for key, value in attributes.items()
@@ -49,10 +55,17 @@ def join(children: Iterable[Content]) -> Html:
     return Html("".join(map(text, children)))
 
 
-def table(headings: Sequence[Content], rows: Iterable[Sequence[Content]], class_: str | None = None) -> Html:
-    """A table that scrolls by itself where the screen is narrow. Cells are the first row's number of columns."""
+def table(
+    headings: Sequence[Content], rows: Iterable[Sequence[Content]], class_: str | None = None
+) -> Html:
+    """A table that scrolls by itself where the screen is narrow. Cells are the first row's number
+    of columns.
+    """
     head = tag("thead", tag("tr", *(tag("th", heading, scope="col") for heading in headings)))
-    body = tag("tbody", *(tag("tr", tag("th", row[0], scope="row"), *(map(_cell, row[1:]))) for row in rows))
+    body = tag(
+        "tbody",
+        *(tag("tr", tag("th", row[0], scope="row"), *(map(_cell, row[1:]))) for row in rows),
+    )
     return tag("div", tag("table", head, body, class_=class_), class_="scroll")
 
 

@@ -1,6 +1,8 @@
-"""The road behind `report`: everything that a release page says of a bundle is measured here, or read in its manifest.
+"""The road behind `report`: everything that a release page says of a bundle is measured here, or
+read in its manifest.
 
-Versions are opened one after the other, so memory holds one model, its trace, and the reference's logits.
+Versions are opened one after the other, so memory holds one model, its trace, and the reference's
+logits.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ from gpt_edge.bundle.manifest import MANIFEST_FILE
 from gpt_edge.errors import BundleError
 from gpt_edge.evaluate import SessionScorer
 from gpt_edge.export.budget.calibrated_rounding import Rounder
-from gpt_edge.export.budget.calibration import EVALUATION_SEED, Rows, load_reference, own_text, read_rows
+from gpt_edge.export.budget.calibration import (
+    EVALUATION_SEED,
+    Rows,
+    load_reference,
+    own_text,
+    read_rows,
+)
 from gpt_edge.export.budget.degradation import TextReference, rows_that_fit
 from gpt_edge.export.budget.sensitivity import Probe
 from gpt_edge.export.formats.plan import shapes
@@ -24,7 +32,13 @@ from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.build import MODEL_FILE
 from gpt_edge.export.pipeline.pipeline import write_scheme
 from gpt_edge.export.report.data import REFERENCE, Report, Sample, Tokens, Variant
-from gpt_edge.export.report.samples import Continuation, continue_prompt, pieces_of, prompts_of, sample_of
+from gpt_edge.export.report.samples import (
+    Continuation,
+    continue_prompt,
+    pieces_of,
+    prompts_of,
+    sample_of,
+)
 from gpt_edge.export.verify.divergence import Parting, part
 from gpt_edge.export.verify.verifier import ask_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
@@ -48,7 +62,9 @@ SENSITIVITY_FORMATS = (TensorFormat(4, 32), TensorFormat(8, 64))
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """The unrounded model: its fp32 bundle, where its weights come from, and in words what it is."""
+    """The unrounded model: its fp32 bundle, where its weights come from, and in words what
+    it is.
+    """
 
     bundle: Bundle
     source: Source
@@ -69,11 +85,12 @@ def make_report(
 ) -> Report:
     """Measure all that the page shows, and say what cannot be known.
 
-    against: the checkpoint, or an fp32 bundle of it; int8 and int4 are made of it for comparison. Without it the bundle
-    itself serves where it is fp32, else an fp32 one in `also`; where there is none, no loss is measured. text: a corpus as
-    `eval` reads it; without one the fp32 model writes its own. prompts: for the samples; three of our own if empty.
-    Raises BundleError for models of other shapes, EvaluationError for another vocabulary or prompts without a
-    tokenizer, CheckpointError, ExportError for a text that is too short.
+    against: the checkpoint, or an fp32 bundle of it; int8 and int4 are made of it for comparison.
+    Without it the bundle itself serves where it is fp32, else an fp32 one in `also`; where there is
+    none, no loss is measured. text: a corpus as `eval` reads it; without one the fp32 model writes
+    its own. prompts: for the samples; three of our own if empty. Raises BundleError for models of
+    other shapes, EvaluationError for another vocabulary or prompts without a tokenizer,
+    CheckpointError, ExportError for a text that is too short.
     """
     work = _Work(bundle, also, text, prompts, n_tokens, progress)
     with tempfile.TemporaryDirectory(prefix="gpt-edge-") as scratch:
@@ -96,12 +113,22 @@ class _Work:
         n_tokens: int,
         progress: Progress,
     ) -> None:
-        self.bundle, self.also, self.text, self.n_tokens, self.progress = bundle, also, text, n_tokens, progress
+        self.bundle, self.also, self.text, self.n_tokens, self.progress = (
+            bundle,
+            also,
+            text,
+            n_tokens,
+            progress,
+        )
         for model in (bundle, *also):
             if model.manifest.kind != "causal-lm":
-                raise BundleError(f"{model.path} is a {model.manifest.kind}: reports are about language models")
+                raise BundleError(
+                    f"{model.path} is a {model.manifest.kind}: reports are about language models"
+                )
         for other in also:
-            check_same_vocabulary(bundle.config, other.config, (bundle.manifest.name, other.manifest.name))
+            check_same_vocabulary(
+                bundle.config, other.config, (bundle.manifest.name, other.manifest.name)
+            )
         self.words: Tokenizer | None = words_of(bundle)
         self.has_own_prompts = bool(prompts)
         self.prompts = prompts_of(prompts, self.words, bundle.config)
@@ -123,10 +150,13 @@ class _Work:
         for found in candidates:
             if against is not None or (found.scheme == "fp32" and not found.is_foreign):
                 self._check_shape(found, str(found.path))
-                self.reference = _Reference(found, BundleSource(found), f"the fp32 bundle {found.manifest.name}")
+                self.reference = _Reference(
+                    found, BundleSource(found), f"the fp32 bundle {found.manifest.name}"
+                )
                 return
         self.missing.append(
-            "Loss against the unrounded model, layer by layer too: no checkpoint was given (--against CHECKPOINT, or an "
+            "Loss against the unrounded model, layer by layer too: no checkpoint was given "
+            "(--against CHECKPOINT, or an "
             "fp32 bundle)."
         )
 
@@ -147,7 +177,9 @@ class _Work:
     def measure_sensitivity(self, scratch: Path) -> None:
         """What rounding each weight alone costs, in 4 bits and in 8."""
         if self.reference is None or self.rows is None:
-            self.missing.append("Sensitivity: it is measured on the unrounded weights, and there are none.")
+            self.missing.append(
+                "Sensitivity: it is measured on the unrounded weights, and there are none."
+            )
             return
         self.progress("loading the reference")
         folder = scratch / "rounder"
@@ -155,18 +187,29 @@ class _Work:
         config, graph = self.bundle.config, self.bundle.graph
         few = self.rows.first(rows_that_fit(config, SENSITIVITY_TOKENS, REPORT_VALUES // 2))
         probe = Probe(
-            load_reference(smooth(self.reference.source, graph, MIXED)), few, graph, Rounder(config, graph, folder)
+            load_reference(smooth(self.reference.source, graph, MIXED)),
+            few,
+            graph,
+            Rounder(config, graph, folder),
         )
-        found = probe.sensitivities(dict.fromkeys(shapes(config, graph), SENSITIVITY_FORMATS), self.progress)
+        found = probe.sensitivities(
+            dict.fromkeys(shapes(config, graph), SENSITIVITY_FORMATS), self.progress
+        )
         self.sensitivity = {
-            name: {form.label: damage.mean_kl for form, damage in of_name.items()} for name, of_name in found.items()
+            name: {form.label: damage.mean_kl for form, damage in of_name.items()}
+            for name, of_name in found.items()
         }
         self.sensitivity_origin = f"measured on {few.n_tokens:,} tokens of {few.origin}"
 
     def report(self) -> Report:
-        """What was found, in the order of the columns: reference, the bundle, others, those that were made."""
+        """What was found, in the order of the columns: reference, the bundle, others, those that
+        were made.
+        """
         if not self.sensitivity:
-            self.missing.append("Sensitivity of each weight: not in the manifest; it is measured with --sensitivity.")
+            self.missing.append(
+                "Sensitivity of each weight: not in the manifest; it is measured with "
+                "--sensitivity."
+            )
         origin = "given for this report" if self.has_own_prompts else "the report's own"
         return Report(
             self.bundle,
@@ -184,7 +227,9 @@ class _Work:
 
     def _check_shape(self, found: Bundle | Checkpoint, name: str) -> None:
         if found.config != self.bundle.config:
-            raise BundleError(f"{self.bundle.path} is a {self.bundle.config}, {name} a {found.config}")
+            raise BundleError(
+                f"{self.bundle.path} is a {self.bundle.config}, {name} a {found.config}"
+            )
 
     def _open_checkpoint(self, path: Path, scratch: Path) -> None:
         checkpoint = open_checkpoint(path)
@@ -197,10 +242,14 @@ class _Work:
         probes = parity.probes(self.bundle.config, self.words)
         session = Session(made)
         found = parity.compare(
-            probes, ask_reference(checkpoint, probes).logits, [parity.answer(session, probe) for probe in probes]
+            probes,
+            ask_reference(checkpoint, probes).logits,
+            [parity.answer(session, probe) for probe in probes],
         )
         self.torch = found.to_dict()
-        self.reference = _Reference(made, checkpoint, "the fp32 graph of the checkpoint", checkpoint)
+        self.reference = _Reference(
+            made, checkpoint, "the fp32 graph of the checkpoint", checkpoint
+        )
 
     def _ask_reference(self, reference: _Reference) -> None:
         """Its text, what it says to it, and its continuations."""
@@ -220,23 +269,30 @@ class _Work:
         is_main = reference.bundle.path == self.bundle.path
         samples = tuple(self._sample(i, ids) for i, (ids, _) in enumerate(self._wanted))
         self.variants.append(
-            Variant(REFERENCE, "fp32", _graph_bytes(reference.bundle), is_main=is_main, samples=samples)
+            Variant(
+                REFERENCE, "fp32", _graph_bytes(reference.bundle), is_main=is_main, samples=samples
+            )
         )
 
-    def _add(self, bundle: Bundle, label: str, *, is_main: bool = False, is_made: bool = False) -> None:
+    def _add(
+        self, bundle: Bundle, label: str, *, is_main: bool = False, is_made: bool = False
+    ) -> None:
         """Measure one version."""
         self.progress(f"measuring {label}")
         session = Session(bundle)
         damage = self._text_reference.measure(session) if self.reference is not None else None
         samples = tuple(
-            self._sample(i, continue_prompt(session, ids, self.words)[0]) for i, (_, ids) in enumerate(self.prompts)
+            self._sample(i, continue_prompt(session, ids, self.words)[0])
+            for i, (_, ids) in enumerate(self.prompts)
         )
         if is_main and self.reference is not None:
             self._compare_tokens(session, self.reference)
         del session
         size = _graph_bytes(bundle)
         layers = self._layers(bundle, label)
-        self.variants.append(Variant(label, bundle.scheme, size, is_main, is_made, damage, samples, layers))
+        self.variants.append(
+            Variant(label, bundle.scheme, size, is_main, is_made, damage, samples, layers)
+        )
 
     def _make(self, reference: _Reference, scheme: str, folder: Path) -> None:
         folder.mkdir()
@@ -254,18 +310,23 @@ class _Work:
         self.tokens = Tokens(pieces_of(found.ids, self.words), (0.0, *found.kl[:-1]))
 
     def _passage(self) -> IntArray:
-        return probe_ids(None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx))
+        return probe_ids(
+            None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
+        )
 
     def _layers(self, bundle: Bundle, label: str) -> tuple[Parting, ...]:
         if self.reference is None:
             return ()
         if bundle.is_foreign or bundle.config != self.bundle.config:
             self.missing.append(
-                f"Error layer by layer of {label}: its operators cannot be told apart or differ in shape."
+                f"Error layer by layer of {label}: its operators cannot be told apart or differ in "
+                "shape."
             )
             return ()
         self.progress(f"comparing the operators of {label}")
-        ids = probe_ids(None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx))
+        ids = probe_ids(
+            None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
+        )
         return tuple(part(self.reference.bundle, bundle, ids))
 
     def _sample(self, index: int, ids: Sequence[int]) -> Sample:
@@ -276,7 +337,8 @@ class _Work:
 def _draft(folder: Path, bundle: Bundle, scheme: str, smoothing: Smoothing | None = None) -> Bundle:
     """A graph in a folder as a bundle; the sizes are those of the files."""
     files: dict[str, FileRecord] = {
-        path.name: {"size": path.stat().st_size, "sha256": "0" * 64} for path in sorted(folder.iterdir())
+        path.name: {"size": path.stat().st_size, "sha256": "0" * 64}
+        for path in sorted(folder.iterdir())
     }
     manifest = Manifest(
         name=scheme, graph=bundle.graph, scheme=scheme, config=bundle.config, files=files,
@@ -293,14 +355,20 @@ def _graph_bytes(bundle: Bundle) -> int:
 
 
 def _stored_sensitivity(bundle: Bundle) -> tuple[dict[str, dict[str, float]], str | None]:
-    """What `quantize` left in the manifest. Figures there are somebody else's: what is not a number is left out."""
+    """What `quantize` left in the manifest. Figures there are somebody else's: what is not a number
+    is left out.
+    """
     described = bundle.manifest.provenance.get("quantization")
     budget = described.get("budget") if isinstance(described, dict) else None
     tensors = budget.get("tensors") if isinstance(budget, dict) else None
     found: dict[str, dict[str, float]] = {}
     for name, values in tensors.items() if isinstance(tensors, dict) else ():
         kl = values.get("kl") if isinstance(values, dict) else None
-        numbers = {form: float(v) for form, v in kl.items() if type(v) in (int, float)} if isinstance(kl, dict) else {}
+        numbers = (
+            {form: float(v) for form, v in kl.items() if type(v) in (int, float)}
+            if isinstance(kl, dict)
+            else {}
+        )
         if numbers:
             found[name] = numbers
     return found, "stored in the manifest by gpt-edge quantize" if found else None

@@ -1,6 +1,8 @@
-"""A Report as one HTML page: self-contained, without scripts, readable offline, on a phone and in the dark.
+"""A Report as one HTML page: self-contained, without scripts, readable offline, on a phone and in
+the dark.
 
-Everything in it goes through `html.tag`, which escapes. The page forbids itself every request by its own policy.
+Everything in it goes through `html.tag`, which escapes. The page forbids itself every request by
+its own policy.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def check_target(path: Path) -> None:
     """Raise OutputError for what `write_page` could not write, before minutes of measuring."""
     if path.is_dir():
-        raise OutputError(f"{path} is a folder, a file was wanted", hint="give a name such as report.html with -o")
+        raise OutputError(
+            f"{path} is a folder, a file was wanted", hint="give a name such as report.html with -o"
+        )
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
 
 
 def write_page(report: Report, path: Path) -> int:
-    """Put the page at `path` by one rename, and return its bytes. Raises OutputError as `files.atomic_write`."""
+    """Put the page at `path` by one rename, and return its bytes. Raises OutputError as
+    `files.atomic_write`.
+    """
     content = page(report).encode("utf-8")
     atomic_write(path, content)
     return len(content)
@@ -66,15 +72,21 @@ def _sections(report: Report) -> Iterator[Html]:
     if report.missing:
         yield tag("h2", "What is not on this page")
         yield tag("ul", *(tag("li", reason) for reason in report.missing))
-    yield tag("footer", f"Made by gpt-edge {__version__}, gpt-edge report. One file; it asks nothing of the network.")
+    yield tag(
+        "footer",
+        f"Made by gpt-edge {__version__}, gpt-edge report. One file; it asks nothing of the "
+        "network.",
+    )
 
 
 def _header(report: Report) -> Html:
     bundle, main = report.bundle, report.main
     config = bundle.config
     what = (
-        f"A language model of {config.n_parameters:,} parameters: {config.n_layer} layers, {config.n_head} heads, width "
-        f"{config.n_embd}, a context of {config.n_ctx:,} tokens. Weights: {bundle.scheme}; graph: {bundle.graph}."
+        f"A language model of {config.n_parameters:,} parameters: {config.n_layer} layers, "
+        f"{config.n_head} heads, width "
+        f"{config.n_embd}, a context of {config.n_ctx:,} tokens. Weights: {bundle.scheme}; graph: "
+        f"{bundle.graph}."
     )
     tiles = [(size(main.n_bytes), f"graph and weights{_share(report)}")]
     if main.damage is not None:
@@ -87,7 +99,9 @@ def _header(report: Report) -> Html:
         tiles.append(("fp32", "not rounded: the reference of this page"))
     if (verdict := _verdict(bundle.manifest.parity)) is not None:
         tiles.append((verdict, "verification at export"))
-    scores = [(name, value) for name, value in bundle.manifest.quality.items() if isinstance(value, float)]
+    scores = [
+        (name, value) for name, value in bundle.manifest.quality.items() if isinstance(value, float)
+    ]
     tiles += [(shown(value), name.replace("_", " ")) for name, value in scores[:3]]
     return tag(
         "header",
@@ -113,7 +127,9 @@ def _verdict(parity: Mapping[str, Any]) -> str | None:
     if not found:
         return None
     wrong = sum(ok is not True for ok in found)
-    return f"{len(found)} of {len(found)} passed" if not wrong else f"{wrong} of {len(found)} failed"
+    return (
+        f"{len(found)} of {len(found)} passed" if not wrong else f"{wrong} of {len(found)} failed"
+    )
 
 
 def _quality(report: Report) -> Iterator[Html]:
@@ -122,27 +138,42 @@ def _quality(report: Report) -> Iterator[Html]:
     if has_loss:
         yield tag(
             "p",
-            f"Against {report.reference}, on {report.n_tokens:,} tokens of {report.text}. Perplexity is a ratio, KL is "
-            "the mean Kullback–Leibler divergence from fp32 in nats per token, same token the share of places where both "
+            f"Against {report.reference}, on {report.n_tokens:,} tokens of {report.text}. "
+            "Perplexity is a ratio, KL is "
+            "the mean Kullback–Leibler divergence from fp32 in nats per token, same token the "
+            "share of places where both "
             "would choose the same next one.",
         )
     headings = ("", "size", "mean KL", "same token", "perplexity", "of fp32", "KL ± s.e.")
     yield table(
-        headings if has_loss else headings[:2], [_row(v, report)[: 7 if has_loss else 2] for v in report.variants]
+        headings if has_loss else headings[:2],
+        [_row(v, report)[: 7 if has_loss else 2] for v in report.variants],
     )
     if made := [variant.label for variant in report.variants if variant.is_made]:
         yield tag("p", f"{' and '.join(made)}: made for this page, rounded to the nearest level without calibration. "
                   "Size is that of graph and weights.", class_="soft")  # fmt: skip
     marks = [
-        Mark(variant.label, variant.n_bytes / 1e6, max(variant.damage.mean_kl, 1e-9), style, variant.is_main)
+        Mark(
+            variant.label,
+            variant.n_bytes / 1e6,
+            max(variant.damage.mean_kl, 1e-9),
+            style,
+            variant.is_main,
+        )
         for style, variant in styled(report)
         if variant.damage is not None and math.isfinite(variant.damage.mean_kl)
     ]
     if marks:
-        yield scatter(marks, "Size against loss", "MB of graph and weights", "mean KL from fp32, nats; lower is better")
+        yield scatter(
+            marks,
+            "Size against loss",
+            "MB of graph and weights",
+            "mean KL from fp32, nats; lower is better",
+        )
     if report.torch is not None:
         yield tag("p", "The fp32 graph against torch, on the tokens that verification reads: largest difference of a logit "
-                  f"{shown(report.torch.get('max_difference'))}, mean KL {shown(report.torch.get('mean_kl'))}, same token "
+                  f"{shown(report.torch.get('max_difference'))}, mean KL "
+                  f"{shown(report.torch.get('mean_kl'))}, same token "
                   f"{percent(report.torch.get('top1'))}.", class_="soft")  # fmt: skip
 
 
@@ -152,7 +183,15 @@ def _row(variant: Variant, report: Report) -> list[Content]:
     share = f"{variant.n_bytes / fp32:.0%}" if fp32 else "–"
     label = tag("b", variant.label) if variant.is_main else variant.label
     if damage is None:
-        return [label, size(variant.n_bytes), "–", "–", "1" if variant.label == REFERENCE else "–", share, "–"]
+        return [
+            label,
+            size(variant.n_bytes),
+            "–",
+            "–",
+            "1" if variant.label == REFERENCE else "–",
+            share,
+            "–",
+        ]
     return [
         label,
         size(variant.n_bytes),
@@ -183,7 +222,13 @@ def _parity_cells(values: Mapping[str, Any]) -> list[Content]:
     ok = values.get("ok") is True
     verdict = tag("span", "passed", class_="good") if ok else tag("span", "FAILED", class_="wrong")
     if "equal_tokens" in values:
-        return ["", "", "", f"{shown(values['equal_tokens'])} of {shown(values.get('tokens'))}", verdict]
+        return [
+            "",
+            "",
+            "",
+            f"{shown(values['equal_tokens'])} of {shown(values.get('tokens'))}",
+            verdict,
+        ]
     return [
         shown(values.get("rows")),
         shown(values.get("max_difference")),
@@ -200,7 +245,8 @@ def _facts(report: Report) -> Iterator[Html]:
         ("name", manifest.name),
         (
             "kind",
-            f"{manifest.kind}, {manifest.graph} graph, {manifest.scheme}, format version {manifest.format_version}",
+            f"{manifest.kind}, {manifest.graph} graph, {manifest.scheme}, format version "
+            f"{manifest.format_version}",
         ),
         *((name, shown(value)) for name, value in manifest.config.to_dict().items()),
         ("tokenizer", _tokenizer(manifest.tokenizer)),
@@ -213,7 +259,10 @@ def _facts(report: Report) -> Iterator[Html]:
     ]
     yield table(("", ""), facts, class_="left")
     yield tag("h3", f"Files, {size(report.bundle.n_bytes)} in all")
-    rows = [(name, f"{record['size']:,}", record["sha256"]) for name, record in sorted(manifest.files.items())]
+    rows = [
+        (name, f"{record['size']:,}", record["sha256"])
+        for name, record in sorted(manifest.files.items())
+    ]
     yield table(("file", "bytes", "SHA-256"), rows)
 
 

@@ -1,6 +1,8 @@
-"""The pictures of a report as inline SVG: sharp at any size, light or dark with the page, and no library behind them.
+"""The pictures of a report as inline SVG: sharp at any size, light or dark with the page, and no
+library behind them.
 
-Drawn 400 units wide, so that the text is as large as the page's on a phone. Colours are the page's classes s0, s1, ...
+Drawn 400 units wide, so that the text is as large as the page's on a phone. Colours are the page's
+classes s0, s1, ...
 """
 
 from __future__ import annotations
@@ -44,20 +46,45 @@ def scatter(marks: Sequence[Mark], title: str, x_label: str, y_label: str) -> Ht
     y = _LogAxis([mark.y for mark in marks])
     top = _round_up(max(mark.x for mark in marks) * 1.15)
     x_at = _Linear(0.0, top)
-    parts = [*y.grid(), *(_x_tick(x_at(value), f"{value:g}") for value in (0, top / 4, top / 2, top * 3 / 4, top))]
+    parts = [
+        *y.grid(),
+        *(_x_tick(x_at(value), f"{value:g}") for value in (0, top / 4, top / 2, top * 3 / 4, top)),
+    ]
     places = [(x_at(mark.x), y(mark.y)) for mark in marks]
     taken = [(x - DOT, height - DOT, x + DOT, height + DOT) for x, height in places]
     for mark, (x, height) in zip(marks, places, strict=True):
-        parts.append(tag("circle", cx=_n(x), cy=_n(height), r=DOT if mark.is_main else 4, class_=f"dot s{mark.style}"))
+        parts.append(
+            tag(
+                "circle",
+                cx=_n(x),
+                cy=_n(height),
+                r=DOT if mark.is_main else 4,
+                class_=f"dot s{mark.style}",
+            )
+        )
     for mark, (x, height) in zip(marks, places, strict=True):
         left, baseline = _free_place(x, height, len(mark.label) * CHARACTER, taken)
-        parts.append(tag("text", mark.label, x=_n(left), y=_n(baseline), class_="strong" if mark.is_main else None))
+        parts.append(
+            tag(
+                "text",
+                mark.label,
+                x=_n(left),
+                y=_n(baseline),
+                class_="strong" if mark.is_main else None,
+            )
+        )
     return _frame(parts, title, x_label, y_label)
 
 
-def lines(found: Sequence[Line], places: Sequence[str], title: str, x_label: str, y_label: str) -> Html:
-    """One line for each series over named places, logarithmic y axis; values of 0 and below are left out."""
-    y = _LogAxis([value for line in found for value in line.values if value is not None and value > 0])
+def lines(
+    found: Sequence[Line], places: Sequence[str], title: str, x_label: str, y_label: str
+) -> Html:
+    """One line for each series over named places, logarithmic y axis; values of 0 and below are
+    left out.
+    """
+    y = _LogAxis(
+        [value for line in found for value in line.values if value is not None and value > 0]
+    )
     x_at = _Linear(0.0, max(1.0, len(places) - 1))
     step = max(1, math.ceil(len(places) / 8))
     parts = [*y.grid(), *(_x_tick(x_at(i), name) for i, name in enumerate(places) if i % step == 0)]
@@ -65,23 +92,49 @@ def lines(found: Sequence[Line], places: Sequence[str], title: str, x_label: str
         points = [(x_at(i), y(v)) for i, v in enumerate(line.values) if v is not None and v > 0]
         path = " ".join(f"{_n(x)},{_n(height)}" for x, height in points)
         parts.append(tag("polyline", points=path, class_=f"line s{line.style}"))
-        parts += [tag("circle", cx=_n(x), cy=_n(height), r=2.5, class_=f"dot s{line.style}") for x, height in points]
+        parts += [
+            tag("circle", cx=_n(x), cy=_n(height), r=2.5, class_=f"dot s{line.style}")
+            for x, height in points
+        ]
     return _frame(parts, title, x_label, y_label)
 
 
 def legend(names: Sequence[tuple[str, int]]) -> Html:
     """Names with the colours of their lines."""
-    return tag("p", *(tag("span", tag("i", class_=f"key s{style}"), name) for name, style in names), class_="legend")
+    return tag(
+        "p",
+        *(tag("span", tag("i", class_=f"key s{style}"), name) for name, style in names),
+        class_="legend",
+    )
 
 
 def _free_place(x: float, y: float, width: float, taken: list[_Box]) -> tuple[float, float]:
-    """Left end and baseline of a label beside a point, where it covers no other; marks the place as taken."""
-    right, left, middle = x + DOT + 3, x - DOT - 3 - width, min(max(x - width / 2, LEFT), WIDTH - RIGHT - width)
-    wished = [(right, y + 4), (left, y + 4), (middle, y - 10), (middle, y + 18), (left, y - 10), (right, y + 18)]
+    """Left end and baseline of a label beside a point, where it covers no other; marks the place as
+    taken.
+    """
+    right, left, middle = (
+        x + DOT + 3,
+        x - DOT - 3 - width,
+        min(max(x - width / 2, LEFT), WIDTH - RIGHT - width),
+    )
+    wished = [
+        (right, y + 4),
+        (left, y + 4),
+        (middle, y - 10),
+        (middle, y + 18),
+        (left, y - 10),
+        (right, y + 18),
+    ]
     wished += [(middle, y - 10 - 13 * step) for step in range(1, 8)]
-    fitting = [place for place in wished if place[0] >= LEFT and place[0] + width <= WIDTH and place[1] > TOP]
+    fitting = [
+        place
+        for place in wished
+        if place[0] >= LEFT and place[0] + width <= WIDTH and place[1] > TOP
+    ]
     boxes = [(at, baseline - 10, at + width, baseline + 3) for at, baseline in fitting]
-    free = next((i for i, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)), 0)
+    free = next(
+        (i for i, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)), 0
+    )
     if not fitting:
         return LEFT, y
     taken.append(boxes[free])
@@ -122,7 +175,9 @@ class _LogAxis:
         parts = []
         for power in range(self._low, self._high + 1, step):
             at = self(10.0**power)
-            parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=_n(at), y2=_n(at), class_="grid"))
+            parts.append(
+                tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=_n(at), y2=_n(at), class_="grid")
+            )
             parts.append(tag("text", short_power(10.0**power, 0) if not -3 < power < 4 else f"{10.0**power:g}",
                              x=LEFT - 5, y=_n(at + 4), text_anchor="end"))  # fmt: skip
         return parts
@@ -134,10 +189,21 @@ def _x_tick(at: float, name: str) -> Html:
 
 def _frame(parts: Sequence[Html], title: str, x_label: str, y_label: str) -> Html:
     axes = [
-        tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM, class_="axis"),
-        tag("text", x_label, x=(LEFT + WIDTH - RIGHT) // 2, y=HEIGHT - 6, text_anchor="middle", class_="name"),
+        tag(
+            "line", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM, class_="axis"
+        ),
+        tag(
+            "text",
+            x_label,
+            x=(LEFT + WIDTH - RIGHT) // 2,
+            y=HEIGHT - 6,
+            text_anchor="middle",
+            class_="name",
+        ),
     ]
-    drawing = tag("svg", tag("title", title), *parts, *axes, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img")
+    drawing = tag(
+        "svg", tag("title", title), *parts, *axes, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img"
+    )
     return tag("figure", tag("figcaption", f"{title} ({y_label})"), drawing)
 
 

@@ -1,4 +1,6 @@
-"""The sections of a report that show what the models do: samples, tokens, layers, weights, and how formats were chosen."""
+"""The sections of a report that show what the models do: samples, tokens, layers, weights, and how
+formats were chosen.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,16 @@ def samples(report: Report) -> Iterator[Html]:
     if report.reference is not None:
         first = tag("mark", "Outlined", class_="first")
         yield tag("p", f"{words} Marked is what fp32 does not write. ", first,
-                  " is the first token that differs: what follows it continues another text, so only the first place "
+                  " is the first token that differs: what follows it continues another text, so "
+                  "only the first place "
                   "tells of the model.")  # fmt: skip
     else:
         yield tag("p", words)
     for index, sample in enumerate(report.main.samples):
         yield tag("h3", "“", tag("span", sample.prompt, class_="words"), "”")
-        cards = [_card(variant, variant.samples[index]) for variant in report.variants if variant.samples]
+        cards = [
+            _card(variant, variant.samples[index]) for variant in report.variants if variant.samples
+        ]
         yield tag("div", *cards, class_="samples")
 
 
@@ -38,19 +43,27 @@ def _card(variant: Variant, sample: Sample) -> Html:
     for i, (piece, differs) in enumerate(zip(sample.pieces, sample.differs, strict=True)):
         if i == sample.parted:
             title = (
-                f"fp32 prefers another token by {sample.margin:.2g} of a logit" if sample.margin is not None else None
+                f"fp32 prefers another token by {sample.margin:.2g} of a logit"
+                if sample.margin is not None
+                else None
             )
             pieces.append(tag("mark", piece, class_="first", title=title))
         else:
             pieces.append(tag("mark", piece) if differs else text(piece))
     note = ""
     if sample.parted is not None:
-        margin = f", where fp32's choice leads by {sample.margin:.2g}" if sample.margin is not None else ""
+        margin = (
+            f", where fp32's choice leads by {sample.margin:.2g}"
+            if sample.margin is not None
+            else ""
+        )
         note = f" · parts after {sample.parted} tokens{margin}"
     elif variant.damage is not None:
         note = f" · the same {len(sample.ids)} tokens"
     shown = join(pieces) if pieces else tag("i", "(nothing: the text ends at once)")
-    return tag("div", tag("h4", variant.label + note), tag("div", shown, class_="words"), class_="sample")
+    return tag(
+        "div", tag("h4", variant.label + note), tag("div", shown, class_="words"), class_="sample"
+    )
 
 
 def tokens(report: Report) -> Iterator[Html]:
@@ -77,29 +90,41 @@ def layers(report: Report) -> Iterator[Html]:
         return
     yield tag("h2", "Error, layer by layer")
     yield tag("p", "What each layer leaves behind beside what fp32 leaves there: the root mean square of the difference, as a "
-              "share of the value's own. Both read the same passage, each on its own values, so an error stays in "
+              "share of the value's own. Both read the same passage, each on its own values, so an "
+              "error stays in "
               "everything behind it.")  # fmt: skip
     ends = _layer_ends(found[0][1])
     series = [
-        Line(variant.label, tuple(_at(variant, place) for place in ends.values()), style) for style, variant in found
+        Line(variant.label, tuple(_at(variant, place) for place in ends.values()), style)
+        for style, variant in found
     ]
     yield legend([(line.label, line.style) for line in series])
     yield lines(
-        series, list(ends), "Difference from fp32 after each layer", "layer", "share of the value; lower is better"
+        series,
+        list(ends),
+        "Difference from fp32 after each layer",
+        "layer",
+        "share of the value; lower is better",
     )
     places = [parting.place for parting in found[0][1].layers]
-    rows = [[str(place), *(short(_at(variant, str(place))) for _, variant in found)] for place in places]
+    rows = [
+        [str(place), *(short(_at(variant, str(place))) for _, variant in found)] for place in places
+    ]
     yield tag("details", tag("summary", f"Every operator ({len(places)} places)"),
               table(("place", *(variant.label for _, variant in found)), rows))  # fmt: skip
 
 
 def _layer_ends(variant: Variant) -> dict[str, str]:
-    """Short names of the places shown in the plot, and the places: the embedding, the last of each layer, the head."""
+    """Short names of the places shown in the plot, and the places: the embedding, the last of each
+    layer, the head.
+    """
     ends: dict[str, str] = {}
     for parting in variant.layers:
         place = parting.place
         name = (
-            str(place.layer) if place.layer is not None else {"embedding": "in", "lm_head": "out"}.get(place.operator)
+            str(place.layer)
+            if place.layer is not None
+            else {"embedding": "in", "lm_head": "out"}.get(place.operator)
         )
         if name is not None:
             ends[name] = str(place)
@@ -107,7 +132,9 @@ def _layer_ends(variant: Variant) -> dict[str, str]:
 
 
 def _at(variant: Variant, place: str) -> float | None:
-    return next((parting.relative for parting in variant.layers if str(parting.place) == place), None)
+    return next(
+        (parting.relative for parting in variant.layers if str(parting.place) == place), None
+    )
 
 
 def sensitivity(report: Report) -> Iterator[Html]:
@@ -124,19 +151,34 @@ def sensitivity(report: Report) -> Iterator[Html]:
 
 
 def _by_layer(found: Mapping[str, Mapping[str, float]], form: str) -> Html:
-    """One row for each layer, one column for each of its weights; tables outside the layers in rows of their own."""
+    """One row for each layer, one column for each of its weights; tables outside the layers in rows
+    of their own.
+    """
     values = {name: of_name[form] for name, of_name in found.items() if form in of_name}
     top = max((value for value in values.values() if math.isfinite(value)), default=1.0)
     parts = list(
-        dict.fromkeys(name.split(".", 2)[2] for name in values if name.startswith("h.") and name.count(".") > 1)
+        dict.fromkeys(
+            name.split(".", 2)[2]
+            for name in values
+            if name.startswith("h.") and name.count(".") > 1
+        )
     )
-    layers = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in values if name.startswith("h.")))
+    layers = list(
+        dict.fromkeys(".".join(name.split(".")[:2]) for name in values if name.startswith("h."))
+    )
     rows: list[Sequence[Content]] = [
-        [layer, *(_heat_cell(values.get(f"{layer}.{part}"), top) for part in parts)] for layer in layers
+        [layer, *(_heat_cell(values.get(f"{layer}.{part}"), top) for part in parts)]
+        for layer in layers
     ]
-    outside = [[name, _heat_cell(value, top)] for name, value in values.items() if not name.startswith("h.")]
+    outside = [
+        [name, _heat_cell(value, top)]
+        for name, value in values.items()
+        if not name.startswith("h.")
+    ]
     rows = [[*row, *("" for _ in parts[1:])] for row in outside] + rows
-    return table(("", *(part.removesuffix(".weight") for part in parts or [""])), rows, class_="heat")
+    return table(
+        ("", *(part.removesuffix(".weight") for part in parts or [""])), rows, class_="heat"
+    )
 
 
 def _heat_cell(value: float | None, top: float) -> Html:
@@ -155,21 +197,33 @@ def search(report: Report) -> Iterator[Html]:
         return
     yield tag("h2", "How the formats were chosen")
     limits = budget.get("limits")
-    said = ", ".join(f"{name} {shown(value)}" for name, value in limits.items()) if isinstance(limits, Mapping) else "–"
+    said = (
+        ", ".join(f"{name} {shown(value)}" for name, value in limits.items())
+        if isinstance(limits, Mapping)
+        else "–"
+    )
     yield tag(
-        "p", f"gpt-edge quantize measured these assignments for a budget of {said}, on {shown(budget.get('text'))}."
+        "p",
+        f"gpt-edge quantize measured these assignments for a budget of {said}, on "
+        f"{shown(budget.get('text'))}.",
     )
     marks = [
         Mark(str(p["label"]), p["n_bytes"] / 1e6, max(p["mean_kl"], 1e-9), 1 if p.get("ok") is True else 5,
              p["label"] == budget.get("best"))
         for p in good
     ]  # fmt: skip
-    yield scatter(marks, "Size against loss of every assignment", "MB of rounded weights", "mean KL, nats")
+    yield scatter(
+        marks, "Size against loss of every assignment", "MB of rounded weights", "mean KL, nats"
+    )
     yield legend([("keeps the budget", 1), ("loses too much", 5)])
 
 
 def _is_point(point: object) -> bool:
-    return isinstance(point, Mapping) and is_number(point.get("n_bytes")) and is_number(point.get("mean_kl"))
+    return (
+        isinstance(point, Mapping)
+        and is_number(point.get("n_bytes"))
+        and is_number(point.get("mean_kl"))
+    )
 
 
 def styled(report: Report) -> list[tuple[int, Variant]]:

@@ -1,4 +1,6 @@
-"""How a report looks: one style sheet, light and dark, from a phone to a printed page. Nothing is loaded from anywhere."""
+"""How a report looks: one style sheet, light and dark, from a phone to a printed page. Nothing is
+loaded from anywhere.
+"""
 
 from __future__ import annotations
 

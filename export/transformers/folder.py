@@ -1,7 +1,8 @@
-"""`export --to transformers`: a checkpoint as a folder that transformers loads, and whatever else reads such folders.
+"""`export --to transformers`: a checkpoint as a folder that transformers loads, and whatever else
+reads such folders.
 
-Nothing is published unless our importer reads every tensor back bit by bit, and transformers, loading the folder, says
-what the reference says.
+Nothing is published unless our importer reads every tensor back bit by bit, and transformers,
+loading the folder, says what the reference says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ import torch
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError, ExportError, ParityError, require
 from gpt_edge.export.pipeline.pipeline import tokenizer_for
-from gpt_edge.export.transformers.layout import HFTensor, has_attention_bias, hf_config, hf_tensors, model_type
+from gpt_edge.export.transformers.layout import (
+    HFTensor,
+    has_attention_bias,
+    hf_config,
+    hf_tensors,
+    model_type,
+)
 from gpt_edge.export.verify.verifier import N_PROMPT, ask_reference
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.importers.settings import read_json_object
@@ -31,18 +38,23 @@ from gpt_edge.verify.report import Progress, silent
 from gpt_edge.version import __version__
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-WRITTEN_BY = "written_by"  # in config.json, so that --force replaces nothing but what was written here
-TOLERANCE = 1e-4  # max |difference| of logits, as a share of their spread within a row and at least as if that were 1
+# in config.json, so that --force replaces nothing but what was written here
+WRITTEN_BY = "written_by"
+# max |difference| of logits, as a share of their spread within a row and at least as if that were 1
+TOLERANCE = 1e-4
 GPT2_VOCAB_SIZE = 50257
 UNKNOWN_TO_LLAMA = (
-    "llama.cpp's convert_hf_to_gguf.py knows a BPE pre-tokenizer by a hash of tokens, and this vocabulary is not in its "
+    "llama.cpp's convert_hf_to_gguf.py knows a BPE pre-tokenizer by a hash of tokens, and this "
+    "vocabulary is not in its "
     'list: let its get_vocab_base_pre return "gpt-2", which is how this vocabulary splits text'
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TransformersFolder:
-    """What was written. figures: logits and greedy tokens of transformers against the reference. notes: for the user."""
+    """What was written. figures: logits and greedy tokens of transformers against the reference.
+    notes: for the user.
+    """
 
     path: Path
     model_type: str
@@ -57,18 +69,25 @@ class TransformersFolder:
 
 
 def export_transformers(
-    source: Path, out: Path, *, tokenizer: str | None = None, force: bool = False, progress: Progress = silent
+    source: Path,
+    out: Path,
+    *,
+    tokenizer: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
 ) -> TransformersFolder:
     """Write the checkpoint at `source` as a transformers folder at `out`, float32.
 
-    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a folder that was written here.
-    Raises CheckpointError, TokenizerError, ExportError (transformers has no such architecture, or a task's head),
-    ParityError, OutputError or MissingDependencyError; then `out` is as it was.
+    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a
+    folder that was written here. Raises CheckpointError, TokenizerError, ExportError (transformers
+    has no such architecture, or a task's head), ParityError, OutputError or MissingDependencyError;
+    then `out` is as it was.
     """
     checkpoint = open_checkpoint(source)
     if checkpoint.task is not None:
         raise ExportError(
-            f"{source} is fine-tuned for {checkpoint.task.kind}: transformers has no such head on the extract token",
+            f"{source} is fine-tuned for {checkpoint.task.kind}: transformers has no such head on "
+            "the extract token",
             hint="export the checkpoint that it was fine-tuned from",
         )
     config = checkpoint.config
@@ -77,7 +96,9 @@ def export_transformers(
     require("transformers", "export")
     tensors = hf_tensors(config, kind)
     n_bytes = 4 * config.n_parameters
-    with publish_folder(out, force=force, is_ours=is_ours, source=Path(source), n_bytes=n_bytes) as folder:
+    with publish_folder(
+        out, force=force, is_ours=is_ours, source=Path(source), n_bytes=n_bytes
+    ) as folder:
         described = {
             **hf_config(config, kind, words.spec.end_token if words else None),
             WRITTEN_BY: f"gpt-edge {__version__}",
@@ -120,19 +141,29 @@ def notes_for(config: GPTConfig, kind: str, words: TokenizerSource | None) -> tu
         "an MLP of another width than 4 x n_embd": config.inner_size != 4 * config.n_embd,
     }
     if ignored := [name for name, is_set in settings.items() if is_set]:
-        notes.append(f"llama.cpp's converter does not read this from a GPT-2 folder: {', '.join(ignored)}")
+        notes.append(
+            f"llama.cpp's converter does not read this from a GPT-2 folder: {', '.join(ignored)}"
+        )
     if words.spec.vocab_size != GPT2_VOCAB_SIZE:
         notes.append(UNKNOWN_TO_LLAMA)
     return tuple(notes)
 
 
-def _write_weights(path: Path, tensors: Sequence[HFTensor], checkpoint: Checkpoint, progress: Progress) -> None:
-    """A safetensors file, one tensor in memory at a time. Source: the format's README: length, JSON header, data."""
+def _write_weights(
+    path: Path, tensors: Sequence[HFTensor], checkpoint: Checkpoint, progress: Progress
+) -> None:
+    """A safetensors file, one tensor in memory at a time. Source: the format's README: length, JSON
+    header, data.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers wants it
     end = 0
     for tensor in tensors:
         begin, end = end, end + 4 * int(np.prod(tensor.shape))
-        header[tensor.name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[tensor.name] = {
+            "dtype": "F32",
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     with path.open("xb") as file:
@@ -154,13 +185,17 @@ def _check_read_back(folder: Path, checkpoint: Checkpoint) -> None:
     if not same_layers or _plain(ours) != _plain(theirs):
         raise ParityError(f"the folder reads back as a {theirs}, it was made of a {ours}")
     for name in checkpoint.names():
-        if not np.array_equal(checkpoint.tensor(name).view(np.uint32), again.tensor(name).view(np.uint32)):
+        if not np.array_equal(
+            checkpoint.tensor(name).view(np.uint32), again.tensor(name).view(np.uint32)
+        ):
             raise ParityError(f"{name} does not come back from the folder as it was")
         checkpoint.release(name)
 
 
 def _plain(config: GPTConfig) -> dict[str, Any]:
-    """What must be equal, however it is written: the pattern of the layers is compared by itself."""
+    """What must be equal, however it is written: the pattern of the layers is compared by
+    itself.
+    """
     values = {**config.to_dict(), "n_inner": config.inner_size}
     return {name: value for name, value in values.items() if name not in ("attention", "window")}
 
@@ -168,23 +203,34 @@ def _plain(config: GPTConfig) -> dict[str, Any]:
 def _check_transformers(
     folder: Path, checkpoint: Checkpoint, words: TokenizerSource | None, progress: Progress
 ) -> dict[str, Any]:
-    """Raise ParityError unless transformers, with this folder, has the reference's logits and greedy tokens."""
+    """Raise ParityError unless transformers, with this folder, has the reference's logits and
+    greedy tokens.
+    """
     probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
     wanted = ask_reference(checkpoint, probes)
     progress("asking transformers")
     logits, greedy = _ask_transformers(folder, probes, wanted.greedy)
     agreement = parity.compare(probes, wanted.logits, logits)
     limit = TOLERANCE * max(1.0, agreement.spread)
-    n_equal = next((i for i, pair in enumerate(zip(wanted.greedy, greedy, strict=True)) if pair[0] != pair[1]), None)
-    is_tie = n_equal is not None and wanted.gaps[n_equal] <= 2 * limit  # both are right, and go on differently
+    n_equal = next(
+        (i for i, pair in enumerate(zip(wanted.greedy, greedy, strict=True)) if pair[0] != pair[1]),
+        None,
+    )
+    # both are right, and go on differently
+    is_tie = n_equal is not None and wanted.gaps[n_equal] <= 2 * limit
     figures = {
         "logits": {**agreement.to_dict(), "limits": {"max_difference": limit}},
-        "greedy": {"equal_tokens": len(greedy) if n_equal is None else n_equal, "tokens": len(greedy)},
+        "greedy": {
+            "equal_tokens": len(greedy) if n_equal is None else n_equal,
+            "tokens": len(greedy),
+        },
     }
     fault = _fault(agreement, limit, n_equal is not None and not is_tie)
     figures["logits"]["ok"], figures["greedy"]["ok"] = not fault, n_equal is None or is_tie
     if fault:
-        raise ParityError(fault, hint="nothing was published", figures={"torch against transformers": figures})
+        raise ParityError(
+            fault, hint="nothing was published", figures={"torch against transformers": figures}
+        )
     return {"torch against transformers": figures}
 
 
@@ -194,11 +240,14 @@ def _fault(agreement: Agreement, limit: float, has_other_tokens: bool) -> str:
     return "transformers continues the first probe with other tokens" if has_other_tokens else ""
 
 
-def _ask_transformers(folder: Path, probes: list[Probe], wanted: Sequence[int]) -> tuple[list[FloatArray], list[int]]:
-    """Logits [rows, V] of each probe, and the greedy continuation of the first, by the folder's model alone.
+def _ask_transformers(
+    folder: Path, probes: list[Probe], wanted: Sequence[int]
+) -> tuple[list[FloatArray], list[int]]:
+    """Logits [rows, V] of each probe, and the greedy continuation of the first, by the folder's
+    model alone.
 
-    wanted: the reference's continuation; one call over prompt and continuation tells what transformers would have
-    taken at every step, had it come this far.
+    wanted: the reference's continuation; one call over prompt and continuation tells what
+    transformers would have taken at every step, had it come this far.
     """
     transformers = require("transformers", "export")
     transformers.logging.set_verbosity_error()
@@ -212,5 +261,7 @@ def _ask_transformers(folder: Path, probes: list[Probe], wanted: Sequence[int]) 
 
 
 def _rows(model: Any, probe: Probe) -> FloatArray:
-    rows: FloatArray = model(torch.from_numpy(probe.ids)[None]).logits[0, probe.first_row :].float().numpy()
+    rows: FloatArray = (
+        model(torch.from_numpy(probe.ids)[None]).logits[0, probe.first_row :].float().numpy()
+    )
     return rows

@@ -1,7 +1,8 @@
-"""Our reference in transformers' words: which architecture says it, its config.json, and the name of every tensor.
+"""Our reference in transformers' words: which architecture says it, its config.json, and the name
+of every tensor.
 
-The way back from `reference/importers/hf_*.py`. What an architecture cannot say is refused with the reason. Sources:
-transformers, models/gpt2, models/openai and models/gpt_neo.
+The way back from `reference/importers/hf_*.py`. What an architecture cannot say is refused with the
+reason. Sources: transformers, models/gpt2, models/openai and models/gpt_neo.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ HINT = "export it as a bundle instead: leave out --to transformers"
 
 @dataclass(frozen=True, slots=True)
 class HFTensor:
-    """One tensor of the folder: its shape there, and how it is taken from a tensor of the reference."""
+    """One tensor of the folder: its shape there, and how it is taken from a tensor of the
+    reference.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -35,9 +38,11 @@ class HFTensor:
 
 
 def model_type(config: GPTConfig, has_attention_bias: bool) -> str:
-    """Return "openai-gpt", "gpt2" or "gpt_neo". Raises ExportError for a model that none of them can say, with the reason.
+    """Return "openai-gpt", "gpt2" or "gpt_neo". Raises ExportError for a model that none of them
+    can say, with the reason.
 
-    has_attention_bias: whether any query, key or value has a bias other than 0, which GPT-Neo does not have.
+    has_attention_bias: whether any query, key or value has a bias other than 0, which GPT-Neo does
+    not have.
     """
     if config.norm == "post":
         _check_gpt1(config)
@@ -47,19 +52,23 @@ def model_type(config: GPTConfig, has_attention_bias: bool) -> str:
         return "gpt2"
     if config.scale_attention:
         raise _refusal(
-            "it has banded layers and divides attention by the root of the head's size: GPT-Neo, the only one there "
+            "it has banded layers and divides attention by the root of the head's size: GPT-Neo, "
+            "the only one there "
             "with banded layers, does not divide"
         )
     if has_attention_bias:
         raise _refusal(
-            "it does not divide attention by the root of the head's size and has biases of queries, keys and values: "
+            "it does not divide attention by the root of the head's size and has biases of "
+            "queries, keys and values: "
             "GPT-Neo has no such biases, and GPT-2 divides there, whatever its config says"
         )
     return "gpt_neo"
 
 
 def has_attention_bias(source: Source) -> bool:
-    """Whether a layer's queries, keys or values have a bias other than 0 (its bits: -0.0 is another)."""
+    """Whether a layer's queries, keys or values have a bias other than 0 (its bits: -0.0 is
+    another).
+    """
     names = [f"h.{layer}.attn.c_attn.bias" for layer in range(source.config.n_layer)]
     return any(bool(np.any(source.tensor(name).view(np.uint32))) for name in names)
 
@@ -67,16 +76,26 @@ def has_attention_bias(source: Source) -> bool:
 def _check_gpt1(config: GPTConfig) -> None:
     """What transformers' OpenAIGPT has no setting for."""
     if set(config.attention) != {"dense"}:
-        raise _refusal("it is post-norm with banded layers: transformers' OpenAIGPT sees every position in every layer")
+        raise _refusal(
+            "it is post-norm with banded layers: transformers' OpenAIGPT sees every position in "
+            "every layer"
+        )
     if config.activation not in GPT1_ACTIVATIONS:
         raise _refusal(
-            f"it is post-norm with the activation {config.activation!r}: transformers' OpenAIGPT has "
+            f"it is post-norm with the activation {config.activation!r}: transformers' OpenAIGPT "
+            "has "
             f"{' and '.join(GPT1_ACTIVATIONS)}"
         )
     if config.inner_size != 4 * config.n_embd:
-        raise _refusal(f"its MLP is {config.inner_size} wide: transformers' OpenAIGPT always has {4 * config.n_embd}")
+        raise _refusal(
+            f"its MLP is {config.inner_size} wide: transformers' OpenAIGPT always has "
+            f"{4 * config.n_embd}"
+        )
     if not config.scale_attention:
-        raise _refusal("it does not divide attention by the root of the head's size: transformers' OpenAIGPT does")
+        raise _refusal(
+            "it does not divide attention by the root of the head's size: transformers' OpenAIGPT "
+            "does"
+        )
 
 
 def _refusal(reason: str) -> ExportError:
@@ -128,16 +147,24 @@ def hf_config(config: GPTConfig, kind: str, end_token: int | None) -> dict[str, 
 
 
 def _attention_types(config: GPTConfig) -> dict[str, Any]:
-    layers = [KINDS[config.attention[layer % len(config.attention)]] for layer in range(config.n_layer)]
+    layers = [
+        KINDS[config.attention[layer % len(config.attention)]] for layer in range(config.n_layer)
+    ]
     period, rest = len(config.attention), config.n_layer % len(config.attention)
     pattern, repeats = (layers, 1) if rest else (layers[:period], config.n_layer // period)
     return {"attention_types": [[pattern, repeats]], "attention_layers": layers}
 
 
 def hf_tensors(config: GPTConfig, kind: str) -> list[HFTensor]:
-    """Every tensor of the folder, in the reference's order; a tied head is left out, as transformers leaves it out."""
+    """Every tensor of the folder, in the reference's order; a tied head is left out, as
+    transformers leaves it out.
+    """
     of_kind = {"gpt2": _gpt2, "openai-gpt": _gpt1, "gpt_neo": _gpt_neo}[kind]
-    return [tensor for name, shape in reference_shapes(config).items() for tensor in of_kind(name, shape)]
+    return [
+        tensor
+        for name, shape in reference_shapes(config).items()
+        for tensor in of_kind(name, shape)
+    ]
 
 
 def _as_it_is(array: FloatArray) -> FloatArray:
@@ -156,7 +183,9 @@ def _gpt2(ours: str, shape: tuple[int, ...]) -> Sequence[HFTensor]:
 
 
 def _gpt1(ours: str, shape: tuple[int, ...]) -> Sequence[HFTensor]:
-    renamed = {"wte.weight": "tokens_embed.weight", "wpe.weight": "positions_embed.weight"}.get(ours, ours)
+    renamed = {"wte.weight": "tokens_embed.weight", "wpe.weight": "positions_embed.weight"}.get(
+        ours, ours
+    )
     return [_conv1d(ours if ours == "lm_head.weight" else f"transformer.{renamed}", ours, shape)]
 
 
@@ -166,11 +195,20 @@ def _gpt_neo(ours: str, shape: tuple[int, ...]) -> Sequence[HFTensor]:
     if ours.endswith(".attn.c_attn.weight"):
         width, block = shape[1], ours.partition(".attn.")[0]
         return [
-            HFTensor(f"transformer.{block}.attn.attention.{part}_proj.weight", (width, width), ours, _third(i, width))
+            HFTensor(
+                f"transformer.{block}.attn.attention.{part}_proj.weight",
+                (width, width),
+                ours,
+                _third(i, width),
+            )
             for i, part in enumerate("qkv")
         ]
     name = ours.replace(".attn.c_proj.", ".attn.attention.out_proj.")
-    return [HFTensor(name if ours == "lm_head.weight" else f"transformer.{name}", shape, ours, _as_it_is)]
+    return [
+        HFTensor(
+            name if ours == "lm_head.weight" else f"transformer.{name}", shape, ours, _as_it_is
+        )
+    ]
 
 
 def _third(index: int, width: int) -> Callable[[FloatArray], FloatArray]:

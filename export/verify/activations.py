@@ -1,5 +1,6 @@
-"""What every operator of a model leaves behind on given tokens: of a bundle's graph, run with its inner values as
-outputs, and of the reference, read with hooks. The files of a bundle are not touched.
+"""What every operator of a model leaves behind on given tokens: of a bundle's graph, run with its
+inner values as outputs, and of the reference, read with hooks. The files of a bundle are not
+touched.
 """
 
 from __future__ import annotations
@@ -27,31 +28,51 @@ from gpt_edge.system.threads import default_threads
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
-Trace = Mapping[Place, FloatArray]  # what each place leaves behind, [T, width]; attn.c_attn: queries, keys and values
+# what each place leaves behind, [T, width]; attn.c_attn: queries, keys and values
+Trace = Mapping[Place, FloatArray]
 
 
 class ExposedGraph:
-    """A bundle's graph in onnxruntime with the values of its sites as outputs. Reads on from call to call.
+    """A bundle's graph in onnxruntime with the values of its sites as outputs. Reads on from call
+    to call.
 
     capacity: tokens in all. Raises BundleError for a graph that onnxruntime refuses.
     """
 
     def __init__(
-        self, model: ir.Model, folder: Path, config: GPTConfig, graph: str, sites: Mapping[Place, Site], capacity: int
+        self,
+        model: ir.Model,
+        folder: Path,
+        config: GPTConfig,
+        graph: str,
+        sites: Mapping[Place, Site],
+        capacity: int,
     ) -> None:
         self._config, self._graph, self._sites = config, graph, sites
         names = {str(value.name) for site in sites.values() for value in site.values}
         model = model.clone()
         self._inputs = {str(value.name): value for value in model.graph.inputs}
         known = {value.name for value in model.graph.outputs}
-        inner = {value.name: value for node in model.graph for value in node.outputs if value.name in names - known}
+        inner = {
+            value.name: value
+            for node in model.graph
+            for value in node.outputs
+            if value.name in names - known
+        }
         for value in inner.values():
             value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), None
             model.graph.outputs.append(value)
         self._names = [str(value.name) for value in model.graph.outputs]
-        self._biases = {place: array_of(site.bias) for place, site in sites.items() if site.bias is not None}
+        self._biases = {
+            place: array_of(site.bias) for place, site in sites.items() if site.bias is not None
+        }
         self._session = _open(model, folder)
-        self._shape = (1, config.n_head, capacity if graph == "edge" else 0, contract.cache_head_size(config, graph))
+        self._shape = (
+            1,
+            config.n_head,
+            capacity if graph == "edge" else 0,
+            contract.cache_head_size(config, graph),
+        )
         self.restart()
 
     def restart(self) -> None:
@@ -60,7 +81,9 @@ class ExposedGraph:
         self.n_past = 0
 
     def run(self, ids: IntArray) -> dict[Place, FloatArray]:
-        """Append ids [T] and return what each site left behind. Raises BundleError if the graph cannot be run."""
+        """Append ids [T] and return what each site left behind. Raises BundleError if the graph
+        cannot be run.
+        """
         inputs = {name: value for name, value in self._feeds(ids).items() if name in self._inputs}
         try:
             found = dict(zip(self._names, self._session.run(None, inputs), strict=True))
@@ -82,7 +105,9 @@ class ExposedGraph:
             contract.LOGIT_ROWS: np.arange(ids.size)[None],
         }
         for layer in range(self._config.n_layer):
-            values[contract.past_key(layer)], values[contract.past_value(layer)] = self.past[2 * layer : 2 * layer + 2]
+            values[contract.past_key(layer)], values[contract.past_value(layer)] = self.past[
+                2 * layer : 2 * layer + 2
+            ]
         return values
 
     def _rows(self, site: Site, found: Mapping[str, Any], n_new: int) -> FloatArray:
@@ -95,12 +120,17 @@ class ExposedGraph:
         return np.asarray(total + self._biases.get(site.place, np.float32(0)), np.float32)
 
     def _heads(self, parts: Sequence[FloatArray], n_parts: int, n_new: int) -> FloatArray:
-        """[1, T, parts * H * D'] or parts of [1, H, T, D'] -> [T, parts * C], without the padding of heads."""
+        """[1, T, parts * H * D'] or parts of [1, H, T, D'] -> [T, parts * C], without the padding
+        of heads.
+        """
         heads, size = self._config.n_head, self._config.head_size
         if parts[0].ndim == 4:
-            split = np.stack([part[0, :, -n_new:].transpose(1, 0, 2) for part in parts], 1)  # [T, parts, H, D']
+            # [T, parts, H, D']
+            split = np.stack([part[0, :, -n_new:].transpose(1, 0, 2) for part in parts], 1)
         else:
-            split = np.concatenate([part[0] for part in parts], -1).reshape(n_new, n_parts, heads, -1)
+            split = np.concatenate([part[0] for part in parts], -1).reshape(
+                n_new, n_parts, heads, -1
+            )
         return np.ascontiguousarray(split[..., :size].reshape(n_new, -1))
 
 
@@ -114,13 +144,17 @@ def _open(model: ir.Model, folder: Path) -> ort.InferenceSession:
         content = ir.serde.serialize_model(model).SerializeToString()
         return start_session(content, options)
     except ORT_ERRORS as error:
-        raise BundleError(f"onnxruntime cannot load the graph of {folder}: {first_line(error)}") from error
+        raise BundleError(
+            f"onnxruntime cannot load the graph of {folder}: {first_line(error)}"
+        ) from error
 
 
 def reference_trace(
     model: GPT, ids: IntArray, past: list[KeyValue] | None = None
 ) -> tuple[dict[Place, FloatArray], list[KeyValue]]:
-    """What each operator of the reference leaves behind on ids [T], and the keys and values of every layer."""
+    """What each operator of the reference leaves behind on ids [T], and the keys and values of
+    every layer.
+    """
     found: dict[Place, FloatArray] = {}
     hooks = []
 

@@ -1,7 +1,9 @@
-"""Does every operator of a graph do what the reference's does, given what the graph itself hands to it?
+"""Does every operator of a graph do what the reference's does, given what the graph itself hands to
+it?
 
-Rounding noise of earlier operators is in the input of both, so only the operator's own error is left: summation order,
-and for products with 8-bit activations the rounding of its input, whose size is known.
+Rounding noise of earlier operators is in the input of both, so only the operator's own error is
+left: summation order, and for products with 8-bit activations the rounding of its input, whose size
+is known.
 """
 
 from __future__ import annotations
@@ -23,19 +25,23 @@ from gpt_edge.reference.model import GPT, activate, causal_mask
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
-EPSILON = 2e-5  # of the largest value: float32 kernels of torch and onnxruntime, summing in another order
+# of the largest value: float32 kernels of torch and onnxruntime, summing in another order
+EPSILON = 2e-5
 SUM_EPSILON = 2e-6  # of sum |x w|: the same for products
 SIGMAS = 8.0  # of the rounding noise of a product's input
 MAX_SLOPE = 0.01  # a product that is scaled by more was not only rounded
 MAX_NOISE = 0.01  # of the energy of a product: where rounding makes more, a slope says nothing
-MIN_ROWS, MAX_BIAS = 16, 1e-3  # rows that make a mean; what rounding may be wrong by on average, of the largest value
+# rows that make a mean; what rounding may be wrong by on average, of the largest value
+MIN_ROWS, MAX_BIAS = 16, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorCheck:
-    """How far an operator's result is from the reference's: the worst value, as a share of what is explained.
+    """How far an operator's result is from the reference's: the worst value, as a share of what is
+    explained.
 
-    noise: root mean square of what rounding the operator's input explains; 0 where it is not rounded.
+    noise: root mean square of what rounding the operator's input explains; 0 where it is not
+    rounded.
     """
 
     share: float
@@ -44,18 +50,29 @@ class OperatorCheck:
 
 
 class OperatorChecker:
-    """Holds what a graph left behind on one sequence, read in any number of calls, against the reference's operators.
+    """Holds what a graph left behind on one sequence, read in any number of calls, against the
+    reference's operators.
 
-    tensor_wide: activations are rounded with one scale for the whole call, as onnxruntime's dynamic quantisation does.
+    tensor_wide: activations are rounded with one scale for the whole call, as onnxruntime's dynamic
+    quantisation does.
     """
 
-    def __init__(self, model: GPT, weights: Mapping[Place, WeightCheck], *, tensor_wide: bool) -> None:
+    def __init__(
+        self, model: GPT, weights: Mapping[Place, WeightCheck], *, tensor_wide: bool
+    ) -> None:
         self._model, self._weights, self._tensor_wide = model, weights, tensor_wide
-        self._keys_values: dict[int, tuple[Tensor, Tensor]] = {}  # by layer: what the graph computed so far
+        # by layer: what the graph computed so far
+        self._keys_values: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def check(self, place: Place, trace: Mapping[Place, FloatArray], ids: IntArray, n_past: int) -> OperatorCheck:
-        """Check one place of one call. trace: what the graph left behind, up to this place; n_past: tokens read before."""
-        inputs = [torch.from_numpy(trace[source]) for source in inputs_of(place, self._model.config)]
+    def check(
+        self, place: Place, trace: Mapping[Place, FloatArray], ids: IntArray, n_past: int
+    ) -> OperatorCheck:
+        """Check one place of one call. trace: what the graph left behind, up to this place; n_past:
+        tokens read before.
+        """
+        inputs = [
+            torch.from_numpy(trace[source]) for source in inputs_of(place, self._model.config)
+        ]
         with torch.inference_mode():
             expected, allowed = self._expect(place, inputs, ids, n_past)
         check = _compare(trace[place], expected.numpy(), allowed.numpy(), n_past)
@@ -74,7 +91,9 @@ class OperatorChecker:
         is_product = place.operator in LINEARS or place.operator == "lm_head"
         return is_product and not self._weights[place].is_exact
 
-    def _expect(self, place: Place, inputs: list[Tensor], ids: IntArray, n_past: int) -> tuple[Tensor, Tensor]:
+    def _expect(
+        self, place: Place, inputs: list[Tensor], ids: IntArray, n_past: int
+    ) -> tuple[Tensor, Tensor]:
         """The reference's result, and by how much each value may differ."""
         if place.operator == "embedding":
             return self._embed(place, ids, n_past)
@@ -89,14 +108,20 @@ class OperatorChecker:
         if place.operator == "mlp.activation":
             y = activate(inputs[0], self._model.config.activation)
             return y, EPSILON * (0.1 + y.abs())
-        norm = self._model.ln_f if place.layer is None else getattr(self._model.h[place.layer], place.operator)
+        norm = (
+            self._model.ln_f
+            if place.layer is None
+            else getattr(self._model.h[place.layer], place.operator)
+        )
         y = norm(inputs[0])
         return y, (EPSILON * y.abs().amax(-1, keepdim=True) + 1e-12).expand_as(y)
 
     def _embed(self, place: Place, ids: IntArray, n_past: int) -> tuple[Tensor, Tensor]:
         check, positions = self._weights[place], torch.arange(n_past, n_past + ids.size)
         token, position = self._model.wte(torch.from_numpy(ids)), self._model.wpe(positions)
-        if check.weight is not None and check.weight.values.shape == tuple(self._model.wte.weight.shape):
+        if check.weight is not None and check.weight.values.shape == tuple(
+            self._model.wte.weight.shape
+        ):
             token = torch.from_numpy(check.weight.values[ids])
         return token + position, EPSILON * (token.abs() + position.abs()) + 1e-12
 
@@ -114,7 +139,9 @@ class OperatorChecker:
         return F.linear(x, weight, bias), allowed
 
     def _steps(self, x: Tensor, is_activated: bool) -> Tensor:
-        """The distance of two levels of 8 bits that x [T, K] is rounded to; at most, where it depends on the operator."""
+        """The distance of two levels of 8 bits that x [T, K] is rounded to; at most, where it
+        depends on the operator.
+        """
         if self._tensor_wide:
             return (2 / 127 * x.abs().max()).expand_as(x)
         steps = x.abs().amax(-1, keepdim=True) / 127
@@ -137,9 +164,14 @@ class OperatorChecker:
         return y, allowed.expand_as(y)
 
 
-def _compare(found: FloatArray, expected: FloatArray, allowed: FloatArray, n_past: int) -> OperatorCheck:
+def _compare(
+    found: FloatArray, expected: FloatArray, allowed: FloatArray, n_past: int
+) -> OperatorCheck:
     if found.shape != expected.shape:
-        return OperatorCheck(math.inf, f"the result is {list(found.shape)}, the reference's is {list(expected.shape)}")
+        return OperatorCheck(
+            math.inf,
+            f"the result is {list(found.shape)}, the reference's is {list(expected.shape)}",
+        )
     difference = np.abs(found - expected)
     share = np.nan_to_num(difference / allowed, nan=np.inf)
     row, column = (int(index) for index in np.unravel_index(int(share.argmax()), share.shape))
@@ -148,11 +180,17 @@ def _compare(found: FloatArray, expected: FloatArray, allowed: FloatArray, n_pas
         return OperatorCheck(worst)
     size, limit = float(difference[row, column]), float(allowed[row, column])
     text = f"off by {size:.3g} at position {n_past + row}, where {limit:.2g} is explained"
-    return OperatorCheck(worst, f"{text}; {int((share > 1).sum()):,} of {share.size:,} values are off")
+    return OperatorCheck(
+        worst, f"{text}; {int((share > 1).sum()):,} of {share.size:,} values are off"
+    )
 
 
-def _check_slope(found: FloatArray, expected: FloatArray, allowed: FloatArray) -> OperatorCheck | None:
-    """A product whose every value is within the noise of rounding may still be scaled: regress it on what is expected."""
+def _check_slope(
+    found: FloatArray, expected: FloatArray, allowed: FloatArray
+) -> OperatorCheck | None:
+    """A product whose every value is within the noise of rounding may still be scaled: regress it
+    on what is expected.
+    """
     energy, noise = float(np.square(expected).sum()), float(np.square(allowed / SIGMAS).sum())
     if energy == 0 or noise > MAX_NOISE * energy:
         return None
@@ -160,11 +198,18 @@ def _check_slope(found: FloatArray, expected: FloatArray, allowed: FloatArray) -
     limit = MAX_SLOPE + SIGMAS * math.sqrt(noise / energy / expected.size)
     if abs(slope) <= limit:
         return None
-    return OperatorCheck(abs(slope) / limit, f"scaled by {1 + slope:.4g}, where {limit:.2g} more or less is explained")
+    return OperatorCheck(
+        abs(slope) / limit,
+        f"scaled by {1 + slope:.4g}, where {limit:.2g} more or less is explained",
+    )
 
 
-def _check_shift(found: FloatArray, expected: FloatArray, allowed: FloatArray) -> OperatorCheck | None:
-    """Rounding is right on average: the mean over the rows of each output must be nearer than each of its values."""
+def _check_shift(
+    found: FloatArray, expected: FloatArray, allowed: FloatArray
+) -> OperatorCheck | None:
+    """Rounding is right on average: the mean over the rows of each output must be nearer than each
+    of its values.
+    """
     if len(found) < MIN_ROWS:
         return None
     shift = np.abs((found - expected).mean(0))

@@ -1,7 +1,8 @@
-"""Are the weights in a graph those of the checkpoint? Each is read back through the operator that uses it.
+"""Are the weights in a graph those of the checkpoint? Each is read back through the operator that
+uses it.
 
-A rounded weight may be half a step away from its own, a float one not at all; so a row, a scale or a layer that was taken
-for another one is found however little it changes the logits.
+A rounded weight may be half a step away from its own, a float one not at all; so a row, a scale or
+a layer that was taken for another one is found however little it changes the logits.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ from gpt_edge.export.weights.source import unpad_heads
 FloatArray = NDArray[np.float32]
 HALF_STEP = 0.5 * (1 + 2e-3)  # a level is found with a float32 division
 CUT_OFF = 1.05  # steps that a 4-bit weight may lie beyond the last level: +8 is stored as 7
-# Roundings that trade one weight's error for another's: steps that a weight may be away, and steps of the root mean
-# square of 16 neighbours, which share a scale. Calibrated on what export/formats/rounding.py does to random and trained weights.
+# Roundings that trade one weight's error for another's: steps that a weight may be away, and steps
+# of the root mean square of 16 neighbours, which share a scale. Calibrated on what
+# export/formats/rounding.py does to random and trained weights.
 LOOSE = {"scale-search": (1.6, 0.7), "gptq": (8.0, 2.0)}
 NEIGHBOURS = 16  # the smallest block
 
 
 @dataclass(frozen=True, slots=True)
 class WeightCheck:
-    """The weights of one place: as the graph has them, how far from the checkpoint, and what is wrong.
+    """The weights of one place: as the graph has them, how far from the checkpoint, and what is
+    wrong.
 
-    weight: None where there is none, or it cannot be read. share: the largest distance as a part of what rounding
-    explains. is_exact: float32 all through.
+    weight: None where there is none, or it cannot be read. share: the largest distance as a part of
+    what rounding explains. is_exact: float32 all through.
     """
 
     weight: Stored | None = None
@@ -50,11 +53,16 @@ class WeightCheck:
 
 
 def check_weights(
-    site: Site, graph: str, config: GPTConfig, wanted: Mapping[str, FloatArray], rounding: str = "nearest"
+    site: Site,
+    graph: str,
+    config: GPTConfig,
+    wanted: Mapping[str, FloatArray],
+    rounding: str = "nearest",
 ) -> WeightCheck:
     """Hold the weights at a site against the checkpoint's.
 
-    wanted: by name in `GPT.state_dict()`. rounding: "nearest" or one of LOOSE; what the site's rounded weight was made by.
+    wanted: by name in `GPT.state_dict()`. rounding: "nearest" or one of LOOSE; what the site's
+    rounded weight was made by.
     """
     names = parameters_of(site.place, config)
     if not names:
@@ -66,7 +74,9 @@ def check_weights(
     return _norm(site, names, wanted)
 
 
-def _embedding(site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray], rounding: str) -> WeightCheck:
+def _embedding(
+    site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray], rounding: str
+) -> WeightCheck:
     try:
         tokens = stored.table(site.nodes, contract.INPUT_IDS)
         positions = stored.table(site.nodes, contract.POSITION_IDS)
@@ -96,7 +106,8 @@ def _linear(
     def unpad(array: FloatArray, name: str) -> FloatArray:
         return unpad_heads(name, array, config) if graph == "edge" else array
 
-    with contextlib.suppress(ValueError):  # another shape than the heads have: the comparison names it
+    # another shape than the heads have: the comparison names it
+    with contextlib.suppress(ValueError):
         weight = weight.map(lambda array: unpad(array, names[0]))
     share, fault = _compare(names[0], weight, wanted[names[0]], rounding)
     faults = [fault] if fault else []
@@ -120,7 +131,9 @@ def _norm(site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray]) 
     for name, index in zip(names, (first, first + 1), strict=True):
         found = stored.array_of(site.node.inputs[index]) if index < len(site.node.inputs) else None
         share, fault = (
-            (np.inf, f"{name} is not there") if found is None else _compare(name, _exact(found), wanted[name])
+            (np.inf, f"{name} is not there")
+            if found is None
+            else _compare(name, _exact(found), wanted[name])
         )
         shares.append(share)
         faults += [fault] if fault else []
@@ -131,17 +144,26 @@ def _exact(array: FloatArray) -> Stored:
     return Stored(array.astype(np.float32), np.zeros((1,) * array.ndim, np.float32))
 
 
-def _compare(name: str, found: Stored, wanted: FloatArray, rounding: str = "nearest") -> tuple[float, str]:
-    """The largest difference as a share of what rounding explains, and what is wrong in words, or ""."""
+def _compare(
+    name: str, found: Stored, wanted: FloatArray, rounding: str = "nearest"
+) -> tuple[float, str]:
+    """The largest difference as a share of what rounding explains, and what is wrong in words, or
+    "".
+    """
     if found.values.shape != wanted.shape:
-        return np.inf, f"{name} is {list(found.values.shape)}, the checkpoint has {list(wanted.shape)}"
+        return (
+            np.inf,
+            f"{name} is {list(found.values.shape)}, the checkpoint has {list(wanted.shape)}",
+        )
     difference: NDArray[Any] = np.abs(found.values - wanted)
     step = np.broadcast_to(found.step, wanted.shape)
     allowed: NDArray[Any] = HALF_STEP * step + np.float32(1e-6) * np.abs(wanted) + np.float32(1e-12)
     if rounding in LOOSE:
         allowed = LOOSE[rounding][0] * step + np.float32(1e-12)
         if found.values.ndim == 2:
-            difference = np.maximum(difference, _neighbours(difference, step) * (allowed / LOOSE[rounding][1]))
+            difference = np.maximum(
+                difference, _neighbours(difference, step) * (allowed / LOOSE[rounding][1])
+            )
     elif found.is_end is not None:
         allowed = np.where(found.is_end, CUT_OFF * step + np.float32(1e-12), allowed)
     share = difference / allowed
@@ -150,18 +172,25 @@ def _compare(name: str, found: Stored, wanted: FloatArray, rounding: str = "near
         return worst, ""
     wrong = ~(share <= 1)
     place = np.unravel_index(int(np.nan_to_num(share, nan=np.inf).argmax()), share.shape)
-    rows = np.flatnonzero(wrong.any(axis=tuple(range(1, wrong.ndim)))) if wrong.ndim > 1 else np.flatnonzero(wrong)
+    rows = (
+        np.flatnonzero(wrong.any(axis=tuple(range(1, wrong.ndim))))
+        if wrong.ndim > 1
+        else np.flatnonzero(wrong)
+    )
     which = f"row {rows[0]}" if rows.size == 1 else f"{rows.size:,} rows, the first {rows[0]},"
     steps = float(difference[place] / step[place]) if step[place] else 0.0
     size = f"{steps:.3g} steps" if steps else f"{float(difference[place]):.3g}"
     return (
         worst,
-        f"{name} differs from the checkpoint in {int(wrong.sum()):,} of {wrong.size:,} values ({which} by up to {size})",
+        f"{name} differs from the checkpoint in {int(wrong.sum()):,} of {wrong.size:,} values "
+        f"({which} by up to {size})",
     )
 
 
 def _neighbours(difference: FloatArray, step: FloatArray) -> FloatArray:
-    """Root mean square of NEIGHBOURS differences in a row, in steps, for each of them; 0 where fewer are left."""
+    """Root mean square of NEIGHBOURS differences in a row, in steps, for each of them; 0 where
+    fewer are left.
+    """
     n, k = difference.shape
     whole = k - k % NEIGHBOURS
     steps = np.divide(difference, step, out=np.zeros_like(difference), where=step > 0)

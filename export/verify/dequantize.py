@@ -1,7 +1,8 @@
-"""Weights as a graph computes with them, whatever operators hold them: read back, made float32, laid out as the reference.
+"""Weights as a graph computes with them, whatever operators hold them: read back, made float32,
+laid out as the reference.
 
-`Stored` keeps beside each value the step it was rounded to. The one place that knows the layouts of weights in graphs;
-`schemes.py` writes them.
+`Stored` keeps beside each value the step it was rounded to. The one place that knows the layouts of
+weights in graphs; `schemes.py` writes them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ class UnknownLayout(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A matrix [N, K] as a graph has it. step: distance of two neighbouring levels there, broadcastable to it, 0 for floats.
+    """A matrix [N, K] as a graph has it. step: distance of two neighbouring levels there,
+    broadcastable to it, 0 for floats.
 
-    is_end: where the level is the first or last one there is, so that a larger weight was cut off; None: nowhere.
+    is_end: where the level is the first or last one there is, so that a larger weight was cut off;
+    None: nowhere.
     """
 
     values: FloatArray
@@ -37,28 +40,37 @@ class Stored:
     def map(self, change: Callable[[Any], Any]) -> Stored:
         """The same with `change` done to every array of the full shape."""
         step = np.broadcast_to(self.step, self.values.shape)
-        return Stored(change(self.values), change(step), None if self.is_end is None else change(self.is_end))
+        return Stored(
+            change(self.values), change(step), None if self.is_end is None else change(self.is_end)
+        )
 
 
 def array_of(value: ir.Value | None) -> NDArray[Any] | None:
-    """A copy of an initializer's content; None where there is none. int4 comes back as one int8 each."""
+    """A copy of an initializer's content; None where there is none. int4 comes back as one
+    int8 each.
+    """
     if value is None or value.const_value is None:
         return None
     tensor = value.const_value
     array = np.array(tensor.numpy())
     if isinstance(tensor, ir.ExternalTensor):
-        tensor.release()  # onnx_ir maps the whole file anew for each tensor, and would keep every mapping
+        # onnx_ir maps the whole file anew for each tensor, and would keep every mapping
+        tensor.release()
     return array.astype(np.int8) if tensor.dtype == ir.DataType.INT4 else array
 
 
 def linear_weight(nodes: Sequence[ir.Node]) -> Stored:
-    """The weight [N, K] of the one product among `nodes`. Raises UnknownLayout where there is none, or several."""
+    """The weight [N, K] of the one product among `nodes`. Raises UnknownLayout where there is none,
+    or several.
+    """
     products = [node for node in nodes if node.op_type in PRODUCTS]
     if len(products) != 1:
         raise UnknownLayout(f"{len(products)} products")
     node = products[0]
     if node.op_type == "MatMulNBits":
-        return _blocks(node.inputs[1:4], node.attributes["K"].as_int(), node.attributes["bits"].as_int())
+        return _blocks(
+            node.inputs[1:4], node.attributes["K"].as_int(), node.attributes["bits"].as_int()
+        )
     if node.op_type == "MatMulInteger":
         scales = [scale for mul in nodes if mul.op_type == "Mul" for value in mul.inputs if _is_float(value)
                   for scale in [array_of(value)] if scale is not None]  # fmt: skip
@@ -76,7 +88,11 @@ def linear_bias(nodes: Sequence[ir.Node]) -> NDArray[Any] | None:
     """What is added behind the product: its last input or that of an Add; None where nothing is."""
     for node in nodes:
         index = {"MatMulNBits": 5, "MatMulIntegerToFloat": 6, "Gemm": 2}.get(node.op_type)
-        added = [array_of(value) for value in node.inputs if _is_float(value)] if node.op_type == "Add" else []
+        added = (
+            [array_of(value) for value in node.inputs if _is_float(value)]
+            if node.op_type == "Add"
+            else []
+        )
         for found in (_optional(node, index) if index is not None else None, *added):
             if found is not None and found.ndim == 1:
                 return np.asarray(found)
@@ -84,14 +100,22 @@ def linear_bias(nodes: Sequence[ir.Node]) -> NDArray[Any] | None:
 
 
 def table(nodes: Sequence[ir.Node], source: str) -> Stored:
-    """The table [rows, K] that is looked up by the graph input `source` among `nodes`. Raises UnknownLayout."""
+    """The table [rows, K] that is looked up by the graph input `source` among `nodes`. Raises
+    UnknownLayout.
+    """
     found: list[ir.Node] = []
     for node in nodes:
-        if node.op_type in ("Gather", "GatherBlockQuantized") and _comes_from_input(node.inputs[1], source):
+        if node.op_type in ("Gather", "GatherBlockQuantized") and _comes_from_input(
+            node.inputs[1], source
+        ):
             found.append(node)
     if len(found) == 1 and found[0].op_type == "GatherBlockQuantized":
         node = found[0]
-        levels, scales, zeros = array_of(node.inputs[0]), _value_or_shape(node.inputs[2]), _optional(node, 3)
+        levels, scales, zeros = (
+            array_of(node.inputs[0]),
+            _value_or_shape(node.inputs[2]),
+            _optional(node, 3),
+        )
         assert levels is not None
         return _unblocked(levels, scales, zeros, 0, node.attributes["bits"].as_int())
     arrays = [array for node in found if (array := array_of(node.inputs[0])) is not None]
@@ -129,7 +153,11 @@ def _is_float(value: ir.Value | None) -> bool:
 
 def _value_or_shape(value: ir.Value | None) -> NDArray[Any]:
     """An initializer, also behind an Unsqueeze or Reshape: its elements, in their order."""
-    while value is not None and (node := value.producer()) is not None and node.op_type in ("Unsqueeze", "Reshape"):
+    while (
+        value is not None
+        and (node := value.producer()) is not None
+        and node.op_type in ("Unsqueeze", "Reshape")
+    ):
         value = node.inputs[0]
     found = array_of(value)
     if found is None:
@@ -138,7 +166,9 @@ def _value_or_shape(value: ir.Value | None) -> NDArray[Any]:
 
 
 def _floats(array: NDArray[Any]) -> Stored:
-    """fp16 values lie within half a step of theirs, 2**-10 of the value; float32 values are what they are."""
+    """fp16 values lie within half a step of theirs, 2**-10 of the value; float32 values are what
+    they are.
+    """
     values = array.astype(np.float32)
     if array.dtype == np.float16:
         return Stored(values, np.maximum(np.abs(values) * np.float32(2**-10), np.float32(2**-24)))
@@ -146,7 +176,9 @@ def _floats(array: NDArray[Any]) -> Stored:
 
 
 def _value(value: ir.Value | None) -> Stored:
-    """A matrix in the layout of the graph: an initializer, perhaps cast, transposed or dequantised."""
+    """A matrix in the layout of the graph: an initializer, perhaps cast, transposed or
+    dequantised.
+    """
     if value is None:
         raise UnknownLayout("a product without a second factor")
     node = value.producer()
@@ -176,7 +208,9 @@ def _dequantized(node: ir.Node) -> Stored:
         if size:
             return np.repeat(array, size, axis)[tuple(slice(n) for n in levels.shape)]
         return (
-            array if array.ndim == 0 or array.size == 1 else array.reshape([-1 if i == axis else 1 for i in range(2)])
+            array
+            if array.ndim == 0 or array.size == 1
+            else array.reshape([-1 if i == axis else 1 for i in range(2)])
         )
 
     step = spread(scales.astype(np.float32))
@@ -196,7 +230,9 @@ def _columns(levels: Any, scales: Any, zeros: Any) -> Stored:
 
 
 def _blocks(inputs: Sequence[ir.Value | None], k: int, bits: int) -> Stored:
-    """MatMulNBits: [N, blocks, block * bits / 8], low bits first, around 2**(bits - 1) where there are no zero points."""
+    """MatMulNBits: [N, blocks, block * bits / 8], low bits first, around 2**(bits - 1) where there
+    are no zero points.
+    """
     levels, scales = array_of(inputs[0]), _value_or_shape(inputs[1])
     zeros = array_of(inputs[2]) if len(inputs) > 2 else None
     if levels is None:
@@ -204,7 +240,9 @@ def _blocks(inputs: Sequence[ir.Value | None], k: int, bits: int) -> Stored:
     return _unblocked(levels, scales, zeros, k, bits)
 
 
-def _unblocked(levels: NDArray[Any], scales: NDArray[Any], zeros: NDArray[Any] | None, k: int, bits: int) -> Stored:
+def _unblocked(
+    levels: NDArray[Any], scales: NDArray[Any], zeros: NDArray[Any] | None, k: int, bits: int
+) -> Stored:
     """k: weights in a row; 0: all that the blocks hold, the padding of the last one included."""
     n, n_blocks = levels.shape[:2]
     unpacked = _unpacked(levels, bits)  # [N, blocks, block]
@@ -219,7 +257,11 @@ def _unblocked(levels: NDArray[Any], scales: NDArray[Any], zeros: NDArray[Any] |
     k = k or n_blocks * unpacked.shape[2]
     values = ((unpacked.astype(np.float32) - zero) * scale).reshape(n, -1)[:, :k]
     step = np.repeat(np.abs(scale[..., 0]), unpacked.shape[2], axis=1)[:, :k]
-    is_end = ((unpacked == 0) | (unpacked == (1 << bits) - 1)).reshape(n, -1)[:, :k] if bits < 8 else None
+    is_end = (
+        ((unpacked == 0) | (unpacked == (1 << bits) - 1)).reshape(n, -1)[:, :k]
+        if bits < 8
+        else None
+    )
     return Stored(values, step, is_end)
 
 

@@ -1,6 +1,8 @@
-"""Where two models part on the same tokens: the difference of what each operator leaves behind, in the order of the computation.
+"""Where two models part on the same tokens: the difference of what each operator leaves behind, in
+the order of the computation.
 
-Each model runs on its own values, so a difference stays in everything behind it; the first one is where it comes from.
+Each model runs on its own values, so a difference stays in everything behind it; the first one is
+where it comes from.
 """
 
 from __future__ import annotations
@@ -37,12 +39,16 @@ class Parting:
 
 
 def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[Place, FloatArray]:
-    """What each operator of a bundle or of the reference leaves behind on ids [T]; of a graph, as far as it is a GPT's."""
+    """What each operator of a bundle or of the reference leaves behind on ids [T]; of a graph, as
+    far as it is a GPT's.
+    """
     if isinstance(model, GPT):
         return reference_trace(model, ids)[0]
     graph = ir.load(model.model_path)
     sites, _ = find_sites(graph.graph, model.config)
-    trace = ExposedGraph(graph, Path(model.path), model.config, model.graph, sites, ids.size).run(ids)
+    trace = ExposedGraph(graph, Path(model.path), model.config, model.graph, sites, ids.size).run(
+        ids
+    )
     return Smoothing.of_manifest(model.manifest).restore(trace, model.config)
 
 
@@ -52,7 +58,9 @@ def is_comparable(first: GPTConfig, second: GPTConfig) -> bool:
 
 
 def part(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Parting]:
-    """The difference at every place that both have. Raises BundleError for a graph that cannot be run."""
+    """The difference at every place that both have. Raises BundleError for a graph that cannot be
+    run.
+    """
     one, other = trace_of(first, ids), trace_of(second, ids)
     found = []
     for place in places(first.config):

@@ -1,8 +1,10 @@
-"""Where a GPT's operators stand in a bundle's graph: the value that each of them leaves behind, found by the wiring.
+"""Where a GPT's operators stand in a bundle's graph: the value that each of them leaves behind,
+found by the wiring.
 
-Norms, attentions, activations and residual sums are single nodes in every arrangement; what lies between two of them is
-a linear layer, however many nodes it takes. Their order must be that of the reference; where it is not, the graph is
-wrong at that place. Layers count by their place in the graph, never by the names of weights: a name may lie.
+Norms, attentions, activations and residual sums are single nodes in every arrangement; what lies
+between two of them is a linear layer, however many nodes it takes. Their order must be that of the
+reference; where it is not, the graph is wrong at that place. Layers count by their place in the
+graph, never by the names of weights: a name may lie.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ POST_NORM = (
     "attn.c_attn", "attn.attention", "attn.c_proj", "attn.residual", "ln_1",
     "mlp.c_fc", "mlp.activation", "mlp.c_proj", "mlp.residual", "ln_2",
 )  # fmt: skip
-BIAS_INPUTS = {"FastGelu": 1, "SkipLayerNormalization": 4}  # operators that add a bias to what they read
+# operators that add a bias to what they read
+BIAS_INPUTS = {"FastGelu": 1, "SkipLayerNormalization": 4}
 LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 EVENTS = {
     "ln_1": "norm",
@@ -55,10 +58,10 @@ class Place:
 class Site:
     """Where a place is in one graph.
 
-    node: the one that computes it; of a linear layer the one that reads its result. values: what it leaves behind, one
-    value; queries, keys and values where attention reads them apart; the two summands of a sum that no node shows.
-    bias: what the reading node still adds to it, so that it is part of it. nodes: all nodes between this place and those
-    before it.
+    node: the one that computes it; of a linear layer the one that reads its result. values: what it
+    leaves behind, one value; queries, keys and values where attention reads them apart; the two
+    summands of a sum that no node shows. bias: what the reading node still adds to it, so that it
+    is part of it. nodes: all nodes between this place and those before it.
     """
 
     place: Place
@@ -85,7 +88,9 @@ def places(config: GPTConfig) -> list[Place]:
 
 
 def find_sites(graph: ir.Graph, config: GPTConfig) -> tuple[dict[Place, Site], Misfit | None]:
-    """Return the site of each place in order, up to the first one that is not there, and what is there instead."""
+    """Return the site of each place in order, up to the first one that is not there, and what is
+    there instead.
+    """
     events = list(_events(graph))
     found: dict[Place, Site] = {}
     seen: set[ir.Node] = set()
@@ -96,33 +101,48 @@ def find_sites(graph: ir.Graph, config: GPTConfig) -> tuple[dict[Place, Site], M
             kind, node = events.pop(0) if events else ("end", None)
             if kind != wanted or node is None:
                 what = "its end" if node is None else f"a node of kind {kind} ({node.op_type})"
-                return found, Misfit(place, f"the graph has {what} where the reference has a node of kind {wanted}")
+                return found, Misfit(
+                    place, f"the graph has {what} where the reference has a node of kind {wanted}"
+                )
             values, origin = _left_behind(node, kind), node
         elif place.operator == "lm_head":
             if events:
-                return found, Misfit(place, f"the graph has one more node of kind {events[0][0]} before its head")
+                return found, Misfit(
+                    place, f"the graph has one more node of kind {events[0][0]} before its head"
+                )
             logits = next((value for value in graph.outputs if value.name == contract.LOGITS), None)
             node = logits.producer() if logits is not None else None
             if logits is None or node is None:
                 return found, Misfit(place, "the graph computes no logits")
             values = (logits,)
         else:
-            node = next((node for kind, node in events if kind in ("attention", "activation", "residual")), None)
+            node = next(
+                (node for kind, node in events if kind in ("attention", "activation", "residual")),
+                None,
+            )
             if node is None:
                 return found, Misfit(place, "the graph ends before it")
             values = _read_by(node, place, origin, seen)
             if not values:
-                return found, Misfit(place, "nothing in the graph leads from its input to the sum that reads it")
+                return found, Misfit(
+                    place, "nothing in the graph leads from its input to the sum that reads it"
+                )
         before = _before(values, seen)
         seen |= before
         found[place] = Site(
-            place, node, values, tuple(node for node in graph if node in before), _bias(node, place, values)
+            place,
+            node,
+            values,
+            tuple(node for node in graph if node in before),
+            _bias(node, place, values),
         )
     return found, None
 
 
 def _events(graph: ir.Graph) -> Iterator[tuple[str, ir.Node]]:
-    """Norms, attentions, activations and sums of two activations, in order; a fused norm is a sum and a norm."""
+    """Norms, attentions, activations and sums of two activations, in order; a fused norm is a sum
+    and a norm.
+    """
     stream = _stream(graph)
     for node in graph:
         if node.op_type in NORMS:
@@ -138,7 +158,9 @@ def _events(graph: ir.Graph) -> Iterator[tuple[str, ir.Node]]:
 
 
 def _stream(graph: ir.Graph) -> set[ir.Value]:
-    """Every value that the embeddings flow into, what is looked up of them included; masks and lengths are not."""
+    """Every value that the embeddings flow into, what is looked up of them included; masks and
+    lengths are not.
+    """
     stream: set[ir.Value] = set()
     for node in graph:
         looks_up = node.op_type in ("Gather", "GatherBlockQuantized") and _is_table(node.inputs[0])
@@ -150,8 +172,15 @@ def _stream(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _is_table(value: ir.Value | None) -> bool:
-    """Whether a value is a weight of at least two axes, as embeddings are and tables of indices are not."""
-    return value is not None and value.is_initializer() and value.shape is not None and len(value.shape) >= 2
+    """Whether a value is a weight of at least two axes, as embeddings are and tables of indices are
+    not.
+    """
+    return (
+        value is not None
+        and value.is_initializer()
+        and value.shape is not None
+        and len(value.shape) >= 2
+    )
 
 
 def _left_behind(node: ir.Node, kind: str) -> tuple[ir.Value, ...]:
@@ -163,25 +192,37 @@ def _left_behind(node: ir.Node, kind: str) -> tuple[ir.Value, ...]:
 
 
 def _bias(node: ir.Node, place: Place, values: tuple[ir.Value, ...]) -> ir.Value | None:
-    """The bias that the reading node adds: it belongs to a linear layer, and to a sum that no node shows."""
+    """The bias that the reading node adds: it belongs to a linear layer, and to a sum that no node
+    shows.
+    """
     index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
-    reads_it = place.operator in LINEARS or (place.operator in ("attn.residual", "mlp.residual") and len(values) > 1)
+    reads_it = place.operator in LINEARS or (
+        place.operator in ("attn.residual", "mlp.residual") and len(values) > 1
+    )
     return node.inputs[index] if reads_it and index < len(node.inputs) else None
 
 
-def _read_by(node: ir.Node, place: Place, origin: ir.Node | None, seen: Collection[ir.Node]) -> tuple[ir.Value, ...]:
-    """What a linear layer hands to the node that reads it; nothing where its input's `origin` does not lead there."""
+def _read_by(
+    node: ir.Node, place: Place, origin: ir.Node | None, seen: Collection[ir.Node]
+) -> tuple[ir.Value, ...]:
+    """What a linear layer hands to the node that reads it; nothing where its input's `origin` does
+    not lead there.
+    """
     if place.operator == "attn.c_attn":
         packed = node.op_type == "GroupQueryAttention" and node.inputs[1] is None
         return tuple(value for value in node.inputs[: 1 if packed else 3] if value is not None)
     if place.operator == "mlp.c_fc":
         return tuple(value for value in node.inputs[:1] if value is not None)
-    branches = [value for value in node.inputs[:2] if value is not None and _comes_from(value, origin, seen)]
+    branches = [
+        value for value in node.inputs[:2] if value is not None and _comes_from(value, origin, seen)
+    ]
     return tuple(branches[:1])
 
 
 def _comes_from(value: ir.Value, origin: ir.Node | None, seen: Collection[ir.Node]) -> bool:
-    """Whether `value` is made of what `origin` computes, by nodes that belong to no earlier place."""
+    """Whether `value` is made of what `origin` computes, by nodes that belong to no
+    earlier place.
+    """
     todo, known = [value], set()
     while todo:
         node = todo.pop().producer()
@@ -208,12 +249,19 @@ def _before(values: tuple[ir.Value, ...], seen: Collection[ir.Node]) -> set[ir.N
 
 def initializers(nodes: Collection[ir.Node]) -> dict[str, ir.Value]:
     """The weights that these nodes read, by name."""
-    values = [value for node in nodes for value in node.inputs if value is not None and value.is_initializer()]
+    values = [
+        value
+        for node in nodes
+        for value in node.inputs
+        if value is not None and value.is_initializer()
+    ]
     return {str(value.name): value for value in values}
 
 
 def inputs_of(place: Place, config: GPTConfig) -> tuple[Place, ...]:
-    """The places that an operator of the reference reads; none for the embedding. Of a sum, the branch comes first."""
+    """The places that an operator of the reference reads; none for the embedding. Of a sum, the
+    branch comes first.
+    """
     layer, is_pre = place.layer, config.norm == "pre"
     if layer is None:
         last = config.n_layer - 1
@@ -222,7 +270,11 @@ def inputs_of(place: Place, config: GPTConfig) -> tuple[Place, ...]:
         if place.operator == "lm_head":
             return (Place(None, "ln_f") if is_pre else Place(last, "ln_2"),)
         return ()
-    stream = Place(None, "embedding") if layer == 0 else Place(layer - 1, "mlp.residual" if is_pre else "ln_2")
+    stream = (
+        Place(None, "embedding")
+        if layer == 0
+        else Place(layer - 1, "mlp.residual" if is_pre else "ln_2")
+    )
     middle = Place(layer, "attn.residual" if is_pre else "ln_1")
 
     def here(operator: str) -> Place:
@@ -243,7 +295,9 @@ def inputs_of(place: Place, config: GPTConfig) -> tuple[Place, ...]:
 
 
 def parameters_of(place: Place, config: GPTConfig) -> tuple[str, ...]:
-    """Names in `GPT.state_dict()` of the weights that a place holds, a bias second; of the embedding both tables."""
+    """Names in `GPT.state_dict()` of the weights that a place holds, a bias second; of the
+    embedding both tables.
+    """
     if place.operator == "embedding":
         return ("wte.weight", "wpe.weight")
     if place.operator == "lm_head":

@@ -1,8 +1,10 @@
-"""Where does a bundle part from its checkpoint? Weights and operators, place by place, in the order of the computation.
+"""Where does a bundle part from its checkpoint? Weights and operators, place by place, in the order
+of the computation.
 
-Three questions at each place: is this operator there, are its weights those of the checkpoint, and does it do what the
-reference's does with the input that the graph gives it? The first no is the place to look at. Logits alone cannot
-tell: a wrong row of an embedding, or one wrong scale among thousands, hides in the noise of 8 bits.
+Three questions at each place: is this operator there, are its weights those of the checkpoint, and
+does it do what the reference's does with the input that the graph gives it? The first no is the
+place to look at. Logits alone cannot tell: a wrong row of an embedding, or one wrong scale among
+thousands, hides in the noise of 8 bits.
 """
 
 from __future__ import annotations
@@ -48,9 +50,11 @@ class Fault:
 
 @dataclass(slots=True)
 class Location:
-    """What was found. faults: in the order of the computation, at most one of each kind for a place.
+    """What was found. faults: in the order of the computation, at most one of each kind for a
+    place.
 
-    operators, weights: by operator, the number of places, the largest share of what rounding explains, and where it is.
+    operators, weights: by operator, the number of places, the largest share of what rounding
+    explains, and where it is.
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -63,13 +67,17 @@ class Location:
         return self.faults[0] if self.faults else None
 
 
-def locate(bundle: Bundle, model: GPT, *, progress: Callable[[str], None] = lambda stage: None) -> Location:
+def locate(
+    bundle: Bundle, model: GPT, *, progress: Callable[[str], None] = lambda stage: None
+) -> Location:
     """Hold every weight and every operator of a bundle against the reference. Changes nothing.
 
     Raises BundleError for a bundle that gpt-edge did not write: its operators may be any.
     """
     if bundle.is_foreign:
-        raise BundleError(f"{bundle.path} was not written by gpt-edge: its operators cannot be told apart")
+        raise BundleError(
+            f"{bundle.path} was not written by gpt-edge: its operators cannot be told apart"
+        )
     with Smoothing.of_manifest(bundle.manifest).applied(model) as smoothed:
         return _locate(bundle, smoothed, progress)
 
@@ -82,10 +90,16 @@ def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Loca
     progress("comparing the weights with the checkpoint")
     weights = _check_weights(bundle, model, sites, found, faults, progress)
     progress("comparing the operators with torch")
-    faults += [Fault(site.place, text) for site in sites.values() if (text := _epsilon(site, config))]
+    faults += [
+        Fault(site.place, text) for site in sites.values() if (text := _epsilon(site, config))
+    ]
     try:
-        exposed = ExposedGraph(graph_model, bundle.path, config, bundle.graph, sites, _n_tokens(config))
-        _check_operators(exposed, model, sites, weights, found, faults, bundle.scheme == "int8-dynamic")
+        exposed = ExposedGraph(
+            graph_model, bundle.path, config, bundle.graph, sites, _n_tokens(config)
+        )
+        _check_operators(
+            exposed, model, sites, weights, found, faults, bundle.scheme == "int8-dynamic"
+        )
     except BundleError as error:
         faults.append(Fault(misfit.place if misfit else places(config)[-1], error.message))
     for figures in (found.weights, found.operators):
@@ -122,7 +136,9 @@ def _check_weights(
 
 
 def _rounding(bundle: Bundle, place: Place) -> str:
-    """How `quantize` rounded the weight of a place, as the manifest says; to the nearest level where it says nothing."""
+    """How `quantize` rounded the weight of a place, as the manifest says; to the nearest level
+    where it says nothing.
+    """
     described = bundle.manifest.provenance.get("quantization")
     tensors = described.get("tensors") if isinstance(described, dict) else None
     names = parameters_of(place, bundle.config)
@@ -158,7 +174,11 @@ def _check_operators(
             _record(found.operators, place, check.share, not text)
             if text and place not in known:
                 known.add(place)
-                faults.append(Fault(place, text if not n_past else f"{text} (with {n_past} tokens in the cache)"))
+                faults.append(
+                    Fault(
+                        place, text if not n_past else f"{text} (with {n_past} tokens in the cache)"
+                    )
+                )
             if not n_past:
                 whole[place] = trace[place], check.noise
     if not tensor_wide:
@@ -166,11 +186,16 @@ def _check_operators(
 
 
 def _check_alone(
-    exposed: ExposedGraph, ids: IntArray, whole: dict[Place, tuple[FloatArray, float]], known: set[Place]
+    exposed: ExposedGraph,
+    ids: IntArray,
+    whole: dict[Place, tuple[FloatArray, float]],
+    known: set[Place],
 ) -> list[Fault]:
-    """Read the first tokens by themselves: a row of a rounded product must not depend on those that were read with it.
+    """Read the first tokens by themselves: a row of a rounded product must not depend on those that
+    were read with it.
 
-    whole: what each place left behind with all tokens, and the noise of its rounding. The first such place is returned.
+    whole: what each place left behind with all tokens, and the noise of its rounding. The first
+    such place is returned.
     """
     exposed.restart()
     for place, rows in exposed.run(ids).items():
@@ -178,14 +203,22 @@ def _check_alone(
         if noise and place not in known:
             gap = float(np.sqrt(np.mean(np.square(rows - wanted[: ids.size]))))
             if gap > MAX_ALONE * noise:
-                return [Fault(place, f"a row depends on its neighbours: read alone it differs by {gap:.2g}")]
+                return [
+                    Fault(
+                        place,
+                        f"a row depends on its neighbours: read alone it differs by {gap:.2g}",
+                    )
+                ]
     return []
 
 
 def _check_cache(exposed: ExposedGraph, checker: OperatorChecker, layer: int) -> str:
     """Keys and values are stored as they were computed: whole numbers of rows, nothing rounded."""
     for side, wanted, cached in zip(
-        ("keys", "values"), checker.cache(layer), exposed.past[2 * layer : 2 * layer + 2], strict=True
+        ("keys", "values"),
+        checker.cache(layer),
+        exposed.past[2 * layer : 2 * layer + 2],
+        strict=True,
     ):
         held = cached[0, :, : wanted.shape[1], : wanted.shape[2]]
         if held.shape != wanted.shape or not np.allclose(held, wanted, rtol=1e-5, atol=1e-6):
@@ -199,15 +232,22 @@ def _epsilon(site: Site, config: GPTConfig) -> str:
         return ""
     attribute = site.node.attributes.get("epsilon")
     default = 1e-12 if site.node.op_type == "SkipLayerNormalization" else 1e-5
-    found, wanted = attribute.as_float() if attribute is not None else default, config.layer_norm_epsilon
+    found, wanted = (
+        attribute.as_float() if attribute is not None else default,
+        config.layer_norm_epsilon,
+    )
     if abs(found - wanted) <= EPSILON_TOLERANCE * wanted:
         return ""
     return f"its epsilon is {found:.3g}, the reference's is {wanted:.3g}"
 
 
 def _record(figures: dict[str, dict[str, Any]], place: Place, share: float, ok: bool) -> None:
-    """Take a place into its operator's figures. share: infinite where the two cannot be compared at all."""
-    known = figures.setdefault(place.operator, {"places": 0, "share": 0.0, "worst": str(place), "ok": True})
+    """Take a place into its operator's figures. share: infinite where the two cannot be compared at
+    all.
+    """
+    known = figures.setdefault(
+        place.operator, {"places": 0, "share": 0.0, "worst": str(place), "ok": True}
+    )
     share = min(share, MAX_SHARE)
     if share > known["share"]:
         known["share"], known["worst"] = float(f"{share:.3g}"), str(place)

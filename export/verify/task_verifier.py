@@ -1,4 +1,6 @@
-"""Does the exported classifier say what the fine-tuned model says? torch against fp32 ONNX against the quantised graph."""
+"""Does the exported classifier say what the fine-tuned model says? torch against fp32 ONNX against
+the quantised graph.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,11 @@ from gpt_edge.verify.classifiers import (
 from gpt_edge.verify.report import Progress, Verification, silent
 
 REFERENCE_TOLERANCE = (
-    1e-4  # max |difference| of logits, torch against fp32: summation order; of their spread, at least 1
+    # max |difference| of logits, torch against fp32: summation order; of their spread, at least 1
+    1e-4
 )
-# Mean KL in nats of the classes' or answers' probabilities, and for scores the difference of the logit. The gate is for
-# broken graphs: how good a scheme is, the figures themselves say.
+# Mean KL in nats of the classes' or answers' probabilities, and for scores the difference of the
+# logit. The gate is for broken graphs: how good a scheme is, the figures themselves say.
 QUANTIZED_KL = {"int8": 2e-2, "int8-block": 2e-2, "int4": 0.5}
 QUANTIZED_SCORE = {"int8": 0.3, "int8-block": 0.3, "int4": 2.0}
 BATCH = 16
@@ -47,14 +50,20 @@ def reference_logits(model: TaskModel, probes: TaskProbes) -> FloatArray:
         for rows in batches([len(ids) for ids in probes.sequences], BATCH, per_example):
             ids, lengths = pad([probes.sequences[row] for row in rows])
             logits, _ = model(torch.from_numpy(ids), torch.from_numpy(lengths - 1))
-            found[rows[::per_example] // per_example] = logits.reshape(-1, model.spec.n_label).numpy()
+            found[rows[::per_example] // per_example] = logits.reshape(
+                -1, model.spec.n_label
+            ).numpy()
     return found
 
 
-def open_task_folder(folder: Path, config: GPTConfig, graph: str, scheme: str, task: TaskSpec) -> Encoder:
+def open_task_folder(
+    folder: Path, config: GPTConfig, graph: str, scheme: str, task: TaskSpec
+) -> Encoder:
     """An encoder on a graph that lies in a folder which is no bundle yet."""
     files: dict[str, FileRecord] = {MODEL_FILE: {"size": 0, "sha256": "0" * 64}}
-    draft = Manifest(name="draft", kind="task", graph=graph, scheme=scheme, config=config, task=task, files=files)
+    draft = Manifest(
+        name="draft", kind="task", graph=graph, scheme=scheme, config=config, task=task, files=files
+    )
     return Encoder(Bundle(folder, draft))
 
 
@@ -78,7 +87,9 @@ class TaskVerifier:
         return cls("torch", probes, reference_logits(task_model_of(checkpoint), probes), progress)
 
     @classmethod
-    def of_bundle(cls, bundle: Bundle, words: Tokenizer | None, progress: Progress = silent) -> TaskVerifier:
+    def of_bundle(
+        cls, bundle: Bundle, words: Tokenizer | None, progress: Progress = silent
+    ) -> TaskVerifier:
         """Ask an fp32 bundle."""
         assert bundle.task is not None
         probes = task_probes(bundle.config, bundle.task, words)

@@ -17,7 +17,8 @@ from gpt_edge.tasks import TaskSpec
 class BundleSource:
     """The weights of an fp32 bundle by the names of `GPT.state_dict()`, read one at a time.
 
-    Raises BundleError for a bundle whose weights were rounded already, or that gpt-edge did not write.
+    Raises BundleError for a bundle whose weights were rounded already, or that gpt-edge did not
+    write.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -46,18 +47,22 @@ class BundleSource:
         return self._bundle.manifest.task
 
     def tensor(self, name: str) -> FloatArray:
-        """The parameter as the reference has it, a copy of the caller's own. Raises BundleError if the graph lacks it."""
+        """The parameter as the reference has it, a copy of the caller's own. Raises BundleError if
+        the graph lacks it.
+        """
         value = self._initializers.get(name)
         if value is None or not isinstance(value.const_value, ir.ExternalTensor):
             raise BundleError(f"{self._bundle.model_path} has no weight {name}")
         array = value.const_value.numpy()
-        if any(use.node.op_type == "MatMul" for use in value.uses()):  # [K, N]; a Gemm has it as the reference
+        # [K, N]; a Gemm has it as the reference
+        if any(use.node.op_type == "MatMul" for use in value.uses()):
             array = array.T
         if self._bundle.graph == "edge":
             array = unpad_heads(name, array, self.config)
         copy = np.array(array, np.float32, order="C")
         del array
-        value.const_value.release()  # onnx_ir maps the whole file anew for each tensor, and would keep every mapping
+        # onnx_ir maps the whole file anew for each tensor, and would keep every mapping
+        value.const_value.release()
         return copy
 
     def release(self, name: str) -> None:

@@ -1,10 +1,13 @@
-"""Channels that stand out, evened out before rounding: their size is moved from the activations into the next weights.
+"""Channels that stand out, evened out before rounding: their size is moved from the activations
+into the next weights.
 
-A channel a hundred times as large as its neighbours takes the whole range of an 8-bit row and leaves them a level or two.
-Dividing what writes it and multiplying what reads it changes nothing in the model (Xiao et al. 2023, "SmoothQuant",
-section 4, with alpha = 0.5). Other than there, no calibration text is wanted: the gains of a layer norm, and the rows that
-make a value, say how large a channel gets. Factors are powers of two, so the float32 model stays the same to the last bit,
-and only channels that are out of proportion by 16 or more get one: most models have none and are left as they are.
+A channel a hundred times as large as its neighbours takes the whole range of an 8-bit row and
+leaves them a level or two. Dividing what writes it and multiplying what reads it changes nothing in
+the model (Xiao et al. 2023, "SmoothQuant", section 4, with alpha = 0.5). Other than there, no
+calibration text is wanted: the gains of a layer norm, and the rows that make a value, say how large
+a channel gets. Factors are powers of two, so the float32 model stays the same to the last bit, and
+only channels that are out of proportion by 16 or more get one: most models have none and are left
+as they are.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ SCHEMES = ("int8", "int8-block", "int4", contract.MIXED)
 KEY = "smoothing"  # in a manifest's provenance
 NORMS = {"ln_1": "attn.c_attn", "ln_2": "mlp.c_fc"}  # of a pre-norm layer, and what reads them
 VALUES, READER = "attn.values", "attn.c_proj"
-LEAST = 2.0  # exponent from which a channel is smoothed: a factor of 16 between activations and weights, halved
+# exponent from which a channel is smoothed: a factor of 16 between activations and weights, halved
+LEAST = 2.0
 LARGEST = 10
 MOST = 64  # channels of one place; more do not stand out
 SPREAD = 3.0  # a normalised value seldom is larger
@@ -38,13 +42,17 @@ SPREAD = 3.0  # a normalised value seldom is larger
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """For each place, such as `h.0.ln_1` or `h.0.attn.values`, the channels whose activations are divided by 2**exponent."""
+    """For each place, such as `h.0.ln_1` or `h.0.attn.values`, the channels whose activations are
+    divided by 2**exponent.
+    """
 
     exponents: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of_manifest(cls, manifest: Manifest) -> Smoothing:
-        """What `export` or `quantize` left there; none where there is nothing, or something else."""
+        """What `export` or `quantize` left there; none where there is nothing, or
+        something else.
+        """
         described, width = manifest.provenance.get(KEY), manifest.config.n_embd
         found: dict[str, dict[int, int]] = {}
         for place, pairs in described.items() if isinstance(described, dict) else ():
@@ -53,7 +61,10 @@ class Smoothing:
             found[place] = {
                 int(channel): exponent
                 for channel, exponent in pairs.items()
-                if channel.isdecimal() and int(channel) < width and type(exponent) is int and abs(exponent) <= LARGEST
+                if channel.isdecimal()
+                and int(channel) < width
+                and type(exponent) is int
+                and abs(exponent) <= LARGEST
             }
         return cls(found)
 
@@ -76,7 +87,9 @@ class Smoothing:
         return factors
 
     def scale_of(self, name: str, width: int) -> FloatArray | None:
-        """What the parameter `name` of `GPT.state_dict()` is multiplied by, to be broadcast over it; None: by 1."""
+        """What the parameter `name` of `GPT.state_dict()` is multiplied by, to be broadcast over
+        it; None: by 1.
+        """
         layer, _, part = name.rpartition(".")[0].partition(".")[2].partition(".")
         if not name.startswith("h.") or not part:
             return None
@@ -96,12 +109,16 @@ class Smoothing:
             return rows
         return rows[:, None] if scale is None else rows[:, None] * scale
 
-    def restore(self, trace: Mapping[Place, FloatArray], config: GPTConfig) -> dict[Place, FloatArray]:
+    def restore(
+        self, trace: Mapping[Place, FloatArray], config: GPTConfig
+    ) -> dict[Place, FloatArray]:
         """What a smoothed graph left behind, as the reference would have it."""
         restored = dict(trace)
         for layer in range(config.n_layer):
             for norm in NORMS:
-                self._multiply(restored, Place(layer, norm), self.factors(f"h.{layer}.{norm}", config.n_embd))
+                self._multiply(
+                    restored, Place(layer, norm), self.factors(f"h.{layer}.{norm}", config.n_embd)
+                )
             values = self.factors(f"h.{layer}.{VALUES}", config.n_embd)
             if values is not None:
                 rows = np.concatenate([np.ones(2 * config.n_embd, np.float32), values])
@@ -116,7 +133,9 @@ class Smoothing:
 
     @contextmanager
     def applied(self, model: GPT) -> Iterator[GPT]:
-        """The reference with smoothed weights, for as long as it lasts; its logits are the same bits."""
+        """The reference with smoothed weights, for as long as it lasts; its logits are the same
+        bits.
+        """
         scales = {
             name: torch.from_numpy(factors)
             for name in model.state_dict()
@@ -162,21 +181,32 @@ class SmoothedSource:
 
 
 def smooth(source: Source, graph: str, scheme: str) -> SmoothedSource:
-    """The source for a rounded graph: channels that stand out are evened out where activations are rounded with them."""
+    """The source for a rounded graph: channels that stand out are evened out where activations are
+    rounded with them.
+    """
     is_rounded = graph == "edge" and scheme in SCHEMES
     return SmoothedSource(source, find_smoothing(source) if is_rounded else Smoothing())
 
 
 def find_smoothing(source: Source) -> Smoothing:
-    """Which channels of which places stand out; reads the weights of every layer once, one at a time."""
+    """Which channels of which places stand out; reads the weights of every layer once, one at a
+    time.
+    """
     config, found = source.config, dict[str, dict[int, int]]()
     for layer in range(config.n_layer):
         prefix = f"h.{layer}."
         is_pre = config.norm == "pre"
         c_attn = _read(source, f"{prefix}attn.c_attn.weight")
-        gain = _read(source, f"{prefix}ln_1.weight") if is_pre else np.ones(config.n_embd, np.float32)
-        shift = _read(source, f"{prefix}ln_1.bias") if is_pre else np.zeros(config.n_embd, np.float32)
-        rows, bias = c_attn[2 * config.n_embd :], _read(source, f"{prefix}attn.c_attn.bias")[2 * config.n_embd :]
+        gain = (
+            _read(source, f"{prefix}ln_1.weight") if is_pre else np.ones(config.n_embd, np.float32)
+        )
+        shift = (
+            _read(source, f"{prefix}ln_1.bias") if is_pre else np.zeros(config.n_embd, np.float32)
+        )
+        rows, bias = (
+            c_attn[2 * config.n_embd :],
+            _read(source, f"{prefix}attn.c_attn.bias")[2 * config.n_embd :],
+        )
         values = np.abs(bias + rows @ shift) + SPREAD * np.linalg.norm(rows * gain, axis=1)
         sizes = {VALUES: (values, _column_sizes(_read(source, f"{prefix}{READER}.weight")))}
         if is_pre:
@@ -199,9 +229,13 @@ def _read(source: Source, name: str) -> FloatArray:
 
 
 def _column_sizes(weight: FloatArray) -> NDArray[Any]:
-    """How large the largest weight of each column [K] is beside its row [N, K], which is rounded with a scale of its own."""
+    """How large the largest weight of each column [K] is beside its row [N, K], which is rounded
+    with a scale of its own.
+    """
     rows = np.sqrt(np.mean(np.square(weight), axis=1, keepdims=True))
-    sizes: NDArray[Any] = np.abs(np.divide(weight, rows, out=np.zeros_like(weight), where=rows > 0)).max(0)
+    sizes: NDArray[Any] = np.abs(
+        np.divide(weight, rows, out=np.zeros_like(weight), where=rows > 0)
+    ).max(0)
     return sizes
 
 
@@ -212,5 +246,10 @@ def _exponents(activations: NDArray[Any], weights: NDArray[Any]) -> dict[int, in
     floors = 2.0**-LARGEST * np.median(activations), 2.0**-LARGEST * np.median(weights)
     ratio = 0.5 * np.log2(np.maximum(activations, floors[0]) / np.maximum(weights, floors[1]))
     ratio -= np.median(ratio)
-    chosen = [int(c) for c in np.argsort(-np.abs(ratio), kind="stable")[:MOST] if abs(ratio[c]) >= LEAST]
-    return {channel: int(np.clip(np.rint(ratio[channel]), -LARGEST, LARGEST)) for channel in sorted(chosen)}
+    chosen = [
+        int(c) for c in np.argsort(-np.abs(ratio), kind="stable")[:MOST] if abs(ratio[c]) >= LEAST
+    ]
+    return {
+        channel: int(np.clip(np.rint(ratio[channel]), -LARGEST, LARGEST))
+        for channel in sorted(chosen)
+    }

@@ -47,9 +47,11 @@ class Source(Protocol):
 
 
 def pad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
-    """Return a parameter of an attention layer with every head padded with zeros to the cache's head size.
+    """Return a parameter of an attention layer with every head padded with zeros to the cache's
+    head size.
 
-    c_attn: [3C, C] -> [3HD', C], its bias [3C] -> [3HD']; c_proj: [C, C] -> [C, HD']. Others come back as they are.
+    c_attn: [3C, C] -> [3HD', C], its bias [3C] -> [3HD']; c_proj: [C, C] -> [C, HD']. Others come
+    back as they are.
     """
     heads, size, padded = config.n_head, config.head_size, contract.cache_head_size(config, "edge")
     if size == padded or ".attn." not in name:
@@ -81,7 +83,9 @@ def unpad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
 
 
 class WeightsFile:
-    """The one data file beside an ONNX graph. Tensors are appended and come back as references into it."""
+    """The one data file beside an ONNX graph. Tensors are appended and come back as references into
+    it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -91,17 +95,27 @@ class WeightsFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._file.close()
 
-    def add(self, name: str, array: NDArray[Any], *, int4_shape: tuple[int, ...] | None = None) -> ir.ExternalTensor:
-        """Append `array`. With `int4_shape` its bytes hold two int4 each, low nibble first. Raises OSError."""
+    def add(
+        self, name: str, array: NDArray[Any], *, int4_shape: tuple[int, ...] | None = None
+    ) -> ir.ExternalTensor:
+        """Append `array`. With `int4_shape` its bytes hold two int4 each, low nibble first. Raises
+        OSError.
+        """
         array = np.ascontiguousarray(array)
         alignment = PAGE if array.nbytes >= PAGE else CACHE_LINE
         self._file.write(b"\0" * (-self._file.tell() % alignment))
         offset = self._file.tell()
-        if self._file.write(array.data.cast("B") if array.ndim else array.tobytes()) != array.nbytes:
+        if (
+            self._file.write(array.data.cast("B") if array.ndim else array.tobytes())
+            != array.nbytes
+        ):
             raise OSError(f"short write of {name} into {self._folder / DATA_FILE}")
         return ir.ExternalTensor(
             DATA_FILE,

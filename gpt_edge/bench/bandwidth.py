@@ -1,9 +1,11 @@
-"""How fast this machine reads memory: the roof under which decoding lives (Williams, Waterman and Patterson 2009).
+"""How fast this machine reads memory: the roof under which decoding lives (Williams, Waterman and
+Patterson 2009).
 
-Method: `numpy.maximum.reduce` over float32, which numpy runs with the widest vectors of the CPU and without Python's
-lock. Each thread reads its own contiguous part of one buffer several times over; the bytes are divided by the time
-from the common start to the end of the last thread. The buffer is as large as the weights that a token reads, because a
-small model's weights stay in the caches, which are faster than memory.
+Method: `numpy.maximum.reduce` over float32, which numpy runs with the widest vectors of the CPU and
+without Python's lock. Each thread reads its own contiguous part of one buffer several times over;
+the bytes are divided by the time from the common start to the end of the last thread. The buffer is
+as large as the weights that a token reads, because a small model's weights stay in the caches,
+which are faster than memory.
 """
 
 from __future__ import annotations
@@ -20,16 +22,21 @@ PASS_BYTES = 200_000_000  # read in one measurement: 10 to 20 ms
 
 
 class ReadProbe:
-    """A buffer that `threads` threads read. `n_bytes` is its size after rounding and clipping to 1 MiB .. 1 GiB."""
+    """A buffer that `threads` threads read. `n_bytes` is its size after rounding and clipping to
+    1 MiB .. 1 GiB.
+    """
 
     def __init__(self, n_bytes: int, threads: int) -> None:
         size = max(MIN_BYTES, min(n_bytes, MAX_BYTES)) // 4
-        self._buffer: npt.NDArray[np.float32] = np.ones(size, np.float32)  # written, so that its pages exist
+        # written, so that its pages exist
+        self._buffer: npt.NDArray[np.float32] = np.ones(size, np.float32)
         self.n_bytes = self._buffer.nbytes
         self.threads = threads
 
     def measure(self) -> float:
-        """Bytes per second of one measurement; take the best of several, as anything else can only slow it down."""
+        """Bytes per second of one measurement; take the best of several, as anything else can only
+        slow it down.
+        """
         passes = max(1, PASS_BYTES // self.n_bytes)
         parts = np.array_split(self._buffer, self.threads)
         barrier = threading.Barrier(self.threads)

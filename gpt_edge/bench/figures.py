@@ -1,4 +1,6 @@
-"""What a benchmark found: Spread, the rows of its tables, and the Report that holds them. Plain values, no measuring."""
+"""What a benchmark found: Spread, the rows of its tables, and the Report that holds them. Plain
+values, no measuring.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class SpeedRow:
-    """One case. `seconds` of a prompt that starts an empty context are the time to its first token, chosen greedily."""
+    """One case. `seconds` of a prompt that starts an empty context are the time to its first token,
+    chosen greedily.
+    """
 
     engine: Engine
     batch: int
@@ -63,14 +67,17 @@ class SpeedRow:
     n_tokens: int
     tokens_per_second: Spread  # of all rows of the batch together
     seconds: Spread
-    bytes_per_token: float | None  # decode: weights, shared by the batch, and keys and values, the mean over the tokens
+    # decode: weights, shared by the batch, and keys and values, the mean over the tokens
+    bytes_per_token: float | None
     roofline_share: float | None  # decode: bytes per second as a part of the bandwidth
-    ratio: Spread | None  # how many times as fast as the first bundle, round by round; None for that one
+    # how many times as fast as the first bundle, round by round; None for that one
+    ratio: Spread | None
 
 
 @dataclass(frozen=True, slots=True)
 class StartRow:
-    """A fresh process each round, its files in the page cache: from its start to ready, to the first token, and its memory.
+    """A fresh process each round, its files in the page cache: from its start to ready, to the
+    first token, and its memory.
 
     interpreter + imports + model = ready, but for what it takes to say so.
     """
@@ -82,25 +89,31 @@ class StartRow:
     model_seconds: Spread  # hashes, tokenizer and session, side by side
     first_token_seconds: Spread  # from the start of the process, with a prompt of `prompt_tokens`
     prompt_tokens: int
-    peak_bytes: Spread | None  # resident, after `context_tokens` were read and written; None where nobody tells
+    # resident, after `context_tokens` were read and written; None where nobody tells
+    peak_bytes: Spread | None
     context_tokens: int
     ratio: Spread | None  # how many times as fast ready as the first bundle; None for that one
 
 
 @dataclass(frozen=True, slots=True)
 class LoopRow:
-    """What a token costs outside onnxruntime, and how fast this machine reads as many bytes as the weights have."""
+    """What a token costs outside onnxruntime, and how fast this machine reads as many bytes as the
+    weights have.
+    """
 
     engine: Engine
     greedy_seconds: Spread
     top_k_seconds: Spread
-    bandwidth: float  # bytes per second: the best round of numpy.maximum.reduce over `buffer_bytes` of float32
+    # bytes per second: the best round of numpy.maximum.reduce over `buffer_bytes` of float32
+    bandwidth: float
     buffer_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """Time of one kind of operator, by onnxruntime's profiler, which itself costs a little for every operator."""
+    """Time of one kind of operator, by onnxruntime's profiler, which itself costs a little for
+    every operator.
+    """
 
     engine: Engine
     phase: str  # the test's name
@@ -126,11 +139,18 @@ class Report:
 
     def tables(self) -> dict[str, Sequence[Row]]:
         """The rows by the name of their table."""
-        return {"speed": self.speed, "start": self.start, "loop": self.loop, "profile": self.profile}
+        return {
+            "speed": self.speed,
+            "start": self.start,
+            "loop": self.loop,
+            "profile": self.profile,
+        }
 
 
 def flat(row: Row) -> dict[str, Any]:
-    """The row as plain JSON values: a Spread is its median, and beside it `_mad`, `_min` and `_max`."""
+    """The row as plain JSON values: a Spread is its median, and beside it `_mad`, `_min` and
+    `_max`.
+    """
     values: dict[str, Any] = dataclasses.asdict(row.engine)
     for field in dataclasses.fields(row):
         value = getattr(row, field.name)

@@ -1,4 +1,6 @@
-"""On what it was measured: the processor, the CPUs allowed, the versions. No names of the machine or its user."""
+"""On what it was measured: the processor, the CPUs allowed, the versions. No names of the machine
+or its user.
+"""
 
 from __future__ import annotations
 

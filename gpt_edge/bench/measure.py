@@ -1,7 +1,8 @@
-"""Timing of one loaded model, through what an app would call: Generator for one sequence, Session for a batch.
+"""Timing of one loaded model, through what an app would call: Generator for one sequence, Session
+for a batch.
 
-Prompts are random ids, new for every measurement, so that nothing can be remembered. Greedy, and never ended by an end
-token.
+Prompts are random ids, new for every measurement, so that nothing can be remembered. Greedy, and
+never ended by an end token.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from gpt_edge.runtime.kv_cache import IntArray
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
-LOOP_PROMPT, LOOP_TOKENS = 32, 64  # what a token costs outside onnxruntime does not depend on the context
+# what a token costs outside onnxruntime does not depend on the context
+LOOP_PROMPT, LOOP_TOKENS = 32, 64
 TOP_K, SEED = 40, 7
 
 
@@ -41,7 +43,11 @@ class Model:
     """A loaded bundle, ready to be timed."""
 
     def __init__(self, bundle: Bundle, label: str, threads: int) -> None:
-        tokenizer = bundle.load_tokenizer() if bundle.manifest.tokenizer else IdsAlone(bundle.config.vocab_size)
+        tokenizer = (
+            bundle.load_tokenizer()
+            if bundle.manifest.tokenizer
+            else IdsAlone(bundle.config.vocab_size)
+        )
         self.bundle = bundle
         self.generator = Generator(Session(bundle, threads=threads), cast(Tokenizer, tokenizer))
         self.engine = Engine(label, bundle.scheme, bundle.graph, threads)
@@ -49,15 +55,21 @@ class Model:
         self._random = np.random.default_rng(0)
 
     def time(self, case: Case) -> float:
-        """Seconds of one run of the case. What it needs before, the past and its memory, is not in them."""
+        """Seconds of one run of the case. What it needs before, the past and its memory, is not in
+        them.
+        """
         if case.batch > 1 or (case.kind == "prefill" and case.depth > 0):
             return self._time_session(case)
         if case.kind == "prefill":
-            stream = self.stream(case.n_tokens, SamplingParams(max_new_tokens=1, ignore_end_token=True))
+            stream = self.stream(
+                case.n_tokens, SamplingParams(max_new_tokens=1, ignore_end_token=True)
+            )
             started = time.perf_counter()
             next(stream)
             return time.perf_counter() - started
-        stream = self.stream(case.n_past, SamplingParams(max_new_tokens=case.n_tokens + 1, ignore_end_token=True))
+        stream = self.stream(
+            case.n_past, SamplingParams(max_new_tokens=case.n_tokens + 1, ignore_end_token=True)
+        )
         next(stream)
         started = time.perf_counter()
         for _ in range(case.n_tokens):
@@ -69,15 +81,21 @@ class Model:
         return self.generator.generate_ids(self._ids(1, n_prompt)[0].tolist(), params)
 
     def bytes_per_token(self, case: Case) -> float | None:
-        """Bytes that a token of the decode case makes the machine read, the mean over the case; None if nobody knows."""
+        """Bytes that a token of the decode case makes the machine read, the mean over the case;
+        None if nobody knows.
+        """
         if case.kind == "prefill" or self.weight_bytes is None:
             return None
         n_context = case.n_past + (case.n_tokens + 1) / 2
         session = self.generator.session
-        return self.weight_bytes / case.batch + cache_bytes(session.config, session.new_cache(), n_context)
+        return self.weight_bytes / case.batch + cache_bytes(
+            session.config, session.new_cache(), n_context
+        )
 
     def loop_seconds(self, params: SamplingParams) -> float:
-        """Median seconds of a token outside onnxruntime: the step, less the time inside its run. Wants a context of 2."""
+        """Median seconds of a token outside onnxruntime: the step, less the time inside its run.
+        Wants a context of 2.
+        """
         n_ctx = self.generator.session.config.n_ctx
         n_prompt = min(LOOP_PROMPT, n_ctx // 2)
         n_tokens = min(LOOP_TOKENS, n_ctx - n_prompt)
@@ -105,7 +123,10 @@ class Model:
             return time.perf_counter() - started
         params = SamplingParams(max_new_tokens=case.n_tokens + 1, ignore_end_token=True)
         tokenizer = self.generator.tokenizer
-        rows = [TokenChoice(params, case.n_past, session.config.n_ctx, tokenizer) for _ in range(case.batch)]
+        rows = [
+            TokenChoice(params, case.n_past, session.config.n_ctx, tokenizer)
+            for _ in range(case.batch)
+        ]
         for row, own in zip(rows, logits, strict=True):
             row.choose(own)
         started = time.perf_counter()
@@ -121,7 +142,9 @@ class Model:
 
 
 GREEDY = SamplingParams(max_new_tokens=LOOP_TOKENS + 1, ignore_end_token=True)
-TOP_K_PARAMS = SamplingParams(max_new_tokens=LOOP_TOKENS + 1, top_k=TOP_K, seed=SEED, ignore_end_token=True)
+TOP_K_PARAMS = SamplingParams(
+    max_new_tokens=LOOP_TOKENS + 1, top_k=TOP_K, seed=SEED, ignore_end_token=True
+)
 
 
 class _Clocked:
@@ -142,7 +165,9 @@ class _Clocked:
 
 @contextmanager
 def clocked_runs(session: Session) -> Iterator[list[float]]:
-    """Yield a list that gets the seconds of each run of the graph within the block. Not for two threads at once."""
+    """Yield a list that gets the seconds of each run of the graph within the block. Not for two
+    threads at once.
+    """
     inner = session._session
     seconds: list[float] = []
     session._session = _Clocked(inner, seconds)

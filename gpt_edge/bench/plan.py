@@ -1,5 +1,5 @@
-"""Plan: what a benchmark measures. The words are llama-bench's: pp reads a prompt, tg generates tokens, d is how many
-tokens the context holds before that. Measures nothing.
+"""Plan: what a benchmark measures. The words are llama-bench's: pp reads a prompt, tg generates
+tokens, d is how many tokens the context holds before that. Measures nothing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ RANGE = re.compile(r"([0-9]{1,7})-([0-9]{1,7})([+*])([0-9]{1,7})")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing that is timed. `n_tokens` are read at once ("prefill") or written one by one ("decode"), in every row."""
+    """One thing that is timed. `n_tokens` are read at once ("prefill") or written one by one
+    ("decode"), in every row.
+    """
 
     kind: Literal["prefill", "decode"]
     n_tokens: int
-    depth: int = 0  # tokens in the context before; decode needs one to start from, so that 0 counts as 1 there
+    # tokens in the context before; decode needs one to start from, so that 0 counts as 1 there
+    depth: int = 0
     batch: int = 1
 
     @property
@@ -50,10 +53,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every combination of the lists is measured `repetitions` times, after `warmup` rounds that do not count.
+    """Every combination of the lists is measured `repetitions` times, after `warmup` rounds that do
+    not count.
 
-    prompts and new_tokens: lengths; an empty one leaves prefill or decode out. Raises ValueError for values that mean
-    nothing, naming them.
+    prompts and new_tokens: lengths; an empty one leaves prefill or decode out. Raises ValueError
+    for values that mean nothing, naming them.
     """
 
     prompts: tuple[int, ...]
@@ -83,8 +87,12 @@ class Plan:
             check_threads(threads)
 
     def cases(self) -> tuple[Case, ...]:
-        """In the order they are measured: prefill before decode, shallow before deep, small batches before large."""
-        lengths: list[tuple[Literal["prefill", "decode"], int]] = [("prefill", n) for n in self.prompts]
+        """In the order they are measured: prefill before decode, shallow before deep, small batches
+        before large.
+        """
+        lengths: list[tuple[Literal["prefill", "decode"], int]] = [
+            ("prefill", n) for n in self.prompts
+        ]
         lengths += [("decode", n) for n in self.new_tokens]
         return tuple(
             Case(kind, n_tokens, depth, batch)
@@ -104,7 +112,9 @@ class Plan:
         return max(case.n_context for case in self.cases())
 
     def check_fits(self, name: str, n_ctx: int) -> None:
-        """Raise ContextLengthError unless every case fits into the context of the bundle called `name`."""
+        """Raise ContextLengthError unless every case fits into the context of the bundle called
+        `name`.
+        """
         longest = max(self.cases(), key=lambda case: case.n_context)
         if longest.n_context > n_ctx:
             raise ContextLengthError(
@@ -127,7 +137,8 @@ def make_plan(
 ) -> Plan:
     """A plan for bundles whose smallest context is `n_ctx`. What is None is chosen so that it fits.
 
-    A length of 0 leaves its kind out, as in llama-bench. threads: None is what a session takes by itself.
+    A length of 0 leaves its kind out, as in llama-bench. threads: None is what a session takes by
+    itself.
     is_curve: without `depths`, spread them over the context.
     """
     is_curve = is_curve and depths is None
@@ -150,7 +161,8 @@ def make_plan(
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
-    """ "32,512" as numbers; "128-512+128" counts by adding, "1-8*2" by multiplying, as in llama-bench.
+    """ "32,512" as numbers; "128-512+128" counts by adding, "1-8*2" by multiplying, as in
+    llama-bench.
 
     Raises ValueError for anything else, and for more than 64 values.
     """
@@ -170,7 +182,9 @@ def parse_numbers(text: str) -> tuple[int, ...]:
 
 def _count(first: int, last: int, sign: str, step: int) -> list[int]:
     if step < (1 if sign == "+" else 2) or first > last or (sign == "*" and first == 0):
-        raise ValueError(f"the range {first}-{last}{sign}{step} does not lead from {first} to {last}")
+        raise ValueError(
+            f"the range {first}-{last}{sign}{step} does not lead from {first} to {last}"
+        )
     following: Callable[[int], int] = (lambda n: n + step) if sign == "+" else (lambda n: n * step)
     values: list[int] = []
     while first <= last and len(values) <= MAX_VALUES:
@@ -184,6 +198,11 @@ def _without_repeats(values: Iterable[int]) -> tuple[int, ...]:
 
 
 def _check_whole(name: str, value: object, low: int, high: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < low
+        or (high is not None and value > high)
+    ):
         wanted = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be a whole number {wanted}, got {value!r}")

@@ -1,4 +1,6 @@
-"""Tokens per second over the length of the context, as a PNG. Needs matplotlib, the extra `plot`."""
+"""Tokens per second over the length of the context, as a PNG. Needs matplotlib, the extra
+`plot`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ WIDTH, HEIGHT, DPI = 7.0, 4.2, 150
 
 
 def check_target(path: Path) -> None:
-    """Raise MissingDependencyError without matplotlib, OutputError for a place that cannot be: before minutes of work."""
+    """Raise MissingDependencyError without matplotlib, OutputError for a place that cannot be:
+    before minutes of work.
+    """
     require("matplotlib", "plot")
     if path.suffix.lower() != ".png":
         raise OutputError(f"{path} does not end in .png, the only kind of picture there is")
@@ -25,7 +29,8 @@ def check_target(path: Path) -> None:
 
 
 def write_plot(report: Report, path: Path) -> None:
-    """Draw the decode rows of `report`: one line for each bundle, number of threads and batch, min to max as a band.
+    """Draw the decode rows of `report`: one line for each bundle, number of threads and batch, min
+    to max as a band.
 
     Raises what `check_target` raises, and OutputError if nothing was decoded.
     """
@@ -35,7 +40,9 @@ def write_plot(report: Report, path: Path) -> None:
         if row.test.startswith("tg"):
             lines.setdefault(_label(row), []).append(row)
     if not lines:
-        raise OutputError("there is nothing to draw: no decoding was measured", hint="leave out -n 0")
+        raise OutputError(
+            "there is nothing to draw: no decoding was measured", hint="leave out -n 0"
+        )
     atomic_write(path, _draw(lines, report.machine))
 
 
@@ -52,7 +59,9 @@ def _draw(lines: dict[str, list[SpeedRow]], machine: Any) -> bytes:
     for label, rows in lines.items():
         rows = sorted(rows, key=lambda row: row.depth)
         contexts = [row.depth + row.n_tokens / 2 for row in rows]
-        (line,) = axes.plot(contexts, [row.tokens_per_second.median for row in rows], marker="o", label=label)
+        (line,) = axes.plot(
+            contexts, [row.tokens_per_second.median for row in rows], marker="o", label=label
+        )
         axes.fill_between(
             contexts,
             [min(row.tokens_per_second.values) for row in rows],

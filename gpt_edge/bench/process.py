@@ -1,7 +1,8 @@
-"""A fresh process each time: how long from its start until a model is ready and has said its first token, and its memory.
+"""A fresh process each time: how long from its start until a model is ready and has said its first
+token, and its memory.
 
-The clock is the parent's: it starts before the process does and stops when a line arrives from it, so that the
-interpreter's own start and every import count, as they do for somebody who waits.
+The clock is the parent's: it starts before the process does and stops when a line arrives from it,
+so that the interpreter's own start and every import count, as they do for somebody who waits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from gpt_edge.system.python_process import python_command, python_environment
 
 MAX_SECONDS = 1800  # a process that takes longer is ended
 LAST_STEPS = 4  # of the longest context are decoded, the others read
-# Only what an app imports is imported before "ready". argv: bundle, threads, tokens of the prompt, of the whole context.
+# Only what an app imports is imported before "ready". argv: bundle, threads, tokens of the prompt,
+# of the whole context.
 CHILD = """
 import sys, time
 marks = [time.perf_counter()]
@@ -55,7 +57,9 @@ print(json.dumps([end - start for start, end in zip(marks, marks[1:])] + [peak_b
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One process: seconds from its start, and the parts of the way to ready; bytes of resident memory at its highest."""
+    """One process: seconds from its start, and the parts of the way to ready; bytes of resident
+    memory at its highest.
+    """
 
     ready: float
     imports: float
@@ -70,7 +74,9 @@ class Start:
 
 
 def start_process(bundle: Bundle, threads: int, n_prompt: int, n_context: int) -> Start:
-    """Start one, read a prompt of `n_prompt` tokens, then fill a context of `n_context`. Raises BundleError if it fails."""
+    """Start one, read a prompt of `n_prompt` tokens, then fill a context of `n_context`. Raises
+    BundleError if it fails.
+    """
     numbers = [str(number) for number in (threads, n_prompt, n_context, LAST_STEPS)]
     with tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
@@ -114,7 +120,8 @@ def _read(output: IO[str], started: float) -> tuple[list[float], str]:
 def peak_bytes() -> int | None:
     """The largest resident memory of this process so far; None on systems that do not tell."""
     try:
-        with open("/proc/self/status") as status:  # getrusage would count the parent's memory from before exec
+        # getrusage would count the parent's memory from before exec
+        with open("/proc/self/status") as status:
             for line in status:
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024

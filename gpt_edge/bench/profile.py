@@ -1,7 +1,8 @@
 """Where the time of a token goes, operator by operator, by onnxruntime's own profiler.
 
-The profiler writes every operator of every run into a file, which is read and deleted. It costs up to 15 microseconds an
-operator: as much as a small one takes, and most of it between them. So a report shows the time without it as well.
+The profiler writes every operator of every run into a file, which is read and deleted. It costs up
+to 15 microseconds an operator: as much as a small one takes, and most of it between them. So a
+report shows the time without it as well.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ Event = dict[str, Any]
 
 
 def profile(bundle: Bundle, engine: Engine, cases: Iterable[Case]) -> list[ProfileRow]:
-    """Run each case of batch 1 once, after a warm-up, and say what its operators took; the slowest first.
+    """Run each case of batch 1 once, after a warm-up, and say what its operators took; the slowest
+    first.
 
-    Operators of one kind that make the logits count apart, as "MatMul (head)". Calls and seconds are those of a prompt
-    or of a token.
+    Operators of one kind that make the logits count apart, as "MatMul (head)". Calls and seconds
+    are those of a prompt or of a token.
     """
     rows = []
     for case in cases:
@@ -45,7 +47,9 @@ def profile(bundle: Bundle, engine: Engine, cases: Iterable[Case]) -> list[Profi
 
 
 def _run(session: Session, case: Case) -> tuple[int, int]:
-    """Run the case twice. Returns how many prompts or tokens the second time had, and in how many runs of the graph."""
+    """Run the case twice. Returns how many prompts or tokens the second time had, and in how many
+    runs of the graph.
+    """
     n_tokens = case.n_tokens if case.kind == "prefill" else min(case.n_tokens, MAX_STEPS)
     random = np.random.default_rng(0)
     n_runs = 0
@@ -68,20 +72,31 @@ def _rows(
     engine: Engine, case: Case, events: Sequence[Event], n_runs: int, n_units: int, vocab_size: int
 ) -> list[ProfileRow]:
     """Sums over the last `n_runs` runs of the graph, for one of `n_units`."""
-    runs = sorted((event for event in events if event.get("name") == "model_run"), key=_start)[-n_runs:]
+    runs = sorted((event for event in events if event.get("name") == "model_run"), key=_start)[
+        -n_runs:
+    ]
     started = _start(runs[0])
     total = sum(event["dur"] for event in runs)
     calls: dict[str, int] = defaultdict(int)
     times: dict[str, float] = defaultdict(float)
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and _start(event) >= started:
+        if (
+            event.get("cat") == "Node"
+            and event["name"].endswith("_kernel_time")
+            and _start(event) >= started
+        ):
             operator = _operator(event, vocab_size)
             calls[operator] += 1
             times[operator] += event["dur"]
     calls[BESIDES], times[BESIDES] = n_runs, max(0.0, total - sum(times.values()))
     return [
         ProfileRow(
-            engine, case.name, name, calls[name] / n_units, times[name] / n_units * MICROSECONDS, times[name] / total
+            engine,
+            case.name,
+            name,
+            calls[name] / n_units,
+            times[name] / n_units * MICROSECONDS,
+            times[name] / total,
         )
         for name in sorted(times, key=lambda name: -times[name])
     ]

@@ -1,4 +1,6 @@
-"""A Report as text: tables for a terminal or Markdown, or every figure as CSV, JSON or JSON lines. Prints nothing."""
+"""A Report as text: tables for a terminal or Markdown, or every figure as CSV, JSON or JSON lines.
+Prints nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from gpt_edge.bench.figures import LoopRow, ProfileRow, Report, Row, SpeedRow, Spread, StartRow, flat
+from gpt_edge.bench.figures import (
+    LoopRow,
+    ProfileRow,
+    Report,
+    Row,
+    SpeedRow,
+    Spread,
+    StartRow,
+    flat,
+)
 
 Format = Literal["table", "md", "csv", "json", "jsonl"]
 FORMATS: tuple[Format, ...] = ("table", "md", "csv", "json", "jsonl")
@@ -19,10 +30,11 @@ Column = tuple[str, Callable[[Any], str]]  # heading, and a row's cell
 
 
 def render(report: Report, format: Format) -> str:
-    """The whole report. "table" and "md" are rounded, the others are not and hold the spread of every figure.
+    """The whole report. "table" and "md" are rounded, the others are not and hold the spread of
+    every figure.
 
-    json: one object. jsonl: the run, then one row a line. csv: one line per row, `table` says of which table it is, and
-    the columns of all of them. Raises ValueError for another format.
+    json: one object. jsonl: the run, then one row a line. csv: one line per row, `table` says of
+    which table it is, and the columns of all of them. Raises ValueError for another format.
     """
     match format:
         case "table":
@@ -32,7 +44,10 @@ def render(report: Report, format: Format) -> str:
         case "csv":
             return _csv(report)
         case "json":
-            rows = {name: [_plain(flat(row)) for row in table] for name, table in report.tables().items()}
+            rows = {
+                name: [_plain(flat(row)) for row in table]
+                for name, table in report.tables().items()
+            }
             return json.dumps({**_run(report), **rows}, allow_nan=False)
         case "jsonl":
             lines = [_run(report)] + [{"table": name, **_plain(row)} for name, row in _rows(report)]
@@ -51,7 +66,10 @@ def _rows(report: Report) -> list[tuple[str, dict[str, Any]]]:
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Figures with seven digits, as more of them are noise."""
-    return {name: float(f"{value:.7g}") if isinstance(value, float) else value for name, value in values.items()}
+    return {
+        name: float(f"{value:.7g}") if isinstance(value, float) else value
+        for name, value in values.items()
+    }
 
 
 def _csv(report: Report) -> str:
@@ -68,11 +86,15 @@ def _text(report: Report, draw: Callable[[Sequence[Sequence[str]]], str]) -> str
     machine, plan = report.machine, report.plan
     is_comparison = len({row.engine.bundle for row in report.start}) > 1
     parts = [
-        f"gpt-edge {machine['gpt_edge']}, onnxruntime {machine['onnxruntime']}, numpy {machine['numpy']}, "
-        f"Python {machine['python']}; {machine['system']}, {machine['cpu']}, {machine['cpus']} CPUs; {machine['date']}",
+        f"gpt-edge {machine['gpt_edge']}, onnxruntime {machine['onnxruntime']}, numpy "
+        f"{machine['numpy']}, "
+        f"Python {machine['python']}; {machine['system']}, {machine['cpu']}, {machine['cpus']} "
+        f"CPUs; {machine['date']}",
         draw(_cells(report.speed, _speed_columns(is_comparison))),
-        f"Medians of {plan.repetitions} rounds after {plan.warmup} of warm-up; ± is the median absolute deviation. ms: a "
-        "prompt until its first token, or one step of decoding. of limit: bytes per second over what memory gives.",
+        f"Medians of {plan.repetitions} rounds after {plan.warmup} of warm-up; ± is the median "
+        "absolute deviation. ms: a "
+        "prompt until its first token, or one step of decoding. of limit: bytes per second over "
+        "what memory gives.",
         draw(_cells(report.start, _start_columns(report, is_comparison))),
     ]
     if is_comparison:
@@ -89,7 +111,8 @@ def _text(report: Report, draw: Callable[[Sequence[Sequence[str]]], str]) -> str
             if (row.engine, row.test, row.batch) == (engine, phase, 1)
         )
         parts.append(
-            f"{engine.bundle}, {_threads(engine.threads)}, {phase}: where the time of a {unit} goes, {profiled} µs inside "
+            f"{engine.bundle}, {_threads(engine.threads)}, {phase}: where the time of a {unit} "
+            f"goes, {profiled} µs inside "
             f"onnxruntime while profiled (without: {plain} µs, inside and outside)"
         )
         parts.append(draw(_cells(rows, _profile_columns(unit))))
@@ -106,7 +129,12 @@ def _speed_columns(is_comparison: bool) -> list[Column]:
         ("±", lambda row: _short(row.tokens_per_second.mad)),
         ("min", lambda row: _short(min(row.tokens_per_second.values))),
         ("max", lambda row: _short(max(row.tokens_per_second.values))),
-        ("ms", lambda row: _short(1e3 * row.seconds.median / (row.n_tokens if row.test.startswith("tg") else 1))),
+        (
+            "ms",
+            lambda row: _short(
+                1e3 * row.seconds.median / (row.n_tokens if row.test.startswith("tg") else 1)
+            ),
+        ),
         ("MB/token", lambda row: _scaled(row.bytes_per_token, 1e6)),
         ("of limit", lambda row: "" if row.roofline_share is None else f"{row.roofline_share:.0%}"),
     ]
@@ -114,7 +142,9 @@ def _speed_columns(is_comparison: bool) -> list[Column]:
 
 
 def _start_columns(report: Report, is_comparison: bool) -> list[Column]:
-    n_prompt, n_context = (report.start[0].prompt_tokens, report.start[0].context_tokens) if report.start else (0, 0)
+    n_prompt, n_context = (
+        (report.start[0].prompt_tokens, report.start[0].context_tokens) if report.start else (0, 0)
+    )
     columns: list[tuple[str, Callable[[StartRow], str]]] = [
         ("process start to", lambda row: row.engine.bundle),
         ("threads", lambda row: str(row.engine.threads)),
@@ -124,7 +154,10 @@ def _start_columns(report: Report, is_comparison: bool) -> list[Column]:
         ("imports", lambda row: _scaled(row.imports_seconds.median, 1e-3)),
         ("model", lambda row: _scaled(row.model_seconds.median, 1e-3)),
         (f"first token of pp{n_prompt}", lambda row: _scaled(row.first_token_seconds.median, 1e-3)),
-        (f"peak MB at {n_context}", lambda row: _scaled(row.peak_bytes.median if row.peak_bytes else None, 1e6)),
+        (
+            f"peak MB at {n_context}",
+            lambda row: _scaled(row.peak_bytes.median if row.peak_bytes else None, 1e6),
+        ),
     ]
     return columns + ([("ratio", lambda row: _ratio(row.ratio))] if is_comparison else [])
 
@@ -152,7 +185,9 @@ def _profile_columns(unit: str) -> list[Column]:
 
 
 def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
-    return [[heading for heading, _ in columns]] + [[cell(row) for _, cell in columns] for row in rows]
+    return [[heading for heading, _ in columns]] + [
+        [cell(row) for _, cell in columns] for row in rows
+    ]
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> str:
@@ -160,7 +195,10 @@ def _aligned(cells: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for first, *others in cells:
-        padded = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        padded = [
+            first.ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)),
+        ]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
 

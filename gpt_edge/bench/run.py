@@ -1,7 +1,9 @@
-"""The rounds: several bundles in alternation, so that what slows the machine for a while slows all of them.
+"""The rounds: several bundles in alternation, so that what slows the machine for a while slows all
+of them.
 
-One number of threads after the other, as each needs sessions of its own. Each round takes the cases in the same order
-and the bundles of a case one right after the other, first to last and last to first by turns.
+One number of threads after the other, as each needs sessions of its own. Each round takes the cases
+in the same order and the bundles of a case one right after the other, first to last and last to
+first by turns.
 """
 
 from __future__ import annotations
@@ -10,7 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from gpt_edge.bench.bandwidth import ReadProbe
-from gpt_edge.bench.figures import Engine, LoopRow, ProfileRow, Report, SpeedRow, Spread, StartRow, spread
+from gpt_edge.bench.figures import (
+    Engine,
+    LoopRow,
+    ProfileRow,
+    Report,
+    SpeedRow,
+    Spread,
+    StartRow,
+    spread,
+)
 from gpt_edge.bench.machine import describe_machine
 from gpt_edge.bench.measure import GREEDY, TOP_K_PARAMS, Model
 from gpt_edge.bench.plan import Case, Plan
@@ -25,11 +36,17 @@ Progress = Callable[[str], None]
 
 
 def bench(
-    bundles: Sequence[Bundle], plan: Plan, *, with_profile: bool = False, progress: Progress = lambda stage: None
+    bundles: Sequence[Bundle],
+    plan: Plan,
+    *,
+    with_profile: bool = False,
+    progress: Progress = lambda stage: None,
 ) -> Report:
-    """Measure every bundle by the plan; ratios are to the first one. progress gets the name of each stage.
+    """Measure every bundle by the plan; ratios are to the first one. progress gets the name of each
+    stage.
 
-    Raises ValueError without a bundle, ContextLengthError for a case that does not fit, before any work.
+    Raises ValueError without a bundle, ContextLengthError for a case that does not fit, before any
+    work.
     """
     if not bundles:
         raise ValueError("at least one bundle is wanted")
@@ -44,7 +61,9 @@ def bench(
         start += _measure_start(bundles, labels, threads, plan, progress)
         progress(f"loading with {threads} threads")
         speeds, loops = _measure_speed(
-            [Model(bundle, label, threads) for bundle, label in zip(bundles, labels, strict=True)], plan, progress
+            [Model(bundle, label, threads) for bundle, label in zip(bundles, labels, strict=True)],
+            plan,
+            progress,
         )
         speed += speeds
         loop += loops
@@ -52,11 +71,15 @@ def bench(
             progress(f"profiling {label} with {threads} threads")
             engine = Engine(label, bundle.scheme, bundle.graph, threads)
             profiles += profile(bundle, engine, [case for case in plan.cases() if case.batch == 1])
-    return Report(describe_machine(), plan, tuple(speed), tuple(start), tuple(loop), tuple(profiles))
+    return Report(
+        describe_machine(), plan, tuple(speed), tuple(start), tuple(loop), tuple(profiles)
+    )
 
 
 def _labels(bundles: Sequence[Bundle]) -> list[str]:
-    """Names that tell the bundles apart. The same one twice is allowed: their ratio shows the noise."""
+    """Names that tell the bundles apart. The same one twice is allowed: their ratio shows the
+    noise.
+    """
     labels: list[str] = []
     seen: Counter[str] = Counter()
     for bundle in bundles:
@@ -70,11 +93,15 @@ def _in_turn(n: int, n_round: int) -> Sequence[int]:
     return range(n) if n_round % 2 == 0 else range(n - 1, -1, -1)
 
 
-def _measure_speed(models: Sequence[Model], plan: Plan, progress: Progress) -> tuple[list[SpeedRow], list[LoopRow]]:
+def _measure_speed(
+    models: Sequence[Model], plan: Plan, progress: Progress
+) -> tuple[list[SpeedRow], list[LoopRow]]:
     """Rows of all models at one number of threads."""
     cases = plan.cases()
     threads = models[0].engine.threads
-    seconds: dict[tuple[int, Case], list[float]] = {(place, case): [] for place in range(len(models)) for case in cases}
+    seconds: dict[tuple[int, Case], list[float]] = {
+        (place, case): [] for place in range(len(models)) for case in cases
+    }
     greedy: list[list[float]] = [[] for _ in models]
     top_k: list[list[float]] = [[] for _ in models]
     bandwidth = [0.0 for _ in models]
@@ -88,24 +115,41 @@ def _measure_speed(models: Sequence[Model], plan: Plan, progress: Progress) -> t
                 if n_round >= 0:
                     seconds[place, case].append(elapsed)
         for place in _in_turn(len(models), n_round) if n_round >= 0 else ():
-            bandwidth[place] = max(bandwidth[place], *(probes[place].measure() for _ in range(PROBES)))
+            bandwidth[place] = max(
+                bandwidth[place], *(probes[place].measure() for _ in range(PROBES))
+            )
             if plan.new_tokens:
                 greedy[place].append(models[place].loop_seconds(GREEDY))
                 top_k[place].append(models[place].loop_seconds(TOP_K_PARAMS))
     speeds = [
-        _speed_row(model, case, spread(seconds[place, case]), bandwidth[place], spread(seconds[0, case]), place == 0)
+        _speed_row(
+            model,
+            case,
+            spread(seconds[place, case]),
+            bandwidth[place],
+            spread(seconds[0, case]),
+            place == 0,
+        )
         for case in cases
         for place, model in enumerate(models)
     ]
     loops = [
-        LoopRow(model.engine, spread(greedy[place]), spread(top_k[place]), bandwidth[place], probes[place].n_bytes)
+        LoopRow(
+            model.engine,
+            spread(greedy[place]),
+            spread(top_k[place]),
+            bandwidth[place],
+            probes[place].n_bytes,
+        )
         for place, model in enumerate(models)
         if plan.new_tokens
     ]
     return speeds, loops
 
 
-def _speed_row(model: Model, case: Case, seconds: Spread, bandwidth: float, first: Spread, is_first: bool) -> SpeedRow:
+def _speed_row(
+    model: Model, case: Case, seconds: Spread, bandwidth: float, first: Spread, is_first: bool
+) -> SpeedRow:
     speed = seconds.per(case.n_tokens * case.batch)
     n_bytes = model.bytes_per_token(case)
     return SpeedRow(
@@ -125,7 +169,9 @@ def _speed_row(model: Model, case: Case, seconds: Spread, bandwidth: float, firs
 def _measure_start(
     bundles: Sequence[Bundle], labels: Sequence[str], threads: int, plan: Plan, progress: Progress
 ) -> list[StartRow]:
-    """A process of its own for each bundle and round; one more at first brings the files into the page cache."""
+    """A process of its own for each bundle and round; one more at first brings the files into the
+    page cache.
+    """
     n_prompt, n_context = plan.first_prompt, plan.n_context
     found: list[list[Start]] = [[] for _ in bundles]
     for n_round in range(-1, plan.repetitions):

@@ -1,8 +1,9 @@
-"""Manifest: what `manifest.json` says about a bundle, and its strict reader. models/README.md is the format in words.
+"""Manifest: what `manifest.json` says about a bundle, and its strict reader. models/README.md is
+the format in words.
 
-The file is untrusted: its size, nesting, keys, types and ranges are checked before anything acts on them, and its own
-SHA-256 is in it, so that no changed byte goes unseen. It guards against damage, not against an attacker, who would
-write a new checksum. Knows nothing of folders.
+The file is untrusted: its size, nesting, keys, types and ranges are checked before anything acts on
+them, and its own SHA-256 is in it, so that no changed byte goes unseen. It guards against damage,
+not against an attacker, who would write a new checksum. Knows nothing of folders.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_DEPTH = 16
 MAX_FILES = 64
 MAX_FILE_BYTES = 1 << 50
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")  # a plain name: it can never leave the folder
+# a plain name: it can never leave the folder
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SELF_HASH = "manifest_sha256"
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # would act on a terminal, or cannot be printed at all
+# would act on a terminal, or cannot be printed at all
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -47,7 +50,8 @@ class FileRecord(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A bundle's description. Raises ValueError for a kind, graph or scheme that this version does not know.
+    """A bundle's description. Raises ValueError for a kind, graph or scheme that this version does
+    not know.
 
     It holds no date and no path, so the same export gives the same bytes.
     """
@@ -58,11 +62,14 @@ class Manifest:
     config: GPTConfig
     kind: str = CAUSAL_LM
     task: TaskSpec | None = None  # of kind "task", and not in the file of another one
-    tokenizer: Mapping[str, Any] | None = None  # TokenizerSpec.to_dict(); None: the bundle takes and gives ids only
+    # TokenizerSpec.to_dict(); None: the bundle takes and gives ids only
+    tokenizer: Mapping[str, Any] | None = None
     files: Mapping[str, FileRecord] = field(default_factory=dict)  # all but manifest.json
-    provenance: Mapping[str, Any] = field(default_factory=dict)  # tool version, source kind, source hash
+    # tool version, source kind, source hash
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)  # figures of `verify` at export
-    quality: Mapping[str, Any] = field(default_factory=dict)  # loss and bits per byte, where measured
+    # loss and bits per byte, where measured
+    quality: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -75,16 +82,26 @@ class Manifest:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         self._check_task()
         if not FILE_NAME.fullmatch(self.name):
-            raise ValueError(f"name must be 1 to 80 letters, digits, '.', '_' or '-', got {self.name!r}")
+            raise ValueError(
+                f"name must be 1 to 80 letters, digits, '.', '_' or '-', got {self.name!r}"
+            )
 
     def _check_task(self) -> None:
         task, n_label = self.task, self.config.n_label
         if (self.kind == TASK) != (task is not None) or (task is not None) != (n_label is not None):
-            raise ValueError(f"kind task, a task and config.n_label must come together, got {self.kind}, {n_label}")
+            raise ValueError(
+                f"kind task, a task and config.n_label must come together, got {self.kind}, "
+                f"{n_label}"
+            )
         if task is not None and task.n_label != n_label:
             raise ValueError(f"the task has {task.n_label} outputs, config.n_label is {n_label}")
-        if task is not None and max(task.start, task.delimiter, task.extract) >= self.config.vocab_size:
-            raise ValueError(f"the task's tokens must lie in the vocabulary of {self.config.vocab_size}")
+        if (
+            task is not None
+            and max(task.start, task.delimiter, task.extract) >= self.config.vocab_size
+        ):
+            raise ValueError(
+                f"the task's tokens must lie in the vocabulary of {self.config.vocab_size}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values in the order of the file; files by name."""
@@ -100,9 +117,15 @@ class Manifest:
     def to_json(self) -> bytes:
         """Return the bytes of manifest.json, its own SHA-256 in the last line.
 
-        Raises ValueError for what `from_json` would refuse: a figure that is NaN, a file name with a slash.
+        Raises ValueError for what `from_json` would refuse: a figure that is NaN, a file name with
+        a slash.
         """
-        text = json.dumps({**self.to_dict(), SELF_HASH: "0" * 64}, indent=1, allow_nan=False, default=_refuse) + "\n"
+        text = (
+            json.dumps(
+                {**self.to_dict(), SELF_HASH: "0" * 64}, indent=1, allow_nan=False, default=_refuse
+            )
+            + "\n"
+        )
         blank = text.encode("ascii")
         data = _replace_last(blank, "0" * 64, hashlib.sha256(blank).hexdigest())
         try:
@@ -113,7 +136,9 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> Manifest:
-        """Read the bytes of a manifest.json. Raises BundleError naming `where`, what was found and what was wanted."""
+        """Read the bytes of a manifest.json. Raises BundleError naming `where`, what was found and
+        what was wanted.
+        """
         values = load_json_object(data, where)
         _check_version(values, where)
         _check_self_hash(values, data, where)
@@ -121,12 +146,15 @@ class Manifest:
             return cls.from_dict(values)
         except ValueError as error:
             raise BundleError(
-                f"{where}: {_shown(error)}", hint="copy the bundle again, or rebuild it with gpt-edge export"
+                f"{where}: {_shown(error)}",
+                hint="copy the bundle again, or rebuild it with gpt-edge export",
             ) from error
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
-        """Check every field and make a Manifest. Raises ValueError naming the field, what was found and wanted."""
+        """Check every field and make a Manifest. Raises ValueError naming the field, what was found
+        and wanted.
+        """
         known = {item.name for item in dataclasses.fields(cls)}
         given = {name for name in values if name != SELF_HASH and not name.startswith("x-")}
         if unknown := sorted(given - known):
@@ -137,13 +165,23 @@ class Manifest:
         for name in ("name", "kind", "graph", "scheme"):
             if not isinstance(values[name], str):
                 raise ValueError(f"{name} must be a text, got {_kind_of(values[name])}")
-        for name in ("config", "files", "provenance", "parity", "quality", *(("task",) if "task" in values else ())):
+        for name in (
+            "config",
+            "files",
+            "provenance",
+            "parity",
+            "quality",
+            *(("task",) if "task" in values else ()),
+        ):
             if not isinstance(values[name], dict):
                 raise ValueError(f"{name} must be an object, got {_kind_of(values[name])}")
             _check_texts(values[name], name)
         if not isinstance(values["tokenizer"], dict | None):
-            raise ValueError(f"tokenizer must be an object or null, got {_kind_of(values['tokenizer'])}")
-        _check_texts(dict.fromkeys(values["tokenizer"] or {}), "tokenizer")  # a special token may hold any character
+            raise ValueError(
+                f"tokenizer must be an object or null, got {_kind_of(values['tokenizer'])}"
+            )
+        # a special token may hold any character
+        _check_texts(dict.fromkeys(values["tokenizer"] or {}), "tokenizer")
         _check_files(values["files"])
         parsed = {name: values[name] for name in known & given}
         if "task" in parsed:
@@ -154,8 +192,9 @@ class Manifest:
 def load_json_object(data: bytes, where: str) -> dict[str, Any]:
     """Parse a JSON object that nobody vouches for. Raises BundleError naming `where`.
 
-    Refused: more than 1 MiB, bytes that are not UTF-8, a key twice, NaN or an infinity, whole numbers beyond 64 bits,
-    more than 16 levels, texts with lone surrogates. Source: RFC 8259, section 4 (keys) and 8.1 (UTF-8).
+    Refused: more than 1 MiB, bytes that are not UTF-8, a key twice, NaN or an infinity, whole
+    numbers beyond 64 bits, more than 16 levels, texts with lone surrogates. Source: RFC 8259,
+    section 4 (keys) and 8.1 (UTF-8).
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise BundleError(f"{where} has more than {MAX_MANIFEST_BYTES} bytes")
@@ -177,7 +216,9 @@ def load_json_object(data: bytes, where: str) -> dict[str, Any]:
         if depth > MAX_DEPTH:
             raise BundleError(f"{where} is nested more than {MAX_DEPTH} levels deep")
         if isinstance(value, str) and SURROGATE.search(value):
-            raise BundleError(f"{where} holds a text that is not valid Unicode: {ascii(value)[:80]}")
+            raise BundleError(
+                f"{where} holds a text that is not valid Unicode: {ascii(value)[:80]}"
+            )
     return values
 
 
@@ -185,10 +226,13 @@ def _check_version(values: Mapping[str, Any], where: str) -> None:
     version = values.get("format_version")
     if type(version) is not int or version < 1:  # True is an int to isinstance
         found = "no format_version" if version is None else f"format_version {ascii(version)[:40]}"
-        raise BundleError(f"{where} has {found}, a whole number from 1 to {FORMAT_VERSION} was wanted")
+        raise BundleError(
+            f"{where} has {found}, a whole number from 1 to {FORMAT_VERSION} was wanted"
+        )
     if version > FORMAT_VERSION:
         raise BundleError(
-            f"{where} is of format version {version}, this gpt-edge reads versions up to {FORMAT_VERSION}",
+            f"{where} is of format version {version}, this gpt-edge reads versions up to "
+            f"{FORMAT_VERSION}",
             hint="pip install --upgrade gpt-edge",
         )
 
@@ -196,11 +240,14 @@ def _check_version(values: Mapping[str, Any], where: str) -> None:
 def _check_self_hash(values: Mapping[str, Any], data: bytes, where: str) -> None:
     found = values.get(SELF_HASH)
     if not isinstance(found, str) or not SHA256.fullmatch(found):
-        raise BundleError(f"{where}: {SELF_HASH} must be 64 lowercase hex digits, found {ascii(found)[:80]}")
+        raise BundleError(
+            f"{where}: {SELF_HASH} must be 64 lowercase hex digits, found {ascii(found)[:80]}"
+        )
     computed = hashlib.sha256(_replace_last(data, found, "0" * 64)).hexdigest()
     if computed != found:
         raise BundleError(
-            f"{where} was changed after it was written: its SHA-256 is {computed[:12]}, it says {found[:12]}",
+            f"{where} was changed after it was written: its SHA-256 is {computed[:12]}, it says "
+            f"{found[:12]}",
             hint="copy the bundle again, or rebuild it with gpt-edge export",
         )
 
@@ -212,19 +259,29 @@ def _replace_last(data: bytes, old: str, new: str) -> bytes:
 
 def _check_files(files: Mapping[str, Any]) -> None:
     if not 1 <= len(files) <= MAX_FILES or MODEL_FILE not in files:
-        raise ValueError(f"files must list 1 to {MAX_FILES} files, {MODEL_FILE} among them, found {len(files)}")
+        raise ValueError(
+            f"files must list 1 to {MAX_FILES} files, {MODEL_FILE} among them, found {len(files)}"
+        )
     if len({name.lower() for name in files}) < len(files):
         raise ValueError("files must differ in more than upper and lower case")
     for name, record in files.items():
         if not FILE_NAME.fullmatch(name) or name.lower() == MANIFEST_FILE:
-            raise ValueError(f"a file must have a plain name of at most 80 characters, got {name!r:.100}")
+            raise ValueError(
+                f"a file must have a plain name of at most 80 characters, got {name!r:.100}"
+            )
         if not isinstance(record, dict) or set(record) != {"size", "sha256"}:
-            raise ValueError(f"file {name} must have exactly the fields size and sha256, got {record!r:.100}")
+            raise ValueError(
+                f"file {name} must have exactly the fields size and sha256, got {record!r:.100}"
+            )
         size, sha256 = record["size"], record["sha256"]
         if type(size) is not int or not 0 <= size <= MAX_FILE_BYTES:
-            raise ValueError(f"file {name} must have a size from 0 to {MAX_FILE_BYTES} bytes, got {size!r:.40}")
+            raise ValueError(
+                f"file {name} must have a size from 0 to {MAX_FILE_BYTES} bytes, got {size!r:.40}"
+            )
         if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
-            raise ValueError(f"file {name} must have a sha256 of 64 lowercase hex digits, got {sha256!r:.80}")
+            raise ValueError(
+                f"file {name} must have a sha256 of 64 lowercase hex digits, got {sha256!r:.80}"
+            )
 
 
 def _check_texts(values: Mapping[str, Any], name: str) -> None:
@@ -276,5 +333,11 @@ def _shown(error: Exception) -> str:
 
 
 def _kind_of(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")

@@ -1,6 +1,8 @@
-"""The wire format of protobuf, as far as an ONNX file needs it: a message is a run of fields, each a number and a value.
+"""The wire format of protobuf, as far as an ONNX file needs it: a message is a run of fields, each
+a number and a value.
 
-A field is a key (its number, and how its value is written), then a varint, 4 or 8 bytes, or a length and that many bytes.
+A field is a key (its number, and how its value is written), then a varint, 4 or 8 bytes, or a
+length and that many bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ Bytes = TypeVar("Bytes", bytes, memoryview)
 
 
 def fields(message: Bytes) -> Iterator[tuple[int, int | Bytes, Bytes]]:
-    """Number, value and whole bytes of each field; a value is an int, or the bytes of a string, a message or a list.
+    """Number, value and whole bytes of each field; a value is an int, or the bytes of a string, a
+    message or a list.
 
     Raises ValueError for what is no message.
     """
@@ -49,7 +52,9 @@ def varints(data: bytes | memoryview) -> Iterator[int]:
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, least first, and the place after it. Raises ValueError for one that does not end."""
+    """A number of 7 bits a byte, least first, and the place after it. Raises ValueError for one
+    that does not end.
+    """
     if at < len(data) and data[at] < 128:  # most are of one byte
         return data[at], at + 1
     value = shift = 0

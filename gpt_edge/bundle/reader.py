@@ -1,4 +1,6 @@
-"""Finding a bundle, reading its manifest and checking its files; what `Bundle.open` is made of. Writes nothing."""
+"""Finding a bundle, reading its manifest and checking its files; what `Bundle.open` is made of.
+Writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpt_edge.bundle.manifest import FILE_NAME, MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
+from gpt_edge.bundle.manifest import (
+    FILE_NAME,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    FileRecord,
+    Manifest,
+)
 from gpt_edge.bundle.optimum_folder import SCHEME_OF, describe, foreign_manifest
 from gpt_edge.errors import BundleError
 from gpt_edge.system.atomic_files import find_set_aside
@@ -17,7 +25,8 @@ from gpt_edge.system.disk import FolderReader, sha256_stream
 
 DEFAULT_BUNDLE = "tinystories-5m-int8"
 EMBEDDED = Path(__file__).parents[1] / "models"  # a link to ../models in a checkout
-SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # made by file managers wherever they look
+# made by file managers wherever they look
+SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 LARGE = 1 << 22  # bytes: 4 ms of hashing
 COPY_HINT = "copy the bundle again, or rebuild it with gpt-edge export"
 
@@ -28,7 +37,9 @@ def embedded_bundles() -> tuple[str, ...]:
 
 
 def locate(path_or_name: str | os.PathLike[str] | None) -> Path:
-    """Return the folder that a name or path means; see Bundle.open. Raises BundleError if it cannot mean any."""
+    """Return the folder that a name or path means; see Bundle.open. Raises BundleError if it cannot
+    mean any.
+    """
     if path_or_name is None:
         if not (EMBEDDED / DEFAULT_BUNDLE).is_dir():
             raise BundleError(
@@ -38,7 +49,9 @@ def locate(path_or_name: str | os.PathLike[str] | None) -> Path:
         return EMBEDDED / DEFAULT_BUNDLE
     name = os.fspath(path_or_name)
     if not name or "\0" in name:
-        raise BundleError(f"{name!r} is not the name of a bundle", hint="give a bundle folder with -m")
+        raise BundleError(
+            f"{name!r} is not the name of a bundle", hint="give a bundle folder with -m"
+        )
     path = Path(name)
     plain = name.rstrip("/")  # a shell's completion may have put it there
     if not os.path.lexists(path) and FILE_NAME.fullmatch(plain) and plain in embedded_bundles():
@@ -52,19 +65,30 @@ def open_folder(path: Path) -> FolderReader:
         return FolderReader(path)
     except FileNotFoundError as error:
         if (aside := find_set_aside(path)) is not None:
-            raise BundleError(f"{path} is missing: a replacement was cut short", hint=f"mv {aside} {path}") from error
+            raise BundleError(
+                f"{path} is missing: a replacement was cut short", hint=f"mv {aside} {path}"
+            ) from error
         names = ", ".join(embedded_bundles()) or "none"
-        raise BundleError(f"{path} is not there", hint=f"give a bundle folder; embedded bundles: {names}") from error
+        raise BundleError(
+            f"{path} is not there", hint=f"give a bundle folder; embedded bundles: {names}"
+        ) from error
     except NotADirectoryError as error:
         what = "a file" if path.is_file() else "not a folder"
-        hint = f"give its folder: {path.parent}" if path.name in (MANIFEST_FILE, *SCHEME_OF) else "give a bundle folder"
+        hint = (
+            f"give its folder: {path.parent}"
+            if path.name in (MANIFEST_FILE, *SCHEME_OF)
+            else "give a bundle folder"
+        )
         raise BundleError(f"{path} is {what}, a bundle is a folder", hint=hint) from error
     except OSError as error:
-        raise BundleError(f"{path} cannot be opened: {error.strerror}", hint="check its permissions") from error
+        raise BundleError(
+            f"{path} cannot be opened: {error.strerror}", hint="check its permissions"
+        ) from error
 
 
 def read_manifest(folder: FolderReader, check: bool) -> tuple[Manifest, bool, LargeFiles | None]:
-    """Return the manifest, whether it is made up for a foreign folder, and what is still being checked.
+    """Return the manifest, whether it is made up for a foreign folder, and what is still being
+    checked.
 
     check: hash every file, the small ones before this returns. Raises BundleError.
     """
@@ -78,12 +102,16 @@ def read_manifest(folder: FolderReader, check: bool) -> tuple[Manifest, bool, La
 
 
 class LargeFiles(threading.Thread):
-    """Hashes a bundle's large files while they are loaded; what is loaded must not be used before `finish`."""
+    """Hashes a bundle's large files while they are loaded; what is loaded must not be used before
+    `finish`.
+    """
 
     def __init__(self, folder: FolderReader, manifest: Manifest) -> None:
         super().__init__(name="gpt-edge-hash", daemon=True)
         self._folder = folder
-        self._files = {name: record for name, record in manifest.files.items() if record["size"] >= LARGE}
+        self._files = {
+            name: record for name, record in manifest.files.items() if record["size"] >= LARGE
+        }
         self._error: Exception | None = None
         self.start()
 
@@ -97,7 +125,9 @@ class LargeFiles(threading.Thread):
             self._error = error
 
     def finish(self) -> None:
-        """Wait for the last hash. Raises BundleError naming a file that is not as the manifest says."""
+        """Wait for the last hash. Raises BundleError naming a file that is not as the manifest
+        says.
+        """
         self.join()
         if self._error is not None:
             raise self._error
@@ -108,7 +138,9 @@ def _faults_told(folder: FolderReader) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BundleError(f"{folder.path} cannot be read: {error.strerror or error}", hint="check its disk") from error
+        raise BundleError(
+            f"{folder.path} cannot be read: {error.strerror or error}", hint="check its disk"
+        ) from error
     except ValueError as error:  # a link, a pipe or a folder where a file belongs
         raise BundleError(f"{error}", hint=COPY_HINT) from error
 
@@ -121,7 +153,9 @@ def _read_own(folder: FolderReader, check: bool) -> Manifest:
         _check_file(folder, name, record, check and record["size"] < LARGE)
     if extra := sorted(set(folder.names()) - set(manifest.files) - {MANIFEST_FILE} - SYSTEM_FILES):
         names = ", ".join(map(ascii, extra))[:200]
-        warnings.warn(f"{folder.path} holds files that its manifest does not list: {names}", stacklevel=5)
+        warnings.warn(
+            f"{folder.path} holds files that its manifest does not list: {names}", stacklevel=5
+        )
     return manifest
 
 
@@ -131,11 +165,14 @@ def _check_file(folder: FolderReader, name: str, record: FileRecord, check: bool
         with folder.open(name) as stream:
             size = stream.seek(0, os.SEEK_END)
             if size != record["size"]:
-                raise BundleError(f"{path} has {size} bytes, the manifest says {record['size']}", hint=COPY_HINT)
+                raise BundleError(
+                    f"{path} has {size} bytes, the manifest says {record['size']}", hint=COPY_HINT
+                )
             stream.seek(0)
             if check and (found := sha256_stream(stream)) != record["sha256"]:
                 raise BundleError(
-                    f"{path} is damaged: its SHA-256 is {found[:12]}, the manifest says {record['sha256'][:12]}",
+                    f"{path} is damaged: its SHA-256 is {found[:12]}, the manifest says "
+                    f"{record['sha256'][:12]}",
                     hint=COPY_HINT,
                 )
     except FileNotFoundError as error:

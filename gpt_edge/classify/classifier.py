@@ -1,7 +1,9 @@
-"""Classifier: a fine-tuned bundle that answers. Texts go in, labels and probabilities come out, in one forward.
+"""Classifier: a fine-tuned bundle that answers. Texts go in, labels and probabilities come out, in
+one forward.
 
-The four tasks are GPT-1's (Radford et al. 2018, section 3.3): a text; a premise and a hypothesis; two texts, for a label or a
-score; a question and its answers. Needs numpy, onnxruntime and the bundle's tokenizer.
+The four tasks are GPT-1's (Radford et al. 2018, section 3.3): a text; a premise and a hypothesis;
+two texts, for a label or a score; a question and its answers. Needs numpy, onnxruntime and the
+bundle's tokenizer.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question; n_cut: tokens left out."""
+    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question; n_cut:
+    tokens left out.
+    """
 
     sequences: tuple[tuple[int, ...], ...]
     answers: tuple[str, ...] = ()
@@ -43,9 +47,12 @@ class Encoded:
 class Prediction:
     """What the model says to one example.
 
-    label: the most likely class, or the text of the answer chosen; None for a score. index: its number, from 0.
-    probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers; empty for a score.
-    score: of a similarity that is a number. n_cut: tokens that were cut, because the context is too short.
+    label: the most likely class, or the text of the answer chosen; None for a score. index: its
+    number, from 0.
+    probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers;
+    empty for a score.
+    score: of a similarity that is a number. n_cut: tokens that were cut, because the context is too
+    short.
     """
 
     label: str | None
@@ -63,7 +70,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the model says to several examples, in their order. `labels, probabilities = predictions` takes it apart."""
+    """What the model says to several examples, in their order. `labels, probabilities =
+    predictions` takes it apart.
+    """
 
     rows: tuple[Prediction, ...]
 
@@ -96,30 +105,40 @@ class Classifier:
         if encoder.task is None:
             raise BundleError(
                 f"{encoder.path} is a language model, not a classifier",
-                hint="make one with gpt-edge finetune and gpt-edge export, or write with gpt-edge generate",
+                hint="make one with gpt-edge finetune and gpt-edge export, or write with gpt-edge "
+                "generate",
             )
         self.encoder, self.tokenizer, self.task = encoder, tokenizer, encoder.task
 
     @classmethod
-    def load(cls, path_or_name: str | os.PathLike[str], *, threads: int | None = None) -> Classifier:
+    def load(
+        cls, path_or_name: str | os.PathLike[str], *, threads: int | None = None
+    ) -> Classifier:
         """Open a bundle that `gpt-edge export` made of a fine-tuned checkpoint.
 
-        threads: None takes what the machine allows. Raises BundleError or TokenizerError saying what is wrong.
+        threads: None takes what the machine allows. Raises BundleError or TokenizerError saying
+        what is wrong.
         """
-        return read_bundle(path_or_name, lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()))
+        return read_bundle(
+            path_or_name,
+            lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()),
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes; empty for scores and for multiple choice."""
         return self.task.labels
 
-    def predict(self, texts: Sequence[Texts], *, truncate: Truncate | None = None, batch: int = BATCH) -> Predictions:
+    def predict(
+        self, texts: Sequence[Texts], *, truncate: Truncate | None = None, batch: int = BATCH
+    ) -> Predictions:
         """Answer examples, in their order.
 
-        texts: of classification strings, else of each example its texts: (premise, hypothesis), (text, text) or
-        (question, answer, answer, ...). truncate: see `encode`. batch: examples computed at once, at most; neither it
-        nor what else is asked changes an answer. No example gives no answer.
-        Raises ValueError for what is no example, ContextLengthError for one that is too long, each with its number.
+        texts: of classification strings, else of each example its texts: (premise, hypothesis),
+        (text, text) or (question, answer, answer, ...). truncate: see `encode`. batch: examples
+        computed at once, at most; neither it nor what else is asked changes an answer. No example
+        gives no answer. Raises ValueError for what is no example, ContextLengthError for one that
+        is too long, each with its number.
         """
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             found = "string" if isinstance(texts, str) else type(texts).__name__
@@ -129,7 +148,9 @@ class Classifier:
             try:
                 encoded.append(self.encode(example, truncate))
             except ContextLengthError as error:
-                raise ContextLengthError(f"example {number}: {error.message}", hint=error.hint) from error
+                raise ContextLengthError(
+                    f"example {number}: {error.message}", hint=error.hint
+                ) from error
             except ValueError as error:
                 raise ValueError(f"example {number}: {error}") from error
         return self.predict_encoded(encoded, batch=batch)
@@ -137,14 +158,16 @@ class Classifier:
     def encode(self, texts: Texts, truncate: Truncate | None = None) -> Encoded:
         """One example as the model reads it.
 
-        truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning does (see
-        `tasks.transform`), "left" keeps the ends of texts instead of their beginnings.
+        truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning
+        does (see `tasks.transform`), "left" keeps the ends of texts instead of their beginnings.
         Raises ValueError for a wrong number of texts or an empty one, ContextLengthError.
         """
         if truncate not in (None, "left", "right"):
             raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
         if not isinstance(texts, Iterable):
-            raise ValueError(f"an example must be a text or a sequence of texts, got {type(texts).__name__}")
+            raise ValueError(
+                f"an example must be a text or a sequence of texts, got {type(texts).__name__}"
+            )
         parts = (texts,) if isinstance(texts, str) else tuple(texts)
         check_texts(parts)
         if truncate is None:
@@ -154,7 +177,8 @@ class Classifier:
         found = transform(self.task, ids, self.encoder.config.n_ctx, keep_end=truncate == "left")
         if found.n_cut and truncate is None:
             raise ContextLengthError(
-                f"{sum(map(len, ids)):,} tokens of text do not fit into the context of {self.encoder.config.n_ctx}, "
+                f"{sum(map(len, ids)):,} tokens of text do not fit into the context of "
+                f"{self.encoder.config.n_ctx}, "
                 f"{found.n_cut:,} too many",
                 hint="shorten it, or cut it with --truncate right",
             )
@@ -183,7 +207,9 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
-    """Refuse a text by its size alone: cutting 10 MB into tokens would take seconds and end in a refusal."""
+    """Refuse a text by its size alone: cutting 10 MB into tokens would take seconds and end in a
+    refusal.
+    """
     n_bytes = len(text.encode("utf-8", "replace"))
     if tokenizer.max_token_bytes is not None and n_bytes > tokenizer.max_token_bytes * n_ctx:
         raise ContextLengthError(
@@ -197,9 +223,16 @@ def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Predict
     values = logits.reshape(-1).astype(np.float64)
     if task.is_score:
         score = task.score(float(values[0]))
-        return Prediction(None, None, np.empty(0, np.float32), score, example.n_tokens, example.n_cut)
+        return Prediction(
+            None, None, np.empty(0, np.float32), score, example.n_tokens, example.n_cut
+        )
     shares = np.exp(values - values.max())
     index, labels = int(values.argmax()), example.answers or task.labels
     return Prediction(
-        labels[index], index, (shares / shares.sum()).astype(np.float32), None, example.n_tokens, example.n_cut
+        labels[index],
+        index,
+        (shares / shares.sum()).astype(np.float32),
+        None,
+        example.n_tokens,
+        example.n_cut,
     )

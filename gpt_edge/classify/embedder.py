@@ -1,6 +1,8 @@
-"""Embedder: texts as vectors, from any bundle's hidden states after the final norm: the last token's, or their mean.
+"""Embedder: texts as vectors, from any bundle's hidden states after the final norm: the last
+token's, or their mean.
 
-A language model reads the text alone; a fine-tuned one reads it between its start and its extract token, as it learned to.
+A language model reads the text alone; a fine-tuned one reads it between its start and its extract
+token, as it learned to.
 """
 
 from __future__ import annotations
@@ -30,9 +32,16 @@ class Embedder:
         self.encoder, self.tokenizer = encoder, tokenizer
 
     @classmethod
-    def load(cls, path_or_name: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Embedder:
-        """Open a bundle; None is the embedded one. Raises BundleError or TokenizerError saying what is wrong."""
-        return read_bundle(path_or_name, lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()))
+    def load(
+        cls, path_or_name: str | os.PathLike[str] | None = None, *, threads: int | None = None
+    ) -> Embedder:
+        """Open a bundle; None is the embedded one. Raises BundleError or TokenizerError saying what
+        is wrong.
+        """
+        return read_bundle(
+            path_or_name,
+            lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()),
+        )
 
     @property
     def size(self) -> int:
@@ -50,8 +59,9 @@ class Embedder:
     ) -> FloatArray:
         """Vectors float32 [N, C], in the order of the texts; no text gives [0, C].
 
-        pooling: "mean" over the tokens that the model reads, or "last". normalize: to length 1, so that a product is the
-        cosine. truncate, batch: as `Classifier.predict`. Raises ValueError and ContextLengthError, with the text's number.
+        pooling: "mean" over the tokens that the model reads, or "last". normalize: to length 1, so
+        that a product is the cosine. truncate, batch: as `Classifier.predict`. Raises ValueError
+        and ContextLengthError, with the text's number.
         """
         if isinstance(texts, str):
             raise ValueError("texts must be a sequence of strings, got one string")
@@ -60,13 +70,16 @@ class Embedder:
             try:
                 sequences.append(self.encode(text, truncate))
             except ContextLengthError as error:
-                raise ContextLengthError(f"text {number}: {error.message}", hint=error.hint) from error
+                raise ContextLengthError(
+                    f"text {number}: {error.message}", hint=error.hint
+                ) from error
             except ValueError as error:
                 raise ValueError(f"text {number}: {error}") from error
         return self.embed_encoded(sequences, pooling=pooling, normalize=normalize, batch=batch)
 
     def encode(self, text: str, truncate: Truncate | None = None) -> list[int]:
-        """The ids that the model reads. truncate: "right" cuts the end of a text that is too long, "left" its start.
+        """The ids that the model reads. truncate: "right" cuts the end of a text that is too long,
+        "left" its start.
 
         Raises ValueError for an empty text, ContextLengthError for one that is too long.
         """
@@ -103,7 +116,8 @@ class Embedder:
 
 
 def save_vectors(path: Path, parts: Iterable[FloatArray], size: int) -> int:
-    """Write vectors float32 [N, size], which come in parts [n, size], as one .npy file in one step; return N.
+    """Write vectors float32 [N, size], which come in parts [n, size], as one .npy file in one step;
+    return N.
 
     Raises OSError; then, and where `parts` fails, what was at `path` stays.
     """

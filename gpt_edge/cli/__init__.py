@@ -1,10 +1,12 @@
-"""The command line. `main` is what `gpt-edge` and `python cli.py` call; it turns every outcome into an exit code.
+"""The command line. `main` is what `gpt-edge` and `python cli.py` call; it turns every outcome into
+an exit code.
 
-0 done, 1 the world was wrong (a GPTEdgeError, the system, a bundle out of tolerance), 2 wrong usage, 130 interrupted
-with Ctrl-C, 141 the reader of standard output went away, as for other tools in a pipeline (128 + SIGPIPE). An error is
-one line, `error: ...`, and perhaps a second one, `hint: ...`, both on standard error; GPT_EDGE_DEBUG=1 adds the
-traceback. Nothing is imported before `main` can catch Ctrl-C; then typer when arguments are read, and onnxruntime and
-torch inside commands.
+0 done, 1 the world was wrong (a GPTEdgeError, the system, a bundle out of tolerance), 2 wrong
+usage, 130 interrupted with Ctrl-C, 141 the reader of standard output went away, as for other tools
+in a pipeline (128 + SIGPIPE). An error is one line, `error: ...`, and perhaps a second one,
+`hint: ...`, both on standard error; GPT_EDGE_DEBUG=1 adds the traceback. Nothing is imported before
+`main` can catch Ctrl-C; then typer when arguments are read, and onnxruntime and torch inside
+commands.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line, without the program's name, and return the exit code. None takes sys.argv."""
+    """Run one command line, without the program's name, and return the exit code. None takes
+    sys.argv.
+    """
     try:
         return _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
     except KeyboardInterrupt:  # before anything could be shown, or while an error was
@@ -38,14 +42,17 @@ def _main(arguments: list[str]) -> int:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=r"gpt_edge\.(cli|generate|bundle)")
+        warnings.filterwarnings(
+            "always", category=UserWarning, module=r"gpt_edge\.(cli|generate|bundle)"
+        )
         warnings.showwarning = console.show_warning
         try:
             code = _run(arguments)
             console.flush()
         except (Exception, KeyboardInterrupt) as error:
             code = _report(
-                _unwrapped(error), "gpt-edge" if arguments[0].startswith("-") else f"gpt-edge {arguments[0]}"
+                _unwrapped(error),
+                "gpt-edge" if arguments[0].startswith("-") else f"gpt-edge {arguments[0]}",
             )
     return code
 
@@ -62,7 +69,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """The KeyboardInterrupt that `error` came of, or `error`: Python wraps one raised where a class is made."""
+    """The KeyboardInterrupt that `error` came of, or `error`: Python wraps one raised where a class
+    is made.
+    """
     links, seen = [error], set()
     while links:
         link = links.pop()
@@ -75,7 +84,9 @@ def _unwrapped(error: BaseException) -> BaseException:
 
 
 def _report(error: BaseException, command: str) -> int:
-    """Say on standard error what happened, in one line and perhaps a hint, and return the exit code."""
+    """Say on standard error what happened, in one line and perhaps a hint, and return the exit
+    code.
+    """
     from gpt_edge.cli.support import console
 
     if os.environ.get("GPT_EDGE_DEBUG"):
@@ -96,13 +107,17 @@ def _report(error: BaseException, command: str) -> int:
             console.error(str(error), f"{command} --help")
             return WRONG_USAGE
         case MemoryError():
-            console.error("out of memory", "close other programs, or take a smaller model or another --scheme")
+            console.error(
+                "out of memory", "close other programs, or take a smaller model or another --scheme"
+            )
         case OSError():
             if error.filename is None:
-                console.discard_stdout()  # the failed write may have been to it, and must not be tried again
+                # the failed write may have been to it, and must not be tried again
+                console.discard_stdout()
             where = f"{error.filename}: " if error.filename is not None else ""
             console.error(f"{where}{error.strerror or error}")
-        case _ if hasattr(error, "format_message"):  # typer's usage errors; their class has moved between releases
+        # typer's usage errors; their class has moved between releases
+        case _ if hasattr(error, "format_message"):
             context = getattr(error, "ctx", None)
             console.error(
                 " ".join(error.format_message().split()).rstrip("."),

@@ -1,4 +1,6 @@
-"""The commands and their names. Each lives in a file of its group; heavy packages are imported when a command runs."""
+"""The commands and their names. Each lives in a file of its group; heavy packages are imported when
+a command runs.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ app = typer.Typer(
     name="gpt-edge",
     help="Run, export, quantise and verify small GPTs where the user is.",
     add_completion=True,
-    rich_markup_mode=None,  # plain help: rich alone would take a third of the time that --help may take
+    # plain help: rich alone would take a third of the time that --help may take
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -57,7 +60,10 @@ def _show_version(is_wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Run, export, quantise and verify small GPTs where the user is."""

@@ -1,9 +1,11 @@
-"""Reading a corpus of any size, piece by piece: plain text with separators, or JSON lines, either of them gzip or not.
+"""Reading a corpus of any size, piece by piece: plain text with separators, or JSON lines, either
+of them gzip or not.
 
-The documents are those of training (`training/corpus.py`): what lies between separators, without the line breaks around
-it, blank ones left out. A long one comes in pieces that end where a single space follows a word: there every tokenizer of
-gpt-edge cuts too, so the ids of the pieces are those of the whole. Only a run of PIECE characters without such a place is
-cut where it is. Memory: a few MiB, or the longest line of a JSON-lines file, which may have MAX_LINE bytes.
+The documents are those of training (`training/corpus.py`): what lies between separators, without
+the line breaks around it, blank ones left out. A long one comes in pieces that end where a single
+space follows a word: there every tokenizer of gpt-edge cuts too, so the ids of the pieces are those
+of the whole. Only a run of PIECE characters without such a place is cut where it is. Memory: a few
+MiB, or the longest line of a JSON-lines file, which may have MAX_LINE bytes.
 """
 
 from __future__ import annotations
@@ -39,10 +41,16 @@ class Piece:
 
 
 class TextFile:
-    """A corpus on the disk. Raises EvaluationError for a path that is not there or is no regular file."""
+    """A corpus on the disk. Raises EvaluationError for a path that is not there or is no regular
+    file.
+    """
 
-    def __init__(self, path: Path, separator: str = END_OF_TEXT, format: TextFormat = "auto") -> None:
-        """format: "auto" takes .jsonl and .ndjson, perhaps with .gz after it, for JSON lines, all else for text."""
+    def __init__(
+        self, path: Path, separator: str = END_OF_TEXT, format: TextFormat = "auto"
+    ) -> None:
+        """format: "auto" takes .jsonl and .ndjson, perhaps with .gz after it, for JSON lines, all
+        else for text.
+        """
         if not separator:
             raise ValueError("the separator of documents must not be empty")
         self.path, self._separator = Path(path), separator
@@ -61,20 +69,28 @@ class TextFile:
         return 1.0 if self._raw.closed else min(1.0, self._raw.tell() / self._size)
 
     def pieces(self) -> Iterator[Piece]:
-        """Every document, in one or more pieces. Raises EvaluationError saying where the file is not what it should be."""
+        """Every document, in one or more pieces. Raises EvaluationError saying where the file is
+        not what it should be.
+        """
         n_documents = 0
         try:
             with self.path.open("rb") as raw:
                 self._raw = raw
                 is_gzip = raw.peek(2)[:2] == b"\x1f\x8b"
                 stream: BufferedIOBase = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-                for piece in self._lines(stream) if self.is_json else split(self._decoded(stream), self._separator):
+                for piece in (
+                    self._lines(stream)
+                    if self.is_json
+                    else split(self._decoded(stream), self._separator)
+                ):
                     n_documents += piece.starts
                     yield piece
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise EvaluationError(f"{self.path} is a damaged gzip file: {error}") from error
         except OSError as error:
-            raise EvaluationError(f"cannot read the text {self.path}: {error.strerror or error}") from error
+            raise EvaluationError(
+                f"cannot read the text {self.path}: {error.strerror or error}"
+            ) from error
         if not n_documents:
             wanted = "JSON lines" if self.is_json else f"documents separated by {self._separator!r}"
             raise EvaluationError(f"{self.path} holds no text, wanted {wanted}")
@@ -89,7 +105,8 @@ class TextFile:
                 yield decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 raise EvaluationError(
-                    f"{self.path} is not UTF-8: byte {n_before + error.start} is 0x{error.object[error.start]:02x}",
+                    f"{self.path} is not UTF-8: byte {n_before + error.start} is "
+                    f"0x{error.object[error.start]:02x}",
                     hint="convert it, for example with iconv -t UTF-8",
                 ) from error
             if not chunk:
@@ -118,15 +135,25 @@ def _text_of(line: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{where} is not UTF-8: {error.reason}") from error
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{where} is not JSON: {error}", hint="for plain text, --format text") from error
+        raise EvaluationError(
+            f"{where} is not JSON: {error}", hint="for plain text, --format text"
+        ) from error
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str):
-        found = f"an object with {', '.join(map(ascii, value))[:100] or 'nothing'}" if isinstance(value, dict) else None
-        raise EvaluationError(f'{where} has no "text": wanted {{"text": "..."}}, found {found or type(value).__name__}')
+        found = (
+            f"an object with {', '.join(map(ascii, value))[:100] or 'nothing'}"
+            if isinstance(value, dict)
+            else None
+        )
+        raise EvaluationError(
+            f'{where} has no "text": wanted {{"text": "..."}}, found {found or type(value).__name__}'
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise EvaluationError(f"{where} holds half a surrogate pair, which is no character") from error
+        raise EvaluationError(
+            f"{where} holds half a surrogate pair, which is no character"
+        ) from error
     return text
 
 
@@ -156,7 +183,8 @@ def cut(text: str) -> Iterator[Piece]:
 
 
 def safe_place(text: str, start: int, stop: int) -> int:
-    """The last place in start + 1 .. stop where a single space stands between two words; `stop` if there is none.
+    """The last place in start + 1 .. stop where a single space stands between two words; `stop` if
+    there is none.
 
     GPT-2's pattern begins a piece with such a space; GPT-1 drops it.
     """

@@ -1,7 +1,8 @@
-"""Text files as a stream of documents, in pieces small enough to encode one at a time: memory does not grow with the text.
+"""Text files as a stream of documents, in pieces small enough to encode one at a time: memory does
+not grow with the text.
 
-Plain text with a separator between documents, or JSON Lines with one document per line (.jsonl, .ndjson); both may be
-gzip. Knows nothing of tokens and imports no torch.
+Plain text with a separator between documents, or JSON Lines with one document per line (.jsonl,
+.ndjson); both may be gzip. Knows nothing of tokens and imports no torch.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from gpt_edge.data.documents import is_json_lines
 from gpt_edge.errors import TrainingError
 from gpt_edge.tokenizer.spec import END_OF_TEXT
 
-PIECE_CHARACTERS = 1 << 16  # a longer document is given out in pieces: its token ids, four a character, fill the memory
+# a longer document is given out in pieces: its token ids, four a character, fill the memory
+PIECE_CHARACTERS = 1 << 16
 CHUNK_BYTES = 1 << 20
-MAX_LINE_BYTES = 4 << 20  # of JSON Lines: a line must be read whole, and one emoji makes each byte of it four
+# of JSON Lines: a line must be read whole, and one emoji makes each byte of it four
+MAX_LINE_BYTES = 4 << 20
 ENCODING_ERRORS = ("strict", "replace")
-_SURROGATES = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, by "surrogateescape"; JSON can spell them too
-_UTF8_HINT = 'convert it, for example with iconv -t UTF-8, or set [data] encoding_errors = "replace"'
+# bytes that are not UTF-8, by "surrogateescape"; JSON can spell them too
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_UTF8_HINT = (
+    'convert it, for example with iconv -t UTF-8, or set [data] encoding_errors = "replace"'
+)
 
 
 class Piece(NamedTuple):
@@ -39,7 +45,9 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextFiles:
-    """The documents of some files. Of every `held_out` documents the last is kept for validation; 0 keeps none."""
+    """The documents of some files. Of every `held_out` documents the last is kept for validation;
+    0 keeps none.
+    """
 
     paths: tuple[Path, ...]
     separator: str = END_OF_TEXT
@@ -49,12 +57,14 @@ class TextFiles:
     is_validation: bool = False
 
     def pieces(self, progress: Callable[[int], None] = lambda n_bytes: None) -> Iterator[Piece]:
-        """The pieces of this share of the documents, file after file. progress: called with bytes of text just read.
+        """The pieces of this share of the documents, file after file. progress: called with bytes
+        of text just read.
 
-        Line breaks around a document are left out, and so are blank documents. A document is cut where a word ends, so
-        that the ids of the pieces are those of the whole; one without white space, or of white space alone, anywhere.
-        Raises TrainingError when a file cannot be read, is no regular file, is damaged, not UTF-8 (unless
-        encoding_errors is "replace"), or has a line that is no such JSON.
+        Line breaks around a document are left out, and so are blank documents. A document is cut
+        where a word ends, so that the ids of the pieces are those of the whole; one without white
+        space, or of white space alone, anywhere. Raises TrainingError when a file cannot be read,
+        is no regular file, is damaged, not UTF-8 (unless encoding_errors is "replace"), or has a
+        line that is no such JSON.
         """
         number = 0
         for path in self.paths:
@@ -74,11 +84,14 @@ class TextFiles:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise TrainingError(f"{path} is a damaged gzip file: {error}") from error
         except OSError as error:
-            raise TrainingError(f"cannot read the text {path}: {error.strerror or error}") from error
+            raise TrainingError(
+                f"cannot read the text {path}: {error.strerror or error}"
+            ) from error
 
 
 def find_texts(base: Path, patterns: Sequence[str]) -> tuple[Path, ...]:
-    """The files that `patterns` name, paths or globs (`**` too) relative to `base`, each once, by pattern, then by name.
+    """The files that `patterns` name, paths or globs (`**` too) relative to `base`, each once, by
+    pattern, then by name.
 
     Raises TrainingError for a glob that nothing matches; a plain path is not looked at.
     """
@@ -129,13 +142,17 @@ def _of_text(
         n_bad = 0
 
 
-def _of_lines(path: Path, file: IO[bytes], field: str, errors: str, progress: Callable[[int], None]) -> Iterator[Piece]:
+def _of_lines(
+    path: Path, file: IO[bytes], field: str, errors: str, progress: Callable[[int], None]
+) -> Iterator[Piece]:
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         where = f"{path}, line {number}"
         if len(line) > MAX_LINE_BYTES:
-            raise TrainingError(f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB", hint="split the document")
+            raise TrainingError(
+                f"{where} is longer than {MAX_LINE_BYTES >> 20} MiB", hint="split the document"
+            )
         progress(len(line))
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -152,7 +169,8 @@ def _of_lines(path: Path, file: IO[bytes], field: str, errors: str, progress: Ca
             raise TrainingError(f"{where} is not JSON: {error}") from error
         if not isinstance(found, str):
             raise TrainingError(
-                f"{where} has no text under {field!r}", hint="name the key that holds the text: [data] field"
+                f"{where} has no text under {field!r}",
+                hint="name the key that holds the text: [data] field",
             )
         for piece in _finish(_readable(found)[0], False):
             yield piece._replace(n_bad_bytes=n_bad)
@@ -182,23 +200,32 @@ def _cuts(text: str) -> Iterator[int]:
     while len(text) - start > 2 * PIECE_CHARACTERS:
         full = start + PIECE_CHARACTERS
         places = range(full, start + PIECE_CHARACTERS // 2, -1)
-        start = next((at for at in places if text[at] in " \n" and not text[at - 1].isspace()), full)
+        start = next(
+            (at for at in places if text[at] in " \n" and not text[at - 1].isspace()), full
+        )
         yield start
 
 
-def _decoded(path: Path, file: IO[bytes], errors: str, progress: Callable[[int], None]) -> Iterator[tuple[str, int]]:
+def _decoded(
+    path: Path, file: IO[bytes], errors: str, progress: Callable[[int], None]
+) -> Iterator[tuple[str, int]]:
     """Chunks of text without the byte order mark, and how many bytes of each were not UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")("strict" if errors == "strict" else "surrogateescape")
+    decoder = codecs.getincrementaldecoder("utf-8")(
+        "strict" if errors == "strict" else "surrogateescape"
+    )
     n_read = 0
     while True:
         chunk = file.read(CHUNK_BYTES)
         progress(len(chunk))
-        start = n_read - len(decoder.getstate()[0])  # the decoder keeps the bytes of a character cut in two
+        # the decoder keeps the bytes of a character cut in two
+        start = n_read - len(decoder.getstate()[0])
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             at = start + error.start
-            raise TrainingError(f"{path} is not UTF-8: {error.reason} at byte {at}", hint=_UTF8_HINT) from error
+            raise TrainingError(
+                f"{path} is not UTF-8: {error.reason} at byte {at}", hint=_UTF8_HINT
+            ) from error
         yield _readable(text if n_read else text.removeprefix("\ufeff"))
         n_read += len(chunk)
         if not chunk:

@@ -1,7 +1,8 @@
-"""How well a model predicts a text, and how far one model is from another: the field's measures, through any Scorer.
+"""How well a model predicts a text, and how far one model is from another: the field's measures,
+through any Scorer.
 
-`measures.py` and `compare.py` define them, `windows.py` and `run.py` are the protocol. Without torch; without onnxruntime
-too, until a session is made.
+`measures.py` and `compare.py` define them, `windows.py` and `run.py` are the protocol. Without
+torch; without onnxruntime too, until a session is made.
 """
 
 from __future__ import annotations
@@ -10,7 +11,13 @@ from gpt_edge.evaluate.compare import Comparison
 from gpt_edge.evaluate.corpus import Settings, check_same_tokens
 from gpt_edge.evaluate.documents import Score, compare_documents, score_documents
 from gpt_edge.evaluate.lambada import LambadaScore
-from gpt_edge.evaluate.measures import Estimate, IntArray, TextScore, log_softmax, negative_log_likelihood
+from gpt_edge.evaluate.measures import (
+    Estimate,
+    IntArray,
+    TextScore,
+    log_softmax,
+    negative_log_likelihood,
+)
 from gpt_edge.evaluate.run import Models, Step, TextReport, evaluate_lambada, evaluate_text
 from gpt_edge.evaluate.scorer import Scorer, SessionScorer
 from gpt_edge.evaluate.state import State, fingerprint

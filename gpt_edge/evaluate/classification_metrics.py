@@ -1,7 +1,9 @@
-"""How well predictions fit: accuracy, F1, Matthews' correlation, Pearson, Spearman, each with a 95 % confidence interval.
+"""How well predictions fit: accuracy, F1, Matthews' correlation, Pearson, Spearman, each with a
+95 % confidence interval.
 
-Accuracy has Wilson's score interval; the others percentiles of a bootstrap over the examples (Efron 1979). Numbers in,
-numbers out: knows nothing of models, texts or labels' names. Sources at each function.
+Accuracy has Wilson's score interval; the others percentiles of a bootstrap over the examples (Efron
+1979). Numbers in, numbers out: knows nothing of models, texts or labels' names. Sources at each
+function.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ N_RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and the ends of its 95 % confidence interval. `interval` names the method: "wilson" or "bootstrap"."""
+    """A figure and the ends of its 95 % confidence interval. `interval` names the method: "wilson"
+    or "bootstrap".
+    """
 
     value: float
     low: float
@@ -38,12 +42,15 @@ class Estimate:
 def confusion_matrix(gold: IntArray, predicted: IntArray, n_label: int) -> IntArray:
     """int64 [n_label, n_label]: how often class i (row) was taken for class j (column).
 
-    Raises ValueError for arrays of different or no length, and for classes outside 0 .. n_label - 1.
+    Raises ValueError for arrays of different or no length, and for classes outside 0 .. n_label -
+    1.
     """
     _check_lengths(gold, predicted)
     if min(gold.min(), predicted.min()) < 0 or max(gold.max(), predicted.max()) >= n_label:
         raise ValueError(f"classes must be from 0 to {n_label - 1}")
-    return np.bincount(gold * n_label + predicted, minlength=n_label * n_label).reshape(n_label, n_label)
+    return np.bincount(gold * n_label + predicted, minlength=n_label * n_label).reshape(
+        n_label, n_label
+    )
 
 
 def accuracy(confusion: IntArray) -> float:
@@ -52,7 +59,9 @@ def accuracy(confusion: IntArray) -> float:
 
 
 def macro_f1(confusion: IntArray) -> float:
-    """Mean of the classes' F1 = 2 tp / (2 tp + fp + fn), over classes that occur in the gold or the predictions."""
+    """Mean of the classes' F1 = 2 tp / (2 tp + fp + fn), over classes that occur in the gold or the
+    predictions.
+    """
     hits = np.diag(confusion).astype(np.float64)
     both = (confusion.sum(0) + confusion.sum(1)).astype(np.float64)  # 2 tp + fp + fn
     occurs = both > 0
@@ -60,7 +69,8 @@ def macro_f1(confusion: IntArray) -> float:
 
 
 def matthews(confusion: IntArray) -> float:
-    """Matthews' correlation coefficient, for any number of classes; 0 where gold or predictions are all of one class.
+    """Matthews' correlation coefficient, for any number of classes; 0 where gold or predictions are
+    all of one class.
 
     Source: Gorodkin 2004 (R_K); Matthews 1975 for two classes.
     """
@@ -73,7 +83,8 @@ def matthews(confusion: IntArray) -> float:
 def pearson(gold: FloatArray, predicted: FloatArray) -> float:
     """Pearson's correlation coefficient; 0 where one side does not vary."""
     _check_lengths(gold, predicted)
-    if np.ptp(gold) == 0 or np.ptp(predicted) == 0:  # the mean of equal numbers may be off by a rounding
+    # the mean of equal numbers may be off by a rounding
+    if np.ptp(gold) == 0 or np.ptp(predicted) == 0:
         return 0.0
     x, y = gold - gold.mean(), predicted - predicted.mean()
     spread = math.sqrt(float(x @ x) * float(y @ y))
@@ -81,7 +92,9 @@ def pearson(gold: FloatArray, predicted: FloatArray) -> float:
 
 
 def spearman(gold: FloatArray, predicted: FloatArray) -> float:
-    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of their ranks."""
+    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of their
+    ranks.
+    """
     _check_lengths(gold, predicted)
     return pearson(ranks(gold), ranks(predicted))
 
@@ -102,7 +115,9 @@ def wilson(n_hits: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap(figure: Callable[[IntArray], float], n: int, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of `figure(rows)`, rows drawn with replacement from n, N_RESAMPLES times: percentiles 2.5 and 97.5."""
+    """95 % interval of `figure(rows)`, rows drawn with replacement from n, N_RESAMPLES times:
+    percentiles 2.5 and 97.5.
+    """
     rng = np.random.default_rng(seed)
     found = [figure(rng.integers(0, n, n)) for _ in range(N_RESAMPLES)]
     low, high = np.percentile(found, [2.5, 97.5])
@@ -124,7 +139,9 @@ def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str
 
 
 def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, Estimate]:
-    """accuracy of chosen answers: their numbers are places in a list, not classes, so there is no F1."""
+    """accuracy of chosen answers: their numbers are places in a list, not classes, so there is no
+    F1.
+    """
     _check_lengths(gold, predicted)
     hits = int((gold == predicted).sum())
     return {"accuracy": Estimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
@@ -133,14 +150,22 @@ def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, Estimate]:
 def score_metrics(gold: FloatArray, predicted: FloatArray) -> dict[str, Estimate]:
     """pearson, spearman and root_mean_squared_error of predicted scores."""
     _check_lengths(gold, predicted)
-    figures = (("pearson", pearson), ("spearman", spearman), ("root_mean_squared_error", root_mean_squared_error))
+    figures = (
+        ("pearson", pearson),
+        ("spearman", spearman),
+        ("root_mean_squared_error", root_mean_squared_error),
+    )
     metrics = {}
     for name, figure in figures:
 
-        def of_rows(rows: IntArray, figure: Callable[[FloatArray, FloatArray], float] = figure) -> float:
+        def of_rows(
+            rows: IntArray, figure: Callable[[FloatArray, FloatArray], float] = figure
+        ) -> float:
             return figure(gold[rows], predicted[rows])
 
-        metrics[name] = Estimate(figure(gold, predicted), *bootstrap(of_rows, len(gold)), "bootstrap")
+        metrics[name] = Estimate(
+            figure(gold, predicted), *bootstrap(of_rows, len(gold)), "bootstrap"
+        )
     return metrics
 
 
@@ -151,4 +176,7 @@ def root_mean_squared_error(gold: FloatArray, predicted: FloatArray) -> float:
 
 def _check_lengths(gold: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
     if gold.shape != predicted.shape or gold.ndim != 1 or gold.size == 0:
-        raise ValueError(f"gold and predicted must be lists of one length, got {gold.shape} and {predicted.shape}")
+        raise ValueError(
+            f"gold and predicted must be lists of one length, got {gold.shape} and "
+            f"{predicted.shape}"
+        )

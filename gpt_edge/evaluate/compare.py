@@ -1,11 +1,16 @@
-"""How far one model is from another, row by row of a text: the statistics of llama.cpp's perplexity tool, by its definitions.
+"""How far one model is from another, row by row of a text: the statistics of llama.cpp's perplexity
+tool, by its definitions.
 
 With p the base's probabilities and q the model's, over the vocabulary, and w the token that came:
-- KL divergence = sum p (log p - log q) in nats (Kullback and Leibler 1951), at least 0, and 0 only where they agree. llama.cpp
-  leaves out tokens with log p < -16 and stores p in 16 bits; here nothing is left out and p is float64.
+- KL divergence = sum p (log p - log q) in nats (Kullback and Leibler 1951), at least 0, and 0 only
+where they agree. llama.cpp
+  leaves out tokens with log p < -16 and stores p in 16 bits; here nothing is left out and p is
+  float64.
 - Top-1 agreement: the share of rows with the same most likely token ("same top p").
-- Δp = q(w) - p(w): above 0 where the model does better. Its root mean square is the noise on a token's probability.
-- ln(PPL(model) / PPL(base)), from the rows' differences, so that what both find hard cancels in its standard error.
+- Δp = q(w) - p(w): above 0 where the model does better. Its root mean square is the noise on a
+token's probability.
+- ln(PPL(model) / PPL(base)), from the rows' differences, so that what both find hard cancels in its
+standard error.
 Errors: `measures.py`; that of the RMS is half the error of the mean square, divided by the RMS.
 Source: ggml-org/llama.cpp, tools/perplexity.
 """
@@ -41,7 +46,9 @@ DELTA_P_SHARES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A model against its base. KL in nats, Δp as a share of 1; quantiles by their share, known to 6e-5 of themselves."""
+    """A model against its base. KL in nats, Δp as a share of 1; quantiles by their share, known to
+    6e-5 of themselves.
+    """
 
     n_rows: int
     mean_kl: Estimate
@@ -112,11 +119,15 @@ QUANTILES = ("kl_values", "delta_p_values")
 
 
 def add_rows(
-    logits: Sequence[FloatArray], targets: IntArray, tallies: Sequence[Tally], pairs: Mapping[tuple[int, int], Pair]
+    logits: Sequence[FloatArray],
+    targets: IntArray,
+    tallies: Sequence[Tally],
+    pairs: Mapping[tuple[int, int], Pair],
 ) -> None:
     """Count a block of rows of every model.
 
-    logits: [R, V] of each model; targets: ids [R]; tallies: one for each model; pairs: by (base, model), indices into them.
+    logits: [R, V] of each model; targets: ids [R]; tallies: one for each model; pairs: by (base,
+    model), indices into them.
     """
     for start in range(0, len(targets), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
@@ -137,7 +148,9 @@ def comparison(pair: Pair, base: Tally, model: Tally) -> Comparison:
     before, after, factor = exp(base.nll.mean), exp(model.nll.mean), exp(ratio.value)
     difference = None
     if before is not None and after is not None:
-        variance = after**2 * variances[1] + before**2 * variances[0] - 2 * before * after * covariance
+        variance = (
+            after**2 * variances[1] + before**2 * variances[0] - 2 * before * after * covariance
+        )
         difference = Estimate(after - before, math.sqrt(max(0.0, variance)))
     return Comparison(
         n_rows=pair.kl.n,

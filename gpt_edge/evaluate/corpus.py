@@ -1,8 +1,8 @@
 """A corpus as windows of ids: what is read, in which order, and what of it counts.
 
-Each document is read on its own, from an empty context: `end token, tokens, end token`. What counts: every token of it
-and the end token after it. With a tokenizer that has no end token the first token is context, and neither it nor its bytes
-count.
+Each document is read on its own, from an empty context: `end token, tokens, end token`. What
+counts: every token of it and the end token after it. With a tokenizer that has no end token the
+first token is context, and neither it nor its bytes count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer
 class Settings:
     """How a text is read. Raises ValueError for a limit below 1."""
 
-    window: int | None = None  # ids that a model reads at once; None: the context, the smaller one of two
+    # ids that a model reads at once; None: the context, the smaller one of two
+    window: int | None = None
     stride: int | None = None  # targets that a window moves on by; None: half the window
     separator: str = END_OF_TEXT  # of documents in plain text
     format: TextFormat = "auto"
@@ -34,7 +35,9 @@ class Settings:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
 
     def fit(self, context: int) -> tuple[int, int]:
-        """Window and stride for models of that context. Raises ValueError for a window or stride that does not fit."""
+        """Window and stride for models of that context. Raises ValueError for a window or stride
+        that does not fit.
+        """
         window = context if self.window is None else self.window
         if window > context:
             raise ValueError(f"window must be at most the context of {context}, got {window}")
@@ -82,13 +85,18 @@ class Corpus:
 
 
 def check_same_tokens(first: Tokenizer, second: Tokenizer, names: tuple[str, str]) -> None:
-    """Raise EvaluationError unless both tokenizers give the same meaning to each id, naming the first that differs."""
+    """Raise EvaluationError unless both tokenizers give the same meaning to each id, naming the
+    first that differs.
+    """
     sizes = first.vocab_size, second.vocab_size
     for id in range(max(sizes)):
-        tokens = [words.token_bytes(id) if id < words.vocab_size else None for words in (first, second)]
+        tokens = [
+            words.token_bytes(id) if id < words.vocab_size else None for words in (first, second)
+        ]
         if tokens[0] != tokens[1]:
             shown = [f"is {token!r:.40}" if token is not None else "is missing" for token in tokens]
             raise EvaluationError(
-                f"token {id} {shown[0]} in {names[0]} and {shown[1]} in {names[1]}: they cannot be compared by token",
+                f"token {id} {shown[0]} in {names[0]} and {shown[1]} in {names[1]}: they cannot be "
+                "compared by token",
                 hint="compare models with the same tokenizer, or look at bits per byte of each",
             )

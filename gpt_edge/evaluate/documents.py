@@ -1,4 +1,6 @@
-"""Documents that are ids already, in memory: what training, export and benchmarks score and compare."""
+"""Documents that are ids already, in memory: what training, export and benchmarks score and
+compare.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,16 @@ class Score:
 
 
 def score_documents(
-    session: Session, documents: Sequence[IntArray], n_bytes: int, progress: Callable[[int], None] = lambda done: None
+    session: Session,
+    documents: Sequence[IntArray],
+    n_bytes: int,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Score:
-    """Score `documents`, each int64 `end, tokens, end`, whose texts have `n_bytes` bytes in all, in windows by half a context.
+    """Score `documents`, each int64 `end, tokens, end`, whose texts have `n_bytes` bytes in all, in
+    windows by half a context.
 
-    progress: called with the number of documents done. Raises ValueError for a document of fewer than two ids.
+    progress: called with the number of documents done. Raises ValueError for a document of fewer
+    than two ids.
     """
     tally = _tally([SessionScorer(session, "the model")], documents, {}, progress)[0]
     score = text_score(tally, n_words=1, n_bytes=n_bytes)
@@ -40,14 +47,22 @@ def score_documents(
 
 
 def compare_documents(
-    model: Scorer, base: Scorer, documents: Sequence[IntArray], progress: Callable[[int], None] = lambda done: None
+    model: Scorer,
+    base: Scorer,
+    documents: Sequence[IntArray],
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
-    """Hold `model` against `base` on `documents`, each int64 [2 ..], in windows by half of the shorter context.
+    """Hold `model` against `base` on `documents`, each int64 [2 ..], in windows by half of the
+    shorter context.
 
-    Raises ValueError for no documents, one of fewer than two ids, or models with different vocabularies.
+    Raises ValueError for no documents, one of fewer than two ids, or models with different
+    vocabularies.
     """
     if model.config.vocab_size != base.config.vocab_size:
-        raise ValueError(f"vocabularies of {model.config.vocab_size} and {base.config.vocab_size} cannot be compared")
+        raise ValueError(
+            f"vocabularies of {model.config.vocab_size} and {base.config.vocab_size} cannot be "
+            "compared"
+        )
     pair = Pair()
     tallies = _tally([model, base], documents, {(1, 0): pair}, progress)
     return comparison(pair, base=tallies[1], model=tallies[0])
@@ -77,7 +92,8 @@ def score_window(
     tallies: Sequence[Tally],
     pairs: dict[tuple[int, int], Pair],
 ) -> None:
-    """Count the targets of one window, but for the `n_counted` first. pairs: by (base, model), indices into `scorers`.
+    """Count the targets of one window, but for the `n_counted` first. pairs: by (base, model),
+    indices into `scorers`.
 
     Raises NumericError for NaN or infinite logits, ValueError for ids beyond the vocabulary.
     """

@@ -1,15 +1,19 @@
-"""LAMBADA: the last word of a passage, which only the whole passage gives away (Paperno et al. 2016), as GPT-2 was tested.
+"""LAMBADA: the last word of a passage, which only the whole passage gives away (Paperno et al.
+2016), as GPT-2 was tested.
 
-A passage is prepared as GPT-2's authors did (openai/gpt-2, issue 131): straight quotation marks, a line break before it.
-Its last word, with the space before it, is the target; the model reads what comes before.
+A passage is prepared as GPT-2's authors did (openai/gpt-2, issue 131): straight quotation marks, a
+line break before it. Its last word, with the space before it, is the target; the model reads what
+comes before.
 - Accuracy: the word is right if each of its tokens is the most likely one, given those before.
 - Perplexity: exp(-(1/passages) sum log p(word)), p(word) being the product of its tokens'.
-- Last token: accuracy and perplexity of the word's last token alone, the ones before it given. It is the easier task that
+- Last token: accuracy and perplexity of the word's last token alone, the ones before it given. It
+is the easier task that
   GPT-2's figures count; for a word of one token it is the same.
-- Stop-word filter: the paper found that the most likely word is often a fine continuation but no last word, such as "the",
-  and filtered such words (Radford et al. 2019, section 3.3: 52.66 to 63.24 %). The filter was not published. Here a first
-  token that spells a stop word is passed over, unless the model's next token goes on within the word ("a" of "apple");
-  a target that is a stop word counts as wrong.
+- Stop-word filter: the paper found that the most likely word is often a fine continuation but no
+last word, such as "the",
+  and filtered such words (Radford et al. 2019, section 3.3: 52.66 to 63.24 %). The filter was not
+  published. Here a first token that spells a stop word is passed over, unless the model's next
+  token goes on within the word ("a" of "apple"); a target that is a stop word counts as wrong.
 """
 
 from __future__ import annotations
@@ -23,11 +27,21 @@ import numpy as np
 
 from gpt_edge.data.documents import TextFile, TextFormat
 from gpt_edge.errors import EvaluationError
-from gpt_edge.evaluate.measures import Estimate, FloatArray, IntArray, Sums, exp, log_softmax, of_targets, share
+from gpt_edge.evaluate.measures import (
+    Estimate,
+    FloatArray,
+    IntArray,
+    Sums,
+    exp,
+    log_softmax,
+    of_targets,
+    share,
+)
 from gpt_edge.evaluate.scorer import Scorer, finite
 from gpt_edge.tokenizer.spec import Tokenizer
 
-# The 127 English stop words of NLTK's list (Porter; Bird, Klein and Loper 2009), which reproductions of the paper use.
+# The 127 English stop words of NLTK's list (Porter; Bird, Klein and Loper 2009), which
+# reproductions of the paper use.
 _WORDS = """
 i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its
 itself they them their theirs themselves what which who whom this that these those am is are was were be been being have
@@ -87,8 +101,12 @@ class LambadaTally:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LambadaTally:
-        """The inverse of dataclasses.asdict. Raises ValueError, KeyError or TypeError for anything else."""
-        return cls(**{**values, "word": Sums(**values["word"]), "last_token": Sums(**values["last_token"])})
+        """The inverse of dataclasses.asdict. Raises ValueError, KeyError or TypeError for anything
+        else.
+        """
+        return cls(
+            **{**values, "word": Sums(**values["word"]), "last_token": Sums(**values["last_token"])}
+        )
 
 
 def _perplexity(sums: Sums) -> Estimate | None:
@@ -96,8 +114,11 @@ def _perplexity(sums: Sums) -> Estimate | None:
     return None if value is None else Estimate(value, value * sums.estimate().error)
 
 
-def passages(file: TextFile, tokenizer: Tokenizer, context: int, limit: int | None) -> Iterator[Passage]:
-    """Every passage, its start cut off where it is longer than `context` tokens; the last token is not read.
+def passages(
+    file: TextFile, tokenizer: Tokenizer, context: int, limit: int | None
+) -> Iterator[Passage]:
+    """Every passage, its start cut off where it is longer than `context` tokens; the last token is
+    not read.
 
     Raises EvaluationError for a passage of one word, or whose word alone fills the context.
     """
@@ -116,21 +137,29 @@ def _passage(text: str, tokenizer: Tokenizer, context: int, where: str) -> Passa
     word = text.split()[-1]
     before = text[: -len(word)]
     if not before:
-        raise EvaluationError(f"{where} has one word, {word[:40]!a}: wanted some text and its last word")
+        raise EvaluationError(
+            f"{where} has one word, {word[:40]!a}: wanted some text and its last word"
+        )
     spaced = before.endswith(" ")
     ids = tokenizer.encode("\n" + before.removesuffix(" "))
     target = tokenizer.encode(" " + word if spaced else word)
     if not ids or not target or len(target) >= context:
-        raise EvaluationError(f"{where} ends in {word[:40]!a}, {len(target)} tokens: the context has {context}")
+        raise EvaluationError(
+            f"{where} ends in {word[:40]!a}, {len(target)} tokens: the context has {context}"
+        )
     kept = ids[-(context + 1 - len(target)) :]
     return Passage(np.array(kept, np.int64), np.array(target, np.int64), word)
 
 
-def add_passage(scorer: Scorer, passage: Passage, tally: LambadaTally, tokenizer: Tokenizer, stops: Set[int]) -> None:
+def add_passage(
+    scorer: Scorer, passage: Passage, tally: LambadaTally, tokenizer: Tokenizer, stops: Set[int]
+) -> None:
     """Count one passage. stops: `stop_tokens(tokenizer)`."""
     n_context = passage.context.size
     ids = np.concatenate((passage.context, passage.target[:-1]))
-    logits = np.concatenate([finite(rows, scorer.name).copy() for rows in scorer.rows(ids, n_context - 1)])
+    logits = np.concatenate(
+        [finite(rows, scorer.name).copy() for rows in scorer.rows(ids, n_context - 1)]
+    )
     nll = -of_targets(log_softmax(logits), passage.target)
     is_right = logits.argmax(-1) == passage.target
     tally.word.add(nll.sum(keepdims=True))
@@ -145,12 +174,20 @@ def add_passage(scorer: Scorer, passage: Passage, tally: LambadaTally, tokenizer
 def _is_best_unfiltered(
     scorer: Scorer, passage: Passage, first: FloatArray, tokenizer: Tokenizer, stops: Set[int]
 ) -> bool:
-    """Whether all that is more likely than the target's first token, by logits [V], falls to the stop-word filter."""
+    """Whether all that is more likely than the target's first token, by logits [V], falls to the
+    stop-word filter.
+    """
     if passage.word.strip(".,;:!?\"'").lower() in STOP_WORDS:
         return False
     mine = int(passage.target[0])
-    rivals = [int(id) for id in np.flatnonzero(first >= first[mine]) if first[id] > first[mine] or id < mine]
-    return all(id in stops for id in rivals) and not any(_goes_on(scorer, passage, id, tokenizer) for id in rivals)
+    rivals = [
+        int(id)
+        for id in np.flatnonzero(first >= first[mine])
+        if first[id] > first[mine] or id < mine
+    ]
+    return all(id in stops for id in rivals) and not any(
+        _goes_on(scorer, passage, id, tokenizer) for id in rivals
+    )
 
 
 def _goes_on(scorer: Scorer, passage: Passage, id: int, tokenizer: Tokenizer) -> bool:
@@ -160,7 +197,11 @@ def _goes_on(scorer: Scorer, passage: Passage, id: int, tokenizer: Tokenizer) ->
     ids = np.append(passage.context, id)[-scorer.config.n_ctx :]
     (logits,) = scorer.rows(ids, ids.size - 1)
     best = int(logits[0].argmax())
-    text = tokenizer.token_bytes(best).decode("utf-8", "replace") if best < tokenizer.vocab_size else ""
+    text = (
+        tokenizer.token_bytes(best).decode("utf-8", "replace")
+        if best < tokenizer.vocab_size
+        else ""
+    )
     return text[:1].isalnum() or text.startswith("\ufffd")
 
 

@@ -1,16 +1,23 @@
-"""The field's measures, from the logits of a model and the tokens that came. Knows nothing of models, text or files.
+"""The field's measures, from the logits of a model and the tokens that came. Knows nothing of
+models, text or files.
 
 Of N targets w_i, each given the probability p(w_i) by the model, with logarithms to base e:
 - loss = -(1/N) sum log p(w_i), nats per token.
-- Perplexity PPL = exp(-(1/N) sum log p(w_i)), per token. The minus sign belongs there: one popular write-up leaves it out,
-  which gives the inverse, a figure below 1 that grows as the model improves. A model that knows nothing has PPL = V.
-- Word perplexity = exp(-(1/words) sum log p(w_i)), words being what white space separates: it can be compared between
+- Perplexity PPL = exp(-(1/N) sum log p(w_i)), per token. The minus sign belongs there: one popular
+write-up leaves it out,
+  which gives the inverse, a figure below 1 that grows as the model improves. A model that knows
+  nothing has PPL = V.
+- Word perplexity = exp(-(1/words) sum log p(w_i)), words being what white space separates: it can
+be compared between
   tokenizers, PPL per token cannot. Source: Radford et al. 2019, section 3.1.
-- Bits per byte = -(1/bytes) sum log2 p(w_i), bytes of the text in UTF-8: the same, without asking what a word is.
-- ACC = correct / total: the share of targets that were the model's most likely token; a tie goes to the lower id.
+- Bits per byte = -(1/bytes) sum log2 p(w_i), bytes of the text in UTF-8: the same, without asking
+what a word is.
+- ACC = correct / total: the share of targets that were the model's most likely token; a tie goes to
+the lower id.
 
-A standard error takes the rows for independent draws, as llama.cpp's perplexity tool does: sqrt((E[x^2] - E[x]^2) / (n-1)),
-carried through a function by its derivative. Rows of one text are not independent, so it is a lower bound.
+A standard error takes the rows for independent draws, as llama.cpp's perplexity tool does:
+sqrt((E[x^2] - E[x]^2) / (n-1)), carried through a function by its derivative. Rows of one text are
+not independent, so it is a lower bound.
 """
 
 from __future__ import annotations
@@ -38,7 +45,9 @@ class Estimate:
 
 @dataclass(slots=True)
 class Sums:
-    """Of a quantity and of its square, over rows that come in blocks. The same blocks give the same bits."""
+    """Of a quantity and of its square, over rows that come in blocks. The same blocks give the same
+    bits.
+    """
 
     n: int = 0
     total: float = 0.0
@@ -94,7 +103,9 @@ class TextScore:
 def text_score(tally: Tally, n_words: int, n_bytes: int) -> TextScore:
     """Sum up a tally over a text of that size. Raises ValueError for no targets, words or bytes."""
     if not (tally.nll.n and n_words and n_bytes):
-        raise ValueError(f"nothing to score: {tally.nll.n} targets, {n_words} words, {n_bytes} bytes")
+        raise ValueError(
+            f"nothing to score: {tally.nll.n} targets, {n_words} words, {n_bytes} bytes"
+        )
     loss = tally.nll.estimate()
     perplexity = exp(loss.value)
     return TextScore(
@@ -136,7 +147,9 @@ def of_targets(values: npt.NDArray[np.float64], targets: IntArray) -> DoubleArra
 def negative_log_likelihood(logits: FloatArray, targets: IntArray) -> DoubleArray:
     """-log p(target) in nats, float64 [R], of float32 logits [R, V] and ids [R]."""
     parts = [
-        -of_targets(log_softmax(logits[start : start + BLOCK_ROWS]), targets[start : start + BLOCK_ROWS])
+        -of_targets(
+            log_softmax(logits[start : start + BLOCK_ROWS]), targets[start : start + BLOCK_ROWS]
+        )
         for start in range(0, len(targets), BLOCK_ROWS)
     ]
     return np.concatenate(parts) if parts else np.empty(0)

@@ -1,9 +1,11 @@
-"""Quantiles of any number of values in bounded memory: a histogram over the leading bits of float32.
+"""Quantiles of any number of values in bounded memory: a histogram over the leading bits of
+float32.
 
-A float32 with its sign bit turned reads as a whole number in the order of the values. Its sign, exponent and first 13 bits
-of mantissa choose one of 2^22 bins, so a value is known to 2^-14 of itself (6.1e-5); smallest and largest are exact. A bin that is
-used takes 12 bytes: a few MB in practice, 50 MB at most.
-Unlike a sample or a sketch it loses nothing as it grows, and the same values give the same answer in any order.
+A float32 with its sign bit turned reads as a whole number in the order of the values. Its sign,
+exponent and first 13 bits of mantissa choose one of 2^22 bins, so a value is known to 2^-14 of
+itself (6.1e-5); smallest and largest are exact. A bin that is used takes 12 bytes: a few MB in
+practice, 50 MB at most. Unlike a sample or a sketch it loses nothing as it grows, and the same
+values give the same answer in any order.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class Quantiles:
     """Values go in, in blocks; `at` answers for all of them."""
 
     def __init__(self) -> None:
-        self._bins, self._counts = np.empty(0, np.uint32), np.empty(0, np.int64)  # those in use, ascending
+        # those in use, ascending
+        self._bins, self._counts = np.empty(0, np.uint32), np.empty(0, np.int64)
         self._pending: list[npt.NDArray[np.uint32]] = []  # bins of values that are not counted yet
         self._n_pending = 0
         self.n = 0
@@ -49,12 +52,14 @@ class Quantiles:
 
     def _merge(self) -> None:
         fresh, counts = np.unique(np.concatenate([self._bins, *self._pending]), return_counts=True)
-        counts[np.searchsorted(fresh, self._bins)] += self._counts - 1  # each bin in use was there once itself
+        # each bin in use was there once itself
+        counts[np.searchsorted(fresh, self._bins)] += self._counts - 1
         self._bins, self._counts = fresh.astype(np.uint32), counts.astype(np.int64)
         self._pending, self._n_pending = [], 0
 
     def at(self, share: float) -> float:
-        """The value that `share` of all values do not exceed, between neighbours by their distance (numpy's "linear").
+        """The value that `share` of all values do not exceed, between neighbours by their distance
+        (numpy's "linear").
 
         share: 0 to 1. Raises ValueError where nothing was counted.
         """
@@ -86,9 +91,14 @@ class Quantiles:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Quantiles:
-        """Raises ValueError, KeyError, TypeError or OverflowError for what `to_dict` did not make."""
+        """Raises ValueError, KeyError, TypeError or OverflowError for what `to_dict` did
+        not make.
+        """
         made = cls()
-        made._bins, made._counts = np.array(values["bins"], np.uint32), np.array(values["counts"], np.int64)
+        made._bins, made._counts = (
+            np.array(values["bins"], np.uint32),
+            np.array(values["counts"], np.int64),
+        )
         is_sorted = bool((np.diff(made._bins.astype(np.int64)) > 0).all())
         if made._bins.shape != made._counts.shape or (made._counts < 1).any() or not is_sorted:
             raise ValueError("bins and their counts do not belong together")

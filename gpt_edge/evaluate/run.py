@@ -1,7 +1,8 @@
-"""A whole evaluation: texts or LAMBADA through one model, or two against each other, with progress that survives a kill.
+"""A whole evaluation: texts or LAMBADA through one model, or two against each other, with progress
+that survives a kill.
 
-Memory: the models, ROWS rows of logits of each, a window, and at most 100 MB of histograms for each pair (in practice a few), whatever the size of
-the corpus.
+Memory: the models, ROWS rows of logits of each, a window, and at most 100 MB of histograms for each
+pair (in practice a few), whatever the size of the corpus.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.compare import Comparison, Pair, comparison
 from gpt_edge.evaluate.corpus import Corpus, Settings
 from gpt_edge.evaluate.documents import score_window
-from gpt_edge.evaluate.lambada import LambadaScore, LambadaTally, add_passage, lambada_file, passages, stop_tokens
+from gpt_edge.evaluate.lambada import (
+    LambadaScore,
+    LambadaTally,
+    add_passage,
+    lambada_file,
+    passages,
+    stop_tokens,
+)
 from gpt_edge.evaluate.measures import IntArray, Sums, Tally, TextScore, text_score
 from gpt_edge.evaluate.scorer import Scorer
 from gpt_edge.evaluate.state import State
@@ -40,14 +48,16 @@ class Models:
 
     model: Scorer
     base: Scorer | None = None  # what `model` is held against
-    again: Scorer | None = None  # `model` once more, with another number of threads: the noise floor
+    # `model` once more, with another number of threads: the noise floor
+    again: Scorer | None = None
     identity: tuple[str, ...] = ()  # hashes of model and base, by which a resumed run knows them
 
     def __post_init__(self) -> None:
         for other in self.all():
             if (found := other.config.vocab_size) != (wanted := self.model.config.vocab_size):
                 raise EvaluationError(
-                    f"{self.model.name} has a vocabulary of {wanted} tokens and {other.name} of {found}: "
+                    f"{self.model.name} has a vocabulary of {wanted} tokens and {other.name} of "
+                    f"{found}: "
                     "their probabilities are of different things",
                     hint="compare models with the same tokenizer, or look at bits per byte of each",
                 )
@@ -110,8 +120,9 @@ def evaluate_text(
 ) -> TextReport:
     """Score every document of the files, and hold `model` against its base and itself.
 
-    state: kept as it goes; what it holds of this very evaluation is not computed again, and the figures are the same to
-    the last bit. Raises EvaluationError for a text or a state, NumericError for a model with NaN, ValueError for settings.
+    state: kept as it goes; what it holds of this very evaluation is not computed again, and the
+    figures are the same to the last bit. Raises EvaluationError for a text or a state, NumericError
+    for a model with NaN, ValueError for settings.
     """
     settings, state = settings or Settings(), state or State()
     window, stride = settings.fit(models.context)
@@ -169,7 +180,9 @@ class _TextRun:
         }
 
     def restore(self, values: dict[str, Any]) -> None:
-        tallies = [Tally(Sums(**tally["nll"]), int(tally["n_correct"])) for tally in values["tallies"]]
+        tallies = [
+            Tally(Sums(**tally["nll"]), int(tally["n_correct"])) for tally in values["tallies"]
+        ]
         pairs = [Pair.from_dict(pair) for pair in values["pairs"]]
         self.pairs = dict(zip(self.pairs, pairs, strict=True))
         self.tallies = [tally for tally, _ in zip(tallies, self.tallies, strict=True)]
@@ -177,7 +190,10 @@ class _TextRun:
 
     def report(self, models: Models, corpus: Corpus, window: int, stride: int) -> TextReport:
         scores = [text_score(tally, corpus.n_words, corpus.n_bytes) for tally in self.tallies]
-        found = {key: comparison(pair, *(self.tallies[i] for i in key)) for key, pair in self.pairs.items()}
+        found = {
+            key: comparison(pair, *(self.tallies[i] for i in key))
+            for key, pair in self.pairs.items()
+        }
         again = models.again
         return TextReport(
             window=window,
@@ -203,18 +219,25 @@ def evaluate_lambada(
     state: State | None = None,
     progress: Progress = lambda step: None,
 ) -> list[LambadaScore]:
-    """Score `model`, and `base` if there is one, on the passages of a file; window and stride do not matter.
+    """Score `model`, and `base` if there is one, on the passages of a file; window and stride do
+    not matter.
 
     state, progress and errors: as `evaluate_text`.
     """
     settings, state = settings or Settings(), state or State()
     scorers = [scorer for scorer in (models.model, models.base) if scorer is not None]
     file = lambada_file(path, settings.format)
-    owner = {**models.owner(), "texts": [sha256_file(path)], "limit": settings.limit} if state.is_kept else {}
+    owner = (
+        {**models.owner(), "texts": [sha256_file(path)], "limit": settings.limit}
+        if state.is_kept
+        else {}
+    )
     tallies, stops = [LambadaTally() for _ in scorers], stop_tokens(tokenizer)
     if (saved := state.begin("lambada", owner)) is not None:
         try:
-            tallies = [LambadaTally.from_dict(saved["tallies"][index]) for index in range(len(scorers))]
+            tallies = [
+                LambadaTally.from_dict(saved["tallies"][index]) for index in range(len(scorers))
+            ]
         except DAMAGES as error:
             raise state.damaged("lambada", error) from error
     n_saved = tallies[0].word.n
@@ -222,9 +245,13 @@ def evaluate_lambada(
         if number >= n_saved:
             for scorer, tally in zip(scorers, tallies, strict=True):
                 add_passage(scorer, passage, tally, tokenizer, stops)
-            state.save("lambada", lambda: {"tallies": [dataclasses.asdict(tally) for tally in tallies]})
+            state.save(
+                "lambada", lambda: {"tallies": [dataclasses.asdict(tally) for tally in tallies]}
+            )
         fraction = max(file.fraction, (number + 1) / settings.limit if settings.limit else 0.0)
         progress(Step(fraction, tallies[0].word.n, tallies[0].word.mean))
-    state.save("lambada", lambda: {"tallies": [dataclasses.asdict(tally) for tally in tallies]}, now=True)
+    state.save(
+        "lambada", lambda: {"tallies": [dataclasses.asdict(tally) for tally in tallies]}, now=True
+    )
     progress(Step(1.0, tallies[0].word.n, tallies[0].word.mean))
     return [tally.score() for tally in tallies]

@@ -1,6 +1,8 @@
-"""Scorer: ids in, logits of the rows that are asked for out, in blocks. What `evaluate` wants of a model, and a Session as one.
+"""Scorer: ids in, logits of the rows that are asked for out, in blocks. What `evaluate` wants of a
+model, and a Session as one.
 
-Torch's twin is `gpt_edge/reference/scoring.py`. Blocks are alike in all scorers, so that two can be read side by side.
+Torch's twin is `gpt_edge/reference/scoring.py`. Blocks are alike in all scorers, so that two can be
+read side by side.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from gpt_edge.errors import NumericError
 from gpt_edge.evaluate.measures import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from gpt_edge.runtime.session import Session  # training scores in torch and has no use for onnxruntime
+    # training scores in torch and has no use for onnxruntime
+    from gpt_edge.runtime.session import Session
 
-ROWS = 256  # logits at a time: 51 MB for 50,257 tokens; a session's own chunk, so the sums are those of generating
+# logits at a time: 51 MB for 50,257 tokens; a session's own chunk, so the sums are those of
+# generating
+ROWS = 256
 
 
 class Scorer(Protocol):
@@ -28,9 +33,11 @@ class Scorer(Protocol):
     threads: int
 
     def rows(self, ids: IntArray, first: int) -> Iterator[FloatArray]:
-        """Logits float32 [r, V] of rows first .. T - 1 of ids [T], what follows each id, in the blocks of `blocks`.
+        """Logits float32 [r, V] of rows first .. T - 1 of ids [T], what follows each id, in the
+        blocks of `blocks`.
 
-        ids: 1 to n_ctx of them, read from an empty context. An array may be overwritten by the next.
+        ids: 1 to n_ctx of them, read from an empty context. An array may be overwritten by the
+        next.
         """
 
 
@@ -61,9 +68,12 @@ class SessionScorer:
 
 
 def finite(logits: FloatArray, name: str) -> FloatArray:
-    """Return `logits`. Raises NumericError for NaN or an infinity in them: no measure after it would mean anything."""
+    """Return `logits`. Raises NumericError for NaN or an infinity in them: no measure after it
+    would mean anything.
+    """
     if not np.isfinite(logits).all():
         raise NumericError(
-            f"{name} gives NaN or infinite logits", hint="gpt-edge verify says where a bundle goes wrong"
+            f"{name} gives NaN or infinite logits",
+            hint="gpt-edge verify says where a bundle goes wrong",
         )
     return logits

@@ -1,7 +1,9 @@
-"""How far an evaluation has come, in a file: what `--resume` goes on from. JSON, replaced by one rename, never a pickle.
+"""How far an evaluation has come, in a file: what `--resume` goes on from. JSON, replaced by one
+rename, never a pickle.
 
-Floats are written so that they read back as the same bits. The file says what it belongs to (models, texts, settings); for
-anything else it is refused, as figures of two evaluations must not be mixed.
+Floats are written so that they read back as the same bits. The file says what it belongs to
+(models, texts, settings); for anything else it is refused, as figures of two evaluations must not
+be mixed.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ class State:
     """Sections of progress, each with what it belongs to. With no path, nothing is kept."""
 
     def __init__(self, path: Path | None = None, *, seconds: float | None = None) -> None:
-        """seconds: between two savings; None is SAVE_SECONDS. Raises EvaluationError if there is a file at `path` that is not such a state."""
+        """seconds: between two savings; None is SAVE_SECONDS. Raises EvaluationError if there is a
+        file at `path` that is not such a state.
+        """
         self._path, self._saved = path, time.monotonic()
         self._seconds = SAVE_SECONDS if seconds is None else seconds
         self._sections: dict[str, Any] = {}
@@ -32,7 +36,8 @@ class State:
             try:
                 self._sections = _read(path)
             except FileNotFoundError:
-                atomic_write(path, self._content())  # now, not after the first minutes, if it cannot be written
+                # now, not after the first minutes, if it cannot be written
+                atomic_write(path, self._content())
 
     @property
     def is_kept(self) -> bool:
@@ -42,19 +47,25 @@ class State:
     def begin(self, section: str, owner: Mapping[str, Any]) -> dict[str, Any] | None:
         """What was saved for this section, None where nothing was.
 
-        owner: plain JSON values that say what is evaluated, and how. Raises EvaluationError if the section is another's.
+        owner: plain JSON values that say what is evaluated, and how. Raises EvaluationError if the
+        section is another's.
         """
         found = self._sections.setdefault(section, {"owner": dict(owner), "done": None})
         for name, value in owner.items():
             if (other := found["owner"].get(name)) != value:
                 raise EvaluationError(
-                    f"{self._path} belongs to another evaluation: its {name} is {_shown(other)}, here it is {_shown(value)}",
+                    f"{self._path} belongs to another evaluation: its {name} is {_shown(other)}, "
+                    f"here it is {_shown(value)}",
                     hint=f"choose another file, or remove {self._path}",
                 )
         return found["done"] if found["done"] is None else dict(found["done"])
 
-    def save(self, section: str, done: Callable[[], Mapping[str, Any]], *, now: bool = False) -> None:
-        """Keep what `done` returns, if it is time to, or `now`. Raises OutputError; the old file stays then."""
+    def save(
+        self, section: str, done: Callable[[], Mapping[str, Any]], *, now: bool = False
+    ) -> None:
+        """Keep what `done` returns, if it is time to, or `now`. Raises OutputError; the old file
+        stays then.
+        """
         if self._path is None or not (now or time.monotonic() - self._saved >= self._seconds):
             return
         self._sections[section]["done"] = dict(done())
@@ -64,32 +75,44 @@ class State:
     def damaged(self, section: str, error: Exception) -> EvaluationError:
         """The error for a section that could not be understood."""
         return EvaluationError(
-            f"{self._path} is damaged in {section}: {error}", hint=f"remove {self._path} and start anew"
+            f"{self._path} is damaged in {section}: {error}",
+            hint=f"remove {self._path} and start anew",
         )
 
     def _content(self) -> bytes:
-        return json.dumps({"format": FORMAT, "version": VERSION, "sections": self._sections}, allow_nan=False).encode()
+        return json.dumps(
+            {"format": FORMAT, "version": VERSION, "sections": self._sections}, allow_nan=False
+        ).encode()
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
         sections = values["sections"]
-        if values["format"] != FORMAT or not all(set(part) == {"owner", "done"} for part in sections.values()):
+        if values["format"] != FORMAT or not all(
+            set(part) == {"owner", "done"} for part in sections.values()
+        ):
             raise ValueError("it is another kind of file")
     except FileNotFoundError:
         raise
     except OSError as error:
         raise EvaluationError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvaluationError(f"{path} is not the state of an evaluation, or damaged: {error}") from error
+        raise EvaluationError(
+            f"{path} is not the state of an evaluation, or damaged: {error}"
+        ) from error
     if values["version"] != VERSION:
-        raise EvaluationError(f"{path} has format version {values['version']!r}, this gpt-edge reads version {VERSION}")
+        raise EvaluationError(
+            f"{path} has format version {values['version']!r}, this gpt-edge reads version "
+            f"{VERSION}"
+        )
     return dict(sections)
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 over a file, or over the names and files of a folder. Raises EvaluationError if one cannot be read."""
+    """SHA-256 over a file, or over the names and files of a folder. Raises EvaluationError if one
+    cannot be read.
+    """
     try:
         if path.is_file():
             return sha256_file(path)
@@ -97,7 +120,9 @@ def fingerprint(path: Path) -> str:
         for place in sorted(place for place in path.rglob("*") if place.is_file()):
             total.update(f"{place.relative_to(path)}\0{sha256_file(place)}\n".encode())
     except OSError as error:
-        raise EvaluationError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+        raise EvaluationError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}"
+        ) from error
     return total.hexdigest()
 
 

@@ -1,9 +1,11 @@
-"""A sliding window over token ids: how a text longer than the context is read, as transformers' documentation does it.
+"""A sliding window over token ids: how a text longer than the context is read, as transformers'
+documentation does it.
 
-A window holds the `context` ids that the model reads, and the target of the last one. It moves on by `stride` targets,
-and only these count, so each target counts once, and all but the first `context` are predicted from at least
-context - stride + 1 ids. The smaller the stride, the more is read again and the lower the loss; a perplexity without
-its stride cannot be compared. transformers counts the last target with its window: its max_length is `context` + 1.
+A window holds the `context` ids that the model reads, and the target of the last one. It moves on
+by `stride` targets, and only these count, so each target counts once, and all but the first
+`context` are predicted from at least context - stride + 1 ids. The smaller the stride, the more is
+read again and the lower the loss; a perplexity without its stride cannot be compared. transformers
+counts the last target with its window: its max_length is `context` + 1.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
-Window = tuple[IntArray, int]  # ids [2 .. context + 1], and how many of their targets, ids[1:], were counted before
+# ids [2 .. context + 1], and how many of their targets, ids[1:], were counted before
+Window = tuple[IntArray, int]
 
 
 def check_window(context: int, stride: int) -> None:
@@ -26,18 +29,23 @@ def check_window(context: int, stride: int) -> None:
 
 
 class WindowCutter:
-    """Cuts the ids of one document, which come in pieces, into windows; holds little more than one window of them."""
+    """Cuts the ids of one document, which come in pieces, into windows; holds little more than one
+    window of them.
+    """
 
     def __init__(self, context: int, stride: int) -> None:
         check_window(context, stride)
         self._context, self._stride = context, stride
         self._held: IntArray = np.empty(0, np.int64)
-        self._n_counted = 0  # targets of `_held` that a window has counted: 0 only before the first window
+        # targets of `_held` that a window has counted: 0 only before the first window
+        self._n_counted = 0
 
     def push(self, ids: IntArray) -> Iterator[Window]:
         """Take the next ids [T], and give the windows that are full with them."""
         self._held = np.concatenate((self._held, ids))
-        while (stop := self._n_counted + (self._stride if self._n_counted else self._context)) < self._held.size:
+        while (
+            stop := self._n_counted + (self._stride if self._n_counted else self._context)
+        ) < self._held.size:
             yield self._held[: stop + 1], self._n_counted
             kept = stop + self._stride - self._context  # the next window starts here
             self._held, self._n_counted = self._held[kept:], stop - kept
@@ -50,7 +58,8 @@ class WindowCutter:
 
 
 def windows(document: IntArray, context: int, stride: int | None = None) -> list[Window]:
-    """Cut ids [N] into parts of at most `context` + 1, and say how many of each one's targets were counted before.
+    """Cut ids [N] into parts of at most `context` + 1, and say how many of each one's targets were
+    counted before.
 
     stride: None moves by half a context. Raises ValueError unless 1 <= stride <= context.
     """

@@ -1,6 +1,8 @@
-"""Generator: a session and its tokenizer, ready to write. Streams ids or text, returns whole texts, one or a batch.
+"""Generator: a session and its tokenizer, ready to write. Streams ids or text, returns whole texts,
+one or a batch.
 
-Checks what a caller gives before any work: a prompt that cannot fit is refused before it is even cut into tokens.
+Checks what a caller gives before any work: a prompt that cannot fit is refused before it is even
+cut into tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ BATCH_SIZE = 8
 
 
 def open_generator(bundle: Bundle, *, threads: int | None = None) -> Generator:
-    """Make an opened bundle ready to write: the tokenizer is built while onnxruntime arranges the weights."""
+    """Make an opened bundle ready to write: the tokenizer is built while onnxruntime arranges the
+    weights.
+    """
     with ThreadPoolExecutor(1) as other:
         session = other.submit(Session, bundle, threads=threads)
         tokenizer = bundle.load_tokenizer()
@@ -49,11 +53,17 @@ class Generator:
         self.tokenizer = tokenizer
 
     def generate_ids(
-        self, ids: Sequence[int], params: SamplingParams | None = None, *, cancel: threading.Event | None = None
+        self,
+        ids: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        cancel: threading.Event | None = None,
     ) -> TokenStream:
-        """Continue `ids`, one id at a time; the end token is not given. The innermost ring: no text, so no stop strings.
+        """Continue `ids`, one id at a time; the end token is not given. The innermost ring: no
+        text, so no stop strings.
 
-        Raises ValueError for no ids, ids out of range or stop strings; ContextLengthError for more than the context.
+        Raises ValueError for no ids, ids out of range or stop strings; ContextLengthError for more
+        than the context.
         """
         params = params or SamplingParams()
         if params.stop:
@@ -75,7 +85,8 @@ class Generator:
         """Continue `prompt`, text piece by text piece; the default is greedy.
 
         An empty prompt starts a text from nothing, after an end token, as GPT-2 was trained.
-        truncate: "left" cuts the start of a prompt that leaves no room for max_new_tokens, see `encode_prompt`.
+        truncate: "left" cuts the start of a prompt that leaves no room for max_new_tokens, see
+        `encode_prompt`.
         cancel: set it, from any thread, and the stream ends before its next token.
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
@@ -107,18 +118,26 @@ class Generator:
         cancel: threading.Event | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> list[Completion]:
-        """Continue every prompt, `batch_size` at a time through the model, and return them in order.
+        """Continue every prompt, `batch_size` at a time through the model, and return them in
+        order.
 
-        Each is what `complete` alone would give: a seed starts every row anew. params: one for all, or one per prompt.
-        decode_seconds of a row is the time until it ended. All prompts are checked before the first is read.
+        Each is what `complete` alone would give: a seed starts every row anew. params: one for all,
+        or one per prompt. decode_seconds of a row is the time until it ended. All prompts are
+        checked before the first is read.
         """
         if isinstance(prompts, str):
             raise ValueError("prompts must be a sequence of strings, got one string")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        each = [params or SamplingParams()] * len(prompts) if not isinstance(params, Sequence) else list(params)
+        each = (
+            [params or SamplingParams()] * len(prompts)
+            if not isinstance(params, Sequence)
+            else list(params)
+        )
         if len(each) != len(prompts):
-            raise ValueError(f"one SamplingParams per prompt is wanted, {len(prompts)}, got {len(each)}")
+            raise ValueError(
+                f"one SamplingParams per prompt is wanted, {len(prompts)}, got {len(each)}"
+            )
         rows = [
             _Row(self.encode_prompt(prompt, own.max_new_tokens, truncate), own, self)
             for prompt, own in zip(prompts, each, strict=True)
@@ -127,11 +146,14 @@ class Generator:
             _run_batch(rows[start : start + batch_size], self.session, cancel or threading.Event())
         return [row.completion() for row in rows]
 
-    def encode_prompt(self, prompt: str, max_new_tokens: int, truncate: Truncate | None = None) -> Prompt:
+    def encode_prompt(
+        self, prompt: str, max_new_tokens: int, truncate: Truncate | None = None
+    ) -> Prompt:
         """Ids of `prompt`, at least one and at most a context full.
 
-        truncate="left" keeps the end of the prompt: as many tokens as leave room for max_new_tokens, but at least half
-        the context. Raises ValueError for a prompt that is no string, or empty where no end token could start a text.
+        truncate="left" keeps the end of the prompt: as many tokens as leave room for
+        max_new_tokens, but at least half the context. Raises ValueError for a prompt that is no
+        string, or empty where no end token could start a text.
         """
         if not isinstance(prompt, str):
             raise ValueError(f"prompt must be a string, got {type(prompt).__name__}")
@@ -142,7 +164,9 @@ class Generator:
         ids = self.tokenizer.encode(prompt)
         if not ids:
             if self.tokenizer.end_token is None:
-                raise ValueError("the prompt is empty, and this model has no end token to start a text from")
+                raise ValueError(
+                    "the prompt is empty, and this model has no end token to start a text from"
+                )
             ids = [self.tokenizer.end_token]
         if truncate is None:
             self._check_length(len(ids))
@@ -152,12 +176,15 @@ class Generator:
         return Prompt(kept, len(ids) - len(kept))
 
     def _check_bytes(self, prompt: str) -> None:
-        """Refuse a prompt by its size alone: cutting 10 MB into tokens would take seconds and end in a refusal."""
+        """Refuse a prompt by its size alone: cutting 10 MB into tokens would take seconds and end
+        in a refusal.
+        """
         widest = self.tokenizer.max_token_bytes
         n_bytes = len(prompt.encode("utf-8", "replace"))
         if widest is not None and n_bytes > widest * self.session.config.n_ctx:
             raise ContextLengthError(
-                f"the prompt has {n_bytes} bytes, more than the context of {self.session.config.n_ctx} tokens can hold",
+                f"the prompt has {n_bytes} bytes, more than the context of "
+                f"{self.session.config.n_ctx} tokens can hold",
                 hint="shorten it, or keep its end with --truncate left",
             )
 

@@ -1,13 +1,15 @@
-"""SamplingParams, which say how to choose tokens and when to stop, and Sampler, which chooses one from a row of logits.
+"""SamplingParams, which say how to choose tokens and when to stop, and Sampler, which chooses one
+from a row of logits.
 
-Knows nothing of text or models. A vectorised pass finds a bound that the k largest logits reach and proves the row sound:
-numpy's maximum hands NaN on, and sorts it last, so a finite end means no NaN and no +inf anywhere. A second one takes what
-reaches the bound, which is little more than k; the rest is plain Python, as between two steps of the model the caches
-hold none of this code, and each numpy function that has to be fetched costs more than it saves on 40 numbers.
+Knows nothing of text or models. A vectorised pass finds a bound that the k largest logits reach and
+proves the row sound: numpy's maximum hands NaN on, and sorts it last, so a finite end means no NaN
+and no +inf anywhere. A second one takes what reaches the bound, which is little more than k; the
+rest is plain Python, as between two steps of the model the caches hold none of this code, and each
+numpy function that has to be fetched costs more than it saves on 40 numbers.
 
-The random numbers are our own Philox4x64-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2,
-3", 2011), because numpy promises stable bit generators, but not stable methods on top of them: the same seed gives the
-same choices across numpy releases.
+The random numbers are our own Philox4x64-10 (Salmon, Moraes, Dror and Shaw, "Parallel random
+numbers: as easy as 1, 2, 3", 2011), because numpy promises stable bit generators, but not stable
+methods on top of them: the same seed gives the same choices across numpy releases.
 """
 
 from __future__ import annotations
@@ -32,25 +34,30 @@ DEFAULT_TEMPERATURE = 1.0
 MAX_SEED = (1 << 64) - 1
 MAX_STOP_STRINGS = 4
 MAX_STOP_CHARACTERS = 64
-GENERATOR = "philox4x64-10/inverse-cdf-by-id/1"  # names the algorithm: text is reproducible between equal names
+# names the algorithm: text is reproducible between equal names
+GENERATOR = "philox4x64-10/inverse-cdf-by-id/1"
 
-_ROWS = 32  # of the table whose column maxima bound the k-th largest logit; measured best of 8 to 256
+# of the table whose column maxima bound the k-th largest logit; measured best of 8 to 256
+_ROWS = 32
 _SMALL = 4096  # logits up to which their own k-th largest is the bound
 _FEW = 256  # candidates that plain Python is quicker for
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to choose tokens and when to stop. The default is greedy; a temperature or a top_k makes it sample.
+    """How to choose tokens and when to stop. The default is greedy; a temperature or a top_k makes
+    it sample.
 
     Raises ValueError for values that mean nothing: the message names the field and the value.
     """
 
     max_new_tokens: int = 256
     temperature: float | None = None  # None is 1.0 with a top_k, else greedy; 0 is greedy
-    top_k: int | None = None  # None is 40 when sampling; the vocabulary's size or more keeps every token
+    # None is 40 when sampling; the vocabulary's size or more keeps every token
+    top_k: int | None = None
     seed: int | None = None  # 0 to 2**64 - 1; None draws one from the operating system
-    stop: tuple[str, ...] = ()  # at most 4 strings of 1 to 64 characters; the text ends before the first one found
+    # at most 4 strings of 1 to 64 characters; the text ends before the first one found
+    stop: tuple[str, ...] = ()
     ignore_end_token: bool = False  # go on through end tokens, as a benchmark wants
 
     def __post_init__(self) -> None:
@@ -71,7 +78,12 @@ class SamplingParams:
 
 
 def _check_whole(name: str, value: object, low: int, high: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < low
+        or (high is not None and value > high)
+    ):
         wanted = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be a whole number {wanted}, got {value!r}")
 
@@ -89,7 +101,9 @@ def _check_stop(stop: object) -> None:
         raise ValueError(f"stop takes at most {MAX_STOP_STRINGS} strings, got {len(stop)}")
     for text in stop:
         if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARACTERS:
-            raise ValueError(f"a stop string must have 1 to {MAX_STOP_CHARACTERS} characters, got {text!r}")
+            raise ValueError(
+                f"a stop string must have 1 to {MAX_STOP_CHARACTERS} characters, got {text!r}"
+            )
 
 
 def keep_top_k(logits: FloatArray, k: int) -> FloatArray:
@@ -107,7 +121,8 @@ def keep_top_k(logits: FloatArray, k: int) -> FloatArray:
 
 
 def top_k_ids(logits: FloatArray, k: int) -> IntArray:
-    """The ids of the `k` largest logits, ascending: min(k, V) of them, ties to the lower id. Raises ValueError if k < 1.
+    """The ids of the `k` largest logits, ascending: min(k, V) of them, ties to the lower id. Raises
+    ValueError if k < 1.
 
     logits: float32 [V] without NaN.
     """
@@ -120,10 +135,11 @@ def top_k_ids(logits: FloatArray, k: int) -> IntArray:
 
 
 def _bound(logits: FloatArray, k: int) -> tuple[float, float]:
-    """A number that k logits or hardly more reach, of more than k; and the largest logit, NaN if one is NaN.
+    """A number that k logits or hardly more reach, of more than k; and the largest logit, NaN if
+    one is NaN.
 
-    At least k entries reach the k-th largest of the column maxima of a table: the logits in 32 rows, [V // 32], without
-    the up to 31 entries that are left over.
+    At least k entries reach the k-th largest of the column maxima of a table: the logits in
+    32 rows, [V // 32], without the up to 31 entries that are left over.
     """
     width = logits.size // _ROWS
     if logits.size <= _SMALL or k >= width:
@@ -151,7 +167,9 @@ def _cut(ids: IntArray, values: FloatArray, k: int) -> IntArray:
 
 
 def philox(seed: int) -> Iterator[int]:
-    """Uniform 64-bit integers of Philox4x64-10 with key (seed, 0) and counter 1, 2, ...: numpy's Philox(key=seed)."""
+    """Uniform 64-bit integers of Philox4x64-10 with key (seed, 0) and counter 1, 2, ...: numpy's
+    Philox(key=seed).
+    """
     mask = (1 << 64) - 1
     counter = 0
     while True:
@@ -174,11 +192,14 @@ class Sampler:
     def __init__(self, params: SamplingParams) -> None:
         self.seed = int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed
         self._top_k = 1 if params.is_greedy else params.top_k or DEFAULT_TOP_K
-        self._temperature = DEFAULT_TEMPERATURE if params.temperature is None else float(params.temperature)
+        self._temperature = (
+            DEFAULT_TEMPERATURE if params.temperature is None else float(params.temperature)
+        )
         self._random = philox(self.seed)
 
     def sample(self, logits: FloatArray) -> int:
-        """Return a token id whose probability is above 0; greedy takes the largest logit, the lower id in a tie.
+        """Return a token id whose probability is above 0; greedy takes the largest logit, the lower
+        id in a tie.
 
         logits: float32 [V], natural-log scale, not changed. -inf means probability 0.
         Raises NumericError for NaN or +inf anywhere, or -inf everywhere.
@@ -189,7 +210,9 @@ class Sampler:
                 raise _unsound(logits)
             return best
         is_whole = self._top_k >= logits.size
-        bound, largest = (-math.inf, float(logits.max())) if is_whole else _bound(logits, self._top_k)
+        bound, largest = (
+            (-math.inf, float(logits.max())) if is_whole else _bound(logits, self._top_k)
+        )
         if not -math.inf < largest < math.inf:  # NaN is neither
             raise _unsound(logits)
         if is_whole:
@@ -201,19 +224,26 @@ class Sampler:
         return int(kept[self._draw(logits[kept])])
 
     def _draw_of_few(self, ids: list[int], values: list[float]) -> int:
-        """One of the ascending `ids`, of which those with the `top_k` largest `values` count, as `_draw` would choose."""
+        """One of the ascending `ids`, of which those with the `top_k` largest `values` count, as
+        `_draw` would choose.
+        """
         if len(ids) > self._top_k:
-            order = sorted(range(len(ids)), key=values.__getitem__, reverse=True)  # stable: ties to the lower id
+            # stable: ties to the lower id
+            order = sorted(range(len(ids)), key=values.__getitem__, reverse=True)
             kept = sorted(order[: self._top_k])
             ids, values = [ids[place] for place in kept], [values[place] for place in kept]
         largest = max(values)
-        cumulative = list(accumulate(math.exp((value - largest) / self._temperature) for value in values))
+        cumulative = list(
+            accumulate(math.exp((value - largest) / self._temperature) for value in values)
+        )
         total = cumulative[-1]
         place = bisect_right(cumulative, self._uniform() * total)
         return ids[place if place < len(ids) else bisect_left(cumulative, total)]
 
     def _draw(self, logits: FloatArray) -> int:
-        """An index, with the probabilities of softmax(logits / temperature), by inverting their cumulative sum."""
+        """An index, with the probabilities of softmax(logits / temperature), by inverting their
+        cumulative sum.
+        """
         values = logits.astype(np.float64)
         values -= values.max()
         with np.errstate(

@@ -1,7 +1,8 @@
-"""StopMatcher: finds stop strings in text that comes in pieces, lets none through, and holds back as little as it can.
+"""StopMatcher: finds stop strings in text that comes in pieces, lets none through, and holds back
+as little as it can.
 
-Knows nothing of tokens. Each character is looked at once per stop string (Knuth, Morris and Pratt 1977), however the
-text is cut into pieces.
+Knows nothing of tokens. Each character is looked at once per stop string (Knuth, Morris and Pratt
+1977), however the text is cut into pieces.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Passes text on up to the first stop string. What may be the beginning of one waits for the next piece.
+    """Passes text on up to the first stop string. What may be the beginning of one waits for the
+    next piece.
 
-    The first is the one that is complete first; of several that end together, the longest. `is_found` tells.
+    The first is the one that is complete first; of several that end together, the longest.
+    `is_found` tells.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [(stop, _borders(stop)) for stop in stops]
-        self._matched = [0] * len(self._stops)  # how much of each stop string the text so far ends with
+        # how much of each stop string the text so far ends with
+        self._matched = [0] * len(self._stops)
         self._held = ""
         self.is_found = False
 
@@ -56,7 +60,9 @@ class StopMatcher:
 
 
 def _borders(stop: str) -> list[int]:
-    """For each beginning of `stop`, the length of its longest proper beginning that is also its end."""
+    """For each beginning of `stop`, the length of its longest proper beginning that is also its
+    end.
+    """
     borders = [0] * len(stop)
     length = 0
     for place in range(1, len(stop)):

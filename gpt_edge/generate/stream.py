@@ -1,7 +1,8 @@
-"""One generation as it happens: TokenStream gives ids, TextStream text, and Completion is the whole when it has ended.
+"""One generation as it happens: TokenStream gives ids, TextStream text, and Completion is the whole
+when it has ended.
 
-Each ring knows only the one inside it: ids know the session, text knows ids. A stream works when it is asked for its
-next item, so a caller who stops asking stops the model.
+Each ring knows only the one inside it: ids know the session, text knows ids. A stream works when it
+is asked for its next item, so a caller who stops asking stops the model.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ FinishReason = Literal["stop", "length", "context_full", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a generation gave. `ids` has neither the end token nor, in `text`, the stop string that ended it."""
+    """What a generation gave. `ids` has neither the end token nor, in `text`, the stop string that
+    ended it.
+    """
 
     text: str
-    finish_reason: FinishReason  # stop: end token or stop string; length: max_new_tokens; context_full; cancelled
+    # stop: end token or stop string; length: max_new_tokens; context_full; cancelled
+    finish_reason: FinishReason
     ids: tuple[int, ...]
     prompt_tokens: int  # read by the model
     dropped_tokens: int  # cut from the start of the prompt by truncate="left"
@@ -44,7 +48,11 @@ class Completion:
     @property
     def tokens_per_second(self) -> float:
         """Decoding speed; 0 for fewer than two tokens."""
-        return (len(self.ids) - 1) / self.decode_seconds if len(self.ids) > 1 and self.decode_seconds > 0 else 0.0
+        return (
+            (len(self.ids) - 1) / self.decode_seconds
+            if len(self.ids) > 1 and self.decode_seconds > 0
+            else 0.0
+        )
 
 
 class TokenChoice:
@@ -53,7 +61,9 @@ class TokenChoice:
     tokenizer's `vocab_size`: rows of the embedding beyond it have no token and are never chosen.
     """
 
-    def __init__(self, params: SamplingParams, n_prompt: int, n_ctx: int, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, params: SamplingParams, n_prompt: int, n_ctx: int, tokenizer: Tokenizer
+    ) -> None:
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._sampler = Sampler(params)
@@ -61,10 +71,13 @@ class TokenChoice:
         self._end_token = None if params.ignore_end_token else tokenizer.end_token
         self._vocab_size = tokenizer.vocab_size
         self._max_new_tokens = params.max_new_tokens
-        self._room = n_ctx - n_prompt + 1  # the last token is never read, so it needs no place in the context
+        # the last token is never read, so it needs no place in the context
+        self._room = n_ctx - n_prompt + 1
 
     def choose(self, logits: FloatArray) -> int | None:
-        """Append and return the next id, or None for the end token. logits: float32 [V]. Raises NumericError."""
+        """Append and return the next id, or None for the end token. logits: float32 [V]. Raises
+        NumericError.
+        """
         id = self._sampler.sample(logits[: self._vocab_size])
         if id == self._end_token:
             self.finish_reason = "stop"
@@ -78,7 +91,9 @@ class TokenChoice:
 
 
 class TextAssembly:
-    """Turns the ids of one sequence into text and cuts it at a stop string. Shared by streams and batches."""
+    """Turns the ids of one sequence into text and cuts it at a stop string. Shared by streams and
+    batches.
+    """
 
     def __init__(self, params: SamplingParams, tokenizer: Tokenizer) -> None:
         self.pieces: list[str] = []
@@ -105,7 +120,8 @@ class TextAssembly:
 
 
 class TokenStream:
-    """Iterator over the ids of one generation; `finish_reason` tells why it ended, None while it goes on.
+    """Iterator over the ids of one generation; `finish_reason` tells why it ended, None while it
+    goes on.
 
     Threads that share one take turns. After an error, or `close`, it gives nothing more.
     """
@@ -126,7 +142,8 @@ class TokenStream:
         self._choice = TokenChoice(params, len(self.prompt), session.config.n_ctx, tokenizer)
         self._cancel = cancel or threading.Event()
         self._has_failed = False
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call close() while a step runs
+        # re-entrant: a signal handler may call close() while a step runs
+        self._lock = threading.RLock()
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -182,11 +199,15 @@ class TokenStream:
         for start in range(0, prompt.shape[1], PREFILL_CHUNK):
             if self._cancel.is_set():
                 return None
-            logits = self._session.forward(prompt[:, start : start + PREFILL_CHUNK], self._cache)[0, 0]
+            logits = self._session.forward(prompt[:, start : start + PREFILL_CHUNK], self._cache)[
+                0, 0
+            ]
         return logits
 
     def close(self) -> None:
-        """End it after the step that runs, if one does; `finish_reason` is "cancelled" unless it had ended."""
+        """End it after the step that runs, if one does; `finish_reason` is "cancelled" unless it
+        had ended.
+        """
         self._end("cancelled")
 
     def _end(self, reason: FinishReason) -> None:
@@ -195,13 +216,16 @@ class TokenStream:
 
 
 class TextStream:
-    """Iterator over the text of one generation, piece by piece, never half a character, never a stop string.
+    """Iterator over the text of one generation, piece by piece, never half a character, never a
+    stop string.
 
-    The pieces join to the whole text. Afterwards `finish_reason` and `completion` tell the rest. `close`, or leaving a
-    with-block, ends it early.
+    The pieces join to the whole text. Afterwards `finish_reason` and `completion` tell the rest.
+    `close`, or leaving a with-block, ends it early.
     """
 
-    def __init__(self, tokens: TokenStream, params: SamplingParams, tokenizer: Tokenizer, dropped_tokens: int) -> None:
+    def __init__(
+        self, tokens: TokenStream, params: SamplingParams, tokenizer: Tokenizer, dropped_tokens: int
+    ) -> None:
         self._tokens = tokens
         self._text = TextAssembly(params, tokenizer)
         self._dropped_tokens = dropped_tokens

@@ -1,7 +1,9 @@
-"""The library of operators: compiled by the machine's own C compiler for its own CPU, kept in the user's cache folder.
+"""The library of operators: compiled by the machine's own C compiler for its own CPU, kept in the
+user's cache folder.
 
-Nothing is downloaded. The file's name is a hash of the sources, the compiler's options and the CPU's features, so a library
-of another version, or of another machine that shares the home folder, is never loaded.
+Nothing is downloaded. The file's name is a hash of the sources, the compiler's options and the
+CPU's features, so a library of another version, or of another machine that shares the home folder,
+is never loaded.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ from gpt_edge.errors import GPTEdgeError, MissingDependencyError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
 
-SETTING = "GPT_EDGE_NATIVE"  # 0: never use the library; a path: use that one; unset: use it once it is built
+# 0: never use the library; a path: use that one; unset: use it once it is built
+SETTING = "GPT_EDGE_NATIVE"
 WITHOUT = "0"
 SOURCES = Path(__file__).parent / "kernels"
-WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")  # names of Linux's /proc/cpuinfo
-# No contraction: a sum after a product is rounded twice, as onnxruntime's operators do it. nodelete: onnxruntime unloads
-# the library with its session, and the memory that the operators keep for their next call would be lost each time. hidden:
-# a function called `fail` elsewhere in the process is not taken for ours.
+# names of Linux's /proc/cpuinfo
+WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
+# No contraction: a sum after a product is rounded twice, as onnxruntime's operators do it.
+# nodelete: onnxruntime unloads the library with its session, and the memory that the operators keep
+# for their next call would be lost each time. hidden: a function called `fail` elsewhere in the
+# process is not taken for ours.
 OPTIONS = (
     "-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,nodelete",
 )  # fmt: skip
@@ -68,7 +73,9 @@ def sources() -> list[Path]:
 
 @functools.cache
 def library_path() -> Path:
-    """Where this version's library for this CPU belongs, whether it is there or not. Raises GPTEdgeError without a home."""
+    """Where this version's library for this CPU belongs, whether it is there or not. Raises
+    GPTEdgeError without a home.
+    """
     digest = hashlib.sha256(" ".join([*OPTIONS, *sorted(cpu_flags())]).encode())
     for path in sources():
         digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
@@ -76,12 +83,16 @@ def library_path() -> Path:
     try:
         folder = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
     except RuntimeError as error:
-        raise GPTEdgeError("this user has no home folder", hint="name a cache folder in XDG_CACHE_HOME") from error
+        raise GPTEdgeError(
+            "this user has no home folder", hint="name a cache folder in XDG_CACHE_HOME"
+        ) from error
     return folder / "gpt-edge" / f"operators-{digest.hexdigest()[:16]}.so"
 
 
 def find_library() -> Path | None:
-    """The library to load, if there is one to use. Raises GPTEdgeError for a setting that names no file."""
+    """The library to load, if there is one to use. Raises GPTEdgeError for a setting that names no
+    file.
+    """
     setting = os.environ.get(SETTING, "")
     if setting == WITHOUT:
         return None
@@ -89,7 +100,8 @@ def find_library() -> Path | None:
         path = Path(setting)
         if not path.is_file():
             raise GPTEdgeError(
-                f"{SETTING} must be 0 or a library's path, and there is no file {path}", hint="unset it, or build one"
+                f"{SETTING} must be 0 or a library's path, and there is no file {path}",
+                hint="unset it, or build one",
             )
         return path.absolute() if why_unsupported() is None else None
     try:
@@ -121,18 +133,24 @@ def is_own(path: Path) -> bool:
 
 
 def compile_library(target: Path, options: Sequence[str] = ()) -> None:
-    """Compile the operators to `target`, whole or not at all; takes some seconds. options: for the compiler, at the end.
+    """Compile the operators to `target`, whole or not at all; takes some seconds. options: for the
+    compiler, at the end.
 
-    Raises GPTEdgeError on a machine that cannot run them and for what the compiler refuses, MissingDependencyError
-    without a compiler, OutputError.
+    Raises GPTEdgeError on a machine that cannot run them and for what the compiler refuses,
+    MissingDependencyError without a compiler, OutputError.
     """
     reason = why_unsupported()
     if reason is not None:
-        raise GPTEdgeError(reason, hint="everything works without them, by onnxruntime's own operators")
-    compiler = os.environ.get("CC") or next((name for name in COMPILERS if shutil.which(name)), None)
+        raise GPTEdgeError(
+            reason, hint="everything works without them, by onnxruntime's own operators"
+        )
+    compiler = os.environ.get("CC") or next(
+        (name for name in COMPILERS if shutil.which(name)), None
+    )
     if compiler is None:
         raise MissingDependencyError(
-            "a C compiler is wanted, and there is no cc, gcc or clang", hint="apt install gcc, or name one in CC"
+            "a C compiler is wanted, and there is no cc, gcc or clang",
+            hint="apt install gcc, or name one in CC",
         )
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "operators.so"
@@ -140,12 +158,19 @@ def compile_library(target: Path, options: Sequence[str] = ()) -> None:
         command = [*compiler.split(), *OPTIONS, *options, *files, "-o", str(made), "-lm"]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise GPTEdgeError(f"{compiler} could not be run: {error}"[:300]) from error
         if done.returncode != 0:
-            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+            said = next(
+                (line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()
+            )
             raise GPTEdgeError(
                 f"{compiler} could not compile the operators: {said[:250]}",
                 hint="gcc 11 or clang 14 or newer is wanted",

@@ -1,6 +1,7 @@
 """An ONNX model taken apart and put together again, as far as replacing nodes takes it.
 
-What is not looked at is copied byte for byte. Numbers of fields: onnx.proto3 of the ONNX specification.
+What is not looked at is copied byte for byte. Numbers of fields: onnx.proto3 of the ONNX
+specification.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
 
 @dataclass(slots=True)
 class Node:
-    """A node's names and numbers; an attribute that is neither a whole number nor a float is left out."""
+    """A node's names and numbers; an attribute that is neither a whole number nor a float is left
+    out.
+    """
 
     op: str
     inputs: list[str]
@@ -33,7 +36,9 @@ class Node:
 
 @dataclass(slots=True)
 class Constant:
-    """An initializer: shape, ONNX's number of its type, and its bytes where they lie in the file itself."""
+    """An initializer: shape, ONNX's number of its type, and its bytes where they lie in the file
+    itself.
+    """
 
     dims: tuple[int, ...]
     type: int
@@ -42,11 +47,14 @@ class Constant:
 
 @dataclass(slots=True)
 class Model:
-    """A model taken apart: its nodes and its inputs and outputs with their bytes, its initializers, and the rest as it was."""
+    """A model taken apart: its nodes and its inputs and outputs with their bytes, its initializers,
+    and the rest as it was.
+    """
 
     nodes: list[tuple[Node, bytes]]
     constants: dict[str, Constant]
-    values: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # by name: the graph's field, and its content
+    # by name: the graph's field, and its content
+    values: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     graph_rest: list[bytes] = field(default_factory=list)
     rest: list[bytes] = field(default_factory=list)
 
@@ -74,14 +82,24 @@ def read_model(data: bytes) -> Model:
 
 def _name(data: bytes) -> str:
     return next(
-        (value.decode() for number, value, _ in fields(data) if number == VALUE_NAME and isinstance(value, bytes)), ""
+        (
+            value.decode()
+            for number, value, _ in fields(data)
+            if number == VALUE_NAME and isinstance(value, bytes)
+        ),
+        "",
     )
 
 
 def retype(model: Model, name: str, kind: int) -> None:
-    """Let an input or output hold numbers of another type, by its number in onnx.TensorProto.DataType."""
+    """Let an input or output hold numbers of another type, by its number in
+    onnx.TensorProto.DataType.
+    """
     number, data = model.values[name]
-    model.values[name] = number, _replaced(data, (VALUE_TYPE, TYPE_TENSOR, TENSOR_TYPE_ELEMENT), kind)
+    model.values[name] = (
+        number,
+        _replaced(data, (VALUE_TYPE, TYPE_TENSOR, TENSOR_TYPE_ELEMENT), kind),
+    )
 
 
 def _replaced(data: bytes, path: tuple[int, ...], value: int) -> bytes:
@@ -149,7 +167,9 @@ def _constant(data: bytes) -> tuple[str, Constant]:
 
 
 def write_model(model: Model, nodes: list[bytes], domain: str) -> bytes:
-    """The model with these nodes, as `node_field` makes them, and an operator set of version 1 of `domain`."""
+    """The model with these nodes, as `node_field` makes them, and an operator set of version 1 of
+    `domain`.
+    """
     values = [_field(number, data) for number, data in model.values.values()]
     graph = _field(MODEL_GRAPH, b"".join([*nodes, *model.graph_rest, *values]))
     opset = _field(MODEL_OPSET, _field(1, domain.encode()) + _key(2, VARINT) + _number(1))

@@ -1,7 +1,9 @@
-"""Which nodes of an edge graph the library's operators stand for: found by what they compute, not by their names.
+"""Which nodes of an edge graph the library's operators stand for: found by what they compute, not
+by their names.
 
-A node is replaced only where shapes and settings are those that the operator is made for; everything else stays with
-onnxruntime. The file of the bundle is not changed: the graph is rewritten in memory, while it is opened.
+A node is replaced only where shapes and settings are those that the operator is made for;
+everything else stays with onnxruntime. The file of the bundle is not changed: the graph is
+rewritten in memory, while it is opened.
 """
 
 from __future__ import annotations
@@ -10,7 +12,15 @@ import math
 import struct
 from dataclasses import dataclass
 
-from gpt_edge.native.onnx_model import Constant, Model, Node, node_field, read_model, retype, write_model
+from gpt_edge.native.onnx_model import (
+    Constant,
+    Model,
+    Node,
+    node_field,
+    read_model,
+    retype,
+    write_model,
+)
 
 DOMAIN = "gpt_edge"
 LAST_AXIS = b"\xff" * 8  # -1
@@ -28,9 +38,11 @@ class Rewritten:
 
 
 def rewrite(data: bytes, threads: int, head_size: int, *, half_cache: bool) -> Rewritten | None:
-    """The model with the library's operators; None where it has none that they stand for, or cannot be read.
+    """The model with the library's operators; None where it has none that they stand for, or cannot
+    be read.
 
-    head_size: of its attention, in floats. half_cache: keep keys and values in float16, if every layer can.
+    head_size: of its attention, in floats. half_cache: keep keys and values in float16, if every
+    layer can.
     """
     try:
         return _Rewriter(read_model(data), threads, head_size, half_cache).run()
@@ -84,22 +96,35 @@ class _Rewriter:
             return
         quantized, weights, one, scales, zero = product.inputs
         rounding = self.makers.get(quantized)
-        if rounding is None or rounding.op != "QuantizeLinear" or not self._is_made_for(weights, scales, one):
+        if (
+            rounding is None
+            or rounding.op != "QuantizeLinear"
+            or not self._is_made_for(weights, scales, one)
+        ):
             return
         x, row_scale, zeros = rounding.inputs
         depth = self.model.constants[weights].dims[0]
         spread = self.makers.get(zeros)
-        is_by_row = rounding.attributes.get("axis") == -1 and rounding.attributes.get("block_size") == depth
+        is_by_row = (
+            rounding.attributes.get("axis") == -1 and rounding.attributes.get("block_size") == depth
+        )
         if not is_by_row or spread is None or spread.op != "Expand" or spread.inputs[0] != zero:
             return
         shares = self._row_scale(row_scale, x)
         mul = self._only_reader(product.outputs[0], "Mul")
         zero_point = self._constant(zero, UINT8)
-        if shares is None or mul is None or zero_point is None or set(mul.inputs) != {product.outputs[0], row_scale}:
+        if (
+            shares is None
+            or mul is None
+            or zero_point is None
+            or set(mul.inputs) != {product.outputs[0], row_scale}
+        ):
             return
         nodes, high, low = shares
         last, bias, is_gelu = mul, "", False
-        after = self._only_reader(mul.outputs[0], "Add") or self._only_reader(mul.outputs[0], "FastGelu")
+        after = self._only_reader(mul.outputs[0], "Add") or self._only_reader(
+            mul.outputs[0], "FastGelu"
+        )
         if after is not None and len(after.inputs) == 2:
             other = next(name for name in after.inputs if name != mul.outputs[0])
             constant = self.model.constants.get(other)
@@ -113,33 +138,56 @@ class _Rewriter:
             "is_gelu": int(is_gelu), "high": high, "low": low,
         }  # fmt: skip
         inputs = [x, weights, scales, *([bias] if bias else [])]
-        self._replace(old, Node("RowProduct", inputs, last.outputs, attributes, DOMAIN, product.name))
+        self._replace(
+            old, Node("RowProduct", inputs, last.outputs, attributes, DOMAIN, product.name)
+        )
 
     def _block_product(self, node: Node) -> None:
-        """Weights in blocks around the middle of their range; those with zero points of their own stay."""
-        depth, width, block, bits = (int(node.attributes.get(name, 0)) for name in ("K", "N", "block_size", "bits"))
+        """Weights in blocks around the middle of their range; those with zero points of their own
+        stay.
+        """
+        depth, width, block, bits = (
+            int(node.attributes.get(name, 0)) for name in ("K", "N", "block_size", "bits")
+        )
         weights = self.model.constants.get(node.inputs[1])
         bias = node.inputs[5] if len(node.inputs) > 5 else ""
-        is_known = bits in (4, 8) and block >= 16 and depth % MULTIPLE == 0 and depth % block == 0 and width >= 16
+        is_known = (
+            bits in (4, 8)
+            and block >= 16
+            and depth % MULTIPLE == 0
+            and depth % block == 0
+            and width >= 16
+        )
         if not is_known or weights is None or weights.type != UINT8 or any(node.inputs[3:5]):
             return
         if node.attributes.get("accuracy_level") != 4 or block & (block - 1):
             return
         scales = self.model.constants.get(node.inputs[2])
         fits = math.prod(weights.dims) == width * depth * bits // 8
-        if not fits or scales is None or scales.type != FLOAT32 or math.prod(scales.dims) != width * (depth // block):
+        if (
+            not fits
+            or scales is None
+            or scales.type != FLOAT32
+            or math.prod(scales.dims) != width * (depth // block)
+        ):
             return
-        if bias and (bias not in self.model.constants or self.model.constants[bias].dims != (width,)):
+        if bias and (
+            bias not in self.model.constants or self.model.constants[bias].dims != (width,)
+        ):
             return
         attributes: dict[str, int | float] = {
             "threads": self.threads, "depth": depth, "width": width, "block": block, "bits": bits,
             "has_bias": int(bool(bias)),
         }  # fmt: skip
         inputs = [*node.inputs[:3], *([bias] if bias else [])]
-        self._replace([node], Node("BlockProduct", inputs, node.outputs, attributes, DOMAIN, node.name))
+        self._replace(
+            [node], Node("BlockProduct", inputs, node.outputs, attributes, DOMAIN, node.name)
+        )
 
     def _skip_norm(self, node: Node) -> None:
-        """A sum and its norm. Both results are made; one that nobody reads gets a name of its own."""
+        """A sum and its norm. Both results are made; one that nobody reads gets a name of
+        its own.
+        """
         parts = [self.model.constants.get(name) for name in node.inputs[2:] if name]
         widths = {part.dims if part is not None and part.type == FLOAT32 else () for part in parts}
         is_wide = len(widths) == 1 and all(len(dims) == 1 and dims[0] % 16 == 0 for dims in widths)
@@ -147,14 +195,27 @@ class _Rewriter:
         if not is_wide or not has_shift or any(node.outputs[1:3]):
             return
         has_bias = len(node.inputs) > 4 and bool(node.inputs[4])
-        total = node.outputs[3] if len(node.outputs) > 3 and node.outputs[3] else f"{node.outputs[0]}/sum"
+        total = (
+            node.outputs[3]
+            if len(node.outputs) > 3 and node.outputs[3]
+            else f"{node.outputs[0]}/sum"
+        )
         epsilon = float(node.attributes.get("epsilon", 1e-12))
-        attributes: dict[str, int | float] = {"threads": self.threads, "has_bias": int(has_bias), "epsilon": epsilon}
+        attributes: dict[str, int | float] = {
+            "threads": self.threads,
+            "has_bias": int(has_bias),
+            "epsilon": epsilon,
+        }
         inputs = node.inputs[: 5 if has_bias else 4]
-        self._replace([node], Node("SkipNorm", inputs, [node.outputs[0], total], attributes, DOMAIN, node.name))
+        self._replace(
+            [node],
+            Node("SkipNorm", inputs, [node.outputs[0], total], attributes, DOMAIN, node.name),
+        )
 
     def _attention(self, node: Node) -> None:
-        """Attention to all heads' own keys and values, which come beside the queries; rotary positions and caps stay."""
+        """Attention to all heads' own keys and values, which come beside the queries; rotary
+        positions and caps stay.
+        """
         given = [bool(name) for name in node.inputs]
         heads, scale = node.attributes.get("num_heads"), node.attributes.get("scale")
         window = node.attributes.get("local_window_size", -1)
@@ -163,17 +224,23 @@ class _Rewriter:
         if not (self.can_attend and is_plain and heads and scale):
             return
         has_past = given == [True, False, False, True, True, True, True]
-        if not has_past and (given != [True, False, False, False, False, True, True] or self._reads(node.outputs[1:])):
+        if not has_past and (
+            given != [True, False, False, False, False, True, True] or self._reads(node.outputs[1:])
+        ):
             return
         attributes: dict[str, int | float] = {
             "threads": self.threads, "heads": int(heads), "window": int(window), "scale": float(scale)
         }  # fmt: skip
-        op, outputs = ("CachedAttention", node.outputs) if has_past else ("PlainAttention", node.outputs[:1])
+        op, outputs = (
+            ("CachedAttention", node.outputs) if has_past else ("PlainAttention", node.outputs[:1])
+        )
         inputs = [name for name in node.inputs if name]
         self._replace([node], Node(op, inputs, outputs, attributes, DOMAIN, node.name))
 
     def _halve_cache(self) -> None:
-        """Keys and values in float16: half of what a new token reads of them. All layers or none: a cache has one type."""
+        """Keys and values in float16: half of what a new token reads of them. All layers or none: a
+        cache has one type.
+        """
         layers = [node for node in self.new.values() if node.op == "CachedAttention"]
         if len(layers) < sum(node.op == "GroupQueryAttention" for node, _ in self.model.nodes):
             return
@@ -203,7 +270,9 @@ class _Rewriter:
         )
 
     def _row_scale(self, name: str, x: str) -> tuple[list[Node], float, float] | None:
-        """The nodes that find a row's scale, and its shares of the largest value and of the smallest (0: of |x|)."""
+        """The nodes that find a row's scale, and its shares of the largest value and of the
+        smallest (0: of |x|).
+        """
         maker = self.makers.get(name)
         if maker is None:
             return None
@@ -239,7 +308,11 @@ class _Rewriter:
     def _constant(self, name: str, kind: int) -> Constant | None:
         """A constant of one value that lies in the file itself."""
         found = self.model.constants.get(name)
-        return found if found and found.type == kind and found.dims in ((), (1,)) and found.raw else None
+        return (
+            found
+            if found and found.type == kind and found.dims in ((), (1,)) and found.raw
+            else None
+        )
 
     def _only_reader(self, name: str, op: str) -> Node | None:
         readers = self.readers.get(name, [])
@@ -250,4 +323,6 @@ class _Rewriter:
         ids = set(map(id, nodes))
         inner = [name for node in nodes[:-1] for name in node.outputs]
         is_output = any(name in self.model.values for name in inner)
-        return not is_output and all(id(reader) in ids for name in inner for reader in self.readers[name])
+        return not is_output and all(
+            id(reader) in ids for name in inner for reader in self.readers[name]
+        )

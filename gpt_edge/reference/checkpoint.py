@@ -1,8 +1,10 @@
-"""gpt-edge's own checkpoint folder: config.json, model.safetensors (fp32), and the tokenizer's file. Never a pickle.
+"""gpt-edge's own checkpoint folder: config.json, model.safetensors (fp32), and the tokenizer's
+file. Never a pickle.
 
-`config.json` is {"format", "version", "config": GPTConfig.to_dict(), "tokenizer": spec or null, "training": free figures},
-and, of a fine-tuned model, "task": TaskSpec.to_dict(); its head is among the tensors.
-The importer of this kind (`importers/gpt_edge_checkpoint.py`) reads it; a folder is published by one rename.
+`config.json` is {"format", "version", "config": GPTConfig.to_dict(), "tokenizer": spec or null,
+"training": free figures}, and, of a fine-tuned model, "task": TaskSpec.to_dict(); its head is among
+the tensors. The importer of this kind (`importers/gpt_edge_checkpoint.py`) reads it; a folder is
+published by one rename.
 """
 
 from __future__ import annotations
@@ -38,16 +40,25 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint at `folder`, replacing an older checkpoint there in one step.
 
-    state: the tensors of `GPT(config).state_dict()`, any float type; `lm_head.weight` is left out where it is wte.
-    training: plain JSON values about the run, for people. task: of a fine-tuned model, whose `TaskModel.config` and
-    `TaskModel.tensors()` the others then are. Raises NumericError for NaN or infinite weights, before
-    anything is written, and OutputError as `publish_folder`.
+    state: the tensors of `GPT(config).state_dict()`, any float type; `lm_head.weight` is left out
+    where it is wte.
+    training: plain JSON values about the run, for people. task: of a fine-tuned model, whose
+    `TaskModel.config` and `TaskModel.tensors()` the others then are. Raises NumericError for NaN or
+    infinite weights, before anything is written, and OutputError as `publish_folder`.
     """
-    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).contiguous()
+        for name, tensor in state.items()
+    }
     if config.tied_embeddings:
         tensors.pop("lm_head.weight", None)
-    if bad := sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())):
-        raise NumericError(f"{folder}: NaN or infinite weights in {', '.join(bad[:3])}; the checkpoint was not written")
+    if bad := sorted(
+        name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())
+    ):
+        raise NumericError(
+            f"{folder}: NaN or infinite weights in {', '.join(bad[:3])}; the checkpoint was not "
+            "written"
+        )
     described = {
         "format": FORMAT,
         "version": VERSION,
@@ -79,7 +90,9 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def read_checkpoint_config(folder: Path) -> dict[str, Any]:
-    """Return the parsed config.json. Raises CheckpointError when it is missing, damaged, or another format's."""
+    """Return the parsed config.json. Raises CheckpointError when it is missing, damaged, or another
+    format's.
+    """
     path = folder / "config.json"
     try:
         described = json.loads(path.read_bytes())
@@ -90,12 +103,16 @@ def read_checkpoint_config(folder: Path) -> dict[str, Any]:
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a gpt-edge checkpoint's: wanted format {FORMAT!r}")
     if described.get("version") != VERSION:
-        raise CheckpointError(f"{path} has format version {described.get('version')!r}, wanted {VERSION}")
+        raise CheckpointError(
+            f"{path} has format version {described.get('version')!r}, wanted {VERSION}"
+        )
     return described
 
 
 def load_checkpoint(folder: Path) -> GPT:
-    """Return the model of a checkpoint folder, in evaluation mode. Raises CheckpointError as `open_checkpoint`."""
+    """Return the model of a checkpoint folder, in evaluation mode. Raises CheckpointError as
+    `open_checkpoint`.
+    """
     return open_checkpoint(folder).load_model()
 
 
@@ -111,7 +128,8 @@ def task_model_of(checkpoint: Checkpoint) -> TaskModel:
     """The same for a checkpoint that is open."""
     if checkpoint.task is None:
         raise CheckpointError(
-            f"{checkpoint.path} is a language model without a task", hint="make one with gpt-edge finetune"
+            f"{checkpoint.path} is a language model without a task",
+            hint="make one with gpt-edge finetune",
         )
     model = TaskModel(checkpoint.load_model(), checkpoint.task)
     head = [name for name in checkpoint.names() if name.startswith(HEAD_PREFIX)]

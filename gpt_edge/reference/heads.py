@@ -1,9 +1,10 @@
 """The task heads of GPT-1's fine-tuning: a linear layer on the hidden state at the extract token.
 
-Classification and entailment: one output per class. Similarity: the two orders' hidden states are added, then one output
-per class, or one for a score. Multiple choice: one output per answer, compared by a softmax over an example's answers.
-Sequences are padded at their ends: causal attention never looks there, so no mask is needed.
-Source: Radford et al. 2018, section 3.2, equations 3 to 5, and section 3.3. Knows nothing of text or files.
+Classification and entailment: one output per class. Similarity: the two orders' hidden states are
+added, then one output per class, or one for a score. Multiple choice: one output per answer,
+compared by a softmax over an example's answers. Sequences are padded at their ends: causal
+attention never looks there, so no mask is needed. Source: Radford et al. 2018, section 3.2,
+equations 3 to 5, and section 3.3. Knows nothing of text or files.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ STD = 0.02  # of new embeddings and heads, as in GPT-1's code
 
 
 class TaskModel(nn.Module):
-    """A GPT whose vocabulary holds the task's tokens, and the head. `dropout` acts on what the head reads, in training."""
+    """A GPT whose vocabulary holds the task's tokens, and the head. `dropout` acts on what the head
+    reads, in training.
+    """
 
     def __init__(self, gpt: GPT, spec: TaskSpec, dropout: float = 0.0) -> None:
         super().__init__()
         if max(spec.start, spec.delimiter, spec.extract) >= gpt.config.vocab_size:
             raise ValueError(
-                f"the task's tokens want a vocabulary beyond {gpt.config.vocab_size}: use with_task_tokens"
+                f"the task's tokens want a vocabulary beyond {gpt.config.vocab_size}: use "
+                "with_task_tokens"
             )
         self.gpt, self.spec = gpt, spec
         self.clf_dropout = nn.Dropout(dropout)
@@ -43,12 +47,15 @@ class TaskModel(nn.Module):
         """The shape of the model, its `n_label` set."""
         return dataclasses.replace(self.gpt.config, n_label=self.spec.n_label)
 
-    def forward(self, input_ids: Tensor, extract_at: Tensor, with_lm: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, input_ids: Tensor, extract_at: Tensor, with_lm: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the task's logits, and next-token logits [S, T, V] if asked for.
 
-        input_ids: int64 [S, T], padded at the ends with any id. extract_at: int64 [S], where each sequence's extract
-        token is. The logits are [S, n_label] for classification and entailment; [S / 2, n_label] for similarity, whose
-        two orders lie in rows 2i and 2i + 1; [S] for multiple choice, one per answer, in the order of the rows.
+        input_ids: int64 [S, T], padded at the ends with any id. extract_at: int64 [S], where each
+        sequence's extract token is. The logits are [S, n_label] for classification and entailment;
+        [S / 2, n_label] for similarity, whose two orders lie in rows 2i and 2i + 1; [S] for
+        multiple choice, one per answer, in the order of the rows.
         """
         hidden, _ = self.gpt.hidden(input_ids)
         logits = self.head(read_extract(hidden, extract_at))
@@ -62,7 +69,9 @@ class TaskModel(nn.Module):
         return logits[:, 0] if self.spec.kind == "multiple-choice" else logits
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every weight by its name in a checkpoint: those of `GPT.state_dict()`, and HEAD_TENSORS."""
+        """Every weight by its name in a checkpoint: those of `GPT.state_dict()`, and
+        HEAD_TENSORS.
+        """
         head = zip(HEAD_TENSORS, (self.task_head.weight, self.task_head.bias), strict=True)
         return {**self.gpt.state_dict(), **{name: tensor.detach() for name, tensor in head}}
 
@@ -79,25 +88,37 @@ def read_extract(hidden: Tensor, extract_at: Tensor) -> Tensor:
 
 
 def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return int64 [S, T], padded at the ends with 0, and where each sequence's last token is, int64 [S]."""
+    """Return int64 [S, T], padded at the ends with 0, and where each sequence's last token is,
+    int64 [S].
+    """
     rows = [torch.tensor(ids, dtype=torch.int64) for ids in sequences]
     return pad_sequence(rows, batch_first=True), torch.tensor([len(row) - 1 for row in rows])
 
 
 def by_example(scores: Tensor, n_choices: Sequence[int]) -> Tensor:
-    """Scores [S] of answers as [B, max choices], an example to a row, -inf where it has no more answers."""
-    return pad_sequence(list(torch.split(scores, list(n_choices))), batch_first=True, padding_value=-torch.inf)
+    """Scores [S] of answers as [B, max choices], an example to a row, -inf where it has no more
+    answers.
+    """
+    return pad_sequence(
+        list(torch.split(scores, list(n_choices))), batch_first=True, padding_value=-torch.inf
+    )
 
 
 def with_task_tokens(gpt: GPT) -> GPT:
-    """`gpt` with three more tokens in its vocabulary, rows of N(0, 0.02) at the end. Other weights are shared."""
+    """`gpt` with three more tokens in its vocabulary, rows of N(0, 0.02) at the end. Other weights
+    are shared.
+    """
     new = torch.empty(N_NEW_TOKENS, gpt.config.n_embd)
-    rows = {name: torch.cat((tensor, new.normal_(std=STD))) for name, tensor in _vocabulary(gpt).items()}
+    rows = {
+        name: torch.cat((tensor, new.normal_(std=STD))) for name, tensor in _vocabulary(gpt).items()
+    }
     return _with_vocabulary(gpt, rows, gpt.config.vocab_size + N_NEW_TOKENS)
 
 
 def without_task_tokens(gpt: GPT, vocab_size: int) -> GPT:
-    """The language model of the first `vocab_size` tokens, its weights shared: what is left once the task is set aside."""
+    """The language model of the first `vocab_size` tokens, its weights shared: what is left once
+    the task is set aside.
+    """
     rows = {name: tensor[:vocab_size] for name, tensor in _vocabulary(gpt).items()}
     return _with_vocabulary(gpt, rows, vocab_size)
 
@@ -121,7 +142,9 @@ def _with_vocabulary(gpt: GPT, rows: Mapping[str, Tensor], vocab_size: int) -> G
 
 
 def set_dropout(gpt: GPT, dropout: float) -> None:
-    """Let `dropout` act on embeddings, attention weights and residuals in training, as `GPT(config, dropout)` has it."""
+    """Let `dropout` act on embeddings, attention weights and residuals in training, as
+    `GPT(config, dropout)` has it.
+    """
     for module in gpt.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout

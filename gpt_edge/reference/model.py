@@ -1,8 +1,10 @@
-"""The reference GPT in PyTorch: one file, in the order of the papers. Everything else is measured against it.
+"""The reference GPT in PyTorch: one file, in the order of the papers. Everything else is measured
+against it.
 
-GPT-1 (Radford et al. 2018): post-layer-norm. GPT-2 (Radford et al. 2019): pre-layer-norm, `ln_f`, residual projections
-initialised with 0.02 / sqrt(2 n_layer). GPT-3 (Brown et al. 2020): dense and locally banded layers in turn.
-Linear weights are stored [out, in]. Knows nothing of text, files or ONNX.
+GPT-1 (Radford et al. 2018): post-layer-norm. GPT-2 (Radford et al. 2019): pre-layer-norm, `ln_f`,
+residual projections initialised with 0.02 / sqrt(2 n_layer). GPT-3 (Brown et al. 2020): dense and
+locally banded layers in turn. Linear weights are stored [out, in]. Knows nothing of text, files or
+ONNX.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ Attend = Callable[[Tensor], Tensor]  # [B, T, C] -> [B, T, C]
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Modules made inside have shapes and no values: for weights that are put there afterwards, with `assign`.
+    """Modules made inside have shapes and no values: for weights that are put there afterwards,
+    with `assign`.
 
-    In a process's first such module torch leaves an exception whose frames hold the module in a cycle; unless it is
-    broken here, the weights stay in memory until Python happens to look.
+    In a process's first such module torch leaves an exception whose frames hold the module in a
+    cycle; unless it is broken here, the weights stay in memory until Python happens to look.
     """
     with torch.device("meta"):
         yield
@@ -35,14 +38,18 @@ def without_memory() -> Iterator[None]:
 
 
 def activate(x: Tensor, kind: str) -> Tensor:
-    """The MLP's non-linearity. Source: Hendrycks and Gimpel 2016; GPT-1 and GPT-2 use the tanh form."""
+    """The MLP's non-linearity. Source: Hendrycks and Gimpel 2016; GPT-1 and GPT-2 use the tanh
+    form.
+    """
     if kind == "relu":
         return F.relu(x)
     return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
 
 
 def causal_mask(n_past: int, n_new: int, window: int | None, device: torch.device) -> Tensor:
-    """bool [T, P + T], true where a new token may look: at itself and back, at most `window` positions in all."""
+    """bool [T, P + T], true where a new token may look: at itself and back, at most `window`
+    positions in all.
+    """
     query = torch.arange(n_past, n_past + n_new, device=device)[:, None]
     key = torch.arange(n_past + n_new, device=device)[None, :]
     seen = key <= query
@@ -50,7 +57,9 @@ def causal_mask(n_past: int, n_new: int, window: int | None, device: torch.devic
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention of one layer (Vaswani et al. 2017, section 3.2.2), with past keys and values."""
+    """Multi-head attention of one layer (Vaswani et al. 2017, section 3.2.2), with past keys and
+    values.
+    """
 
     def __init__(self, config: GPTConfig, layer: int, dropout: float) -> None:
         super().__init__()
@@ -61,13 +70,17 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, past: KeyValue | None, mask: Tensor | None) -> tuple[Tensor, KeyValue]:
-        """x [B, T, C], past [B, H, P, D] twice, mask bool broadcast to [B, H, T, P + T] or None for plain causal.
+    def forward(
+        self, x: Tensor, past: KeyValue | None, mask: Tensor | None
+    ) -> tuple[Tensor, KeyValue]:
+        """x [B, T, C], past [B, H, P, D] twice, mask bool broadcast to [B, H, T, P + T] or None for
+        plain causal.
 
         Returns [B, T, C] and the keys and values [B, H, P + T, D] of all positions.
         """
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # [B, H, T, D]
+        # [B, H, T, D]
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         y = F.scaled_dot_product_attention(
@@ -116,7 +129,9 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Token ids to next-token logits. `dropout` acts on embeddings, attention weights and residuals, in training only."""
+    """Token ids to next-token logits. `dropout` acts on embeddings, attention weights and
+    residuals, in training only.
+    """
 
     def __init__(self, config: GPTConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -126,7 +141,9 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.h = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.n_layer))
         self.ln_f = (
-            nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon) if config.norm == "pre" else nn.Identity()
+            nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+            if config.norm == "pre"
+            else nn.Identity()
         )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tied_embeddings:
@@ -134,7 +151,9 @@ class GPT(nn.Module):
         self.apply(self._initialise)
 
     def _initialise(self, module: nn.Module) -> None:
-        """N(0, 0.02); in GPT-2's code wpe N(0, 0.01), residual projections scaled (Radford et al. 2019, section 2.3)."""
+        """N(0, 0.02); in GPT-2's code wpe N(0, 0.01), residual projections scaled (Radford et al.
+        2019, section 2.3).
+        """
         if isinstance(module, nn.Linear | nn.Embedding):
             is_gpt2_positions = module is self.wpe and self.config.norm == "pre"
             nn.init.normal_(module.weight, std=0.01 if is_gpt2_positions else 0.02)
@@ -160,7 +179,9 @@ class GPT(nn.Module):
         past_key_values: Sequence[KeyValue] | None = None,
         attention_mask: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
-        """What the head reads, [B, T, C], and the keys and values of every layer. Arguments as in `forward`."""
+        """What the head reads, [B, T, C], and the keys and values of every layer. Arguments as in
+        `forward`.
+        """
         T = input_ids.shape[1]
         n_past = past_key_values[0][0].shape[2] if past_key_values is not None else 0
         if position_ids is None:
@@ -173,7 +194,10 @@ class GPT(nn.Module):
             mask = masks[attn.window]
 
             def attend(
-                n: Tensor, attn: CausalSelfAttention = attn, past: KeyValue | None = past, mask: Tensor | None = mask
+                n: Tensor,
+                attn: CausalSelfAttention = attn,
+                past: KeyValue | None = past,
+                mask: Tensor | None = mask,
             ) -> Tensor:
                 y: Tensor
                 y, key_value = attn(n, past, mask)
@@ -186,7 +210,9 @@ class GPT(nn.Module):
     def _masks(
         self, n_past: int, n_new: int, attention_mask: Tensor | None, device: torch.device
     ) -> dict[int | None, Tensor | None]:
-        """One mask for each window in use, bool [T, P + T] or [B, 1, T, P + T]; None where plain causal says it all."""
+        """One mask for each window in use, bool [T, P + T] or [B, 1, T, P + T]; None where plain
+        causal says it all.
+        """
         masks: dict[int | None, Tensor | None] = {}
         for window in {block.attn.window for block in self.blocks()}:
             if window is None and attention_mask is None and n_past == 0:
@@ -194,7 +220,8 @@ class GPT(nn.Module):
                 continue
             mask = causal_mask(n_past, n_new, window, device)
             if attention_mask is not None:
-                # A padded query still sees itself: a row that sees nothing would be NaN and spread through its values.
+                # A padded query still sees itself: a row that sees nothing would be NaN and spread
+                # through its values.
                 itself = causal_mask(n_past, n_new, 1, device)
                 mask = mask & ((attention_mask[:, None, None, :] != 0) | itself)
             masks[window] = mask
@@ -209,8 +236,9 @@ class GPT(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Return logits [B, T, V] and, per layer, keys and values [B, H, P + T, D].
 
-        input_ids: int64 [B, T]. position_ids: int64 [B, T], P .. P + T - 1 where left out. past_key_values: what an
-        earlier call returned. attention_mask: [B, P + T], 0 for padding. P + T must not pass n_ctx.
+        input_ids: int64 [B, T]. position_ids: int64 [B, T], P .. P + T - 1 where left out.
+        past_key_values: what an earlier call returned. attention_mask: [B, P + T], 0 for padding. P
+        + T must not pass n_ctx.
         """
         x, present = self.hidden(input_ids, position_ids, past_key_values, attention_mask)
         return self.lm_head(x), present

@@ -13,11 +13,18 @@ from gpt_edge.evaluate.scorer import blocks
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.system.threads import check_threads, default_threads
-from gpt_edge.tokenizer import Tokenizer, build_tokenizer, check_fits, find_tokenizer, tokenizer_from
+from gpt_edge.tokenizer import (
+    Tokenizer,
+    build_tokenizer,
+    check_fits,
+    find_tokenizer,
+    tokenizer_from,
+)
 
 
 class TorchScorer:
-    """A model in torch, in evaluation mode, with its own number of threads (torch's is one for the whole process).
+    """A model in torch, in evaluation mode, with its own number of threads (torch's is one for the
+    whole process).
 
     threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256.
     """
@@ -30,29 +37,38 @@ class TorchScorer:
         self._model = model.eval()
 
     def rows(self, ids: IntArray, first: int) -> Iterator[FloatArray]:
-        """Logits float32 [r, V] of rows first .. T - 1 of ids [T]; see Scorer. Raises ContextLengthError."""
+        """Logits float32 [r, V] of rows first .. T - 1 of ids [T]; see Scorer. Raises
+        ContextLengthError.
+        """
         if ids.size > self.config.n_ctx:
-            raise ContextLengthError(f"{ids.size} tokens do not fit into the context of {self.config.n_ctx}")
+            raise ContextLengthError(
+                f"{ids.size} tokens do not fit into the context of {self.config.n_ctx}"
+            )
         torch.set_num_threads(self.threads)
         with torch.inference_mode():
             hidden = self._model.hidden(torch.from_numpy(ids)[None])[0][0]
         for start, stop in blocks(ids.size, first):
             torch.set_num_threads(self.threads)  # another scorer may have run since
-            with torch.inference_mode():  # not around the yield: the mode would be the caller's, and outlive this call
+            # not around the yield: the mode would be the caller's, and outlive this call
+            with torch.inference_mode():
                 logits: FloatArray = self._model.lm_head(hidden[start:stop]).numpy()
             yield logits
 
 
 def tokenizer_of(checkpoint: Checkpoint, wanted: str | None = None) -> Tokenizer:
-    """The tokenizer beside a checkpoint, or the one that is wanted: a file, a folder or a name, as `export` takes it.
+    """The tokenizer beside a checkpoint, or the one that is wanted: a file, a folder or a name, as
+    `export` takes it.
 
     Raises TokenizerError where there is none, or it has more tokens than the embedding has rows.
     """
     path = Path(checkpoint.path)
-    source = tokenizer_from(wanted) if wanted else find_tokenizer(path if path.is_dir() else path.parent)
+    source = (
+        tokenizer_from(wanted) if wanted else find_tokenizer(path if path.is_dir() else path.parent)
+    )
     if source is None:
         raise TokenizerError(
-            f"{path} has no tokenizer file", hint="give one with --tokenizer FILE, or --tokenizer gpt2"
+            f"{path} has no tokenizer file",
+            hint="give one with --tokenizer FILE, or --tokenizer gpt2",
         )
     check_fits(source.spec, checkpoint.config.vocab_size)
     return build_tokenizer(source)

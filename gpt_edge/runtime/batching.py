@@ -1,4 +1,6 @@
-"""Sequences of like lengths together: batches in which little is padding. Knows nothing of models."""
+"""Sequences of like lengths together: batches in which little is padding. Knows nothing of
+models.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,22 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 
-MAX_POSITIONS = 2048  # of a batch: bounds its memory, and what falls out of the CPU's cache between two layers
-ENOUGH_POSITIONS = 256  # from here on a larger batch is hardly faster, so it need not take longer sequences in
+# of a batch: bounds its memory, and what falls out of the CPU's cache between two layers
+MAX_POSITIONS = 2048
+# from here on a larger batch is hardly faster, so it need not take longer sequences in
+ENOUGH_POSITIONS = 256
 MAX_PADDING = 1 / 16  # of the positions of a batch that is large enough
 
 
-def batches(lengths: Sequence[int] | IntArray, batch: int, per_example: int = 1) -> Iterator[IntArray]:
-    """Yield the rows of each batch, every row once, short ones first; `per_example` neighbours stay neighbours.
+def batches(
+    lengths: Sequence[int] | IntArray, batch: int, per_example: int = 1
+) -> Iterator[IntArray]:
+    """Yield the rows of each batch, every row once, short ones first; `per_example` neighbours stay
+    neighbours.
 
-    lengths: of each row; neighbours of one example have equal ones. batch: examples at most. Rows that are much longer
-    than the batch's first one begin a new batch, once there is enough to compute. Raises ValueError for a batch below 1.
+    lengths: of each row; neighbours of one example have equal ones. batch: examples at most. Rows
+    that are much longer than the batch's first one begin a new batch, once there is enough to
+    compute. Raises ValueError for a batch below 1.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
@@ -36,11 +44,15 @@ def batches(lengths: Sequence[int] | IntArray, batch: int, per_example: int = 1)
 
 
 def _is_full(count: int, total: int, size: int, batch: int, per_example: int) -> bool:
-    """Whether one more example of `size` tokens a row is too much for `count` examples of `total` tokens."""
+    """Whether one more example of `size` tokens a row is too much for `count` examples of `total`
+    tokens.
+    """
     positions = (count + 1) * per_example * size
     padding = positions - total - per_example * size
     return (
-        count >= batch or positions > MAX_POSITIONS or (total >= ENOUGH_POSITIONS and padding > MAX_PADDING * positions)
+        count >= batch
+        or positions > MAX_POSITIONS
+        or (total >= ENOUGH_POSITIONS and padding > MAX_PADDING * positions)
     )
 
 

@@ -1,7 +1,8 @@
 """EdgeRunner: runs the edge graph on a KVCache, whose arrays onnxruntime writes in place.
 
-Everything a decode step needs is bound once and stays bound until the cache moves: a step writes the ids, runs, and
-adds one to the lengths, which are themselves the bound positions. Shapes and checks belong to `session.py`.
+Everything a decode step needs is bound once and stays bound until the cache moves: a step writes
+the ids, runs, and adds one to the lengths, which are themselves the bound positions. Shapes and
+checks belong to `session.py`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ Run = Callable[[Any], None]  # runs an IOBinding
 
 
 def cache_dtype(kinds: dict[str, str]) -> str:
-    """What a graph keeps keys and values in, by its inputs' types in onnxruntime's words; float32 where it keeps none."""
+    """What a graph keeps keys and values in, by its inputs' types in onnxruntime's words;
+    float32 where it keeps none.
+    """
     return "float16" if kinds.get(graph.past_key(0)) == "tensor(float16)" else "float32"
 
 
-def bind_memory(binding: Any, inputs: dict[str, npt.NDArray[Any]], outputs: dict[str, npt.NDArray[Any]]) -> None:
-    """Bind numpy arrays to graph inputs and outputs without a copy; the binding keeps the arrays alive."""
+def bind_memory(
+    binding: Any, inputs: dict[str, npt.NDArray[Any]], outputs: dict[str, npt.NDArray[Any]]
+) -> None:
+    """Bind numpy arrays to graph inputs and outputs without a copy; the binding keeps the arrays
+    alive.
+    """
     for name, array in inputs.items():
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
     for name, array in outputs.items():
@@ -48,7 +55,8 @@ class _Step:
         self.binding = session.io_binding()
         inputs: dict[str, npt.NDArray[Any]] = {
             graph.INPUT_IDS: self.ids.reshape(batch, 1),
-            graph.POSITION_IDS: cache.lengths.reshape(batch, 1),  # the next position of a row is its length
+            # the next position of a row is its length
+            graph.POSITION_IDS: cache.lengths.reshape(batch, 1),
             graph.SEQLENS_K: self.seqlens_k,
             graph.TOTAL_SEQUENCE_LENGTH: self.total,
             graph.LOGIT_ROWS: np.zeros((batch, 1), np.int64),
@@ -88,8 +96,12 @@ class EdgeRunner:
         cache.lengths += 1
         return step.logits
 
-    def append(self, ids: IntArray, cache: KVCache, row: int, logit_rows: IntArray, out: FloatArray) -> None:
-        """Append ids [T] to one row of the cache; the logits of `logit_rows` [R] go to out [R, V]."""
+    def append(
+        self, ids: IntArray, cache: KVCache, row: int, logit_rows: IntArray, out: FloatArray
+    ) -> None:
+        """Append ids [T] to one row of the cache; the logits of `logit_rows` [R] go to out
+        [R, V].
+        """
         past = int(cache.lengths[row])
         total = past + ids.size
         cache.reserve(total)

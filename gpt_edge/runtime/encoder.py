@@ -1,8 +1,8 @@
 """Encoder: a graph that reads whole sequences, many at once, in one forward without a cache.
 
-Of a fine-tuned bundle it gives the task's logits, of any bundle hidden states, pooled to one vector for each sequence. A
-sequence's result does not depend on what is computed beside it: every operator works row by row, and attention ends where
-the sequence ends. Knows nothing of text.
+Of a fine-tuned bundle it gives the task's logits, of any bundle hidden states, pooled to one vector
+for each sequence. A sequence's result does not depend on what is computed beside it: every operator
+works row by row, and attention ends where the sequence ends. Knows nothing of text.
 """
 
 from __future__ import annotations
@@ -31,33 +31,45 @@ Ids = Sequence[Sequence[int]]
 
 
 class Encoder:
-    """A loaded model. Thread-safe: a call keeps nothing. A process forked from this one must open its own.
+    """A loaded model. Thread-safe: a call keeps nothing. A process forked from this one must open
+    its own.
 
-    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and BundleError as `Session`.
+    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and
+    BundleError as `Session`.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         if threads is not None:
             check_threads(threads)
-        self.path, self.config, self.graph, self.task = bundle.path, bundle.config, bundle.graph, bundle.task
+        self.path, self.config, self.graph, self.task = (
+            bundle.path,
+            bundle.config,
+            bundle.graph,
+            bundle.task,
+        )
         self._pid = os.getpid()
         self._session = open_graph(bundle, threads or default_threads())
         keep_in_child(self._session)
         kinds = {value.name: value.type for value in self._session.get_inputs()}
         self._inputs = set(kinds)
         self._cache_dtype = cache_dtype(kinds)
-        self._has_states = any(value.name == graph.HIDDEN_STATES for value in self._session.get_outputs())
+        self._has_states = any(
+            value.name == graph.HIDDEN_STATES for value in self._session.get_outputs()
+        )
 
     def logits(self, sequences: Ids, *, batch: int = BATCH) -> FloatArray:
-        """The task's logits float32 [E, n_label] of each example; for multiple choice [E, 1], E the number of answers.
+        """The task's logits float32 [E, n_label] of each example; for multiple choice [E, 1], E the
+        number of answers.
 
-        sequences: as `tasks.transform` makes them, for similarity an example's two orders one after the other. batch:
-        examples at once. Raises ValueError for ids that are none, ContextLengthError for a sequence longer than n_ctx,
-        BundleError for a language model, NumericError for logits that are NaN or infinite.
+        sequences: as `tasks.transform` makes them, for similarity an example's two orders one after
+        the other. batch: examples at once. Raises ValueError for ids that are none,
+        ContextLengthError for a sequence longer than n_ctx, BundleError for a language model,
+        NumericError for logits that are NaN or infinite.
         """
         if self.task is None or self.config.n_label is None:
             raise BundleError(
-                f"{self.path} is a language model: it has no task to answer", hint="use gpt-edge generate"
+                f"{self.path} is a language model: it has no task to answer",
+                hint="use gpt-edge generate",
             )
         per_example = 2 if self.task.kind == "similarity" else 1
         self._check(sequences)
@@ -70,8 +82,11 @@ class Encoder:
             raise NumericError(f"{self.path} gave NaN or infinite logits")
         return found
 
-    def states(self, sequences: Ids, pooling: Pooling = "mean", *, batch: int = BATCH) -> FloatArray:
-        """Hidden states float32 [S, C] after the final norm: of each sequence's last token, or the mean over its tokens.
+    def states(
+        self, sequences: Ids, pooling: Pooling = "mean", *, batch: int = BATCH
+    ) -> FloatArray:
+        """Hidden states float32 [S, C] after the final norm: of each sequence's last token, or the
+        mean over its tokens.
 
         Raises as `logits`, and BundleError for a language model whose graph gives no hidden states.
         """
@@ -79,12 +94,14 @@ class Encoder:
             raise ValueError(f"pooling must be 'last' or 'mean', got {pooling!r}")
         if not self._has_states:
             raise BundleError(
-                f"{self.path} gives no hidden states: gpt-edge did not make it, or an older one did",
+                f"{self.path} gives no hidden states: gpt-edge did not make it, or an older one "
+                "did",
                 hint="make it again with gpt-edge export",
             )
         self._check(sequences)
         found = np.empty((len(sequences), self.config.n_embd), np.float32)
-        per_example = 2 if self.task is not None and self.task.kind == "similarity" else 1  # the graph adds pairs
+        # the graph adds pairs
+        per_example = 2 if self.task is not None and self.task.kind == "similarity" else 1
         for rows in batches([len(ids) for ids in sequences], batch):
             chosen = rows if rows.size % per_example == 0 else np.append(rows, rows[-1])
             ids, lengths = pad([sequences[row] for row in chosen])
@@ -101,15 +118,21 @@ class Encoder:
         if pooling == "last":
             return states[np.arange(len(ids)), lengths - 1] if has_all_rows else states[:, 0]
         weights = (places < lengths[:, None]) / lengths[:, None]
-        mean: FloatArray = np.einsum("btc,bt->bc", states, weights, dtype=np.float64).astype(np.float32)
+        mean: FloatArray = np.einsum("btc,bt->bc", states, weights, dtype=np.float64).astype(
+            np.float32
+        )
         return mean
 
     def _run(self, ids: IntArray, lengths: IntArray, output: str, rows: IntArray) -> FloatArray:
-        """One output of the graph on padded ids [B, T]; rows [B, R]: those that go through a task's last layer."""
+        """One output of the graph on padded ids [B, T]; rows [B, R]: those that go through a task's
+        last layer.
+        """
         if os.getpid() != self._pid:
             raise GPTEdgeError(
-                f"this model was opened in process {self._pid} and cannot be used in its fork {os.getpid()}",
-                hint="open the bundle after the fork, or start processes with multiprocessing's spawn",
+                f"this model was opened in process {self._pid} and cannot be used in its fork "
+                f"{os.getpid()}",
+                hint="open the bundle after the fork, or start processes with multiprocessing's "
+                "spawn",
             )
         n_rows, width = ids.shape
         feeds: dict[str, npt.NDArray[Any]] = {
@@ -118,22 +141,30 @@ class Encoder:
             graph.ATTENTION_MASK: (np.arange(width) < lengths[:, None]).astype(np.int64),
             graph.SEQLENS_K: (lengths - 1).astype(np.int32),
             graph.TOTAL_SEQUENCE_LENGTH: np.array([width], np.int32),
-            graph.LOGIT_ROWS: np.ascontiguousarray(rows) if self.task is not None else np.zeros((n_rows, 1), np.int64),
+            graph.LOGIT_ROWS: np.ascontiguousarray(rows)
+            if self.task is not None
+            else np.zeros((n_rows, 1), np.int64),
         }
         binding = self._session.io_binding()
-        bind_memory(binding, {name: value for name, value in feeds.items() if name in self._inputs}, {})
+        bind_memory(
+            binding, {name: value for name, value in feeds.items() if name in self._inputs}, {}
+        )
         binding.bind_output(output)
         if self.task is None:
             self._bind_past(binding, n_rows, width)
         try:
             self._session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
-            raise GPTEdgeError(f"onnxruntime failed while running the model: {first_line(error)}") from error
+            raise GPTEdgeError(
+                f"onnxruntime failed while running the model: {first_line(error)}"
+            ) from error
         result: FloatArray = binding.get_outputs()[0].numpy()
         return result
 
     def _bind_past(self, binding: Any, n_rows: int, width: int) -> None:
-        """A language model's empty past: of the edge graph memory for `width` tokens, which it writes into."""
+        """A language model's empty past: of the edge graph memory for `width` tokens, which it
+        writes into.
+        """
         size = graph.cache_head_size(self.config, self.graph)
         shape = (n_rows, self.config.n_head, width if self.graph == "edge" else 0, size)
         for layer in range(self.config.n_layer):
@@ -148,6 +179,10 @@ class Encoder:
     def _check(self, sequences: Ids) -> None:
         for ids in sequences:
             if not ids or min(ids) < 0 or max(ids) >= self.config.vocab_size:
-                raise ValueError(f"a sequence must hold one or more ids from 0 to {self.config.vocab_size - 1}")
+                raise ValueError(
+                    f"a sequence must hold one or more ids from 0 to {self.config.vocab_size - 1}"
+                )
             if len(ids) > self.config.n_ctx:
-                raise ContextLengthError(f"{len(ids)} tokens do not fit into the context of {self.config.n_ctx}")
+                raise ContextLengthError(
+                    f"{len(ids)} tokens do not fit into the context of {self.config.n_ctx}"
+                )

@@ -1,7 +1,8 @@
 """KVCache: the keys and values of one batch of sequences, in memory that grows in steps.
 
-The edge graph writes into these arrays in place; the portable graph returns new ones, which replace them. Knows
-nothing of onnxruntime: `bound` is where a session keeps what it has bound to these arrays.
+The edge graph writes into these arrays in place; the portable graph returns new ones, which replace
+them. Knows nothing of onnxruntime: `bound` is where a session keeps what it has bound to these
+arrays.
 """
 
 from __future__ import annotations
@@ -24,30 +25,43 @@ LENGTHS = "lengths"
 
 
 class KVCache:
-    """Keys and values of B sequences. One cache belongs to one generation: two threads must not use it at once.
+    """Keys and values of B sequences. One cache belongs to one generation: two threads must not use
+    it at once.
 
-    lengths: int64 [B], how many positions of each row count. Always changed in place, as it is bound to a graph input.
-    arrays: key 0, value 0, key 1, ..., each [B, H, S, D'] with S = `capacity`; what lies beyond a row's length is
-    never read. The list is replaced, never changed, when the memory moves.
+    lengths: int64 [B], how many positions of each row count. Always changed in place, as it is
+    bound to a graph input. arrays: key 0, value 0, key 1, ..., each [B, H, S, D'] with S =
+    `capacity`; what lies beyond a row's length is never read. The list is replaced, never changed,
+    when the memory moves.
     """
 
     def __init__(
-        self, config: GPTConfig, graph: str, batch: int = 1, capacity: int | None = None, dtype: str = "float32"
+        self,
+        config: GPTConfig,
+        graph: str,
+        batch: int = 1,
+        capacity: int | None = None,
+        dtype: str = "float32",
     ) -> None:
         """Raises ValueError for a batch or capacity below 1, or a capacity beyond the context."""
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         if capacity is not None and not 1 <= capacity <= config.n_ctx:
-            raise ValueError(f"capacity must be from 1 to the context of {config.n_ctx}, got {capacity}")
+            raise ValueError(
+                f"capacity must be from 1 to the context of {config.n_ctx}, got {capacity}"
+            )
         self.n_ctx = config.n_ctx
         self.batch = batch
         self.lengths: IntArray = np.zeros(batch, np.int64)
         self.bound: object = None
-        self._names = [name(layer) for layer in range(config.n_layer) for name in (past_key, past_value)]
+        self._names = [
+            name(layer) for layer in range(config.n_layer) for name in (past_key, past_value)
+        ]
         self._shape = (config.n_head, cache_head_size(config, graph))
         self._dtype = np.dtype(dtype)
         size = min(FIRST_CAPACITY, config.n_ctx) if capacity is None else capacity
-        self.arrays: list[CacheArray] = [self._zeros(size if graph == "edge" else 0) for _ in self._names]
+        self.arrays: list[CacheArray] = [
+            self._zeros(size if graph == "edge" else 0) for _ in self._names
+        ]
 
     def _zeros(self, capacity: int) -> CacheArray:
         heads, width = self._shape
@@ -69,7 +83,8 @@ class KVCache:
         return sum(array.nbytes for array in self.arrays)
 
     def reserve(self, length: int) -> None:
-        """Make room for rows of `length` positions: doubled as often as needed, never beyond the context.
+        """Make room for rows of `length` positions: doubled as often as needed, never beyond the
+        context.
 
         Raises ContextLengthError, changing nothing, if the context is shorter.
         """
@@ -83,16 +98,20 @@ class KVCache:
         self._resize(min(capacity, self.n_ctx))
 
     def _resize(self, capacity: int) -> None:
-        """Move to memory of another size. Pages of zeros cost nothing until written, so little exists twice at a time."""
+        """Move to memory of another size. Pages of zeros cost nothing until written, so little
+        exists twice at a time.
+        """
         used = self.length
-        moved = [self._zeros(capacity) for _ in self._names]  # all of it first: MemoryError changes nothing
+        # all of it first: MemoryError changes nothing
+        moved = [self._zeros(capacity) for _ in self._names]
         old, self.arrays = self.arrays, moved
         self.bound = None  # it holds on to the old arrays
         for array in moved:
             array[:, :, :used] = old.pop(0)[:, :, :used]
 
     def crop(self, length: int) -> None:
-        """Forget what follows the first `length` positions of every row; shorter rows stay as they are.
+        """Forget what follows the first `length` positions of every row; shorter rows stay as they
+        are.
 
         Raises ValueError unless 0 <= length <= `self.length`.
         """
@@ -101,7 +120,9 @@ class KVCache:
         np.minimum(self.lengths, length, out=self.lengths)
 
     def keep_rows(self, rows: Sequence[int]) -> None:
-        """Keep only these rows of the batch, in this order. Raises ValueError if there are none or one is out of range."""
+        """Keep only these rows of the batch, in this order. Raises ValueError if there are none or
+        one is out of range.
+        """
         if not rows or not all(0 <= row < self.batch for row in rows):
             raise ValueError(f"rows must name some of 0 to {self.batch - 1}, got {list(rows)}")
         self.arrays = [array[list(rows)] for array in self.arrays]
@@ -110,12 +131,16 @@ class KVCache:
         self.bound = None
 
     def save(self) -> dict[str, CacheArray]:
-        """A copy of what counts: "lengths" int64 [B] and past_key_values.{i}.key/.value [B, H, length, D'].
+        """A copy of what counts: "lengths" int64 [B] and past_key_values.{i}.key/.value
+        [B, H, length, D'].
 
         numpy.savez takes it as it is. It fits only the model that made it.
         """
         used = self.length
-        parts = {name: array[:, :, :used].copy() for name, array in zip(self._names, self.arrays, strict=True)}
+        parts = {
+            name: array[:, :, :used].copy()
+            for name, array in zip(self._names, self.arrays, strict=True)
+        }
         return {LENGTHS: self.lengths.copy(), **parts}
 
     def restore(self, saved: Mapping[str, CacheArray]) -> None:
@@ -126,7 +151,9 @@ class KVCache:
         lengths = self._part(saved, LENGTHS, (self.batch,), np.dtype(np.int64))
         used = int(lengths.max())
         if lengths.min() < 0 or used > self.n_ctx:
-            raise ValueError(f"saved lengths must be from 0 to {self.n_ctx}, got {lengths.tolist()}")
+            raise ValueError(
+                f"saved lengths must be from 0 to {self.n_ctx}, got {lengths.tolist()}"
+            )
         shape = (self.batch, self._shape[0], used, self._shape[1])
         parts = [self._part(saved, name, shape, self._dtype) for name in self._names]
         self.reserve(used)
@@ -135,11 +162,17 @@ class KVCache:
         self.lengths[:] = lengths
 
     def _part(
-        self, saved: Mapping[str, CacheArray], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+        self,
+        saved: Mapping[str, CacheArray],
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
     ) -> CacheArray:
         if name not in saved:
             raise ValueError(f"the saved cache has no {name!r}")
         part = saved[name]
         if part.shape != shape or part.dtype != dtype:
-            raise ValueError(f"saved {name!r} is {part.dtype} {list(part.shape)}, wanted {dtype} {list(shape)}")
+            raise ValueError(
+                f"saved {name!r} is {part.dtype} {list(part.shape)}, wanted {dtype} {list(shape)}"
+            )
         return part

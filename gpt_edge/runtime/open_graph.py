@@ -1,4 +1,6 @@
-"""A bundle's graph in onnxruntime: its options, our own operators where they are built, and the contract of `graph.py`."""
+"""A bundle's graph in onnxruntime: its options, our own operators where they are built, and the
+contract of `graph.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,17 @@ from gpt_edge.native.rewrite import rewrite
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
 from gpt_edge.runtime.portable_runner import USE_CACHE_BRANCH
 
-LARGE = 500_000_000  # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside them
-WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that comes as bytes
+# parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside
+# them
+LARGE = 500_000_000
+# of a graph that comes as bytes
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.InferenceSession:
-    """A bundle's graph, held against the contract. Raises BundleError for one that onnxruntime refuses, or with too little
-    or too much in it, and GPTEdgeError for a library of operators that is set but not there, or cannot be loaded.
+    """A bundle's graph, held against the contract. Raises BundleError for one that onnxruntime
+    refuses, or with too little or too much in it, and GPTEdgeError for a library of operators that
+    is set but not there, or cannot be loaded.
     """
     options = _options(bundle, threads, profile)
     library = find_library() if bundle.graph == "edge" else None
@@ -29,7 +35,9 @@ def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort
         if library is not None and rewritten is not None:
             _register(library, options)
             options.add_session_config_entry(WEIGHTS_FOLDER, str(bundle.model_path.parent))
-        session = start_session(rewritten or bundle.model_path, options, is_guarded=rewritten is None)
+        session = start_session(
+            rewritten or bundle.model_path, options, is_guarded=rewritten is None
+        )
     except ORT_ERRORS as error:
         told = f"onnxruntime {ort.__version__} cannot load {bundle.model_path}: {first_line(error)}"
         raise BundleError(told) from error
@@ -43,9 +51,12 @@ def _options(bundle: Bundle, threads: int, profile: Path | None) -> ort.SessionO
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = SILENT
-    options.enable_cpu_mem_arena = False  # it grows in powers of two and keeps what the longest prompt took
-    options.enable_mem_pattern = False  # patterns are kept per input shape, and every prompt has its own
-    # Threads spin within a run, where they wait for microseconds, and not between runs, where they would heat an idle app.
+    # it grows in powers of two and keeps what the longest prompt took
+    options.enable_cpu_mem_arena = False
+    # patterns are kept per input shape, and every prompt has its own
+    options.enable_mem_pattern = False
+    # Threads spin within a run, where they wait for microseconds, and not between runs, where they
+    # would heat an idle app.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if bundle.scheme == "fp32" and bundle.config.n_parameters > LARGE:
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -56,8 +67,13 @@ def _options(bundle: Bundle, threads: int, profile: Path | None) -> ort.SessionO
 
 
 def _with_operators(bundle: Bundle, threads: int) -> bytes | None:
-    """The graph with the library's operators in it; None where it has no nodes that they stand for."""
-    head_size, is_rounded = graph.cache_head_size(bundle.config, bundle.graph), bundle.scheme != "fp32"
+    """The graph with the library's operators in it; None where it has no nodes that they
+    stand for.
+    """
+    head_size, is_rounded = (
+        graph.cache_head_size(bundle.config, bundle.graph),
+        bundle.scheme != "fp32",
+    )
     rewritten = rewrite(bundle.model_path.read_bytes(), threads, head_size, half_cache=is_rounded)
     return None if rewritten is None else rewritten.model
 
@@ -67,16 +83,24 @@ def _register(library: Path, options: ort.SessionOptions) -> None:
         options.register_custom_ops_library(str(library))
     except ORT_ERRORS as error:
         hint = "gpt-edge native build makes it anew, GPT_EDGE_NATIVE=0 goes without it"
-        raise GPTEdgeError(f"the operators in {library} cannot be loaded: {first_line(error)}", hint=hint) from error
+        raise GPTEdgeError(
+            f"the operators in {library} cannot be loaded: {first_line(error)}", hint=hint
+        ) from error
 
 
 def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
-    """Raise BundleError unless the graph asks for and returns what graph.py says; a foreign file may ask for less."""
+    """Raise BundleError unless the graph asks for and returns what graph.py says; a foreign file
+    may ask for less.
+    """
     sides = (
         ("input", session.get_inputs(), graph.inputs(bundle.config, bundle.graph)),
         ("output", session.get_outputs(), graph.outputs(bundle.config, bundle.graph)),
     )
-    optional = {graph.POSITION_IDS, graph.ATTENTION_MASK, USE_CACHE_BRANCH} if bundle.graph == "portable" else set()
+    optional = (
+        {graph.POSITION_IDS, graph.ATTENTION_MASK, USE_CACHE_BRANCH}
+        if bundle.graph == "portable"
+        else set()
+    )
     optional = {*optional, graph.HIDDEN_STATES} if bundle.task is None else set()
     for side, values, specs in sides:
         found, wanted = {value.name for value in values}, {spec.name for spec in specs}
@@ -84,4 +108,6 @@ def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
         if missing or unknown:
             names = ", ".join((missing or unknown)[:3])
             what = f"lacks the {side}" if missing else f"has an unknown {side}"
-            raise BundleError(f"{bundle.model_path} {what} {names}, which the {bundle.graph} graph does not allow")
+            raise BundleError(
+                f"{bundle.model_path} {what} {names}, which the {bundle.graph} graph does not allow"
+            )

@@ -1,7 +1,9 @@
-"""PortableRunner: runs the portable graph, and GPT-2 files that Optimum exported, whose present tensors grow.
+"""PortableRunner: runs the portable graph, and GPT-2 files that Optimum exported, whose present
+tensors grow.
 
-Feeds what the file asks for: position_ids and use_cache_branch are optional. Rows of a batch lie at the start of the
-cache's arrays; the attention mask hides what is beyond a shorter row's end. Same methods as `edge.EdgeRunner`.
+Feeds what the file asks for: position_ids and use_cache_branch are optional. Rows of a batch lie at
+the start of the cache's arrays; the attention mask hides what is beyond a shorter row's end. Same
+methods as `edge.EdgeRunner`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class PortableRunner:
         self._config = config
         self._run = run
         self._inputs = {value.name for value in session.get_inputs()}
-        types = {value.name: value.type for value in (*session.get_inputs(), *session.get_outputs())}
+        types = {
+            value.name: value.type for value in (*session.get_inputs(), *session.get_outputs())
+        }
         self.cache_dtype = _dtype(graph.past_key(0), types)
         self._logits_dtype = _dtype(graph.LOGITS, types)
 
@@ -40,7 +44,9 @@ class PortableRunner:
         column = np.asarray(ids, np.int64).reshape(cache.batch, 1)
         past = cache.length
         is_ragged = bool((cache.lengths != past).any())
-        if is_ragged and (graph.POSITION_IDS not in self._inputs or self._config.window is not None):
+        if is_ragged and (
+            graph.POSITION_IDS not in self._inputs or self._config.window is not None
+        ):
             return self._decode_rows(column, cache)
         pasts = [_first(array, past) for array in cache.arrays]
         mask = np.ones((cache.batch, past + 1), np.int64)
@@ -55,16 +61,21 @@ class PortableRunner:
         return logits[:, 0]
 
     def _decode_rows(self, column: IntArray, cache: KVCache) -> FloatArray:
-        """Rows of different lengths one by one: without position_ids the file counts from the mask's width, and a band
-        is counted in places of the cache, of which a shorter row leaves some empty before its new token.
+        """Rows of different lengths one by one: without position_ids the file counts from the
+        mask's width, and a band is counted in places of the cache, of which a shorter row leaves
+        some empty before its new token.
         """
         logits = np.empty((cache.batch, self._config.vocab_size), np.float32)
         for row in range(cache.batch):
             self.append(column[row], cache, row, np.zeros(1, np.int64), logits[row : row + 1])
         return logits
 
-    def append(self, ids: IntArray, cache: KVCache, row: int, logit_rows: IntArray, out: FloatArray) -> None:
-        """Append ids [T] to one row of the cache; the logits of `logit_rows` [R] go to out [R, V]."""
+    def append(
+        self, ids: IntArray, cache: KVCache, row: int, logit_rows: IntArray, out: FloatArray
+    ) -> None:
+        """Append ids [T] to one row of the cache; the logits of `logit_rows` [R] go to out
+        [R, V].
+        """
         past = int(cache.lengths[row])
         total = past + ids.size
         pasts = [_first(array[row : row + 1], past) for array in cache.arrays]
@@ -82,18 +93,26 @@ class PortableRunner:
     def _forward(
         self, ids: IntArray, positions: IntArray, mask: IntArray, pasts: list[CacheArray]
     ) -> tuple[FloatArray, list[CacheArray]]:
-        """Logits float32 [B, T, V] and the new keys and values [B, H, P + T, D], in memory of their own."""
+        """Logits float32 [B, T, V] and the new keys and values [B, H, P + T, D], in memory of their
+        own.
+        """
         batch, heads, past, width = pasts[0].shape
         new = ids.shape[1]
         logits = np.empty((batch, new, self._config.vocab_size), self._logits_dtype)
         presents = [np.empty((batch, heads, past + new, width), self.cache_dtype) for _ in pasts]
         values = {graph.INPUT_IDS: ids, graph.ATTENTION_MASK: mask, graph.POSITION_IDS: positions}
         values[USE_CACHE_BRANCH] = np.array([past > 0])
-        inputs: dict[str, npt.NDArray[Any]] = {name: value for name, value in values.items() if name in self._inputs}
+        inputs: dict[str, npt.NDArray[Any]] = {
+            name: value for name, value in values.items() if name in self._inputs
+        }
         outputs: dict[str, npt.NDArray[Any]] = {graph.LOGITS: logits}
         for layer in range(self._config.n_layer):
-            inputs[graph.past_key(layer)], inputs[graph.past_value(layer)] = pasts[2 * layer : 2 * layer + 2]
-            outputs[graph.present_key(layer)], outputs[graph.present_value(layer)] = presents[2 * layer : 2 * layer + 2]
+            inputs[graph.past_key(layer)], inputs[graph.past_value(layer)] = pasts[
+                2 * layer : 2 * layer + 2
+            ]
+            outputs[graph.present_key(layer)], outputs[graph.present_value(layer)] = presents[
+                2 * layer : 2 * layer + 2
+            ]
         binding = self._session.io_binding()
         bind_memory(binding, inputs, outputs)
         self._run(binding)
@@ -102,7 +121,9 @@ class PortableRunner:
 
 def _dtype(name: str, types: dict[str, str]) -> str:
     if types[name] not in DTYPE_OF:
-        raise BundleError(f"the graph's {name} is {types[name]}, wanted one of {', '.join(DTYPE_OF)}")
+        raise BundleError(
+            f"the graph's {name} is {types[name]}, wanted one of {', '.join(DTYPE_OF)}"
+        )
     return DTYPE_OF[types[name]]
 
 

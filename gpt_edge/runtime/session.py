@@ -1,7 +1,9 @@
-"""Session: a bundle's graph in onnxruntime. Token ids and a KVCache go in, logits come out; it knows nothing of text.
+"""Session: a bundle's graph in onnxruntime. Token ids and a KVCache go in, logits come out; it
+knows nothing of text.
 
-One session serves prompts (read in chunks), decoding and scoring, and any number of generations at once, each with a
-cache of its own: onnxruntime's Run is thread-safe. Only one graph is loaded, as a second would pack the weights again.
+One session serves prompts (read in chunks), decoding and scoring, and any number of generations at
+once, each with a cache of its own: onnxruntime's Run is thread-safe. Only one graph is loaded, as a
+second would pack the weights again.
 """
 
 from __future__ import annotations
@@ -24,19 +26,24 @@ from gpt_edge.runtime.portable_runner import PortableRunner
 from gpt_edge.system.fork_safety import keep_in_child
 from gpt_edge.system.threads import check_threads, default_threads
 
-PREFILL_CHUNK = 256  # tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
+# tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
+PREFILL_CHUNK = 256
 
 
 class Session:
-    """A loaded model. `name` is the bundle's, `config` its shape, `graph` its kind, `threads` how many it uses.
+    """A loaded model. `name` is the bundle's, `config` its shape, `graph` its kind, `threads` how
+    many it uses.
 
-    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and BundleError for a classifier,
-    or a graph that onnxruntime refuses or that lacks an input or output of `graph.py`. A process forked from this one must
-    open its own.
-    profile: onnxruntime times every operator, and `end_profile` names the file, whose path begins with this one.
+    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and
+    BundleError for a classifier, or a graph that onnxruntime refuses or that lacks an input or
+    output of `graph.py`. A process forked from this one must open its own.
+    profile: onnxruntime times every operator, and `end_profile` names the file, whose path begins
+    with this one.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, profile: Path | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, profile: Path | None = None
+    ) -> None:
         if threads is not None:
             check_threads(threads)
         if bundle.task is not None:
@@ -55,19 +62,25 @@ class Session:
         self._runner: EdgeRunner | PortableRunner = runner(self._session, self.config, self._run)
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
-        """An empty cache for `batch` sequences, with room for `capacity` tokens before it has to grow."""
+        """An empty cache for `batch` sequences, with room for `capacity` tokens before it has to
+        grow.
+        """
         return KVCache(self.config, self.graph, batch, capacity, self._runner.cache_dtype)
 
     def reserve(self, cache: KVCache, length: int) -> None:
-        """Make room for rows of `length` at once: memory that grows chunk by chunk exists twice, again and again."""
+        """Make room for rows of `length` at once: memory that grows chunk by chunk exists twice,
+        again and again.
+        """
         if self.graph == "edge":
             cache.reserve(length)
 
     def decode(self, ids: Sequence[int] | IntArray, cache: KVCache) -> FloatArray:
-        """Append one token to every row of the cache and return what follows: logits float32 [B, V].
+        """Append one token to every row of the cache and return what follows: logits
+        float32 [B, V].
 
-        The array belongs to the cache: the next call with this cache overwrites it. Rows may have different lengths.
-        Raises ValueError for ids that are not one per row or not in the vocabulary, ContextLengthError if a row is full.
+        The array belongs to the cache: the next call with this cache overwrites it. Rows may have
+        different lengths. Raises ValueError for ids that are not one per row or not in the
+        vocabulary, ContextLengthError if a row is full.
         """
         if len(ids) != cache.batch or not all(0 <= id < self.config.vocab_size for id in ids):
             raise self._wrong_ids(ids, cache.batch)
@@ -83,16 +96,20 @@ class Session:
         *,
         row: int | None = None,
     ) -> FloatArray:
-        """Append ids [B, T] to the cache and return logits float32 [B, R, V] of the wanted rows, in memory of their own.
+        """Append ids [B, T] to the cache and return logits float32 [B, R, V] of the wanted rows, in
+        memory of their own.
 
-        logit_rows: "last", "all", or indices [R] into T, ascending. row: ids [1, T] go to this row of the cache alone.
-        Sequences are read one by one in chunks of PREFILL_CHUNK, so none depends on its neighbours.
-        Raises ValueError for ids, rows or a row that do not fit, ContextLengthError before any work.
+        logit_rows: "last", "all", or indices [R] into T, ascending. row: ids [1, T] go to this row
+        of the cache alone. Sequences are read one by one in chunks of PREFILL_CHUNK, so none
+        depends on its neighbours. Raises ValueError for ids, rows or a row that do not fit,
+        ContextLengthError before any work.
         """
         tokens = self._check_ids(ids)
         rows = range(cache.batch) if row is None else (row,)
         if len(rows) != tokens.shape[0] or not 0 <= rows[0] <= rows[-1] < cache.batch:
-            raise ValueError(f"ids have {tokens.shape[0]} rows, the cache has {cache.batch}, row is {row}")
+            raise ValueError(
+                f"ids have {tokens.shape[0]} rows, the cache has {cache.batch}, row is {row}"
+            )
         wanted = _check_logit_rows(logit_rows, tokens.shape[1])
         for index in rows:
             self._check_room(int(cache.lengths[index]), tokens.shape[1])
@@ -106,10 +123,14 @@ class Session:
         return logits
 
     def end_profile(self) -> Path:
-        """Stop timing the operators and return the file of onnxruntime's profiler; wanted once, after `profile`."""
+        """Stop timing the operators and return the file of onnxruntime's profiler; wanted once,
+        after `profile`.
+        """
         return Path(self._session.end_profiling())
 
-    def _read(self, ids: IntArray, cache: KVCache, row: int, wanted: IntArray, out: FloatArray) -> None:
+    def _read(
+        self, ids: IntArray, cache: KVCache, row: int, wanted: IntArray, out: FloatArray
+    ) -> None:
         """Append ids [T] chunk by chunk. wanted: ascending [R]; out: [R, V]."""
         unwanted = np.empty((1, self.config.vocab_size), np.float32)
         for start in range(0, ids.size, PREFILL_CHUNK):
@@ -123,18 +144,24 @@ class Session:
     def _run(self, binding: Any) -> None:
         if os.getpid() != self._pid:
             raise GPTEdgeError(
-                f"this session was opened in process {self._pid} and cannot be used in its fork {os.getpid()}",
-                hint="open the bundle after the fork, or start processes with multiprocessing's spawn",
+                f"this session was opened in process {self._pid} and cannot be used in its fork "
+                f"{os.getpid()}",
+                hint="open the bundle after the fork, or start processes with multiprocessing's "
+                "spawn",
             )
         try:
             self._session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
-            raise GPTEdgeError(f"onnxruntime failed while running the model: {first_line(error)}") from error
+            raise GPTEdgeError(
+                f"onnxruntime failed while running the model: {first_line(error)}"
+            ) from error
 
     def _check_ids(self, ids: npt.ArrayLike) -> IntArray:
         tokens = np.asarray(ids)
         if tokens.ndim != 2 or tokens.size == 0 or tokens.dtype.kind not in "iu":
-            raise ValueError(f"ids must be whole numbers [B, T], got {tokens.dtype} {list(tokens.shape)}")
+            raise ValueError(
+                f"ids must be whole numbers [B, T], got {tokens.dtype} {list(tokens.shape)}"
+            )
         if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
             raise self._wrong_ids(tokens.ravel(), tokens.size)
         return np.ascontiguousarray(tokens, np.int64)
@@ -153,13 +180,19 @@ class Session:
         return ValueError(f"token ids must be from 0 to {self.config.vocab_size - 1}, got {wrong}")
 
 
-def _check_logit_rows(logit_rows: Literal["last", "all"] | Sequence[int] | IntArray, n_tokens: int) -> IntArray:
+def _check_logit_rows(
+    logit_rows: Literal["last", "all"] | Sequence[int] | IntArray, n_tokens: int
+) -> IntArray:
     if isinstance(logit_rows, str):
         if logit_rows not in ("last", "all"):
             raise ValueError(f"logit_rows must be 'last', 'all' or indices, got {logit_rows!r}")
-        return np.arange(n_tokens if logit_rows == "all" else 1) + (0 if logit_rows == "all" else n_tokens - 1)
+        return np.arange(n_tokens if logit_rows == "all" else 1) + (
+            0 if logit_rows == "all" else n_tokens - 1
+        )
     rows = np.asarray(logit_rows)
     is_whole = rows.ndim == 1 and rows.size > 0 and rows.dtype.kind in "iu"
     if not is_whole or rows[0] < 0 or rows[-1] >= n_tokens or (np.diff(rows) <= 0).any():
-        raise ValueError(f"logit_rows must be ascending indices below {n_tokens}, got {logit_rows!r}")
+        raise ValueError(
+            f"logit_rows must be ascending indices below {n_tokens}, got {logit_rows!r}"
+        )
     return rows.astype(np.int64)

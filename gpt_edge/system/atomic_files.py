@@ -1,8 +1,10 @@
-"""Write files whole or not at all, and publish a finished folder by one rename. The only module that publishes.
+"""Write files whole or not at all, and publish a finished folder by one rename. The only module
+that publishes.
 
-A folder or file is made under a temporary name beside its target, flushed to the disk, and renamed; killed at any
-moment, the target is the old one or the new one. A writer holds a lock that dies with its process, so whatever a
-dead one left is cleared by the next. Recipe: Pillai et al. 2014 (ALICE): same folder, fsync, rename, fsync the folder.
+A folder or file is made under a temporary name beside its target, flushed to the disk, and renamed;
+killed at any moment, the target is the old one or the new one. A writer holds a lock that dies with
+its process, so whatever a dead one left is cleared by the next. Recipe: Pillai et al. 2014 (ALICE):
+same folder, fsync, rename, fsync the folder.
 """
 
 from __future__ import annotations
@@ -36,11 +38,14 @@ WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Write a new file, all of it, flushed to the disk. Raises OSError, FileExistsError included; OutputError if cut."""
+    """Write a new file, all of it, flushed to the disk. Raises OSError, FileExistsError included;
+    OutputError if cut.
+    """
     descriptor = os.open(path, WRITE_FLAGS, 0o666)
     try:
         rest = memoryview(data)
-        while rest:  # a write may stop short where a disk or a limit is nearly full; the next one says why
+        # a write may stop short where a disk or a limit is nearly full; the next one says why
+        while rest:
             rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     except OSError as error:
@@ -52,9 +57,11 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def atomic_write(path: Path, data: bytes | memoryview) -> None:
-    """Put `data`, a memoryview being of bytes, at `path` by one rename: a reader, or a crash, finds the old content or the new one, whole.
+    """Put `data`, a memoryview being of bytes, at `path` by one rename: a reader, or a crash, finds
+    the old content or the new one, whole.
 
-    Raises OutputError: busy with another writer, not writable, or no room; then nothing is left behind.
+    Raises OutputError: busy with another writer, not writable, or no room; then nothing is left
+    behind.
     """
     path = _canonical(path)
     with hold_lock(path):
@@ -79,19 +86,22 @@ def publish_folder(
     source: Path | None = None,
     n_bytes: int = 0,
 ) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `target`; when the block ends well, one rename puts it in its place.
+    """Yield an empty temporary folder beside `target`; when the block ends well, one rename puts it
+    in its place.
 
     force: replace an existing folder, if it is empty or `is_ours(target)` says that it may go.
     source: file or folder that is being read; it may not lie in `target`, nor `target` in it.
     n_bytes: what the caller is about to write, checked against the free space first; 0 if unknown.
-    Parents of `target` are made. After an exception (KeyboardInterrupt too) the temporary folder and those parents
-    are gone and `target` is untouched. Raises OutputError for all that stands in the way, also for an OSError of the
-    block that is about this disk; other exceptions of the block pass through.
+    Parents of `target` are made. After an exception (KeyboardInterrupt too) the temporary folder
+    and those parents are gone and `target` is untouched. Raises OutputError for all that stands in
+    the way, also for an OSError of the block that is about this disk; other exceptions of the block
+    pass through.
     """
     target = _canonical(target)
     _check_apart(target, source)
     with _parents(target.parent), hold_lock(target):
-        _check_target(target, force, is_ours)  # not earlier: without the lock another writer may be at it
+        # not earlier: without the lock another writer may be at it
+        _check_target(target, force, is_ours)
         check_free_space(target.parent, n_bytes)
         temporary = temporary_name(target)
         try:
@@ -100,13 +110,15 @@ def publish_folder(
                 yield temporary
             try:
                 _fsync_tree(temporary)
-                _check_target(target, force, is_ours)  # the work took a while: somebody else may have come
+                # the work took a while: somebody else may have come
+                _check_target(target, force, is_ours)
                 _put_in_place(temporary, target)
                 _fsync_folder(target.parent)
             except OSError as error:
                 raise output_error(error, target, _size(temporary)) from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # after an exchange this name holds the old folder
+            # after an exchange this name holds the old folder
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def find_set_aside(target: Path) -> Path | None:
@@ -121,10 +133,14 @@ def find_set_aside(target: Path) -> Path | None:
 
 
 def _canonical(target: Path) -> Path:
-    """Absolute, its parents free of links and `..`: one target, one lock. The last name is left alone."""
+    """Absolute, its parents free of links and `..`: one target, one lock. The last name is left
+    alone.
+    """
     path = Path(os.path.abspath(target))
     if "\0" in str(target) or not path.name:
-        raise OutputError(f"{str(target)!r} cannot be written to", hint="give the name of a folder to make")
+        raise OutputError(
+            f"{str(target)!r} cannot be written to", hint="give the name of a folder to make"
+        )
     try:
         return path.parent.resolve() / path.name
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
@@ -138,9 +154,13 @@ def _check_apart(target: Path, source: Path | None) -> None:
     if source == real:
         raise OutputError(f"{target} is the source itself", hint="choose another output folder")
     if real.is_relative_to(source):
-        raise OutputError(f"{target} lies inside the source {source}", hint="choose an output folder outside it")
+        raise OutputError(
+            f"{target} lies inside the source {source}", hint="choose an output folder outside it"
+        )
     if source.is_relative_to(real):
-        raise OutputError(f"the source {source} lies inside {target}", hint="choose another output folder")
+        raise OutputError(
+            f"the source {source} lies inside {target}", hint="choose another output folder"
+        )
 
 
 def _check_target(target: Path, force: bool, is_ours: Callable[[Path], bool]) -> None:
@@ -148,14 +168,20 @@ def _check_target(target: Path, force: bool, is_ours: Callable[[Path], bool]) ->
         mode = os.lstat(target).st_mode
     except FileNotFoundError:
         return
-    except OSError as error:  # a file among the parents, a folder that may not be searched, a name too long
+    except (
+        OSError
+    ) as error:  # a file among the parents, a folder that may not be searched, a name too long
         raise output_error(error, target) from error
     if stat.S_ISLNK(mode):
-        raise OutputError(f"{target} is a symbolic link", hint="give the folder that it should lead to")
+        raise OutputError(
+            f"{target} is a symbolic link", hint="give the folder that it should lead to"
+        )
     if not stat.S_ISDIR(mode):
         raise OutputError(f"{target} is a file, a folder was wanted", hint="choose another name")
     if not force:
-        raise OutputError(f"{target} exists", hint="choose another folder, or replace it with --force")
+        raise OutputError(
+            f"{target} exists", hint="choose another folder, or replace it with --force"
+        )
     try:
         if os.listdir(target) and not is_ours(target):
             raise OutputError(
@@ -172,7 +198,9 @@ def _parents(folder: Path) -> Iterator[None]:
     made: list[Path] = []
     try:
         try:
-            for place in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+            for place in reversed(
+                [place for place in (folder, *folder.parents) if not place.exists()]
+            ):
                 with suppress(FileExistsError):  # another writer was quicker
                     os.mkdir(place)
                     made.append(place)
@@ -189,7 +217,9 @@ def _parents(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(temporary: Path, target: Path, n_bytes: int) -> Iterator[None]:
-    """Turn an OSError about the room on this disk, a file in `temporary`, or no file at all, into an OutputError."""
+    """Turn an OSError about the room on this disk, a file in `temporary`, or no file at all, into
+    an OutputError.
+    """
     try:
         yield
     except OSError as error:
@@ -230,7 +260,9 @@ def _exchange(one: Path, other: Path) -> bool:
 def _fsync_tree(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
-            descriptor = os.open(os.path.join(place, name), os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+            descriptor = os.open(
+                os.path.join(place, name), os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
+            )
             try:
                 os.fsync(descriptor)
             finally:

@@ -1,4 +1,6 @@
-"""What is on a disk and what fits on it: hashes, a folder held open, free space, and OSError told as OutputError."""
+"""What is on a disk and what fits on it: hashes, a folder held open, free space, and OSError told
+as OutputError.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,23 @@ FREE_SPACE_FACTOR = 1.1  # a folder's own blocks and names come on top of the by
 
 
 def sha256_stream(stream: BufferedReader) -> str:
-    """Return the SHA-256 of what is left to read, 64 lowercase hex digits; memory stays small whatever the size."""
+    """Return the SHA-256 of what is left to read, 64 lowercase hex digits; memory stays small
+    whatever the size.
+    """
     return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_file(path: Path | str) -> str:
-    """Return the SHA-256 of a file's bytes, 64 lowercase hex digits. Raises OSError as `open` does."""
+    """Return the SHA-256 of a file's bytes, 64 lowercase hex digits. Raises OSError as
+    `open` does.
+    """
     with open(path, "rb") as stream:
         return sha256_stream(stream)
 
 
 class FolderReader:
-    """A folder held open: its names keep leading to its own files, even while another folder takes its path.
+    """A folder held open: its names keep leading to its own files, even while another folder takes
+    its path.
 
     Windows has no such handle; there the path is looked up anew each time.
     """
@@ -60,7 +67,9 @@ class FolderReader:
 
     @contextmanager
     def open(self, name: str) -> Iterator[BufferedReader]:
-        """Open a file of the folder. Raises OSError; ValueError for a link, a folder, a pipe or a device."""
+        """Open a file of the folder. Raises OSError; ValueError for a link, a folder, a pipe or a
+        device.
+        """
         place = name if self._descriptor is not None else self.path / name
         if not stat.S_ISREG(os.stat(place, dir_fd=self._descriptor, follow_symlinks=False).st_mode):
             raise ValueError(f"{self.path / name} is not a regular file")
@@ -83,13 +92,19 @@ class FolderReader:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes free for this user on the disk of `folder`, or of its nearest parent that exists."""
+    """Return the bytes free for this user on the disk of `folder`, or of its nearest parent that
+    exists.
+    """
     folder = folder.absolute()
-    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+    return shutil.disk_usage(
+        next(place for place in (folder, *folder.parents) if place.exists())
+    ).free
 
 
 def check_free_space(folder: Path, n_bytes: int) -> None:
-    """Raise OutputError unless `n_bytes` and a tenth more are free on the disk of `folder`: ask before the long work."""
+    """Raise OutputError unless `n_bytes` and a tenth more are free on the disk of `folder`: ask
+    before the long work.
+    """
     needed = int(n_bytes * FREE_SPACE_FACTOR)
     if needed > (free := free_bytes(folder)):
         raise OutputError(
@@ -99,27 +114,38 @@ def check_free_space(folder: Path, n_bytes: int) -> None:
 
 
 def write_check(path: Path, n_bytes: int) -> None:
-    """Raise OutputError unless the file at `path` has exactly `n_bytes`: a full disk can cut a file without an error."""
+    """Raise OutputError unless the file at `path` has exactly `n_bytes`: a full disk can cut a file
+    without an error.
+    """
     found = path.stat().st_size
     if found != n_bytes:
         raise OutputError(
-            f"{path} has {found} bytes after writing {n_bytes}; {free_bytes(path.parent)} bytes are free",
+            f"{path} has {found} bytes after writing {n_bytes}; {free_bytes(path.parent)} bytes "
+            "are free",
             hint="free some space on the disk, or choose a folder on another one",
         )
 
 
 def output_error(error: OSError, target: Path, n_bytes: int = 0) -> OutputError:
-    """Return the OutputError that says what `error` means for `target`; n_bytes: known need, 0 if unknown."""
+    """Return the OutputError that says what `error` means for `target`; n_bytes: known need, 0 if
+    unknown.
+    """
     reason = error.strerror or str(error)
     if error.errno not in FULL:
-        return OutputError(f"cannot write {target}: {reason}", hint="choose a folder that you may write to")
+        return OutputError(
+            f"cannot write {target}: {reason}", hint="choose a folder that you may write to"
+        )
     try:
         room = f"{free_bytes(target.parent)} bytes free"
     except OSError:
         room = "free space unknown"
     if error.errno == errno.EFBIG and sys.platform != "win32":
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        room += "" if limit == resource.RLIM_INFINITY else f", files limited to {limit} bytes each (ulimit -f)"
+        room += (
+            ""
+            if limit == resource.RLIM_INFINITY
+            else f", files limited to {limit} bytes each (ulimit -f)"
+        )
     return OutputError(
         f"cannot write {target}: {reason}; at least {n_bytes} bytes needed, {room}",
         hint="free some space, or choose a folder on another disk",

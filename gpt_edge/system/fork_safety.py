@@ -1,7 +1,8 @@
 """Keeps what a forked child inherited from being destroyed there.
 
-onnxruntime's destructor joins threads that fork did not copy, and the child crashes or hangs (microsoft/onnxruntime
-PR 31961). A child cannot use the inherited session anyway, so it is never freed there. Knows nothing of onnxruntime.
+onnxruntime's destructor joins threads that fork did not copy, and the child crashes or hangs
+(microsoft/onnxruntime PR 31961). A child cannot use the inherited session anyway, so it is never
+freed there. Knows nothing of onnxruntime.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ _kept: weakref.WeakSet[object] = weakref.WeakSet()
 
 
 def keep_in_child(thing: object) -> None:
-    """Never destroy `thing` in a process that is forked from this one, not even when the child ends."""
+    """Never destroy `thing` in a process that is forked from this one, not even when the child
+    ends.
+    """
     _kept.add(thing)
 
 

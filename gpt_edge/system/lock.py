@@ -1,7 +1,8 @@
 """The lock of a target, and what dead writers left beside it.
 
-Names are neighbours of the target: `.NAME.lock`, `.NAME.tmp-PID-HEX` (being made), `.NAME.old-PID-HEX` (moved aside).
-The lock dies with its process, so whoever holds it knows that every other such name is dead, and clears it.
+Names are neighbours of the target: `.NAME.lock`, `.NAME.tmp-PID-HEX` (being made),
+`.NAME.old-PID-HEX` (moved aside). The lock dies with its process, so whoever holds it knows that
+every other such name is dead, and clears it.
 """
 
 from __future__ import annotations
@@ -27,18 +28,26 @@ LOCK_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 
 def temporary_name(target: Path, kind: str = "tmp") -> Path:
-    """Return a new name beside `target`, of a form that the next holder of the lock knows as a dead writer's."""
+    """Return a new name beside `target`, of a form that the next holder of the lock knows as a dead
+    writer's.
+    """
     return target.with_name(f".{target.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def neighbours(target: Path, kind: str) -> list[Path]:
-    """Return the temporary names of one kind that are there, sorted. Raises OSError if the folder cannot be listed."""
+    """Return the temporary names of one kind that are there, sorted. Raises OSError if the folder
+    cannot be listed.
+    """
     pattern = re.compile(re.escape(f".{target.name}.{kind}-") + "[0-9]+-[0-9a-f]{8}")
-    return sorted(target.with_name(name) for name in os.listdir(target.parent) if pattern.fullmatch(name))
+    return sorted(
+        target.with_name(name) for name in os.listdir(target.parent) if pattern.fullmatch(name)
+    )
 
 
 def recover(target: Path) -> None:
-    """Put a folder that was moved aside back where `target` is gone, or remove it where `target` is there."""
+    """Put a folder that was moved aside back where `target` is gone, or remove it where `target` is
+    there.
+    """
     for aside in neighbours(target, "old"):
         if os.path.lexists(target):
             shutil.rmtree(aside, ignore_errors=True)
@@ -48,7 +57,8 @@ def recover(target: Path) -> None:
 
 @contextmanager
 def hold_lock(target: Path) -> Iterator[None]:
-    """Hold the lock of `target`, and clear what dead writers left: with the lock held, every such name is dead.
+    """Hold the lock of `target`, and clear what dead writers left: with the lock held, every such
+    name is dead.
 
     Raises OutputError at once while another writer holds it.
     """
@@ -70,14 +80,17 @@ def hold_lock(target: Path) -> Iterator[None]:
         yield
     finally:
         try:
-            with suppress(OSError):  # Windows does not remove an open file; there the empty lock file stays
+            # Windows does not remove an open file; there the empty lock file stays
+            with suppress(OSError):
                 os.unlink(path)  # still held, so nobody else can hold this name
         finally:
             os.close(descriptor)
 
 
 def _acquire(path: Path, target: Path) -> int:
-    """Return the descriptor of the locked file at `path`. Raises OSError, and OutputError when it is taken."""
+    """Return the descriptor of the locked file at `path`. Raises OSError, and OutputError when it
+    is taken.
+    """
     while True:
         descriptor = os.open(path, LOCK_FLAGS, 0o666)
         try:
@@ -85,14 +98,17 @@ def _acquire(path: Path, target: Path) -> int:
                 msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
             else:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder removed the file between our two calls: what we hold has no name any more.
+            # The last holder removed the file between our two calls: what we hold has no name any
+            # more.
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 return descriptor
         except FileNotFoundError:
             pass
         except (BlockingIOError, PermissionError) as error:
             os.close(descriptor)
-            raise OutputError(f"{target} is busy: another gpt-edge is writing it", hint="wait for it to end") from error
+            raise OutputError(
+                f"{target} is busy: another gpt-edge is writing it", hint="wait for it to end"
+            ) from error
         except BaseException:
             os.close(descriptor)
             raise

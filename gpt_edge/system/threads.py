@@ -1,7 +1,9 @@
-"""How many threads to use: the CPUs this process may run on, less what its control group holds back.
+"""How many threads to use: the CPUs this process may run on, less what its control group holds
+back.
 
-A container with half a CPU on a 64-core machine must not start 64 threads. Linux's affinity and cgroup files (v2
-`cpu.max`, v1 `cpu.cfs_quota_us`) are read; elsewhere the CPU count decides. Knows nothing of onnxruntime.
+A container with half a CPU on a 64-core machine must not start 64 threads. Linux's affinity and
+cgroup files (v2 `cpu.max`, v1 `cpu.cfs_quota_us`) are read; elsewhere the CPU count decides. Knows
+nothing of onnxruntime.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def check_threads(threads: int) -> None:
 
 
 def default_threads() -> int:
-    """At least 1: the smallest of physical cores this process may use, the cgroup's quota rounded down, and 16."""
+    """At least 1: the smallest of physical cores this process may use, the cgroup's quota rounded
+    down, and 16.
+    """
     cpus = available_cpus()
     limit = cgroup_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     cores = physical_cores(cpus, Path("/sys/devices/system/cpu"))
@@ -36,8 +40,9 @@ def available_cpus() -> frozenset[int]:
 
 
 def physical_cores(cpus: frozenset[int], topology: Path) -> int:
-    """Cores behind `cpus`: two hyperthreads share one set of arithmetic units, and a second thread there only gets in
-    the way of matrix products. Counts `cpus` themselves where the topology cannot be read.
+    """Cores behind `cpus`: two hyperthreads share one set of arithmetic units, and a second thread
+    there only gets in the way of matrix products. Counts `cpus` themselves where the topology
+    cannot be read.
     """
     cores = set()
     for cpu in cpus:
@@ -62,7 +67,9 @@ def cgroup_cpus(membership: Path, root: Path) -> float | None:
 
 
 def _limits(line: str, root: Path) -> Iterator[float]:
-    """Limits along one line of /proc/self/cgroup, `hierarchy:controllers:path`; version 2 has no controllers."""
+    """Limits along one line of /proc/self/cgroup, `hierarchy:controllers:path`; version 2 has no
+    controllers.
+    """
     _, _, rest = line.partition(":")
     controllers, _, path = rest.partition(":")
     if controllers and "cpu" not in controllers.split(","):

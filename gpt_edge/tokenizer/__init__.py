@@ -1,6 +1,8 @@
-"""Text to ids and back: GPT-2's byte-level BPE through tiktoken, GPT-1's words, and a streaming detokenizer.
+"""Text to ids and back: GPT-2's byte-level BPE through tiktoken, GPT-1's words, and a streaming
+detokenizer.
 
-Light to import: each name is imported when it is first used, tiktoken and tokenizers when a tokenizer is made.
+Light to import: each name is imported when it is first used, tiktoken and tokenizers when a
+tokenizer is made.
 """
 
 from __future__ import annotations
@@ -11,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpt_edge.tokenizer.discover import find_tokenizer, source_from_ranks, tokenizer_from
     from gpt_edge.tokenizer.load import build_tokenizer, load_tokenizer
-    from gpt_edge.tokenizer.spec import Detokenizer, Tokenizer, TokenizerSource, TokenizerSpec, check_fits
+    from gpt_edge.tokenizer.spec import (
+        Detokenizer,
+        Tokenizer,
+        TokenizerSource,
+        TokenizerSpec,
+        check_fits,
+    )
 
 _MODULE_OF = {
     "Detokenizer": "spec",

@@ -1,7 +1,9 @@
-"""Streaming decoders: ids in, text out, never half a character, and together exactly what `decode` gives.
+"""Streaming decoders: ids in, text out, never half a character, and together exactly what `decode`
+gives.
 
-`ByteDetokenizer` for byte-level vocabularies, `WordDetokenizer` for GPT-1's words. Each holds back the few bytes or
-characters whose meaning the next token may still change. Knows nothing of files or models.
+`ByteDetokenizer` for byte-level vocabularies, `WordDetokenizer` for GPT-1's words. Each holds back
+the few bytes or characters whose meaning the next token may still change. Knows nothing of files or
+models.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class ByteDetokenizer:
 class WordDetokenizer:
     """For GPT-1's tokens: `</w>` is a space, and the text has no space at its ends.
 
-    White space waits until a word follows it. So does the beginning of a `</w>`, which tokens such as "<" may spell.
+    White space waits until a word follows it. So does the beginning of a `</w>`, which tokens such
+    as "<" may spell.
     """
 
     def __init__(self, token_of: Sequence[str]) -> None:

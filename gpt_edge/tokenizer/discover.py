@@ -1,7 +1,8 @@
 """Where a tokenizer comes from: a checkpoint folder, a file somebody names, or a name.
 
-Whatever the form, the result is a TokenizerSource: the spec, and the one file that a bundle or checkpoint stores.
-Files are told apart by what they hold; names only say where to look and which two files belong together.
+Whatever the form, the result is a TokenizerSource: the spec, and the one file that a bundle or
+checkpoint stores. Files are told apart by what they hold; names only say where to look and which
+two files belong together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from typing import Any
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.formats.bpe_files import parse_merges
 from gpt_edge.tokenizer.formats.gpt1_file import parse_words_file
-from gpt_edge.tokenizer.formats.hf_json import RANK_FILE, WORDS_FILE, make_spec, source_from_json, source_from_merges
+from gpt_edge.tokenizer.formats.hf_json import (
+    RANK_FILE,
+    WORDS_FILE,
+    make_spec,
+    source_from_json,
+    source_from_merges,
+)
 from gpt_edge.tokenizer.formats.json_file import parse_json, parse_vocab
 from gpt_edge.tokenizer.formats.rank_file import parse_ranks
 from gpt_edge.tokenizer.load import read_tokenizer_file
@@ -30,9 +37,9 @@ WANTED = ", ".join([RANK_FILE, WORDS_FILE, *(f"{vocab} + {merges}" for vocab, me
 def find_tokenizer(folder: Path) -> TokenizerSource | None:
     """Return the tokenizer that a checkpoint folder carries, None when it carries none.
 
-    Our own checkpoints say so in config.json ("tokenizer": a spec or null); elsewhere the first of a rank file,
-    tokenizer.json and the vocabulary pairs counts. Raises TokenizerError for a file that is damaged, half a pair, or
-    of a kind that gpt-edge does not have.
+    Our own checkpoints say so in config.json ("tokenizer": a spec or null); elsewhere the first of
+    a rank file, tokenizer.json and the vocabulary pairs counts. Raises TokenizerError for a file
+    that is damaged, half a pair, or of a kind that gpt-edge does not have.
     """
     folder = Path(folder)
     config = _read_object(folder / "config.json")
@@ -47,14 +54,17 @@ def find_tokenizer(folder: Path) -> TokenizerSource | None:
             return _source_from_pair(folder / vocab, folder / merges)
         if present:
             missing = merges if present == [vocab] else vocab
-            raise TokenizerError(f"{folder} holds {present[0]} but not {missing}; the two are one tokenizer")
+            raise TokenizerError(
+                f"{folder} holds {present[0]} but not {missing}; the two are one tokenizer"
+            )
     return None
 
 
 def tokenizer_from(name_or_path: str) -> TokenizerSource:
     """Return the tokenizer of a folder, a tokenizer file, or the name `gpt2` (tiktoken's own).
 
-    A path that exists wins over the name. Raises TokenizerError when there is none, or as `find_tokenizer`.
+    A path that exists wins over the name. Raises TokenizerError when there is none, or as
+    `find_tokenizer`.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -68,15 +78,18 @@ def tokenizer_from(name_or_path: str) -> TokenizerSource:
 
         return source_from_registry()
     raise TokenizerError(
-        f"there is no tokenizer {name_or_path!r}: no such folder or file, and the known name is {REGISTRY_NAMES[0]!r}",
+        f"there is no tokenizer {name_or_path!r}: no such folder or file, and the known name is "
+        f"{REGISTRY_NAMES[0]!r}",
         hint=f"give a folder or file: {WANTED}",
     )
 
 
 def source_from_ranks(content: bytes, where: str = RANK_FILE) -> TokenizerSource:
-    """Return the tokenizer of a rank file alone: `<|endoftext|>` comes after the last id and ends a text.
+    """Return the tokenizer of a rank file alone: `<|endoftext|>` comes after the last id and ends a
+    text.
 
-    This is what a freshly trained vocabulary is. Raises TokenizerError for a damaged file or one with gaps.
+    This is what a freshly trained vocabulary is. Raises TokenizerError for a damaged file or one
+    with gaps.
     """
     n_tokens = len(parse_ranks(content, where).tokens)
     spec = make_spec("gpt2", RANK_FILE, n_tokens + 1, {END_OF_TEXT: n_tokens}, None, where)
@@ -84,7 +97,9 @@ def source_from_ranks(content: bytes, where: str = RANK_FILE) -> TokenizerSource
 
 
 def _checked(source: TokenizerSource) -> TokenizerSource:
-    """Return `source`. Raises TokenizerError now, not after an export, unless each id of its spec has one token."""
+    """Return `source`. Raises TokenizerError now, not after an export, unless each id of its spec
+    has one token.
+    """
     spec, content, where = source.spec, source.content, source.origin
     if spec.kind == "gpt1":
         parse_words_file(content, spec, where)
@@ -101,7 +116,9 @@ def _own_source(folder: Path, value: object) -> TokenizerSource | None:
             f'{folder / "config.json"}: "tokenizer" must be an object or null, got {type(value).__name__}'
         )
     spec = TokenizerSpec.from_dict(value)
-    return _checked(TokenizerSource(spec, read_tokenizer_file(folder / spec.file), str(folder / spec.file)))
+    return _checked(
+        TokenizerSource(spec, read_tokenizer_file(folder / spec.file), str(folder / spec.file))
+    )
 
 
 def _source_from_file(path: Path) -> TokenizerSource:
@@ -115,7 +132,8 @@ def _source_from_file(path: Path) -> TokenizerSource:
     document = parse_json(content, str(path))
     if "model" not in document:
         raise TokenizerError(
-            f"{path} is a JSON file without a model, so not a tokenizer.json", hint=f"wanted: {WANTED}"
+            f"{path} is a JSON file without a model, so not a tokenizer.json",
+            hint=f"wanted: {WANTED}",
         )
     return _checked(source_from_json(document, _end_token(path.parent), str(path)))
 
@@ -134,7 +152,9 @@ def _source_from_pair(vocab_path: Path, merges_path: Path) -> TokenizerSource:
 
 
 def _end_token(folder: Path) -> str | int | None:
-    """What the files beside a Hugging Face tokenizer call its end token: a text, or an id; None when they do not say."""
+    """What the files beside a Hugging Face tokenizer call its end token: a text, or an id; None
+    when they do not say.
+    """
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         value: Any = _read_object(folder / name).get("eos_token")
         text = value.get("content") if isinstance(value, dict) else value

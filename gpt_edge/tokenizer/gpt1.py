@@ -1,11 +1,14 @@
-"""GPT-1's tokenizer: lower-cased words, byte-pair encoded with `</w>` at their ends, through the `tokenizers` library.
+"""GPT-1's tokenizer: lower-cased words, byte-pair encoded with `</w>` at their ends, through the
+`tokenizers` library.
 
-The words are those of transformers' OpenAIGPTTokenizer, whose reference splits them with BERT's BasicTokenizer. The
-library's own BertNormalizer is close but has other Unicode tables, so the splitting is done here with Python's, and
-the library joins the pairs. Source: openai/finetune-transformer-lm, text_utils.py; Radford et al. 2018.
+The words are those of transformers' OpenAIGPTTokenizer, whose reference splits them with BERT's
+BasicTokenizer. The library's own BertNormalizer is close but has other Unicode tables, so the
+splitting is done here with Python's, and the library joins the pairs. Source:
+openai/finetune-transformer-lm, text_utils.py; Radford et al. 2018.
 
-Characters outside the vocabulary become `<unk>`, and so does a literal `<unk>` in the text, in any case: the
-reference reads it so, and WikiText holds thousands. It is the one special token that text can spell.
+Characters outside the vocabulary become `<unk>`, and so does a literal `<unk>` in the text, in any
+case: the reference reads it so, and WikiText holds thousands. It is the one special token that text
+can spell.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from gpt_edge.tokenizer.spec import TokenizerSpec
 
 
 class GPT1Tokenizer:
-    """The `Tokenizer` of kind gpt1. Raises TokenizerError for a damaged file, MissingDependencyError without the extra."""
+    """The `Tokenizer` of kind gpt1. Raises TokenizerError for a damaged file,
+    MissingDependencyError without the extra.
+    """
 
     kind: str = "gpt1"
     max_token_bytes: int | None = None  # control characters vanish: no length of text is too long
@@ -33,14 +38,19 @@ class GPT1Tokenizer:
         self._unknown = vocab[UNKNOWN]
         tokens = {**vocab, **dict(spec.special_tokens)}
         self._token_of = sorted(tokens, key=tokens.__getitem__)
-        # The library's `<unk>` ids are the vocabulary's; added tokens stay out of it, so text never becomes one.
+        # The library's `<unk>` ids are the vocabulary's; added tokens stay out of it, so text never
+        # becomes one.
         self._model = tokenizers.Tokenizer(
-            tokenizers.models.BPE(vocab=vocab, merges=merges, unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD)
+            tokenizers.models.BPE(
+                vocab=vocab, merges=merges, unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD
+            )
         )
         self._model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, equal to those of transformers' OpenAIGPTTokenizer without ftfy and spaCy; see Tokenizer."""
+        """Ids of `text`, equal to those of transformers' OpenAIGPTTokenizer without ftfy and spaCy;
+        see Tokenizer.
+        """
         ids: list[int] = []
         for number, part in enumerate(text.translate(_LOWER).split(UNKNOWN)):
             if number:
@@ -62,17 +72,20 @@ class GPT1Tokenizer:
 
 
 def spaced_words(text: str) -> str:
-    """Return the words of `text` with white space between: lower case, no accents, punctuation and Chinese apart.
+    """Return the words of `text` with white space between: lower case, no accents, punctuation and
+    Chinese apart.
 
-    The steps and their order are BasicTokenizer's: drop control characters, set Chinese characters apart, compose,
-    lower-case, decompose, drop accents, set punctuation apart.
+    The steps and their order are BasicTokenizer's: drop control characters, set Chinese characters
+    apart, compose, lower-case, decompose, drop accents, set punctuation apart.
     """
     text = unicodedata.normalize("NFC", text.translate(_CLEAN))
     return unicodedata.normalize("NFD", text.lower()).translate(_SPLIT)
 
 
 class _Table(dict[int, str]):
-    """A `str.translate` table that is worked out character by character, and remembered for the common plane."""
+    """A `str.translate` table that is worked out character by character, and remembered for the
+    common plane.
+    """
 
     def __init__(self, replace: Callable[[str], str]) -> None:
         super().__init__()
@@ -86,7 +99,9 @@ class _Table(dict[int, str]):
 
 
 def _clean(character: str) -> str:
-    """Control characters (surrogates and unassigned too) and U+FFFD vanish, white space is " ", Chinese is " 中 "."""
+    """Control characters (surrogates and unassigned too) and U+FFFD vanish, white space is " ",
+    Chinese is " 中 ".
+    """
     if character in "\t\n\r":
         return " "
     category = unicodedata.category(character)
@@ -94,11 +109,17 @@ def _clean(character: str) -> str:
         return ""
     if category == "Zs":
         return " "
-    return f" {character} " if any(first <= character <= last for first, last in CHINESE) else character
+    return (
+        f" {character} "
+        if any(first <= character <= last for first, last in CHINESE)
+        else character
+    )
 
 
 def _split(character: str) -> str:
-    """Accents vanish, punctuation is set apart. Every ASCII sign counts as punctuation, "$" and "^" too."""
+    """Accents vanish, punctuation is set apart. Every ASCII sign counts as punctuation, "$" and "^"
+    too.
+    """
     category = unicodedata.category(character)
     if category == "Mn":
         return ""
@@ -106,7 +127,8 @@ def _split(character: str) -> str:
     return f" {character} " if is_sign or category.startswith("P") else character
 
 
-# The blocks that BERT counts as Chinese: CJK ideographs, their extensions A to E, the compatibility blocks.
+# The blocks that BERT counts as Chinese: CJK ideographs, their extensions A to E, the compatibility
+# blocks.
 CHINESE = (
     ("\u4e00", "\u9fff"),
     ("\u3400", "\u4dbf"),
@@ -117,6 +139,7 @@ CHINESE = (
     ("\uf900", "\ufaff"),
     ("\U0002f800", "\U0002fa1f"),
 )
-_LOWER = _Table(str.lower)  # each character by itself, as the reference does before anything else: no final sigma
+# each character by itself, as the reference does before anything else: no final sigma
+_LOWER = _Table(str.lower)
 _CLEAN = _Table(_clean)
 _SPLIT = _Table(_split)

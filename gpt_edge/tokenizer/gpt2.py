@@ -1,6 +1,8 @@
-"""GPT-2's tokenizer: byte-level BPE through tiktoken, constructed from a rank file's content and from nothing else.
+"""GPT-2's tokenizer: byte-level BPE through tiktoken, constructed from a rank file's content and
+from nothing else.
 
-tiktoken is handed the ranks and no special tokens, so text can never become one, and it never downloads.
+tiktoken is handed the ranks and no special tokens, so text can never become one, and it never
+downloads.
 Source: Radford et al. 2019, section 2.2.
 """
 
@@ -14,11 +16,15 @@ from gpt_edge.tokenizer.detokenizer import ByteDetokenizer, look_up
 from gpt_edge.tokenizer.formats.rank_file import parse_ranks
 from gpt_edge.tokenizer.spec import TokenizerSpec
 
-# GPT-2's split pattern as tiktoken writes it for r50k_base: the same pieces as the original, found without backtracking.
-GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+# GPT-2's split pattern as tiktoken writes it for r50k_base: the same pieces as the original, found
+# without backtracking.
+GPT2_PATTERN = (
+    r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+)
 
-# The pattern's `\s+(?!\S)` remembers every character it may give back, and tiktoken dies (a panic, no exception) where
-# these reach a million: openai/tiktoken 0.14.0. Longer runs of white space are cut before the pattern sees them.
+# The pattern's `\s+(?!\S)` remembers every character it may give back, and tiktoken dies (a panic,
+# no exception) where these reach a million: openai/tiktoken 0.14.0. Longer runs of white space are
+# cut before the pattern sees them.
 LONGEST_RUN = 1 << 16  # characters
 _WHITE_SPACE = re.compile(
     "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]++"
@@ -26,7 +32,9 @@ _WHITE_SPACE = re.compile(
 
 
 class GPT2Tokenizer:
-    """The `Tokenizer` of kind gpt2. Raises TokenizerError for a rank file that is damaged or not that of `spec`."""
+    """The `Tokenizer` of kind gpt2. Raises TokenizerError for a rank file that is damaged or not
+    that of `spec`.
+    """
 
     kind: str = "gpt2"
 
@@ -38,7 +46,9 @@ class GPT2Tokenizer:
         self.end_token = spec.end_token
         self._bytes_of = table.by_id(dict(spec.special_tokens), spec.vocab_size, where)
         self.max_token_bytes: int | None = max(map(len, table.tokens))
-        self._id_of_rank = None if table.ids is table.ranks else dict(zip(table.ranks, table.ids, strict=True))
+        self._id_of_rank = (
+            None if table.ids is table.ranks else dict(zip(table.ranks, table.ids, strict=True))
+        )
         try:
             self._encoding = tiktoken.Encoding(
                 "gpt-edge",
@@ -54,7 +64,9 @@ class GPT2Tokenizer:
         if len(text) <= LONGEST_RUN:
             ids = self._encoding.encode_ordinary(text)
         else:
-            ids = [id for part in cut_long_runs(text) for id in self._encoding.encode_ordinary(part)]
+            ids = [
+                id for part in cut_long_runs(text) for id in self._encoding.encode_ordinary(part)
+            ]
         return ids if self._id_of_rank is None else [self._id_of_rank[rank] for rank in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -72,10 +84,11 @@ class GPT2Tokenizer:
 
 
 def cut_long_runs(text: str) -> Iterator[str]:
-    """Cut `text` where the pattern does: before the last character of a long run of white space that a word follows.
+    """Cut `text` where the pattern does: before the last character of a long run of white space
+    that a word follows.
 
-    The pattern takes all of such a run but its last character as one piece, and at the end of a text it takes the whole
-    run, so the parts, encoded one by one, have the ids of the text.
+    The pattern takes all of such a run but its last character as one piece, and at the end of a
+    text it takes the whole run, so the parts, encoded one by one, have the ids of the text.
     """
     start = 0
     for run in _WHITE_SPACE.finditer(text):

@@ -1,4 +1,6 @@
-"""From a folder's file to a working Tokenizer. Never looks outside the folder and never at the network."""
+"""From a folder's file to a working Tokenizer. Never looks outside the folder and never at the
+network.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ MAX_FILE_BYTES = 16 << 20
 def load_tokenizer(folder: Path, spec: TokenizerSpec) -> Tokenizer:
     """Return the tokenizer that `spec` describes, from its file in `folder`.
 
-    Raises TokenizerError when the file is missing, damaged or another tokenizer's; MissingDependencyError for kind
-    gpt1 without the `tokenizers` package.
+    Raises TokenizerError when the file is missing, damaged or another tokenizer's;
+    MissingDependencyError for kind gpt1 without the `tokenizers` package.
     """
     path = Path(folder) / spec.file
     return build_tokenizer(TokenizerSource(spec, read_tokenizer_file(path), str(path)))
@@ -32,12 +34,18 @@ def build_tokenizer(source: TokenizerSource) -> Tokenizer:
 
 
 def read_tokenizer_file(path: Path) -> bytes:
-    """Return the content of `path`. Raises TokenizerError when it cannot be read or is longer than 16 MiB."""
+    """Return the content of `path`. Raises TokenizerError when it cannot be read or is longer than
+    16 MiB.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise TokenizerError(f"cannot read the tokenizer file {path}: {error.strerror or error}") from error
+        raise TokenizerError(
+            f"cannot read the tokenizer file {path}: {error.strerror or error}"
+        ) from error
     if len(content) > MAX_FILE_BYTES:
-        raise TokenizerError(f"{path} is longer than {MAX_FILE_BYTES >> 20} MiB: too long for a tokenizer file")
+        raise TokenizerError(
+            f"{path} is longer than {MAX_FILE_BYTES >> 20} MiB: too long for a tokenizer file"
+        )
     return content

@@ -1,4 +1,5 @@
-"""The vocabulary that tiktoken knows by name, from its cache or, when that is empty, from the network: `gpt2`.
+"""The vocabulary that tiktoken knows by name, from its cache or, when that is empty, from the
+network: `gpt2`.
 
 tiktoken downloads without a time limit, so the network is tried first, with one.
 """
@@ -15,7 +16,8 @@ from gpt_edge.tokenizer.formats.hf_json import RANK_FILE, make_spec
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource
 
-# What tiktoken's registry fetches for "gpt2", and the SHA-256 it checks. Source: tiktoken_ext/openai_public.py.
+# What tiktoken's registry fetches for "gpt2", and the SHA-256 it checks. Source:
+# tiktoken_ext/openai_public.py.
 GPT2_FILES = {
     "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe": (
         "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -27,13 +29,16 @@ GPT2_FILES = {
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 HINT = (
-    "give the file instead: --tokenizer FOLDER with vocab.json and merges.txt (or encoder.json and vocab.bpe), a"
+    "give the file instead: --tokenizer FOLDER with vocab.json and merges.txt (or encoder.json and "
+    "vocab.bpe), a"
     " tokenizer.json or a .tiktoken file; or set TIKTOKEN_CACHE_DIR to a filled tiktoken cache"
 )
 
 
 def source_from_registry() -> TokenizerSource:
-    """Return tiktoken's `gpt2`: 50,257 tokens. Raises TokenizerError, soon, when that needs a network that is not there."""
+    """Return tiktoken's `gpt2`: 50,257 tokens. Raises TokenizerError, soon, when that needs a
+    network that is not there.
+    """
     import requests
     import tiktoken
 
@@ -44,7 +49,8 @@ def source_from_registry() -> TokenizerSource:
     except (OSError, ValueError, requests.RequestException) as error:
         reason = str(error).strip().split("\n")[0]
         raise TokenizerError(
-            f"tiktoken's cache does not hold 'gpt2', and fetching it failed: {reason:.200}", hint=HINT
+            f"tiktoken's cache does not hold 'gpt2', and fetching it failed: {reason:.200}",
+            hint=HINT,
         ) from error
     end_token = encoding.eot_token
     content = format_ranks([encoding.decode_single_token_bytes(rank) for rank in range(end_token)])
@@ -53,7 +59,9 @@ def source_from_registry() -> TokenizerSource:
 
 
 def is_cached() -> bool:
-    """Whether tiktoken will find both files, undamaged, in its cache: the rules of tiktoken/load.py."""
+    """Whether tiktoken will find both files, undamaged, in its cache: the rules of
+    tiktoken/load.py.
+    """
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if folder == "":
         return False
@@ -69,7 +77,9 @@ def is_cached() -> bool:
 
 
 def _try_network() -> None:
-    """Raise requests.RequestException unless the files can be reached, through a proxy too, within seconds."""
+    """Raise requests.RequestException unless the files can be reached, through a proxy too, within
+    seconds.
+    """
     import requests
 
     for url in GPT2_FILES:

@@ -1,8 +1,8 @@
 """Keeps the memory that a training step frees, so that the next one finds it.
 
-glibc gives large blocks back to the system and gets them anew, page after page of zeros: a step whose logits take 200 MB
-spent half of its time there (21M parameters, vocabulary 50,257, micro-batches of 1,024 tokens: 420 tokens a second
-before, 720 with this).
+glibc gives large blocks back to the system and gets them anew, page after page of zeros: a step
+whose logits take 200 MB spent half of its time there (21M parameters, vocabulary 50,257,
+micro-batches of 1,024 tokens: 420 tokens a second before, 720 with this).
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ GROWTH = 1 << 26  # bytes that the heap grows by
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc, for the rest of this process. False where the C library is another one."""
+    """Tell glibc's malloc, for the rest of this process. False where the C library is
+    another one.
+    """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

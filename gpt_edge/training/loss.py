@@ -14,7 +14,8 @@ SHORT_ROW = 128  # tokens; at 256 both ways of attention took as long, at 512 th
 
 
 class BatchLoss(nn.Module):
-    """A GPT and its cross entropy. With `activation_checkpointing` a layer's activations are computed again when needed.
+    """A GPT and its cross entropy. With `activation_checkpointing` a layer's activations are
+    computed again when needed.
 
     Source of the latter: Chen et al. 2016, Training deep nets with sublinear memory cost.
     """
@@ -25,13 +26,17 @@ class BatchLoss(nn.Module):
         self.activation_checkpointing = activation_checkpointing
 
     def forward(self, inputs: Tensor, targets: Tensor, positions: Tensor) -> Tensor:
-        """Sum of -log p(target), float32, in nats. inputs, targets: int64 [B, T], IGNORED is left out; positions [1, T]."""
+        """Sum of -log p(target), float32, in nats. inputs, targets: int64 [B, T], IGNORED is left
+        out; positions [1, T].
+        """
         x = self.model.embed(inputs, positions)
         for block in self.model.blocks():
             is_kept = not self.activation_checkpointing
             x = _layer(block, x) if is_kept else checkpoint(_layer, block, x, use_reentrant=False)
         logits = self.model.lm_head(self.model.ln_f(x))
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        return F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
 
 
 def _layer(block: Block, x: Tensor) -> Tensor:
@@ -40,7 +45,9 @@ def _layer(block: Block, x: Tensor) -> Tensor:
     if x.device.type == "cpu" and x.shape[1] <= SHORT_ROW and torch.is_autocast_enabled("cpu"):
         y: Tensor = block(x, lambda n: attention_written_out(attn, n))
     else:
-        mask = causal_mask(0, x.shape[1], attn.window, x.device) if attn.window is not None else None
+        mask = (
+            causal_mask(0, x.shape[1], attn.window, x.device) if attn.window is not None else None
+        )
         y = block(x, lambda n: attn(n, None, mask)[0])
     return y
 
@@ -48,11 +55,12 @@ def _layer(block: Block, x: Tensor) -> Tensor:
 def attention_written_out(attn: CausalSelfAttention, x: Tensor) -> Tensor:
     """What `attn` gives without a past, [B, T, C], as two matrix products with a softmax between.
 
-    For bfloat16 and short rows on CPUs, where the backward pass of torch 2.13's fused kernel is slow: 9 ms a layer in
-    a profile of 4 heads and 12 rows of 64. Memory grows with T squared.
+    For bfloat16 and short rows on CPUs, where the backward pass of torch 2.13's fused kernel is
+    slow: 9 ms a layer in a profile of 4 heads and 12 rows of 64. Memory grows with T squared.
     """
     B, T, C = x.shape
-    q, k, v = attn.c_attn(x).view(B, T, 3, attn.n_head, C // attn.n_head).permute(2, 0, 3, 1, 4)  # [B, H, T, D]
+    # [B, H, T, D]
+    q, k, v = attn.c_attn(x).view(B, T, 3, attn.n_head, C // attn.n_head).permute(2, 0, 3, 1, 4)
     scores = (q * attn.scale) @ k.transpose(-2, -1)  # [B, H, T, T]
     scores = scores.masked_fill(~causal_mask(0, T, attn.window, x.device), -torch.inf)
     weights = F.dropout(scores.float().softmax(-1), attn.dropout, attn.training).to(v.dtype)

@@ -1,7 +1,8 @@
-"""The optimiser and its schedule: AdamW with decay groups, linear warm-up, then cosine; Muon for the matrices by choice.
+"""The optimiser and its schedule: AdamW with decay groups, linear warm-up, then cosine; Muon for
+the matrices by choice.
 
-Sources: Loshchilov and Hutter 2019 (AdamW, cosine); GPT-1 section 4.1 (warm-up); GPT-3 appendix B (betas, clipping,
-weight decay 0.1); Jordan et al. 2024 (Muon).
+Sources: Loshchilov and Hutter 2019 (AdamW, cosine); GPT-1 section 4.1 (warm-up); GPT-3 appendix B
+(betas, clipping, weight decay 0.1); Jordan et al. 2024 (Muon).
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from gpt_edge.training.recipe import Training
 
 
 def learning_rate_factor(step: int, training: Training) -> float:
-    """What every peak rate is multiplied by at `step`, counted from 0: linear up to 1, then a cosine down.
+    """What every peak rate is multiplied by at `step`, counted from 0: linear up to 1, then a
+    cosine down.
 
-    Up to `constant_until` it stays at 1, so that the length of a run can still be changed while it goes.
+    Up to `constant_until` it stays at 1, so that the length of a run can still be changed while it
+    goes.
     """
     if step < training.warmup_steps:
         return (step + 1) / training.warmup_steps
@@ -30,8 +33,11 @@ def learning_rate_factor(step: int, training: Training) -> float:
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Return the matrices of the layers, the embeddings, and the rest: biases and norms, which weight decay must not touch.
+def decay_groups(
+    model: nn.Module,
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Return the matrices of the layers, the embeddings, and the rest: biases and norms, which
+    weight decay must not touch.
 
     A tied parameter is there once.
     """
@@ -58,26 +64,35 @@ class Optimizer:
         if training.optimizer == "muon":
             decayed = embeddings
             self._parts.append(
-                torch.optim.Muon(matrices, lr=training.matrix_learning_rate, weight_decay=decay, momentum=0.95)
+                torch.optim.Muon(
+                    matrices, lr=training.matrix_learning_rate, weight_decay=decay, momentum=0.95
+                )
             )
         groups = [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
-        self._parts.append(torch.optim.AdamW(groups, lr=training.learning_rate, betas=betas, fused=True))
+        self._parts.append(
+            torch.optim.AdamW(groups, lr=training.learning_rate, betas=betas, fused=True)
+        )
         self._parameters = matrices + embeddings + rest
         self._peaks = [[group["lr"] for group in part.param_groups] for part in self._parts]
 
     def norm(self) -> float:
         """Length of the whole gradient."""
-        total = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        total = torch.nn.utils.get_total_norm(
+            [p.grad for p in self._parameters if p.grad is not None]
+        )
         return (total.full_tensor() if isinstance(total, DTensor) else total).item()
 
     def step(self, step: int, norm: float = 0.0) -> None:
         """Update the weights at the rate of `step` and forget the gradients.
 
-        norm: what `norm` said; a longer gradient than clip_norm is shortened to it (Pascanu et al. 2013).
+        norm: what `norm` said; a longer gradient than clip_norm is shortened to it (Pascanu et al.
+        2013).
         """
         factor, clip = learning_rate_factor(step, self._training), self._training.clip_norm
         if norm > clip:
-            torch._foreach_mul_([p.grad for p in self._parameters if p.grad is not None], clip / (norm + 1e-6))
+            torch._foreach_mul_(
+                [p.grad for p in self._parameters if p.grad is not None], clip / (norm + 1e-6)
+            )
         for part, peaks in zip(self._parts, self._peaks, strict=True):
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
@@ -87,7 +102,8 @@ class Optimizer:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Everything the optimisers remember, as names `part.parameter.moment` and tensors."""
         for i, part in enumerate(self._parts):
-            for index, moments in sorted(part.state_dict()["state"].items()):  # processes put them together in step
+            # processes put them together in step
+            for index, moments in sorted(part.state_dict()["state"].items()):
                 for name, value in sorted(moments.items()):
                     yield f"{i}.{index}.{name}", value
 
@@ -99,5 +115,9 @@ class Optimizer:
             for name, value in tensors.items():
                 of_part, index, moment = name.split(".", 2)
                 if int(of_part) == i:
-                    state.setdefault(int(index), {})[moment] = sharded_like(value, ordered[int(index)])
-            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+                    state.setdefault(int(index), {})[moment] = sharded_like(
+                        value, ordered[int(index)]
+                    )
+            part.load_state_dict(
+                {"state": state, "param_groups": part.state_dict()["param_groups"]}
+            )

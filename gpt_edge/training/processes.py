@@ -1,6 +1,8 @@
-"""The processes of one training: one, or as many as torchrun started, and what they tell each other.
+"""The processes of one training: one, or as many as torchrun started, and what they tell each
+other.
 
-Nothing here starts a process. Source: PyTorch's torchrun (RANK, WORLD_SIZE, LOCAL_RANK), DDP (Li et al. 2020), FSDP2.
+Nothing here starts a process. Source: PyTorch's torchrun (RANK, WORLD_SIZE, LOCAL_RANK), DDP (Li et
+al. 2020), FSDP2.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gpt_edge.errors import TrainingError
 
-WAITING = timedelta(days=2)  # for the first process to tokenise the text: not a collective's usual limit
+# for the first process to tokenise the text: not a collective's usual limit
+WAITING = timedelta(days=2)
 CPU = torch.device("cpu")
 Result = TypeVar("Result")
 
@@ -47,7 +50,9 @@ class Processes:
         return [float(value) for value in total.tolist()]
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors of all processes, [n, …]; `tensor` itself, without that axis, for one process."""
+        """The tensors of all processes, [n, …]; `tensor` itself, without that axis, for one
+        process.
+        """
         if self.n == 1:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.n)]
@@ -55,7 +60,9 @@ class Processes:
         return torch.stack(parts)
 
     def first_then_others(self, work: Callable[[], Result]) -> Result:
-        """Do `work` in the first process, and when it is done in the others, which find its files."""
+        """Do `work` in the first process, and when it is done in the others, which find
+        its files.
+        """
         if self.waiting is None:
             return work()
         if self.is_first:
@@ -75,10 +82,13 @@ class Processes:
 def join_processes(device: str) -> Iterator[Processes]:
     """Yield this process among those that torchrun started, or alone.
 
-    device: "auto", "cpu" or "cuda"; on GPUs the process takes the one of its LOCAL_RANK. Raises TrainingError when
-    there is no such GPU.
+    device: "auto", "cpu" or "cuda"; on GPUs the process takes the one of its LOCAL_RANK. Raises
+    TrainingError when there is no such GPU.
     """
-    n, rank, local = (int(os.environ.get(name, at)) for name, at in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
+    n, rank, local = (
+        int(os.environ.get(name, at))
+        for name, at in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+    )
     place = _device(device, local)
     if n == 1:
         yield Processes(0, 1, place)
@@ -95,7 +105,9 @@ def join_processes(device: str) -> Iterator[Processes]:
 def _device(device: str, local_rank: int) -> torch.device:
     n_gpus = torch.cuda.device_count() if device != "cpu" else 0
     if device == "cuda" and not n_gpus:
-        raise TrainingError('[training] device is "cuda", but torch finds no GPU', hint='set device = "cpu"')
+        raise TrainingError(
+            '[training] device is "cuda", but torch finds no GPU', hint='set device = "cpu"'
+        )
     if not n_gpus:
         return CPU
     if local_rank >= n_gpus:
@@ -107,15 +119,21 @@ def _device(device: str, local_rank: int) -> torch.device:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together, a plain one as it is; on the CPU. All processes must call it."""
+    """A sharded tensor put together, a plain one as it is; on the CPU. All processes must
+    call it.
+    """
     full: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return full.detach().to("cpu", copy=True)
 
 
 def sharded_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """This process's part of `tensor`, cut as `parameter` is; all of it where that is plain or of another shape."""
+    """This process's part of `tensor`, cut as `parameter` is; all of it where that is plain or of
+    another shape.
+    """
     tensor = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor
     # src_data_rank None: every process has all of it and cuts out its own part, so nothing is sent.
-    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return distribute_tensor(
+        tensor, parameter.device_mesh, parameter.placements, src_data_rank=None
+    )

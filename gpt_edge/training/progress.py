@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 REFRESH_SECONDS = 0.2  # of the bar: steps may be faster than a terminal
 
@@ -23,9 +31,13 @@ class Report:
 
     @contextmanager
     def reading(self, what: str) -> Iterator[Callable[[int], None]]:
-        """Show a pass over the text; yields what to call with the bytes just read. A pass that reads none is not shown."""
+        """Show a pass over the text; yields what to call with the bytes just read. A pass that
+        reads none is not shown.
+        """
         columns = (SpinnerColumn(), TextColumn(what), DownloadColumn(binary_units=True))
-        with Progress(*columns, console=self._console, transient=True, disable=self._bar.disable) as bar:
+        with Progress(
+            *columns, console=self._console, transient=True, disable=self._bar.disable
+        ) as bar:
             task = bar.add_task(what, total=None)
             yield lambda n_bytes: bar.advance(task, n_bytes)
 
@@ -37,7 +49,8 @@ class Report:
         """After each step: `loss` of that step, `n_tokens` since the run began."""
         now = time.monotonic()
         if self._started is None:
-            self._started = (now, n_tokens)  # the first step of a process compiles: it would spoil the rate
+            # the first step of a process compiles: it would spoil the rate
+            self._started = (now, n_tokens)
         if self._bar.disable or now - self._shown < REFRESH_SECONDS:
             return
         self._shown = now
@@ -47,9 +60,11 @@ class Report:
     def evaluation(self, record: dict[str, Any]) -> None:
         """After each evaluation: the record that also goes to metrics.jsonl."""
         self.say(
-            f"step {record['step']:>6}  {record['tokens'] / 1e6:6.2f}M tokens  epoch {record['epoch']:>3}  "
+            f"step {record['step']:>6}  {record['tokens'] / 1e6:6.2f}M tokens  epoch "
+            f"{record['epoch']:>3}  "
             f"train {record['train_loss']:.4f}  valid {record['validation_loss']:.4f}  "
-            f"{record['bits_per_byte']:.4f} bits/byte  {record['tokens_per_second']:,.0f} tokens/s  "
+            f"{record['bits_per_byte']:.4f} bits/byte  {record['tokens_per_second']:,.0f} tokens/s "
+            " "
             f"{record['seconds']:,.0f} s{'  *' if record['is_best'] else ''}"
         )
 
@@ -69,7 +84,9 @@ def show_progress(n_steps: int) -> Iterator[Report]:
 
 
 def step_bar(n_steps: int, figures: str) -> tuple[Console, Progress, TaskID]:
-    """A bar of steps with `figures` of the latest one, not yet started; it shows on a stderr that is a terminal."""
+    """A bar of steps with `figures` of the latest one, not yet started; it shows on a stderr that
+    is a terminal.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("step {task.completed}/{task.total}"),

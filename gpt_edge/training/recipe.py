@@ -1,7 +1,8 @@
-"""The recipe: everything a pretraining run depends on, from a TOML file, from flags, or both, checked before any work.
+"""The recipe: everything a pretraining run depends on, from a TOML file, from flags, or both,
+checked before any work.
 
-Sections [data], [tokenizer], [model], [training], [evaluation], [output]. A wrong key or value is one TrainingError that
-names the file, the section and the key.
+Sections [data], [tokenizer], [model], [training], [evaluation], [output]. A wrong key or value is
+one TrainingError that names the file, the section and the key.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one it goes on from, as plain JSON values."""
+        """What a resumed run must have in common with the one it goes on from, as plain JSON
+        values.
+        """
         training = dataclasses.asdict(self.training)
         for name in ("threads", "device", "parallel"):  # they change the speed, and the last bits
             del training[name]
@@ -55,10 +58,11 @@ class Recipe:
 
 
 def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe file; `changes`, such as "training.steps=100", replace or add values; opens no other file.
+    """Read and check a recipe file; `changes`, such as "training.steps=100", replace or add values;
+    opens no other file.
 
-    path: None is an empty recipe in the current folder, all in `changes`. A value is written as in TOML; a text needs no
-    quotes. Raises TrainingError for all that is wrong with file and changes.
+    path: None is an empty recipe in the current folder, all in `changes`. A value is written as in
+    TOML; a text needs no quotes. Raises TrainingError for all that is wrong with file and changes.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -66,18 +70,25 @@ def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
         try:
             values = tomllib.loads(path.read_text("utf-8"))
         except OSError as error:
-            raise TrainingError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+            raise TrainingError(
+                f"cannot read the recipe {path}: {error.strerror or error}"
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise TrainingError(f"{path} is not TOML: {error}") from error
     path = path or Path(NO_FILE)
     if unknown := sorted(set(values) - set(SECTIONS)):
-        raise TrainingError(f"{path} has unknown sections {', '.join(unknown)}; wanted {', '.join(SECTIONS)}")
+        raise TrainingError(
+            f"{path} has unknown sections {', '.join(unknown)}; wanted {', '.join(SECTIONS)}"
+        )
     for name in SECTIONS:
         if not isinstance(values.get(name, {}), Mapping):
             raise TrainingError(f"{path}: {name} is {values[name]!r}, wanted a section [{name}]")
     for change in changes:
         _apply(values, change)
-    data, tokenizer = _section(path, values, "data", Data), _section(path, values, "tokenizer", Vocabulary)
+    data, tokenizer = (
+        _section(path, values, "data", Data),
+        _section(path, values, "tokenizer", Vocabulary),
+    )
     model = _model(path, values, tokenizer.vocab_size)
     recipe = Recipe(
         path=path,
@@ -112,12 +123,15 @@ def _section(path: Path, values: Mapping[str, Any], name: str, kind: type[Sectio
     given = values.get(name, {})
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}
     if unknown := sorted(set(given) - set(fields)):
-        raise TrainingError(f"{path}: [{name}] has unknown keys {', '.join(unknown)}; wanted {', '.join(fields)}")
+        raise TrainingError(
+            f"{path}: [{name}] has unknown keys {', '.join(unknown)}; wanted {', '.join(fields)}"
+        )
     required = [key for key, entry in fields.items() if entry.default is dataclasses.MISSING]
     if missing := [key for key in required if key not in given]:
         raise TrainingError(f"{path}: [{name}] lacks {', '.join(missing)}")
     checked: dict[str, Any] = {
-        key: _typed(f"{path}: [{name}] {key}", value, str(fields[key].type)) for key, value in given.items()
+        key: _typed(f"{path}: [{name}] {key}", value, str(fields[key].type))
+        for key, value in given.items()
     }
     try:
         return kind(**checked)
@@ -126,22 +140,42 @@ def _section(path: Path, values: Mapping[str, Any], name: str, kind: type[Sectio
 
 
 def _typed(where: str, value: object, kind: str) -> Any:
-    """`value` if TOML gave it the type of the field; a whole number may stand for a fraction, one text for a list."""
-    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    """`value` if TOML gave it the type of the field; a whole number may stand for a fraction, one
+    text for a list.
+    """
+    if (
+        kind == "float"
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    ):
         return float(value)
     if kind == "tuple[str, ...]":
         values = [value] if isinstance(value, str) else value
         if isinstance(values, list) and all(isinstance(entry, str) and entry for entry in values):
             return tuple(values)
-    is_right = {"int": type(value) is int, "bool": isinstance(value, bool), "str": isinstance(value, str)}
+    is_right = {
+        "int": type(value) is int,
+        "bool": isinstance(value, bool),
+        "str": isinstance(value, str),
+    }
     if not is_right.get(kind, False):
-        words = {"float": "a finite number", "int": "a whole number", "bool": "true or false", "str": "a text"}
-        raise TrainingError(f"{where} is {value!r}, wanted {words.get(kind, 'a text or a list of texts')}")
+        words = {
+            "float": "a finite number",
+            "int": "a whole number",
+            "bool": "true or false",
+            "str": "a text",
+        }
+        raise TrainingError(
+            f"{where} is {value!r}, wanted {words.get(kind, 'a text or a list of texts')}"
+        )
     return value
 
 
 def _model(path: Path, values: Mapping[str, Any], vocab_size: int) -> GPTConfig:
-    """The [model] section: a preset's shape, if it names one, with the keys that are given in their place."""
+    """The [model] section: a preset's shape, if it names one, with the keys that are given in their
+    place.
+    """
     given = dict(values.get("model", {}))
     if "vocab_size" in given:
         raise TrainingError(f"{path}: [model] has vocab_size; it belongs into [tokenizer]")
@@ -149,7 +183,9 @@ def _model(path: Path, values: Mapping[str, Any], vocab_size: int) -> GPTConfig:
     if "preset" in given:
         preset = given.pop("preset")
         if not isinstance(preset, str) or preset not in PRESETS:
-            raise TrainingError(f"{path}: [model] preset is {preset!r}, wanted one of {', '.join(PRESETS)}")
+            raise TrainingError(
+                f"{path}: [model] preset is {preset!r}, wanted one of {', '.join(PRESETS)}"
+            )
         shape = PRESETS[preset].to_dict()
     elif not vocab_size:
         raise TrainingError(
@@ -168,9 +204,12 @@ def _check_rows(recipe: Recipe) -> None:
     n_ctx, training = recipe.model.n_ctx, recipe.training
     if training.row_tokens > n_ctx:
         raise TrainingError(
-            f"{recipe.path}: [training] row_tokens is {training.row_tokens}, wanted at most n_ctx, {n_ctx}"
+            f"{recipe.path}: [training] row_tokens is {training.row_tokens}, wanted at most n_ctx, "
+            f"{n_ctx}"
         )
     for name in ("batch_tokens", "micro_batch_tokens"):
         found = getattr(training, name)
         if training.long_rows_from and found % n_ctx:
-            raise TrainingError(f"{recipe.path}: [training] {name} is {found}, wanted a multiple of n_ctx, {n_ctx}")
+            raise TrainingError(
+                f"{recipe.path}: [training] {name} is {found}, wanted a multiple of n_ctx, {n_ctx}"
+            )

@@ -19,8 +19,9 @@ def hold_run_folder(
 ) -> Iterator[None]:
     """Make `folder` if need be, and hold its lock.
 
-    option: what names it, for hints. is_prepared: whether a name in it is that of something made before a run begins.
-    Raises TrainingError unless it holds a run to go on with, or is free for a new one; OutputError.
+    option: what names it, for hints. is_prepared: whether a name in it is that of something made
+    before a run begins. Raises TrainingError unless it holds a run to go on with, or is free for a
+    new one; OutputError.
     """
     _check(folder, resume, option, is_prepared)
     try:
@@ -36,7 +37,9 @@ def _check(folder: Path, resume: bool, option: str, is_prepared: Callable[[str],
     has_run = (folder / STATE).exists()
     if resume:
         if not has_run:
-            raise TrainingError(f"there is no run to resume in {folder}", hint="start it without --resume")
+            raise TrainingError(
+                f"there is no run to resume in {folder}", hint="start it without --resume"
+            )
         return
     try:
         names = [path.name for path in folder.iterdir()]
@@ -47,4 +50,6 @@ def _check(folder: Path, resume: bool, option: str, is_prepared: Callable[[str],
     # What a run leaves that is killed before its first state.
     if any(not is_prepared(name) and not name.startswith(f".{STATE}.") for name in names):
         hint = "go on with it: --resume" if has_run else "remove it"
-        raise TrainingError(f"{folder} is not empty", hint=f"{hint}, or name another {option} folder")
+        raise TrainingError(
+            f"{folder} is not empty", hint=f"{hint}, or name another {option} folder"
+        )

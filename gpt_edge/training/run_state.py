@@ -1,7 +1,8 @@
-"""What a run needs to go on: one safetensors file, replaced by one rename. Tensors and JSON, never a pickle.
+"""What a run needs to go on: one safetensors file, replaced by one rename. Tensors and JSON, never
+a pickle.
 
-Weights, the optimiser's moments, torch's random state, and the counters. Killed at any moment, the file is the old one or
-the new one, whole; a NaN never gets into it.
+Weights, the optimiser's moments, torch's random state, and the counters. Killed at any moment, the
+file is the old one or the new one, whole; a NaN never gets into it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from gpt_edge.system.atomic_files import atomic_write
 
 KEY = "gpt-edge-run"  # the one entry of the file's metadata
 VERSION = 1
-NON_FINITE_HINT = "what was saved before is kept; lower the learning rate and start anew in another folder"
+NON_FINITE_HINT = (
+    "what was saved before is kept; lower the learning rate and start anew in another folder"
+)
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,14 @@ class RunState:
     random: Tensor  # uint8, torch.get_rng_state(); of several processes [n, …]
     progress: dict[str, Any]  # plain JSON values: step, place in the corpus, best loss so far, …
     recipe: dict[str, Any] = field(default_factory=dict)  # Recipe.fingerprint()
-    ema: dict[str, Tensor] = field(default_factory=dict)  # the moving average of the weights, if there is one
+    # the moving average of the weights, if there is one
+    ema: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_state(path: Path, state: RunState) -> None:
-    """Put `state` at `path`. Raises NumericError for a NaN or an infinity in it, OutputError; then the old file stays."""
+    """Put `state` at `path`. Raises NumericError for a NaN or an infinity in it, OutputError; then
+    the old file stays.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in state.model.items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
     tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.items()}
@@ -51,7 +57,9 @@ def save_state(path: Path, state: RunState) -> None:
 
 
 def load_state(path: Path) -> RunState:
-    """Read what `save_state` wrote. Raises TrainingError when it is missing, damaged, or not such a file."""
+    """Read what `save_state` wrote. Raises TrainingError when it is missing, damaged, or not such a
+    file.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -69,7 +77,9 @@ def load_state(path: Path) -> RunState:
     except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
         raise TrainingError(f"{path} is damaged or not the state of a run: {error}") from error
     if version != VERSION:
-        raise TrainingError(f"{path} has format version {version!r}, this gpt-edge reads version {VERSION}")
+        raise TrainingError(
+            f"{path} has format version {version!r}, this gpt-edge reads version {VERSION}"
+        )
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")

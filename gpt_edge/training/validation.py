@@ -1,4 +1,6 @@
-"""Loss per token and bits per byte of documents, in PyTorch: the protocol of `gpt_edge.evaluate`, in batches."""
+"""Loss per token and bits per byte of documents, in PyTorch: the protocol of `gpt_edge.evaluate`,
+in batches.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +18,42 @@ BATCH_TOKENS = 8192
 BATCH_LOGITS = 1 << 27  # 512 MiB of float32: fewer tokens at once for a large vocabulary
 
 
-def score_documents(model: GPT, documents: Sequence[IntArray], n_bytes: int, context: int, precision: str) -> Score:
+def score_documents(
+    model: GPT, documents: Sequence[IntArray], n_bytes: int, context: int, precision: str
+) -> Score:
     """Score `documents`, each int64 `end, tokens, end`, whose texts have `n_bytes` bytes in all.
 
-    precision: "float32" or "bfloat16" (autocast; the loss itself is float32). The model's mode is left as it was.
+    precision: "float32" or "bfloat16" (autocast; the loss itself is float32). The model's mode is
+    left as it was.
     """
     total, n_tokens = total_loss(BatchLoss(model), documents, context, precision)
     return Score(total / n_tokens, total / math.log(2) / n_bytes, n_tokens, n_bytes)
 
 
 @torch.no_grad()
-def total_loss(loss_of: BatchLoss, documents: Sequence[IntArray], context: int, precision: str) -> tuple[float, int]:
-    """The sum of -log p(token), in nats, over the documents, and how many tokens that is; see `score_documents`."""
+def total_loss(
+    loss_of: BatchLoss, documents: Sequence[IntArray], context: int, precision: str
+) -> tuple[float, int]:
+    """The sum of -log p(token), in nats, over the documents, and how many tokens that is; see
+    `score_documents`.
+    """
     model = loss_of.model
-    device, batch_tokens = model.wte.weight.device, min(BATCH_TOKENS, BATCH_LOGITS // model.config.vocab_size)
+    device, batch_tokens = (
+        model.wte.weight.device,
+        min(BATCH_TOKENS, BATCH_LOGITS // model.config.vocab_size),
+    )
     was_training = model.training
     loss_of.eval()
     parts = sorted(
-        (part for document in documents for part in windows(document, context)), key=lambda part: len(part[0])
+        (part for document in documents for part in windows(document, context)),
+        key=lambda part: len(part[0]),
     )
     total, n_tokens, at = 0.0, 0, 0
     while at < len(parts):
         n_rows = 1  # parts of like lengths together: little padding
-        while at + n_rows < len(parts) and (n_rows + 1) * len(parts[at + n_rows][0]) <= batch_tokens:
+        while (
+            at + n_rows < len(parts) and (n_rows + 1) * len(parts[at + n_rows][0]) <= batch_tokens
+        ):
             n_rows += 1
         batch = parts[at : at + n_rows]
         at += n_rows

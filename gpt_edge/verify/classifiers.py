@@ -1,4 +1,5 @@
-"""Does a fine-tuned bundle say the same whichever way it is asked? Probes for any task, and one text against many at once.
+"""Does a fine-tuned bundle say the same whichever way it is asked? Probes for any task, and one
+text against many at once.
 
 Torch-free; `export.task_verify` brings the reference in.
 """
@@ -39,19 +40,25 @@ SEED = 20180611
 
 @dataclass(frozen=True, slots=True)
 class TaskProbes:
-    """Examples to ask. sequences: of all of them; n_rows: logit rows of each example, its answers in multiple choice."""
+    """Examples to ask. sequences: of all of them; n_rows: logit rows of each example, its answers
+    in multiple choice.
+    """
 
     sequences: list[tuple[int, ...]]
     n_rows: list[int]
 
     def by_example(self, logits: FloatArray) -> list[FloatArray]:
-        """Logits [E, n_label] as one row for each example: its classes, its answers, or its score."""
+        """Logits [E, n_label] as one row for each example: its classes, its answers, or
+        its score.
+        """
         parts = np.split(logits, np.cumsum(self.n_rows)[:-1])
         return [part.reshape(1, -1) for part in parts]
 
 
 def task_probes(config: GPTConfig, task: TaskSpec, words: Tokenizer | None) -> TaskProbes:
-    """Examples of all lengths, half of them parts of a passage and half random tokens; the same at every call."""
+    """Examples of all lengths, half of them parts of a passage and half random tokens; the same at
+    every call.
+    """
     rng = np.random.default_rng(SEED)
     n_words = min((task.start, task.delimiter, task.extract))
     passage = [id for id in words.encode(PASSAGE) if id < n_words] if words is not None else []
@@ -60,10 +67,18 @@ def task_probes(config: GPTConfig, task: TaskSpec, words: Tokenizer | None) -> T
     n_rows: list[int] = []
     for number in range(n_examples):
         longest = min(config.n_ctx, MAX_FULL) if number == 0 else min(config.n_ctx, LONGEST)
-        n_texts = int(rng.integers(3, 6)) if task.kind == "multiple-choice" else 1 + (task.kind != "classification")
+        n_texts = (
+            int(rng.integers(3, 6))
+            if task.kind == "multiple-choice"
+            else 1 + (task.kind != "classification")
+        )
         texts = []
         for _ in range(n_texts):
-            size = longest if number == 0 else int(np.exp(rng.uniform(0, np.log(max(2, longest // n_texts)))))
+            size = (
+                longest
+                if number == 0
+                else int(np.exp(rng.uniform(0, np.log(max(2, longest // n_texts)))))
+            )
             start = int(rng.integers(0, max(1, len(passage) - size)))
             random = rng.integers(0, n_words, size).tolist()
             texts.append(passage[start : start + size] if passage and number % 2 else random)
@@ -81,12 +96,16 @@ def compare_tasks(probes: TaskProbes, first: FloatArray, second: FloatArray) -> 
 
 
 def scale_of(agreement: Agreement, logits: FloatArray) -> float:
-    """What a difference of logits is measured against: their spread within an example or between them, at least 1."""
+    """What a difference of logits is measured against: their spread within an example or between
+    them, at least 1.
+    """
     return max(1.0, agreement.spread, float(logits.std()))
 
 
 def unexplained(agreement: Agreement) -> str:
-    """The first example whose label changed although its margin is more than the difference of the others; or ""."""
+    """The first example whose label changed although its margin is more than the difference of the
+    others; or "".
+    """
     far = [flip for flip in agreement.flips if flip.gap > 2 * agreement.noise]
     return "" if not far else f"the label {describe(far[0]).removeprefix('in ')} is no near tie"
 
@@ -109,7 +128,9 @@ def _examples(probes: TaskProbes, task: TaskSpec | None) -> list[Sequence[tuple[
 
 
 def verify_task_alone(bundle: Bundle, progress: Progress = silent) -> Verification:
-    """Hold a fine-tuned bundle against itself; needs no checkpoint and no torch. Faults are in the report."""
+    """Hold a fine-tuned bundle against itself; needs no checkpoint and no torch. Faults are in the
+    report.
+    """
     assert bundle.task is not None
     report = Verification()
     progress(f"checking the paths of {bundle.scheme}")

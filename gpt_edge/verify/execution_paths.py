@@ -1,6 +1,8 @@
-"""The ways a prompt can take through one model: whole, step by step, in chunks, in a batch, split, rewound, to the brim.
+"""The ways a prompt can take through one model: whole, step by step, in chunks, in a batch, split,
+rewound, to the brim.
 
-Each must give the same logits as the whole prompt at once. How many are tried is the caller's choice of an effort.
+Each must give the same logits as the whole prompt at once. How many are tried is the caller's
+choice of an effort.
 """
 
 from __future__ import annotations
@@ -23,31 +25,45 @@ N_SPLIT = 24  # tokens of the prompt that is split everywhere, but for the effor
 N_LAST_STEPS = 16  # tokens of a full context that are read one by one
 
 
-def paths(session: Runner, probe_list: Sequence[Probe], effort: Effort = "export") -> Iterator[tuple[str, Agreement]]:
+def paths(
+    session: Runner, probe_list: Sequence[Probe], effort: Effort = "export"
+) -> Iterator[tuple[str, Agreement]]:
     """Name of each way, and how it agrees with the whole prompt at once.
 
-    "export": step by step, two sizes of chunks, a ragged batch, rewinding. "verify": also larger chunks, every split of
-    a small prompt, and a context read to its last token. "full": every split of the whole prompts, the context token
-    by token and in every size of chunks.
+    "export": step by step, two sizes of chunks, a ragged batch, rewinding. "verify": also larger
+    chunks, every split of a small prompt, and a context read to its last token. "full": every split
+    of the whole prompts, the context token by token and in every size of chunks.
     """
     short = [p for p in probe_list if p.first_row == 0]
     whole = [answer(session, p) for p in short]
     yield "step by step", compare(short, whole, [answer(session, p, 1) for p in short])
     for chunk in CHUNKS[effort]:
-        yield f"chunks of {chunk}", compare(short, whole, [answer(session, p, chunk) for p in short])
+        yield (
+            f"chunks of {chunk}",
+            compare(short, whole, [answer(session, p, chunk) for p in short]),
+        )
     if session.config.n_ctx > 1:
-        two = [Probe(f"{p.name} {i}", p.ids[i * 3 :] if p.ids.size > 12 else p.ids) for p in short for i in range(2)]
+        two = [
+            Probe(f"{p.name} {i}", p.ids[i * 3 :] if p.ids.size > 12 else p.ids)
+            for p in short
+            for i in range(2)
+        ]
         cut, logits = answer_in_batch(session, two)
         yield "batch", compare(cut, [answer(session, p) for p in cut], logits)
         yield "rewind", compare(short, whole, [_rewound(session, p) for p in short])
     if effort == "export":
         return
     if session.config.n_ctx > 1:
-        yield "every split", _split_everywhere(session, short, None if effort == "full" else N_SPLIT)
+        yield (
+            "every split",
+            _split_everywhere(session, short, None if effort == "full" else N_SPLIT),
+        )
     yield from _long(session, [p for p in probe_list if p.first_row], effort)
 
 
-def _long(session: Runner, probe_list: Sequence[Probe], effort: Effort) -> Iterator[tuple[str, Agreement]]:
+def _long(
+    session: Runner, probe_list: Sequence[Probe], effort: Effort
+) -> Iterator[tuple[str, Agreement]]:
     """Prompts that fill the context, of which only the last rows are compared."""
     if not probe_list:
         return
@@ -71,7 +87,9 @@ def _last_steps(session: Runner, probe: Probe) -> FloatArray:
 
 
 def _split_everywhere(session: Runner, probe_list: Sequence[Probe], limit: int | None) -> Agreement:
-    """A prefix, then the rest, at every place: the rest's first, middle and last row against the whole's."""
+    """A prefix, then the rest, at every place: the rest's first, middle and last row against the
+    whole's.
+    """
     probes, wanted, found = [], [], []
     for probe in probe_list:
         ids = probe.ids[:limit]
@@ -103,7 +121,9 @@ def answer_in_batch(
         session.forward(probe.ids[None, :length], batch, "last", row=row)
     steps = []
     for step in range(n_steps):
-        ids = np.array([[p.ids[n + step]] for p, n in zip(probe_list, lengths, strict=True)], np.int64)
+        ids = np.array(
+            [[p.ids[n + step]] for p, n in zip(probe_list, lengths, strict=True)], np.int64
+        )
         steps.append(session.forward(ids, batch, "last")[:, 0].copy())
     cut = [Probe(p.name, p.ids[: n + n_steps], n) for p, n in zip(probe_list, lengths, strict=True)]
     return cut, [np.stack([step[row] for step in steps]) for row in range(len(cut))]

@@ -1,6 +1,8 @@
-"""Is a library of operators right? The embedded bundles by onnxruntime's own operators, against the same bundles by ours.
+"""Is a library of operators right? The embedded bundles by onnxruntime's own operators, against the
+same bundles by ours.
 
-`python -m gpt_edge.verify.native_operators LIBRARY` prints the figures as JSON: in a process of its own, as a wrong library may end it.
+`python -m gpt_edge.verify.native_operators LIBRARY` prints the figures as JSON: in a process of its
+own, as a wrong library may end it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle, embedded_bundles
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.native.library import WITHOUT, compile_library, is_own, library_path, using, why_unsupported
+from gpt_edge.native.library import (
+    WITHOUT,
+    compile_library,
+    is_own,
+    library_path,
+    using,
+    why_unsupported,
+)
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
 from gpt_edge.system.disk import output_error
@@ -25,25 +34,31 @@ from gpt_edge.verify.classifiers import compare_tasks, task_probes
 from gpt_edge.verify.report import Progress, Verification, check_paths, silent, words_of
 
 SECTION = "onnxruntime against native"
-MAX_KL = 2e-3  # nats; activations that are rounded the other way make 2e-4 (float32 sums are added in another order)
+# nats; activations that are rounded the other way make 2e-4 (float32 sums are added in another
+# order)
+MAX_KL = 2e-3
 SECONDS = 600
 
 
 def build_library(progress: Progress = silent) -> dict[str, Any]:
-    """Compile the operators for this machine, check them, and only then put them where sessions find them.
+    """Compile the operators for this machine, check them, and only then put them where sessions
+    find them.
 
-    Returns the figures, as `Verification.figures`. Raises as `compile_library`, and GPTEdgeError for operators that do not
-    say what onnxruntime's own say; then nothing is left behind.
+    Returns the figures, as `Verification.figures`. Raises as `compile_library`, and GPTEdgeError
+    for operators that do not say what onnxruntime's own say; then nothing is left behind.
     """
     target = library_path()
-    candidate = target.with_name(f"{target.stem}.{os.getpid()}.so")  # two builds at once do not meet
+    # two builds at once do not meet
+    candidate = target.with_name(f"{target.stem}.{os.getpid()}.so")
     try:
         progress("compiling")
         compile_library(candidate)
         progress("checking against onnxruntime's own operators")
         found = _check_in_child(candidate)
         if found["faults"]:
-            raise GPTEdgeError(f"the compiled operators are wrong on this machine: {found['faults'][0]}")
+            raise GPTEdgeError(
+                f"the compiled operators are wrong on this machine: {found['faults'][0]}"
+            )
         candidate.chmod(0o644)  # whatever the umask: what others may write to is not loaded
         os.replace(candidate, target)
     except OSError as error:
@@ -52,7 +67,9 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
         with suppress(OSError):
             candidate.unlink(missing_ok=True)
     if not is_own(target):
-        raise GPTEdgeError(f"others may write to {target.parent}", hint=f"chmod go-w {target.parent}")
+        raise GPTEdgeError(
+            f"others may write to {target.parent}", hint=f"chmod go-w {target.parent}"
+        )
     figures: dict[str, Any] = found["figures"]
     return figures
 
@@ -80,15 +97,19 @@ def _check_in_child(library: Path) -> dict[str, Any]:
         raise GPTEdgeError(f"the compiled operators did not answer within {SECONDS} s") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise GPTEdgeError(f"the compiled operators failed with exit code {done.returncode}: {last[:250]}")
+        raise GPTEdgeError(
+            f"the compiled operators failed with exit code {done.returncode}: {last[:250]}"
+        )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def check_library(library: Path) -> Verification:
-    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself on every path.
+    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself
+    on every path.
 
-    Raises GPTEdgeError on a machine that cannot run the operators: onnxruntime's would be compared with themselves.
+    Raises GPTEdgeError on a machine that cannot run the operators: onnxruntime's would be compared
+    with themselves.
     """
     reason = why_unsupported()
     if reason is not None:
@@ -125,7 +146,13 @@ def _check_classifier(report: Verification, bundle: Bundle, library: Path) -> No
         with using(setting):
             encoder = Encoder(bundle)
         answers.append(encoder.logits(probes.sequences))
-    report.add(SECTION, bundle.manifest.name, compare_tasks(probes, *answers), {"mean_kl": MAX_KL}, excuse_ties=True)
+    report.add(
+        SECTION,
+        bundle.manifest.name,
+        compare_tasks(probes, *answers),
+        {"mean_kl": MAX_KL},
+        excuse_ties=True,
+    )
 
 
 if __name__ == "__main__":

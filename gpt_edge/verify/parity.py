@@ -1,8 +1,10 @@
-"""Do two ways of computing the same logits agree? One graph or another; `paths.py` has the ways through one of them.
+"""Do two ways of computing the same logits agree? One graph or another; `paths.py` has the ways
+through one of them.
 
-A flip is a position where the two ways choose different tokens. It is excused only as a near tie: the first way's gap
-between its two best logits is at most twice the largest difference on the rows that did not flip (a flip cannot vouch for
-itself), and at most a fiftieth of the logits' spread. Torch-free: `export.verify` brings the reference in.
+A flip is a position where the two ways choose different tokens. It is excused only as a near tie:
+the first way's gap between its two best logits is at most twice the largest difference on the rows
+that did not flip (a flip cannot vouch for itself), and at most a fiftieth of the logits' spread.
+Torch-free: `export.verify` brings the reference in.
 """
 
 from __future__ import annotations
@@ -22,16 +24,25 @@ from gpt_edge.tokenizer import Tokenizer
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
-NEAR_TIE = 0.05  # of the spread: a choice this close is nobody's; random GPT-2 124M, whose spread is 0.55, showed 0.045
+# of the spread: a choice this close is nobody's; random GPT-2 124M, whose spread is 0.55, showed
+# 0.045
+NEAR_TIE = 0.05
 N_TEXT, N_RANDOM, N_LONG_ROWS = 192, 64, 32  # rows of the probes
-LARGE, N_TEXT_OF_LARGE, N_RANDOM_OF_LARGE = 500_000_000, 64, 32  # parameters; steps of such a model take seconds
+# parameters; steps of such a model take seconds
+LARGE, N_TEXT_OF_LARGE, N_RANDOM_OF_LARGE = 500_000_000, 64, 32
 PASSAGE = (
-    "The lighthouse keeper had counted ships for thirty years, and he wrote every one of them down. In winter there "
-    "were days without a sail. Then he would polish the lamp, read the old entries aloud, and wonder where the ships "
-    "had gone. One evening a small boat came in with no lights at all. A girl stood in it, holding a box. “Is this the "
-    "house that remembers?” she asked. He looked at his shelves, at the long row of books, and nodded. She put the box "
-    "on the table. Inside lay 1,204 letters that nobody had ever answered. “Then please write these down as well,” she "
-    "said, “before the sea does.” They worked until the morning, one reading and one writing, while the wind turned to "
+    "The lighthouse keeper had counted ships for thirty years, and he wrote every one of them "
+    "down. In winter there "
+    "were days without a sail. Then he would polish the lamp, read the old entries aloud, and "
+    "wonder where the ships "
+    "had gone. One evening a small boat came in with no lights at all. A girl stood in it, holding "
+    "a box. “Is this the "
+    "house that remembers?” she asked. He looked at his shelves, at the long row of books, and "
+    "nodded. She put the box "
+    "on the table. Inside lay 1,204 letters that nobody had ever answered. “Then please write "
+    "these down as well,” she "
+    "said, “before the sea does.” They worked until the morning, one reading and one writing, "
+    "while the wind turned to "
     "the south and the first ship of the year came round the cape."
 )
 
@@ -53,7 +64,9 @@ class Runner(Protocol):
     def new_cache(self, batch: int = 1) -> Any:
         """An empty Cache."""
 
-    def forward(self, ids: Any, cache: Any, logit_rows: Any = "last", *, row: int | None = None) -> FloatArray:
+    def forward(
+        self, ids: Any, cache: Any, logit_rows: Any = "last", *, row: int | None = None
+    ) -> FloatArray:
         """Append ids [B, T] and return logits [B, R, V]."""
 
 
@@ -68,7 +81,9 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """Where two ways choose differently: the row, both tokens, and how close the first way's choice was."""
+    """Where two ways choose differently: the row, both tokens, and how close the first way's choice
+    was.
+    """
 
     probe: str
     row: int
@@ -78,7 +93,9 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far the second of two ways is from the first. KL in nats, over the vocabulary, mean over all rows."""
+    """How far the second of two ways is from the first. KL in nats, over the vocabulary, mean over
+    all rows.
+    """
 
     n_rows: int
     max_difference: float  # of a logit
@@ -87,12 +104,16 @@ class Agreement:
     mean_kl: float
     p999_kl: float
     top1: float  # share of rows with the same best token
-    spread: float  # standard deviation of the first way's logits within a row: what a difference is measured against
+    # standard deviation of the first way's logits within a row: what a difference is measured
+    # against
+    spread: float
     flips: tuple[Flip, ...]
 
     def unexcused(self) -> list[Flip]:
         """Flips that are no near ties."""
-        return [flip for flip in self.flips if flip.gap > min(2 * self.noise, NEAR_TIE * self.spread)]
+        return [
+            flip for flip in self.flips if flip.gap > min(2 * self.noise, NEAR_TIE * self.spread)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; at most ten flips, those with the largest gap first."""
@@ -107,7 +128,10 @@ class Agreement:
             "p999_kl": _figure(self.p999_kl),
             "top1": _figure(self.top1),
             "n_flips": len(self.flips),
-            "flips": [{"probe": f.probe, "row": f.row, "tokens": list(f.tokens), "gap": _figure(f.gap)} for f in worst],
+            "flips": [
+                {"probe": f.probe, "row": f.row, "tokens": list(f.tokens), "gap": _figure(f.gap)}
+                for f in worst
+            ],
         }
 
 
@@ -115,10 +139,14 @@ def _figure(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def probes(config: GPTConfig, tokenizer: Tokenizer | None, *, thorough: bool = False) -> list[Probe]:
-    """Text where there is a tokenizer, random ids, and random ids that fill the context (its last rows compared).
+def probes(
+    config: GPTConfig, tokenizer: Tokenizer | None, *, thorough: bool = False
+) -> list[Probe]:
+    """Text where there is a tokenizer, random ids, and random ids that fill the context (its last
+    rows compared).
 
-    thorough: without a tokenizer, as many random ids as there would be of text, so that large chunks are not the whole.
+    thorough: without a tokenizer, as many random ids as there would be of text, so that large
+    chunks are not the whole.
     """
     rng = np.random.default_rng(20181106)
     is_large = config.n_parameters > LARGE
@@ -136,11 +164,16 @@ def probes(config: GPTConfig, tokenizer: Tokenizer | None, *, thorough: bool = F
     return found
 
 
-def compare(probe_list: Sequence[Probe], first: Sequence[FloatArray], second: Sequence[FloatArray]) -> Agreement:
-    """Hold the second way's logits against the first's; each a list of [rows, V], one for each probe."""
+def compare(
+    probe_list: Sequence[Probe], first: Sequence[FloatArray], second: Sequence[FloatArray]
+) -> Agreement:
+    """Hold the second way's logits against the first's; each a list of [rows, V], one for each
+    probe.
+    """
     differences, kls, flips, rows, spreads, noise = [], [], [], 0, [], 0.0
     for probe, a, b in zip(probe_list, first, second, strict=True):
-        for row in range(len(a)):  # one row at a time: the whole would be several copies of [rows, V] in float64
+        # one row at a time: the whole would be several copies of [rows, V] in float64
+        for row in range(len(a)):
             x, y = a[row], b[row]
             difference = np.abs(x - y)
             p, q = log_softmax(x), log_softmax(y)
@@ -150,7 +183,9 @@ def compare(probe_list: Sequence[Probe], first: Sequence[FloatArray], second: Se
             tokens = (int(x.argmax()), int(y.argmax()))
             if tokens[0] != tokens[1]:
                 best = np.partition(x, -2)[-2:] if x.size > 1 else np.repeat(x, 2)
-                flips.append(Flip(probe.name, probe.first_row + row, tokens, float(best[1] - best[0])))
+                flips.append(
+                    Flip(probe.name, probe.first_row + row, tokens, float(best[1] - best[0]))
+                )
             else:
                 noise = max(noise, float(difference.max()))
         rows += len(a)

@@ -1,4 +1,6 @@
-"""What a verification found, and the part of it that needs no torch: a bundle against itself on every path of a prompt."""
+"""What a verification found, and the part of it that needs no torch: a bundle against itself on
+every path of a prompt.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort, paths
 from gpt_edge.verify.parity import Agreement, Flip, Probe, Runner
 
-# max |difference| of logits between paths, as a share of their spread within a row (and at least as if that were 1).
+# max |difference| of logits between paths, as a share of their spread within a row (and at least as
+# if that were 1).
 PATH_TOLERANCE = 1e-4  # fp32: summation order
-# int8 activations: a sum that differs in its last bit may be rounded to the next of 127 steps. Twice what 124M showed.
+# int8 activations: a sum that differs in its last bit may be rounded to the next of 127 steps.
+# Twice what 124M showed.
 QUANTIZED_PATH_TOLERANCE = 0.2
 
 Progress = Callable[[str], None]
@@ -28,9 +32,11 @@ def silent(stage: str) -> None:
 
 @dataclass(slots=True)
 class Verification:
-    """Figures by section and name, with their limits; `faults` says in words what is out of tolerance.
+    """Figures by section and name, with their limits; `faults` says in words what is out of
+    tolerance.
 
-    first: the operator and its layer where the model parts from its reference, where that was looked for and found.
+    first: the operator and its layer where the model parts from its reference, where that was
+    looked for and found.
     """
 
     figures: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -38,9 +44,17 @@ class Verification:
     first: dict[str, Any] | None = None
 
     def add(
-        self, section: str, name: str, agreement: Agreement, limits: Mapping[str, float], *, excuse_ties: bool
+        self,
+        section: str,
+        name: str,
+        agreement: Agreement,
+        limits: Mapping[str, float],
+        *,
+        excuse_ties: bool,
     ) -> None:
-        """Record an Agreement. limits: of max_difference or mean_kl; excuse_ties: a flip must be a near tie."""
+        """Record an Agreement. limits: of max_difference or mean_kl; excuse_ties: a flip must be a
+        near tie.
+        """
         values = agreement.to_dict()
         wrong = [
             f"{section}, {name}: {key} is {values[key]:.3g}, at most {limit:.3g} is allowed"
@@ -50,12 +64,22 @@ class Verification:
         if excuse_ties and (flips := agreement.unexcused()):
             wrong.append(f"{section}, {name}: {describe(flips[0])} is no near tie")
         self.faults += wrong
-        self.figures.setdefault(section, {})[name] = {**values, "limits": dict(limits), "ok": not wrong}
+        self.figures.setdefault(section, {})[name] = {
+            **values,
+            "limits": dict(limits),
+            "ok": not wrong,
+        }
 
     def add_greedy(
-        self, section: str, wanted: Sequence[int], found: Sequence[int], gaps: Sequence[float], noise: float
+        self,
+        section: str,
+        wanted: Sequence[int],
+        found: Sequence[int],
+        gaps: Sequence[float],
+        noise: float,
     ) -> None:
-        """Record whether two greedy continuations are equal; they may part only at a near tie, of twice the noise.
+        """Record whether two greedy continuations are equal; they may part only at a near tie, of
+        twice the noise.
 
         gaps: the logit margin of each of the first one's choices.
         """
@@ -66,19 +90,24 @@ class Verification:
         ok = is_equal or gap <= 2 * noise
         if not ok:
             self.faults.append(
-                f"{section}, greedy: tokens part after {same} of {len(wanted)}, where the gap is {gap:.3g}"
+                f"{section}, greedy: tokens part after {same} of {len(wanted)}, where the gap is "
+                f"{gap:.3g}"
             )
         values = {"equal_tokens": same, "tokens": len(wanted), "gap": gap, "ok": ok}
         self.figures.setdefault(section, {})["greedy"] = values
 
     def add_place(self, layer: int | None, operator: str, place: str, text: str) -> None:
-        """Record a fault at an operator, in the order of the computation: the first one is where to look."""
+        """Record a fault at an operator, in the order of the computation: the first one is where to
+        look.
+        """
         self.faults.append(f"{place}: {text}")
         if self.first is None:
             self.first = {"layer": layer, "operator": operator, "place": place, "text": text}
 
     def summary(self) -> str:
-        """What is wrong in one line: the first place where the activations part, else the first fault, and how many."""
+        """What is wrong in one line: the first place where the activations part, else the first
+        fault, and how many.
+        """
         if not self.faults:
             return ""
         text = self.faults[0]
@@ -97,7 +126,8 @@ class Verification:
 def describe(flip: Flip) -> str:
     """One flip in words."""
     return (
-        f"in {flip.probe}, row {flip.row}, token {flip.tokens[0]} against {flip.tokens[1]} with a gap of {flip.gap:.3g}"
+        f"in {flip.probe}, row {flip.row}, token {flip.tokens[0]} against {flip.tokens[1]} with a "
+        f"gap of {flip.gap:.3g}"
     )
 
 
@@ -109,20 +139,26 @@ def check_paths(
     effort: Effort = "export",
     name: str | None = None,
 ) -> None:
-    """Hold a model against itself: every path of a prompt that `effort` names against the whole prompt at once.
+    """Hold a model against itself: every path of a prompt that `effort` names against the whole
+    prompt at once.
 
-    scheme: one of graph.SCHEMES, or "torch", which is held to what fp32 is. name: in the figures, instead of it.
+    scheme: one of graph.SCHEMES, or "torch", which is held to what fp32 is. name: in the figures,
+    instead of it.
     """
     for way, agreement in paths(session, probes, effort):
         limits = {}
-        if scheme != "int8-dynamic":  # one activation scale for the whole call: reported, not promised
+        # one activation scale for the whole call: reported, not promised
+        if scheme != "int8-dynamic":
             tolerance = PATH_TOLERANCE if scheme in ("fp32", "torch") else QUANTIZED_PATH_TOLERANCE
             limits["max_difference"] = tolerance * max(1.0, agreement.spread)
         report.add(f"{name or scheme} paths", way, agreement, limits, excuse_ties=bool(limits))
 
 
-def verify_alone(bundle: Bundle, *, full: bool = False, progress: Progress = silent) -> Verification:
-    """Hold a bundle against itself on every path; needs no checkpoint and no torch. Faults are in the report.
+def verify_alone(
+    bundle: Bundle, *, full: bool = False, progress: Progress = silent
+) -> Verification:
+    """Hold a bundle against itself on every path; needs no checkpoint and no torch. Faults are in
+    the report.
 
     full: every split, and the whole context token by token; minutes for a large model.
     """

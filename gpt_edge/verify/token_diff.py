@@ -1,6 +1,8 @@
-"""Two models on one text: how far apart their predictions are, token by token. Needs neither torch nor onnx.
+"""Two models on one text: how far apart their predictions are, token by token. Needs neither torch
+nor onnx.
 
-Row t is what follows token t: where it differs, the models would have gone on differently from there.
+Row t is what follows token t: where it differs, the models would have gone on differently from
+there.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ SEED = 20201228
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A row where the models choose different tokens; margins are logits of the best token over the second best."""
+    """A row where the models choose different tokens; margins are logits of the best token over the
+    second best.
+    """
 
     row: int
     tokens: tuple[int, int]
@@ -36,7 +40,9 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far the second model is from the first on `ids` [T]. KL(first || second) in nats for each row."""
+    """How far the second model is from the first on `ids` [T]. KL(first || second) in nats for each
+    row.
+    """
 
     ids: tuple[int, ...]
     kl: tuple[float, ...]
@@ -55,7 +61,10 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        flips = [{"row": f.row, "tokens": list(f.tokens), "margins": list(f.margins), "kl": f.kl} for f in self.flips]
+        flips = [
+            {"row": f.row, "tokens": list(f.tokens), "margins": list(f.margins), "kl": f.kl}
+            for f in self.flips
+        ]
         return {
             "n_tokens": len(self.ids),
             "max_difference": self.max_difference,
@@ -73,19 +82,25 @@ def check_same_vocabulary(first: GPTConfig, second: GPTConfig, names: tuple[str,
     """Raise EvaluationError unless both predict over as many tokens."""
     if first.vocab_size != second.vocab_size:
         raise EvaluationError(
-            f"{names[0]} has a vocabulary of {first.vocab_size} tokens, {names[1]} one of {second.vocab_size}",
+            f"{names[0]} has a vocabulary of {first.vocab_size} tokens, {names[1]} one of "
+            f"{second.vocab_size}",
             hint="compare models with the same tokenizer",
         )
 
 
-def probe_ids(text: str | None, tokenizer: Tokenizer | None, config: GPTConfig, n_ctx: int) -> IntArray:
-    """Ids [T] to run, at most `n_ctx`: of `text`, else of a passage; random ones where there is no tokenizer.
+def probe_ids(
+    text: str | None, tokenizer: Tokenizer | None, config: GPTConfig, n_ctx: int
+) -> IntArray:
+    """Ids [T] to run, at most `n_ctx`: of `text`, else of a passage; random ones where there is no
+    tokenizer.
 
     Raises EvaluationError for a text of no token, and for a text without a tokenizer.
     """
     if tokenizer is None:
         if text is not None:
-            raise EvaluationError("neither model has a tokenizer: a text cannot be read", hint="leave out --text")
+            raise EvaluationError(
+                "neither model has a tokenizer: a text cannot be read", hint="leave out --text"
+            )
         return np.random.default_rng(SEED).integers(0, config.vocab_size, min(N_RANDOM, n_ctx))
     ids = np.array(tokenizer.encode(PASSAGE if text is None else text)[:n_ctx], np.int64)
     if not ids.size:
@@ -94,7 +109,9 @@ def probe_ids(text: str | None, tokenizer: Tokenizer | None, config: GPTConfig, 
 
 
 def compare_models(first: Scorer, second: Scorer, ids: IntArray) -> Difference:
-    """Run both on ids [T]. Raises EvaluationError for different vocabularies, NumericError for NaN or infinite logits."""
+    """Run both on ids [T]. Raises EvaluationError for different vocabularies, NumericError for NaN
+    or infinite logits.
+    """
     check_same_vocabulary(first.config, second.config, (first.name, second.name))
     kl, flips, largest = [], [], 0.0
     for row, (x, y) in enumerate(zip(_rows(first, ids), _rows(second, ids), strict=True)):

@@ -1,4 +1,6 @@
-"""A tiny checkpoint, and the bundle that the command line makes of it, once: tracing costs seconds."""
+"""A tiny checkpoint, and the bundle that the command line makes of it, once: tracing costs
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ MERGES = b" t,he,in,er,an,on, s,re, w,ed, the,ing, a,ll,ou, he, to,and,st,ar".sp
 
 @pytest.fixture(autouse=True)
 def _one_thread_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `pytest_runtest_setup` does in this process: two exports at once would otherwise wait for each other's threads."""
+    """As `pytest_runtest_setup` does in this process: two exports at once would otherwise wait for
+    each other's threads.
+    """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 

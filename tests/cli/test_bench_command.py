@@ -1,4 +1,6 @@
-"""`gpt-edge bench`: what it prints, what it writes, what it refuses. The figures themselves are tested in tests/unit."""
+"""`gpt-edge bench`: what it prints, what it writes, what it refuses. The figures themselves are
+tested in tests/unit.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,20 @@ def test_the_table_compares_the_bundles() -> None:
 
 def test_one_json_object_holds_all_of_it() -> None:
     values = done("bench", TINY[0], *SHORT, "-b", "1,2", "--profile", "--json").json
-    assert [(row["test"], row["batch"]) for row in values["speed"]] == [("pp8", 1), ("pp8", 2), ("tg4", 1), ("tg4", 2)]
+    assert [(row["test"], row["batch"]) for row in values["speed"]] == [
+        ("pp8", 1),
+        ("pp8", 2),
+        ("tg4", 1),
+        ("tg4", 2),
+    ]
     for row in values["speed"]:
-        assert row["tokens_per_second"] == pytest.approx(row["n_tokens"] * row["batch"] / row["seconds"], rel=1e-5)
+        assert row["tokens_per_second"] == pytest.approx(
+            row["n_tokens"] * row["batch"] / row["seconds"], rel=1e-5
+        )
     decode = values["speed"][2]
     assert decode["roofline_share"] == pytest.approx(
-        decode["tokens_per_second"] * decode["bytes_per_token"] / values["loop"][0]["bandwidth"], rel=1e-5
+        decode["tokens_per_second"] * decode["bytes_per_token"] / values["loop"][0]["bandwidth"],
+        rel=1e-5,
     )
     assert 0 < values["loop"][0]["greedy_seconds"] < 0.05
     (start,) = values["start"]
@@ -52,14 +62,20 @@ def test_other_formats_hold_the_same_rows(format: str) -> None:
     if format == "csv":
         assert [row["test"] for row in csv.DictReader(io.StringIO(text))] == ["pp8", ""]
     elif format == "jsonl":
-        assert [json.loads(line).get("table") for line in text.splitlines()] == [None, "speed", "start"]
+        assert [json.loads(line).get("table") for line in text.splitlines()] == [
+            None,
+            "speed",
+            "start",
+        ]
     else:
         assert text.count("\n| --- |") == 2
 
 
 def test_a_plot_spreads_over_the_context(tmp_path: Path) -> None:
     path = tmp_path / "speed.png"
-    values = done("bench", TINY[0], "-r", "1", "--warmup", "0", "-n", "4", "-t", "1", "--plot", path, "--json").json
+    values = done(
+        "bench", TINY[0], "-r", "1", "--warmup", "0", "-n", "4", "-t", "1", "--plot", path, "--json"
+    ).json
     assert values["plan"]["depths"] == [0, 7, 15, 22, 30, 37, 45, 52, 60]
     assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -76,7 +92,14 @@ def test_every_stage_is_told_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(console, "progress", lambda _: Shown())
     done("bench", TINY[0], *SHORT, "--profile")
-    assert [stage.split()[0] for stage in stages] == ["starting", "starting", "loading", "round", "round", "profiling"]
+    assert [stage.split()[0] for stage in stages] == [
+        "starting",
+        "starting",
+        "loading",
+        "round",
+        "round",
+        "profiling",
+    ]
     assert "round 1 of 1, 1 threads: tg4, tiny-edge" in stages
 
 
@@ -102,7 +125,11 @@ def test_every_stage_is_told_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_what_cannot_be_measured_is_one_line(
-    arguments: tuple[str, ...], code: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...],
+    code: int,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run("bench", TINY[0], *arguments)

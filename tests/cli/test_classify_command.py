@@ -1,4 +1,6 @@
-"""`gpt-edge classify` and `embed`: arguments, lines, files, JSON lines; and everything that can be wrong with them."""
+"""`gpt-edge classify` and `embed`: arguments, lines, files, JSON lines; and everything that can be
+wrong with them.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +37,24 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_the_same_labels_come_by_every_way(bundles: dict[str, Path], tmp_path: Path) -> None:
     bundle = bundles["classification"]
     wanted = done("classify", bundle, *TEXTS).out
-    assert [line.split("\t")[0] in ("bad", "fair", "good") for line in wanted.splitlines()] == [True] * 4
+    assert [line.split("\t")[0] in ("bad", "fair", "good") for line in wanted.splitlines()] == [
+        True
+    ] * 4
     lines = "".join(f"{text}\n" for text in TEXTS).encode()
     (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n"))
     assert done("classify", bundle, stdin=lines).out == wanted
-    assert done("classify", bundle, "-", "--batch", "1", "--threads", "1", stdin=lines).out == wanted
+    assert (
+        done("classify", bundle, "-", "--batch", "1", "--threads", "1", stdin=lines).out == wanted
+    )
     assert done("classify", bundle, "--file", tmp_path / "texts.txt", "--batch", "3").out == wanted
     objects = "".join(json.dumps({"review": text, "x": 1}) + "\n" for text in TEXTS)
     (tmp_path / "texts.jsonl").write_text(objects)
-    found = done("classify", bundle, "--file", tmp_path / "texts.jsonl", "--text", "review").out.splitlines()
-    assert [json.loads(line)["label"] for line in found] == [line.split("\t")[0] for line in wanted.splitlines()]
+    found = done(
+        "classify", bundle, "--file", tmp_path / "texts.jsonl", "--text", "review"
+    ).out.splitlines()
+    assert [json.loads(line)["label"] for line in found] == [
+        line.split("\t")[0] for line in wanted.splitlines()
+    ]
     assert sum(json.loads(found[0])["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
@@ -54,19 +64,26 @@ def test_pairs_and_choices(bundles: dict[str, Path]) -> None:
     assert float(done("classify", bundles["scores"], stdin=b"a dog\ta cat\n").out) == pytest.approx(
         score["score"], abs=1e-4
     )
-    chosen = done("classify", bundles["multiple-choice"], "why?", "so", "because", "no", "--json").json
+    chosen = done(
+        "classify", bundles["multiple-choice"], "why?", "so", "because", "no", "--json"
+    ).json
     assert chosen["text"] == ("so", "because", "no")[chosen["answer"]]
     assert len(chosen["probabilities"]) == 3
     line = json.dumps({"question": "why?", "choices": ["so", "because", "no"]}).encode()
     assert done("classify", bundles["multiple-choice"], "--jsonl", stdin=line).json == chosen
-    assert done("classify", bundles["multiple-choice"], stdin=b"why?\tso\tbecause\tno").out.startswith(
-        f"{chosen['answer']}\t"
-    )
+    assert done(
+        "classify", bundles["multiple-choice"], stdin=b"why?\tso\tbecause\tno"
+    ).out.startswith(f"{chosen['answer']}\t")
 
 
-def test_blank_lines_between_json_lines_are_nothing_and_few_texts_get_a_hint(bundles: dict[str, Path]) -> None:
+def test_blank_lines_between_json_lines_are_nothing_and_few_texts_get_a_hint(
+    bundles: dict[str, Path],
+) -> None:
     lines = b'\n{"text": "fine"}\n\n{"text": "bad"}\n'
-    assert len(done("classify", bundles["classification"], "--jsonl", stdin=lines).out.splitlines()) == 2
+    assert (
+        len(done("classify", bundles["classification"], "--jsonl", stdin=lines).out.splitlines())
+        == 2
+    )
     short = run("classify", bundles["multiple-choice"], stdin=b"why?\tso\n")
     assert "2 texts, multiple-choice wants a question and at least two answers" in short.errors[0]
     assert "hint: part them with a tab" in short.err
@@ -77,7 +94,11 @@ def test_blank_lines_between_json_lines_are_nothing_and_few_texts_get_a_hint(bun
     [
         ((), b"fine\n\nfine\n", "standard input, line 2: a text is empty"),
         ((), b"fine\n\xff\n", "line 2: not UTF-8"),
-        ((), b"x" * 99, "line 1: a text of 99 bytes is more than the context of 64 tokens can hold"),
+        (
+            (),
+            b"x" * 99,
+            "line 1: a text of 99 bytes is more than the context of 64 tokens can hold",
+        ),
         (("--jsonl",), b'{"text": "a"}\n{"texts": "b"}', "line 2: there is no 'text'"),
         (("--jsonl",), b'{"text": 1}', "line 1: 1 is no text"),
         (("--jsonl",), b"[", "line 1: not JSON"),
@@ -93,7 +114,9 @@ def test_a_wrong_line_is_named(
     assert result.code == 1
     assert len(result.errors) == 1
     assert message in result.errors[0]
-    assert len(result.out.splitlines()) == max(0, stdin.count(b"\n") and stdin[:4] in (b"fine", b'{"te'))
+    assert len(result.out.splitlines()) == max(
+        0, stdin.count(b"\n") and stdin[:4] in (b"fine", b'{"te')
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,16 +124,26 @@ def test_a_wrong_line_is_named(
     [
         ("classification", ("a", "--file", "x"), "TEXT or --file"),
         ("classification", ("a", "--jsonl"), "--jsonl is for"),
-        ("classification", ("a", "--premise", "p"), "--premise and --hypothesis are for entailment"),
+        (
+            "classification",
+            ("a", "--premise", "p"),
+            "--premise and --hypothesis are for entailment",
+        ),
         ("classification", ("a", "--choice", "p"), "--choice is for multiple-choice"),
         ("classification", ("a", "--batch", "0"), "--batch"),
         ("classification", ("a", "--threads", "0"), "threads must be"),
         ("scores", ("a",), "1 text, similarity wants two texts"),
-        ("multiple-choice", ("a", "b"), "2 texts, multiple-choice wants a question and at least two answers"),
+        (
+            "multiple-choice",
+            ("a", "b"),
+            "2 texts, multiple-choice wants a question and at least two answers",
+        ),
         ("scores", ("a", ""), "a text is empty"),
     ],
 )
-def test_wrong_usage_is_told(bundles: dict[str, Path], task: str, arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_usage_is_told(
+    bundles: dict[str, Path], task: str, arguments: tuple[str, ...], message: str
+) -> None:
     result = run("classify", bundles[task], *arguments)
     assert result.code == 2, result
     assert len(result.errors) == 1
@@ -119,17 +152,26 @@ def test_wrong_usage_is_told(bundles: dict[str, Path], task: str, arguments: tup
 
 def test_a_long_text_is_cut_where_that_was_asked_for(bundles: dict[str, Path]) -> None:
     for side in ("left", "right"):
-        found = done("classify", bundles["classification"], "x" * 99, "--truncate", side, "--json").json
+        found = done(
+            "classify", bundles["classification"], "x" * 99, "--truncate", side, "--json"
+        ).json
         assert (found["n_tokens"], found["n_cut"]) == (64, 37)
 
 
-def test_other_commands_know_what_a_classifier_is(bundles: dict[str, Path], tiny_edge: Path, tmp_path: Path) -> None:
+def test_other_commands_know_what_a_classifier_is(
+    bundles: dict[str, Path], tiny_edge: Path, tmp_path: Path
+) -> None:
     bundle = bundles["classification"]
-    for command in (("generate", "x", "-m", bundle), ("bench", bundle), ("eval", bundle, bundle / "manifest.json")):
+    for command in (
+        ("generate", "x", "-m", bundle),
+        ("bench", bundle),
+        ("eval", bundle, bundle / "manifest.json"),
+    ):
         result = run(*command)
         assert result.code == 1, result
         assert "is a classifier (classification)" in result.errors[0]
-        assert "gpt-edge classify" in result.err or command[0] == "bench"  # which tells of its child's error
+        # which tells of its child's error
+        assert "gpt-edge classify" in result.err or command[0] == "bench"
     assert "classification, 3 labels: bad, fair, good" in done("inspect", bundle).out
     assert done("inspect", bundle, "--json").json["task"]["labels"] == ["bad", "fair", "good"]
     assert "same label" in done("verify", bundle).out
@@ -144,15 +186,21 @@ def test_embeddings_as_json_lines_and_as_numpy(
     for bundle in (bundles["classification"], exported[0]):
         lines = done("embed", bundle, *TEXTS, "--pooling", "last").out.splitlines()
         stdin = "".join(f"{text}\n" for text in TEXTS).encode()
-        said = done("embed", bundle, "--pooling", "last", "--out", tmp_path / "x.npy", "--json", stdin=stdin).json
+        said = done(
+            "embed", bundle, "--pooling", "last", "--out", tmp_path / "x.npy", "--json", stdin=stdin
+        ).json
         array = np.load(tmp_path / "x.npy")
         assert (array.dtype, array.shape) == (np.float32, (4, 16))
         assert (said["texts"], said["width"]) == (4, 16)
-        np.testing.assert_allclose(array, [json.loads(line)["embedding"] for line in lines], atol=1e-6)
+        np.testing.assert_allclose(
+            array, [json.loads(line)["embedding"] for line in lines], atol=1e-6
+        )
         np.testing.assert_allclose(np.linalg.norm(array, axis=1), 1, atol=1e-5)
 
 
-def test_embeddings_that_cannot_be(tiny_edge: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_embeddings_that_cannot_be(
+    tiny_edge: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
     """The golden bundle is of the time before hidden states were an output."""
     old = run("embed", tiny_edge, "x")
     assert (old.code, "gives no hidden states" in old.err) == (1, True)

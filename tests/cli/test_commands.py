@@ -1,4 +1,6 @@
-"""`export`, `quantize`, `verify`, `inspect`, `train`, and what belongs to no command: the version, help, completion."""
+"""`export`, `quantize`, `verify`, `inspect`, `train`, and what belongs to no command: the version,
+help, completion.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from tests.conftest import REPO
 from tests.support.runner import COMMAND, Result, done, listing, run
 
 
-def test_export_makes_a_bundle_and_prints_where_it_is_its_size_and_the_parity(exported: tuple[Path, Result]) -> None:
+def test_export_makes_a_bundle_and_prints_where_it_is_its_size_and_the_parity(
+    exported: tuple[Path, Result],
+) -> None:
     out, result = exported
     bundle = Bundle.open(out)
     values = result.json
@@ -29,7 +33,12 @@ def test_export_makes_a_bundle_and_prints_where_it_is_its_size_and_the_parity(ex
     assert (values["bundle"], values["scheme"], values["graph"]) == (str(out), "int8", "edge")
     assert values["n_bytes"] == bundle.n_bytes == sum(values["files"].values())
     assert values["parity"] == bundle.manifest.parity
-    assert set(values["parity"]) == {"torch against fp32", "fp32 paths", "torch against int8", "int8 paths"}
+    assert set(values["parity"]) == {
+        "torch against fp32",
+        "fp32 paths",
+        "torch against int8",
+        "int8 paths",
+    }
 
 
 def test_export_does_not_replace_a_bundle_without_force(
@@ -43,7 +52,9 @@ def test_export_does_not_replace_a_bundle_without_force(
     assert listing(tmp_path) == before
 
 
-def test_quantize_prints_the_table_and_verify_and_inspect_take_what_it_made(tiny_edge: Path, tmp_path: Path) -> None:
+def test_quantize_prints_the_table_and_verify_and_inspect_take_what_it_made(
+    tiny_edge: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "tiny-int4"
     lines = done("quantize", tiny_edge, out, "--scheme", "int4").out.splitlines()
     assert lines[0].startswith(f"{out}: int4, edge graph, ")
@@ -120,17 +131,29 @@ def test_what_is_out_of_tolerance_shows_its_figures_and_publishes_nothing(
 
 def test_inspect_prints_the_manifest_sizes_parameters_and_figures(tiny_edge: Path) -> None:
     text = done("inspect", tiny_edge).out
-    for wanted in ("tiny-edge", "12,048", "edge graph, fp32", "2, 2 heads, width 16", "64 tokens", "277", "model.onnx"):
+    for wanted in (
+        "tiny-edge",
+        "12,048",
+        "edge graph, fp32",
+        "2, 2 heads, width 16",
+        "64 tokens",
+        "277",
+        "model.onnx",
+    ):
         assert wanted in text
     assert "torch against fp32" in text
-    assert done("inspect", tiny_edge, "--json").json["manifest"] == Bundle.open(tiny_edge).manifest.to_dict()
+    assert (
+        done("inspect", tiny_edge, "--json").json["manifest"]
+        == Bundle.open(tiny_edge).manifest.to_dict()
+    )
 
 
 def test_memory_is_the_formula_and_a_measurement(tiny_edge: Path) -> None:
     memory = done("inspect", tiny_edge, "--memory", "--json").json["memory"]
     files = done("inspect", tiny_edge, "--json").json["files"]
     assert memory["weights"] == files["model.onnx"] + files["model.onnx.data"]
-    assert memory["cache_per_token"] == 2 * 2 * 2 * 8 * 4  # key and value, layers, heads, width of a head, float32
+    # key and value, layers, heads, width of a head, float32
+    assert memory["cache_per_token"] == 2 * 2 * 2 * 8 * 4
     assert memory["cache"] == 64 * memory["cache_per_token"]
     assert memory["sum"] == memory["weights"] + memory["cache"] + 277 * 4
     if sys.platform == "linux":
@@ -138,7 +161,9 @@ def test_memory_is_the_formula_and_a_measurement(tiny_edge: Path) -> None:
     assert "measured: at most" in done("inspect", tiny_edge, "--memory").out
 
 
-def test_train_makes_a_checkpoint_that_generates_after_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_makes_a_checkpoint_that_generates_after_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_recipe(tmp_path)
     said = run("train", "recipe.toml")
@@ -198,7 +223,9 @@ def test_choices_of_options_are_those_of_the_library() -> None:
     assert get_args(options.TargetName) == TARGETS
 
 
-@pytest.mark.parametrize(("words", "wanted"), [("gpt-edge ge", "generate"), ("gpt-edge export a b --sc", "--scheme")])
+@pytest.mark.parametrize(
+    ("words", "wanted"), [("gpt-edge ge", "generate"), ("gpt-edge export a b --sc", "--scheme")]
+)
 def test_bash_completes_commands_and_options(words: str, wanted: str) -> None:
     assert wanted in complete(words).split()
 
@@ -242,7 +269,9 @@ def test_completion_installs_for(shell: str, tmp_path: Path) -> None:
             [*COMMAND, option, shell], env=environment, capture_output=True, text=True, check=True
         ).stdout
         assert "_GPT_EDGE_COMPLETE" in shown if option == "--show-completion" else shell in shown
-    installed = [path for path in tmp_path.rglob("*") if path.is_file() and "GPT_EDGE" in path.read_text()]
+    installed = [
+        path for path in tmp_path.rglob("*") if path.is_file() and "GPT_EDGE" in path.read_text()
+    ]
     assert len(installed) == 1
 
 
@@ -255,8 +284,17 @@ def test_sizes_carry_the_unit_a_disk_would_use() -> None:
 @pytest.mark.parametrize(
     "figures",
     [
-        {"a": 1, "b": {"c": 2, "d": {}}, "e": {"f": {"rows": "x", "max_difference": None, "limits": 3, "top1": True}}},
-        {"s": {"n": {"equal_tokens": "?", "limits": {"x\x1b": "y"}, "ok": False}, "m": {"limits": {"x\x1b": "y"}}}},
+        {
+            "a": 1,
+            "b": {"c": 2, "d": {}},
+            "e": {"f": {"rows": "x", "max_difference": None, "limits": 3, "top1": True}},
+        },
+        {
+            "s": {
+                "n": {"equal_tokens": "?", "limits": {"x\x1b": "y"}, "ok": False},
+                "m": {"limits": {"x\x1b": "y"}},
+            }
+        },
     ],
 )
 def test_a_table_of_somebody_elses_figures_never_fails_and_never_acts_on_the_terminal(
@@ -266,11 +304,19 @@ def test_a_table_of_somebody_elses_figures_never_fails_and_never_acts_on_the_ter
 
 
 def test_the_launcher_of_a_checkout_is_the_same_command() -> None:
-    said = subprocess.run([sys.executable, "cli.py", "--version"], cwd=REPO, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "cli.py", "--version"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert said.stdout == f"gpt-edge {__version__}\n"
 
 
-def test_what_went_wrong_inside_is_one_line_and_the_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_went_wrong_inside_is_one_line_and_the_traceback_on_demand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def explode(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
@@ -284,4 +330,7 @@ def test_what_went_wrong_inside_is_one_line_and_the_traceback_on_demand(monkeypa
 def test_the_default_bundle_needs_no_name() -> None:
     assert DEFAULT_BUNDLE in embedded_bundles()
     assert done("inspect", "--json").json["name"] == DEFAULT_BUNDLE
-    assert json.loads(done("generate", "Once upon a time", "-n", "3", "--json").out)["model"] == DEFAULT_BUNDLE
+    assert (
+        json.loads(done("generate", "Once upon a time", "-n", "3", "--json").out)["model"]
+        == DEFAULT_BUNDLE
+    )

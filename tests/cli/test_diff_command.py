@@ -36,11 +36,18 @@ def test_two_bundles_part_where_they_are_rounded(tiny_edge: Path, rounded: Path)
 
 def test_a_bundle_does_not_part_from_itself(tiny_edge: Path) -> None:
     found = done("diff", tiny_edge, tiny_edge, "--json").json
-    assert (found["max_difference"], found["mean_kl"], found["top1"], found["first"]) == (0, 0, 1, None)
+    assert (found["max_difference"], found["mean_kl"], found["top1"], found["first"]) == (
+        0,
+        0,
+        1,
+        None,
+    )
     assert "the models do not part" in done("diff", tiny_edge, tiny_edge).out
 
 
-def test_a_bundle_against_its_checkpoint_is_only_rounded(exported: tuple[Path, Result], checkpoint: Path) -> None:
+def test_a_bundle_against_its_checkpoint_is_only_rounded(
+    exported: tuple[Path, Result], checkpoint: Path
+) -> None:
     found = done("diff", exported[0], checkpoint, "--json").json
     assert found["first"]["place"] == "embedding"
     assert found["beyond_rounding"] is None
@@ -80,14 +87,18 @@ def test_marks_follow_the_divergence_of_each_token() -> None:
     ]  # fmt: skip
 
 
-def test_a_text_may_be_a_file_and_control_characters_in_it_do_not_act(tiny_edge: Path, tmp_path: Path) -> None:
+def test_a_text_may_be_a_file_and_control_characters_in_it_do_not_act(
+    tiny_edge: Path, tmp_path: Path
+) -> None:
     (tmp_path / "text").write_text("the\x1b[31m sea\n")
     out = done("diff", tiny_edge, tiny_edge, "--text", tmp_path / "text").out
     assert "the\\x1b[31m sea\n" in out
 
 
 def test_a_long_text_is_cut_at_the_shorter_context(tiny_edge: Path) -> None:
-    assert done("diff", tiny_edge, tiny_edge, "--text", "the " * 500, "--json").json["n_tokens"] == 64
+    assert (
+        done("diff", tiny_edge, tiny_edge, "--text", "the " * 500, "--json").json["n_tokens"] == 64
+    )
 
 
 def test_models_of_different_vocabularies_are_refused(tiny_edge: Path) -> None:
@@ -100,7 +111,11 @@ def test_models_of_different_vocabularies_are_refused(tiny_edge: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere", "nowhere"], "is not there"), (["tests", "tests"], "tests"), (["", ""], "not the name")],
+    [
+        (["nowhere", "nowhere"], "is not there"),
+        (["tests", "tests"], "tests"),
+        (["", ""], "not the name"),
+    ],
 )
 def test_what_is_no_model_is_named(arguments: list[str], words: str) -> None:
     result = run("diff", *arguments)

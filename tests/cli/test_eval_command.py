@@ -1,4 +1,6 @@
-"""`eval` as typed: a bundle, a checkpoint, two against each other, LAMBADA, wrong inputs, and a kill in the middle."""
+"""`eval` as typed: a bundle, a checkpoint, two against each other, LAMBADA, wrong inputs, and a
+kill in the middle.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def portable() -> Path:
     return REPO / "tests" / "golden" / "tiny-portable"
 
 
-def test_a_bundle_is_scored_and_the_table_says_how_it_was_read(tiny_edge: Path, corpus: Path) -> None:
+def test_a_bundle_is_scored_and_the_table_says_how_it_was_read(
+    tiny_edge: Path, corpus: Path
+) -> None:
     lines = done("eval", tiny_edge, corpus, "--window", "32").out.splitlines()
     assert lines[0].startswith("stories.txt.gz: 6 documents, ")
     assert lines[0].endswith("bytes; window 32, stride 16")
@@ -99,7 +103,11 @@ def test_lambada_alone_or_beside_a_text(tiny_edge: Path, corpus: Path, tmp_path:
     ("arguments", "code", "message"),
     [
         (["TEXT", "--stride", "0"], 2, "stride must be from 1 to the window of 64, got 0"),
-        (["TEXT", "--window", "8", "--stride", "9"], 2, "stride must be from 1 to the window of 8, got 9"),
+        (
+            ["TEXT", "--window", "8", "--stride", "9"],
+            2,
+            "stride must be from 1 to the window of 8, got 9",
+        ),
         (["TEXT", "--window", "65"], 2, "window must be at most the context of 64, got 65"),
         (["TEXT", "--limit", "0"], 2, "limit must be at least 1"),
         (["TEXT", "--threads", "0"], 2, "threads must be"),
@@ -107,7 +115,11 @@ def test_lambada_alone_or_beside_a_text(tiny_edge: Path, corpus: Path, tmp_path:
         ([], 2, "give a TEXT to score"),
         (["no/such.txt"], 1, "no/such.txt: no such file"),
         (["TEXT", "--against", "no/such/model"], 1, "no/such/model is not there"),
-        (["TEXT", "--against", "tinystories-5m-int8"], 1, "vocabulary of 277 tokens and tinystories-5m-int8 of 2048"),
+        (
+            ["TEXT", "--against", "tinystories-5m-int8"],
+            1,
+            "vocabulary of 277 tokens and tinystories-5m-int8 of 2048",
+        ),
         (["TEXT", "--tokenizer", "nothing"], 1, "no tokenizer 'nothing'"),
         (["TEXT", "--resume", "no/such/folder/state"], 1, "no/such/folder/state"),
         (["--lambada", "no/such.jsonl"], 1, "no/such.jsonl: no such file"),
@@ -117,7 +129,9 @@ def test_a_wrong_argument_is_one_line(
     arguments: list[str], code: int, message: str, tiny_edge: Path, corpus: Path
 ) -> None:
     before = listing(corpus.parent)
-    result = run("eval", tiny_edge, *(corpus if argument == "TEXT" else argument for argument in arguments))
+    result = run(
+        "eval", tiny_edge, *(corpus if argument == "TEXT" else argument for argument in arguments)
+    )
     assert (result.code, result.out, len(result.errors)) == (code, "", 1), result
     assert message in result.err
     assert listing(corpus.parent) == before
@@ -131,7 +145,9 @@ def test_a_wrong_argument_is_one_line(
         ("lines.jsonl", b'{"text": "a b"}\n{"txt": "c"}\n', "line 2 of"),
     ],
 )
-def test_a_wrong_text_is_one_line(name: str, content: bytes, message: str, tiny_edge: Path, tmp_path: Path) -> None:
+def test_a_wrong_text_is_one_line(
+    name: str, content: bytes, message: str, tiny_edge: Path, tmp_path: Path
+) -> None:
     (tmp_path / name).write_bytes(content)
     result = run("eval", tiny_edge, tmp_path / name, "--json")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1), result
@@ -139,7 +155,9 @@ def test_a_wrong_text_is_one_line(name: str, content: bytes, message: str, tiny_
     assert message in result.err
 
 
-def test_a_bundle_without_a_tokenizer_says_how_to_give_one(tiny_edge: Path, tmp_path: Path, corpus: Path) -> None:
+def test_a_bundle_without_a_tokenizer_says_how_to_give_one(
+    tiny_edge: Path, tmp_path: Path, corpus: Path
+) -> None:
     from gpt_edge.bundle.bundle import Bundle, new_bundle
     from gpt_edge.system.atomic_files import write_file
 
@@ -162,7 +180,8 @@ def test_a_bundle_without_a_tokenizer_says_how_to_give_one(tiny_edge: Path, tmp_
 
 
 SAVE_ALWAYS = (
-    "import sys, gpt_edge.evaluate.state as s; s.SAVE_SECONDS = 0; from gpt_edge.cli import main; sys.exit(main())"
+    "import sys, gpt_edge.evaluate.state as s; s.SAVE_SECONDS = 0; from gpt_edge.cli import main; "
+    "sys.exit(main())"
 )
 
 
@@ -179,7 +198,11 @@ def test_killed_in_the_middle_it_goes_on_and_prints_the_same_figures(
             cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 100
-        while (found := windows_in(state)) < n_windows and time.monotonic() < deadline and process.poll() is None:
+        while (
+            (found := windows_in(state)) < n_windows
+            and time.monotonic() < deadline
+            and process.poll() is None
+        ):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -199,29 +222,45 @@ def windows_in(state: Path) -> int:
     return sections["text"]["done"]["n_windows"] if sections.get("text", {}).get("done") else 0
 
 
-def test_a_bundle_is_scored_where_no_training_package_can_be_imported(tiny_edge: Path, corpus: Path) -> None:
-    ended = python(BLOCK_IMPORTS + RUN, "eval", str(tiny_edge), str(corpus), "--against", str(tiny_edge), "--json")
+def test_a_bundle_is_scored_where_no_training_package_can_be_imported(
+    tiny_edge: Path, corpus: Path
+) -> None:
+    ended = python(
+        BLOCK_IMPORTS + RUN,
+        "eval",
+        str(tiny_edge),
+        str(corpus),
+        "--against",
+        str(tiny_edge),
+        "--json",
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert json.loads(ended.stdout)["text"]["comparison"]["max_kl"] == 0
-    imported = python(f"{BLOCK_IMPORTS}\nimport gpt_edge.evaluate; print('onnxruntime' in sys.modules)")
+    imported = python(
+        f"{BLOCK_IMPORTS}\nimport gpt_edge.evaluate; print('onnxruntime' in sys.modules)"
+    )
     assert imported.stdout == "False\n"  # training scores in torch and has no use for it
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_embedded_model_on_real_stories_and_passages(shared_data: Path) -> None:
-    """Its loss is that of the manifest, measured in torch fp32 while it was trained; LAMBADA is far from its stories."""
+    """Its loss is that of the manifest, measured in torch fp32 while it was trained; LAMBADA is far
+    from its stories.
+    """
     from gpt_edge.bundle.bundle import Bundle
 
     quality = Bundle.open().manifest.quality
-    text = done("eval", "tinystories-5m-int8", shared_data / "tinystories" / "valid.txt.gz", "--json").json["text"]
+    text = done(
+        "eval", "tinystories-5m-int8", shared_data / "tinystories" / "valid.txt.gz", "--json"
+    ).json["text"]
     assert text["n_documents"] == quality["validation_documents"]
     assert text["model"]["loss"]["value"] == pytest.approx(quality["validation_loss"], rel=2e-3)
     assert text["model"]["bits_per_byte"] == pytest.approx(quality["bits_per_byte"], rel=2e-3)
     passages = shared_data / "lambada" / "lambada_test.jsonl"
-    score = done("eval", "tinystories-5m-int8", "--lambada", passages, "--limit", "1000", "--json").json["lambada"][
-        "model"
-    ]
+    score = done(
+        "eval", "tinystories-5m-int8", "--lambada", passages, "--limit", "1000", "--json"
+    ).json["lambada"]["model"]
     assert score["n_passages"] == 1000
     assert 0.02 < score["accuracy"]["value"] < score["last_token_accuracy"]["value"] < 0.6
     assert abs(score["accuracy"]["value"] - score["accuracy_filtered"]["value"]) < 0.05

@@ -28,26 +28,47 @@ def finetune(checkpoint: Path, folder: Path, *more: str | Path) -> Result:
 def test_it_says_what_it_made_of_a_csv(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one fine day<|endoftext|>a cat")
     result = finetune(
-        checkpoint, tmp_path, "--hold-out", "0.3", "--lambda", "0", "--forgetting-text", tmp_path / "text.txt"
+        checkpoint,
+        tmp_path,
+        "--hold-out",
+        "0.3",
+        "--lambda",
+        "0",
+        "--forgetting-text",
+        tmp_path / "text.txt",
     )
     assert result.code == 0, result.err
     lines = result.out.splitlines()
-    assert lines[0].startswith(f"{tmp_path / 'out' / 'checkpoint'}: classification, 2 classes, 4 steps in ")
+    assert lines[0].startswith(
+        f"{tmp_path / 'out' / 'checkpoint'}: classification, 2 classes, 4 steps in "
+    )
     assert "train  14 examples" in lines[1]
     assert "dev    6 examples" in lines[2]
     assert lines[3].startswith("labels 2 in train, 7 to 7 examples each; the most frequent, ")
-    assert [line.split()[:2] for line in lines[4:7]] == [["dev", "accuracy"], ["dev", "macro"], ["dev", "matthews"]]
+    assert [line.split()[:2] for line in lines[4:7]] == [
+        ["dev", "accuracy"],
+        ["dev", "macro"],
+        ["dev", "matthews"],
+    ]
     assert lines[4].endswith("(wilson)")
     assert lines[7].startswith("text   perplexity ")
-    assert [line.split()[:2] for line in result.err.splitlines()] == [["epoch", "1"], ["epoch", "2"]]
+    assert [line.split()[:2] for line in result.err.splitlines()] == [
+        ["epoch", "1"],
+        ["epoch", "2"],
+    ]
 
 
 def test_json_holds_every_figure(checkpoint: Path, tmp_path: Path) -> None:
-    values = finetune(checkpoint, tmp_path, "--dev", tmp_path / "train.csv", "--lora-rank", "2", "--json").json
+    values = finetune(
+        checkpoint, tmp_path, "--dev", tmp_path / "train.csv", "--lora-rank", "2", "--json"
+    ).json
     assert values["task"]["labels"] == ["bad", "good"]
     assert values["data"]["balance"] == {"good": 10, "bad": 10}
     assert values["dev"]["accuracy"].keys() == {"value", "low", "high", "interval"}
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["dev"]["accuracy"] == values["dev"]["accuracy"]
+    assert (
+        json.loads((tmp_path / "out" / "results.json").read_text())["dev"]["accuracy"]
+        == values["dev"]["accuracy"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +106,9 @@ def test_entailment_has_its_own_columns(checkpoint: Path, tmp_path: Path) -> Non
     assert "--premise and --hypothesis, not --text" in result.errors[0]
 
 
-def test_a_fault_in_the_examples_is_one_line_with_its_place(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_fault_in_the_examples_is_one_line_with_its_place(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     result = finetune(checkpoint, tmp_path, "--label", "none")
     assert (result.code, result.out) == (1, "")
     assert result.errors == [f"error: {tmp_path / 'train.csv'}, line 1: there is no column 'none'"]

@@ -1,7 +1,8 @@
-"""docs/finetuning.md is executed: each command in its order, each output line compared with its figures masked.
+"""docs/finetuning.md is executed: each command in its order, each output line compared with its
+figures masked.
 
-A random model of two layers stands in for the pretrained one and eighty made-up lines for the CSV: what the page shows
-took half an hour, this takes a minute.
+A random model of two layers stands in for the pretrained one and eighty made-up lines for the CSV:
+what the page shows took half an hour, this takes a minute.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ WORDS = {"negative": ("cold", "rude", "bad"), "positive": ("warm", "kind", "good
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the page takes for granted: a pretrained checkpoint, examples, and gpt-edge on the path."""
+    """What the page takes for granted: a pretrained checkpoint, examples, and gpt-edge on
+    the path.
+    """
     from tests.support.finetune_factory import LARGER, make_checkpoint
 
     place = tmp_path_factory.mktemp("finetuning")
@@ -37,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(n):
             opinion = draw.choice(list(WORDS))
             rows.append(f'"It was {draw.choice(WORDS[opinion])}, really",{opinion}')
-        rows += [f"so {word},negative" for word in WORDS["negative"] * 10]  # the page's most frequent class
+        # the page's most frequent class
+        rows += [f"so {word},negative" for word in WORDS["negative"] * 10]
         (place / f"{name}.csv").write_text("\n".join(["review,opinion", *rows]) + "\n")
     pairs = [f"{draw.uniform(0, 5):.1f}\ta {a}\ta {b}" for a in "abcdef" for b in "abcd"]
     (place / "pairs.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *pairs]) + "\n")
@@ -48,11 +52,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_command_prints_what_the_page_shows(folder: Path) -> None:
     examples = PAGE.examples()
-    assert [example.command.split()[1] for example in examples] == ["finetune", "export", "classify"]
+    assert [example.command.split()[1] for example in examples] == [
+        "finetune",
+        "export",
+        "classify",
+    ]
     for example in examples:
         path = f'PATH="{folder / "bin"}:$PATH"; '
         done = subprocess.run(
-            path + example.command, shell=True, cwd=folder, capture_output=True, text=True, check=False
+            path + example.command,
+            shell=True,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, (example.command, done.stderr)
         assert matches(example.shown, done.stdout.splitlines()), (example.command, done.stdout)
@@ -76,9 +89,12 @@ def test_the_python_example_runs(folder: Path) -> None:
 def test_every_flag_that_the_page_names_exists() -> None:
     from tests.support.runner import done
 
-    help_text = "".join(done(command, "--help").out for command in ("finetune", "classify", "embed"))
+    help_text = "".join(
+        done(command, "--help").out for command in ("finetune", "classify", "embed")
+    )
     for flag in re.findall(
-        r"--[a-z][a-z-]+", "\n".join(line for line in PAGE.text.splitlines() if "export" not in line)
+        r"--[a-z][a-z-]+",
+        "\n".join(line for line in PAGE.text.splitlines() if "export" not in line),
     ):
         assert flag in help_text, flag
 

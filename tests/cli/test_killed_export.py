@@ -1,4 +1,6 @@
-"""A real `gpt-edge export`, killed at random moments: the target holds the old bundle or the new one, whole."""
+"""A real `gpt-edge export`, killed at random moments: the target holds the old bundle or the new
+one, whole.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,16 @@ def test_an_export_killed_at_fifty_moments_leaves_the_old_bundle_or_the_new_one(
 ) -> None:
     target = tmp_path / "out"
     commands = {
-        scheme: [sys.executable, "cli.py", "export", checkpoint, target, "--scheme", scheme, "--force"]
+        scheme: [
+            sys.executable,
+            "cli.py",
+            "export",
+            checkpoint,
+            target,
+            "--scheme",
+            scheme,
+            "--force",
+        ]
         for scheme in ("int8", "fp32")
     }
     manifests, seconds = {}, 0.0
@@ -36,8 +47,11 @@ def test_an_export_killed_at_fifty_moments_leaves_the_old_bundle_or_the_new_one(
     moments, found = random.Random(5), []
     for index in range(N_KILLS):
         command = commands["int8" if index % 2 else "fp32"]
-        process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Half of the moments lie around the end, where files are written and the folder is exchanged.
+        process = subprocess.Popen(
+            command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # Half of the moments lie around the end, where files are written and the folder is
+        # exchanged.
         time.sleep(moments.uniform(0.0 if index % 4 < 2 else 0.7, 1.05) * seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()

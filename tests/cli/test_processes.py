@@ -1,4 +1,6 @@
-"""What only a process of its own can show: signals, closed pipes, full disks, two at once, and a clean terminal."""
+"""What only a process of its own can show: signals, closed pipes, full disks, two at once, and a
+clean terminal.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from tests.support.runner import COMMAND, listing
 
 
 def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
-    """The command in a process that hears Ctrl-C, which a test run in the background would teach it to ignore."""
+    """The command in a process that hears Ctrl-C, which a test run in the background would teach it
+    to ignore.
+    """
     given = {
         "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True,
         "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
@@ -49,19 +53,34 @@ def test_ctrl_c_during_an_export_leaves_nothing_and_exits_with_130(
 
 
 def test_next_to_nothing_is_imported_before_ctrl_c_can_be_caught() -> None:
-    """Earlier, the interpreter ends with a traceback. Without site, which may have imported anything already."""
+    """Earlier, the interpreter ends with a traceback. Without site, which may have imported
+    anything already.
+    """
     code = "import sys; sys.path.insert(0, sys.argv[1]); import gpt_edge.cli; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-ISc", code, str(REPO)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-ISc", code, str(REPO)], capture_output=True, text=True, check=True
+    )
     loaded = set(done.stdout.split())
     assert "gpt_edge.errors" in loaded
-    assert not loaded & {"typing", "collections", "re", "enum", "json", "importlib", "warnings", "traceback", "typer"}
+    assert not loaded & {
+        "typing",
+        "collections",
+        "re",
+        "enum",
+        "json",
+        "importlib",
+        "warnings",
+        "traceback",
+        "typer",
+    }
 
 
 @pytest.mark.parametrize(
     ("module", "raised"),
     [
         ("support.console", "KeyboardInterrupt"),
-        # Until Python 3.12, what `__set_name__` raises while a class is made becomes the cause of a RuntimeError.
+        # Until Python 3.12, what `__set_name__` raises while a class is made becomes the cause of a
+        # RuntimeError.
         ("app", "RuntimeError('Error calling __set_name__') from KeyboardInterrupt()"),
     ],
     ids=["as it is", "wrapped"],
@@ -82,7 +101,9 @@ def test_ctrl_c_while_modules_are_imported_exits_with_130(module: str, raised: s
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_ctrl_c_while_reading_a_prompt_exits_with_130_and_ends_the_line_on_a_terminal(tiny_edge: Path) -> None:
+def test_ctrl_c_while_reading_a_prompt_exits_with_130_and_ends_the_line_on_a_terminal(
+    tiny_edge: Path,
+) -> None:
     controller, terminal = pty.openpty()
     process = start("generate", "-", "-m", tiny_edge, stdin=subprocess.PIPE, stderr=terminal)
     os.close(terminal)
@@ -127,7 +148,9 @@ def test_a_full_disk_under_standard_output_is_one_line(tiny_edge: Path) -> None:
 
 def test_a_closed_standard_output_is_one_line(tiny_edge: Path) -> None:
     command = f"'{COMMAND[0]}' -c '{COMMAND[2]}' tokenize hi -m '{tiny_edge}' >&-"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (1, "error: standard output is closed\n")
 
 
@@ -145,7 +168,9 @@ def test_an_export_onto_a_full_disk_leaves_nothing(checkpoint: Path, tmp_path: P
     assert listing(tmp_path) == {}
 
 
-def test_of_two_exports_at_once_one_is_made_and_the_other_says_why_not(checkpoint: Path, tmp_path: Path) -> None:
+def test_of_two_exports_at_once_one_is_made_and_the_other_says_why_not(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     both = [start("export", checkpoint, tmp_path / "out", "--scheme", "fp32") for _ in range(2)]
     ends = [process.communicate(timeout=250) for process in both]
     assert sorted(process.returncode for process in both) == [0, 1]
@@ -154,10 +179,14 @@ def test_of_two_exports_at_once_one_is_made_and_the_other_says_why_not(checkpoin
     assert loser[1].startswith(f"error: {tmp_path / 'out'} ")
     assert "busy" in loser[1] or "exists" in loser[1]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert start("generate", "hi", "-m", tmp_path / "out", "-n", "3").communicate(timeout=60)[1] == ""
+    assert (
+        start("generate", "hi", "-m", tmp_path / "out", "-n", "3").communicate(timeout=60)[1] == ""
+    )
 
 
-def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(tiny_edge: Path, tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
+    tiny_edge: Path, tmp_path: Path
+) -> None:
     controller, terminal = pty.openpty()
     process = start(
         "quantize",

@@ -1,4 +1,6 @@
-"""`gpt-edge quantize` with a budget: what it keeps, what it says, and what it refuses, on tiny bundles."""
+"""`gpt-edge quantize` with a budget: what it keeps, what it says, and what it refuses, on tiny
+bundles.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def search(bundle: Path, folder: Path) -> Result:
 
 
 @pytest.fixture(scope="module")
-def mixed(_short_texts: None, tiny_edge: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def mixed(
+    _short_texts: None, tiny_edge: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
     """The folder of one search, and what it said."""
     folder = tmp_path_factory.mktemp("mixed")
     return folder, search(tiny_edge, folder)
@@ -79,7 +83,9 @@ def test_mixed_meets_the_budget_explains_itself_and_is_stored(mixed: tuple[Path,
     assert done("verify", out).code == 0
 
 
-def test_the_same_command_gives_the_same_bytes(mixed: tuple[Path, Result], tiny_edge: Path, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_bytes(
+    mixed: tuple[Path, Result], tiny_edge: Path, tmp_path: Path
+) -> None:
     search(tiny_edge, tmp_path)
     assert listing(tmp_path) == listing(mixed[0])
 
@@ -87,7 +93,16 @@ def test_the_same_command_gives_the_same_bytes(mixed: tuple[Path, Result], tiny_
 def test_a_smaller_budget_costs_more_bytes(tiny_edge: Path, tmp_path: Path) -> None:
     sizes, kls = [], []
     for limit in ("0.5", "0.0005"):
-        done_well = done("quantize", tiny_edge, tmp_path / limit, "--scheme", "mixed", "--max-kl", limit, "--json")
+        done_well = done(
+            "quantize",
+            tiny_edge,
+            tmp_path / limit,
+            "--scheme",
+            "mixed",
+            "--max-kl",
+            limit,
+            "--json",
+        )
         budget = done_well.json["budget"]
         best = next(point for point in budget["points"] if point["label"] == budget["best"])
         sizes.append(best["n_bytes"])
@@ -97,7 +112,9 @@ def test_a_smaller_budget_costs_more_bytes(tiny_edge: Path, tmp_path: Path) -> N
     assert kls[1] < kls[0]
 
 
-def test_a_budget_that_cannot_be_met_says_how_close_it_came(tiny_edge: Path, tmp_path: Path) -> None:
+def test_a_budget_that_cannot_be_met_says_how_close_it_came(
+    tiny_edge: Path, tmp_path: Path
+) -> None:
     before = listing(tmp_path)
     words = ("quantize", tiny_edge, tmp_path / "out", "--scheme", "mixed", "--max-kl", "1e-12")
     result = run(*words)
@@ -112,7 +129,15 @@ def test_a_budget_that_cannot_be_met_says_how_close_it_came(tiny_edge: Path, tmp
 
 
 def test_a_uniform_scheme_is_held_to_the_budget_too(tiny_edge: Path, tmp_path: Path) -> None:
-    kept = done("quantize", tiny_edge, tmp_path / "kept", "--scheme", "int8-block", "--max-ppl-increase", "0.05")
+    kept = done(
+        "quantize",
+        tiny_edge,
+        tmp_path / "kept",
+        "--scheme",
+        "int8-block",
+        "--max-ppl-increase",
+        "0.05",
+    )
     assert "within the budget, chosen" in kept.out
     missed = run("quantize", tiny_edge, tmp_path / "missed", "--scheme", "int4", "--max-kl", "1e-6")
     assert (missed.code, (tmp_path / "missed").exists()) == (1, False)
@@ -121,14 +146,23 @@ def test_a_uniform_scheme_is_held_to_the_budget_too(tiny_edge: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "counts"),
     [
-        (("--scheme", "int4", "--head", "4", "--asymmetric"), {"MatMulNBits": 9, "GatherBlockQuantized": 1}),
-        (("--scheme", "int8", "--embedding", "16"), {"MatMulIntegerToFloat": 8, "FusedMatMul": 1, "Cast": 2}),
+        (
+            ("--scheme", "int4", "--head", "4", "--asymmetric"),
+            {"MatMulNBits": 9, "GatherBlockQuantized": 1},
+        ),
+        (
+            ("--scheme", "int8", "--embedding", "16"),
+            {"MatMulIntegerToFloat": 8, "FusedMatMul": 1, "Cast": 2},
+        ),
         (("--scheme", "int8-block", "--exclude", "h.0.*"), {"MatMulNBits": 5, "MatMul": 4}),
         (
             ("--scheme", "int8-block", "--include", "h.*.mlp.*", "--block-size", "16"),
             {"MatMulNBits": 4, "FusedMatMul": 1},
         ),
-        (("--scheme", "int4", "--rounding", "search", "--head", "32"), {"MatMulNBits": 8, "FusedMatMul": 1}),
+        (
+            ("--scheme", "int4", "--rounding", "search", "--head", "32"),
+            {"MatMulNBits": 8, "FusedMatMul": 1},
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -144,7 +178,9 @@ def test_options_choose_the_operators(
 
 def test_texts_of_the_user_are_read(tiny_edge: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("the rain in the street, the wind in the trees.\n<|endoftext|>\nand then it stopped.\n" * 30)
+    text.write_text(
+        "the rain in the street, the wind in the trees.\n<|endoftext|>\nand then it stopped.\n" * 30
+    )
     words = ("--scheme", "int4", "--calibration", text, "--eval-text", text, "--max-kl", "1")
     result = done("quantize", tiny_edge, tmp_path / "out", *words, "--json").json
     assert len(result["notes"]) == 2
@@ -153,7 +189,9 @@ def test_texts_of_the_user_are_read(tiny_edge: Path, tmp_path: Path) -> None:
 
 def test_the_portable_graph_is_searched_too(tmp_path: Path, tiny_edge: Path) -> None:
     portable = tiny_edge.with_name("tiny-portable")
-    result = done("quantize", portable, tmp_path / "out", "--scheme", "mixed", "--max-kl", "0.005", "--json").json
+    result = done(
+        "quantize", portable, tmp_path / "out", "--scheme", "mixed", "--max-kl", "0.005", "--json"
+    ).json
     assert result["budget"]["ok"]
     assert operators(tmp_path / "out").get("MatMulNBits", 0) == 0
 
@@ -170,7 +208,10 @@ def test_the_portable_graph_is_searched_too(tmp_path: Path, tiny_edge: Path) -> 
         (("--scheme", "int8-dynamic", "--head", "8"), "Optimum's"),
         (("--scheme", "int8", "--max-kl", "-1"), "max_kl must be a number above 0"),
         (("--scheme", "int8", "--min-top1", "98.5"), "min_top1"),
-        (("--scheme", "int8", "--calibration", "x.txt"), "calibration text is for rounding by gptq"),
+        (
+            ("--scheme", "int8", "--calibration", "x.txt"),
+            "calibration text is for rounding by gptq",
+        ),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else None,
 )
@@ -182,9 +223,14 @@ def test_wishes_that_contradict_are_wrong_usage(
     assert wanted in result.errors[0]
 
 
-def test_a_text_that_is_too_short_or_missing_is_one_clear_line(tiny_edge: Path, tmp_path: Path) -> None:
+def test_a_text_that_is_too_short_or_missing_is_one_clear_line(
+    tiny_edge: Path, tmp_path: Path
+) -> None:
     (tmp_path / "short.txt").write_text("too short")
-    for name, wanted in (("short.txt", "tokens, at least 64 are wanted"), ("none.txt", "no such file")):
+    for name, wanted in (
+        ("short.txt", "tokens, at least 64 are wanted"),
+        ("none.txt", "no such file"),
+    ):
         words = ("--scheme", "int8", "--max-kl", "1", "--eval-text", tmp_path / name)
         result = run("quantize", tiny_edge, tmp_path / "out", *words)
         assert (result.code, len(result.errors)) == (1, 1)
@@ -192,7 +238,9 @@ def test_a_text_that_is_too_short_or_missing_is_one_clear_line(tiny_edge: Path, 
 
 
 def outlying(tmp_path: Path, model: GPT, config: GPTConfig) -> Bundle:
-    """The fp32 bundle of a model with planted outliers, checked to say what the model said before."""
+    """The fp32 bundle of a model with planted outliers, checked to say what the model said
+    before.
+    """
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, config.vocab_size, (1, 40)))
     with torch.inference_mode():
         before = model(ids)[0]
@@ -208,9 +256,27 @@ def test_planted_outliers_break_dynamic_int8_and_none_of_ours(tmp_path: Path) ->
     bundle = outlying(tmp_path, random_model(config, std=0.08), config)
     kls = {}
     for scheme in ("int8-dynamic", "int8", "int8-block"):
-        found = run("quantize", bundle.path, tmp_path / scheme, "--scheme", scheme, "--max-kl", "1e-6", "--json").json
+        found = run(
+            "quantize",
+            bundle.path,
+            tmp_path / scheme,
+            "--scheme",
+            scheme,
+            "--max-kl",
+            "1e-6",
+            "--json",
+        ).json
         kls[scheme] = found["budget"]["points"][0]["mean_kl"]
-    words = ("quantize", bundle.path, tmp_path / "mixed", "--scheme", "mixed", "--max-kl", "0.002", "--json")
+    words = (
+        "quantize",
+        bundle.path,
+        tmp_path / "mixed",
+        "--scheme",
+        "mixed",
+        "--max-kl",
+        "0.002",
+        "--json",
+    )
     mixed = done(*words).json["budget"]
     best = next(point for point in mixed["points"] if point["label"] == mixed["best"])
     assert best["mean_kl"] <= 0.002

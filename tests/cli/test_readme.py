@@ -1,7 +1,8 @@
-"""Every example of README.md is executed: what it shows is what happens. The tree of docs/architecture.md is the tree.
+"""Every example of README.md is executed: what it shows is what happens. The tree of
+docs/architecture.md is the tree.
 
-The commands run in a folder with a recipe at the place of the real one, which would take an hour; the figures that
-depend on it are compared with their digits masked.
+The commands run in a folder with a recipe at the place of the real one, which would take an hour;
+the figures that depend on it are compared with their digits masked.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from tests.support.runner import Result, done, run
 
 README = Page(REPO / "README.md")
 ANYTHING = "..."  # a line that stands for any lines
-SAME_WORDS = 3  # of a story: another CPU adds in another order, and may choose otherwise at a near tie
+# of a story: another CPU adds in another order, and may choose otherwise at a near tie
+SAME_WORDS = 3
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the examples run, one after the other; a recipe of two steps is the one of the README."""
+    """Where the examples run, one after the other; a recipe of two steps is the one of the
+    README.
+    """
     place = tmp_path_factory.mktemp("readme")
     (place / "models").mkdir()
     write_recipe(place / "models")
@@ -49,7 +53,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def execute(command: str, folder: Path, programs: Path) -> Result:
-    """What the shell makes of `command`. Training and export run in this process, which has loaded torch already."""
+    """What the shell makes of `command`. Training and export run in this process, which has loaded
+    torch already.
+    """
     if re.match(r"gpt-edge (train|export) [^|<>]*$", command):
         with contextlib.chdir(folder):
             return run(*shlex.split(command)[1:])
@@ -60,7 +66,13 @@ def execute(command: str, folder: Path, programs: Path) -> Result:
         del environment["GPT_EDGE_NATIVE"]
         environment["XDG_CACHE_HOME"] = str(folder / "cache")
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=280
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
     )
     return Result(done.returncode, done.stdout, done.stderr)
 
@@ -87,14 +99,18 @@ def test_a_console_example_does_what_it_shows(index: int, folder: Path, programs
 @pytest.mark.parametrize("index", range(len(README.blocks("python"))))
 def test_the_python_example_runs(index: int, tmp_path: Path) -> None:
     code = README.blocks("python")[index]
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "tokens/s" in done.stdout
     assert len(code.splitlines()) <= 10
 
 
 def test_the_two_commands_are_those_that_packaging_and_ci_run() -> None:
-    """The first is typed in tests/packaging/test_wheel.py; the second is this run itself, through .ci/run."""
+    """The first is typed in tests/packaging/test_wheel.py; the second is this run itself, through
+    .ci/run.
+    """
     install, test = README.blocks("bash")
     assert install == 'pip install . && gpt-edge generate "Once upon a time"\n'
     assert test == 'pip install -c constraints.txt -e ".[dev]" && python -m pytest\n'
@@ -113,7 +129,9 @@ def test_every_command_and_option_of_the_table_exists() -> None:
             help_text = done(command, "--help").out
             for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row):
                 assert option in help_text, (command, option)
-    assert named == set(re.findall(r"^  ([a-z]+)  ", done("--help").out.split("Commands:")[1], re.MULTILINE))
+    assert named == set(
+        re.findall(r"^  ([a-z]+)  ", done("--help").out.split("Commands:")[1], re.MULTILINE)
+    )
 
 
 def test_the_tree_names_every_file_once_with_a_phrase() -> None:
@@ -130,7 +148,8 @@ def test_the_tree_names_every_file_once_with_a_phrase() -> None:
         for place, folders, files in os.walk(REPO / top):  # does not follow links
             folders[:] = [name for name in folders if name != "__pycache__"]
             found = [Path(place) / name for name in files if name.endswith(".py")]
-            there |= {str(path.relative_to(REPO)) for path in found if path.stat().st_size}  # not a bare __init__.py
+            # not a bare __init__.py
+            there |= {str(path.relative_to(REPO)) for path in found if path.stat().st_size}
     assert {name for name in named if name.endswith(".py")} == there
     for name in named:
         assert (REPO / name).exists(), name

@@ -1,4 +1,6 @@
-"""docs/training.md is executed: its recipe with few steps and a made-up text, each command, each file that it lists."""
+"""docs/training.md is executed: its recipe with few steps and a made-up text, each command, each
+file that it lists.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ from tests.support.pages import Page, matches, write_program
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PAGE = Page(REPO / "docs" / "training.md")
-SHORTER = {"steps": "6", "batch_tokens": "512", "row_tokens": "64", "every_steps": "3", "compile": "false"}
+SHORTER = {
+    "steps": "6",
+    "batch_tokens": "512",
+    "row_tokens": "64",
+    "every_steps": "3",
+    "compile": "false",
+}
 WORDS = [
     "the",
     "a",
@@ -49,8 +57,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page's text and recipe, and gpt-edge on the path."""
     place = tmp_path_factory.mktemp("training")
     draw = random.Random(1)
-    words = ["".join(draw.choices("etaoinshrdlu", k=7)) for _ in range(900)]  # enough for the page's vocabulary
-    stories = [*(story(draw) for _ in range(60)), *(" ".join(draw.choices(words, k=60)) for _ in range(120))]
+    # enough for the page's vocabulary
+    words = ["".join(draw.choices("etaoinshrdlu", k=7)) for _ in range(900)]
+    stories = [
+        *(story(draw) for _ in range(60)),
+        *(" ".join(draw.choices(words, k=60)) for _ in range(120)),
+    ]
     (place / "stories.txt").write_text("\n<|endoftext|>\n".join(stories))
     (recipe,) = PAGE.blocks("toml")
     for key, value in SHORTER.items():
@@ -67,7 +79,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     path = f'PATH="{folder / "bin"}:{Path(sys.executable).parent}:$PATH"; '
-    return subprocess.run(path + command, shell=True, cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        path + command, shell=True, cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_each_command_prints_what_the_page_shows(folder: Path) -> None:

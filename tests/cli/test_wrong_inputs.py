@@ -1,4 +1,6 @@
-"""Every wrong input: one clear line that names the thing, the right exit code, nothing written, nothing lost."""
+"""Every wrong input: one clear line that names the thing, the right exit code, nothing written,
+nothing lost.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ def refused(result: Result, code: int, *names: str) -> str:
     return result.errors[0]
 
 
-# --- checkpoints -----------------------------------------------------------------------------------------------------
+# --- checkpoints
+# -----------------------------------------------------------------------------------------------------
 
 
 def config_of(folder: Path, **changes: Any) -> None:
@@ -46,7 +49,9 @@ def config_of(folder: Path, **changes: Any) -> None:
 
 
 def change_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    tensors = {name: tensor.copy() for name, tensor in load_file(folder / "model.safetensors").items()}
+    tensors = {
+        name: tensor.copy() for name, tensor in load_file(folder / "model.safetensors").items()
+    }
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
 
@@ -58,7 +63,9 @@ def truncate(folder: Path) -> None:
 
 def weight(value: float) -> Spoil:
     def spoil(folder: Path) -> None:
-        change_tensors(folder, lambda tensors: tensors["h.1.mlp.c_fc.weight"].__setitem__((3, 4), value))
+        change_tensors(
+            folder, lambda tensors: tensors["h.1.mlp.c_fc.weight"].__setitem__((3, 4), value)
+        )
 
     return spoil
 
@@ -71,7 +78,11 @@ def empty(folder: Path) -> None:
 def other_vocabulary(folder: Path) -> None:
     lines = (folder / "tokenizer.tiktoken").read_text().splitlines()
     values = json.loads((folder / "config.json").read_text())
-    values["tokenizer"] |= {"vocab_size": 281, "end_token": 280, "special_tokens": {"<|endoftext|>": 280}}
+    values["tokenizer"] |= {
+        "vocab_size": 281,
+        "end_token": 280,
+        "special_tokens": {"<|endoftext|>": 280},
+    }
     more = ["YWJj", "YWJjZA==", "YWJjZGU=", "YWJjZGVm"]
     ranks = [f"{token} {len(lines) + index}" for index, token in enumerate(more)]
     (folder / "tokenizer.tiktoken").write_text("\n".join(lines + ranks) + "\n")
@@ -100,7 +111,9 @@ def pickled_bare(folder: Path) -> None:
 
 
 def llama(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+    )
 
 
 CHECKPOINTS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
@@ -135,7 +148,9 @@ CHECKPOINTS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
 
 
 @pytest.fixture
-def spoilt(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Spoil], Path]:
+def spoilt(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Spoil], Path]:
     """A copy of the checkpoint with something wrong, in an otherwise empty current folder."""
     monkeypatch.chdir(tmp_path)
 
@@ -165,12 +180,18 @@ def test_export_refuses_a_checkpoint_without_a_tokenizer_and_says_how_to_give_on
     refused(result, 1, "no tokenizer")
     assert "--tokenizer" in result.err.splitlines()[1]
     refused(run("export", source, tmp_path / "out", "--tokenizer", "klingon"), 1, "'klingon'")
-    assert listing(tmp_path).keys() == {"source", "source/config.json", "source/model.safetensors", *TOKENIZER_FILE}
+    assert listing(tmp_path).keys() == {
+        "source",
+        "source/config.json",
+        "source/model.safetensors",
+        *TOKENIZER_FILE,
+    }
 
 
 TOKENIZER_FILE = ("source/tokenizer.tiktoken",)
 
-# --- bundles ---------------------------------------------------------------------------------------------------------
+# --- bundles
+# ---------------------------------------------------------------------------------------------------------
 
 
 def flip(folder: Path) -> None:
@@ -212,7 +233,9 @@ READERS = {
 
 @pytest.mark.parametrize("command", READERS)
 @pytest.mark.parametrize("name", BUNDLES)
-def test_every_command_refuses_a_bundle_that_is(name: str, command: str, tiny_edge: Path, tmp_path: Path) -> None:
+def test_every_command_refuses_a_bundle_that_is(
+    name: str, command: str, tiny_edge: Path, tmp_path: Path
+) -> None:
     spoil, names = BUNDLES[name]
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny_edge, bundle)
@@ -223,7 +246,9 @@ def test_every_command_refuses_a_bundle_that_is(name: str, command: str, tiny_ed
 
 
 @pytest.mark.parametrize("arguments", [["out", "--scheme", "int8"]])
-def test_quantize_refuses_a_damaged_bundle(arguments: list[str], tiny_edge: Path, tmp_path: Path) -> None:
+def test_quantize_refuses_a_damaged_bundle(
+    arguments: list[str], tiny_edge: Path, tmp_path: Path
+) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny_edge, bundle)
     flip(bundle)
@@ -231,7 +256,9 @@ def test_quantize_refuses_a_damaged_bundle(arguments: list[str], tiny_edge: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_quantize_refuses_a_bundle_that_is_rounded_already(exported: tuple[Path, Result], tmp_path: Path) -> None:
+def test_quantize_refuses_a_bundle_that_is_rounded_already(
+    exported: tuple[Path, Result], tmp_path: Path
+) -> None:
     result = run("quantize", exported[0], tmp_path / "out", "--scheme", "int4")
     refused(result, 1, "is int8", "fp32")
     assert list(tmp_path.iterdir()) == []
@@ -247,17 +274,24 @@ def test_an_unlisted_file_in_a_bundle_is_one_warning(tiny_edge: Path, tmp_path: 
     ]
 
 
-# --- prompts and options ---------------------------------------------------------------------------------------------
+# --- prompts and options
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_that_is_empty(tiny_edge: Path) -> None:
-    for arguments, stdin in ((["generate", ""], b""), (["generate", "-"], b""), (["generate"], b"\n")):
+    for arguments, stdin in (
+        (["generate", ""], b""),
+        (["generate", "-"], b""),
+        (["generate"], b"\n"),
+    ):
         refused(run(*arguments, "-m", tiny_edge, stdin=stdin), 2, "the prompt is empty")
 
 
 def test_a_prompt_that_is_not_utf8(tiny_edge: Path) -> None:
     for command in ("generate", "tokenize"):
-        refused(run(command, "-", "-m", tiny_edge, stdin=b"good\xff"), 1, "not UTF-8", "byte 4", "0xff")
+        refused(
+            run(command, "-", "-m", tiny_edge, stdin=b"good\xff"), 1, "not UTF-8", "byte 4", "0xff"
+        )
         refused(run(command, "bad \udcff argument", "-m", tiny_edge), 1, "not UTF-8", "character 4")
     refused(run("generate", "hi", "--stop", "\udcff", "-m", tiny_edge), 1, "--stop is not UTF-8")
 
@@ -278,7 +312,12 @@ def test_a_prompt_of_10_mb_is_refused_at_once(tiny_edge: Path) -> None:
 def test_standard_input_without_an_end_is_cut_off() -> None:
     with open("/dev/zero", "rb") as zeros:
         done = subprocess.run(
-            [*COMMAND, "generate"], stdin=zeros, capture_output=True, text=True, timeout=60, check=False
+            [*COMMAND, "generate"],
+            stdin=zeros,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: standard input has more than 64 MiB")
@@ -321,11 +360,17 @@ def test_generate_refuses(options: str, tiny_edge: Path) -> None:
         (["export", "a", "b", "--scheme", "int2"], ["--scheme", "int2", "int8"]),
         (["export", "a", "b", "--graph", "round"], ["--graph", "round"]),
         (["export", "a", "b", "--target", "avx2"], ["--target avx2", "int8-dynamic"]),
-        (["export", "a", "b", "--scheme", "int8-dynamic", "--target", "mips"], ["--target", "mips"]),
+        (
+            ["export", "a", "b", "--scheme", "int8-dynamic", "--target", "mips"],
+            ["--target", "mips"],
+        ),
         (["quantize", "a", "b"], ["--scheme"]),
         (["quantize", "a", "b", "--scheme", "fp32"], ["--scheme", "fp32"]),
         (["train"], ["RECIPE"]),
-        (["finetune"], ["'--task'. Choose from: classification, entailment, similarity, multiple-choice"]),
+        (
+            ["finetune"],
+            ["'--task'. Choose from: classification, entailment, similarity, multiple-choice"],
+        ),
         (["inspect", "a", "b"], ["b"]),
     ],
 )
@@ -350,7 +395,8 @@ def test_a_recipe_that_is_wrong(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["recipe.toml"]
 
 
-# --- outputs ---------------------------------------------------------------------------------------------------------
+# --- outputs
+# ---------------------------------------------------------------------------------------------------------
 
 
 def occupied(out: Path) -> None:
@@ -364,15 +410,27 @@ OUTPUTS: dict[str, tuple[str, Spoil, list[str], tuple[str, ...]]] = {
     "is a file": ("out", lambda out: out.write_text("keep me"), ["--force"], ("out", "is a file")),
     "is a link": ("out", lambda out: out.symlink_to("elsewhere"), ["--force"], ("symbolic link",)),
     "is the source": ("source", lambda out: None, ["--force"], ("is the source itself",)),
-    "sits inside the source": ("source/deep/out", lambda out: None, [], ("lies inside the source",)),
+    "sits inside the source": (
+        "source/deep/out",
+        lambda out: None,
+        [],
+        ("lies inside the source",),
+    ),
     "contains the source": (".", lambda out: None, ["--force"], ("source",)),
-    "has a file for a parent": ("file/out", lambda out: out.parent.write_text("keep me"), [], ("out",)),
+    "has a file for a parent": (
+        "file/out",
+        lambda out: out.parent.write_text("keep me"),
+        [],
+        ("out",),
+    ),
     "has a name that is too long": ("x" * 300, lambda out: None, [], ("File name too long",)),
 }
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_export_refuses_an_output_folder_that(name: str, spoilt: Callable[[Spoil], Path], tmp_path: Path) -> None:
+def test_export_refuses_an_output_folder_that(
+    name: str, spoilt: Callable[[Spoil], Path], tmp_path: Path
+) -> None:
     place, prepare, options, names = OUTPUTS[name]
     source = spoilt(lambda folder: None)
     prepare(tmp_path / place)
@@ -381,18 +439,24 @@ def test_export_refuses_an_output_folder_that(name: str, spoilt: Callable[[Spoil
     assert listing(tmp_path) == before
 
 
-def test_export_refuses_an_output_folder_that_is_read_only(checkpoint: Path, tmp_path: Path) -> None:
+def test_export_refuses_an_output_folder_that_is_read_only(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "locked"
     folder.mkdir()
     folder.chmod(0o500)
     if os.access(folder, os.W_OK):  # root may write anywhere, but not into the kernel's own folders
         folder = Path("/proc/self")
-    refused(run("export", checkpoint, folder / "out"), 1, "cannot write", str(folder.resolve() / "out"))
+    refused(
+        run("export", checkpoint, folder / "out"), 1, "cannot write", str(folder.resolve() / "out")
+    )
     folder.chmod(0o700) if folder.parent == tmp_path else None
     assert list(tmp_path.rglob("*")) == [tmp_path / "locked"]
 
 
-def test_export_refuses_an_output_folder_that_another_export_is_writing(checkpoint: Path, tmp_path: Path) -> None:
+def test_export_refuses_an_output_folder_that_another_export_is_writing(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     with hold_lock(tmp_path / "out"):
         result = run("export", checkpoint, tmp_path / "out")
         assert listing(tmp_path).keys() == {".out.lock"}
@@ -408,10 +472,16 @@ def test_export_refuses_an_output_folder_that_another_export_is_writing(checkpoi
         ("torch", ["train", "recipe.toml"], "train"),
     ],
 )
-def test_a_missing_extra_says_which_pip_install_to_type(package: str, arguments: list[str], extra: str) -> None:
+def test_a_missing_extra_says_which_pip_install_to_type(
+    package: str, arguments: list[str], extra: str
+) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from gpt_edge.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=REPO
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPO,
     )
     result = Result(done.returncode, done.stdout, done.stderr)
     refused(result, 1, repr(package), "not installed")

@@ -1,7 +1,9 @@
-"""Remake tests/golden/tf_gpt2_tiny with the real TensorFlow: `python make_tf_gpt2_tiny.py` after `pip install tensorflow-cpu`.
+"""Remake tests/golden/tf_gpt2_tiny with the real TensorFlow: `python make_tf_gpt2_tiny.py` after
+`pip install tensorflow-cpu`.
 
-A GPT-2 of OpenAI's shape and variable names with random weights, saved as OpenAI saved theirs (tf.train.Saver, format V2).
-expected.json holds the same values by other means: shapes and float32 bytes in base64.
+A GPT-2 of OpenAI's shape and variable names with random weights, saved as OpenAI saved theirs
+(tf.train.Saver, format V2). expected.json holds the same values by other means: shapes and
+float32 bytes in base64.
 """
 
 from __future__ import annotations

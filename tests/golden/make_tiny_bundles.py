@@ -1,9 +1,11 @@
-"""Make tests/golden/tiny-edge and tiny-portable: one small model of random weights, in fp32, as both graphs.
+"""Make tests/golden/tiny-edge and tiny-portable: one small model of random weights, in fp32, as
+both graphs.
 
     python tests/golden/make_tiny_bundles.py
 
-The runtime's tests run on them without torch. The weights come from numpy's Philox bits, so that they are the same
-everywhere; text is written large enough (logits with a standard deviation of about 3) that sampling has a choice.
+The runtime's tests run on them without torch. The weights come from numpy's Philox bits, so that
+they are the same everywhere; text is written large enough (logits with a standard deviation of
+about 3) that sampling has a choice.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def weights() -> dict[str, np.ndarray]:
         shape = tuple(parameter.shape)
         uniform = (bits.random_raw(parameter.numel()) >> 11).astype(np.float64) * 2.0**-53 - 0.5
         scale = 2.5 if name.startswith(("wte", "wpe")) else 1.5 if name.endswith("weight") and len(shape) == 2 else 0.2
-        offset = 1.0 if name.endswith("weight") and len(shape) == 1 else 0.0  # gains of the layer norms
+        # gains of the layer norms
+        offset = 1.0 if name.endswith("weight") and len(shape) == 1 else 0.0
         made[name] = (uniform.reshape(shape) * scale + offset).astype(np.float32)
     return made
 

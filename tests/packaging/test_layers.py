@@ -1,4 +1,6 @@
-"""Imports point downward only, and the runtime's files never name a training or export package. Read from the source."""
+"""Imports point downward only, and the runtime's files never name a training or export package.
+Read from the source.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ import pytest
 
 from tests.conftest import REPO
 
-# Folders (and, at the bottom, files) from the bottom up. A module may import its own folder, and what lies strictly lower;
-# folders on one line lie side by side, and none imports another.
+# Folders (and, at the bottom, files) from the bottom up. A module may import its own folder, and
+# what lies strictly lower; folders on one line lie side by side, and none imports another.
 LAYERS: list[set[str]] = [
     {"version", "errors", "config", "graph", "tasks"},
     {"system", "tokenizer"},
@@ -26,10 +28,12 @@ LAYERS: list[set[str]] = [
     {"cli"},
 ]
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "optimum", "transformers", "safetensors"}
-ALLOWED: dict[str, set[str]] = {  # what is not of the standard library; reference, training and export may use anything
+# what is not of the standard library; reference, training and export may use anything
+ALLOWED: dict[str, set[str]] = {
     **{name: set() for name in LAYERS[0]},
     "system": set(),
-    "tokenizer": {"tiktoken", "tiktoken_ext", "tokenizers", "requests"},  # requests: what tiktoken fails with
+    # requests: what tiktoken fails with
+    "tokenizer": {"tiktoken", "tiktoken_ext", "tokenizers", "requests"},
     "bundle": set(),
     "data": set(),
     "native": set(),
@@ -44,12 +48,18 @@ STDLIB = set(sys.stdlib_module_names)
 
 def sources() -> dict[str, Path]:
     """Every module of the package by its full name; links are the folders that they lead to."""
-    places = {"gpt_edge": REPO / "gpt_edge", "gpt_edge.export": REPO / "export", "gpt_edge.models": REPO / "models"}
+    places = {
+        "gpt_edge": REPO / "gpt_edge",
+        "gpt_edge.export": REPO / "export",
+        "gpt_edge.models": REPO / "models",
+    }
     found = {}
     for package, folder in places.items():
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
-            if not any((folder / Path(*parts[:depth])).is_symlink() for depth in range(1, len(parts))):
+            if not any(
+                (folder / Path(*parts[:depth])).is_symlink() for depth in range(1, len(parts))
+            ):
                 found[".".join([package, *parts]).removesuffix(".__init__")] = path
     return found
 
@@ -73,7 +83,9 @@ def imports(path: Path) -> Iterator[str]:
             assert node.level == 0, f"{path}: imports are absolute"
             assert node.module is not None
             is_package = node.module in ("gpt_edge", "gpt_edge.export", "gpt_edge.cli")
-            yield from (f"{node.module}.{alias.name}" if is_package else node.module for alias in node.names)
+            yield from (
+                f"{node.module}.{alias.name}" if is_package else node.module for alias in node.names
+            )
 
 
 def test_the_source_is_found() -> None:
@@ -92,7 +104,9 @@ def test_every_module_has_a_layer() -> None:
     assert tops - {"models"} == set(DEPTH_OF)
 
 
-@pytest.mark.parametrize("name", [name for name in sources() if "." in name and name != "gpt_edge.models"])
+@pytest.mark.parametrize(
+    "name", [name for name in sources() if "." in name and name != "gpt_edge.models"]
+)
 def test_imports_point_downward(name: str) -> None:
     top = name.split(".")[1]
     for imported in imports(sources()[name]):
@@ -104,20 +118,28 @@ def test_imports_point_downward(name: str) -> None:
         assert is_own or DEPTH_OF[parts[1]] < DEPTH_OF[top], f"{name} imports {imported}"
 
 
-@pytest.mark.parametrize("name", [name for name in sources() if "." in name and name != "gpt_edge.models"])
+@pytest.mark.parametrize(
+    "name", [name for name in sources() if "." in name and name != "gpt_edge.models"]
+)
 def test_a_layer_imports_only_the_packages_it_may(name: str) -> None:
     top = name.split(".")[1]
-    outside = {imported.split(".")[0] for imported in imports(sources()[name])} - {"gpt_edge"} - STDLIB
+    outside = (
+        {imported.split(".")[0] for imported in imports(sources()[name])} - {"gpt_edge"} - STDLIB
+    )
     if top in ALLOWED:
         assert outside <= ALLOWED[top]
         assert not outside & HEAVY
 
 
 def test_the_root_imports_nothing_but_errors_and_the_version() -> None:
-    found = {name for name in imports(REPO / "gpt_edge" / "__init__.py") if name.startswith("gpt_edge")}
+    found = {
+        name for name in imports(REPO / "gpt_edge" / "__init__.py") if name.startswith("gpt_edge")
+    }
     assert found == {"gpt_edge.errors", "gpt_edge.version"}
 
 
 def test_nobody_imports_export_as_a_package_of_its_own() -> None:
     for name, path in sources().items():
-        assert not {imported.split(".")[0] for imported in imports(path)} & {"export", "models"}, name
+        assert not {imported.split(".")[0] for imported in imports(path)} & {"export", "models"}, (
+            name
+        )

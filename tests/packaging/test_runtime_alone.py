@@ -1,4 +1,6 @@
-"""The runtime needs numpy, onnxruntime and tiktoken: no torch, no network, and no time before it says something."""
+"""The runtime needs numpy, onnxruntime and tiktoken: no torch, no network, and no time before it
+says something.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,19 @@ import pytest
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
 from tests.conftest import REPO
 
-BUNDLES = [str(REPO / "tests" / "golden" / name) for name in ("tiny-edge", "tiny-portable")] + list(embedded_bundles())
-TRAINING = ("torch", "onnx", "onnxscript", "onnx_ir", "optimum", "transformers", "safetensors", "tokenizers")
+BUNDLES = [str(REPO / "tests" / "golden" / name) for name in ("tiny-edge", "tiny-portable")] + list(
+    embedded_bundles()
+)
+TRAINING = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "optimum",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+)
 BLOCK_IMPORTS = f"""
 import sys
 class Blocker:
@@ -55,7 +68,12 @@ def check_answer(bundle: str, done: subprocess.CompletedProcess[str]) -> None:
 
 def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=cwd, timeout=120
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
     )
 
 
@@ -72,7 +90,11 @@ def test_the_block_blocks(package: str) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_answers_where_no_socket_can_be_made(bundle: str, tmp_path: Path) -> None:
     """Also from a current folder and a cache that are empty."""
-    code = f"import os, sys\nos.environ['TIKTOKEN_CACHE_DIR'] = {str(tmp_path)!r}\n" + BLOCK_NETWORK + RUN
+    code = (
+        f"import os, sys\nos.environ['TIKTOKEN_CACHE_DIR'] = {str(tmp_path)!r}\n"
+        + BLOCK_NETWORK
+        + RUN
+    )
     check_answer(bundle, python(code, *asked(bundle), cwd=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
@@ -89,15 +111,21 @@ def test_there_is_an_embedded_default() -> None:
 NOT_FOR_HELP = ("torch", "onnxruntime", "numpy", "tiktoken", "onnx", "transformers", "optimum")
 
 
-@pytest.mark.parametrize("code", ["import gpt_edge", "from gpt_edge.cli import main; main(['--help'])"])
+@pytest.mark.parametrize(
+    "code", ["import gpt_edge", "from gpt_edge.cli import main; main(['--help'])"]
+)
 def test_importing_and_help_load_nothing_heavy(code: str) -> None:
     report = f"\nimport sys; print([name for name in {NOT_FOR_HELP} if name in sys.modules], file=sys.stderr)"
     assert python(code + report).stderr == "[]\n"
 
 
-@pytest.mark.parametrize("code", ["import gpt_edge", "from gpt_edge.cli import main; main(['--help'])"])
+@pytest.mark.parametrize(
+    "code", ["import gpt_edge", "from gpt_edge.cli import main; main(['--help'])"]
+)
 def test_importing_and_help_take_less_than_half_a_second(code: str) -> None:
-    """CPU time, as a machine that does something else as well would make any clock lie; the best of three."""
+    """CPU time, as a machine that does something else as well would make any clock lie; the best of
+    three.
+    """
     best = min(_cpu_seconds(code) for _ in range(3))
     assert best < 0.5
 
@@ -111,6 +139,10 @@ def _cpu_seconds(code: str) -> float:
 
 def test_telemetry_of_onnxruntime_is_off_before_it_is_imported() -> None:
     code = "import gpt_edge.runtime.session, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
-    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "1\n"

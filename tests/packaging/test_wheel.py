@@ -1,4 +1,5 @@
-"""What gets installed: `gpt_edge` and its data, nothing else, and it runs from there. The wheel is built as a user would.
+"""What gets installed: `gpt_edge` and its data, nothing else, and it runs from there. The wheel is
+built as a user would.
 
 The tree is copied first: a build leaves folders behind, and a stale one would ship deleted files.
 """
@@ -22,9 +23,15 @@ from tests.conftest import REPO
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "*.egg-info", ".venv", "runs"
 )
-OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+OFFLINE = {
+    "PIP_NO_INDEX": "1",
+    "PIP_NO_DEPS": "1",
+    "PIP_NO_BUILD_ISOLATION": "0",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+}
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))
-TOPS = {"gpt_edge": "gpt_edge", "export": "gpt_edge.export", "models": "gpt_edge.models"}  # folder: its package
+# folder: its package
+TOPS = {"gpt_edge": "gpt_edge", "export": "gpt_edge.export", "models": "gpt_edge.models"}
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +44,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(clone: Path) -> Path:
-    """The folder of programs of a new virtual environment in which README's first command was typed.
+    """The folder of programs of a new virtual environment in which README's first command was
+    typed.
 
     Without a network: what gpt-edge depends on is seen through a .pth file, gpt-edge itself is not.
     """
@@ -63,11 +71,19 @@ def first_command() -> str:
     return block.strip().splitlines()[0]
 
 
-def shell(command: str, programs: Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def shell(
+    command: str, programs: Path, cwd: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     environment.pop("PYTHONPATH", None)
     return subprocess.run(
-        ["bash", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=280
+        ["bash", "-c", command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
     )
 
 
@@ -94,7 +110,10 @@ def expected() -> Iterator[str]:
             if any((REPO / top / parent).is_symlink() for parent in [inside, *inside.parents[:-1]]):
                 continue
             is_data = (
-                top == "models" and path.is_file() and len(inside.parts) == 2 and "__pycache__" not in inside.parts
+                top == "models"
+                and path.is_file()
+                and len(inside.parts) == 2
+                and "__pycache__" not in inside.parts
             )
             if path.suffix in (".py", ".c", ".h") or path.name == "py.typed" or is_data:
                 yield f"{package.replace('.', '/')}/{inside.as_posix()}"
@@ -103,8 +122,15 @@ def expected() -> Iterator[str]:
 def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel_names: list[str]) -> None:
     information = [name for name in wheel_names if ".dist-info/" in name]
     assert set(wheel_names) - set(information) == set(expected())
-    assert {name.split("/", 1)[1] for name in information} >= {"METADATA", "entry_points.txt", "licenses/LICENSE"}
-    assert any(name.startswith("gpt_edge/models/") and name.endswith("/manifest.json") for name in wheel_names)
+    assert {name.split("/", 1)[1] for name in information} >= {
+        "METADATA",
+        "entry_points.txt",
+        "licenses/LICENSE",
+    }
+    assert any(
+        name.startswith("gpt_edge/models/") and name.endswith("/manifest.json")
+        for name in wheel_names
+    )
 
 
 def test_the_packages_list_names_every_folder_with_modules() -> None:
@@ -112,7 +138,11 @@ def test_the_packages_list_names_every_folder_with_modules() -> None:
     for top, package in TOPS.items():
         for path in (REPO / top).rglob("__init__.py"):
             inside = path.parent.relative_to(REPO / top)
-            if not any((REPO / top / parent).is_symlink() for parent in [inside, *inside.parents[:-1]] if inside.parts):
+            if not any(
+                (REPO / top / parent).is_symlink()
+                for parent in [inside, *inside.parents[:-1]]
+                if inside.parts
+            ):
                 folders.add(".".join([package, *inside.parts]))
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == folders
 
@@ -125,12 +155,18 @@ def test_every_folder_of_modules_is_a_package() -> None:
 
 def test_nothing_but_gpt_edge_appears_in_site_packages(installed: Path) -> None:
     (site,) = (installed.parent / "lib").glob("python*/site-packages")
-    found = {path.name.partition("-")[0] for path in site.iterdir()} - {"outside.pth", "__pycache__"}
+    found = {path.name.partition("-")[0] for path in site.iterdir()} - {
+        "outside.pth",
+        "__pycache__",
+    }
     assert found == {"gpt_edge"}
-    assert len([path for path in site.iterdir() if path.name.startswith("gpt_edge")]) == 2  # it, and its dist-info
+    # it, and its dist-info
+    assert len([path for path in site.iterdir() if path.name.startswith("gpt_edge")]) == 2
 
 
-def test_the_first_command_of_the_readme_writes_text_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+def test_the_first_command_of_the_readme_writes_text_in_an_empty_folder(
+    installed: Path, tmp_path: Path
+) -> None:
     _, _, generate = first_command().partition(" && ")
     done = shell(generate, installed, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -153,21 +189,32 @@ def version() -> str:
     return __version__
 
 
-def test_a_model_can_be_embedded_from_the_installed_package(installed: Path, tmp_path: Path) -> None:
+def test_a_model_can_be_embedded_from_the_installed_package(
+    installed: Path, tmp_path: Path
+) -> None:
     golden = REPO / "tests" / "golden" / "tiny-edge"
     done = shell(f"gpt-edge generate 'the rain' -m '{golden}' -n 4 --json", installed, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_runtime_depends_on_no_training_package() -> None:
-    names = {requirement.partition(">")[0].partition("=")[0] for requirement in PROJECT["project"]["dependencies"]}
+    names = {
+        requirement.partition(">")[0].partition("=")[0]
+        for requirement in PROJECT["project"]["dependencies"]
+    }
     assert names == {"numpy", "onnxruntime", "tiktoken", "typer", "rich"}
 
 
 def test_the_constraints_pin_each_package_once_and_exactly() -> None:
-    lines = [line for line in (REPO / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (REPO / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     names = [line.partition("==")[0].lower() for line in lines]
     assert all(line.count("==") == 1 and " " not in line and "/" not in line for line in lines)
     assert len(names) == len(set(names))
     assert "torch==2.13.0" in lines
-    assert {"onnxruntime", "optimum-onnx", "pytest", "ruff", "mypy", "numpy", "tiktoken"} <= set(names)
+    assert {"onnxruntime", "optimum-onnx", "pytest", "ruff", "mypy", "numpy", "tiktoken"} <= set(
+        names
+    )

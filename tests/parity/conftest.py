@@ -31,7 +31,9 @@ def export(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
         key = (kind, graph, scheme)
         if key not in made:
             out = root / "-".join(key)
-            made[key] = export_bundle(checkpoints[kind], out, graph=graph, scheme=scheme, tokenizer="none")
+            made[key] = export_bundle(
+                checkpoints[kind], out, graph=graph, scheme=scheme, tokenizer="none"
+            )
         return made[key]
 
     return make

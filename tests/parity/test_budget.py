@@ -15,12 +15,27 @@ from hypothesis import strategies as st
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget.loss_budget import Limits
 from gpt_edge.export.budget.plot import plot_outcome
-from gpt_edge.export.budget.search import GRID, MAX_MEASUREMENTS, Option, cheapest, most_careful, pareto, search
+from gpt_edge.export.budget.search import (
+    GRID,
+    MAX_MEASUREMENTS,
+    Option,
+    cheapest,
+    most_careful,
+    pareto,
+    search,
+)
 from gpt_edge.export.formats.plan import Wishes, candidates, shapes, uniform_plan
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, Plan, TensorFormat
 
-CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=36, n_ctx=64, vocab_size=211)  # heads of 12: padded to 16 in edge
-FORMS = (TensorFormat(4, 128), TensorFormat(4, 32), TensorFormat(8, 128), TensorFormat(8, 32), FLOAT16)
+# heads of 12: padded to 16 in edge
+CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=36, n_ctx=64, vocab_size=211)
+FORMS = (
+    TensorFormat(4, 128),
+    TensorFormat(4, 32),
+    TensorFormat(8, 128),
+    TensorFormat(8, 32),
+    FLOAT16,
+)
 FALLING = (1.0, 0.7, 0.01, 0.007, 1e-5)  # how the KL falls along FORMS, about as in trained models
 
 
@@ -43,7 +58,9 @@ class Found:
 
 
 def tensors(scales: list[float]) -> dict[str, list[Option]]:
-    """A model of tensors of different sizes, each with all FORMS; `scales` are the KLs of the worst one."""
+    """A model of tensors of different sizes, each with all FORMS; `scales` are the KLs of the worst
+    one.
+    """
     return {
         f"t{i}": [
             Option(form, form.n_bytes(64, 64 * (1 + i % 7)), scale * part)
@@ -55,7 +72,12 @@ def tensors(scales: list[float]) -> dict[str, list[Option]]:
 
 def summed(options: dict[str, list[Option]], plan: Plan) -> float:
     """What a model whose KLs add up exactly would show."""
-    return sum(option.kl for name, found in options.items() for option in found if option.form == plan[name])
+    return sum(
+        option.kl
+        for name, found in options.items()
+        for option in found
+        if option.form == plan[name]
+    )
 
 
 SCALES = st.lists(st.floats(1e-6, 1e-2), min_size=1, max_size=4)
@@ -98,12 +120,16 @@ def test_float_activations_cost_more_than_their_bytes() -> None:
 @pytest.mark.parametrize("limit", [1e-6, 1e-4, 1e-3, 1e-2, 1.0])
 def test_the_search_ends_just_within_the_budget(truth: float, limit: float) -> None:
     options = tensors([10 ** (-5 + 3 * (i * 7 % 40) / 40) for i in range(40)])
-    outcome = search(options, Limits(max_kl=limit), lambda plan: Found(truth * summed(options, plan)))
+    outcome = search(
+        options, Limits(max_kl=limit), lambda plan: Found(truth * summed(options, plan))
+    )
     assert outcome.best.is_met
     assert outcome.best.measured.mean_kl <= limit
     assert len(outcome.points) <= MAX_MEASUREMENTS
     everything_cheapest = sum(min(option.n_bytes for option in found) for found in options.values())
-    assert outcome.best.measured.mean_kl >= 0.9 * limit or outcome.best.n_bytes == everything_cheapest
+    assert (
+        outcome.best.measured.mean_kl >= 0.9 * limit or outcome.best.n_bytes == everything_cheapest
+    )
 
 
 def test_the_search_is_deterministic() -> None:
@@ -141,7 +167,9 @@ def test_a_budget_that_nothing_meets_says_how_close_it_came() -> None:
     limits = Limits(max_kl=1e-9, min_top1=0.999)
     outcome = search(options, limits, lambda plan: Found(summed(options, plan), 0.0, 0.98))
     assert not outcome.best.is_met
-    assert dict(outcome.plan) == {name: option.form for name, option in most_careful(options).items()}
+    assert dict(outcome.plan) == {
+        name: option.form for name, option in most_careful(options).items()
+    }
     assert "mean KL 5e-08 instead of 1e-09" in limits.missed(outcome.best.measured)
     assert "same token 98.00% instead of 99.90%" in limits.missed(outcome.best.measured)
 
@@ -196,7 +224,11 @@ def test_patterns_choose_what_is_rounded() -> None:
 
 
 def test_a_tied_table_has_the_bits_of_head_and_embedding() -> None:
-    for wishes in (Wishes("int4", head=4), Wishes("int4", embedding=4), Wishes("int4", head=4, embedding=4)):
+    for wishes in (
+        Wishes("int4", head=4),
+        Wishes("int4", embedding=4),
+        Wishes("int4", head=4, embedding=4),
+    ):
         assert uniform_plan(CONFIG, "edge", wishes)["wte.weight"].bits == 4
     with pytest.raises(ValueError, match="one table"):
         uniform_plan(CONFIG, "edge", Wishes("int8", head=8, embedding=4))
@@ -213,7 +245,10 @@ def test_a_tied_table_has_the_bits_of_head_and_embedding() -> None:
             lambda: uniform_plan(CONFIG, "edge", Wishes("int4", exclude=("nothing.*",))),
             "'nothing.\\*' matches no weight",
         ),
-        (lambda: uniform_plan(CONFIG, "portable", Wishes("int4", symmetric=False)), "no zero points"),
+        (
+            lambda: uniform_plan(CONFIG, "portable", Wishes("int4", symmetric=False)),
+            "no zero points",
+        ),
         (lambda: uniform_plan(CONFIG, "edge", Wishes("int4", block_size=48)), "power of two"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Loss per token and bits per byte: onnxruntime and torch agree, and the textbook cases come out."""
+"""Loss per token and bits per byte: onnxruntime and torch agree, and the textbook cases
+come out.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,26 @@ from tests.support.models import TINY
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_a_bundle_scores_a_text_as_torch_does(kind: str, export: Export, checkpoints: dict[str, Path]) -> None:
+def test_a_bundle_scores_a_text_as_torch_does(
+    kind: str, export: Export, checkpoints: dict[str, Path]
+) -> None:
     config, rng = TINY[kind], np.random.default_rng(0)
-    lengths = (2, 9, config.n_ctx, config.n_ctx + 1, 3 * config.n_ctx)  # the last ones are read in windows
+    # the last ones are read in windows
+    lengths = (2, 9, config.n_ctx, config.n_ctx + 1, 3 * config.n_ctx)
     documents = [rng.integers(0, config.vocab_size, length) for length in lengths]
     session = Session(export(kind, "edge", "fp32")[0])
     done: list[int] = []
     found = score_documents(session, documents, 1000, done.append)
-    wanted = score_in_torch(open_checkpoint(checkpoints[kind]).load_model(), documents, 1000, config.n_ctx, "float32")
+    wanted = score_in_torch(
+        open_checkpoint(checkpoints[kind]).load_model(), documents, 1000, config.n_ctx, "float32"
+    )
     assert found.loss == pytest.approx(wanted.loss, rel=1e-5)
     assert found.bits_per_byte == pytest.approx(found.loss * found.n_tokens / math.log(2) / 1000)
-    assert (found.n_tokens, found.n_bytes) == (wanted.n_tokens, wanted.n_bytes) == (sum(lengths) - 5, 1000)
+    assert (
+        (found.n_tokens, found.n_bytes)
+        == (wanted.n_tokens, wanted.n_bytes)
+        == (sum(lengths) - 5, 1000)
+    )
     assert done == [1, 2, 3, 4, 5]
 
 

@@ -1,4 +1,6 @@
-"""Every measure that transformers can compute, computed by transformers from its own models on the same text."""
+"""Every measure that transformers can compute, computed by transformers from its own models on the
+same text.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,14 @@ from transformers import (
 )
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.evaluate import Models, Scorer, SessionScorer, Settings, evaluate_lambada, evaluate_text
+from gpt_edge.evaluate import (
+    Models,
+    Scorer,
+    SessionScorer,
+    Settings,
+    evaluate_lambada,
+    evaluate_text,
+)
 from gpt_edge.evaluate.lambada import STOP_WORDS
 from gpt_edge.export.pipeline.pipeline import export_bundle
 from gpt_edge.reference.importers import open_checkpoint
@@ -46,8 +55,10 @@ NEO = {
 }  # fmt: skip
 WORDS = Bundle.open(REPO / "tests" / "golden" / "tiny-edge").load_tokenizer()
 STORY = (
-    "The lighthouse keeper had counted ships for thirty years, and he wrote every one of them down. In winter there were days "
-    "without a sail. Then he would polish the lamp, read the old entries aloud, and wonder where the ships had gone. “Is this "
+    "The lighthouse keeper had counted ships for thirty years, and he wrote every one of them "
+    "down. In winter there were days "
+    "without a sail. Then he would polish the lamp, read the old entries aloud, and wonder where "
+    "the ships had gone. “Is this "
     "the house that remembers?” she asked. He looked at his shelves, and he nodded."
 )
 TEXTS = [STORY, "Once upon a time.", " ".join(STORY.split()[::-1])]
@@ -73,7 +84,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Twin]
         kind, _, where = engine.partition(" ")
         torch.manual_seed(seed)
         theirs, folder = CLASSES[kind]().eval(), root / f"{engine} {seed}"
-        with torch.no_grad():  # these six beginnings of words are often the most likely tokens, whatever the text
+        # these six beginnings of words are often the most likely tokens, whatever the text
+        with torch.no_grad():
             for word in STARTS:
                 theirs.get_input_embeddings().weight[WORDS.encode(word)] *= 4
         theirs.save_pretrained(folder)
@@ -94,9 +106,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 def windows_of_transformers(model: PreTrainedModel, max_length: int, stride: int):
-    """The loop of transformers' "Perplexity of fixed-length models", over each text between two end tokens.
+    """The loop of transformers' "Perplexity of fixed-length models", over each text between two end
+    tokens.
 
-    Yields loss (nats per target), and the logits [T - 1, V] and labels [T - 1] of a window, -100 where nothing counts.
+    Yields loss (nats per target), and the logits [T - 1, V] and labels [T - 1] of a window,
+    -100 where nothing counts.
     """
     for text in TEXTS:
         ids = torch.tensor([[END, *WORDS.encode(text), END]])
@@ -127,12 +141,16 @@ def test_perplexity_and_accuracy_are_those_of_transformers(
         n_correct += int((logits.argmax(-1) == labels)[counted].sum())
     settings = Settings(window=window, stride=stride)
     report = evaluate_text(Models(ours), WORDS, [corpus], settings)
-    n_words, n_bytes = (sum(map(len, parts)) for parts in (map(str.split, TEXTS), map(str.encode, TEXTS)))
+    n_words, n_bytes = (
+        sum(map(len, parts)) for parts in (map(str.split, TEXTS), map(str.encode, TEXTS))
+    )
     assert (report.n_tokens, report.n_words, report.n_bytes) == (n_targets, n_words, n_bytes)
     assert report.model.loss.value == pytest.approx(total / n_targets, rel=RELATIVE)
     assert report.model.perplexity is not None
     assert report.model.perplexity.value == pytest.approx(math.exp(total / n_targets), rel=RELATIVE)
-    assert report.model.word_perplexity == pytest.approx(math.exp(total / n_words), rel=RELATIVE * total / n_words)
+    assert report.model.word_perplexity == pytest.approx(
+        math.exp(total / n_words), rel=RELATIVE * total / n_words
+    )
     assert report.model.bits_per_byte == pytest.approx(total / math.log(2) / n_bytes, rel=RELATIVE)
     assert report.model.accuracy.value == pytest.approx(n_correct / n_targets, rel=RELATIVE)
 
@@ -152,18 +170,26 @@ def test_divergence_and_agreement_are_those_of_torch_on_transformers_logits(
         delta.append((q.exp() - p.exp()).gather(-1, labels[counted][:, None])[:, 0])
     rows = torch.cat(kl)
     models = Models(pair[0][1], base=pair[1][1])
-    found = evaluate_text(models, WORDS, [corpus], Settings(window=CONTEXT - 1, stride=32)).comparison
+    found = evaluate_text(
+        models, WORDS, [corpus], Settings(window=CONTEXT - 1, stride=32)
+    ).comparison
     assert found is not None
     assert found.n_rows == rows.numel()
     assert found.mean_kl.value == pytest.approx(rows.mean().item(), rel=RELATIVE)
-    assert found.mean_kl.error == pytest.approx((rows.std() / math.sqrt(rows.numel())).item(), rel=RELATIVE)
+    assert found.mean_kl.error == pytest.approx(
+        (rows.std() / math.sqrt(rows.numel())).item(), rel=RELATIVE
+    )
     for share, value in found.kl_quantiles.items():
         assert value == pytest.approx(rows.quantile(share).item(), rel=2 * RELATIVE)
     assert found.top1.value == torch.cat(same).double().mean().item()
-    assert found.rms_delta_p.value == pytest.approx(torch.cat(delta).square().mean().sqrt().item(), rel=RELATIVE)
+    assert found.rms_delta_p.value == pytest.approx(
+        torch.cat(delta).square().mean().sqrt().item(), rel=RELATIVE
+    )
 
 
-def test_the_runtime_in_fp32_is_torch_to_summation_order(twin: Callable[[str, int], Twin], corpus: Path) -> None:
+def test_the_runtime_in_fp32_is_torch_to_summation_order(
+    twin: Callable[[str, int], Twin], corpus: Path
+) -> None:
     models = Models(twin("gpt2 runtime", 0)[1], base=twin("gpt2 torch", 0)[1])
     found = evaluate_text(models, WORDS, [corpus]).comparison
     assert found is not None
@@ -173,8 +199,12 @@ def test_the_runtime_in_fp32_is_torch_to_summation_order(twin: Callable[[str, in
 
 
 @torch.no_grad()
-def lambada_of_transformers(model: PreTrainedModel, texts: list[str]) -> tuple[float, float, float, float]:
-    """Accuracy by generating, with the filter by trying candidates in order, log-likelihood by the loss; last-token accuracy."""
+def lambada_of_transformers(
+    model: PreTrainedModel, texts: list[str]
+) -> tuple[float, float, float, float]:
+    """Accuracy by generating, with the filter by trying candidates in order, log-likelihood by the
+    loss; last-token accuracy.
+    """
     right = filtered = last = 0
     total = 0.0
     for text in texts:
@@ -189,8 +219,15 @@ def lambada_of_transformers(model: PreTrainedModel, texts: list[str]) -> tuple[f
         for _ in target:
             written.append(int(model(torch.tensor([written])).logits[0, -1].argmax()))
         right += written[len(context) :] == target
-        for candidate in model(torch.tensor([context])).logits[0, -1].argsort(descending=True, stable=True).tolist():
-            following = int(model(torch.tensor([[*context, candidate][-CONTEXT:]])).logits[0, -1].argmax())
+        for candidate in (
+            model(torch.tensor([context]))
+            .logits[0, -1]
+            .argsort(descending=True, stable=True)
+            .tolist()
+        ):
+            following = int(
+                model(torch.tensor([[*context, candidate][-CONTEXT:]])).logits[0, -1].argmax()
+            )
             goes_on = WORDS.decode([following])[:1]
             is_stop = WORDS.decode([candidate]).strip().lower() in STOP_WORDS
             if not is_stop or goes_on.isalnum() or goes_on == "\ufffd":
@@ -207,9 +244,13 @@ def lambada_of_transformers(model: PreTrainedModel, texts: list[str]) -> tuple[f
 def test_lambada_is_that_of_a_loop_over_transformers(
     engine: str, twin: Callable[[str, int], Twin], tmp_path: Path
 ) -> None:
-    """Texts that end in a word that begins as the model, or the filter, may want it to, and in anything."""
+    """Texts that end in a word that begins as the model, or the filter, may want it to, and in
+    anything.
+    """
     (model, ours), words = twin(engine, 0), STORY.split()
-    texts = [" ".join(words[start : start + 5]) + begin for start in range(40) for begin in STARTS[:3]]
+    texts = [
+        " ".join(words[start : start + 5]) + begin for start in range(40) for begin in STARTS[:3]
+    ]
     texts += [" ".join(words[start : start + 9]).strip(".,“”") for start in range(10)]
     path = tmp_path / "passages.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -221,7 +262,8 @@ def test_lambada_is_that_of_a_loop_over_transformers(
     assert found.last_token_accuracy.value == last
     assert found.perplexity is not None
     assert found.perplexity.value == pytest.approx(perplexity, rel=RELATIVE)
-    assert accuracy > 0  # there was something to get right, with the filter too, and it made a difference
+    # there was something to get right, with the filter too, and it made a difference
+    assert accuracy > 0
     assert filtered > 0
     assert filtered != accuracy
     assert accuracy <= last < 1

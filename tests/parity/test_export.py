@@ -1,4 +1,6 @@
-"""A checkpoint goes in, a bundle that says the same thing comes out: every kind, both graphs, every scheme."""
+"""A checkpoint goes in, a bundle that says the same thing comes out: every kind, both graphs, every
+scheme.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ from gpt_edge.verify.report import verify_alone
 from tests.parity.conftest import Export
 from tests.support.models import ODD, TINY, random_model, save_random
 
-# max |difference| of logits from torch, as a share of their spread. float32: summation order. int8 and int4: about
-# twice what these random models showed on 2026-11-22; they hold wrong blocks and scales, not quality.
+# max |difference| of logits from torch, as a share of their spread. float32: summation order.
+# int8 and int4: about twice what these random models showed on 2026-11-22; they hold wrong blocks
+# and scales, not quality.
 TOLERANCE = {"fp32": 1e-4, "int8": 0.15, "int8-block": 0.2, "int4": 1.5}
 KINDS = tuple(TINY)
 
@@ -37,7 +40,10 @@ KINDS = tuple(TINY)
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_fp32_says_what_torch_says(kind: str, export: Export) -> None:
     _, report = export(kind, "edge", "int8")
-    logits, greedy = report.figures["torch against fp32"]["logits"], report.figures["torch against fp32"]["greedy"]
+    logits, greedy = (
+        report.figures["torch against fp32"]["logits"],
+        report.figures["torch against fp32"]["greedy"],
+    )
     assert logits["max_difference"] <= 1e-4
     assert logits["top1"] == 1.0
     assert greedy["equal_tokens"] == greedy["tokens"] == 32
@@ -55,11 +61,18 @@ def test_cached_uncached_chunked_batched_and_rewound_choose_the_same_tokens(
         assert figure["ok"], name
         assert figure["n_flips"] == 0 or scheme != "fp32", (name, figure["flips"])
         for flip in figure["flips"]:  # a near tie, measured by the rows that did not flip
-            assert flip["gap"] <= min(2 * figure["noise"], parity.NEAR_TIE * figure["spread"]), (name, flip)
+            assert flip["gap"] <= min(2 * figure["noise"], parity.NEAR_TIE * figure["spread"]), (
+                name,
+                flip,
+            )
 
 
-def test_optimum_int8_depends_on_the_path_and_ours_does_not(export: Export, capsys: pytest.CaptureFixture[str]) -> None:
-    """onnxruntime#10322, both schemes side by side: mean KL between each path and the whole prompt at once."""
+def test_optimum_int8_depends_on_the_path_and_ours_does_not(
+    export: Export, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime#10322, both schemes side by side: mean KL between each path and the whole prompt
+    at once.
+    """
     ours = export("gpt2", "edge", "int8")[1].figures["int8 paths"]
     theirs = export("gpt2", "edge", "int8-dynamic")[1].figures["int8-dynamic paths"]
     print(f"\n{'path':<14} {'int8':>10} {'int8-dynamic':>14}")
@@ -72,7 +85,9 @@ def test_optimum_int8_depends_on_the_path_and_ours_does_not(export: Export, caps
 
 @pytest.mark.parametrize("graph", contract.GRAPHS)
 @pytest.mark.parametrize("name", ODD)
-def test_odd_shapes_export_in_every_scheme_and_are_right(name: str, graph: str, tmp_path: Path) -> None:
+def test_odd_shapes_export_in_every_scheme_and_are_right(
+    name: str, graph: str, tmp_path: Path
+) -> None:
     config = ODD[name]
     save_random(tmp_path / "source", config, std=0.2)
     checkpoint = open_checkpoint(tmp_path / "source")
@@ -87,9 +102,16 @@ def test_odd_shapes_export_in_every_scheme_and_are_right(name: str, graph: str, 
         probe = parity.Probe("ids", ids)
         for chunk in (None, 1, 5):
             found = parity.answer(session, probe, chunk)
-            assert np.abs(found - wanted).max() <= tolerance * max(float(wanted.std()), 0.05), (scheme, chunk)
+            assert np.abs(found - wanted).max() <= tolerance * max(float(wanted.std()), 0.05), (
+                scheme,
+                chunk,
+            )
     dynamic, report = export_bundle(
-        tmp_path / "source", tmp_path / "dynamic", graph=graph, scheme="int8-dynamic", tokenizer="none"
+        tmp_path / "source",
+        tmp_path / "dynamic",
+        graph=graph,
+        scheme="int8-dynamic",
+        tokenizer="none",
     )
     assert report.figures["torch against int8-dynamic"]["logits"]["mean_kl"] <= 0.01
     assert Session(dynamic).config == config
@@ -98,7 +120,8 @@ def test_odd_shapes_export_in_every_scheme_and_are_right(name: str, graph: str, 
 def _session(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Session:
     files = {"model.onnx": {"size": 0, "sha256": "0" * 64}}
     return Session(
-        Bundle(folder, Manifest(name="x", graph=graph, scheme=scheme, config=config, files=files)), threads=1
+        Bundle(folder, Manifest(name="x", graph=graph, scheme=scheme, config=config, files=files)),
+        threads=1,
     )
 
 
@@ -106,12 +129,19 @@ def test_the_tied_embedding_is_stored_once(export: Export) -> None:
     config = TINY["gpt2"]
     table = config.vocab_size * config.n_embd
     rest = config.n_parameters - table
-    small = 4 * (config.n_ctx * config.n_embd + config.n_layer * 13 * config.n_embd + 2 * config.n_embd)
-    for scheme, n_bytes in {"fp32": 4 * (table + rest), "int8": int(1.07 * (table + rest)) + small}.items():
+    small = 4 * (
+        config.n_ctx * config.n_embd + config.n_layer * 13 * config.n_embd + 2 * config.n_embd
+    )
+    for scheme, n_bytes in {
+        "fp32": 4 * (table + rest),
+        "int8": int(1.07 * (table + rest)) + small,
+    }.items():
         bundle, _ = export("gpt2", "edge", scheme)
         assert (bundle.path / "model.onnx.data").stat().st_size <= n_bytes + 64 * 4096, scheme
         graph = ir.load(bundle.model_path).graph
-        tables = [v for v in graph.initializers.values() if v.shape and v.shape[0] == config.vocab_size]
+        tables = [
+            v for v in graph.initializers.values() if v.shape and v.shape[0] == config.vocab_size
+        ]
         assert len([v for v in tables if v.name and "scales" not in v.name]) == 1, scheme
 
 
@@ -127,22 +157,32 @@ def test_two_exports_give_the_same_bytes_and_name_no_path(
 
 
 @pytest.mark.parametrize(("kind", "scheme"), [("gpt1", "int8"), ("gpt2", "int4"), ("gpt3", "int8")])
-def test_quantize_gives_the_weights_that_export_gives(kind: str, scheme: str, export: Export, tmp_path: Path) -> None:
+def test_quantize_gives_the_weights_that_export_gives(
+    kind: str, scheme: str, export: Export, tmp_path: Path
+) -> None:
     fp32, _ = export(kind, "edge", "fp32")
     direct, _ = export(kind, "edge", scheme)
     rounded, report = quantize_bundle(fp32, tmp_path / "out", scheme=scheme)
-    assert (rounded.path / "model.onnx.data").read_bytes() == (direct.path / "model.onnx.data").read_bytes()
+    assert (rounded.path / "model.onnx.data").read_bytes() == (
+        direct.path / "model.onnx.data"
+    ).read_bytes()
     assert report.figures[f"fp32 against {scheme}"]["logits"]["ok"]
-    assert "torch against fp32" in rounded.manifest.parity  # what the fp32 bundle was proved with goes along
+    # what the fp32 bundle was proved with goes along
+    assert "torch against fp32" in rounded.manifest.parity
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_preset_of_optimum_makes_a_bundle(target: str, export: Export, tmp_path: Path) -> None:
+def test_every_preset_of_optimum_makes_a_bundle(
+    target: str, export: Export, tmp_path: Path
+) -> None:
     fp32, _ = export("gpt2", "edge", "fp32")
     bundle, report = quantize_bundle(fp32, tmp_path / target, scheme="int8-dynamic", target=target)
     assert report.figures["fp32 against int8-dynamic"]["logits"]["ok"]
     counts = rewrite.count_operators(ir.load(bundle.model_path).graph)
-    assert counts["MatMulInteger"] == contract.operators(bundle.config, "edge", "int8-dynamic")["MatMulInteger"]
+    assert (
+        counts["MatMulInteger"]
+        == contract.operators(bundle.config, "edge", "int8-dynamic")["MatMulInteger"]
+    )
 
 
 def test_quantize_refuses_weights_that_were_rounded_before(export: Export) -> None:
@@ -159,7 +199,9 @@ def test_an_export_out_of_tolerance_publishes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_verify_against_another_checkpoint_finds_the_difference(export: Export, tmp_path: Path) -> None:
+def test_verify_against_another_checkpoint_finds_the_difference(
+    export: Export, tmp_path: Path
+) -> None:
     bundle, _ = export("gpt2", "edge", "fp32")
     same = verify_bundle(bundle, save_random(tmp_path / "same", TINY["gpt2"]))
     assert same.faults == []
@@ -168,9 +210,12 @@ def test_verify_against_another_checkpoint_finds_the_difference(export: Export, 
     assert verify_alone(bundle).faults == []
 
 
-def test_a_graph_that_lost_an_operator_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_lost_an_operator_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rewrite, "use_fast_gelu", lambda graph: None)
-    config = GPTConfig(n_layer=1, n_head=1, n_embd=8, n_ctx=8, vocab_size=9)  # no other test's: its graph is kept
+    # no other test's: its graph is kept
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=8, n_ctx=8, vocab_size=9)
     source = open_checkpoint(save_random(tmp_path / "source", config))
     (tmp_path / "out").mkdir()
     with pytest.raises(ExportError, match="0 FastGelu nodes, 1 are wanted"):
@@ -178,24 +223,37 @@ def test_a_graph_that_lost_an_operator_is_an_error(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("folder", "name"), [("my model", "my-model"), (".hidden", "hidden"), ("ö", "bundle"), ("a.b_c-d", "a.b_c-d")]
+    ("folder", "name"),
+    [("my model", "my-model"), (".hidden", "hidden"), ("ö", "bundle"), ("a.b_c-d", "a.b_c-d")],
 )
-def test_a_folder_of_any_name_gives_the_bundle_a_name(folder: str, name: str, tmp_path: Path) -> None:
+def test_a_folder_of_any_name_gives_the_bundle_a_name(
+    folder: str, name: str, tmp_path: Path
+) -> None:
     assert pipeline._name(tmp_path / folder) == name
 
 
-def test_schemes_and_targets_that_do_not_exist_are_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_schemes_and_targets_that_do_not_exist_are_named(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
     with pytest.raises(ExportError, match="'int3'"):
         export_bundle(checkpoints["gpt2"], tmp_path / "out", scheme="int3")
     with pytest.raises(ExportError, match="runs on every CPU"):
         export_bundle(checkpoints["gpt2"], tmp_path / "out", scheme="int8", target="avx2")
     with pytest.raises(ExportError, match="'avx9'"):
-        export_bundle(checkpoints["gpt2"], tmp_path / "out", scheme="int8-dynamic", target="avx9", tokenizer="none")
+        export_bundle(
+            checkpoints["gpt2"],
+            tmp_path / "out",
+            scheme="int8-dynamic",
+            target="avx9",
+            tokenizer="none",
+        )
     assert not os.listdir(tmp_path)
 
 
 def test_compare_excuses_a_flip_only_as_a_near_tie() -> None:
-    """The noise is that of the other rows: a row that is wrong by itself, however little, is a fault."""
+    """The noise is that of the other rows: a row that is wrong by itself, however little, is a
+    fault.
+    """
     probe, rng = parity.Probe("p", np.arange(40)), np.random.default_rng(0)
     first = rng.standard_normal((40, 50)).astype(np.float32)
     first[:, 7] = 6.0
@@ -212,7 +270,8 @@ def test_compare_excuses_a_flip_only_as_a_near_tie() -> None:
     assert [flip.row for flip in parity.compare([probe], [first], [second]).unexcused()] == [5]
     quiet = first.copy()
     quiet[5, 8], quiet[3] = 6.1, first[3]
-    assert [flip.row for flip in parity.compare([probe], [first], [quiet]).unexcused()] == [5]  # without any noise
+    # without any noise
+    assert [flip.row for flip in parity.compare([probe], [first], [quiet]).unexcused()] == [5]
 
 
 def test_random_models_are_not_flat() -> None:

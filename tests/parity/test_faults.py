@@ -1,4 +1,6 @@
-"""The verifier under attack. Every planted fault is caught, and the place it was planted in is named."""
+"""The verifier under attack. Every planted fault is caught, and the place it was planted in is
+named.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def check_verify(fault: Fault, export: Export, source: Path, out: Path) -> Verif
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_verify_catches_every_fault(fault: Fault, export: Export, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_verify_catches_every_fault(
+    fault: Fault, export: Export, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
     check_verify(fault, export, checkpoints[fault.kind], tmp_path / "faulty")
 
 
@@ -59,7 +63,11 @@ def test_verify_names_what_the_noise_of_8_bits_hides(
     report = check_verify(fault, export, checkpoints["gpt2"], tmp_path / "faulty")
     assert report.figures["torch against int8"]["logits"]["ok"] is True
     assert len(report.faults) == 1
-    assert report.figures["weights"]["mlp.c_fc"] == {**report.figures["weights"]["mlp.c_fc"], "ok": False, "places": 2}
+    assert report.figures["weights"]["mlp.c_fc"] == {
+        **report.figures["weights"]["mlp.c_fc"],
+        "ok": False,
+        "places": 2,
+    }
 
 
 def test_there_are_enough_faults_and_each_has_its_own_edit() -> None:
@@ -69,17 +77,30 @@ def test_there_are_enough_faults_and_each_has_its_own_edit() -> None:
 
 @pytest.mark.parametrize("graph", ["edge", "portable"])
 @pytest.mark.parametrize("kind", ["gpt1", "gpt2", "gpt3"])
-def test_no_fault_is_found_where_none_is(kind: str, graph: str, export: Export, checkpoints: dict[str, Path]) -> None:
+def test_no_fault_is_found_where_none_is(
+    kind: str, graph: str, export: Export, checkpoints: dict[str, Path]
+) -> None:
     model = open_checkpoint(checkpoints[kind]).load_model()
     for scheme in (*SCHEMES, "int8-dynamic") if kind == "gpt2" else SCHEMES:
         found = locate(export(kind, graph, scheme)[0], model)
         assert found.faults == [], scheme
-        assert all(values["share"] < 0.8 for values in found.operators.values()), (scheme, found.operators)
+        assert all(values["share"] < 0.8 for values in found.operators.values()), (
+            scheme,
+            found.operators,
+        )
 
 
-def test_a_copy_without_a_fault_is_right(export: Export, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_copy_without_a_fault_is_right(
+    export: Export, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
     """What the injector itself does to a bundle is no fault."""
     copied = plant(export("gpt2", "edge", "int8")[0], tmp_path / "copy", lambda graph, config: None)
     report = verify_bundle(copied, checkpoints["gpt2"])
     assert (report.faults, report.first) == ([], None)
-    assert set(report.figures) >= {"torch paths", "fp32 paths", "int8 paths", "weights", "operators"}
+    assert set(report.figures) >= {
+        "torch paths",
+        "fp32 paths",
+        "int8 paths",
+        "weights",
+        "operators",
+    }

@@ -1,4 +1,6 @@
-"""The shapes that users have: GPT-2 124M and GPT-1 117M on every path, GPT-2 XL within its memory. All slow."""
+"""The shapes that users have: GPT-2 124M and GPT-1 117M on every path, GPT-2 XL within its memory.
+All slow.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,18 @@ MB = 1_000_000
 
 
 @pytest.fixture(scope="module", params=["gpt2", "gpt1", "gpt3-small"])
-def preset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def preset(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     """A random checkpoint of a full shape, with weights wide enough for logits with spread."""
     name: str = request.param
     folder = tmp_path_factory.mktemp("full") / name
     torch.manual_seed(0)
     model = GPT(PRESETS[name])
-    state = {key: value * (4.0 if key == "wte.weight" else 1.0) for key, value in model.state_dict().items()}
+    state = {
+        key: value * (4.0 if key == "wte.weight" else 1.0)
+        for key, value in model.state_dict().items()
+    }
     save_checkpoint(folder, PRESETS[name], state, None, {})
     return name, folder
 
@@ -48,7 +55,10 @@ def test_full_shapes_agree_with_torch_and_with_themselves(
         print(f"\n{name} {scheme}: {bundle.n_bytes / MB:.1f} MB")
         for section, figures in report.figures.items():
             for key, figure in figures.items():
-                print(f"  {section:<22} {key:<14} {json.dumps({k: v for k, v in figure.items() if k != 'flips'})}")
+                print(
+                    f"  {section:<22} {key:<14} "
+                    f"{json.dumps({k: v for k, v in figure.items() if k != 'flips'})}"
+                )
     assert report.faults == []
     assert report.figures["torch against fp32"]["logits"]["p99_difference"] <= 1e-4
     assert report.figures["torch against fp32"]["greedy"]["equal_tokens"] == 32
@@ -59,7 +69,9 @@ def test_full_shapes_agree_with_torch_and_with_themselves(
         assert bundle.n_bytes <= {"int8": 145, "int4": 110}[scheme] * MB
 
 
-def test_shapes_splits_chunks_and_repeats_do_not_matter(preset: tuple[str, Path], tmp_path: Path) -> None:
+def test_shapes_splits_chunks_and_repeats_do_not_matter(
+    preset: tuple[str, Path], tmp_path: Path
+) -> None:
     """The full shape, fp32; fewer cases than the tiny models of test_invariants.py get."""
     name, source = preset
     bundle, _ = export_bundle(source, tmp_path / "fp32", scheme="fp32", tokenizer="none")
@@ -89,14 +101,25 @@ def xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config, source = PRESETS["gpt2-xl"], folder / "source"
     source.mkdir()
     write_random_safetensors(source / "model.safetensors", config)
-    described = {"format": "gpt-edge-checkpoint", "version": 1, "config": config.to_dict(), "tokenizer": None}
+    described = {
+        "format": "gpt-edge-checkpoint",
+        "version": 1,
+        "config": config.to_dict(),
+        "tokenizer": None,
+    }
     (source / "config.json").write_text(json.dumps({**described, "training": {}}))
     return folder
 
 
 @pytest.mark.parametrize(
     ("command", "scheme"),
-    [("export", "fp32"), ("export", "int8"), ("export", "int4"), ("quantize", "int8-block"), ("quantize", "int4")],
+    [
+        ("export", "fp32"),
+        ("export", "int8"),
+        ("export", "int4"),
+        ("quantize", "int8-block"),
+        ("quantize", "int4"),
+    ],
 )
 def test_gpt2_xl_stays_within_1_3_times_its_weights(
     xl: Path, command: str, scheme: str, capsys: pytest.CaptureFixture[str]
@@ -106,15 +129,27 @@ def test_gpt2_xl_stays_within_1_3_times_its_weights(
     source = [str(xl / "source"), str(out), "--tokenizer", "none"]
     if command == "quantize":
         source = [str(xl / "export-fp32"), str(out)]
-    rounding = ["--rounding", "nearest"] if (command, scheme) == ("quantize", "int4") else []  # gptq takes hours
-    arguments = [sys.executable, "-c", CHILD, command, *source, "--scheme", scheme, *rounding, "--json"]
+    # gptq takes hours
+    rounding = ["--rounding", "nearest"] if (command, scheme) == ("quantize", "int4") else []
+    arguments = [
+        sys.executable,
+        "-c",
+        CHILD,
+        command,
+        *source,
+        "--scheme",
+        scheme,
+        *rounding,
+        "--json",
+    ]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     peak, weights = int(done.stderr.splitlines()[-1]), 4 * config.n_parameters
     with capsys.disabled():
         n_bytes = sum(path.stat().st_size for path in out.iterdir())
         print(
-            f"\n{command} {scheme}: {n_bytes / MB:,.0f} MB, peak {peak / MB:,.0f} MB, {peak / weights:.2f} of the weights"
+            f"\n{command} {scheme}: {n_bytes / MB:,.0f} MB, peak {peak / MB:,.0f} MB, "
+            f"{peak / weights:.2f} of the weights"
         )
     assert json.loads(done.stdout)["ok"] is True
     if scheme != "fp32":
@@ -130,7 +165,11 @@ def write_random_safetensors(path: Path, config: object) -> None:
     header, offset = {}, 0
     for name, shape in shapes.items():
         n_bytes = 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, offset + n_bytes]}
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(shape),
+            "data_offsets": [offset, offset + n_bytes],
+        }
         offset += n_bytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -139,5 +178,9 @@ def write_random_safetensors(path: Path, config: object) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in shapes.items():
             is_gain = ".ln_" in f".{name}" and name.endswith("weight")
-            array = np.ones(shape, np.float32) if is_gain else rng.standard_normal(shape, np.float32) * np.float32(0.02)
+            array = (
+                np.ones(shape, np.float32)
+                if is_gain
+                else rng.standard_normal(shape, np.float32) * np.float32(0.02)
+            )
             file.write(array.tobytes())

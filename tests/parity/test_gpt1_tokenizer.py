@@ -1,4 +1,6 @@
-"""GPT-1's tokenizer against transformers' slow OpenAIGPTTokenizer: every id and every decoded text equal."""
+"""GPT-1's tokenizer against transformers' slow OpenAIGPTTokenizer: every id and every decoded text
+equal.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from typing import Any
 import pytest
 
 from gpt_edge.errors import MissingDependencyError
-from gpt_edge.tokenizer import Tokenizer, TokenizerSource, build_tokenizer, load_tokenizer, tokenizer_from
+from gpt_edge.tokenizer import (
+    Tokenizer,
+    TokenizerSource,
+    build_tokenizer,
+    load_tokenizer,
+    tokenizer_from,
+)
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
@@ -62,16 +70,24 @@ def test_the_vocabulary_is_gpt1s(source: TokenizerSource, ours: Tokenizer, their
     assert ours.end_token is None
     for id in range(ours.vocab_size):
         assert ours.decode([id]) == theirs.decode([id])
-        assert ours.token_bytes(id) == theirs.convert_ids_to_tokens(id).replace("</w>", " ").encode()
+        assert (
+            ours.token_bytes(id) == theirs.convert_ids_to_tokens(id).replace("</w>", " ").encode()
+        )
 
 
 def test_wikitext_is_encoded_the_same(ours: Tokenizer, theirs: Any, shared_data: Path) -> None:
-    assert_equal(ours, theirs, (shared_data / "wikitext-2" / "test.part.txt").read_text(encoding="utf-8"))
+    assert_equal(
+        ours, theirs, (shared_data / "wikitext-2" / "test.part.txt").read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_lambada_is_encoded_the_same(ours: Tokenizer, theirs: Any, shared_data: Path, step: int) -> None:
-    lines = (shared_data / "lambada" / "lambada_test.jsonl").read_text(encoding="utf-8").splitlines()
+def test_lambada_is_encoded_the_same(
+    ours: Tokenizer, theirs: Any, shared_data: Path, step: int
+) -> None:
+    lines = (
+        (shared_data / "lambada" / "lambada_test.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     assert len(lines) == 5153
     for number, line in enumerate(lines[::step]):
         text = json.loads(line)["text"]
@@ -81,9 +97,13 @@ def test_lambada_is_encoded_the_same(ours: Tokenizer, theirs: Any, shared_data: 
             assert_equal(ours, theirs, text)
 
 
-def test_naughty_strings_and_languages_are_encoded_the_same(ours: Tokenizer, theirs: Any, shared_data: Path) -> None:
+def test_naughty_strings_and_languages_are_encoded_the_same(
+    ours: Tokenizer, theirs: Any, shared_data: Path
+) -> None:
     naughty = json.loads((shared_data / "unicode" / "blns.shared.json").read_text(encoding="utf-8"))
-    with gzip.open(shared_data / "unicode" / "udhr.shared.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(
+        shared_data / "unicode" / "udhr.shared.jsonl.gz", "rt", encoding="utf-8"
+    ) as file:
         languages = [json.loads(line)["text"] for line in file]
     assert len(languages) == 325
     for text in [*naughty, *languages]:
@@ -107,14 +127,22 @@ def test_odd_texts_are_encoded_the_same(ours: Tokenizer, theirs: Any) -> None:
         "\ud800x",
     ]
     draw = random.Random(6)
-    texts += ["".join(chr(draw.randrange(0x3000)) for _ in range(draw.randrange(1, 30))) for _ in range(300)]
-    texts += ["".join(chr(draw.randrange(0x110000)) for _ in range(draw.randrange(1, 30))) for _ in range(100)]
+    texts += [
+        "".join(chr(draw.randrange(0x3000)) for _ in range(draw.randrange(1, 30)))
+        for _ in range(300)
+    ]
+    texts += [
+        "".join(chr(draw.randrange(0x110000)) for _ in range(draw.randrange(1, 30)))
+        for _ in range(100)
+    ]
     for text in texts:
         assert_equal(ours, theirs, text)
 
 
 @pytest.mark.slow
-def test_every_character_is_encoded_the_same_inside_and_at_the_end_of_a_word(ours: Tokenizer, theirs: Any) -> None:
+def test_every_character_is_encoded_the_same_inside_and_at_the_end_of_a_word(
+    ours: Tokenizer, theirs: Any
+) -> None:
     step = 256  # a call of theirs costs more than the text in it
     for first in range(0, 0x110000, step):
         text = " ".join(f"a{chr(code)}b {chr(code)}" for code in range(first, first + step))
@@ -136,17 +164,27 @@ def test_hugging_face_files_give_the_same_tokenizer(
     source: TokenizerSource, theirs: Any, tmp_path: Path, shared_data: Path
 ) -> None:
     theirs.save_pretrained(tmp_path / "slow")
-    transformers.OpenAIGPTTokenizerFast.from_pretrained(tmp_path / "slow").save_pretrained(tmp_path / "fast")
-    for path in (tmp_path / "slow", tmp_path / "fast" / "tokenizer.json", shared_data / "gpt1-vocab" / MERGES):
+    transformers.OpenAIGPTTokenizerFast.from_pretrained(tmp_path / "slow").save_pretrained(
+        tmp_path / "fast"
+    )
+    for path in (
+        tmp_path / "slow",
+        tmp_path / "fast" / "tokenizer.json",
+        shared_data / "gpt1-vocab" / MERGES,
+    ):
         again = tokenizer_from(str(path))
         assert (again.spec, again.content) == (source.spec, source.content)
 
 
-def test_the_stored_file_opens_in_the_tokenizers_library(source: TokenizerSource, ours: Tokenizer) -> None:
+def test_the_stored_file_opens_in_the_tokenizers_library(
+    source: TokenizerSource, ours: Tokenizer
+) -> None:
     import tokenizers
 
     text = "Hello there, this is GPT-1; its words end in </w>."
-    assert tokenizers.Tokenizer.from_str(source.content.decode()).encode(text).ids == ours.encode(text)
+    assert tokenizers.Tokenizer.from_str(source.content.decode()).encode(text).ids == ours.encode(
+        text
+    )
 
 
 def test_special_tokens_of_a_fine_tuned_model_are_plain_text(
@@ -163,7 +201,11 @@ def test_special_tokens_of_a_fine_tuned_model_are_plain_text(
 
 @pytest.mark.parametrize("id", [-1, 40478])
 def test_an_id_out_of_range_is_a_value_error(ours: Tokenizer, id: int) -> None:
-    for call in (lambda: ours.decode([id]), lambda: ours.token_bytes(id), lambda: ours.detokenizer().push(id)):
+    for call in (
+        lambda: ours.decode([id]),
+        lambda: ours.token_bytes(id),
+        lambda: ours.detokenizer().push(id),
+    ):
         with pytest.raises(ValueError, match="from 0 to 40477"):
             call()
 

@@ -1,4 +1,6 @@
-"""Hugging Face folders made by transformers, which is not our code: equal logits, equal greedy tokens."""
+"""Hugging Face folders made by transformers, which is not our code: equal logits, equal greedy
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,16 @@ from gpt_edge.reference.model import GPT
 
 TOLERANCE = {"float32": 1e-4}  # max |difference| of logits: order of sums, through every layer
 
-# A larger spread than transformers' 0.02, so that attention and the argmax have something to choose.
-SIZE = {"n_layer": 3, "n_head": 3, "n_embd": 24, "n_positions": 64, "vocab_size": 83, "initializer_range": 0.2}
+# A larger spread than transformers' 0.02, so that attention and the argmax have something to
+# choose.
+SIZE = {
+    "n_layer": 3,
+    "n_head": 3,
+    "n_embd": 24,
+    "n_positions": 64,
+    "vocab_size": 83,
+    "initializer_range": 0.2,
+}
 NEO = {
     "num_layers": 4, "num_heads": 2, "hidden_size": 24, "max_position_embeddings": 64, "vocab_size": 83,
     "attention_types": [[["global", "local"], 2]], "window_size": 5, "initializer_range": 0.1,
@@ -38,26 +48,41 @@ NEO = {
 
 
 def make(name: str) -> PreTrainedModel:
-    """A random transformers model, biases and norms stirred too: they start as zeros and ones, which hide mistakes."""
+    """A random transformers model, biases and norms stirred too: they start as zeros and ones,
+    which hide mistakes.
+    """
     torch.manual_seed(0)
-    eager = {"attn_implementation": "eager"}  # scaled_dot_product_attention ignores scale_attn_weights there
+    # scaled_dot_product_attention ignores scale_attn_weights there
+    eager = {"attn_implementation": "eager"}
     model: PreTrainedModel = {
         "gpt1": lambda: OpenAIGPTLMHeadModel(OpenAIGPTConfig(**SIZE)),
         "gpt1-relu": lambda: OpenAIGPTLMHeadModel(OpenAIGPTConfig(**SIZE, afn="relu")),
         "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**SIZE)),
         "gpt2-untied": lambda: GPT2LMHeadModel(GPT2Config(**SIZE, tie_word_embeddings=False)),
-        "gpt2-inner": lambda: GPT2LMHeadModel(GPT2Config(**SIZE, n_inner=40, activation_function="gelu")),
-        "gpt2-epsilon": lambda: GPT2LMHeadModel(GPT2Config(**SIZE, layer_norm_epsilon=0.1, activation_function="relu")),
-        "gpt2-unscaled": lambda: GPT2LMHeadModel(GPT2Config(**SIZE, scale_attn_weights=False, **eager)),
-        "gpt2-layer-idx": lambda: GPT2LMHeadModel(GPT2Config(**SIZE, scale_attn_by_inverse_layer_idx=True, **eager)),
+        "gpt2-inner": lambda: GPT2LMHeadModel(
+            GPT2Config(**SIZE, n_inner=40, activation_function="gelu")
+        ),
+        "gpt2-epsilon": lambda: GPT2LMHeadModel(
+            GPT2Config(**SIZE, layer_norm_epsilon=0.1, activation_function="relu")
+        ),
+        "gpt2-unscaled": lambda: GPT2LMHeadModel(
+            GPT2Config(**SIZE, scale_attn_weights=False, **eager)
+        ),
+        "gpt2-layer-idx": lambda: GPT2LMHeadModel(
+            GPT2Config(**SIZE, scale_attn_by_inverse_layer_idx=True, **eager)
+        ),
         "gpt-neo": lambda: GPTNeoForCausalLM(GPTNeoConfig(**NEO)),
-        "gpt-neo-global": lambda: GPTNeoForCausalLM(GPTNeoConfig(**{**NEO, "attention_types": [[["global"], 4]]})),
+        "gpt-neo-global": lambda: GPTNeoForCausalLM(
+            GPTNeoConfig(**{**NEO, "attention_types": [[["global"], 4]]})
+        ),
         "gpt-neo-inner": lambda: GPTNeoForCausalLM(GPTNeoConfig(**NEO, intermediate_size=30)),
     }[name]()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter.dim() == 1:
-                parameter.add_(torch.randn_like(parameter) * (0.2 if "ln_" in parameter_name else 0.05))
+                parameter.add_(
+                    torch.randn_like(parameter) * (0.2 if "ln_" in parameter_name else 0.05)
+                )
     return model.eval()
 
 
@@ -70,7 +95,16 @@ def few_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-ALL = ["gpt1", "gpt1-relu", "gpt2", "gpt2-untied", "gpt2-inner", "gpt2-epsilon", "gpt2-unscaled", "gpt2-layer-idx"]
+ALL = [
+    "gpt1",
+    "gpt1-relu",
+    "gpt2",
+    "gpt2-untied",
+    "gpt2-inner",
+    "gpt2-epsilon",
+    "gpt2-unscaled",
+    "gpt2-layer-idx",
+]
 ALL += ["gpt-neo", "gpt-neo-global", "gpt-neo-inner"]
 
 
@@ -87,19 +121,24 @@ def greedy_with_past(model: GPT, ids: torch.Tensor, n_new: int) -> list[int]:
 @torch.no_grad()
 def assert_says_the_same(theirs: PreTrainedModel, ours: GPT, length: int, n_new: int) -> None:
     """Logits of `length` tokens, then `n_new` greedy ones: ours with past, theirs without."""
-    ids = torch.randint(ours.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(3))
+    ids = torch.randint(
+        ours.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(3)
+    )
     wanted = theirs(ids).logits
     assert wanted.std() > 0.3  # a flat distribution would make the comparison easy
     assert (ours(ids)[0] - wanted).abs().max().item() <= TOLERANCE["float32"]
     found = greedy_with_past(ours, ids[:1], n_new)
-    # One forward over all of it tells what their greedy search would have taken at every step, had it come this far.
+    # One forward over all of it tells what their greedy search would have taken at every step, had
+    # it come this far.
     whole = torch.cat([ids[:1], torch.tensor([found])], dim=1)
     assert found == theirs(whole).logits[0, length - 1 : -1].argmax(dim=-1).tolist()
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("is_safetensors", [True, False], ids=["safetensors", "bin"])
-def test_imported_model_says_what_transformers_says(name: str, is_safetensors: bool, tmp_path: Path) -> None:
+def test_imported_model_says_what_transformers_says(
+    name: str, is_safetensors: bool, tmp_path: Path
+) -> None:
     theirs = make(name)
     theirs.save_pretrained(tmp_path, safe_serialization=is_safetensors)
     ours = open_checkpoint(tmp_path).load_model()
@@ -110,7 +149,8 @@ def test_imported_model_says_what_transformers_says(name: str, is_safetensors: b
 FULL_SIZE: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt1": lambda: OpenAIGPTLMHeadModel(OpenAIGPTConfig(initializer_range=0.04)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(initializer_range=0.04)),
-    # Scores that nobody divides by sqrt(D) = 8 grow with the weights squared: 0.04 would make rounding visible (1.1e-4).
+    # Scores that nobody divides by sqrt(D) = 8 grow with the weights squared: 0.04 would make
+    # rounding visible (1.1e-4).
     "gpt-neo": lambda: GPTNeoForCausalLM(
         GPTNeoConfig(
             num_layers=12,
@@ -194,7 +234,9 @@ def test_names_without_the_transformer_prefix_are_found(tmp_path: Path) -> None:
     model = GPT2Model(GPT2Config(**SIZE))
     model.save_pretrained(tmp_path)
     assert "wte.weight" in load_file(tmp_path / "model.safetensors")
-    np.testing.assert_array_equal(open_checkpoint(tmp_path).tensor("wte.weight"), model.wte.weight.detach().numpy())
+    np.testing.assert_array_equal(
+        open_checkpoint(tmp_path).tensor("wte.weight"), model.wte.weight.detach().numpy()
+    )
 
 
 def test_mask_buffers_of_old_files_are_ignored(gpt2_folder: Path, tmp_path: Path) -> None:
@@ -224,7 +266,9 @@ def test_half_precision_weights_become_the_float32_they_mean(
     assert_says_the_same(theirs.float(), open_checkpoint(tmp_path).load_model(), length=16, n_new=8)
 
 
-def test_safetensors_are_preferred_to_a_pickle_beside_them(gpt2_folder: Path, tmp_path: Path) -> None:
+def test_safetensors_are_preferred_to_a_pickle_beside_them(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
     save_file(rewrite(tmp_path, gpt2_folder), tmp_path / "model.safetensors")
     (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     assert open_checkpoint(tmp_path).source.where.endswith("model.safetensors")
@@ -244,11 +288,15 @@ def test_a_weight_that_is_not_finite_is_named_with_its_index(
     checkpoint = open_checkpoint(tmp_path)
     checkpoint.tensor("h.0.mlp.c_fc.weight")
     for read in (lambda: checkpoint.tensor("h.1.mlp.c_fc.weight"), checkpoint.load_model):
-        with pytest.raises(NumericError, match=rf"transformer\.h\.1\.mlp\.c_fc\.weight\[5, 7\] is {value}"):
+        with pytest.raises(
+            NumericError, match=rf"transformer\.h\.1\.mlp\.c_fc\.weight\[5, 7\] is {value}"
+        ):
             read()
 
 
-def test_unknown_missing_misshaped_and_mistyped_tensors_are_all_listed(gpt2_folder: Path, tmp_path: Path) -> None:
+def test_unknown_missing_misshaped_and_mistyped_tensors_are_all_listed(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
     weights = rewrite(tmp_path, gpt2_folder)
     del weights["transformer.h.0.ln_1.weight"]
     weights["transformer.h.0.ln_9.weight"] = torch.ones(24)
@@ -269,12 +317,15 @@ def test_unknown_missing_misshaped_and_mistyped_tensors_are_all_listed(gpt2_fold
 
 def test_a_long_list_of_faults_is_cut_and_counted(gpt2_folder: Path, tmp_path: Path) -> None:
     save_file(rewrite(tmp_path, gpt2_folder, n_layer=5), tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"; and 14 more$") as caught:  # two layers of twelve tensors
+    # two layers of twelve tensors
+    with pytest.raises(CheckpointError, match=r"; and 14 more$") as caught:
         open_checkpoint(tmp_path)
     assert caught.value.message.count("is missing") == 10
 
 
-def test_a_name_with_control_characters_cannot_write_to_the_terminal(gpt2_folder: Path, tmp_path: Path) -> None:
+def test_a_name_with_control_characters_cannot_write_to_the_terminal(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
     weights = rewrite(tmp_path, gpt2_folder)
     weights["\x1b[2J\nall is well\x07" + "x" * 9999] = torch.ones(1)
     save_file(weights, tmp_path / "model.safetensors")
@@ -284,7 +335,9 @@ def test_a_name_with_control_characters_cannot_write_to_the_terminal(gpt2_folder
     assert len(caught.value.message) < 600
 
 
-def test_a_head_that_differs_from_the_embedding_it_is_tied_to_is_an_error(gpt2_folder: Path, tmp_path: Path) -> None:
+def test_a_head_that_differs_from_the_embedding_it_is_tied_to_is_an_error(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
     weights = rewrite(tmp_path, gpt2_folder)
     weights["lm_head.weight"] = weights["transformer.wte.weight"].clone()
     save_file(weights, tmp_path / "model.safetensors")
@@ -298,7 +351,10 @@ def test_a_head_that_differs_from_the_embedding_it_is_tied_to_is_an_error(gpt2_f
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "describes a model of type 'llama', wanted one of gpt2, openai-gpt, gpt_neo"),
+        (
+            {"model_type": "llama"},
+            "describes a model of type 'llama', wanted one of gpt2, openai-gpt, gpt_neo",
+        ),
         ({"model_type": None}, "describes a model of type None"),
         ({"model_type": ["gpt2"]}, r"describes a model of type \['gpt2'\]"),
         ({"n_layer": None}, "has no n_layer"),
@@ -341,7 +397,9 @@ def test_a_config_of_something_else_is_one_clear_line(
         {"attention_layers": [["local"]] * 4},
     ],
 )
-def test_gpt_neo_attention_that_makes_no_sense_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+def test_gpt_neo_attention_that_makes_no_sense_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
     make("gpt-neo").save_pretrained(tmp_path)
     rewrite(tmp_path, tmp_path, **{"attention_layers": None, **change})
     with pytest.raises(CheckpointError, match="must say global or local for 4 layers"):
@@ -351,7 +409,9 @@ def test_gpt_neo_attention_that_makes_no_sense_is_refused(change: dict[str, Any]
 def test_gpt_neo_layers_listed_one_by_one_are_the_same_model(tmp_path: Path) -> None:
     theirs = make("gpt-neo")
     theirs.save_pretrained(tmp_path)
-    weights = rewrite(tmp_path, tmp_path, attention_types=None, attention_layers=["global", "local"] * 2)
+    weights = rewrite(
+        tmp_path, tmp_path, attention_types=None, attention_layers=["global", "local"] * 2
+    )
     save_file(weights, tmp_path / "model.safetensors")
     checkpoint = open_checkpoint(tmp_path)
     assert (checkpoint.config.attention, checkpoint.config.window) == (("dense", "banded"), 5)

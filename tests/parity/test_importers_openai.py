@@ -1,4 +1,6 @@
-"""OpenAI's two releases: GPT-1's flat vector in ten .npy files, GPT-2's TensorFlow checkpoint (a golden one)."""
+"""OpenAI's two releases: GPT-1's flat vector in ten .npy files, GPT-2's TensorFlow checkpoint (a
+golden one).
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,18 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tf_gpt2_tiny"
 LINEARS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
-def write_gpt1(folder: Path, values: dict[str, np.ndarray], n_layer: int, n_shards: int = 10) -> None:
-    """What OpenAI published: the variables in the order they were made, joined, then cut in equal shards."""
+def write_gpt1(
+    folder: Path, values: dict[str, np.ndarray], n_layer: int, n_shards: int = 10
+) -> None:
+    """What OpenAI published: the variables in the order they were made, joined, then cut in equal
+    shards.
+    """
     order = ["positions_embed.weight", "tokens_embed.weight"]
     for layer in range(n_layer):
         for module in ("attn.c_attn", "attn.c_proj", "ln_1", "mlp.c_fc", "mlp.c_proj", "ln_2"):
             order += [f"h.{layer}.{module}.weight", f"h.{layer}.{module}.bias"]
-    shaped = [values[name][None] if name.endswith(LINEARS) else values[name] for name in order]  # Conv1D is [in, out]
+    # Conv1D is [in, out]
+    shaped = [values[name][None] if name.endswith(LINEARS) else values[name] for name in order]
     vector = np.concatenate([value.reshape(-1) for value in shaped]).astype(np.float32)
     for number, shard in enumerate(np.array_split(vector, n_shards)):
         np.save(folder / f"params_{number}.npy", shard)
@@ -52,7 +59,9 @@ def gpt1_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "gpt1"
     folder.mkdir()
     model = gpt1(n_layer=2, n_embd=24, n_positions=20, vocab_size=37)
-    write_gpt1(folder, {name: p.detach().numpy() for name, p in model.transformer.named_parameters()}, 2)
+    write_gpt1(
+        folder, {name: p.detach().numpy() for name, p in model.transformer.named_parameters()}, 2
+    )
     return folder
 
 
@@ -60,8 +69,13 @@ def gpt1_folder(tmp_path: Path) -> Path:
 def test_gpt1_shards_say_what_transformers_says(gpt1_folder: Path) -> None:
     checkpoint = open_checkpoint(gpt1_folder)
     assert checkpoint.kind == "openai-gpt1"
-    assert checkpoint.config == GPTConfig(n_layer=2, n_head=12, n_embd=24, n_ctx=20, vocab_size=37, norm="post")
-    theirs, ours = gpt1(n_layer=2, n_embd=24, n_positions=20, vocab_size=37), checkpoint.load_model()
+    assert checkpoint.config == GPTConfig(
+        n_layer=2, n_head=12, n_embd=24, n_ctx=20, vocab_size=37, norm="post"
+    )
+    theirs, ours = (
+        gpt1(n_layer=2, n_embd=24, n_positions=20, vocab_size=37),
+        checkpoint.load_model(),
+    )
     ids = torch.randint(37, (2, 20), generator=torch.Generator().manual_seed(1))
     wanted = theirs(ids).logits
     assert wanted.std() > 0.3
@@ -72,9 +86,14 @@ def test_gpt1_shards_say_what_transformers_says(gpt1_folder: Path) -> None:
 def test_the_published_shapes_are_the_gpt1_preset(shared_data: Path, tmp_path: Path) -> None:
     shutil.copy(shared_data / "gpt1-vocab" / "params_shapes.json", tmp_path)
     n_values = PRESETS["gpt1"].n_parameters
-    for number, size in enumerate(len(part) for part in np.array_split(np.empty(n_values, dtype=np.bool_), 10)):
-        with (tmp_path / f"params_{number}.npy").open("wb") as file:  # sparse: 466 MB that take no room on the disk
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (size,)})
+    for number, size in enumerate(
+        len(part) for part in np.array_split(np.empty(n_values, dtype=np.bool_), 10)
+    ):
+        # sparse: 466 MB that take no room on the disk
+        with (tmp_path / f"params_{number}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": (size,)}
+            )
             file.truncate(file.tell() + 4 * size)
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.config == PRESETS["gpt1"]
@@ -97,7 +116,9 @@ def replace_shard(folder: Path, array: Any, number: int = 3) -> None:
 
 def forge_header(folder: Path, shape: tuple[int, ...]) -> None:
     with (folder / "params_3.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
 
 
 def cut(path: Path, n_bytes: int = 7) -> None:
@@ -143,7 +164,8 @@ def test_gpt1_variables_in_another_order_are_misshaped_tensors(gpt1_folder: Path
     shapes[2], shapes[4] = shapes[4], shapes[2]
     (gpt1_folder / "params_shapes.json").write_text(json.dumps(shapes))
     with pytest.raises(
-        CheckpointError, match=r"h\.0\.attn\.c_attn\.weight has shape \[1, 24, 24\], wanted \[1, 24, 72\]"
+        CheckpointError,
+        match=r"h\.0\.attn\.c_attn\.weight has shape \[1, 24, 24\], wanted \[1, 24, 72\]",
     ):
         open_checkpoint(gpt1_folder)
 
@@ -161,7 +183,9 @@ def test_tensorflow_checkpoint_equals_what_tensorflow_was_given() -> None:
     source = open_tensor_bundle(GOLDEN / "model.ckpt")
     assert source.infos.keys() == expected.keys()
     for name, stored in expected.items():
-        wanted = np.frombuffer(base64.b64decode(stored["data"]), dtype="<f4").reshape(stored["shape"])
+        wanted = np.frombuffer(base64.b64decode(stored["data"]), dtype="<f4").reshape(
+            stored["shape"]
+        )
         np.testing.assert_array_equal(source.read(name), wanted)
 
 
@@ -169,7 +193,12 @@ def test_tensorflow_variables_go_where_openais_code_uses_them() -> None:
     source, checkpoint = open_tensor_bundle(GOLDEN / "model.ckpt"), open_checkpoint(GOLDEN)
     assert checkpoint.kind == "openai-gpt2-tf"
     assert checkpoint.config == GPTConfig(n_layer=2, n_head=3, n_embd=12, n_ctx=16, vocab_size=31)
-    pairs = {"wte.weight": "wte", "h.1.ln_2.weight": "h1/ln_2/g", "h.1.ln_2.bias": "h1/ln_2/b", "ln_f.bias": "ln_f/b"}
+    pairs = {
+        "wte.weight": "wte",
+        "h.1.ln_2.weight": "h1/ln_2/g",
+        "h.1.ln_2.bias": "h1/ln_2/b",
+        "ln_f.bias": "ln_f/b",
+    }
     for ours, theirs in pairs.items():
         np.testing.assert_array_equal(checkpoint.tensor(ours), source.read(f"model/{theirs}"))
     for module in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
@@ -191,8 +220,13 @@ def flip(path: Path, position: int) -> None:
 
 
 def test_a_flipped_bit_anywhere_in_the_tensorflow_files_is_noticed(tf_folder: Path) -> None:
-    """But for the padding of the footer and the unused metaindex, which say nothing about the tensors."""
-    wanted = {name: open_checkpoint(GOLDEN).tensor(name).tobytes() for name in open_checkpoint(GOLDEN).names()}
+    """But for the padding of the footer and the unused metaindex, which say nothing about the
+    tensors.
+    """
+    wanted = {
+        name: open_checkpoint(GOLDEN).tensor(name).tobytes()
+        for name in open_checkpoint(GOLDEN).names()
+    }
     index, data = tf_folder / "model.ckpt.index", tf_folder / "model.ckpt.data-00000-of-00001"
     n_noticed = n_harmless = 0
     positions = [(index, position) for position in range(0, index.stat().st_size, 3)]
@@ -260,7 +294,9 @@ def test_the_prefix_comes_from_the_checkpoint_file_and_stays_in_the_folder(tf_fo
 
 @pytest.mark.parametrize("n_bytes", [0, 1, 9, 1023, 65_535, 65_536, 65_537, 200_001, 1 << 20])
 def test_crc32c_equals_the_bitwise_definition(n_bytes: int) -> None:
-    data = np.random.default_rng(n_bytes).bytes(min(n_bytes, 200_001)) + b"\0" * max(0, n_bytes - 200_001)
+    data = np.random.default_rng(n_bytes).bytes(min(n_bytes, 200_001)) + b"\0" * max(
+        0, n_bytes - 200_001
+    )
     crc = 0xFFFFFFFF
     table = []
     for value in range(256):

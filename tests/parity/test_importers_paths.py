@@ -25,7 +25,15 @@ from gpt_edge.reference.importers.sources import MappedFile
 from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, reference_shapes
 from gpt_edge.reference.model import GPT
 
-ARGUMENTS = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 12, "vocab_size": 64, "dropout": 0.1, "bias": True}
+ARGUMENTS = {
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "block_size": 12,
+    "vocab_size": 64,
+    "dropout": 0.1,
+    "bias": True,
+}
 
 
 class NanoBlock(nn.Module):
@@ -42,7 +50,10 @@ class NanoBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, n_head: int) -> torch.Tensor:
         B, T, C = x.shape
-        q, k, v = (p.view(B, T, n_head, -1).transpose(1, 2) for p in self.attn.c_attn(self.ln_1(x)).split(C, dim=2))
+        q, k, v = (
+            p.view(B, T, n_head, -1).transpose(1, 2)
+            for p in self.attn.c_attn(self.ln_1(x)).split(C, dim=2)
+        )
         scores = (q @ k.transpose(-2, -1)) / (C // n_head) ** 0.5
         scores = scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
         x = x + self.attn.c_proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(B, T, C))
@@ -100,7 +111,9 @@ def test_nanogpt_checkpoint_says_what_nanogpt_says(
 ) -> None:
     theirs, checkpoint = nano(is_tied, bias=has_bias)
     if is_compiled:
-        checkpoint["model"] = {f"_orig_mod.{name}": tensor for name, tensor in checkpoint["model"].items()}
+        checkpoint["model"] = {
+            f"_orig_mod.{name}": tensor for name, tensor in checkpoint["model"].items()
+        }
     torch.save(checkpoint, tmp_path / "ckpt.pt")
     ids = torch.randint(64, (3, 12), generator=torch.Generator().manual_seed(1))
     for path in (tmp_path, tmp_path / "ckpt.pt"):
@@ -120,7 +133,9 @@ def test_a_padded_vocabulary_keeps_its_rows(tmp_path: Path) -> None:
 
 def test_mask_buffers_of_an_older_nanogpt_are_ignored(tmp_path: Path) -> None:
     _, checkpoint = nano()
-    checkpoint["model"] |= {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 12, 12) for i in range(2)}
+    checkpoint["model"] |= {
+        f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 12, 12) for i in range(2)
+    }
     torch.save(checkpoint, tmp_path / "ckpt.pt")
     open_checkpoint(tmp_path).load_model()
 
@@ -132,14 +147,28 @@ def test_mask_buffers_of_an_older_nanogpt_are_ignored(tmp_path: Path) -> None:
         (lambda c: c.pop("model"), "has no model and model_args"),
         (lambda c: c["model_args"].pop("n_head"), "model_args has no n_head"),
         (lambda c: c["model_args"].update(bias=1), "bias is 1, wanted true or false"),
-        (lambda c: c["model_args"].update(use_rmsnorm=True), "model_args has use_rmsnorm, which nanoGPT does not know"),
-        (lambda c: c["model_args"].update(n_layer=1), r"transformer\.h\.1\.ln_1\.weight is unknown"),
-        (lambda c: c["model_args"].update(bias=False), r"transformer\.h\.0\.ln_1\.bias is unknown"),
-        (lambda c: c["model"].pop("transformer.wpe.weight"), r"transformer\.wpe\.weight is missing"),
-        (lambda c: c["model"].update(x=torch.zeros(1)), "x is unknown"),
-        (lambda c: c["model"].update({"_orig_mod.lm_head.weight": torch.zeros(1)}), "with and without"),
         (
-            lambda c: c["model"].update({"transformer.wpe.weight": torch.zeros(12, 16, dtype=torch.float64)}),
+            lambda c: c["model_args"].update(use_rmsnorm=True),
+            "model_args has use_rmsnorm, which nanoGPT does not know",
+        ),
+        (
+            lambda c: c["model_args"].update(n_layer=1),
+            r"transformer\.h\.1\.ln_1\.weight is unknown",
+        ),
+        (lambda c: c["model_args"].update(bias=False), r"transformer\.h\.0\.ln_1\.bias is unknown"),
+        (
+            lambda c: c["model"].pop("transformer.wpe.weight"),
+            r"transformer\.wpe\.weight is missing",
+        ),
+        (lambda c: c["model"].update(x=torch.zeros(1)), "x is unknown"),
+        (
+            lambda c: c["model"].update({"_orig_mod.lm_head.weight": torch.zeros(1)}),
+            "with and without",
+        ),
+        (
+            lambda c: c["model"].update(
+                {"transformer.wpe.weight": torch.zeros(12, 16, dtype=torch.float64)}
+            ),
             r"wpe\.weight has dtype torch\.float64",
         ),
     ],
@@ -156,14 +185,24 @@ def test_a_nanogpt_file_that_does_not_fit_is_one_clear_line(
     assert "\n" not in caught.value.message
 
 
-OWN = GPTConfig(n_layer=2, n_head=2, n_embd=8, n_ctx=8, vocab_size=11, norm="post", tied_embeddings=False)
+OWN = GPTConfig(
+    n_layer=2, n_head=2, n_embd=8, n_ctx=8, vocab_size=11, norm="post", tied_embeddings=False
+)
 
 
 def write_own(folder: Path, **described: Any) -> GPT:
     torch.manual_seed(0)
     model = GPT(OWN)
-    save_file({name: p.detach() for name, p in model.named_parameters()}, folder / "model.safetensors")
-    values = {"format": FORMAT, "version": VERSION, "config": OWN.to_dict(), "tokenizer": None, "training": {}}
+    save_file(
+        {name: p.detach() for name, p in model.named_parameters()}, folder / "model.safetensors"
+    )
+    values = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": OWN.to_dict(),
+        "tokenizer": None,
+        "training": {},
+    }
     (folder / "config.json").write_text(json.dumps({**values, **described}))
     return model
 
@@ -178,7 +217,9 @@ def test_our_own_checkpoint_comes_back_without_a_copy(tmp_path: Path) -> None:
         assert np.shares_memory(array, checkpoint.tensor(name))
         np.testing.assert_array_equal(array, parameter.detach().numpy())
     ids = torch.arange(8)[None]
-    torch.testing.assert_close(checkpoint.load_model()(ids)[0], model.eval()(ids)[0], atol=0, rtol=0)
+    torch.testing.assert_close(
+        checkpoint.load_model()(ids)[0], model.eval()(ids)[0], atol=0, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,11 +231,19 @@ def test_our_own_checkpoint_comes_back_without_a_copy(tmp_path: Path) -> None:
         ({"config": None}, "has no config object"),
         ({"config": {**OWN.to_dict(), "n_layer": 0}}, "n_layer must be a whole number"),
         ({"config": {**OWN.to_dict(), "rotary": True}}, "unknown config fields: rotary"),
-        ({"config": {**OWN.to_dict(), "tied_embeddings": True, "vocab_size": 12}}, r"wte\.weight has shape \[11, 8\]"),
-        ({"config": {**OWN.to_dict(), "norm": "pre"}}, r"ln_f\.weight is missing; ln_f\.bias is missing"),
+        (
+            {"config": {**OWN.to_dict(), "tied_embeddings": True, "vocab_size": 12}},
+            r"wte\.weight has shape \[11, 8\]",
+        ),
+        (
+            {"config": {**OWN.to_dict(), "norm": "pre"}},
+            r"ln_f\.weight is missing; ln_f\.bias is missing",
+        ),
     ],
 )
-def test_our_own_checkpoint_with_another_config_is_refused(described: Any, message: str, tmp_path: Path) -> None:
+def test_our_own_checkpoint_with_another_config_is_refused(
+    described: Any, message: str, tmp_path: Path
+) -> None:
     write_own(tmp_path, **described)
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(tmp_path)
@@ -216,7 +265,9 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
 def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
     write_own(tmp_path)
     for name in ("model.safetensors", "config.json"):
-        with pytest.raises(CheckpointError, match="is a file, wanted a checkpoint's folder") as caught:
+        with pytest.raises(
+            CheckpointError, match="is a file, wanted a checkpoint's folder"
+        ) as caught:
             open_checkpoint(tmp_path / name)
         assert caught.value.hint == f"try {tmp_path}"
 
@@ -233,14 +284,22 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
         ({"config.json": "[" * 100_000}, "is not valid JSON"),
         ({"config.json": " " * (1 << 20) + "{}"}, "at most 1048576 are read"),
         ({"config.json": "{}"}, "describes a model of type None"),
-        ({"config.json": '{"model_type": "llama", "hidden_size": 4096}'}, "describes a model of type 'llama'"),
         (
-            {"config.json": json.dumps({**ARGUMENTS, "n_positions": 12, "model_type": "gpt2"}), "tf_model.h5": ""},
+            {"config.json": '{"model_type": "llama", "hidden_size": 4096}'},
+            "describes a model of type 'llama'",
+        ),
+        (
+            {
+                "config.json": json.dumps({**ARGUMENTS, "n_positions": 12, "model_type": "gpt2"}),
+                "tf_model.h5": "",
+            },
             "has a config.json but no weights",
         ),
     ],
 )
-def test_a_folder_that_is_no_checkpoint(files: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_checkpoint(
+    files: dict[str, str], message: str, tmp_path: Path
+) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -288,7 +347,9 @@ sys.exit(weights() is not None)
 
 
 def test_a_dropped_model_is_gone_at_once(checkpoints: dict[str, Path]) -> None:
-    """In a process of its own: only the first model left a cycle behind. GPT-2 XL's 6 GB would stay beside the export."""
+    """In a process of its own: only the first model left a cycle behind. GPT-2 XL's 6 GB would stay
+    beside the export.
+    """
     assert subprocess.run([sys.executable, "-c", DROPPED, checkpoints["gpt2"]]).returncode == 0
 
 
@@ -311,7 +372,9 @@ print(peak_bytes())
 @pytest.mark.slow
 @pytest.mark.parametrize(("way", "share"), [("load", 1.3), ("stream", 0.2)])
 def test_gpt2_xl_is_read_one_tensor_at_a_time(way: str, share: float, tmp_path: Path) -> None:
-    """Peak memory of a process that loads all of it, or looks at one tensor after the other, in shares of the weights."""
+    """Peak memory of a process that loads all of it, or looks at one tensor after the other, in
+    shares of the weights.
+    """
     config, header, end = PRESETS["gpt2-xl"], {}, 0
     for name, shape in reference_shapes(config).items():
         stored = shape[::-1] if name.endswith(LINEAR_WEIGHTS) else shape
@@ -323,7 +386,9 @@ def test_gpt2_xl_is_read_one_tensor_at_a_time(way: str, share: float, tmp_path: 
         file.truncate(8 + len(text) + end)
     sizes = {"n_layer": 48, "n_head": 25, "n_embd": 1600, "n_positions": 1024, "vocab_size": 50257}
     (tmp_path / "config.json").write_text(json.dumps({**sizes, "model_type": "gpt2"}))
-    done = subprocess.run([sys.executable, "-c", MEASURE, tmp_path, way], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path, way], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) <= share * 4 * config.n_parameters
 
 

@@ -52,10 +52,16 @@ class Built:
 def weights() -> Weights:
     torch.manual_seed(0)
     config = GPTConfig(n_layer=1, n_head=2, n_embd=8, n_ctx=8, vocab_size=11)
-    return OrderedDict((f"transformer.{name}", p.detach().clone()) for name, p in GPT(config).named_parameters())
+    return OrderedDict(
+        (f"transformer.{name}", p.detach().clone()) for name, p in GPT(config).named_parameters()
+    )
 
 
-def repack(data: bytes, change: Callable[[str, bytes], bytes] = lambda name, content: content, **options: Any) -> bytes:
+def repack(
+    data: bytes,
+    change: Callable[[str, bytes], bytes] = lambda name, content: content,
+    **options: Any,
+) -> bytes:
     """The zip file written again, each entry passed through `change`."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", **options) as new:
@@ -92,7 +98,9 @@ def torch_script() -> bytes:
 
 
 def exported_program() -> bytes:
-    """The layout of torch.export's .pt2, whose loader falls back to a full pickle for some of its entries."""
+    """The layout of torch.export's .pt2, whose loader falls back to a full pickle for some of its
+    entries.
+    """
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("x/archive_format", "pt2")
@@ -201,7 +209,8 @@ def test_the_message_names_what_the_pickle_asks_for(name: str, wanted: str, tmp_
 def test_a_plain_state_dict_loads_in_both_of_torchs_formats(is_zip: bool, tmp_path: Path) -> None:
     wanted = weights()
     wanted["transformer.wpe.weight"] = torch.nn.Parameter(wanted["transformer.wpe.weight"])
-    wanted["transformer.wte.weight"] = wanted["transformer.wte.weight"].t().contiguous().t()  # its strides are kept
+    # its strides are kept
+    wanted["transformer.wte.weight"] = wanted["transformer.wte.weight"].t().contiguous().t()
     torch.save(wanted, tmp_path / "x.bin", _use_new_zipfile_serialization=is_zip)
     found = open_torch_tensors(tmp_path / "x.bin")
     assert list(found.infos) == list(wanted)
@@ -217,10 +226,14 @@ def test_a_git_lfs_pointer_is_called_one(tmp_path: Path) -> None:
     assert str(caught.value.hint).endswith("lfs pull")
 
 
-def test_a_legacy_file_that_declares_more_than_it_holds_is_refused_before_allocation(tmp_path: Path) -> None:
+def test_a_legacy_file_that_declares_more_than_it_holds_is_refused_before_allocation(
+    tmp_path: Path,
+) -> None:
     data = saved({"x": torch.arange(70000.0)}, _use_new_zipfile_serialization=False)
     assert data.count(struct.pack("<i", 70000)) >= 2
-    (tmp_path / "x.bin").write_bytes(data.replace(struct.pack("<i", 70000), struct.pack("<i", 2**31 - 1)))
+    (tmp_path / "x.bin").write_bytes(
+        data.replace(struct.pack("<i", 70000), struct.pack("<i", 2**31 - 1))
+    )
     with pytest.raises(CheckpointError, match="declares a size of 2147483647, the file has"):
         open_torch_tensors(tmp_path / "x.bin")
 
@@ -235,7 +248,9 @@ def test_every_truncation_is_one_clear_error(is_zip: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-def test_random_damage_is_an_error_or_a_state_dict_never_a_crash(is_zip: bool, tmp_path: Path) -> None:
+def test_random_damage_is_an_error_or_a_state_dict_never_a_crash(
+    is_zip: bool, tmp_path: Path
+) -> None:
     data = saved(weights(), _use_new_zipfile_serialization=is_zip)
     rng = np.random.default_rng(0)
     n_refused = 0

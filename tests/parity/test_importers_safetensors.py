@@ -1,4 +1,6 @@
-"""Our safetensors validator: never accepts what the Rust library refuses, and says what is wrong."""
+"""Our safetensors validator: never accepts what the Rust library refuses, and says what is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ from safetensors.torch import save, save_file
 
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.reference.importers.safetensors_file import open_safetensors, open_sharded_safetensors, parse_header
+from gpt_edge.reference.importers.safetensors_file import (
+    open_safetensors,
+    open_sharded_safetensors,
+    parse_header,
+)
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -117,7 +123,9 @@ def test_special_values_of_half_precision_survive(tmp_path: Path) -> None:
 
 
 def test_data_that_is_not_aligned_is_copied_into_place(tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").write_bytes(packed(ONE + b"} ")[:-24] + np.arange(6, dtype="<f4").tobytes())
+    (tmp_path / "x.safetensors").write_bytes(
+        packed(ONE + b"} ")[:-24] + np.arange(6, dtype="<f4").tobytes()
+    )
     array = open_safetensors(tmp_path / "x.safetensors").read("a")
     assert array.flags.aligned
     assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -173,7 +181,8 @@ def test_no_mutant_is_accepted_that_the_library_refuses() -> None:
                     del mutant[position]
                 case _:
                     mutant.insert(position, int(rng.choice(alphabet)))
-        if rng.random() < 0.5 and len(mutant) > 8:  # keep the length field right, so that more gets past it
+        # keep the length field right, so that more gets past it
+        if rng.random() < 0.5 and len(mutant) > 8:
             end = mutant.rfind(b"}") + 1
             mutant[:8] = max(end - 8, 0).to_bytes(8, "little")
         ours, theirs = accepts_ours(bytes(mutant)), accepts_library(bytes(mutant))
@@ -204,12 +213,17 @@ def test_a_header_of_very_many_tensors_ends_soon(tmp_path: Path) -> None:
         ({"a": "..\\x.safetensors"}, "wanted the name of a file beside it"),
         ({"a": ""}, "wanted the name of a file beside it"),
         ({"a": "y.safetensors"}, "cannot be read"),
-        ({"a": "x.safetensors", "z": "x.safetensors"}, "says z is in x.safetensors, which does not hold it"),
+        (
+            {"a": "x.safetensors", "z": "x.safetensors"},
+            "says z is in x.safetensors, which does not hold it",
+        ),
         ({"a": "x.safetensors"}, "does not list b"),
         (dict.fromkeys(TENSORS, "x.safetensors") | {"x": "w.safetensors"}, "holds a again"),
     ],
 )
-def test_a_shard_index_that_does_not_fit_is_refused(weight_map: Any, message: str, tmp_path: Path) -> None:
+def test_a_shard_index_that_does_not_fit_is_refused(
+    weight_map: Any, message: str, tmp_path: Path
+) -> None:
     save_file(TENSORS, tmp_path / "x.safetensors")
     save_file({"a": TENSORS["a"], "x": TENSORS["a"].clone()}, tmp_path / "w.safetensors")
     index = tmp_path / "model.safetensors.index.json"
@@ -220,7 +234,16 @@ def test_a_shard_index_that_does_not_fit_is_refused(weight_map: Any, message: st
 
 def test_a_truncated_download_of_a_model_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
-        json.dumps({"model_type": "gpt2", "n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 4, "vocab_size": 4})
+        json.dumps(
+            {
+                "model_type": "gpt2",
+                "n_layer": 1,
+                "n_head": 1,
+                "n_embd": 4,
+                "n_positions": 4,
+                "vocab_size": 4,
+            }
+        )
     )
     (tmp_path / "model.safetensors").write_bytes(save(TENSORS)[:-10])
     with pytest.raises(

@@ -1,4 +1,5 @@
-"""What must not change a model's answer, on tiny models of every kind: shapes, splits, chunks, batches, rewinding, repeats.
+"""What must not change a model's answer, on tiny models of every kind: shapes, splits, chunks,
+batches, rewinding, repeats.
 
 Everyday runs take a part of the cases, the slow set all of them.
 """
@@ -33,11 +34,14 @@ TOLERANCE = 1e-4  # max |difference| of float32 logits: summation order
 MEAN_KL = 1e-7  # nats
 MAX_CHUNK = 256  # tokens
 NEAR_TIE = 2e-3  # logits: which of two tokens torch itself prefers is then chance
-LONG = GPTConfig(n_layer=2, n_head=2, n_embd=24, n_ctx=400, vocab_size=131)  # room for a past and MAX_CHUNK behind it
+# room for a past and MAX_CHUNK behind it
+LONG = GPTConfig(n_layer=2, n_head=2, n_embd=24, n_ctx=400, vocab_size=131)
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def both(request: pytest.FixtureRequest, export: Export, checkpoints: dict[str, Path]) -> tuple[Session, GPT]:
+def both(
+    request: pytest.FixtureRequest, export: Export, checkpoints: dict[str, Path]
+) -> tuple[Session, GPT]:
     """The fp32 bundle of one kind, and the reference it was made from."""
     bundle, _ = export(request.param, "edge", "fp32")
     return Session(bundle, threads=1), open_checkpoint(checkpoints[request.param]).load_model()
@@ -45,7 +49,10 @@ def both(request: pytest.FixtureRequest, export: Export, checkpoints: dict[str, 
 
 def few_and_many(few: Any, many: Any) -> list[Any]:
     """The number of cases of an everyday run, and of the slow set."""
-    return [few, pytest.param(*(many if isinstance(many, tuple) else (many,)), marks=pytest.mark.slow)]
+    return [
+        few,
+        pytest.param(*(many if isinstance(many, tuple) else (many,)), marks=pytest.mark.slow),
+    ]
 
 
 def reference(model: GPT, ids: IntArray) -> tuple[FloatArray, list[tuple[FloatArray, FloatArray]]]:
@@ -62,7 +69,9 @@ def mean_kl(first: FloatArray, second: FloatArray) -> float:
 
 
 def check_random_shapes(session: Session, model: GPT, n_cases: int) -> None:
-    """Batch 1 to 4, any past, any number of new tokens; presents too; tokens equal but for ties of torch's own."""
+    """Batch 1 to 4, any past, any number of new tokens; presents too; tokens equal but for ties of
+    torch's own.
+    """
     config, rng = session.config, np.random.default_rng(1)
     for _ in range(n_cases):
         batch, past = int(rng.integers(1, 5)), int(rng.integers(0, config.n_ctx))
@@ -79,8 +88,12 @@ def check_random_shapes(session: Session, model: GPT, n_cases: int) -> None:
         best = np.sort(wanted[:, past:], -1)
         clear = best[..., -1] - best[..., -2] > NEAR_TIE
         assert (found.argmax(-1) == wanted[:, past:].argmax(-1))[clear].all(), case
-        for array, side in zip(cache.arrays, [side for layer in present for side in layer], strict=True):
-            assert np.abs(array[:, :, : past + new, : config.head_size] - side).max() <= TOLERANCE, case
+        for array, side in zip(
+            cache.arrays, [side for layer in present for side in layer], strict=True
+        ):
+            assert (
+                np.abs(array[:, :, : past + new, : config.head_size] - side).max() <= TOLERANCE
+            ), case
 
 
 @pytest.mark.parametrize("n_cases", few_and_many(40, 1000))
@@ -92,7 +105,9 @@ def test_any_shape_says_what_torch_says(both: tuple[Session, GPT], n_cases: int)
 def test_a_thousand_shapes_with_a_long_past_say_what_torch_says(tmp_path: Path) -> None:
     source = save_random(tmp_path / "source", LONG)
     bundle, _ = export_bundle(source, tmp_path / "out", scheme="fp32", tokenizer="none")
-    check_random_shapes(Session(bundle, threads=1), open_checkpoint(source).load_model(), n_cases=1000)
+    check_random_shapes(
+        Session(bundle, threads=1), open_checkpoint(source).load_model(), n_cases=1000
+    )
 
 
 def check_splits(session: Session, n_sequences: int) -> None:
@@ -111,12 +126,16 @@ def check_splits(session: Session, n_sequences: int) -> None:
 
 
 @pytest.mark.parametrize("n_sequences", few_and_many(5, 100))
-def test_decode_after_prefill_equals_one_full_forward(both: tuple[Session, GPT], n_sequences: int) -> None:
+def test_decode_after_prefill_equals_one_full_forward(
+    both: tuple[Session, GPT], n_sequences: int
+) -> None:
     check_splits(both[0], n_sequences)
 
 
 def check_chunks(session: Session, n_prompts: int, n_new: int, longest: int | None = None) -> None:
-    """Prompts of up to `longest` tokens, in chunks of any size, give the same logits, cache and greedy tokens."""
+    """Prompts of up to `longest` tokens, in chunks of any size, give the same logits, cache and
+    greedy tokens.
+    """
     config, rng = session.config, np.random.default_rng(3)
     for _ in range(n_prompts):
         length = int(rng.integers(1, min(longest or config.n_ctx, config.n_ctx - 1)))
@@ -124,7 +143,10 @@ def check_chunks(session: Session, n_prompts: int, n_new: int, longest: int | No
         whole = parity.answer(session, probe)
         tokens, arrays = None, None
         for chunk in (1, 7, 37, 64, 128, 512):
-            assert np.abs(parity.answer(session, probe, chunk) - whole).max() <= TOLERANCE, (length, chunk)
+            assert np.abs(parity.answer(session, probe, chunk) - whole).max() <= TOLERANCE, (
+                length,
+                chunk,
+            )
             cache = session.new_cache()
             for start in range(0, length, chunk):
                 last = session.forward(probe.ids[None, start : start + chunk], cache, "last")
@@ -139,7 +161,9 @@ def check_chunks(session: Session, n_prompts: int, n_new: int, longest: int | No
 
 
 @pytest.mark.parametrize(("n_prompts", "n_new"), few_and_many((6, 16), (200, 64)))
-def test_chunked_prefill_changes_nothing(both: tuple[Session, GPT], n_prompts: int, n_new: int) -> None:
+def test_chunked_prefill_changes_nothing(
+    both: tuple[Session, GPT], n_prompts: int, n_new: int
+) -> None:
     check_chunks(both[0], n_prompts, n_new)
 
 
@@ -156,7 +180,9 @@ HARD_ROWS = {
 @pytest.mark.parametrize("name", HARD_ROWS)
 @pytest.mark.parametrize("block", [16, 64])
 def test_no_weight_is_rounded_by_more_than_half_a_step(name: str, block: int) -> None:
-    """Below the smallest normal number a step has few digits, or none: what is lost is nothing to a sum."""
+    """Below the smallest normal number a step has few digits, or none: what is lost is nothing to a
+    sum.
+    """
     row = HARD_ROWS[name].astype(np.float32)[None]
     rounded = round_tensor(row, TensorFormat(8, block), block)
     found, step = rounded.dequantize(64), np.repeat(rounded.scales, block, axis=1)
@@ -168,12 +194,14 @@ def test_no_weight_is_rounded_by_more_than_half_a_step(name: str, block: int) ->
 
 def check_repeats(session: Session, n_repeats: int) -> None:
     """The same seed gives the same ids, whatever other traffic there was."""
-    words: Any = SimpleNamespace(vocab_size=session.config.vocab_size, end_token=None)  # what ids need of a tokenizer
+    # what ids need of a tokenizer
+    words: Any = SimpleNamespace(vocab_size=session.config.vocab_size, end_token=None)
     params = SamplingParams(max_new_tokens=12, top_k=40, seed=5)
     first = list(TokenStream(session, [1, 2, 3], params, words, None))
     assert len(first) == 12
     for _ in range(n_repeats - 1):
-        list(TokenStream(session, [4], SamplingParams(max_new_tokens=2, top_k=3), words, None))  # other traffic
+        # other traffic
+        list(TokenStream(session, [4], SamplingParams(max_new_tokens=2, top_k=3), words, None))
         assert list(TokenStream(session, [1, 2, 3], params, words, None)) == first
 
 
@@ -199,7 +227,9 @@ def check_batches(session: Session, n_batches: int) -> None:
 
 
 @pytest.mark.parametrize("n_batches", few_and_many(10, 200))
-def test_a_row_of_a_batch_says_what_it_says_alone(both: tuple[Session, GPT], n_batches: int) -> None:
+def test_a_row_of_a_batch_says_what_it_says_alone(
+    both: tuple[Session, GPT], n_batches: int
+) -> None:
     check_batches(both[0], n_batches)
 
 
@@ -214,7 +244,11 @@ def check_rewinding(session: Session, n_cases: int) -> None:
         cache = session.new_cache()
         session.forward(ids[:, :keep], cache, "last")
         for _ in range(int(rng.integers(1, 4))):
-            session.forward(rng.integers(0, config.vocab_size, (1, min(astray, config.n_ctx - keep))), cache, "last")
+            session.forward(
+                rng.integers(0, config.vocab_size, (1, min(astray, config.n_ctx - keep))),
+                cache,
+                "last",
+            )
             cache.crop(keep)
         rest = session.forward(ids[:, keep:], cache, "all")
         assert np.abs(rest - whole[:, keep:]).max() <= TOLERANCE, (length, keep, astray)
@@ -226,17 +260,24 @@ def test_a_rewound_cache_is_as_good_as_a_new_one(both: tuple[Session, GPT], n_ca
 
 
 def check_quantized_steps(session: Session, n_sequences: int) -> None:
-    """Schemes that round row by row: steps and chunks choose what the whole prompt chooses, but for near ties."""
+    """Schemes that round row by row: steps and chunks choose what the whole prompt chooses, but for
+    near ties.
+    """
     config, rng = session.config, np.random.default_rng(6)
     probes = [
-        parity.Probe(f"{i}", rng.integers(0, config.vocab_size, int(rng.integers(2, config.n_ctx + 1))))
+        parity.Probe(
+            f"{i}", rng.integers(0, config.vocab_size, int(rng.integers(2, config.n_ctx + 1)))
+        )
         for i in range(n_sequences)
     ]
     whole = [parity.answer(session, probe) for probe in probes]
     for chunk in (1, 7):
-        found = parity.compare(probes, whole, [parity.answer(session, probe, chunk) for probe in probes])
+        found = parity.compare(
+            probes, whole, [parity.answer(session, probe, chunk) for probe in probes]
+        )
         assert found.unexcused() == [], chunk
-        assert found.top1 >= 0.999 - 2 / found.n_rows, (chunk, found.top1)  # two near ties are no rate
+        # two near ties are no rate
+        assert found.top1 >= 0.999 - 2 / found.n_rows, (chunk, found.top1)
 
 
 @pytest.mark.parametrize("n_sequences", few_and_many(8, 100))
@@ -250,5 +291,7 @@ def test_quantized_steps_choose_what_the_whole_prompt_chooses(
 
 @pytest.mark.parametrize("scheme", ["fp32", "int8", "int8-block", "int4"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_gives_the_same_ids_a_hundred_times(kind: str, scheme: str, export: Export) -> None:
+def test_the_same_seed_gives_the_same_ids_a_hundred_times(
+    kind: str, scheme: str, export: Export
+) -> None:
     check_repeats(Session(export(kind, "edge", scheme)[0], threads=1), 100)

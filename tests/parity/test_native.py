@@ -1,4 +1,6 @@
-"""The operators in C: what onnxruntime's own say, and on every path, thread count and kind of CPU the same bits."""
+"""The operators in C: what onnxruntime's own say, and on every path, thread count and kind of CPU
+the same bits.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,19 @@ from gpt_edge.verify.native_operators import check_library
 from gpt_edge.verify.parity import FloatArray, IntArray, compare
 from tests.support.models import save_random
 
-# Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by nobody: 96 / 4) and 32.
+# Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by
+# nobody: 96 / 4) and 32.
 CONFIGS = {
     "gpt1": GPTConfig(n_layer=2, n_head=2, n_embd=64, n_ctx=96, vocab_size=211, norm="post"),
     "gpt2": GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=300, vocab_size=307),
     "gpt3": GPTConfig(
-        n_layer=4, n_head=8, n_embd=192, n_ctx=160, vocab_size=127, attention=("dense", "banded"), window=9
+        n_layer=4,
+        n_head=8,
+        n_embd=192,
+        n_ctx=160,
+        vocab_size=127,
+        attention=("dense", "banded"),
+        window=9,
     ),
     "gelu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="gelu"),
 }
@@ -53,7 +62,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def library_without_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for a CPU without matrix units, as Zen 4 or Ice Lake are."""
     return _compiled(
-        tmp_path_factory.mktemp("native") / "operators.so", "-mno-amx-int8", "-mno-amx-tile", "-mno-amx-bf16"
+        tmp_path_factory.mktemp("native") / "operators.so",
+        "-mno-amx-int8",
+        "-mno-amx-tile",
+        "-mno-amx-bf16",
     )
 
 
@@ -76,7 +88,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
     def build(kind: str, scheme: str) -> Path:
         folder = root / f"{kind}-{scheme}"
         if not folder.exists():
-            checkpoint = open_checkpoint(save_random(root / f"{kind}-{scheme}-source", CONFIGS[kind]))
+            checkpoint = open_checkpoint(
+                save_random(root / f"{kind}-{scheme}-source", CONFIGS[kind])
+            )
             folder.mkdir()
             build_graph(checkpoint, folder, graph="edge", scheme=scheme)
         return folder
@@ -85,7 +99,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
 
 
 @pytest.fixture
-def open_with(folders: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def open_with(
+    folders: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Open]:
     """open_with(kind, scheme, library or None)."""
 
     def open_session(kind: str, scheme: str, with_library: Path | None) -> Session:
@@ -106,16 +122,23 @@ def whole(session: Session, ids: IntArray) -> FloatArray:
 def test_only_the_entry_can_be_seen_from_outside(library: Path) -> None:
     loaded = ctypes.CDLL(str(library))
     assert hasattr(loaded, "RegisterCustomOps")
-    assert not any(hasattr(loaded, name) for name in ("fail", "attend", "rows_of", "has_matrix_units"))
+    assert not any(
+        hasattr(loaded, name) for name in ("fail", "attend", "rows_of", "has_matrix_units")
+    )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_they_say_what_onnxruntimes_own_say(kind: str, scheme: str, open_with: Open, library: Path) -> None:
-    """As near to float32 as the graph without them; float32 itself differs by the order of sums alone."""
+def test_they_say_what_onnxruntimes_own_say(
+    kind: str, scheme: str, open_with: Open, library: Path
+) -> None:
+    """As near to float32 as the graph without them; float32 itself differs by the order of sums
+    alone.
+    """
     ids = ids_for(kind, CONFIGS[kind].n_ctx)
     exact, own, ours = (
-        whole(open_with(kind, *how), ids) for how in (("fp32", None), (scheme, None), (scheme, library))
+        whole(open_with(kind, *how), ids)
+        for how in (("fp32", None), (scheme, None), (scheme, library))
     )
     probes = [parity.Probe("random", ids[0])]
     ours_to_exact = compare(probes, [exact[0]], [ours[0]])
@@ -127,7 +150,9 @@ def test_they_say_what_onnxruntimes_own_say(kind: str, scheme: str, open_with: O
 
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_every_path_gives_the_same_bits(kind: str, scheme: str, open_with: Open, library: Path) -> None:
+def test_every_path_gives_the_same_bits(
+    kind: str, scheme: str, open_with: Open, library: Path
+) -> None:
     session = open_with(kind, scheme, library)
     probes = parity.probes(CONFIGS[kind], None, thorough=True)
     for way, agreement in paths(session, probes, "verify"):
@@ -136,7 +161,11 @@ def test_every_path_gives_the_same_bits(kind: str, scheme: str, open_with: Open,
 
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
 def test_a_cpu_without_tiles_and_more_threads_give_the_same_bits(
-    scheme: str, open_with: Open, library: Path, library_without_tiles: Path, monkeypatch: pytest.MonkeyPatch
+    scheme: str,
+    open_with: Open,
+    library: Path,
+    library_without_tiles: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ids = ids_for("gpt2", 300)
     wanted = whole(open_with("gpt2", scheme, library), ids)
@@ -160,7 +189,9 @@ def test_blocks_of_every_size(
     checkpoint = open_checkpoint(save_random(tmp_path / "source", config))
     scheme = "int4" if bits == 4 else "int8-block"
     (tmp_path / "graph").mkdir()
-    plan = uniform_plan(config, "edge", Wishes(scheme=scheme, block_size=block_size, rounding="nearest"))
+    plan = uniform_plan(
+        config, "edge", Wishes(scheme=scheme, block_size=block_size, rounding="nearest")
+    )
     build_graph(checkpoint, tmp_path / "graph", graph="edge", scheme=scheme, plan=plan)
     ids = np.random.default_rng(1).integers(0, config.vocab_size, (1, 70))
     found = []
@@ -172,7 +203,8 @@ def test_blocks_of_every_size(
     steps = [session.decode([int(id)], cache)[0].copy() for id in ids[0]]
     assert np.array_equal(found[1][0], np.stack(steps))
     agreement = compare([parity.Probe("random", ids[0])], [found[0][0]], [found[1][0]])
-    assert agreement.mean_kl <= 2e-3  # both round the same weights; activations now and then to the next step
+    # both round the same weights; activations now and then to the next step
+    assert agreement.mean_kl <= 2e-3
 
 
 def test_many_threads_may_use_one_session(open_with: Open, library: Path) -> None:
@@ -204,7 +236,9 @@ def test_nan_is_not_hidden(open_with: Open, library: Path) -> None:
 @pytest.mark.parametrize("name", embedded_bundles())
 def test_an_embedded_bundle_is_replaced_whole(name: str) -> None:
     bundle = Bundle.open(name)
-    found = rewrite(bundle.model_path.read_bytes(), 2, cache_head_size(bundle.config, "edge"), half_cache=True)
+    found = rewrite(
+        bundle.model_path.read_bytes(), 2, cache_head_size(bundle.config, "edge"), half_cache=True
+    )
     assert found is not None
     layers, is_task = bundle.config.n_layer, bundle.task is not None
     assert found.counts == {
@@ -224,11 +258,15 @@ def test_a_foreign_or_damaged_graph_is_left_alone() -> None:
 def test_the_embedded_bundles_pass_the_check_of_a_build(library: Path) -> None:
     report = check_library(library)
     assert not report.faults
-    assert all(way["max_difference"] == 0 for way in report.figures["tinystories-5m-int8 paths"].values())
+    assert all(
+        way["max_difference"] == 0 for way in report.figures["tinystories-5m-int8 paths"].values()
+    )
     assert report.figures["onnxruntime against native"].keys() == set(embedded_bundles())
 
 
-def test_a_classifier_alone_and_among_others(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_alone_and_among_others(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(SETTING, str(library))
     bundle = Bundle.open("banking77-6m-int8")
     encoder = Encoder(bundle)
@@ -256,7 +294,9 @@ def test_embeddings_of_a_language_model(library: Path, monkeypatch: pytest.Monke
         ("GroupQueryAttention", lambda node: node.attributes.update(kv_num_heads=1)),
     ],
 )
-def test_a_node_that_does_not_fit_stays_with_onnxruntime(op: str, change: Callable[[Node], None]) -> None:
+def test_a_node_that_does_not_fit_stays_with_onnxruntime(
+    op: str, change: Callable[[Node], None]
+) -> None:
     """onnxruntime says what is wrong with it; ours would read what is not there."""
     model = read_model(Bundle.open().model_path.read_bytes())
     node = next(node for node, _ in model.nodes if node.op == op)
@@ -285,7 +325,9 @@ def _counts(model: Model) -> dict[str, int]:
     return found.counts
 
 
-def test_what_is_published_is_measured_by_onnxruntimes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_published_is_measured_by_onnxruntimes_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is built here: a manifest's figures are those of every machine."""
     monkeypatch.setenv(SETTING, str(tmp_path / "nowhere"))
     source = save_random(tmp_path / "source", CONFIGS["gpt1"])
@@ -295,10 +337,14 @@ def test_what_is_published_is_measured_by_onnxruntimes_own(tmp_path: Path, monke
         Session(bundle)
 
 
-def test_a_file_that_is_no_library_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_library_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gpt_edge.native.library.why_unsupported", lambda: None)  # on any CPU
     (tmp_path / "operators.so").write_bytes(b"no library")
     monkeypatch.setenv(SETTING, str(tmp_path / "operators.so"))
-    with pytest.raises(GPTEdgeError, match=r"the operators in .*operators.so cannot be loaded") as caught:
+    with pytest.raises(
+        GPTEdgeError, match=r"the operators in .*operators.so cannot be loaded"
+    ) as caught:
         Session(Bundle.open())
     assert "gpt-edge native build" in (caught.value.hint or "")

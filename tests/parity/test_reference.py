@@ -1,4 +1,6 @@
-"""The reference alone: past = no past, the band, wiring against a slow version, and a trained model with known activations."""
+"""The reference alone: past = no past, the band, wiring against a slow version, and a trained model
+with known activations.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,38 @@ from gpt_edge.config import PRESETS, GPTConfig
 from gpt_edge.reference.importers.tensor_map import reference_shapes
 from gpt_edge.reference.model import GPT, activate, causal_mask
 
-TOLERANCE = {"float32": 1e-5}  # max |difference| of logits of about unit size: only the order of sums differs
+# max |difference| of logits of about unit size: only the order of sums differs
+TOLERANCE = {"float32": 1e-5}
 
 TINY = {
     "gpt1": GPTConfig(n_layer=2, n_head=3, n_embd=24, n_ctx=20, vocab_size=37, norm="post"),
     "gpt2": GPTConfig(n_layer=3, n_head=2, n_embd=16, n_ctx=20, vocab_size=37),
-    "gpt3": GPTConfig(n_layer=4, n_head=2, n_embd=16, n_ctx=20, vocab_size=37, attention=("dense", "banded"), window=3),
+    "gpt3": GPTConfig(
+        n_layer=4,
+        n_head=2,
+        n_embd=16,
+        n_ctx=20,
+        vocab_size=37,
+        attention=("dense", "banded"),
+        window=3,
+    ),
     "untied": GPTConfig(
-        n_layer=1, n_head=1, n_embd=8, n_ctx=20, vocab_size=5, n_inner=10, activation="relu", tied_embeddings=False
+        n_layer=1,
+        n_head=1,
+        n_embd=8,
+        n_ctx=20,
+        vocab_size=5,
+        n_inner=10,
+        activation="relu",
+        tied_embeddings=False,
     ),
 }
 
 
 def lively(config: GPTConfig, seed: int = 0) -> GPT:
-    """A random model whose every weight counts: biases and norms too, large enough for attention to choose."""
+    """A random model whose every weight counts: biases and norms too, large enough for attention to
+    choose.
+    """
     torch.manual_seed(seed)
     model = GPT(config).eval()
     with torch.no_grad():
@@ -44,7 +64,9 @@ def model(request: pytest.FixtureRequest) -> GPT:
 
 
 def ids_for(model: GPT, batch: int, length: int) -> Tensor:
-    return torch.randint(model.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        model.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(1)
+    )
 
 
 @torch.no_grad()
@@ -54,7 +76,9 @@ def test_decode_after_prefill_equals_one_full_forward(model: GPT, split: int) ->
     whole, whole_present = model(ids)
     first, past = model(ids[:, :split])
     rest, present = model(ids[:, split:], past_key_values=past)
-    torch.testing.assert_close(torch.cat([first, rest], dim=1), whole, atol=TOLERANCE["float32"], rtol=1e-5)
+    torch.testing.assert_close(
+        torch.cat([first, rest], dim=1), whole, atol=TOLERANCE["float32"], rtol=1e-5
+    )
     for (key, value), (whole_key, whole_value) in zip(present, whole_present, strict=True):
         assert key.shape == (2, model.config.n_head, 20, model.config.head_size)
         torch.testing.assert_close(key, whole_key, atol=TOLERANCE["float32"], rtol=1e-5)
@@ -68,7 +92,9 @@ def test_one_token_at_a_time_equals_one_full_forward(model: GPT) -> None:
     for position in range(20):
         logits, past = model(ids[:, position : position + 1], past_key_values=past)
         rows.append(logits)
-    torch.testing.assert_close(torch.cat(rows, dim=1), model(ids)[0], atol=TOLERANCE["float32"], rtol=1e-5)
+    torch.testing.assert_close(
+        torch.cat(rows, dim=1), model(ids)[0], atol=TOLERANCE["float32"], rtol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -95,13 +121,18 @@ def test_a_token_never_sees_what_follows(model: GPT) -> None:
 def test_banded_mask_is_the_last_window_positions_and_itself() -> None:
     for n_past, n_new, window in itertools.product(range(4), range(1, 5), (1, 2, 3, 99)):
         mask = causal_mask(n_past, n_new, window, torch.device("cpu"))
-        slow = [[n_past + q - window < k <= n_past + q for k in range(n_past + n_new)] for q in range(n_new)]
+        slow = [
+            [n_past + q - window < k <= n_past + q for k in range(n_past + n_new)]
+            for q in range(n_new)
+        ]
         assert mask.tolist() == slow
 
 
 @torch.no_grad()
 def test_banded_layers_forget_what_left_the_window() -> None:
-    config = GPTConfig(n_layer=2, n_head=2, n_embd=16, n_ctx=20, vocab_size=37, attention=("banded",), window=3)
+    config = GPTConfig(
+        n_layer=2, n_head=2, n_embd=16, n_ctx=20, vocab_size=37, attention=("banded",), window=3
+    )
     model = lively(config)
     ids = ids_for(model, 1, 12)
     changed = ids.clone()
@@ -138,7 +169,9 @@ def slow_logits(model: GPT, ids: list[int]) -> np.ndarray:
     def mlp(x: np.ndarray, layer: int) -> np.ndarray:
         inner = linear(x, f"h.{layer}.mlp.c_fc")
         gelu = 0.5 * inner * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
-        return linear(np.maximum(inner, 0) if c.activation == "relu" else gelu, f"h.{layer}.mlp.c_proj")
+        return linear(
+            np.maximum(inner, 0) if c.activation == "relu" else gelu, f"h.{layer}.mlp.c_proj"
+        )
 
     x = w["wte.weight"][ids] + w["wpe.weight"][: len(ids)]
     for layer in range(c.n_layer):
@@ -155,7 +188,9 @@ def slow_logits(model: GPT, ids: list[int]) -> np.ndarray:
 @torch.no_grad()
 def test_logits_equal_the_papers_formulas(model: GPT) -> None:
     ids = ids_for(model, 1, 20)
-    np.testing.assert_allclose(model(ids)[0][0].numpy(), slow_logits(model, ids[0].tolist()), atol=1e-4)
+    np.testing.assert_allclose(
+        model(ids)[0][0].numpy(), slow_logits(model, ids[0].tolist()), atol=1e-4
+    )
 
 
 def test_gelu_forms_differ_and_are_the_published_ones() -> None:
@@ -218,14 +253,20 @@ def sorter(shared_data: Path) -> GPT:
     )
     weights = {name: torch.from_numpy(decode_tensor(tensor)) for name, tensor in stored.items()}
     model.load_state_dict(
-        {n.removeprefix("transformer."): w for n, w in weights.items() if not n.endswith(".attn.bias")}
+        {
+            n.removeprefix("transformer."): w
+            for n, w in weights.items()
+            if not n.endswith(".attn.bias")
+        }
     )
     return model.eval()
 
 
 @torch.no_grad()
 def test_trained_model_repeats_its_reference_activations(sorter: GPT, shared_data: Path) -> None:
-    stored = json.loads((shared_data / "gpt-nano-sort" / "gpt-nano-sort-t0-partials.json").read_text())
+    stored = json.loads(
+        (shared_data / "gpt-nano-sort" / "gpt-nano-sort-t0-partials.json").read_text()
+    )
     ids = torch.from_numpy(decode_tensor(stored["idx"])).long()
     hidden, present = sorter.hidden(ids)
     logits, _ = sorter(ids)

@@ -1,4 +1,6 @@
-"""`report`: the page holds what was measured, is one file that asks nothing of anybody, and no text in it acts."""
+"""`report`: the page holds what was measured, is one file that asks nothing of anybody, and no text
+in it acts.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,18 @@ from tests.support.models import random_model
 from tests.support.runner import done, run
 
 EVIL = "<script>alert(1)</script>"
-EVIL_TOKENS = [b"<s", b"<sc", b"<scr", b"ip", b"ipt", b"<script", b"<script>", b"</", b"</script", b"\x1b[31m"]
+EVIL_TOKENS = [
+    b"<s",
+    b"<sc",
+    b"<scr",
+    b"ip",
+    b"ipt",
+    b"<script",
+    b"<script>",
+    b"</",
+    b"</script",
+    b"\x1b[31m",
+]
 VOID = {"meta", "br", "hr"}
 
 
@@ -70,7 +83,19 @@ def assert_inert(content: str) -> Page:
     """No script, no handler, no address, nothing to fetch."""
     found = Page(content)
     names = {name for name, _ in found.tags}
-    assert not names & {"script", "link", "img", "iframe", "object", "embed", "form", "a", "base", "use", "image"}
+    assert not names & {
+        "script",
+        "link",
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "form",
+        "a",
+        "base",
+        "use",
+        "image",
+    }
     for name, attributes in found.tags:
         for key, value in attributes.items():
             assert not key.startswith("on"), (name, key)
@@ -88,15 +113,27 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     """A checkpoint whose vocabulary is made to write HTML, and its int4 bundle."""
     root = tmp_path_factory.mktemp("evil")
     n_plain = 256 + len(EVIL_TOKENS)
-    spec = make_spec("gpt2", "tokenizer.tiktoken", n_plain + 2, {EVIL: n_plain, "<b>": n_plain + 1}, "<b>", "here")
+    spec = make_spec(
+        "gpt2",
+        "tokenizer.tiktoken",
+        n_plain + 2,
+        {EVIL: n_plain, "<b>": n_plain + 1},
+        "<b>",
+        "here",
+    )
     content = format_ranks([*(bytes([byte]) for byte in range(256)), *EVIL_TOKENS])
     config = GPTConfig(n_layer=1, n_head=2, n_embd=32, n_ctx=64, vocab_size=n_plain + 2)
     model = random_model(config, std=0.3)
     with torch.no_grad():  # it likes to write the script tag, among others
         dict(model.named_parameters())["ln_f.bias"].add_(model.wte.weight[n_plain])
-    save_checkpoint(root / "checkpoint", config, model.state_dict(), TokenizerSource(spec, content), {})
+    save_checkpoint(
+        root / "checkpoint", config, model.state_dict(), TokenizerSource(spec, content), {}
+    )
     bundle, _ = export_bundle(root / "checkpoint", root / "int4", scheme="int4")
-    described = {**bundle.manifest.provenance, "note": f'{EVIL} & "quoted" <img src=x onerror=alert(1)>'}
+    described = {
+        **bundle.manifest.provenance,
+        "note": f'{EVIL} & "quoted" <img src=x onerror=alert(1)>',
+    }
     manifest = dataclasses.replace(bundle.manifest, provenance=described)
     return root / "checkpoint", dataclasses.replace(bundle, manifest=manifest)
 
@@ -110,11 +147,17 @@ def whole(evil: tuple[Path, Bundle]) -> Report:
 
 def test_a_model_that_writes_html_is_shown_and_does_nothing(whole: Report) -> None:
     found = assert_inert(page(whole))
-    assert any(EVIL in "".join(sample.pieces) for variant in whole.variants for sample in variant.samples)
+    assert any(
+        EVIL in "".join(sample.pieces) for variant in whole.variants for sample in variant.samples
+    )
     assert EVIL in found.words
     assert "<img src=x onerror=alert(1)>" in found.words
     assert "\\x1b[2J" in found.words
-    policy = [values["content"] for name, values in found.tags if name == "meta" and "http-equiv" in values]
+    policy = [
+        values["content"]
+        for name, values in found.tags
+        if name == "meta" and "http-equiv" in values
+    ]
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
 
@@ -143,7 +186,11 @@ def test_figures_are_those_of_the_models(whole: Report, evil: tuple[Path, Bundle
     exact = {str(parting.place): parting.relative for parting in int8.layers}
     assert layers.keys() == exact.keys()
     assert layers["lm_head"] > exact["lm_head"] > 0
-    assert set(whole.sensitivity) >= {"wte.weight", "h.0.attn.c_attn.weight", "h.0.mlp.c_proj.weight"}
+    assert set(whole.sensitivity) >= {
+        "wte.weight",
+        "h.0.attn.c_attn.weight",
+        "h.0.mlp.c_proj.weight",
+    }
     assert whole.torch is not None
     assert whole.torch["max_difference"] < 1e-3
     session, words = Session(evil[1]), words_of(evil[1])
@@ -158,7 +205,10 @@ def test_marks_are_where_the_tokens_differ(whole: Report) -> None:
     for variant in whole.variants[1:]:
         for wanted, sample in zip(reference, variant.samples, strict=True):
             n_same = 0
-            while n_same < min(len(wanted.ids), len(sample.ids)) and wanted.ids[n_same] == sample.ids[n_same]:
+            while (
+                n_same < min(len(wanted.ids), len(sample.ids))
+                and wanted.ids[n_same] == sample.ids[n_same]
+            ):
                 n_same += 1
             is_same = wanted.ids == sample.ids
             assert sample.parted == (None if is_same else n_same)
@@ -182,9 +232,15 @@ def test_without_a_checkpoint_the_page_says_what_is_missing(evil: tuple[Path, Bu
 
 def test_an_fp32_bundle_is_its_own_reference_and_ids_do_without_a_tokenizer() -> None:
     golden = Bundle.open(REPO / "tests" / "golden" / "tiny-edge")
-    bundle = dataclasses.replace(golden, manifest=dataclasses.replace(golden.manifest, tokenizer=None))
+    bundle = dataclasses.replace(
+        golden, manifest=dataclasses.replace(golden.manifest, tokenizer=None)
+    )
     found = make_report(bundle, also=[golden], n_tokens=128)
-    assert [(v.label, v.is_main) for v in found.variants] == [("fp32", True), ("int8", False), ("int4", False)]
+    assert [(v.label, v.is_main) for v in found.variants] == [
+        ("fp32", True),
+        ("int8", False),
+        ("int4", False),
+    ]
     words = assert_inert(page(found)).words
     assert "random ids" in words
     assert found.text == "text written by the model, seed 20190214"
@@ -193,7 +249,9 @@ def test_an_fp32_bundle_is_its_own_reference_and_ids_do_without_a_tokenizer() ->
         make_report(bundle, prompts=("x",))
 
 
-def test_a_checkpoint_of_another_shape_is_refused(evil: tuple[Path, Bundle], tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_shape_is_refused(
+    evil: tuple[Path, Bundle], tmp_path: Path
+) -> None:
     config = dataclasses.replace(evil[1].config, n_head=1)
     save_checkpoint(tmp_path / "other", config, random_model(config).state_dict(), None, {})
     with pytest.raises(BundleError, match="n_head=1"):
@@ -202,10 +260,18 @@ def test_a_checkpoint_of_another_shape_is_refused(evil: tuple[Path, Bundle], tmp
         make_report(evil[1], against=evil[1].path)
 
 
-def test_stored_sensitivity_and_search_are_shown_as_somebody_elses(evil: tuple[Path, Bundle]) -> None:
+def test_stored_sensitivity_and_search_are_shown_as_somebody_elses(
+    evil: tuple[Path, Bundle],
+) -> None:
     """What quantize leaves in a manifest, and what nobody should."""
     point = {"label": f"mixed {EVIL}", "n_bytes": 5000, "mean_kl": 1e-3, "ok": True}
-    tensors = {"wte.weight": {"format": "int8 b64", "kl": {"int4 b32": 2e-3, "int8 b64": "text", "<b>": 0.5}}, "x": 3}
+    tensors = {
+        "wte.weight": {
+            "format": "int8 b64",
+            "kl": {"int4 b32": 2e-3, "int8 b64": "text", "<b>": 0.5},
+        },
+        "x": 3,
+    }
     budget = {
         "limits": {"max_kl": 0.01},
         "text": EVIL,
@@ -214,7 +280,9 @@ def test_stored_sensitivity_and_search_are_shown_as_somebody_elses(evil: tuple[P
         "tensors": tensors,
     }
     provenance = {"quantization": {"budget": budget}}
-    bundle = dataclasses.replace(evil[1], manifest=dataclasses.replace(evil[1].manifest, provenance=provenance))
+    bundle = dataclasses.replace(
+        evil[1], manifest=dataclasses.replace(evil[1].manifest, provenance=provenance)
+    )
     found = make_report(bundle, prompts=("plain",))
     assert found.sensitivity == {"wte.weight": {"int4 b32": 2e-3, "<b>": 0.5}}
     words = assert_inert(page(found)).words
@@ -235,7 +303,12 @@ def test_the_command_writes_one_file_whole(evil: tuple[Path, Bundle], tmp_path: 
     assert "text.txt (a text, its ids with SHA-256" in assert_inert(content).words
     assert str(tmp_path) not in content  # a release page tells nothing of the machine
     assert found["report"] == str(out)
-    assert [variant["label"] for variant in found["variants"]] == ["fp32", "this bundle (int4)", "int4", "int8"]
+    assert [variant["label"] for variant in found["variants"]] == [
+        "fp32",
+        "this bundle (int4)",
+        "int4",
+        "int8",
+    ]
     assert json.dumps(found["variants"][1]["damage"])
     before = out.read_bytes()
     failed = run("report", bundle.path, "-o", out, "--against", tmp_path / "nowhere")
@@ -250,19 +323,29 @@ def test_the_command_writes_one_file_whole(evil: tuple[Path, Bundle], tmp_path: 
 
 
 def test_html_is_escaped_by_construction() -> None:
-    assert tag("p", "<b>&\"'", tag("i", 3), class_='"x') == '<p class="&quot;x">&lt;b&gt;&amp;&quot;&#x27;<i>3</i></p>'
+    assert (
+        tag("p", "<b>&\"'", tag("i", 3), class_='"x')
+        == '<p class="&quot;x">&lt;b&gt;&amp;&quot;&#x27;<i>3</i></p>'
+    )
     assert text("a\x00\x1b\x9f\ud800\u202eb\n\t") == "a\\x00\\x1b\\x9f\\ud800\\u202eb\n\t"
     assert tag("meta", name="x", content=None) == '<meta name="x">'
 
 
 def test_plots_stay_inside_their_frame_whatever_the_values() -> None:
     marks = [
-        Mark(f"m{i}", x, y, i % 6) for i, (x, y) in enumerate([(1e-3, 1e-9), (5.2, 3e-4), (5.2, 3e-4), (0.0, 1.0)])
+        Mark(f"m{i}", x, y, i % 6)
+        for i, (x, y) in enumerate([(1e-3, 1e-9), (5.2, 3e-4), (5.2, 3e-4), (0.0, 1.0)])
     ]
     drawings = [
         scatter(marks, "t", "x", "y"),
         scatter([Mark("one", 3.0, 0.5)], "t", "x", "y"),
-        lines([Line("a", (None, 0.0, 1e-5, 2.0)), Line("b", (1e-3,) * 4)], ["in", "0", "1", "out"], "t", "x", "y"),
+        lines(
+            [Line("a", (None, 0.0, 1e-5, 2.0)), Line("b", (1e-3,) * 4)],
+            ["in", "0", "1", "out"],
+            "t",
+            "x",
+            "y",
+        ),
         lines([Line("none", (0.0, None))], ["in", "out"], "t", "x", "y"),
     ]
     for drawing in drawings:

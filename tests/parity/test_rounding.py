@@ -1,4 +1,6 @@
-"""Rounding weights: what every method must keep, what each must win, and that the measuring computes what kernels do."""
+"""Rounding weights: what every method must keep, what each must win, and that the measuring
+computes what kernels do.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +58,12 @@ def by_hand(weight: np.ndarray, bits: int, block: int) -> np.ndarray:
             if bits == 4:
                 scales.append(values[np.abs(values).argmax()] / np.float32(-8))
             low = -(1 << (bits - 1))
-            tries = [np.clip(np.rint(values / s), low, -low - 1) * s if s else values * 0 for s in scales]
-            out[row, start : start + block] = min(tries, key=lambda found: np.square(found - values).sum())
+            tries = [
+                np.clip(np.rint(values / s), low, -low - 1) * s if s else values * 0 for s in scales
+            ]
+            out[row, start : start + block] = min(
+                tries, key=lambda found: np.square(found - values).sum()
+            )
     return out
 
 
@@ -82,8 +88,13 @@ def test_levels_fit_their_bits_and_lie_near_the_weight(
     assert found.levels.shape == (n, -(-k // size), size)
     assert int(found.levels.max()) < 1 << form.bits
     assert np.isfinite(found.scales).all()
-    spread = np.ptp(np.pad(weight, ((0, 0), (0, 1))), axis=-1) if not form.symmetric else 2 * np.abs(weight).max(-1)
-    # A fifth of an asymmetric range may be clipped, and an eighth of a symmetric one; else half a step.
+    spread = (
+        np.ptp(np.pad(weight, ((0, 0), (0, 1))), axis=-1)
+        if not form.symmetric
+        else 2 * np.abs(weight).max(-1)
+    )
+    # A fifth of an asymmetric range may be clipped, and an eighth of a symmetric one; else half a
+    # step.
     limit = (0.35 if form.rounding == "scale-search" else 1 / ((1 << form.bits) - 2)) * spread
     assert (np.abs(found.dequantize(k) - weight).max(-1) <= limit + 1e-6).all()
     if zeroed:
@@ -124,7 +135,9 @@ def test_gptq_with_uncorrelated_inputs_changes_nothing_but_the_scales() -> None:
 
 
 def test_gptq_is_the_textbook_loop() -> None:
-    """Column by column with the whole inverse, no lazy blocks: Frantar et al. 2022, algorithm 1, in float64."""
+    """Column by column with the whole inverse, no lazy blocks: Frantar et al. 2022, algorithm 1, in
+    float64.
+    """
     k, block = 160, 32  # more than one lazy block
     weight, x = weights(8, k), inputs(k, 2000).double()
     hessian = (x.T @ x).float()
@@ -187,7 +200,9 @@ def test_packing_puts_the_low_nibble_first() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("activations", ["block", "float"])
-def test_the_measured_product_is_what_onnxruntime_computes(bits: int, symmetric: bool, activations: str) -> None:
+def test_the_measured_product_is_what_onnxruntime_computes(
+    bits: int, symmetric: bool, activations: str
+) -> None:
     n, k, block = 24, 96, 32
     form = TensorFormat(bits, block, symmetric, activations=activations)
     rounded = round_tensor(weights(n, k), form, block)
@@ -198,7 +213,9 @@ def test_the_measured_product_is_what_onnxruntime_computes(bits: int, symmetric:
     np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-def _matmul_nbits(x: np.ndarray, rounded: Rounded, n: int, k: int, block: int, accuracy_level: int) -> np.ndarray:
+def _matmul_nbits(
+    x: np.ndarray, rounded: Rounded, n: int, k: int, block: int, accuracy_level: int
+) -> np.ndarray:
     initializers = {"b": rounded.packed_levels(), "s": rounded.scales}
     if (zeros := rounded.packed_zeros()) is not None:
         initializers["z"] = zeros
@@ -237,7 +254,9 @@ def test_formats_that_no_kernel_has_are_refused(arguments: tuple[object, ...], w
 
 
 @pytest.mark.parametrize(
-    "form", [*FORMS, TensorFormat(4, 32, False, "gptq"), FLOAT16, FLOAT32], ids=lambda form: form.label
+    "form",
+    [*FORMS, TensorFormat(4, 32, False, "gptq"), FLOAT16, FLOAT32],
+    ids=lambda form: form.label,
 )
 def test_a_format_knows_its_size(form: TensorFormat) -> None:
     n, k = 6, 100  # 100 is no multiple of a block: padded
@@ -247,12 +266,18 @@ def test_a_format_knows_its_size(form: TensorFormat) -> None:
     size = form.block_for(k)
     rounded = round_tensor(weights(n, k), form, size, torch.eye(k))
     zeros = rounded.packed_zeros()
-    stored = rounded.packed_levels().nbytes + rounded.scales.nbytes + (zeros.nbytes if zeros is not None else 0)
+    stored = (
+        rounded.packed_levels().nbytes
+        + rounded.scales.nbytes
+        + (zeros.nbytes if zeros is not None else 0)
+    )
     assert form.n_bytes(n, k) == stored
 
 
 @pytest.mark.parametrize("kind", TINY)
-def test_hessians_of_layers_are_those_of_the_whole_model(kind: str, checkpoints: dict[str, Path]) -> None:
+def test_hessians_of_layers_are_those_of_the_whole_model(
+    kind: str, checkpoints: dict[str, Path]
+) -> None:
     source = open_checkpoint(checkpoints[kind])
     config = source.config
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (9, 20))
@@ -261,14 +286,22 @@ def test_hessians_of_layers_are_those_of_the_whole_model(kind: str, checkpoints:
         for part in LINEARS:
             name = f"h.{layer}.{part}"
             model.get_submodule(name).register_forward_pre_hook(
-                lambda module, given, name=name: seen.__setitem__(f"{name}.weight", given[0].flatten(0, 1))
+                lambda module, given, name=name: seen.__setitem__(
+                    f"{name}.weight", given[0].flatten(0, 1)
+                )
             )
     with torch.inference_mode():
         model(torch.from_numpy(ids))
-    found = {name: h for layer in layer_hessians(source, Rows(ids, "random")) for name, h in layer.items()}
+    found = {
+        name: h
+        for layer in layer_hessians(source, Rows(ids, "random"))
+        for name, h in layer.items()
+    }
     assert found.keys() == seen.keys()
     for name, x in seen.items():
-        np.testing.assert_allclose(found[name], x.T @ x, rtol=1e-3, atol=1e-3 * float((x.T @ x).abs().max()))
+        np.testing.assert_allclose(
+            found[name], x.T @ x, rtol=1e-3, atol=1e-3 * float((x.T @ x).abs().max())
+        )
 
 
 @pytest.mark.parametrize("kind", ["gpt1", "gpt2"])  # gpt1: padded heads
@@ -277,14 +310,18 @@ def test_gptq_of_a_whole_model_costs_less_than_rounding_to_nearest(
 ) -> None:
     source = open_checkpoint(checkpoints[kind])
     rng = np.random.default_rng(0)
-    text, other = (Rows(rng.integers(0, source.config.vocab_size, (40, 48)), "random") for _ in range(2))
+    text, other = (
+        Rows(rng.integers(0, source.config.vocab_size, (40, 48)), "random") for _ in range(2)
+    )
     rounder = Rounder(source.config, "edge", tmp_path)
     names = [f"h.0.{part}.weight" for part in LINEARS]
     forms = [TensorFormat(4, 16), TensorFormat(4, 16, rounding="gptq"), FLOAT32]
     rounder.prepare(dict.fromkeys(names, forms), source, text)
     padded = pad_heads(names[1], source.tensor(names[1]), source.config)
     assert rounder(names[1], padded, forms[1]).dequantize(padded.shape[1]).shape == padded.shape
-    found = Probe(load_reference(source), other, "edge", rounder).sensitivities(dict.fromkeys(names, forms))
+    found = Probe(load_reference(source), other, "edge", rounder).sensitivities(
+        dict.fromkeys(names, forms)
+    )
     sums = [sum(found[name][form].mean_kl for name in names) for form in forms]
     assert sums[1] < 0.8 * sums[0]
     assert sums[2] == 0

@@ -1,4 +1,6 @@
-"""The `int8` arrangement: one activation scale for each row, products of integers, one weight scale for each output."""
+"""The `int8` arrangement: one activation scale for each row, products of integers, one weight scale
+for each output.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,12 @@ def test_a_row_does_not_depend_on_its_neighbours(export: Export) -> None:
     assert np.abs(alone - beside).max() <= 1e-4  # attention adds in another order
 
 
-def test_a_loud_token_in_the_batch_changes_nothing_else(export: Export, checkpoints: dict[str, Path]) -> None:
-    """What breaks per-tensor int8: one row with large activations takes the levels from the others."""
+def test_a_loud_token_in_the_batch_changes_nothing_else(
+    export: Export, checkpoints: dict[str, Path]
+) -> None:
+    """What breaks per-tensor int8: one row with large activations takes the levels from
+    the others.
+    """
     session = Session(export("gpt2", "edge", "int8")[0])
     cache = session.new_cache(2)
     quiet, loud = np.array([[3, 4, 5, 6]]), np.array([[300, 299, 298, 297]])
@@ -51,7 +57,10 @@ def test_a_loud_token_in_the_batch_changes_nothing_else(export: Export, checkpoi
     single = session.new_cache()
     alone = session.forward(quiet, single, "all")
     assert np.abs(both[0] - alone[0]).max() <= 1e-5
-    assert np.abs(steps - np.stack([session.decode([7], single)[0].copy() for _ in range(3)])).max() <= 1e-4
+    assert (
+        np.abs(steps - np.stack([session.decode([7], single)[0].copy() for _ in range(3)])).max()
+        <= 1e-4
+    )
 
 
 @pytest.mark.parametrize("activation", ["gelu_tanh", "gelu", "relu"])
@@ -68,7 +77,9 @@ def test_every_activation_function_keeps_its_precision(activation: str, tmp_path
 
 @pytest.mark.parametrize("std", [1e-3, 1.5])
 def test_small_and_large_activations_are_rounded_as_finely(std: float, tmp_path: Path) -> None:
-    """The zero point after an activation function is fixed; its scale follows both ends of a row."""
+    """The zero point after an activation function is fixed; its scale follows both ends of
+    a row.
+    """
     session = built(tmp_path, GPT2, std=std)
     ids = np.arange(50)[None] % GPT2.vocab_size
     with torch.no_grad():
@@ -91,7 +102,9 @@ def test_rows_of_zeros_give_the_bias(tmp_path: Path) -> None:
 
     save_checkpoint(tmp_path / "source", GPT2, model.state_dict(), None, {})
     (tmp_path / "graph").mkdir()
-    build_graph(open_checkpoint(tmp_path / "source"), tmp_path / "graph", graph="edge", scheme="int8")
+    build_graph(
+        open_checkpoint(tmp_path / "source"), tmp_path / "graph", graph="edge", scheme="int8"
+    )
     session = pipeline.open_folder(tmp_path / "graph", GPT2, "edge", "int8")
     ids = np.arange(10)[None]
     with torch.no_grad():

@@ -1,4 +1,6 @@
-"""The guard against saturating 8-bit products: on any CPU, forced on and off, and on an emulated CPU without VNNI."""
+"""The guard against saturating 8-bit products: on any CPU, forced on and off, and on an emulated
+CPU without VNNI.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def test_the_guard_changes_nothing_but_saturating_products(
     graph: str, scheme: str, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = export("gpt2", graph, scheme)[0]
-    difference = np.abs(logits(bundle, monkeypatch, True) - logits(bundle, monkeypatch, False)).max()
+    difference = np.abs(
+        logits(bundle, monkeypatch, True) - logits(bundle, monkeypatch, False)
+    ).max()
     if CPU_SATURATES and (graph, scheme) in HAS_INTEGER_PRODUCTS:
         assert difference > 0.1  # what a runtime without the guard would show here
     else:
@@ -48,7 +52,9 @@ def test_the_guard_changes_nothing_but_saturating_products(
 
 
 @pytest.mark.parametrize("guard", [False, True])
-def test_the_guard_is_asked_for_where_products_saturate(guard: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_is_asked_for_where_products_saturate(
+    guard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: dict[str, str] = {}
 
     class Recorded(ort.SessionOptions):  # type: ignore[misc]
@@ -84,9 +90,13 @@ def test_the_verifier_reads_inner_values_as_the_runtime_computes_them(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(EMULATOR is None, reason="qemu-x86_64 of the package qemu-user is not installed")
+@pytest.mark.skipif(
+    EMULATOR is None, reason="qemu-x86_64 of the package qemu-user is not installed"
+)
 @pytest.mark.parametrize("graph", ["edge", "portable"])
-def test_an_emulated_cpu_without_vnni_gives_the_same_tokens(graph: str, export: Export, tmp_path: Path) -> None:
+def test_an_emulated_cpu_without_vnni_gives_the_same_tokens(
+    graph: str, export: Export, tmp_path: Path
+) -> None:
     child = """
 import sys
 import numpy as np
@@ -100,7 +110,12 @@ print(products_saturate())
     bundle = export("gpt2", graph, "int8")[0]
     out = tmp_path / "logits.npy"
     done = subprocess.run(
-        [str(EMULATOR), "-cpu", "Haswell", *python_command("-c", child, str(bundle.path), str(out))],
+        [
+            str(EMULATOR),
+            "-cpu",
+            "Haswell",
+            *python_command("-c", child, str(bundle.path), str(out)),
+        ],
         env=python_environment(),
         capture_output=True,
         text=True,

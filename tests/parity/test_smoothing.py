@@ -1,4 +1,6 @@
-"""Channels that stand out: found, moved in powers of two, undone where a graph is compared, and absent elsewhere."""
+"""Channels that stand out: found, moved in powers of two, undone where a graph is compared, and
+absent elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def planted(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_only_channels_that_stand_out_are_found(planted: Path) -> None:
     checkpoint = open_checkpoint(planted)
     found = find_smoothing(checkpoint).exponents
-    wanted = {f"h.{layer}.{place}" for layer in range(2) for place in PLACES[checkpoint.config.norm]}
+    wanted = {
+        f"h.{layer}.{place}" for layer in range(2) for place in PLACES[checkpoint.config.norm]
+    }
     assert set(found) == wanted
     for place, channels in found.items():
         channel = CHANNELS[int(place.split(".")[1])]
@@ -80,11 +84,14 @@ def test_a_smoothed_bundle_is_verified_and_parts_where_another_one_does(
 ) -> None:
     bundle, report = export_bundle(planted, tmp_path / scheme, scheme=scheme, tokenizer="none")
     assert report.figures[f"torch against {scheme}"]["logits"]["mean_kl"] <= 2e-3
-    assert set(bundle.manifest.provenance[KEY]) == set(find_smoothing(open_checkpoint(planted)).exponents)
+    assert set(bundle.manifest.provenance[KEY]) == set(
+        find_smoothing(open_checkpoint(planted)).exponents
+    )
     assert verify_bundle(bundle, planted).faults == []
     model, ids = open_checkpoint(planted).load_model().eval(), np.arange(50)
     partings = part(model, bundle, ids)
-    assert max(parting.relative for parting in partings) < 0.2  # a channel that is not restored is off by half and more
+    # a channel that is not restored is off by half and more
+    assert max(parting.relative for parting in partings) < 0.2
     first = first_of(partings)
     assert first is not None
     assert first.place.operator == "embedding"
@@ -95,7 +102,9 @@ def test_quantize_smooths_as_export_does(planted: Path, tmp_path: Path) -> None:
     plain, _ = export_bundle(planted, tmp_path / "fp32", scheme="fp32", tokenizer="none")
     quantized, _ = quantize_bundle(plain, tmp_path / "int8-too", scheme="int8")
     assert quantized.manifest.provenance[KEY] == exported.manifest.provenance[KEY]
-    data = {(Path(bundle.path) / "model.onnx.data").read_bytes() for bundle in (exported, quantized)}
+    data = {
+        (Path(bundle.path) / "model.onnx.data").read_bytes() for bundle in (exported, quantized)
+    }
     assert len(data) == 1
     assert KEY not in plain.manifest.provenance
 
@@ -109,10 +118,18 @@ def test_a_wrong_exponent_in_the_manifest_is_a_fault(planted: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "described",
-    [None, 3, [], {"h.0.ln_1": 3}, {"h.0.ln_1": {"x": 1, "9999": 1, "3": 1.5, "4": True, "5": LARGEST + 1}}],
+    [
+        None,
+        3,
+        [],
+        {"h.0.ln_1": 3},
+        {"h.0.ln_1": {"x": 1, "9999": 1, "3": 1.5, "4": True, "5": LARGEST + 1}},
+    ],
     ids=str,
 )
-def test_what_a_manifest_says_otherwise_is_ignored(planted: Path, tmp_path: Path, described: object) -> None:
+def test_what_a_manifest_says_otherwise_is_ignored(
+    planted: Path, tmp_path: Path, described: object
+) -> None:
     bundle, _ = export_bundle(planted, tmp_path / "fp32", scheme="fp32", tokenizer="none")
     manifest = dataclasses.replace(bundle.manifest, provenance={KEY: described})
     smoothing = Smoothing.of_manifest(manifest)

@@ -1,4 +1,6 @@
-"""Fine-tuned checkpoints as bundles: what torch says, the graphs say, alone and in batches; and hidden states of any bundle."""
+"""Fine-tuned checkpoints as bundles: what torch says, the graphs say, alone and in batches; and
+hidden states of any bundle.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,15 @@ from tests.support.task_models import TASKS, save_task
 
 FP32_TOLERANCE = 1e-4  # issue 5: of logits, torch against ONNX; the largest seen was 1e-5
 STATES_TOLERANCE = 1e-4  # of hidden states, whose spread is 1 to 3
-EVERYDAY = {("gpt1", "scores", "edge"), ("gpt2", "multiple-choice", "portable"), ("gpt3", "classification", "edge")}
+EVERYDAY = {
+    ("gpt1", "scores", "edge"),
+    ("gpt2", "multiple-choice", "portable"),
+    ("gpt3", "classification", "edge"),
+}
 CASES = [
-    pytest.param(kind, task, graph, marks=() if (kind, task, graph) in EVERYDAY else (pytest.mark.slow,))
+    pytest.param(
+        kind, task, graph, marks=() if (kind, task, graph) in EVERYDAY else (pytest.mark.slow,)
+    )
     for kind in TINY
     for task in TASKS
     for graph in contract.GRAPHS
@@ -58,7 +66,9 @@ def make(sources: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathF
         key = (kind, task, graph, scheme)
         if key not in made:
             out = root / "-".join(key)
-            made[key] = export_bundle(sources(kind, task), out, graph=graph, scheme=scheme, tokenizer="none")
+            made[key] = export_bundle(
+                sources(kind, task), out, graph=graph, scheme=scheme, tokenizer="none"
+            )
         return made[key]
 
     return export
@@ -79,7 +89,12 @@ def test_a_head_says_in_onnx_what_it_says_in_torch(
     rounded, report = make(kind, task, graph, "int8")
     agreement = compare_tasks(probes, wanted, Encoder(rounded).logits(probes.sequences))
     assert agreement.top1 >= 0.95  # 64 random examples, many of them near ties
-    assert set(report.figures) == {"torch against fp32", "fp32 paths", "torch against int8", "int8 paths"}
+    assert set(report.figures) == {
+        "torch against fp32",
+        "fp32 paths",
+        "torch against int8",
+        "int8 paths",
+    }
     assert rounded.manifest.parity == report.figures
 
 
@@ -100,22 +115,29 @@ def test_the_graph_holds_the_embedding_once_and_no_language_model_head(make: Mak
     for scheme in ("fp32", "int8"):
         bundle, _ = make("gpt3", "classification", "edge", scheme)
         config = bundle.config
-        assert bundle.n_bytes < (4.3 if scheme == "fp32" else 1.5) * config.n_parameters + 60_000  # the graph file
+        # the graph file
+        assert bundle.n_bytes < (4.3 if scheme == "fp32" else 1.5) * config.n_parameters + 60_000
         graph = ir.load(bundle.model_path).graph
         tables = [name for name in graph.initializers if name.startswith(("wte", "lm_head"))]
         assert sorted(tables) in (["wte.weight"], ["wte.weight_q8", "wte.weight_scales"])
-        assert [value.name for value in graph.inputs] == [spec.name for spec in contract.inputs(config, "edge")]
+        assert [value.name for value in graph.inputs] == [
+            spec.name for spec in contract.inputs(config, "edge")
+        ]
 
 
 @pytest.mark.parametrize("graph", contract.GRAPHS)
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
-def test_quantize_rounds_a_classifier_as_export_does(make: Make, tmp_path: Path, scheme: str, graph: str) -> None:
+def test_quantize_rounds_a_classifier_as_export_does(
+    make: Make, tmp_path: Path, scheme: str, graph: str
+) -> None:
     fp32, _ = make("gpt3", "classification", graph, "fp32")
     rounded, report = quantize_bundle(fp32, tmp_path / "out", scheme=scheme)
     assert set(report.figures) == {f"fp32 against {scheme}", f"{scheme} paths"}
     assert rounded.task == fp32.task
     exported, _ = make("gpt3", "classification", graph, scheme)
-    assert (rounded.path / "model.onnx.data").read_bytes() == (exported.path / "model.onnx.data").read_bytes()
+    assert (rounded.path / "model.onnx.data").read_bytes() == (
+        exported.path / "model.onnx.data"
+    ).read_bytes()
     assert verify_task_alone(rounded).faults == []
 
 
@@ -153,7 +175,12 @@ def test_what_a_classifier_is_not_for_is_refused(
     with pytest.raises(BundleError, match="is a classifier"):
         Session(bundle)
     with pytest.raises(ExportError, match="cannot be int8-dynamic"):
-        export_bundle(sources("gpt3", "classification"), tmp_path / "out", scheme="int8-dynamic", tokenizer="none")
+        export_bundle(
+            sources("gpt3", "classification"),
+            tmp_path / "out",
+            scheme="int8-dynamic",
+            tokenizer="none",
+        )
 
 
 @pytest.mark.parametrize("graph", contract.GRAPHS)
@@ -165,7 +192,9 @@ def test_states_of_a_language_model_are_those_of_torch(
     for kind in ("gpt1", "gpt3"):  # heads that are padded, bands
         bundle, _ = export(kind, graph, "fp32")
         model = open_checkpoint(checkpoints[kind]).load_model()
-        sequences = [rng.integers(0, TINY[kind].vocab_size, size).tolist() for size in (1, 30, 2, 30, 64)]
+        sequences = [
+            rng.integers(0, TINY[kind].vocab_size, size).tolist() for size in (1, 30, 2, 30, 64)
+        ]
         found = Encoder(bundle).states(sequences, pooling)  # type: ignore[arg-type]
         for ids, vector in zip(sequences, found, strict=True):
             with torch.inference_mode():

@@ -1,4 +1,6 @@
-"""`export --to transformers`: the folder says what the checkpoint says, to transformers and to our own importers."""
+"""`export --to transformers`: the folder says what the checkpoint says, to transformers and to our
+own importers.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,16 @@ TEXT = "The ship is to the south, and he: “étude” — 3,000!\n\n  then \t t
 SIZES: dict[str, Any] = {"n_layer": 3, "n_head": 2, "n_embd": 32, "n_ctx": 64, "vocab_size": 101}
 KINDS = {
     "gpt2": GPTConfig(**SIZES),
-    "gpt2, untied, narrow, exact gelu": GPTConfig(**SIZES, n_inner=40, activation="gelu", tied_embeddings=False),
+    "gpt2, untied, narrow, exact gelu": GPTConfig(
+        **SIZES, n_inner=40, activation="gelu", tied_embeddings=False
+    ),
     "gpt2, relu, epsilon": GPTConfig(**SIZES, activation="relu", layer_norm_epsilon=1e-3),
     "openai-gpt": GPTConfig(**SIZES, norm="post"),
     "openai-gpt, relu": GPTConfig(**SIZES, norm="post", activation="relu"),
     "gpt_neo": GPTConfig(**SIZES, attention=("dense", "banded"), window=5, scale_attention=False),
-    "gpt_neo, banded": GPTConfig(**SIZES, attention=("banded",), window=9, scale_attention=False, n_inner=40),
+    "gpt_neo, banded": GPTConfig(
+        **SIZES, attention=("banded",), window=9, scale_attention=False, n_inner=40
+    ),
     "gpt_neo, all dense": GPTConfig(**SIZES, scale_attention=False),
 }
 
@@ -93,13 +99,19 @@ def test_what_transformers_cannot_say_is_refused_with_the_reason(name: str, tmp_
     assert os.listdir(tmp_path) == ["source"]
 
 
-def test_a_folder_that_says_something_else_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negated values in one tensor: both checks, reading back and transformers, must be able to see it."""
+def test_a_folder_that_says_something_else_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negated values in one tensor: both checks, reading back and transformers, must be able to see
+    it.
+    """
     source = save_random(tmp_path / "source", KINDS["gpt2"])
 
     def wrong(config: GPTConfig, kind: str) -> object:
         tensors = hf_tensors(config, kind)
-        at = next(i for i, tensor in enumerate(tensors) if tensor.name.endswith("h.1.mlp.c_fc.weight"))
+        at = next(
+            i for i, tensor in enumerate(tensors) if tensor.name.endswith("h.1.mlp.c_fc.weight")
+        )
         tensors[at] = dataclasses.replace(tensors[at], take=lambda array: -array.T)
         return tensors
 
@@ -116,7 +128,9 @@ def test_text_has_the_same_ids_and_the_embedding_may_have_more_rows(tmp_path: Pa
     from gpt_edge.tokenizer.formats.rank_file import format_ranks
 
     words = source_from_ranks(format_ranks([bytes([byte]) for byte in range(256)] + MERGES))
-    config = GPTConfig(n_layer=1, n_head=2, n_embd=32, n_ctx=64, vocab_size=words.spec.vocab_size + 3)
+    config = GPTConfig(
+        n_layer=1, n_head=2, n_embd=32, n_ctx=64, vocab_size=words.spec.vocab_size + 3
+    )
     save_checkpoint(tmp_path / "source", config, random_model(config).state_dict(), words, {})
     made = export_transformers(tmp_path / "source", tmp_path / "hf")
     assert any("get_vocab_base_pre" in note for note in made.notes)
@@ -140,7 +154,9 @@ def test_only_a_folder_of_ours_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         export_transformers(source, out, tokenizer="none")
     before = (out / "model.safetensors").read_bytes()
-    export_transformers(save_random(tmp_path / "other", KINDS["gpt2"], seed=1), out, tokenizer="none", force=True)
+    export_transformers(
+        save_random(tmp_path / "other", KINDS["gpt2"], seed=1), out, tokenizer="none", force=True
+    )
     assert (out / "model.safetensors").read_bytes() != before
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="did not write"):
@@ -152,7 +168,9 @@ def test_the_command_prints_what_it_made(tmp_path: Path) -> None:
     line = ("export", source, tmp_path / "hf", "--to", "transformers", "--tokenizer", "none")
     found = done(*line, "--json").json
     assert (found["ok"], found["model_type"]) == (True, "gpt2")
-    assert found["files"] == {path.name: path.stat().st_size for path in (tmp_path / "hf").iterdir()}
+    assert found["files"] == {
+        path.name: path.stat().st_size for path in (tmp_path / "hf").iterdir()
+    }
     assert np.isfinite(found["parity"]["torch against transformers"]["logits"]["max_difference"])
     assert "transformers' gpt2" in done(*line, "--force").out
     refused = run(*line, "--force", "--scheme", "int4")

@@ -1,9 +1,11 @@
-"""The pairs that are judged: the default bundle decodes, and reads a prompt, beside the reference. And the stored ratios.
+"""The pairs that are judged: the default bundle decodes, and reads a prompt, beside the reference.
+And the stored ratios.
 
     python -m tests.speed.pairs
 
-measures the ratios on this machine and stores them: after a change that is meant to be slower, or so much faster that the
-old ratio would hide the loss of it. Ratios of other kinds of CPU stay as they are.
+measures the ratios on this machine and stores them: after a change that is meant to be slower, or
+so much faster that the old ratio would hide the loss of it. Ratios of other kinds of CPU stay as
+they are.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ STORED = Path(__file__).with_name("ratios.json")
 COMMAND = "python -m tests.speed.pairs"
 CONTEXT, DECODED, PROMPT = 16, 2, 16  # tokens
 RECORDINGS = 9
-INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx2", "i8mm", "asimddp")  # by which int8 kernels differ
+# by which int8 kernels differ
+INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx2", "i8mm", "asimddp")
 FOREVER = SamplingParams(ignore_end_token=True)
 
 
@@ -50,7 +53,9 @@ class Decoding:
 
 
 def make_pairs() -> tuple[Pair, Pair]:
-    """Decoding and reading a prompt with the embedded default bundle, on one thread, as an app does it."""
+    """Decoding and reading a prompt with the embedded default bundle, on one thread, as an app does
+    it.
+    """
     generator = load(threads=1)
     config = generator.session.config
     reference = reference_session(config)
@@ -60,13 +65,20 @@ def make_pairs() -> tuple[Pair, Pair]:
         next(generator.generate_ids(range(PROMPT), FOREVER))
 
     return (
-        Pair("decode", decoding.work, reference_work(reference, config, CONTEXT, 1, DECODED), decoding.prepare),
+        Pair(
+            "decode",
+            decoding.work,
+            reference_work(reference, config, CONTEXT, 1, DECODED),
+            decoding.prepare,
+        ),
         Pair("prefill", read, reference_work(reference, config, 0, PROMPT)),
     )
 
 
 def cpu_kind() -> str:
-    """Architecture and the best instructions for int8: kernels of different kinds have ratios of their own."""
+    """Architecture and the best instructions for int8: kernels of different kinds have ratios of
+    their own.
+    """
     flags: set[str] = set()
     try:
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
@@ -86,7 +98,9 @@ def read_ratios() -> dict[str, dict[str, Any]]:
 
 
 def record(path: Path = STORED) -> dict[str, Any]:
-    """Measure the ratios here and store them at `path`, beside those of other kinds of CPU. Returns what was measured."""
+    """Measure the ratios here and store them at `path`, beside those of other kinds of CPU. Returns
+    what was measured.
+    """
     found = {}
     for pair in make_pairs():
         ratios = [measure_ratio(pair) for _ in range(RECORDINGS)]

@@ -1,8 +1,10 @@
-"""What the default bundle's speed is held against: a frozen model of the same shape, whose operators never change.
+"""What the default bundle's speed is held against: a frozen model of the same shape, whose
+operators never change.
 
-It is the edge graph as it was first published, 8-bit MatMulNBits and GroupQueryAttention in place, with random numbers in
-it, run by the barest loop there is: bound once, with one thread. A processor, a busy neighbour or a cold cache that slows
-the bundle down slows it down alike, because it does the same things to as many bytes. Made here, without torch.
+It is the edge graph as it was first published, 8-bit MatMulNBits and GroupQueryAttention in place,
+with random numbers in it, run by the barest loop there is: bound once, with one thread. A
+processor, a busy neighbour or a cold cache that slows the bundle down slows it down alike, because
+it does the same things to as many bytes. Made here, without torch.
 """
 
 from __future__ import annotations
@@ -32,11 +34,18 @@ class _Graph:
         self._random = np.random.default_rng(0)
 
     def add(
-        self, operator: str, inputs: list[str], more: tuple[str, ...] = (), domain: str = "", **settings: Any
+        self,
+        operator: str,
+        inputs: list[str],
+        more: tuple[str, ...] = (),
+        domain: str = "",
+        **settings: Any,
     ) -> str:
         """A node; the name of its first output is returned, `more` are the others."""
         output = f"value_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output, *more], domain=domain, **settings))
+        self.nodes.append(
+            helper.make_node(operator, inputs, [output, *more], domain=domain, **settings)
+        )
         return output
 
     def constant(self, values: npt.NDArray[Any]) -> str:
@@ -51,13 +60,26 @@ class _Graph:
         values = self.constant(self._random.integers(0, 256, (n_out, blocks, BLOCK), np.uint8))
         scales = self.constant(np.full((n_out, blocks), 0.001, np.float32))
         bias = self.constant(np.zeros(n_out, np.float32))
-        settings = {"K": n_in, "N": n_out, "bits": 8, "block_size": BLOCK, "accuracy_level": INT8_COMPUTE}
-        return self.add("MatMulNBits", [source, values, scales, "", "", bias], domain=MS, **settings)
+        settings = {
+            "K": n_in,
+            "N": n_out,
+            "bits": 8,
+            "block_size": BLOCK,
+            "accuracy_level": INT8_COMPUTE,
+        }
+        return self.add(
+            "MatMulNBits", [source, values, scales, "", "", bias], domain=MS, **settings
+        )
 
     def norm(self, residual: str, branch: str, width: int) -> str:
         """Layer norm of a sum."""
-        ones, zeros = self.constant(np.ones(width, np.float32)), self.constant(np.zeros(width, np.float32))
-        return self.add("SkipLayerNormalization", [residual, branch, ones, zeros], domain=MS, epsilon=1e-5)
+        ones, zeros = (
+            self.constant(np.ones(width, np.float32)),
+            self.constant(np.zeros(width, np.float32)),
+        )
+        return self.add(
+            "SkipLayerNormalization", [residual, branch, ones, zeros], domain=MS, epsilon=1e-5
+        )
 
 
 def _model(config: GPTConfig) -> bytes:
@@ -72,9 +94,15 @@ def _model(config: GPTConfig) -> bytes:
     outputs, buffer = [], [1, heads, "S", config.head_size]
     x = "x"
     for layer in range(config.n_layer):
-        names = [f"{name}_{layer}" for name in ("past_key", "past_value", "present_key", "present_value")]
-        inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, buffer) for name in names[:2]]
-        outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, buffer) for name in names[2:]]
+        names = [
+            f"{name}_{layer}" for name in ("past_key", "past_value", "present_key", "present_value")
+        ]
+        inputs += [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, buffer) for name in names[:2]
+        ]
+        outputs += [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, buffer) for name in names[2:]
+        ]
         qkv = graph.product(x, width, 3 * width)
         attention = [qkv, "", "", *names[:2], "seqlens_k", "total"]
         settings = {"num_heads": heads, "kv_num_heads": heads}
@@ -85,10 +113,14 @@ def _model(config: GPTConfig) -> bytes:
     last = graph.constant(np.array([-1], np.int64))
     logits = graph.product(graph.add("Gather", [x, last], axis=1), width, config.vocab_size)
     graph.nodes.append(helper.make_node("Identity", [logits], ["logits"]))
-    outputs.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, config.vocab_size]))
+    outputs.append(
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, config.vocab_size])
+    )
     described = helper.make_graph(graph.nodes, "reference", inputs, outputs, graph.weights)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MS, 1)]
-    content: bytes = helper.make_model(described, opset_imports=opsets, ir_version=10).SerializeToString()
+    content: bytes = helper.make_model(
+        described, opset_imports=opsets, ir_version=10
+    ).SerializeToString()
     return content
 
 
@@ -103,7 +135,9 @@ def reference_session(config: GPTConfig) -> ort.InferenceSession:
 def reference_work(
     session: ort.InferenceSession, config: GPTConfig, n_past: int, n_tokens: int, times: int = 1
 ) -> Callable[[], None]:
-    """Runs the model `times` times on `n_tokens` rows after `n_past`, and takes the most likely token each time."""
+    """Runs the model `times` times on `n_tokens` rows after `n_past`, and takes the most likely
+    token each time.
+    """
     random, binding = np.random.default_rng(1), session.io_binding()
     total = n_past + n_tokens
     logits = np.zeros((1, 1, config.vocab_size), np.float32)
@@ -115,7 +149,9 @@ def reference_work(
     values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
     for layer in range(config.n_layer):
         for side in ("key", "value"):
-            array = random.standard_normal((1, config.n_head, CAPACITY, config.head_size), np.float32)
+            array = random.standard_normal(
+                (1, config.n_head, CAPACITY, config.head_size), np.float32
+            )
             buffer = ort.OrtValue.ortvalue_from_numpy(array)
             values[f"past_{side}_{layer}"] = buffer
             binding.bind_ortvalue_output(f"present_{side}_{layer}", buffer)

@@ -1,4 +1,6 @@
-"""The default bundle is as fast as it was, beside a reference in the same run. See judge.py for how, pairs.py for what."""
+"""The default bundle is as fast as it was, beside a reference in the same run. See judge.py for
+how, pairs.py for what.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,13 @@ def test_the_default_bundle_is_not_slower_than_it_was(name: str, both: dict[str,
 
 @pytest.mark.slow  # minutes beside other work, and its baseline is of another moment
 @pytest.mark.parametrize("name", ["decode", "prefill"])
-def test_the_judge_finds_a_loss_and_sees_none_where_there_is_none(name: str, both: dict[str, Pair]) -> None:
+def test_the_judge_finds_a_loss_and_sees_none_where_there_is_none(
+    name: str, both: dict[str, Pair]
+) -> None:
     pair, pieces = both[name], 40
     pair.prepare()
-    itself = replace(pair, reference=pair.work)  # beside itself: a baseline of another moment would be of another load
+    # beside itself: a baseline of another moment would be of another load
+    itself = replace(pair, reference=pair.work)
     verdict = judge(replace(itself, work=slowed(pair.work, 1.4)), 1.0, pieces)
     assert verdict.is_loss, verdict
     assert len(verdict.ratios) == ATTEMPTS
@@ -67,7 +72,12 @@ def test_a_quarter_of_the_speed_is_a_loss_and_noise_is_not() -> None:
 
 @pytest.mark.parametrize(
     ("ratios", "n_attempts", "is_loss"),
-    [([1.0], 1, False), ([1.4, 1.1], 2, False), ([1.4, 1.4, 1.4, 1.2], 4, False), ([1.4, 1.3, 1.5, 1.4], 4, True)],
+    [
+        ([1.0], 1, False),
+        ([1.4, 1.1], 2, False),
+        ([1.4, 1.4, 1.4, 1.2], 4, False),
+        ([1.4, 1.3, 1.5, 1.4], 4, True),
+    ],
 )
 def test_what_looks_like_a_loss_is_measured_again(
     ratios: list[float], n_attempts: int, is_loss: bool, monkeypatch: pytest.MonkeyPatch
@@ -78,7 +88,9 @@ def test_what_looks_like_a_loss_is_measured_again(
     assert (len(verdict.ratios), verdict.is_loss) == (n_attempts, is_loss)
 
 
-def test_work_and_reference_alternate_and_preparing_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_and_reference_alternate_and_preparing_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     order: list[str] = []
 
     def busy(name: str, seconds: float) -> None:
@@ -87,7 +99,12 @@ def test_work_and_reference_alternate_and_preparing_is_not_timed(monkeypatch: py
         while time.thread_time() < end:
             pass
 
-    pair = Pair("any", lambda: busy("work", 0.02), lambda: busy("reference", 0.01), lambda: busy("prepare", 0.1))
+    pair = Pair(
+        "any",
+        lambda: busy("work", 0.02),
+        lambda: busy("reference", 0.01),
+        lambda: busy("prepare", 0.1),
+    )
     assert measure_ratio(pair, pieces=2) == pytest.approx(2, rel=0.3)
     assert order == ["reference", "reference", "prepare", "work", "work"] * 2
 

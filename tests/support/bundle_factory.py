@@ -29,7 +29,9 @@ def payload(label: str, size: int = 3000) -> bytes:
     return (hashlib.sha256(label.encode()).digest() * (size // 32 + 1))[:size]
 
 
-def write_tiny_bundle(out: Path, label: str = "one", *, force: bool = False, size: int = 3000) -> Bundle:
+def write_tiny_bundle(
+    out: Path, label: str = "one", *, force: bool = False, size: int = 3000
+) -> Bundle:
     """Publish a bundle of two files at `out`."""
     with new_bundle(out, force=force) as draft:
         write_file(draft.path / "model.onnx", payload(label, size))
@@ -39,7 +41,9 @@ def write_tiny_bundle(out: Path, label: str = "one", *, force: bool = False, siz
 
 
 def label_of(out: Path) -> str:
-    """Open `out`, hashing every file, and return the label of the bundle; its files must be that bundle's own."""
+    """Open `out`, hashing every file, and return the label of the bundle; its files must be that
+    bundle's own.
+    """
     bundle = Bundle.open(out)
     label = str(bundle.manifest.provenance["label"])
     size = bundle.manifest.files["model.onnx"]["size"]

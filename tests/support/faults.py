@@ -1,7 +1,8 @@
-"""Faults to plant: each makes a good bundle wrong in one place, by editing its graph or weights with onnx_ir.
+"""Faults to plant: each makes a good bundle wrong in one place, by editing its graph or weights
+with onnx_ir.
 
-The broken bundle has right checksums and loads, and most of them still write plausible text, so that
-reading it shows nothing. A fault says where it lies, and the verifier has to name that place.
+The broken bundle has right checksums and loads, and most of them still write plausible text, so
+that reading it shows nothing. A fault says where it lies, and the verifier has to name that place.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Fault:
 
 
 def plant(bundle: Bundle, out: Path, edit: Edit) -> Bundle:
-    """A copy of `bundle` at `out` with the fault, its manifest and checksums as if it had been exported so."""
+    """A copy of `bundle` at `out` with the fault, its manifest and checksums as if it had been
+    exported so.
+    """
     with new_bundle(out) as draft:
         model = ir.load(bundle.model_path)
         edit(model.graph, bundle.config)
@@ -70,7 +73,10 @@ def put(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
         graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(array, name=name)))
     found = value(graph, name)
     found.const_value = ir.tensor(np.ascontiguousarray(array), name=name)
-    found.shape, found.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    found.shape, found.type = (
+        ir.Shape(array.shape),
+        ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+    )
     return found
 
 
@@ -83,7 +89,14 @@ def reader(graph: ir.Graph, name: str) -> ir.Node:
     return value(graph, name).uses()[0].node
 
 
-def insert(graph: ir.Graph, node: ir.Node, index: int, operator: str, *others: ir.Value, **attributes: object) -> None:
+def insert(
+    graph: ir.Graph,
+    node: ir.Node,
+    index: int,
+    operator: str,
+    *others: ir.Value,
+    **attributes: object,
+) -> None:
     """Put an operator between a node and its input."""
     before = node.inputs[index]
     new = ir.node(operator, [before, *others], attributes=attributes)
@@ -92,7 +105,9 @@ def insert(graph: ir.Graph, node: ir.Node, index: int, operator: str, *others: i
 
 
 def map_all(graph: ir.Graph, prefix: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Change every initializer whose name begins so, along its outputs: levels, scales and bias of an edge projection."""
+    """Change every initializer whose name begins so, along its outputs: levels, scales and bias of
+    an edge projection.
+    """
     for name in [name for name in graph.initializers if name.startswith(prefix)]:
         array = get(graph, name)
         is_transposed = array.ndim == 2 and array.dtype == np.int8  # [K, N], of products by rows
@@ -161,7 +176,10 @@ def swap_queries_and_keys(graph: ir.Graph, config: GPTConfig) -> None:
 
 def move_the_zero_point(graph: ir.Graph, config: GPTConfig) -> None:
     """Of blocks, around 128, and of whole rows, around 0."""
-    node, n = reader(graph, "h.1.attn.c_attn.weight_q8"), get(graph, "h.1.attn.c_attn.weight_scales").shape
+    node, n = (
+        reader(graph, "h.1.attn.c_attn.weight_q8"),
+        get(graph, "h.1.attn.c_attn.weight_scales").shape,
+    )
     if node.op_type == "MatMulNBits":
         node.replace_input_with(3, number(graph, np.full(n, 129), np.uint8))
         return
@@ -174,7 +192,9 @@ def move_the_zero_point_of_the_activations(graph: ir.Graph, config: GPTConfig) -
 
 
 def round_activations_for_the_whole_call(graph: ir.Graph, config: GPTConfig) -> None:
-    """One scale for all rows, that of the largest: what makes a token depend on its neighbours (onnxruntime#10322)."""
+    """One scale for all rows, that of the largest: what makes a token depend on its neighbours
+    (onnxruntime#10322).
+    """
     node = nodes(graph, "ReduceMax")[0]
     users = list(node.outputs[0].uses())
     shape = ir.node("Shape", [node.outputs[0]])
@@ -189,7 +209,9 @@ def round_activations_for_the_whole_call(graph: ir.Graph, config: GPTConfig) -> 
 def move_the_zero_point_of_a_portable_bundle(graph: ir.Graph, config: GPTConfig) -> None:
     node = reader(graph, "h.1.mlp.c_proj.weight_q8")
     node.resize_inputs(3)
-    node.replace_input_with(2, number(graph, np.ones(get(graph, "h.1.mlp.c_proj.weight_scales").shape), np.int8))
+    node.replace_input_with(
+        2, number(graph, np.ones(get(graph, "h.1.mlp.c_proj.weight_scales").shape), np.int8)
+    )
 
 
 def permute_the_weights_of_one_head(graph: ir.Graph, config: GPTConfig) -> None:
@@ -222,7 +244,9 @@ def count_positions_from_one(graph: ir.Graph, config: GPTConfig) -> None:
 
 def count_positions_anew_in_each_call(graph: ir.Graph, config: GPTConfig) -> None:
     gather = reader(graph, "wpe.weight")
-    first = ir.node("Gather", [gather.inputs[1], number(graph, [0], np.int64)], attributes={"axis": 1})
+    first = ir.node(
+        "Gather", [gather.inputs[1], number(graph, [0], np.int64)], attributes={"axis": 1}
+    )
     graph.insert_before(gather, first)
     insert(graph, gather, 1, "Sub", first.outputs[0])
 
@@ -265,13 +289,17 @@ def widen_the_band(graph: ir.Graph, config: GPTConfig) -> None:
 
 
 def let_one_head_see_the_next_token(graph: ir.Graph, config: GPTConfig) -> None:
-    """The portable mask [1, 1, T, S] becomes [1, H, T, S], wider by one for the last head of layer 1."""
+    """The portable mask [1, 1, T, S] becomes [1, H, T, S], wider by one for the last head of layer
+    1.
+    """
     node = nodes(graph, "Attention")[1]
     lookup = next(n for n in nodes(graph, "LessOrEqual") if len(n.outputs[0].uses()) > 0)
     keys, queries = lookup.inputs
     wider = ir.node("Add", [queries, number(graph, 1, np.int64)])
     seen = ir.node("LessOrEqual", [keys, wider.outputs[0]])
-    is_last = number(graph, (np.arange(config.n_head) == config.n_head - 1).reshape(1, -1, 1, 1), np.bool_)
+    is_last = number(
+        graph, (np.arange(config.n_head) == config.n_head - 1).reshape(1, -1, 1, 1), np.bool_
+    )
     more = ir.node("And", [is_last, seen.outputs[0]])
     mask = ir.node("Or", [more.outputs[0], node.inputs[3]])
     for new in (wider, seen, more, mask):
@@ -280,13 +308,17 @@ def let_one_head_see_the_next_token(graph: ir.Graph, config: GPTConfig) -> None:
 
 
 def hide_the_own_token_from_one_head(graph: ir.Graph, config: GPTConfig) -> None:
-    """The edge graph's mask is inside its operator: a bias takes the own position away from one head."""
+    """The edge graph's mask is inside its operator: a bias takes the own position away from one
+    head.
+    """
     node = nodes(graph, "GroupQueryAttention")[1]
     positions = next(value for value in graph.inputs if value.name == "position_ids")  # [B, T]
     total = next(value for value in graph.inputs if value.name == "total_sequence_length")
     cast = ir.node("Cast", [total], attributes={"to": ir.DataType.INT64})
     length = ir.node("Squeeze", [cast.outputs[0]])
-    keys = ir.node("Range", [number(graph, 0, np.int64), length.outputs[0], number(graph, 1, np.int64)])
+    keys = ir.node(
+        "Range", [number(graph, 0, np.int64), length.outputs[0], number(graph, 1, np.int64)]
+    )
     queries = ir.node("Unsqueeze", [positions, number(graph, [1, 3], np.int64)])  # [B, 1, T, 1]
     own = ir.node("Equal", [queries.outputs[0], keys.outputs[0]])
     is_first = number(graph, (np.arange(config.n_head) == 0).reshape(1, -1, 1, 1), np.bool_)
@@ -352,7 +384,11 @@ def cut_the_vocabulary(graph: ir.Graph, config: GPTConfig) -> None:
     cut = ir.node("Slice", [head_output, zero, end, last])
     pads = number(graph, [0, 0, 0, 0, 0, n_cut], np.int64)
     full = ir.node("Pad", [cut.outputs[0], pads, number(graph, -100.0)])
-    full.outputs[0].name, full.outputs[0].shape, full.outputs[0].type = "logits", old.shape, old.type
+    full.outputs[0].name, full.outputs[0].shape, full.outputs[0].type = (
+        "logits",
+        old.shape,
+        old.type,
+    )
     graph.extend([cut, full])
     graph.outputs[0] = full.outputs[0]
 

@@ -1,4 +1,6 @@
-"""A tiny checkpoint with a byte tokenizer, and tiny sets of examples of each task kind that can be learned in seconds."""
+"""A tiny checkpoint with a byte tokenizer, and tiny sets of examples of each task kind that can be
+learned in seconds.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from gpt_edge.tokenizer.spec import TokenizerSource
 from gpt_edge.training.finetune.settings import FinetuneSettings
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=48, vocab_size=257)
-LARGER = GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=128, vocab_size=257)  # room for the probes of an export
+# room for the probes of an export
+LARGER = GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=128, vocab_size=257)
 GOOD, BAD = ("good", "fine", "nice", "happy"), ("bad", "poor", "sad", "ugly")
 THINGS = ("cat", "dog", "car", "sun", "sea", "tea")
 
@@ -42,7 +45,9 @@ def settings(kind: str = "classification", **changes: Any) -> FinetuneSettings:
 
 
 def write_examples(path: Path, kind: str, n: int, seed: int = 0) -> Path:
-    """`n` examples with the default column names: TSV, and JSON lines for multiple choice. Scores are 0, 2 and 4."""
+    """`n` examples with the default column names: TSV, and JSON lines for multiple choice. Scores
+    are 0, 2 and 4.
+    """
     draw = random.Random(seed)
     rows: list[dict[str, Any]] = []
     for _ in range(n):
@@ -52,7 +57,9 @@ def write_examples(path: Path, kind: str, n: int, seed: int = 0) -> Path:
             case "classification":
                 rows.append({"text": f"a {word} {thing}", "label": "yes" if is_good else "no"})
             case "entailment":
-                rows.append({"premise": thing, "hypothesis": other, "label": "same" if same else "other"})
+                rows.append(
+                    {"premise": thing, "hypothesis": other, "label": "same" if same else "other"}
+                )
             case "similarity":
                 words = word, draw.choice(GOOD + BAD)
                 score = 2 * sum(word in GOOD for word in words)
@@ -61,9 +68,14 @@ def write_examples(path: Path, kind: str, n: int, seed: int = 0) -> Path:
                 answers = [draw.choice(GOOD), *draw.sample(BAD, draw.choice((1, 2)))]
                 draw.shuffle(answers)
                 gold = next(i for i, answer in enumerate(answers) if answer in GOOD)
-                rows.append({"question": f"which of them, {thing}?", "choices": answers, "gold": gold})
+                rows.append(
+                    {"question": f"which of them, {thing}?", "choices": answers, "gold": gold}
+                )
     if kind == "multiple-choice":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
-        path.write_text("\n".join(["\t".join(rows[0]), *("\t".join(map(str, row.values())) for row in rows)]) + "\n")
+        path.write_text(
+            "\n".join(["\t".join(rows[0]), *("\t".join(map(str, row.values())) for row in rows)])
+            + "\n"
+        )
     return path

@@ -1,4 +1,6 @@
-"""Random models of every kind, wide enough in their weights that logits have spread and greedy tokens mean something."""
+"""Random models of every kind, wide enough in their weights that logits have spread and greedy
+tokens mean something.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ TINY = {
     ),  # heads of 12: padded to 16
     "gpt2": GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=96, vocab_size=307),
     "gpt3": GPTConfig(
-        n_layer=3, n_head=2, n_embd=32, n_ctx=128, vocab_size=127, attention=("dense", "banded"), window=9
+        n_layer=3,
+        n_head=2,
+        n_embd=32,
+        n_ctx=128,
+        vocab_size=127,
+        attention=("dense", "banded"),
+        window=9,
     ),
 }
 

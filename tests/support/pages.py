@@ -1,4 +1,6 @@
-"""A page of the documentation as a test reads it: its blocks, its console examples, and lines without their figures."""
+"""A page of the documentation as a test reads it: its blocks, its console examples, and lines
+without their figures.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def masked(line: str) -> str:
 
 
 def matches(shown: Sequence[str], printed: Sequence[str]) -> bool:
-    """Whether the lines are those shown; a line "..." stands for any lines, a line that ends with it for any rest."""
+    """Whether the lines are those shown; a line "..." stands for any lines, a line that ends with
+    it for any rest.
+    """
     if not shown:
         return not printed
     if shown[0] == "...":

@@ -1,4 +1,6 @@
-"""Run the command line in this process, as a terminal would: arguments in, exit code and both outputs back."""
+"""Run the command line in this process, as a terminal would: arguments in, exit code and both
+outputs back.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ def run(*arguments: str | Path, stdin: bytes = b"") -> Result:
     out, err = io.BytesIO(), io.BytesIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
-        streams = [io.TextIOWrapper(stream, "utf-8", newline="\n", write_through=True) for stream in (out, err)]
+        streams = [
+            io.TextIOWrapper(stream, "utf-8", newline="\n", write_through=True)
+            for stream in (out, err)
+        ]
         with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
             code = main([str(argument) for argument in arguments])
         return Result(code, out.getvalue().decode(), err.getvalue().decode())
@@ -63,11 +68,19 @@ def done(*arguments: str | Path, stdin: bytes = b"") -> Result:
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Every name below `folder`, with what it is: nothing was written where two listings are equal."""
+    """Every name below `folder`, with what it is: nothing was written where two listings
+    are equal.
+    """
     found = {}
     for place, folders, files in os.walk(folder):
         for name in folders + files:
             path = Path(place) / name
-            data = os.readlink(path) if path.is_symlink() else path.read_bytes().hex() if path.is_file() else "folder"
+            data = (
+                os.readlink(path)
+                if path.is_symlink()
+                else path.read_bytes().hex()
+                if path.is_file()
+                else "folder"
+            )
             found[str(path.relative_to(folder))] = hashlib.sha256(data.encode()).hexdigest()
     return found

@@ -1,4 +1,6 @@
-"""A session that writes what it is told to, for the ends and faults that a real model reaches only by luck."""
+"""A session that writes what it is told to, for the ends and faults that a real model reaches only
+by luck.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from tests.support.tiny_model import open_generator
 
 
 class Scripted:
-    """A session that writes the given ids, whatever it reads; a number that is no id becomes NaN logits."""
+    """A session that writes the given ids, whatever it reads; a number that is no id becomes NaN
+    logits.
+    """
 
     def __init__(self, ids: Iterable[float], vocab_size: int | None = None) -> None:
         real = open_generator().session

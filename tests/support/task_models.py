@@ -34,7 +34,9 @@ def random_task_model(config: GPTConfig, task: str) -> TaskModel:
     return model.eval()
 
 
-def save_task(folder: Path, config: GPTConfig, task: str, words: TokenizerSource | None = None) -> Path:
+def save_task(
+    folder: Path, config: GPTConfig, task: str, words: TokenizerSource | None = None
+) -> Path:
     """A checkpoint of it."""
     model = random_task_model(config, task)
     save_checkpoint(folder, model.config, model.tensors(), words, {}, model.spec)

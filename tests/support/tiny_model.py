@@ -1,4 +1,6 @@
-"""The tiny golden model as both graphs, opened once; see tests/golden/make_tiny_bundles.py. Needs no torch."""
+"""The tiny golden model as both graphs, opened once; see tests/golden/make_tiny_bundles.py. Needs
+no torch.
+"""
 
 from __future__ import annotations
 

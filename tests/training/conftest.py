@@ -48,7 +48,9 @@ folder = "{folder}"
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Bit-equality is promised on one thread; flush-denormal, which a Trainer sets for the process, ends with the test."""
+    """Bit-equality is promised on one thread; flush-denormal, which a Trainer sets for the process,
+    ends with the test.
+    """
     torch.set_num_threads(1)
     yield
     torch.set_flush_denormal(False)
@@ -74,7 +76,9 @@ def make_recipe(tmp_path: Path) -> Callable[..., Path]:
         for key, value in changes.items():
             text = f'"{value}"' if isinstance(value, str) else str(value).lower()
             if any(line.startswith(f"{key} =") for line in lines):
-                lines = [f"{key} = {text}" if line.startswith(f"{key} =") else line for line in lines]
+                lines = [
+                    f"{key} = {text}" if line.startswith(f"{key} =") else line for line in lines
+                ]
             else:
                 lines.insert(lines.index("[training]") + 1, f"{key} = {text}")
         path = tmp_path / f"{name}.toml"

@@ -1,4 +1,6 @@
-"""What a training step frees stays with the process, so that the next step finds it without a page fault."""
+"""What a training step frees stays with the process, so that the next step finds it without a page
+fault.
+"""
 
 from __future__ import annotations
 

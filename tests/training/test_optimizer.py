@@ -16,7 +16,8 @@ CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, n_ctx=16, vocab_size=50)
 
 
 @pytest.mark.parametrize(
-    ("step", "factor"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (55, 0.55), (100, 0.1), (500, 0.1)]
+    ("step", "factor"),
+    [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (55, 0.55), (100, 0.1), (500, 0.1)],
 )
 def test_the_rate_climbs_then_falls_along_a_cosine(step: int, factor: float) -> None:
     assert learning_rate_factor(step, TRAINING) == pytest.approx(factor)
@@ -33,7 +34,10 @@ def test_a_long_gradient_is_shortened_and_a_short_one_is_not() -> None:
     torch.manual_seed(2)
     clipped, plain = GPT(CONFIG), GPT(CONFIG)
     plain.load_state_dict(clipped.state_dict())
-    optimizers = [Optimizer(clipped, dataclasses.replace(TRAINING, clip_norm=0.5)), Optimizer(plain, TRAINING)]
+    optimizers = [
+        Optimizer(clipped, dataclasses.replace(TRAINING, clip_norm=0.5)),
+        Optimizer(plain, TRAINING),
+    ]
     for step, length in enumerate((0.4, 3.0, 0.3)):
         drawn = [torch.randn_like(parameter) for parameter in clipped.parameters()]
         whole = torch.nn.utils.get_total_norm(drawn)
@@ -76,7 +80,8 @@ def test_adamw_takes_the_step_of_the_paper() -> None:
     gradient = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]])
     model.weight.grad, model.bias.grad = gradient.clone(), torch.tensor([1.0, -1.0])
     Optimizer(model, dataclasses.replace(TRAINING, warmup_steps=0)).step(0)
-    # Loshchilov and Hutter 2019, algorithm 2, first step: both moments unbiased, so the update is g / (|g| + eps)
+    # Loshchilov and Hutter 2019, algorithm 2, first step: both moments unbiased, so the update is g
+    # / (|g| + eps)
     update = gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(model.weight.detach(), weight * (1 - 0.01 * 0.1) - 0.01 * update)
     torch.testing.assert_close(model.bias.detach(), bias - 0.01 * torch.tensor([1.0, -1.0]))

@@ -1,4 +1,6 @@
-"""One process and two: the same losses, the same run. The processes are real ones, started as torchrun starts them."""
+"""One process and two: the same losses, the same run. The processes are real ones, started as
+torchrun starts them.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,12 @@ def start(n: int, *arguments: str, **extra: str) -> list[subprocess.CompletedPro
     processes = []
     for rank in range(n):
         ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        place = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", KILLED_AFTER, "train", *arguments],
@@ -81,7 +88,10 @@ def assert_same_run(one: Path, other: Path, tolerance: float = 1e-4) -> None:
     assert len(losses(one)) == 2
     for mine, theirs in zip(losses(one), losses(other), strict=True):
         assert mine == pytest.approx(theirs, abs=tolerance)
-    first, second = (read_checkpoint_config(folder_of(recipe) / "checkpoint")["training"] for recipe in (one, other))
+    first, second = (
+        read_checkpoint_config(folder_of(recipe) / "checkpoint")["training"]
+        for recipe in (one, other)
+    )
     assert first["validation"]["validation_loss"] == pytest.approx(
         second["validation"]["validation_loss"], abs=tolerance
     )
@@ -89,7 +99,10 @@ def assert_same_run(one: Path, other: Path, tolerance: float = 1e-4) -> None:
 
 
 def test_two_processes_learn_what_one_does(make_recipe: MakeRecipe) -> None:
-    alone, together = make_recipe("alone", **FAST), make_recipe("together", **FAST, micro_batch_tokens=64)
+    alone, together = (
+        make_recipe("alone", **FAST),
+        make_recipe("together", **FAST, micro_batch_tokens=64),
+    )
     train(alone, progress=False)
     found = start(2, str(together), "--json")
     assert [process.returncode for process in found] == [0, 0], found[0].stderr + found[1].stderr
@@ -102,7 +115,9 @@ def test_two_processes_learn_what_one_does(make_recipe: MakeRecipe) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_a_killed_run_of_two_processes_resumes_to_the_same_losses(make_recipe: MakeRecipe, parallel: str) -> None:
+def test_a_killed_run_of_two_processes_resumes_to_the_same_losses(
+    make_recipe: MakeRecipe, parallel: str
+) -> None:
     common: dict[str, Any] = {**FAST, "parallel": parallel, "ema": 0.9}
     alone, together = make_recipe("alone", **common), make_recipe("together", **common)
     train(alone, progress=False)
@@ -152,7 +167,10 @@ def test_rows_that_cannot_be_shared_are_refused(make_recipe: MakeRecipe) -> None
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(TrainingError, match='device is "cuda", but torch finds no GPU'), join_processes("cuda"):
+    with (
+        pytest.raises(TrainingError, match='device is "cuda", but torch finds no GPU'),
+        join_processes("cuda"),
+    ):
         pass
     with join_processes("auto") as processes:
         assert processes == Processes()

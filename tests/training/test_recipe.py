@@ -28,18 +28,33 @@ def test_the_recipe_of_the_default_model_is_valid() -> None:
         ({"steps": "many"}, r"\[training\] steps is 'many', wanted a whole number"),
         ({"steps": 1.5}, r"\[training\] steps is 1.5, wanted a whole number"),
         ({"learning_rate": -0.1}, r"\[training\] learning_rate is -0.1, wanted above 0"),
-        ({"learning_rate": "fast"}, r"\[training\] learning_rate is 'fast', wanted a finite number"),
+        (
+            {"learning_rate": "fast"},
+            r"\[training\] learning_rate is 'fast', wanted a finite number",
+        ),
         ({"dropout": 1.0}, r"\[training\] dropout is 1.0, wanted from 0 to below 1"),
-        ({"precision": "int3"}, r"\[training\] precision is 'int3', wanted one of float32, bfloat16"),
+        (
+            {"precision": "int3"},
+            r"\[training\] precision is 'int3', wanted one of float32, bfloat16",
+        ),
         ({"compile": "yes"}, r"\[training\] compile is 'yes', wanted true or false"),
-        ({"batch_tokens": 250}, r"\[training\] batch_tokens is 250, wanted a multiple of row_tokens, 16"),
+        (
+            {"batch_tokens": 250},
+            r"\[training\] batch_tokens is 250, wanted a multiple of row_tokens, 16",
+        ),
         ({"batch_tokens": 48}, r"\[training\] batch_tokens is 48, wanted a multiple of n_ctx, 32"),
         ({"row_tokens": 64}, r"\[training\] row_tokens is 64, wanted at most n_ctx, 32"),
         ({"speed": 3}, r"\[training\] has unknown keys speed"),
         ({"vocab_size": 256}, r"\[tokenizer\] vocab_size is 256, wanted from 257"),
         ({"n_head": 3}, r"\[model\] n_embd must be a multiple of n_head"),
-        ({"micro_batch_tokens": 24}, r"\[training\] micro_batch_tokens is 24, wanted a multiple of row_tokens, 16"),
-        ({"micro_batch_tokens": 16}, r"\[training\] micro_batch_tokens is 16, wanted a multiple of n_ctx, 32"),
+        (
+            {"micro_batch_tokens": 24},
+            r"\[training\] micro_batch_tokens is 24, wanted a multiple of row_tokens, 16",
+        ),
+        (
+            {"micro_batch_tokens": 16},
+            r"\[training\] micro_batch_tokens is 16, wanted a multiple of n_ctx, 32",
+        ),
         ({"ema": 1.0}, r"\[training\] ema is 1.0, wanted from 0 to below 1"),
         ({"parallel": "pipe"}, r"\[training\] parallel is 'pipe', wanted one of ddp, fsdp"),
         ({"device": "tpu"}, r"\[training\] device is 'tpu', wanted one of auto, cpu, cuda"),
@@ -79,7 +94,9 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.toml")
 
 
-def test_threads_are_no_part_of_what_a_resumed_run_must_share(make_recipe: MakeRecipe, recipe: Recipe) -> None:
+def test_threads_are_no_part_of_what_a_resumed_run_must_share(
+    make_recipe: MakeRecipe, recipe: Recipe
+) -> None:
     assert read_recipe(make_recipe(threads=2)).fingerprint() == recipe.fingerprint()
     assert read_recipe(make_recipe(seed=5)).fingerprint() != recipe.fingerprint()
 
@@ -94,7 +111,10 @@ def test_the_recipe_of_gpt1_is_the_papers() -> None:
     assert recipe.model == PRESETS["gpt1"]
     assert recipe.tokenizer.vocab_size == 40478
     training = recipe.training
-    factors = [training.learning_rate * learning_rate_factor(step, training) for step in (0, 999, 1999, training.steps)]
+    factors = [
+        training.learning_rate * learning_rate_factor(step, training)
+        for step in (0, 999, 1999, training.steps)
+    ]
     assert factors == pytest.approx([2.5e-4 / 2000, 1.25e-4, 2.5e-4, 0.0], abs=1e-12)
     assert training.batch_tokens == 64 * 512
     assert {training.dropout, training.attention_dropout} == {0.1}
@@ -105,7 +125,9 @@ def test_a_preset_gives_the_shape_and_keys_change_it(make_recipe: MakeRecipe, pr
     changes = [f"model={{preset='{preset}'}}", "tokenizer.vocab_size=0"]
     path = make_recipe(row_tokens=16, long_rows_from=0)
     path.write_text(
-        path.read_text().replace("n_layer = 2\nn_head = 2\nn_embd = 32\nn_ctx = 32", f'preset = "{preset}"')
+        path.read_text().replace(
+            "n_layer = 2\nn_head = 2\nn_embd = 32\nn_ctx = 32", f'preset = "{preset}"'
+        )
     )
     assert read_recipe(path, changes[1:]).model == PRESETS[preset]
     small = read_recipe(path, ["model.n_layer=3", "tokenizer.vocab_size=300"]).model
@@ -114,7 +136,9 @@ def test_a_preset_gives_the_shape_and_keys_change_it(make_recipe: MakeRecipe, pr
 
 def test_an_unknown_preset_and_a_size_that_is_nowhere_are_named(make_recipe: MakeRecipe) -> None:
     path = make_recipe()
-    with pytest.raises(TrainingError, match=r"\[model\] preset is 'gpt9', wanted one of gpt1, gpt2"):
+    with pytest.raises(
+        TrainingError, match=r"\[model\] preset is 'gpt9', wanted one of gpt1, gpt2"
+    ):
         read_recipe(path, ["model.preset=gpt9"])
     path.write_text(path.read_text().replace("vocab_size = 300", ""))
     with pytest.raises(TrainingError, match=r"\[tokenizer\] lacks vocab_size"):
@@ -125,16 +149,24 @@ def test_flags_change_a_recipe(make_recipe: MakeRecipe) -> None:
     path = make_recipe()
     recipe = read_recipe(path, ["training.steps=100", "training.learning_rate = 1e-3", "data.train=['a.txt', 'b/*.gz']",
                                 "output.folder=runs/new one", "training.compile=true", "evaluation.patience=2"])  # fmt: skip
-    assert (recipe.training.steps, recipe.training.learning_rate, recipe.training.compile) == (100, 1e-3, True)
+    assert (recipe.training.steps, recipe.training.learning_rate, recipe.training.compile) == (
+        100,
+        1e-3,
+        True,
+    )
     assert recipe.data.train == ("a.txt", "b/*.gz")
     assert recipe.output.folder == "runs/new one"
     assert recipe.evaluation.patience == 2
     assert recipe.training.batch_tokens == 256
 
 
-@pytest.mark.parametrize("change", ["steps=3", "training.steps", "speed.steps=3", "training.=3", "=3", ""])
+@pytest.mark.parametrize(
+    "change", ["steps=3", "training.steps", "speed.steps=3", "training.=3", "=3", ""]
+)
 def test_a_wrong_flag_is_named(make_recipe: MakeRecipe, change: str) -> None:
-    with pytest.raises(TrainingError, match=r"wanted SECTION\.KEY=VALUE with a section of data, tokenizer"):
+    with pytest.raises(
+        TrainingError, match=r"wanted SECTION\.KEY=VALUE with a section of data, tokenizer"
+    ):
         read_recipe(make_recipe(), [change])
     with pytest.raises(TrainingError, match=r"\[training\] steps is 'many', wanted a whole number"):
         read_recipe(make_recipe(), ["training.steps=many"])
@@ -149,6 +181,8 @@ def test_flags_alone_are_a_recipe() -> None:
         read_recipe(None, flags[1:])
 
 
-def test_where_it_runs_is_no_part_of_what_a_resumed_run_must_share(make_recipe: MakeRecipe, recipe: Recipe) -> None:
+def test_where_it_runs_is_no_part_of_what_a_resumed_run_must_share(
+    make_recipe: MakeRecipe, recipe: Recipe
+) -> None:
     changes = ["training.device=cpu", "training.parallel=fsdp", "output.plot=false"]
     assert read_recipe(make_recipe(), changes).fingerprint() == recipe.fingerprint()

@@ -44,7 +44,8 @@ def test_streaming_gives_the_documents_of_splitting_the_whole(
         assert documents(TextFiles((path,), END)) == wanted
         patch.setattr(text_files, "PIECE_CHARACTERS", piece)
         found = documents(TextFiles((path,), END))
-    # A forced cut through a run of white space may keep line breaks at an end, or drop blank beginnings.
+    # A forced cut through a run of white space may keep line breaks at an end, or drop blank
+    # beginnings.
     assert [text.split() for text in found if text.strip()] == [text.split() for text in wanted]
 
 
@@ -68,7 +69,10 @@ def test_a_line_of_a_hundred_megabytes_keeps_the_pieces_small(tmp_path: Path) ->
 
 
 def test_json_lines_plain_and_gzip(tmp_path: Path) -> None:
-    lines = "\n".join(json.dumps({"body": text, "id": 3}) for text in ("One.\nTwo", "", "  é \ud800")) + "\n\n"
+    lines = (
+        "\n".join(json.dumps({"body": text, "id": 3}) for text in ("One.\nTwo", "", "  é \ud800"))
+        + "\n\n"
+    )
     (tmp_path / "a.jsonl").write_text("\ufeff" + lines)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     for name in ("a.jsonl", "b.jsonl.gz"):
@@ -95,7 +99,9 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: bytes, wanted: str) -> None
 
 
 def test_bytes_that_are_no_utf8_can_be_replaced_and_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"a\xffb\xc3" + END.encode() + "é\ufffd".encode() + b"\xe2\x82")
+    (tmp_path / "a.txt").write_bytes(
+        b"a\xffb\xc3" + END.encode() + "é\ufffd".encode() + b"\xe2\x82"
+    )
     (tmp_path / "b.jsonl").write_bytes(b'{"text": "\xfe\xff"}\n')
     texts = TextFiles((tmp_path / "a.txt", tmp_path / "b.jsonl"), encoding_errors="replace")
     assert documents(texts) == ["a\ufffdb\ufffd", "é\ufffd\ufffd\ufffd", "\ufffd\ufffd"]
@@ -121,11 +127,15 @@ def test_globs_are_sorted_and_name_a_file_once(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     for name in ("b.txt", "a.txt", "deep/er/c.txt", "d[1].txt"):
         (tmp_path / name).write_text("x")
-    names = [path.relative_to(tmp_path).as_posix() for path in find_texts(tmp_path, ["d[1].txt", "**/*.txt", "a.txt"])]
+    names = [
+        path.relative_to(tmp_path).as_posix()
+        for path in find_texts(tmp_path, ["d[1].txt", "**/*.txt", "a.txt"])
+    ]
     assert names == ["d[1].txt", "a.txt", "b.txt", "deep/er/c.txt"]
     with pytest.raises(TrainingError, match=r"no file matches .*\*\.md"):
         find_texts(tmp_path, ["*.md"])
-    assert find_texts(tmp_path, ["gone.txt"]) == (tmp_path / "gone.txt",)  # reading it says what is wrong
+    # reading it says what is wrong
+    assert find_texts(tmp_path, ["gone.txt"]) == (tmp_path / "gone.txt",)
 
 
 def test_a_file_that_shrinks_while_it_is_read_ends(tmp_path: Path) -> None:

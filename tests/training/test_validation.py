@@ -24,7 +24,9 @@ def documents(lengths: list[int]) -> list[IntArray]:
 
 @settings(deadline=None, max_examples=60)
 @given(length=st.integers(1, 200), context=st.integers(2, 40))
-def test_windows_count_every_target_once_with_half_a_context_before_it(length: int, context: int) -> None:
+def test_windows_count_every_target_once_with_half_a_context_before_it(
+    length: int, context: int
+) -> None:
     document = np.arange(length + 1)
     seen = []
     for ids, n_counted in windows(document, context):

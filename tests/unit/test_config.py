@@ -13,8 +13,15 @@ from gpt_edge.config import MAX_DIMENSION, PRESETS, GPTConfig
 
 TINY: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_ctx": 16, "vocab_size": 11}
 
-# Papers' figures in millions: GPT-1 released weights, GPT-2 released weights (the paper's table 2 counts otherwise).
-PARAMETERS = {"gpt1": 116.5, "gpt2": 124.4, "gpt2-medium": 354.8, "gpt2-large": 774.0, "gpt2-xl": 1557.6}
+# Papers' figures in millions: GPT-1 released weights, GPT-2 released weights (the paper's table
+# 2 counts otherwise).
+PARAMETERS = {
+    "gpt1": 116.5,
+    "gpt2": 124.4,
+    "gpt2-medium": 354.8,
+    "gpt2-large": 774.0,
+    "gpt2-xl": 1557.6,
+}
 
 
 @pytest.mark.parametrize(("name", "millions"), PARAMETERS.items())
@@ -34,7 +41,10 @@ def test_gpt1_count_equals_the_released_shapes(shared_data: Any) -> None:
 
 
 def test_presets_have_the_papers_shapes() -> None:
-    shapes = {name: (c.n_layer, c.n_head, c.n_embd, c.n_ctx, c.vocab_size, c.norm) for name, c in PRESETS.items()}
+    shapes = {
+        name: (c.n_layer, c.n_head, c.n_embd, c.n_ctx, c.vocab_size, c.norm)
+        for name, c in PRESETS.items()
+    }
     assert shapes == {
         "gpt1": (12, 12, 768, 512, 40478, "post"),
         "gpt2": (12, 12, 768, 1024, 50257, "pre"),
@@ -46,7 +56,12 @@ def test_presets_have_the_papers_shapes() -> None:
 
 
 def test_gpt3_layers_are_dense_and_banded_in_turn() -> None:
-    assert [PRESETS["gpt3-small"].layer_window(layer) for layer in range(4)] == [None, 256, None, 256]
+    assert [PRESETS["gpt3-small"].layer_window(layer) for layer in range(4)] == [
+        None,
+        256,
+        None,
+        256,
+    ]
     assert {PRESETS["gpt2"].layer_window(layer) for layer in range(12)} == {None}
 
 
@@ -106,11 +121,26 @@ def test_from_dict_refuses_what_json_can_get_wrong(values: dict[str, Any], word:
     tied=st.booleans(),
 )
 def test_a_config_survives_json(
-    n_layer: int, n_head: int, head_size: int, is_banded: bool, norm: str, n_inner: int | None, tied: bool
+    n_layer: int,
+    n_head: int,
+    head_size: int,
+    is_banded: bool,
+    norm: str,
+    n_inner: int | None,
+    tied: bool,
 ) -> None:
     attention, window = (("dense", "banded"), 7) if is_banded else (("dense",), None)
     config = GPTConfig(
-        n_layer, n_head, n_head * head_size, 64, 99, norm, attention, window, n_inner=n_inner, tied_embeddings=tied
+        n_layer,
+        n_head,
+        n_head * head_size,
+        64,
+        99,
+        norm,
+        attention,
+        window,
+        n_inner=n_inner,
+        tied_embeddings=tied,
     )
     assert GPTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert config.head_size == head_size

@@ -11,18 +11,35 @@ import pytest
 import gpt_edge
 from tests.support.tiny_model import bundle_path
 
-HEAVY = ("numpy", "onnxruntime", "tiktoken", "typer", "rich", "torch", "onnx", "tokenizers", "transformers")
+HEAVY = (
+    "numpy",
+    "onnxruntime",
+    "tiktoken",
+    "typer",
+    "rich",
+    "torch",
+    "onnx",
+    "tokenizers",
+    "transformers",
+)
 
 
 def loaded_after(code: str) -> set[str]:
     """Which of the heavy packages a new Python has imported after `code`."""
-    ask = f"{code}\nimport sys\nprint(*({HEAVY!r} & sys.modules.keys()))".replace(repr(HEAVY), repr(set(HEAVY)))
-    done = subprocess.run([sys.executable, "-c", ask, str(bundle_path())], capture_output=True, text=True, check=True)
+    ask = f"{code}\nimport sys\nprint(*({HEAVY!r} & sys.modules.keys()))".replace(
+        repr(HEAVY), repr(set(HEAVY))
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask, str(bundle_path())], capture_output=True, text=True, check=True
+    )
     return set(done.stdout.split())
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    assert loaded_after("import gpt_edge; gpt_edge.BundleError, gpt_edge.__version__, dir(gpt_edge)") == set()
+    assert (
+        loaded_after("import gpt_edge; gpt_edge.BundleError, gpt_edge.__version__, dir(gpt_edge)")
+        == set()
+    )
 
 
 def test_sampling_params_need_numpy_only() -> None:
@@ -51,8 +68,15 @@ def test_the_version_is_that_of_the_installation() -> None:
 
 
 def test_two_lines_are_all_an_app_needs() -> None:
-    text = "".join(gpt_edge.load(bundle_path()).stream("the end", gpt_edge.SamplingParams(max_new_tokens=8)))
-    assert text == gpt_edge.load(bundle_path()).complete("the end", gpt_edge.SamplingParams(max_new_tokens=8)).text
+    text = "".join(
+        gpt_edge.load(bundle_path()).stream("the end", gpt_edge.SamplingParams(max_new_tokens=8))
+    )
+    assert (
+        text
+        == gpt_edge.load(bundle_path())
+        .complete("the end", gpt_edge.SamplingParams(max_new_tokens=8))
+        .text
+    )
 
 
 def test_a_bundle_that_is_not_there_is_one_clear_error() -> None:

@@ -29,13 +29,19 @@ def spec_of(kind: str) -> TaskSpec:
         ("multiple-choice", [[1, 2], [3], [4, 5]], [(S, 1, 2, D, 3, E), (S, 1, 2, D, 4, 5, E)]),
     ],
 )
-def test_each_kind_is_laid_out_as_in_figure_1(kind: str, texts: list[list[int]], wanted: list[tuple[int, ...]]) -> None:
+def test_each_kind_is_laid_out_as_in_figure_1(
+    kind: str, texts: list[list[int]], wanted: list[tuple[int, ...]]
+) -> None:
     found = transform(spec_of(kind), texts, n_ctx=16)
     assert list(found.sequences) == wanted
     assert found.n_cut == 0
 
 
-@given(kind=st.sampled_from(KINDS), texts=st.lists(TOKENS, min_size=3, max_size=5), n_ctx=st.integers(5, 64))
+@given(
+    kind=st.sampled_from(KINDS),
+    texts=st.lists(TOKENS, min_size=3, max_size=5),
+    n_ctx=st.integers(5, 64),
+)
 def test_no_sequence_passes_the_context_and_every_lost_token_is_counted(
     kind: str, texts: list[list[int]], n_ctx: int
 ) -> None:
@@ -73,7 +79,9 @@ def test_the_longer_text_of_a_pair_loses_its_end_and_the_shorter_one_stays() -> 
 
 
 def test_two_long_texts_are_cut_to_halves_and_the_first_gets_the_odd_token() -> None:
-    (ids,) = transform(spec_of("entailment"), [list(range(20)), list(range(50, 70))], n_ctx=10).sequences
+    (ids,) = transform(
+        spec_of("entailment"), [list(range(20)), list(range(50, 70))], n_ctx=10
+    ).sequences
     assert ids == (S, 0, 1, 2, 3, D, 50, 51, 52, E)
 
 
@@ -90,14 +98,17 @@ def test_a_single_text_loses_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "n"), [("classification", 2), ("entailment", 1), ("similarity", 3), ("multiple-choice", 2)]
+    ("kind", "n"),
+    [("classification", 2), ("entailment", 1), ("similarity", 3), ("multiple-choice", 2)],
 )
 def test_a_wrong_number_of_texts_is_refused(kind: str, n: int) -> None:
     with pytest.raises(ValueError, match="wants"):
         transform(spec_of(kind), [[1]] * n, n_ctx=16)
 
 
-@pytest.mark.parametrize(("kind", "smallest"), [("classification", 3), ("entailment", 5), ("multiple-choice", 5)])
+@pytest.mark.parametrize(
+    ("kind", "smallest"), [("classification", 3), ("entailment", 5), ("multiple-choice", 5)]
+)
 def test_a_context_without_room_is_refused(kind: str, smallest: int) -> None:
     texts = [[1]] * {"classification": 1, "entailment": 2}.get(kind, 3)
     assert len(transform(spec_of(kind), texts, smallest).sequences[0]) == smallest

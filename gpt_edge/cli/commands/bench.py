@@ -36,12 +36,22 @@ def bench(
     ] = None,
     new: Annotated[
         str | None,
-        typer.Option("-n", "--new", metavar="N,...", help="Tokens to write (tg); 128 if they fit.", show_default=False),
+        typer.Option(
+            "-n",
+            "--new",
+            metavar="N,...",
+            help="Tokens to write (tg); 128 if they fit.",
+            show_default=False,
+        ),
     ] = None,
     depth: Annotated[
         str | None,
         typer.Option(
-            "-d", "--depth", metavar="N,...", help="Tokens in the context before; 0 if not given.", show_default=False
+            "-d",
+            "--depth",
+            metavar="N,...",
+            help="Tokens in the context before; 0 if not given.",
+            show_default=False,
         ),
     ] = None,
     threads: Annotated[
@@ -54,23 +64,32 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    batch: Annotated[str, typer.Option("-b", "--batch", metavar="N,...", help="Sequences at once.")] = "1",
+    batch: Annotated[
+        str, typer.Option("-b", "--batch", metavar="N,...", help="Sequences at once.")
+    ] = "1",
     repetitions: Annotated[int, typer.Option("-r", "--repetitions", help="Rounds that count.")] = 5,
     warmup: Annotated[int, typer.Option("--warmup", help="Rounds before them.")] = 1,
-    format: Annotated[FormatName, typer.Option("--format", help="How to print the figures.")] = "table",
+    format: Annotated[
+        FormatName, typer.Option("--format", help="How to print the figures.")
+    ] = "table",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    profile: Annotated[bool, typer.Option("--profile", help="Say which operators a token's time goes to.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say which operators a token's time goes to.")
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.png", help="Draw decoding speed over the context; spreads -d over it.", show_default=False
+            metavar="FILE.png",
+            help="Draw decoding speed over the context; spreads -d over it.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
     """Measure how fast bundles read and write.
 
-    As llama-bench: every combination of the lists, medians over rounds. Also the start of a process, its memory, the
-    cost of a token outside onnxruntime, and the share of what memory could give. -p 0 or -n 0 leaves that part out.
+    As llama-bench: every combination of the lists, medians over rounds. Also the start of a
+    process, its memory, the cost of a token outside onnxruntime, and the share of what memory could
+    give. -p 0 or -n 0 leaves that part out.
     """  # fmt: skip
     if as_json and format not in ("table", "json"):
         raise ValueError(f"--json and --format {format} contradict each other")
@@ -78,7 +97,12 @@ def bench(
 
     lists = {
         name: None if text is None else parse_numbers(text)
-        for name, text in (("prompts", prompt), ("new_tokens", new), ("depths", depth), ("threads", threads))
+        for name, text in (
+            ("prompts", prompt),
+            ("new_tokens", new),
+            ("depths", depth),
+            ("threads", threads),
+        )
     }
     batches = parse_numbers(batch)
     from gpt_edge.bench.plot import check_target, write_plot

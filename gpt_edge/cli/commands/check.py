@@ -21,17 +21,23 @@ def verify(
     bundle: BundleArgument = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="CHECKPOINT", help="Compare with this checkpoint, in torch.", show_default=False),
+        typer.Option(
+            metavar="CHECKPOINT", help="Compare with this checkpoint, in torch.", show_default=False
+        ),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Try every split and the whole context on every path; takes minutes.")
+        bool,
+        typer.Option(
+            "--full", help="Try every split and the whole context on every path; takes minutes."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Hold a bundle against itself or a checkpoint.
 
-    Checks the files, and that whole prompts, single steps, chunks, splits and batches give the same; with --against, also
-    that the bundle says what the checkpoint says, operator by operator. Out of tolerance is exit code 1.
+    Checks the files, and that whole prompts, single steps, chunks, splits and batches give the
+    same; with --against, also that the bundle says what the checkpoint says, operator by operator.
+    Out of tolerance is exit code 1.
     """
     from gpt_edge.bundle.bundle import Bundle
 
@@ -79,11 +85,17 @@ def inspect(
         figures = memory_figures(opened)
     if as_json:
         manifest = opened.manifest.to_dict()
-        console.say_json({**describe(opened), "manifest": manifest, **({"memory": figures} if figures else {})})
+        console.say_json(
+            {**describe(opened), "manifest": manifest, **({"memory": figures} if figures else {})}
+        )
         return
     console.say(columns(_facts(opened)))
     console.say()
-    console.say(columns([(f"  {name}", size(n_bytes)) for name, n_bytes in describe(opened)["files"].items()]))
+    console.say(
+        columns(
+            [(f"  {name}", size(n_bytes)) for name, n_bytes in describe(opened)["files"].items()]
+        )
+    )
     if opened.manifest.parity:
         console.say("\nmeasured at export")
         console.say(parity_table(opened.manifest.parity))
@@ -93,16 +105,31 @@ def inspect(
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:
-    """Name and value of each thing worth a line; the columns are both left-aligned by padding here."""
+    """Name and value of each thing worth a line; the columns are both left-aligned by
+    padding here.
+    """
     config, manifest = bundle.config, bundle.manifest
-    attention = " and ".join(config.attention) + (f", window {config.window}" if config.window else "")
+    attention = " and ".join(config.attention) + (
+        f", window {config.window}" if config.window else ""
+    )
     facts = [
         ("name", manifest.name),
         ("path", console.visible(str(bundle.path))),
-        ("kind", f"{manifest.kind}, {bundle.graph} graph, {bundle.scheme}, format version {manifest.format_version}"),
-        ("size", f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_foreign)} files"),
+        (
+            "kind",
+            f"{manifest.kind}, {bundle.graph} graph, {bundle.scheme}, format version "
+            f"{manifest.format_version}",
+        ),
+        (
+            "size",
+            f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_foreign)} files",
+        ),
         ("parameters", f"{config.n_parameters:,}"),
-        ("layers", f"{config.n_layer}, {config.n_head} heads, width {config.n_embd}, {config.norm}-norm, {attention}"),
+        (
+            "layers",
+            f"{config.n_layer}, {config.n_head} heads, width {config.n_embd}, {config.norm}-norm, "
+            f"{attention}",
+        ),
         ("context", f"{config.n_ctx:,} tokens"),
         ("vocabulary", _vocabulary(bundle)),
     ]
@@ -111,14 +138,23 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
         if values:
             plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-            facts.append((name, ", ".join(f"{key} {_value(value)}" for key, value in plain.items())))
+            facts.append(
+                (name, ", ".join(f"{key} {_value(value)}" for key, value in plain.items()))
+            )
     quantization = manifest.provenance.get("quantization")
     formats = quantization.get("formats") if isinstance(quantization, dict) else None
     if isinstance(formats, dict):
-        facts.append(("formats", ", ".join(f"{_value(count)} x {_value(label)}" for label, count in formats.items())))
+        facts.append(
+            (
+                "formats",
+                ", ".join(f"{_value(count)} x {_value(label)}" for label, count in formats.items()),
+            )
+        )
     smoothing = manifest.provenance.get("smoothing")
     if isinstance(smoothing, dict):
-        n_channels = sum(len(channels) for channels in smoothing.values() if isinstance(channels, dict))
+        n_channels = sum(
+            len(channels) for channels in smoothing.values() if isinstance(channels, dict)
+        )
         facts.append(("smoothing", f"{n_channels:,} channels in {len(smoothing):,} places"))
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
@@ -129,7 +165,9 @@ def _vocabulary(bundle: Bundle) -> str:
     rows = f"{bundle.config.vocab_size:,} rows"
     if words is None:
         return rows if bundle.is_foreign else f"{rows}, no tokenizer"
-    return console.visible(f"{rows}, tokenizer {words.get('kind')} with {words.get('vocab_size')} tokens")
+    return console.visible(
+        f"{rows}, tokenizer {words.get('kind')} with {words.get('vocab_size')} tokens"
+    )
 
 
 def _task(task: TaskSpec) -> str:
@@ -149,7 +187,8 @@ def _memory_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("  weights", size(figures["weights"])),
         (
-            f"  keys and values, {size(figures['cache_per_token'])} for each of {figures['n_ctx']:,} tokens",
+            f"  keys and values, {size(figures['cache_per_token'])} for each of "
+            f"{figures['n_ctx']:,} tokens",
             size(figures["cache"]),
         ),
         ("  logits", size(figures["logits"])),

@@ -16,38 +16,61 @@ if TYPE_CHECKING:
     from gpt_edge.classify.classifier import Classifier, Prediction
     from gpt_edge.tasks import TaskSpec
 
-BATCHES_AT_ONCE = 16  # read before the first is computed: texts of like lengths are found among them
+# read before the first is computed: texts of like lengths are found among them
+BATCHES_AT_ONCE = 16
 BundlePosition = Annotated[
     str,
-    typer.Argument(metavar="BUNDLE", help="Bundle folder of a fine-tuned model.", autocompletion=complete_bundle),
+    typer.Argument(
+        metavar="BUNDLE",
+        help="Bundle folder of a fine-tuned model.",
+        autocompletion=complete_bundle,
+    ),
 ]
 TextsPosition = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="TEXT|-", help="Texts; - or nothing reads standard input, an example a line.", show_default=False
+        metavar="TEXT|-",
+        help="Texts; - or nothing reads standard input, an example a line.",
+        show_default=False,
     ),
 ]
 FileOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Read examples from a file, one a line.", show_default=False)
+    Path | None,
+    typer.Option(metavar="FILE", help="Read examples from a file, one a line.", show_default=False),
 ]
 JsonlOption = Annotated[
-    bool, typer.Option("--jsonl", help="Lines are JSON: objects with the names below, lists of texts, or texts.")
+    bool,
+    typer.Option(
+        "--jsonl", help="Lines are JSON: objects with the names below, lists of texts, or texts."
+    ),
 ]
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--text", metavar="NAME", help="Name of the text in JSON objects, as in finetune.", show_default=False
+        "--text",
+        metavar="NAME",
+        help="Name of the text in JSON objects, as in finetune.",
+        show_default=False,
     ),
 ]
 BatchOption = Annotated[
-    int, typer.Option(min=1, help="Examples computed at once; 1 answers each line of a stream as it comes.")
+    int,
+    typer.Option(
+        min=1, help="Examples computed at once; 1 answers each line of a stream as it comes."
+    ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(help="Threads to compute with; by default the machine's cores.", show_default=False)
+    int | None,
+    typer.Option(
+        help="Threads to compute with; by default the machine's cores.", show_default=False
+    ),
 ]
 TruncateOption = Annotated[
     Literal["left", "right"] | None,
-    typer.Option(help="Cut texts that do not fit, at this side, instead of refusing them.", show_default=False),
+    typer.Option(
+        help="Cut texts that do not fit, at this side, instead of refusing them.",
+        show_default=False,
+    ),
 ]
 
 
@@ -58,29 +81,42 @@ def classify(
     as_jsonl: JsonlOption = False,
     text: ColumnOption = None,
     premise: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the premise in JSON objects.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the premise in JSON objects.", show_default=False
+        ),
     ] = None,
     hypothesis: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the hypothesis in JSON objects.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the hypothesis in JSON objects.", show_default=False
+        ),
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Name of the answers' list, or of each answer.", show_default=False),
+        typer.Option(
+            metavar="NAME", help="Name of the answers' list, or of each answer.", show_default=False
+        ),
     ] = None,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object for each example, with every probability.")
+        bool,
+        typer.Option(
+            "--json", help="Print a JSON object for each example, with every probability."
+        ),
     ] = False,
 ) -> None:
     """Label texts with a fine-tuned model.
 
-    TEXT is a text; premise and hypothesis; two texts; or a question and its answers, as the model was fine-tuned. In lines
-    they are parted by tabs. Prints a line for each example: the label and its probability, the score, or the number of
-    the answer (from 0), its probability and the answer. JSON lines in give JSON lines out.
+    TEXT is a text; premise and hypothesis; two texts; or a question and its answers, as the model
+    was fine-tuned. In lines they are parted by tabs. Prints a line for each example: the label and
+    its probability, the score, or the number of the answer (from 0), its probability and the
+    answer. JSON lines in give JSON lines out.
     """
-    from gpt_edge.classify.classifier import Classifier  # loads onnxruntime: only when there is something to do
+    # loads onnxruntime: only when there is something to do
+    from gpt_edge.classify.classifier import Classifier
 
     model = Classifier.load(bundle, threads=threads)
     columns = columns_of(model.task.kind, text, premise, hypothesis, choice)
@@ -117,11 +153,18 @@ def _as_json(row: Prediction, task: TaskSpec) -> dict[str, Any]:
             **common,
         }
     named = dict(zip(task.labels, shares, strict=True))
-    return {"label": row.label, "probability": shares[row.index or 0], "probabilities": named, **common}
+    return {
+        "label": row.label,
+        "probability": shares[row.index or 0],
+        "probabilities": named,
+        **common,
+    }
 
 
 def embed(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, autocompletion=complete_bundle)],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, autocompletion=complete_bundle)
+    ],
     texts: TextsPosition = None,
     file: FileOption = None,
     as_jsonl: JsonlOption = False,
@@ -129,11 +172,14 @@ def embed(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.npy", help="Write a numpy array [texts, width] instead of JSON lines.", show_default=False
+            metavar="FILE.npy",
+            help="Write a numpy array [texts, width] instead of JSON lines.",
+            show_default=False,
         ),
     ] = None,
     pooling: Annotated[
-        Literal["mean", "last"], typer.Option(help="The mean over the tokens' states, or the last token's.")
+        Literal["mean", "last"],
+        typer.Option(help="The mean over the tokens' states, or the last token's."),
     ] = "mean",
     normalize: Annotated[
         bool, typer.Option("--normalize/--no-normalize", help="Scale every vector to length 1.")
@@ -142,7 +188,11 @@ def embed(
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="With --out, print one JSON object about it; else JSON lines come anyway.")
+        bool,
+        typer.Option(
+            "--json",
+            help="With --out, print one JSON object about it; else JSON lines come anyway.",
+        ),
     ] = False,
 ) -> None:
     """Turn texts into vectors, with any bundle.
@@ -167,7 +217,13 @@ def embed(
                 console.say(json.dumps({"embedding": [float(f"{value:.8g}") for value in row]}))
         return
     n_texts = save_vectors(out, vectors, model.size)
-    values = {"file": str(out), "texts": n_texts, "width": model.size, "pooling": pooling, "normalized": normalize}
+    values = {
+        "file": str(out),
+        "texts": n_texts,
+        "width": model.size,
+        "pooling": pooling,
+        "normalized": normalize,
+    }
     if as_json:
         console.say_json(values)
     else:

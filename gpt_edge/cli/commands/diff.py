@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from gpt_edge.tokenizer import Tokenizer
     from gpt_edge.verify.token_diff import Difference
 
-LEVELS = ((1.0, "bold white on red", "{{{", "}}}"), (0.1, "bold red", "{{", "}}"), (0.01, "yellow", "{", "}"))  # nats
+# nats
+LEVELS = (
+    (1.0, "bold white on red", "{{{", "}}}"),
+    (0.1, "bold red", "{{", "}}"),
+    (0.01, "yellow", "{", "}"),
+)
 MAX_FLIPS, MAX_TEXT = 8, 1 << 20  # lines; bytes of a text, of which the context holds a part
 CHECKPOINT_FILES = (".pt", ".pth")
 MODEL_HELP = "Bundle (folder or embedded name), or a checkpoint, which runs in torch."
@@ -57,8 +62,8 @@ def diff(
 ) -> None:  # fmt: skip
     """Show where two models part: in which operator, by how much, and in which tokens of a text.
 
-    Each token is marked by the KL divergence, in nats, of the two predictions of it: with colours on a terminal, with
-    braces elsewhere or where NO_COLOR is set.
+    Each token is marked by the KL divergence, in nats, of the two predictions of it: with colours
+    on a terminal, with braces elsewhere or where NO_COLOR is set.
     """
     from gpt_edge.evaluate import check_same_tokens
     from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
@@ -69,7 +74,9 @@ def diff(
         if a.tokenizer and b.tokenizer:
             check_same_tokens(a.tokenizer, b.tokenizer, (a.name, b.name))
         words = a.tokenizer or b.tokenizer
-        ids = probe_ids(_read(text), words, a.scorer.config, min(a.scorer.config.n_ctx, b.scorer.config.n_ctx))
+        ids = probe_ids(
+            _read(text), words, a.scorer.config, min(a.scorer.config.n_ctx, b.scorer.config.n_ctx)
+        )
         progress("comparing the logits")
         found = compare_models(a.scorer, b.scorer, ids)
         progress("comparing the operators")
@@ -87,7 +94,9 @@ def diff(
 
 
 def _open(name: str) -> _Opened:
-    """A folder with a manifest or an ONNX file is a bundle; any other, or nanoGPT's file, is a checkpoint."""
+    """A folder with a manifest or an ONNX file is a bundle; any other, or nanoGPT's file, is a
+    checkpoint.
+    """
     from gpt_edge.bundle.reader import locate
 
     path = locate(name)
@@ -105,7 +114,9 @@ def _open_bundle(name: str) -> _Opened:
     from gpt_edge.verify.report import words_of
 
     bundle = Bundle.open(name)
-    return _Opened(str(bundle.path), bundle, SessionScorer(Session(bundle), str(bundle.path)), words_of(bundle))
+    return _Opened(
+        str(bundle.path), bundle, SessionScorer(Session(bundle), str(bundle.path)), words_of(bundle)
+    )
 
 
 def _open_checkpoint(path: Path) -> _Opened:
@@ -134,8 +145,11 @@ def _read(text: str | None) -> str | None:
         return file.read(MAX_TEXT).decode("utf-8", "replace")
 
 
-def _places(a: _Opened, b: _Opened, ids: Any, progress: Callable[[str], None]) -> tuple[list[Parting], str, str | None]:
-    """The difference at each operator, why there is none, and the first place that rounding does not explain.
+def _places(
+    a: _Opened, b: _Opened, ids: Any, progress: Callable[[str], None]
+) -> tuple[list[Parting], str, str | None]:
+    """The difference at each operator, why there is none, and the first place that rounding does
+    not explain.
 
     The last one is "" where there is no such place, None where that cannot be told.
     """
@@ -149,7 +163,11 @@ def _places(a: _Opened, b: _Opened, ids: Any, progress: Callable[[str], None]) -
         return [], "the models have different shapes: only their logits can be compared", None
     for opened in (a, b):
         if getattr(opened.model, "is_foreign", False):
-            return [], f"{opened.name} was not written by gpt-edge: its operators cannot be told apart", None
+            return (
+                [],
+                f"{opened.name} was not written by gpt-edge: its operators cannot be told apart",
+                None,
+            )
     return part(a.model, b.model, ids), "", _fault(a, b, progress)
 
 
@@ -198,7 +216,11 @@ def _summary(a: _Opened, b: _Opened, found: Difference) -> str:
         ("B", b.name),
         ("tokens", f"{len(found.ids):,}"),
         ("max |Δlogit|", f"{found.max_difference:.3g}"),
-        ("KL(A‖B)", f"mean {found.mean_kl:.3g}, 99 % {values['p99_kl']:.3g}, max {values['max_kl']:.3g} nats"),
+        (
+            "KL(A‖B)",
+            f"mean {found.mean_kl:.3g}, 99 % {values['p99_kl']:.3g}, max {values['max_kl']:.3g} "
+            "nats",
+        ),
         ("same token", f"{found.top1:.2%}, {len(found.flips):,} flips"),
     ]
     return "\n".join(f"{name:<14}{console.visible(value)}" for name, value in rows)
@@ -211,9 +233,13 @@ def _place_table(places: list[Parting], note: str, fault: str | None) -> str:
     first = _first(places)
     if first is None:
         return "the models do not part: every operator gives the same, but for the order of sums"
-    lines = [f"they part first at {first.place}, by {first.relative:.2g} of the value's root mean square"]
+    lines = [
+        f"they part first at {first.place}, by {first.relative:.2g} of the value's root mean square"
+    ]
     ends = [found for found in places if found.place.layer is None or _is_end(found, places)]
-    lines.append(columns([("  after", "difference"), *((f"  {p.place}", f"{p.relative:.2g}") for p in ends)]))
+    lines.append(
+        columns([("  after", "difference"), *((f"  {p.place}", f"{p.relative:.2g}") for p in ends)])
+    )
     if fault:
         lines.append(console.visible(f"more than rounding lies between them at {fault}"))
     elif fault is not None:
@@ -241,7 +267,10 @@ def _pieces(found: Difference, words: Tokenizer) -> list[tuple[str, float]]:
     detokenizer = words.detokenizer()
     texts = [detokenizer.push(id) for id in found.ids]
     texts[-1] += detokenizer.flush()
-    return [(console.visible(text, keep="\n\t"), kl) for text, kl in zip(texts, (0.0, *found.kl), strict=False)]
+    return [
+        (console.visible(text, keep="\n\t"), kl)
+        for text, kl in zip(texts, (0.0, *found.kl), strict=False)
+    ]
 
 
 def _say_tokens(found: Difference, words: Tokenizer) -> None:
@@ -257,7 +286,9 @@ def _say_tokens(found: Difference, words: Tokenizer) -> None:
 def _marked(pieces: list[tuple[str, float]]) -> str:
     parts = []
     for text, kl in pieces:
-        _, _, opening, closing = next((level for level in LEVELS if kl >= level[0]), (0, "", "", ""))
+        _, _, opening, closing = next(
+            (level for level in LEVELS if kl >= level[0]), (0, "", "", "")
+        )
         parts.append(f"{opening}{text}{closing}")
     return "".join(parts)
 
@@ -282,6 +313,16 @@ def _flip_table(found: Difference, words: Tokenizer | None) -> str:
     for flip in worst:
         a, b = map(shown, flip.tokens)
         margins = [f"{margin:.2g}" for margin in flip.margins]
-        rows.append((f"  token {flip.row}", shown(found.ids[flip.row]), a, margins[0], b, margins[1], f"{flip.kl:.2g}"))
+        rows.append(
+            (
+                f"  token {flip.row}",
+                shown(found.ids[flip.row]),
+                a,
+                margins[0],
+                b,
+                margins[1],
+                f"{flip.kl:.2g}",
+            )
+        )
     more = len(found.flips) - len(worst)
     return columns(rows) + (f"\n  and {more:,} more" if more else "")

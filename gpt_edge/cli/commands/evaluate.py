@@ -36,7 +36,9 @@ def evaluate(
     ],
     texts: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="TEXT...", help="Text or JSON-lines files, gzip or not.", show_default=False),
+        typer.Argument(
+            metavar="TEXT...", help="Text or JSON-lines files, gzip or not.", show_default=False
+        ),
     ] = None,
     against: Annotated[
         str | None,
@@ -49,20 +51,30 @@ def evaluate(
     ] = None,
     lambada: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Find the last words of these passages.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="Find the last words of these passages.", show_default=False
+        ),
     ] = None,
     window: Annotated[
-        int | None, typer.Option(help="Tokens read at once; by default the context.", show_default=False)
+        int | None,
+        typer.Option(help="Tokens read at once; by default the context.", show_default=False),
     ] = None,
     stride: Annotated[
-        int | None, typer.Option(help="Tokens that a window moves on by; by default half of it.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Tokens that a window moves on by; by default half of it.", show_default=False
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Stop after so many documents, and passages.", show_default=False)
+        int | None,
+        typer.Option(help="Stop after so many documents, and passages.", show_default=False),
     ] = None,
-    separator: Annotated[str, typer.Option(help="What stands between documents of a plain text.")] = "<|endoftext|>",
+    separator: Annotated[
+        str, typer.Option(help="What stands between documents of a plain text.")
+    ] = "<|endoftext|>",
     format: Annotated[
-        Literal["auto", "text", "jsonl"], typer.Option(help="auto takes .jsonl, .ndjson (.gz) for JSON lines.")
+        Literal["auto", "text", "jsonl"],
+        typer.Option(help="auto takes .jsonl, .ndjson (.gz) for JSON lines."),
     ] = "auto",
     tokenizer: Annotated[
         str | None,
@@ -73,28 +85,35 @@ def evaluate(
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads to compute with; by default the machine's cores.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Threads to compute with; by default the machine's cores.", show_default=False
+        ),
     ] = None,
     noise_floor: Annotated[
         bool | None,
         typer.Option(
             "--noise-floor/--no-noise-floor",
-            help="Hold MODEL against itself with another number of threads; by default with --against.",
+            help="Hold MODEL against itself with another number of threads; by default with "
+            "--against.",
             show_default=False,
         ),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Keep progress in FILE, and go on from it if it is there.", show_default=False
+            metavar="FILE",
+            help="Keep progress in FILE, and go on from it if it is there.",
+            show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a model on texts, alone or against another.
 
-    Perplexity, bits per byte and next-token accuracy of TEXT, each document read on its own in windows that overlap;
-    last-word accuracy of LAMBADA passages. All errors (±) are standard errors.
+    Perplexity, bits per byte and next-token accuracy of TEXT, each document read on its own in
+    windows that overlap; last-word accuracy of LAMBADA passages. All errors (±) are standard
+    errors.
     """
     from gpt_edge.evaluate import Settings, State, evaluate_lambada, evaluate_text, fingerprint
     from gpt_edge.system.threads import check_threads
@@ -102,13 +121,17 @@ def evaluate(
     paths = texts or []
     if not paths and lambada is None:
         raise ValueError("give a TEXT to score, or passages with --lambada FILE")
-    settings = Settings(window=window, stride=stride, separator=separator, format=format, limit=limit)
+    settings = Settings(
+        window=window, stride=stride, separator=separator, format=format, limit=limit
+    )
     if threads is not None:
         check_threads(threads)
     is_noise_wanted = bool(paths) and (against is not None if noise_floor is None else noise_floor)
     models, words = _open_models(model, against, threads, tokenizer, is_noise_wanted)
     if resume is not None:
-        identity = tuple(fingerprint(_locate(name)) for name in (model, against) if name is not None)
+        identity = tuple(
+            fingerprint(_locate(name)) for name in (model, against) if name is not None
+        )
         models = dataclasses.replace(models, identity=identity)
     state = State(resume)
     report, scores = None, []
@@ -117,7 +140,9 @@ def evaluate(
             report = evaluate_text(models, words, paths, settings, state=state, progress=progress)
     if lambada is not None:
         with _bar("lambada") as progress:
-            scores = evaluate_lambada(models, words, lambada, settings, state=state, progress=progress)
+            scores = evaluate_lambada(
+                models, words, lambada, settings, state=state, progress=progress
+            )
     if as_json:
         console.say_json(_as_json(models, report, scores))
     else:
@@ -134,7 +159,11 @@ class _Opened:
 
 
 def _open_models(
-    model: str, against: str | None, threads: int | None, tokenizer: str | None, is_noise_wanted: bool
+    model: str,
+    against: str | None,
+    threads: int | None,
+    tokenizer: str | None,
+    is_noise_wanted: bool,
 ) -> tuple[Models, Tokenizer]:
     from gpt_edge.evaluate import Models, check_same_tokens
 
@@ -145,11 +174,15 @@ def _open_models(
     if words is None:
         from gpt_edge.errors import TokenizerError
 
-        raise TokenizerError(f"{model} has no tokenizer", hint="give one with --tokenizer FILE, or --tokenizer gpt2")
+        raise TokenizerError(
+            f"{model} has no tokenizer", hint="give one with --tokenizer FILE, or --tokenizer gpt2"
+        )
     if first.tokenizer and second is not None and second.tokenizer:
         check_same_tokens(first.tokenizer, second.tokenizer, (model, against or ""))
     if is_noise_wanted:
-        models = dataclasses.replace(models, again=first.again(1 if first.scorer.threads > 1 else 2))
+        models = dataclasses.replace(
+            models, again=first.again(1 if first.scorer.threads > 1 else 2)
+        )
     return models, words
 
 
@@ -160,13 +193,19 @@ def _locate(name: str) -> Path:
 
 
 def _open(name: str, threads: int | None, tokenizer: str | None) -> _Opened:
-    """A folder with a manifest or an ONNX file is a bundle; any other, or nanoGPT's file, is a checkpoint."""
+    """A folder with a manifest or an ONNX file is a bundle; any other, or nanoGPT's file, is a
+    checkpoint.
+    """
     path = _locate(name)
     if path.is_dir():
         is_checkpoint = not (path / "manifest.json").exists() and not any(path.glob("*.onnx"))
     else:
         is_checkpoint = path.is_file() and path.suffix in CHECKPOINT_FILES
-    return _open_checkpoint(path, threads, tokenizer) if is_checkpoint else _open_bundle(name, threads, tokenizer)
+    return (
+        _open_checkpoint(path, threads, tokenizer)
+        if is_checkpoint
+        else _open_bundle(name, threads, tokenizer)
+    )
 
 
 def _open_bundle(name: str, threads: int | None, tokenizer: str | None) -> _Opened:
@@ -176,7 +215,11 @@ def _open_bundle(name: str, threads: int | None, tokenizer: str | None) -> _Open
     from gpt_edge.tokenizer import build_tokenizer, check_fits, tokenizer_from
 
     bundle = Bundle.open(name)
-    words = bundle.load_tokenizer() if not tokenizer and (bundle.manifest.tokenizer or bundle.is_foreign) else None
+    words = (
+        bundle.load_tokenizer()
+        if not tokenizer and (bundle.manifest.tokenizer or bundle.is_foreign)
+        else None
+    )
     if tokenizer:
         source = tokenizer_from(tokenizer)
         check_fits(source.spec, bundle.config.vocab_size)
@@ -194,9 +237,15 @@ def _open_checkpoint(path: Path, threads: int | None, tokenizer: str | None) -> 
     from gpt_edge.reference.scoring import TorchScorer, tokenizer_of
 
     checkpoint = open_checkpoint(path)
-    words, model, name = tokenizer_of(checkpoint, tokenizer), checkpoint.load_model(), f"{path.name} in torch"
+    words, model, name = (
+        tokenizer_of(checkpoint, tokenizer),
+        checkpoint.load_model(),
+        f"{path.name} in torch",
+    )
     return _Opened(
-        TorchScorer(model, name, threads=threads), words, lambda threads: TorchScorer(model, name, threads=threads)
+        TorchScorer(model, name, threads=threads),
+        words,
+        lambda threads: TorchScorer(model, name, threads=threads),
     )
 
 
@@ -204,12 +253,25 @@ def _open_checkpoint(path: Path, threads: int | None, tokenizer: str | None) -> 
 def _bar(title: str) -> Iterator[Callable[[Step], None]]:
     """On a terminal, a bar on standard error; elsewhere nothing is written."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     where = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     started, first = time.monotonic(), -1
-    with Progress(*columns, TimeRemainingColumn(), console=where, disable=not where.is_terminal) as bar:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=where, disable=not where.is_terminal
+    ) as bar:
         task = bar.add_task(title, total=1.0, note="")
 
         def show(step: Step) -> None:
@@ -222,7 +284,9 @@ def _bar(title: str) -> Iterator[Callable[[Step], None]]:
         yield show
 
 
-def _as_json(models: Models, report: TextReport | None, scores: list[LambadaScore]) -> dict[str, Any]:
+def _as_json(
+    models: Models, report: TextReport | None, scores: list[LambadaScore]
+) -> dict[str, Any]:
     roles = [("model", models.model), ("against", models.base)]
     values: dict[str, Any] = {
         role: {"name": scorer.name, "threads": scorer.threads, "n_ctx": scorer.config.n_ctx}
@@ -231,14 +295,20 @@ def _as_json(models: Models, report: TextReport | None, scores: list[LambadaScor
     }
     if report is not None:
         found = dataclasses.asdict(report)
-        values["text"] = {"against" if name == "base" else name: value for name, value in found.items()}
+        values["text"] = {
+            "against" if name == "base" else name: value for name, value in found.items()
+        }
     if scores:
         names = [role for role, scorer in roles if scorer is not None]
-        values["lambada"] = {name: dataclasses.asdict(score) for name, score in zip(names, scores, strict=True)}
+        values["lambada"] = {
+            name: dataclasses.asdict(score) for name, score in zip(names, scores, strict=True)
+        }
     return values
 
 
-def _print(models: Models, files: list[str], report: TextReport | None, scores: list[LambadaScore]) -> None:
+def _print(
+    models: Models, files: list[str], report: TextReport | None, scores: list[LambadaScore]
+) -> None:
     names = [scorer.name for scorer in (models.model, models.base) if scorer is not None]
     parts = [] if report is None else [text_table(names, files, report)]
     if scores:

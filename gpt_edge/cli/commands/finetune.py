@@ -1,4 +1,6 @@
-"""`finetune`: a model for one of GPT-1's four tasks, from a checkpoint and a file of examples. Needs the extra `train`."""
+"""`finetune`: a model for one of GPT-1's four tasks, from a checkpoint and a file of examples.
+Needs the extra `train`.
+"""
 
 from __future__ import annotations
 
@@ -23,43 +25,72 @@ TaskName = Literal["classification", "entailment", "similarity", "multiple-choic
 def finetune(
     task: Annotated[TaskName, typer.Option(help="Kind of task.", show_default=False)],
     data: Annotated[
-        Path, typer.Option(metavar="FILE", help="Examples: TSV, CSV or JSON lines, columns named.", show_default=False)
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Examples: TSV, CSV or JSON lines, columns named.",
+            show_default=False,
+        ),
     ],
     checkpoint: Annotated[
         Path,
-        typer.Option(metavar="SOURCE", help="Checkpoint to start from; any that export takes.", show_default=False),
+        typer.Option(
+            metavar="SOURCE",
+            help="Checkpoint to start from; any that export takes.",
+            show_default=False,
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)
+    ],
     dev: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Examples that choose the best epoch.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Examples that choose the best epoch.", show_default=False
+        ),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Examples scored once, at the end.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Examples scored once, at the end.", show_default=False),
     ] = None,
     hold_out: Annotated[
-        float, typer.Option(metavar="SHARE", help="Take this share of --data away as dev.", show_default=False)
+        float,
+        typer.Option(
+            metavar="SHARE", help="Take this share of --data away as dev.", show_default=False
+        ),
     ] = 0.0,
     text: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the text; give it twice for similarity; of multiple choice, the question's one or more.",
+            help="Column of the text; give it twice for similarity; of multiple choice, the "
+            "question's one or more.",
             show_default=False,
         ),
     ] = None,
     premise: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the premise.", show_default=False)
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of the premise.", show_default=False),
     ] = None,
     hypothesis: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the hypothesis.", show_default=False)
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of the hypothesis.", show_default=False),
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Column of the answers' list, or one for each answer.", show_default=False),
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the answers' list, or one for each answer.",
+            show_default=False,
+        ),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of the label, the score or the right answer.", show_default=False),
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the label, the score or the right answer.",
+            show_default=False,
+        ),
     ] = None,
     format: Annotated[
         Literal["csv", "tsv", "jsonl"] | None,
@@ -67,7 +98,11 @@ def finetune(
     ] = None,
     score_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="LOW HIGH", help="Similarity is a number in this range, not a class.", show_default=False),
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Similarity is a number in this range, not a class.",
+            show_default=False,
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every example is seen.")] = 3,
     lr: Annotated[
@@ -75,28 +110,49 @@ def finetune(
     ] = 6.25e-5,
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 32,
     lm_weight: Annotated[
-        float, typer.Option("--lambda", metavar="WEIGHT", help="Weight of the language model's loss; 0 is without.")
+        float,
+        typer.Option(
+            "--lambda", metavar="WEIGHT", help="Weight of the language model's loss; 0 is without."
+        ),
     ] = 0.5,
     dropout: Annotated[float, typer.Option(help="Inside the model.")] = 0.1,
     clf_dropout: Annotated[float, typer.Option(help="Before the head.")] = 0.1,
     token_noise: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Share of the tokens that are read as random ones; 0.1 helps small models."),
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the tokens that are read as random ones; 0.1 helps small models.",
+        ),
     ] = 0.0,
     weight_decay: Annotated[float, typer.Option(help="Of the matrices.")] = 0.01,
-    warmup: Annotated[float, typer.Option(metavar="SHARE", help="Share of the steps in which the rate rises.")] = 0.002,
+    warmup: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the steps in which the rate rises.")
+    ] = 0.002,
     patience: Annotated[
-        int, typer.Option(min=0, help="Stop after so many epochs without a better one on dev; 0 never does.")
+        int,
+        typer.Option(
+            min=0, help="Stop after so many epochs without a better one on dev; 0 never does."
+        ),
     ] = 0,
     lora_rank: Annotated[
-        int | None, typer.Option(min=1, help="Train corrections of this rank, merged at the end.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, help="Train corrections of this rank, merged at the end.", show_default=False
+        ),
     ] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="Their scale; by default twice the rank.")] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Their scale; by default twice the rank.")
+    ] = None,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Start from random weights of the same shape, to compare.")
+        bool,
+        typer.Option(
+            "--from-scratch", help="Start from random weights of the same shape, to compare."
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the arithmetic.")] = "float32",
+    precision: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Of the arithmetic.")
+    ] = "float32",
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Positions computed at once: less takes less memory.")
     ] = 4096,
@@ -105,30 +161,49 @@ def finetune(
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Tokenizer file, folder or name (gpt2); by default what lies beside the checkpoint.",
+            help="Tokenizer file, folder or name (gpt2); by default what lies beside the "
+            "checkpoint.",
             show_default=False,
         ),
     ] = None,
     forgetting_text: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Text whose perplexity is measured before and after.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Text whose perplexity is measured before and after.",
+            show_default=False,
+        ),
     ] = None,
-    separator: Annotated[str, typer.Option(help="Between the documents of that text.")] = "<|endoftext|>",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch in --out.")] = False,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw the confusion matrix to confusion.png in --out.")] = False,
+    separator: Annotated[
+        str, typer.Option(help="Between the documents of that text.")
+    ] = "<|endoftext|>",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last whole epoch in --out.")
+    ] = False,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw the confusion matrix to confusion.png in --out.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a model on one task: classification, entailment, similarity or multiple choice.
 
-    The defaults are GPT-1's. The folder gets checkpoint/, the best epoch's model with its head, to export; figures per
-    epoch; and results.json.
+    The defaults are GPT-1's. The folder gets checkpoint/, the best epoch's model with its head, to
+    export; figures per epoch; and results.json.
     """
     require("gpt_edge.training.finetune.run", "train")
     from gpt_edge.data.examples import default_columns
     from gpt_edge.training.finetune.run import finetune as run
     from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 
-    columns = _columns(task, default_columns(task, score_range is not None), text, premise, hypothesis, choice, label)
+    columns = _columns(
+        task,
+        default_columns(task, score_range is not None),
+        text,
+        premise,
+        hypothesis,
+        choice,
+        label,
+    )
     settings = FinetuneSettings(
         kind=task, score_range=score_range, epochs=epochs, learning_rate=lr, batch=batch, lm_weight=lm_weight,
         dropout=dropout, clf_dropout=clf_dropout, token_noise=token_noise, weight_decay=weight_decay, warmup=warmup,
@@ -155,7 +230,9 @@ def _columns(
     choice: Sequence[str] | None,
     label: str | None,
 ) -> Columns:
-    """The columns that were named, in place of the default ones. Raises ValueError for a flag of another task."""
+    """The columns that were named, in place of the default ones. Raises ValueError for a flag of
+    another task.
+    """
     texts = tuple(text or default.texts)
     if task == "entailment":
         if text:
@@ -176,15 +253,21 @@ def _columns(
 def describe(result: FinetuneResult) -> str:
     """The result in a few lines."""
     task = result.spec
-    answer = f"scores {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
+    answer = (
+        f"scores {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
+    )
     answer = answer or (f"{len(task.labels)} classes" if task.labels else "one score per answer")
     lines = [
-        f"{result.checkpoint}: {task.kind}, {answer}, {result.steps:,} steps in {result.seconds:,.0f} s, "
+        f"{result.checkpoint}: {task.kind}, {answer}, {result.steps:,} steps in "
+        f"{result.seconds:,.0f} s, "
         f"best epoch {result.best_epoch} of {result.epochs}"
     ]
     for name, part in result.data.items():
         if name != "balance":
-            lines.append(f"{name:<6} {part['n_examples']:,} examples, {part['n_tokens']:,} tokens, {_cut(part)}")
+            lines.append(
+                f"{name:<6} {part['n_examples']:,} examples, {part['n_tokens']:,} tokens, "
+                f"{_cut(part)}"
+            )
     if shares := result.data.get("balance"):
         total, largest, smallest = sum(shares.values()), max(shares.values()), min(shares.values())
         lines.append(
@@ -200,7 +283,8 @@ def describe(result: FinetuneResult) -> str:
     if result.forgetting:
         values = result.to_dict()["forgetting"]
         lines.append(
-            f"text   perplexity {values['perplexity_before']:.2f} before, {values['perplexity_after']:.2f} after"
+            f"text   perplexity {values['perplexity_before']:.2f} before, "
+            f"{values['perplexity_after']:.2f} after"
         )
     return "\n".join(lines)
 

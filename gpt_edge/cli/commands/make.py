@@ -1,4 +1,5 @@
-"""`export`: a bundle, or a transformers folder, out of a checkpoint; and what `quantize` prints as it does.
+"""`export`: a bundle, or a transformers folder, out of a checkpoint; and what `quantize` prints as
+it does.
 
 Both need the extra `export`.
 """
@@ -35,15 +36,22 @@ FOR_BUNDLES = ("graph", "scheme", "target")  # options that a transformers folde
 def export(
     context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt.", show_default=False
+        ),
     ],
     out: OutArgument,
     to: Annotated[
         Literal["bundle", "transformers"],
-        typer.Option(help="transformers is a float32 folder for transformers and for what converts its folders."),
+        typer.Option(
+            help="transformers is a float32 folder for transformers and for what converts its "
+            "folders."
+        ),
     ] = "bundle",
     graph: Annotated[
-        GraphName, typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum.")
+        GraphName,
+        typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum."),
     ] = "edge",
     scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = "int8",
     target: TargetOption = None,
@@ -51,7 +59,8 @@ def export(
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Tokenizer file, folder or name (gpt2), or none; by default what lies beside the checkpoint.",
+            help="Tokenizer file, folder or name (gpt2), or none; by default what lies beside the "
+            "checkpoint.",
             show_default=False,
         ),
     ] = None,
@@ -60,8 +69,9 @@ def export(
 ) -> None:
     """Make a verified bundle from a checkpoint, or a transformers folder.
 
-    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's own GPT-1 and GPT-2 files, nanoGPT's ckpt.pt, and
-    gpt-edge's checkpoints. What does not say the same as the checkpoint is not published.
+    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's own GPT-1 and GPT-2 files,
+    nanoGPT's ckpt.pt, and gpt-edge's checkpoints. What does not say the same as the checkpoint is
+    not published.
     """
     if to == "transformers":
         _export_transformers(context, source, out, tokenizer, force, as_json)
@@ -85,7 +95,12 @@ def export(
 
 
 def _export_transformers(
-    context: typer.Context, source: Path, out: Path, tokenizer: str | None, force: bool, as_json: bool
+    context: typer.Context,
+    source: Path,
+    out: Path,
+    tokenizer: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     for name in FOR_BUNDLES:
         found = context.get_parameter_source(name)
@@ -100,7 +115,10 @@ def _export_transformers(
         values = {"folder": str(made.path), "model_type": made.model_type, "files": made.files}
         console.say_json({"ok": True, **values, "notes": list(made.notes), "parity": made.figures})
         return
-    console.say(f"{made.path}: transformers' {made.model_type}, {size(made.n_bytes)} in {len(made.files)} files")
+    console.say(
+        f"{made.path}: transformers' {made.model_type}, {size(made.n_bytes)} in {len(made.files)} "
+        "files"
+    )
     console.say()
     console.say(parity_table(made.figures))
     for note in made.notes:
@@ -120,12 +138,17 @@ def figures_of_failure(as_json: bool) -> Iterator[None]:
         raise
 
 
-def print_made(bundle: Bundle, figures: dict[str, Any], as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+def print_made(
+    bundle: Bundle, figures: dict[str, Any], as_json: bool, more: Mapping[str, Any] | None = None
+) -> None:
     """What was made, and the figures that prove it. more: further fields of the JSON object."""
     if as_json:
         console.say_json({"ok": True, **describe(bundle), **(more or {}), "parity": figures})
         return
     n_files = len(bundle.manifest.files) + 1
-    console.say(f"{bundle.path}: {bundle.scheme}, {bundle.graph} graph, {size(bundle.n_bytes)} in {n_files} files")
+    console.say(
+        f"{bundle.path}: {bundle.scheme}, {bundle.graph} graph, {size(bundle.n_bytes)} in "
+        f"{n_files} files"
+    )
     console.say()
     console.say(parity_table(figures))

@@ -13,14 +13,17 @@ from gpt_edge.cli.support.tables import parity_table
 
 
 def native(
-    action: Annotated[Literal["status", "build", "remove"], typer.Argument(help="What to do.")] = "status",
+    action: Annotated[
+        Literal["status", "build", "remove"], typer.Argument(help="What to do.")
+    ] = "status",
     as_json: JsonOption = False,
 ) -> None:
-    """Compile gpt-edge's own operators for this machine: faster, smaller, and every path the same bits.
+    """Compile gpt-edge's own operators for this machine: faster, smaller, and every path the same
+    bits.
 
-    build wants a C compiler and takes half a minute; it checks the operators against onnxruntime's own on the embedded
-    bundles before it puts them into the cache folder, where every later command finds them. GPT_EDGE_NATIVE=0 in the
-    environment goes without them.
+    build wants a C compiler and takes half a minute; it checks the operators against onnxruntime's
+    own on the embedded bundles before it puts them into the cache folder, where every later command
+    finds them. GPT_EDGE_NATIVE=0 in the environment goes without them.
     """
     from gpt_edge.native.library import SETTING, find_library, library_path, why_unsupported
 
@@ -42,11 +45,15 @@ def native(
             reason = f"{SETTING} is 0"
         if reason is None and library_path().is_file():
             reason = f"others may write to {library_path()} or to its folder; chmod go-w"
-        reason = reason or f"nothing is built; gpt-edge native build would make {library_path().name}"
+        reason = (
+            reason or f"nothing is built; gpt-edge native build would make {library_path().name}"
+        )
     if as_json:
         told = {"library": None if found is None else str(found), "reason": reason}
         console.say_json(told | ({} if figures is None else {"parity": figures}))
         return
     if figures is not None:
         console.say(parity_table(figures) + "\n")
-    console.say(f"not in use: {reason}" if found is None else f"in use: {console.visible(str(found))}")
+    console.say(
+        f"not in use: {reason}" if found is None else f"in use: {console.visible(str(found))}"
+    )

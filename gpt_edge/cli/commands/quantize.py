@@ -1,4 +1,6 @@
-"""`quantize`: an fp32 bundle rounded by a scheme, or as cheaply as a budget of loss allows. Needs the extra `export`."""
+"""`quantize`: an fp32 bundle rounded by a scheme, or as cheaply as a budget of loss allows. Needs
+the extra `export`.
+"""
 
 from __future__ import annotations
 
@@ -43,47 +45,74 @@ def quantize(
     out: OutArgument,
     scheme: Annotated[
         Literal["int8", "int8-block", "int4", "int8-dynamic", "mixed"],
-        typer.Option(help="How the weights are stored; mixed is searched for a budget.", show_default=False),
+        typer.Option(
+            help="How the weights are stored; mixed is searched for a budget.", show_default=False
+        ),
     ],
     block_size: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Weights that share a scale: 16, 32, 64, ...; not for int8.", show_default=False
+            metavar="N",
+            help="Weights that share a scale: 16, 32, 64, ...; not for int8.",
+            show_default=False,
         ),
     ] = None,
     symmetric: Annotated[
-        bool, typer.Option("--symmetric/--asymmetric", help="Without or with a zero point for each block.")
+        bool,
+        typer.Option(
+            "--symmetric/--asymmetric", help="Without or with a zero point for each block."
+        ),
     ] = True,
     head: Annotated[
-        Bits | None, typer.Option(help="Bits of the head; a tied embedding is the same table.", show_default=False)
+        Bits | None,
+        typer.Option(
+            help="Bits of the head; a tied embedding is the same table.", show_default=False
+        ),
     ] = None,
-    embedding: Annotated[Bits | None, typer.Option(help="Bits of the embedding.", show_default=False)] = None,
+    embedding: Annotated[
+        Bits | None, typer.Option(help="Bits of the embedding.", show_default=False)
+    ] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Round only weights like 'h.*.mlp.*'.", show_default=False),
+        typer.Option(
+            metavar="PATTERN", help="Round only weights like 'h.*.mlp.*'.", show_default=False
+        ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Leave weights like 'h.0.*'.", show_default=False)
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave weights like 'h.0.*'.", show_default=False),
     ] = None,
     rounding: Annotated[
         Literal["nearest", "gptq", "search"] | None,
-        typer.Option(help="How to choose levels; gptq for 4 bits and nearest for 8 if not given.", show_default=False),
+        typer.Option(
+            help="How to choose levels; gptq for 4 bits and nearest for 8 if not given.",
+            show_default=False,
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Text for gptq; by default the model writes its own.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Text for gptq; by default the model writes its own.",
+            show_default=False,
+        ),
     ] = None,
     max_kl: Annotated[
-        float | None, typer.Option(metavar="X", help="Most mean KL from fp32, in nats.", show_default=False)
+        float | None,
+        typer.Option(metavar="X", help="Most mean KL from fp32, in nats.", show_default=False),
     ] = None,
     max_ppl_increase: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Most growth of perplexity: 0.002 is 0.2 %.", show_default=False),
+        typer.Option(
+            metavar="X", help="Most growth of perplexity: 0.002 is 0.2 %.", show_default=False
+        ),
     ] = None,
     min_top1: Annotated[
         float | None,
         typer.Option(
-            metavar="X", help="Least share of tokens that stay the most likely one: 0.985.", show_default=False
+            metavar="X",
+            help="Least share of tokens that stay the most likely one: 0.985.",
+            show_default=False,
         ),
     ] = None,
     eval_text: Annotated[
@@ -95,7 +124,10 @@ def quantize(
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Draw size against loss into this file.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="PNG", help="Draw size against loss into this file.", show_default=False
+        ),
     ] = None,
     target: TargetOption = None,
     force: ForceOption = False,
@@ -103,14 +135,19 @@ def quantize(
 ) -> None:
     """Round the weights of an fp32 bundle, within a budget of loss if one is given.
 
-    The new bundle at OUT is held against the one that it came from, and published if it is within tolerance and within
-    the budget. With --scheme mixed each tensor gets the cheapest of 4, 8 and 16 bits that the budget allows.
+    The new bundle at OUT is held against the one that it came from, and published if it is within
+    tolerance and within the budget. With --scheme mixed each tensor gets the cheapest of 4, 8 and
+    16 bits that the budget allows.
     """
     check_target(scheme, target)
     from gpt_edge.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
-    with _outcome_of_failure(as_json), figures_of_failure(as_json), console.progress("loading torch") as progress:
+    with (
+        _outcome_of_failure(as_json),
+        figures_of_failure(as_json),
+        console.progress("loading torch") as progress,
+    ):
         require(ROAD, "export")
         from gpt_edge.export.budget.loss_budget import Limits
         from gpt_edge.export.budget.run import quantize_to_budget

@@ -20,7 +20,8 @@ def report(
         Path | None,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Checkpoint or fp32 bundle to hold it against; int8 and int4 are made of it as well.",
+            help="Checkpoint or fp32 bundle to hold it against; int8 and int4 are made of it as "
+            "well.",
             show_default=False,
         ),
     ] = None,
@@ -49,8 +50,8 @@ def report(
 ) -> None:  # fmt: skip
     """Write one HTML page about a bundle: size, loss, samples side by side, error layer by layer.
 
-    The page needs nothing but itself. Without --against it holds what can be known without the unrounded model, and says
-    what is missing.
+    The page needs nothing but itself. Without --against it holds what can be known without the
+    unrounded model, and says what is missing.
     """
     from gpt_edge.bundle.bundle import Bundle
 
@@ -78,7 +79,11 @@ def report(
     rows = [("", "size", "mean KL", "perplexity", "same token")]
     for variant in found.variants:
         loss = variant.damage
-        figures = (f"{loss.mean_kl:.2g}", f"{loss.ppl_increase:+.3%}", f"{loss.top1:.2%}") if loss else ("-", "-", "-")
+        figures = (
+            (f"{loss.mean_kl:.2g}", f"{loss.ppl_increase:+.3%}", f"{loss.top1:.2%}")
+            if loss
+            else ("-", "-", "-")
+        )
         rows.append((console.visible(variant.label), size(variant.n_bytes), *figures))
     console.say(columns(rows))
     for reason in found.missing:

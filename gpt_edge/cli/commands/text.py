@@ -24,22 +24,34 @@ def generate(
         str | None,
         typer.Argument(
             metavar="PROMPT|-",
-            help="Text to continue; - reads standard input, and so does no PROMPT, except on a terminal: from nothing then.",
+            help="Text to continue; - reads standard input, and so does no PROMPT, except on a "
+            "terminal: from nothing then.",
             show_default=False,
         ),
     ] = None,
     model: BundleOption = None,
     max_new_tokens: Annotated[
-        int, typer.Option("-n", "--max-new-tokens", help="Stop after so many tokens, if the text has not ended.")
+        int,
+        typer.Option(
+            "-n", "--max-new-tokens", help="Stop after so many tokens, if the text has not ended."
+        ),
     ] = MAX_NEW_TOKENS,
     top_k: Annotated[
-        int | None, typer.Option(help="Sample among the K most likely tokens; 40 if a temperature is given.")
+        int | None,
+        typer.Option(help="Sample among the K most likely tokens; 40 if a temperature is given."),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Sample; below 1 closer to the likely, 0 is greedy. Greedy without --top-k.")
+        float | None,
+        typer.Option(
+            help="Sample; below 1 closer to the likely, 0 is greedy. Greedy without --top-k."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text; for sampling.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this text; up to four times.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed writes the same text; for sampling.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End before this text; up to four times.")
+    ] = None,
     truncate: Annotated[
         Literal["left"] | None,
         typer.Option(help="Cut the start of a prompt that does not fit, instead of refusing it."),
@@ -47,20 +59,26 @@ def generate(
     threads: Annotated[
         int | None, typer.Option(help="Threads to compute with; by default the machine's cores.")
     ] = None,
-    echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before its continuation.")] = False,
+    echo: Annotated[
+        bool, typer.Option("--echo", help="Print the prompt before its continuation.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a prompt, token by token.
 
-    Prints the continuation as it is written, and nothing else. The most likely token is taken each time, unless
-    --temperature or --top-k is given.
+    Prints the continuation as it is written, and nothing else. The most likely token is taken each
+    time, unless --temperature or --top-k is given.
     """
     from gpt_edge.generate.sampling import SamplingParams
     from gpt_edge.system.threads import check_threads
 
     try:
         params = SamplingParams(
-            max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, seed=seed, stop=tuple(stop or ())
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+            stop=tuple(stop or ()),
         )
         if threads is not None:
             check_threads(threads)
@@ -81,7 +99,9 @@ def generate(
 
 
 def _print_pieces(stream: TextStream, before: str) -> None:
-    """Each piece as it comes. An error in the middle leaves the cursor at the start of a line, as Ctrl-C does."""
+    """Each piece as it comes. An error in the middle leaves the cursor at the start of a line, as
+    Ctrl-C does.
+    """
     try:
         console.write(before)
         for piece in stream:
@@ -116,16 +136,21 @@ def tokenize(
     text: Annotated[
         str | None,
         typer.Argument(
-            metavar="TEXT|-", help="Text, or ids with --decode; - or nothing reads standard input.", show_default=False
+            metavar="TEXT|-",
+            help="Text, or ids with --decode; - or nothing reads standard input.",
+            show_default=False,
         ),
     ] = None,
     model: BundleOption = None,
-    decode: Annotated[bool, typer.Option("--decode", help="Read ids and print their text.")] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Read ids and print their text.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print the token ids of a text, or the text of ids.
 
-    Special tokens in TEXT are plain text. Standard input is taken as it is, the last line end included.
+    Special tokens in TEXT are plain text. Standard input is taken as it is, the last line end
+    included.
     """
     if text in (None, "-"):
         if text is None and _is_terminal_input():
@@ -148,7 +173,9 @@ def tokenize(
     ids = tokenizer.encode(text)
     if as_json:
         pieces = [tokenizer.token_bytes(id).decode("utf-8", "backslashreplace") for id in ids]
-        console.say_json({"ids": ids, "tokens": pieces, "n_tokens": len(ids), "n_bytes": len(text.encode())})
+        console.say_json(
+            {"ids": ids, "tokens": pieces, "n_tokens": len(ids), "n_bytes": len(text.encode())}
+        )
     else:
         console.say(" ".join(map(str, ids)))
 
@@ -194,7 +221,9 @@ def _read_stdin() -> str:
 
 
 def _check_unicode(text: str, what: str = "the text") -> None:
-    """Raise TokenizerError for an argument whose bytes were not UTF-8: Python turned them into lone surrogates."""
+    """Raise TokenizerError for an argument whose bytes were not UTF-8: Python turned them into lone
+    surrogates.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -16,25 +16,30 @@ from gpt_edge.errors import require
 
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE]", help="Recipe file (TOML).", show_default=False)
+        Path | None,
+        typer.Argument(metavar="[RECIPE]", help="Recipe file (TOML).", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="SECTION.KEY=VALUE",
-            help="Put VALUE in place of the recipe's, such as training.steps=100; repeat it for more. Without RECIPE, "
+            help="Put VALUE in place of the recipe's, such as training.steps=100; repeat it for "
+            "more. Without RECIPE, "
             "all that is wanted.",
             show_default=False,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of this recipe.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of this recipe.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model from a recipe.
 
-    The run's folder, named in the recipe, gets the best checkpoint so far, what --resume goes on from, a file of
-    figures and a picture of the losses. Export the checkpoint to run it. Under torchrun the processes train together.
+    The run's folder, named in the recipe, gets the best checkpoint so far, what --resume goes on
+    from, a file of figures and a picture of the losses. Export the checkpoint to run it. Under
+    torchrun the processes train together.
     """
     if recipe is None and not changes:
         raise ValueError("give a RECIPE, or everything that is wanted with --set")

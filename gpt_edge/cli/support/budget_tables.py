@@ -1,4 +1,6 @@
-"""The outcome of a search for a budget as text: what each tensor got, and every assignment that was measured."""
+"""The outcome of a search for a budget as text: what each tensor got, and every assignment that was
+measured.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from typing import Any
 from gpt_edge.cli.support.console import visible
 from gpt_edge.cli.support.tables import columns, size
 
-POINT_HEADINGS = ("assignment", "weights", "predicted KL", "mean KL", "perplexity", "same token", "")
+POINT_HEADINGS = (
+    "assignment",
+    "weights",
+    "predicted KL",
+    "mean KL",
+    "perplexity",
+    "same token",
+    "",
+)
 
 
 def outcome_tables(outcome: Mapping[str, Any]) -> str:
@@ -20,7 +30,9 @@ def outcome_tables(outcome: Mapping[str, Any]) -> str:
 
 
 def tensors_table(tensors: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line for each layer, one column for each of its weights: the format, and the KL of that change alone."""
+    """One line for each layer, one column for each of its weights: the format, and the KL of that
+    change alone.
+    """
     parts: list[str] = []
     for name in tensors:
         if name.startswith("h.") and (part := _part(name)) not in parts:
@@ -28,13 +40,21 @@ def tensors_table(tensors: Mapping[str, Mapping[str, Any]]) -> str:
     rows: list[tuple[str, ...]] = [("", *parts)]
     layers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("h.")})
     for layer in layers:
-        rows.append((f"h.{layer}", *(_cell(tensors.get(f"h.{layer}.{part}.weight")) for part in parts)))
-    others = [(visible(name), _cell(values)) for name, values in tensors.items() if not name.startswith("h.")]
+        rows.append(
+            (f"h.{layer}", *(_cell(tensors.get(f"h.{layer}.{part}.weight")) for part in parts))
+        )
+    others = [
+        (visible(name), _cell(values))
+        for name, values in tensors.items()
+        if not name.startswith("h.")
+    ]
     return "\n".join([columns(others), "", columns(rows)] if layers else [columns(others)])
 
 
 def points_table(outcome: Mapping[str, Any]) -> str:
-    """One line for each measured assignment, in the order of measuring; the chosen one is marked."""
+    """One line for each measured assignment, in the order of measuring; the chosen one is
+    marked.
+    """
     rows: list[tuple[str, ...]] = [POINT_HEADINGS]
     for point in outcome.get("points", ()):
         is_best = point["label"] == outcome.get("best")

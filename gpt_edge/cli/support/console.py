@@ -1,6 +1,8 @@
-"""What commands write: results to standard output, errors and progress to standard error, each safe for a terminal.
+"""What commands write: results to standard output, errors and progress to standard error, each safe
+for a terminal.
 
-Every message is one line: control characters in it, also those of a file name, are written as `\\x1b`.
+Every message is one line: control characters in it, also those of a file name, are written as
+`\\x1b`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Any, TextIO
 
 from gpt_edge.errors import OutputError
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # C0, DEL, C1 and the two separators of lines
+# C0, DEL, C1 and the two separators of lines
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -24,7 +27,9 @@ class ClosedPipe(Exception):
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Return `text` with control characters, except those in `keep`, written as escapes: nothing in it acts."""
+    """Return `text` with control characters, except those in `keep`, written as escapes: nothing in
+    it acts.
+    """
 
     def escape(found: re.Match[str]) -> str:
         character = found[0]
@@ -36,7 +41,8 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def write(text: str) -> None:
-    """Write `text` to standard output at once. On a terminal, control characters other than \\n and \\t are escaped.
+    """Write `text` to standard output at once. On a terminal, control characters other than \\n and
+    \\t are escaped.
 
     Raises ClosedPipe, OSError, and OutputError if there is no standard output.
     """
@@ -60,7 +66,9 @@ def say(text: str = "") -> None:
 
 
 def say_json(values: Mapping[str, Any]) -> None:
-    """Write one object on one line to standard output. ASCII only, so any terminal and any reader takes it."""
+    """Write one object on one line to standard output. ASCII only, so any terminal and any reader
+    takes it.
+    """
     say(json.dumps(values, allow_nan=False))
 
 
@@ -74,7 +82,9 @@ def flush() -> None:
 
 
 def error(message: str, hint: str | None = None) -> None:
-    """Write `error: ...`, and `hint: ...` if there is one, each on a line of its own, to standard error."""
+    """Write `error: ...`, and `hint: ...` if there is one, each on a line of its own, to standard
+    error.
+    """
     _complain(f"error: {visible(message)}")
     if hint:
         _complain(f"hint: {visible(hint)}")
@@ -92,7 +102,9 @@ def end_line() -> None:
 
 
 def discard_stdout() -> None:
-    """Point standard output at nothing, so that the interpreter's last flush does not fail again."""
+    """Point standard output at nothing, so that the interpreter's last flush does not fail
+    again.
+    """
     with suppress(OSError, ValueError, AttributeError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())
@@ -101,9 +113,11 @@ def discard_stdout() -> None:
 
 @contextmanager
 def progress(first: str) -> Iterator[Callable[[str], None]]:
-    """Yield a function to call with each stage, "checking int8 against torch", and each weight, "h.0.mlp.c_fc.weight".
+    """Yield a function to call with each stage, "checking int8 against torch", and each weight,
+    "h.0.mlp.c_fc.weight".
 
-    On a terminal a line on standard error shows the stage, and within it the weight; elsewhere nothing is written.
+    On a terminal a line on standard error shows the stage, and within it the weight; elsewhere
+    nothing is written.
     """
     if not _is_terminal(sys.stderr):
         yield lambda name: None
@@ -134,7 +148,11 @@ def _complain(line: str) -> None:
     with suppress(OSError, ValueError, AttributeError):  # nobody listens: the exit code has to do
         if sys.stderr is not None:
             encoding = sys.stderr.encoding or "ascii"
-            print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+            print(
+                line.encode(encoding, "backslashreplace").decode(encoding),
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -18,14 +18,19 @@ def text_table(names: Sequence[str], files: Sequence[str], report: TextReport) -
     """The texts and how they were read, the figures of each model, and how far they are apart."""
     scores = [score for score in (report.model, report.base) if score is not None]
     heading = (
-        f"{visible(', '.join(files))}: {report.n_documents:,} documents, {report.n_tokens:,} tokens, "
-        f"{report.n_words:,} words, {report.n_bytes:,} bytes; window {report.window:,}, stride {report.stride:,}"
+        f"{visible(', '.join(files))}: {report.n_documents:,} documents, {report.n_tokens:,} "
+        "tokens, "
+        f"{report.n_words:,} words, {report.n_bytes:,} bytes; window {report.window:,}, stride "
+        f"{report.stride:,}"
     )
     rows: list[Row] = [("", *map(visible, names)), *_score_rows(scores)]
     parts = [heading, columns(rows)]
     comparisons = [
         (title, found)
-        for title, found in ((f"against {names[-1]}", report.comparison), (_noise_title(report), report.noise_floor))
+        for title, found in (
+            (f"against {names[-1]}", report.comparison),
+            (_noise_title(report), report.noise_floor),
+        )
         if found is not None
     ]
     if comparisons:

@@ -1,4 +1,5 @@
-"""Examples for `classify` and `embed`: from arguments, lines, or JSON lines; whatever is wrong is told by line number.
+"""Examples for `classify` and `embed`: from arguments, lines, or JSON lines; whatever is wrong is
+told by line number.
 
 Read as a stream: an endless standard input is answered as batches of it come.
 """
@@ -45,7 +46,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Keys of JSON lines. texts: of the texts, of multiple choice the question's, joined by a space; choices: answers."""
+    """Keys of JSON lines. texts: of the texts, of multiple choice the question's, joined by a
+    space; choices: answers.
+    """
 
     texts: tuple[str, ...]
     choices: tuple[str, ...] = ()
@@ -58,7 +61,9 @@ def columns_of(
     hypothesis: str | None = None,
     choice: Sequence[str] | None = None,
 ) -> Columns:
-    """The keys that were named, in place of those that `finetune` has. Raises ValueError for those of another task."""
+    """The keys that were named, in place of those that `finetune` has. Raises ValueError for those
+    of another task.
+    """
     default = COLUMNS[kind]
     if kind != "entailment" and (premise or hypothesis):
         raise ValueError(f"--premise and --hypothesis are for entailment, {kind} has --text")
@@ -80,9 +85,10 @@ def read_examples(
 ) -> Iterator[Example]:
     """Yield the examples of a command line, one after the other.
 
-    texts: the arguments; one example, but for one-text tasks one for each; none, or "-", reads standard input. Lines hold
-    one example each, its texts parted by tabs; of JSON lines each is an object with `columns`, a list of texts, or a text.
-    Raises ValueError for arguments that contradict each other; GPTEdgeError, naming the line, for what is no example.
+    texts: the arguments; one example, but for one-text tasks one for each; none, or "-", reads
+    standard input. Lines hold one example each, its texts parted by tabs; of JSON lines each is an
+    object with `columns`, a list of texts, or a text. Raises ValueError for arguments that
+    contradict each other; GPTEdgeError, naming the line, for what is no example.
     """
     is_stdin = list(texts) in ([], ["-"])
     if file is not None and texts:
@@ -95,7 +101,9 @@ def read_examples(
     if file is None and not texts and _is_terminal():
         raise ValueError(f"give TEXT ({WANTED[kind]}), - to read standard input, or --file FILE")
     where = "standard input" if file is None else str(file)
-    parse = _of_json if as_jsonl or (file is not None and file.suffix.lower() == ".jsonl") else _of_line
+    parse = (
+        _of_json if as_jsonl or (file is not None and file.suffix.lower() == ".jsonl") else _of_line
+    )
     for number, line in _lines(file, where):
         place = f"{where}, line {number}"
         if not line.strip() and parse is _of_json:
@@ -118,7 +126,9 @@ def at(example: Example) -> Iterator[None]:
         raise GPTEdgeError(f"{example.where}: {error}") from error
 
 
-def encode_chunks(examples: Iterator[Example], encode: Callable[[tuple[str, ...]], T], size: int) -> Iterator[list[T]]:
+def encode_chunks(
+    examples: Iterator[Example], encode: Callable[[tuple[str, ...]], T], size: int
+) -> Iterator[list[T]]:
     """Ids of up to `size` examples at a time; those before a wrong one come first."""
 
     def encoded() -> Iterator[T]:
@@ -159,7 +169,9 @@ def _of_arguments(kind: str, texts: Sequence[str]) -> Iterator[Example]:
 
 
 def _lines(file: Path | None, where: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends. Raises GPTEdgeError for what is not UTF-8 or too long, OSError."""
+    """Numbered lines without their ends. Raises GPTEdgeError for what is not UTF-8 or too long,
+    OSError.
+    """
     with _opened(file) as stream:
         number = 0
         while line := stream.readline(MAX_LINE_BYTES + 1):
@@ -167,9 +179,15 @@ def _lines(file: Path | None, where: str) -> Iterator[tuple[int, str]]:
             if len(line) > MAX_LINE_BYTES:
                 raise GPTEdgeError(f"{where}, line {number}: more than {MAX_LINE_BYTES >> 20} MiB")
             try:
-                text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
+                text = (
+                    line.removesuffix(b"\n")
+                    .removesuffix(b"\r")
+                    .decode("utf-8-sig" if number == 1 else "utf-8")
+                )
             except UnicodeDecodeError as error:
-                raise TokenizerError(f"{where}, line {number}: not UTF-8", hint=UTF8_HINT) from error
+                raise TokenizerError(
+                    f"{where}, line {number}: not UTF-8", hint=UTF8_HINT
+                ) from error
             yield number, text
 
 
@@ -181,7 +199,9 @@ def _opened(file: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     if file.exists() and not file.is_file():
-        raise GPTEdgeError(f"{file} is not a regular file", hint="give a file with one example a line")
+        raise GPTEdgeError(
+            f"{file} is not a regular file", hint="give a file with one example a line"
+        )
     with file.open("rb") as stream:
         yield stream
 
@@ -201,7 +221,9 @@ def _of_json(kind: str, line: str, where: str, columns: Columns) -> tuple[str, .
     if isinstance(value, dict):
         value = _of_object(value, where, columns)
     if not isinstance(value, list):
-        raise GPTEdgeError(f"{where}: wanted an object, a list of texts or a text, found {json.dumps(value)[:40]}")
+        raise GPTEdgeError(
+            f"{where}: wanted an object, a list of texts or a text, found {json.dumps(value)[:40]}"
+        )
     for part in value:
         if not isinstance(part, str):
             raise GPTEdgeError(f"{where}: {json.dumps(part)[:40]} is no text")
@@ -232,7 +254,10 @@ def _checked(kind: str, texts: tuple[str, ...], where: str) -> tuple[str, ...]:
         if where == "TEXT":
             raise ValueError(fault)
         is_short = kind == "multiple-choice" or len(texts) < wanted
-        raise GPTEdgeError(fault, hint="part them with a tab, or give JSON lines with --jsonl" if is_short else None)
+        raise GPTEdgeError(
+            fault,
+            hint="part them with a tab, or give JSON lines with --jsonl" if is_short else None,
+        )
     return texts
 
 

@@ -1,7 +1,8 @@
-"""The memory of a bundle: by formula, and measured in a process of its own that loads it and reads one token.
+"""The memory of a bundle: by formula, and measured in a process of its own that loads it and reads
+one token.
 
-The formula is weights file + keys and values of a full context + one row of logits. What onnxruntime repacks or keeps
-for itself is not in it: that is what the measurement is for.
+The formula is weights file + keys and values of a full context + one row of logits. What
+onnxruntime repacks or keeps for itself is not in it: that is what the measurement is for.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ print(json.dumps([base, peak_bytes(), cache.arrays[0].itemsize]))
 
 
 def memory_figures(bundle: Bundle) -> dict[str, Any]:
-    """Bytes by name. The measured ones are None where the system does not tell. Raises BundleError if it cannot load."""
+    """Bytes by name. The measured ones are None where the system does not tell. Raises BundleError
+    if it cannot load.
+    """
     config = bundle.config
     base, peak, item = _measure(bundle)
     per_token = 2 * config.n_layer * config.n_head * cache_head_size(config, bundle.graph) * item
     model = bundle.model_path.name
-    weights = sum(record["size"] for name, record in bundle.manifest.files.items() if name.startswith(model))
+    weights = sum(
+        record["size"] for name, record in bundle.manifest.files.items() if name.startswith(model)
+    )
     logits = config.vocab_size * FLOAT_BYTES
     return {
         "weights": weights,

@@ -1,6 +1,8 @@
-"""Figures as text: sizes with their unit, columns that line up, the table of a verification, a bundle in one object.
+"""Figures as text: sizes with their unit, columns that line up, the table of a verification, a
+bundle in one object.
 
-Figures from a manifest are somebody else's: what is not a number is shown as it is, or as `-`, and nothing fails.
+Figures from a manifest are somebody else's: what is not a number is shown as it is, or as `-`, and
+nothing fails.
 """
 
 from __future__ import annotations
@@ -31,22 +33,33 @@ def size(n_bytes: int) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the first column to the left and the others to the right; no spaces at the ends of lines."""
+    """Lines of cells, the first column to the left and the others to the right; no spaces at the
+    ends of lines.
+    """
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
 def parity_table(figures: Mapping[str, Any]) -> str:
-    """One line for each comparison, under its section's name; then one for each operator, where they were compared.
+    """One line for each comparison, under its section's name; then one for each operator, where
+    they were compared.
 
-    figures: of a Verification or a manifest, by section and name. Differences are of logits, KL in nats.
+    figures: of a Verification or a manifest, by section and name. Differences are of logits, KL in
+    nats.
     """
-    is_task = any(str(name).startswith("labels") for found in figures.values() for name in _mapping(found))
-    rows: list[tuple[str, ...]] = [tuple(name.replace("token", "label") if is_task else name for name in HEADINGS)]
+    is_task = any(
+        str(name).startswith("labels") for found in figures.values() for name in _mapping(found)
+    )
+    rows: list[tuple[str, ...]] = [
+        tuple(name.replace("token", "label") if is_task else name for name in HEADINGS)
+    ]
     for section, comparisons in figures.items():
         if not isinstance(comparisons, Mapping) or section in PLACE_SECTIONS:
             continue
@@ -58,7 +71,9 @@ def parity_table(figures: Mapping[str, Any]) -> str:
 
 
 def _places(figures: Mapping[str, Any]) -> list[str]:
-    """Operators by the largest difference from the reference's, as a share of what rounding explains."""
+    """Operators by the largest difference from the reference's, as a share of what rounding
+    explains.
+    """
     weights, operators = (_mapping(figures.get(section)) for section in PLACE_SECTIONS)
     rows: list[tuple[str, ...]] = [PLACE_HEADINGS]
     for name in operators or weights:
@@ -67,10 +82,15 @@ def _places(figures: Mapping[str, Any]) -> list[str]:
         places = [values["places"] for values in pair if _is_number(values.get("places"))]
         verdict = visible(f"WRONG, worst at {wrong[0].get('worst')}") if wrong else ""
         shares = [_share(values.get("share")) for values in pair]
-        rows.append((f"  {visible(str(name))}", _whole(max(places, default=None)), *shares, verdict))
+        rows.append(
+            (f"  {visible(str(name))}", _whole(max(places, default=None)), *shares, verdict)
+        )
     if len(rows) == 1:
         return []
-    return ["operators against the reference, by the share of the difference that rounding explains", columns(rows)]
+    return [
+        "operators against the reference, by the share of the difference that rounding explains",
+        columns(rows),
+    ]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -82,7 +102,9 @@ def _share(value: object) -> str:
 
 
 def _flips(figures: Mapping[str, Any]) -> list[str]:
-    """One line for each flip on a path: near ties, or there is a fault. Against a reference, the share says enough."""
+    """One line for each flip on a path: near ties, or there is a fault. Against a reference, the
+    share says enough.
+    """
     lines = []
     for section, comparisons in figures.items():
         if not str(section).endswith(" paths") or not isinstance(comparisons, Mapping):
@@ -92,7 +114,9 @@ def _flips(figures: Mapping[str, Any]) -> list[str]:
                 if isinstance(flip, Mapping):
                     place = f"{section}, {name}: row {flip.get('row')} of {flip.get('probe')}"
                     gap, noise = _short(flip.get("gap")), _short(values.get("noise"))
-                    lines.append(visible(f"flip in {place}, gap {gap}, noise of the other rows {noise}"))
+                    lines.append(
+                        visible(f"flip in {place}, gap {gap}, noise of the other rows {noise}")
+                    )
     return lines
 
 

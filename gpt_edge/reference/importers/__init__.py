@@ -1,4 +1,6 @@
-"""Checkpoints of every supported kind, opened as tensors of our reference: `open_checkpoint` tells which kind it is."""
+"""Checkpoints of every supported kind, opened as tensors of our reference: `open_checkpoint` tells
+which kind it is.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,19 @@ _HF_MODELS: dict[str, Callable[[Path, Settings], Checkpoint]] = {
     "gpt_neo": open_hf_gpt_neo,
 }
 _HINT = (
-    "wanted a folder with config.json (Hugging Face, gpt-edge), hparams.json (OpenAI GPT-2) or params_shapes.json "
+    "wanted a folder with config.json (Hugging Face, gpt-edge), hparams.json (OpenAI GPT-2) or "
+    "params_shapes.json "
     "(OpenAI GPT-1), or nanoGPT's ckpt.pt"
 )
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Find out what `path` holds, and check its config, tensor names and shapes. Nothing large is read or allocated.
+    """Find out what `path` holds, and check its config, tensor names and shapes. Nothing large is
+    read or allocated.
 
-    Raises CheckpointError for a path that is not there, a file where a folder belongs, an empty folder, another
-    architecture, a damaged file, a pickle that would run code, and tensors that do not fit.
+    Raises CheckpointError for a path that is not there, a file where a folder belongs, an empty
+    folder, another architecture, a damaged file, a pickle that would run code, and tensors that do
+    not fit.
     """
     path = Path(path)
     try:
@@ -42,11 +47,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if path.is_dir():
             return _open_folder(path, {entry.name for entry in path.iterdir()})
     except OSError as error:
-        raise CheckpointError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read: {error.strerror}"
+        ) from error
     if path.suffix in (".pt", ".pth"):
         return open_nanogpt(path)
     raise CheckpointError(
-        f"{path} is a file, wanted a checkpoint's folder or nanoGPT's .pt file", hint=f"try {path.parent}"
+        f"{path} is a file, wanted a checkpoint's folder or nanoGPT's .pt file",
+        hint=f"try {path.parent}",
     )
 
 
@@ -54,7 +62,9 @@ def _open_folder(folder: Path, names: set[str]) -> Checkpoint:
     if not names:
         raise CheckpointError(f"{folder} is an empty folder", hint=_HINT)
     if "manifest.json" in names:
-        raise CheckpointError(f"{folder} is a bundle, wanted a checkpoint to make one from", hint=_HINT)
+        raise CheckpointError(
+            f"{folder} is a bundle, wanted a checkpoint to make one from", hint=_HINT
+        )
     if "config.json" in names:
         return _open_with_config(folder, read_settings(folder / "config.json"))
     if "hparams.json" in names:
@@ -65,7 +75,8 @@ def _open_folder(folder: Path, names: set[str]) -> Checkpoint:
         return open_nanogpt(folder)
     if (folder / "checkpoint" / "config.json").exists():  # the folder of a training
         raise CheckpointError(
-            f"{folder} is the folder of a run, wanted a checkpoint", hint=f"take {folder / 'checkpoint'}"
+            f"{folder} is the folder of a run, wanted a checkpoint",
+            hint=f"take {folder / 'checkpoint'}",
         )
     raise CheckpointError(f"{folder} is not a checkpoint that gpt-edge knows", hint=_HINT)
 
@@ -76,7 +87,8 @@ def _open_with_config(folder: Path, settings: Settings) -> Checkpoint:
     model_type = settings.values.get("model_type")
     if not isinstance(model_type, str) or model_type not in _HF_MODELS:
         raise CheckpointError(
-            f"{settings.where} describes a model of type {model_type!a:.80}, wanted one of {', '.join(_HF_MODELS)}",
+            f"{settings.where} describes a model of type {model_type!a:.80}, wanted one of "
+            f"{', '.join(_HF_MODELS)}",
             hint="gpt-edge imports GPT-1, GPT-2 and GPT-Neo checkpoints",
         )
     return _HF_MODELS[model_type](folder, settings)

@@ -1,7 +1,8 @@
 """CRC-32C (Castagnoli), which TensorFlow checkpoints carry, fast enough for gigabytes in numpy.
 
-A CRC with initial value 0 is linear over GF(2): many pieces are run side by side, and joined by the operator that
-appends zero bytes. Sources: RFC 3720 appendix B.4; the mask is LevelDB's (table/format).
+A CRC with initial value 0 is linear over GF(2): many pieces are run side by side, and joined by the
+operator that appends zero bytes. Sources: RFC 3720 appendix B.4; the mask is LevelDB's
+(table/format).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _MAX_LANES, _MIN_LANES = 8192, 64  # below 64 KiB the plain loop is as fast
 def _byte_table() -> WordArray:
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        table = (table >> np.uint32(1)) ^ np.where(table & np.uint32(1), np.uint32(_POLYNOMIAL), np.uint32(0))
+        table = (table >> np.uint32(1)) ^ np.where(
+            table & np.uint32(1), np.uint32(_POLYNOMIAL), np.uint32(0)
+        )
     return table
 
 
@@ -31,7 +34,9 @@ _TABLE_INTS: list[int] = _TABLE.tolist()
 
 @lru_cache(maxsize=64)
 def _append_zeros(log2_bytes: int) -> WordArray:
-    """uint32 [2, 65536]: the effect of appending 2^log2_bytes zero bytes, looked up by each half of the CRC."""
+    """uint32 [2, 65536]: the effect of appending 2^log2_bytes zero bytes, looked up by each half of
+    the CRC.
+    """
     basis = np.uint32(1) << np.arange(32, dtype=np.uint32)
     if log2_bytes == 0:
         image = _TABLE[basis & np.uint32(255)] ^ (basis >> np.uint32(8))
@@ -46,7 +51,9 @@ def _append_zeros(log2_bytes: int) -> WordArray:
 
 
 def _apply(tables: WordArray, words: WordArray) -> WordArray:
-    """words: contiguous uint32 [n]. Halves are looked up, not bytes: half the steps, and the tables fit the L2 cache."""
+    """words: contiguous uint32 [n]. Halves are looked up, not bytes: half the steps, and the tables
+    fit the L2 cache.
+    """
     halves = words.view(np.uint16).reshape(-1, 2)
     low, high = (0, 1) if sys.byteorder == "little" else (1, 0)
     mixed: WordArray = tables[0].take(halves[:, low])
@@ -56,7 +63,9 @@ def _apply(tables: WordArray, words: WordArray) -> WordArray:
 
 def _group(data: npt.NDArray[np.uint8], n_lanes: int) -> int:
     """CRC with initial value 0 of n_lanes * _LANE_BYTES bytes."""
-    words = np.ascontiguousarray(data.view("<u4").reshape(n_lanes, _LANE_BYTES // 4).T, dtype=np.uint32)
+    words = np.ascontiguousarray(
+        data.view("<u4").reshape(n_lanes, _LANE_BYTES // 4).T, dtype=np.uint32
+    )
     four = _append_zeros(2)
     crc = np.zeros(n_lanes, dtype=np.uint32)
     for column in words:
@@ -77,7 +86,9 @@ def crc32c(data: bytes) -> int:
         if array.size - offset < n_bytes:
             n_lanes //= 2
             continue
-        shifted = int(_apply(_append_zeros(n_bytes.bit_length() - 1), np.array([crc], dtype=np.uint32))[0])
+        shifted = int(
+            _apply(_append_zeros(n_bytes.bit_length() - 1), np.array([crc], dtype=np.uint32))[0]
+        )
         crc = shifted ^ _group(array[offset : offset + n_bytes], n_lanes)
         offset += n_bytes
     for byte in data[offset:]:
@@ -86,6 +97,8 @@ def crc32c(data: bytes) -> int:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The form that is stored: rotated and offset, so that a CRC over data that holds CRCs stays a good one."""
+    """The form that is stored: rotated and offset, so that a CRC over data that holds CRCs stays a
+    good one.
+    """
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,6 +1,8 @@
-"""gpt-edge's own checkpoint folders: config.json and model.safetensors, named and laid out as the reference is.
+"""gpt-edge's own checkpoint folders: config.json and model.safetensors, named and laid out as the
+reference is.
 
-A fine-tuned model's config.json has a "task" object, its config an `n_label`, its tensors `task_head.weight` and `.bias`.
+A fine-tuned model's config.json has a "task" object, its config an `n_label`, its tensors
+`task_head.weight` and `.bias`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ VERSION = 1
 
 
 def open_gpt_edge_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
-    """`settings` is the folder's config.json. Raises CheckpointError for a newer version and as `open_tensors` does."""
+    """`settings` is the folder's config.json. Raises CheckpointError for a newer version and as
+    `open_tensors` does.
+    """
     version = settings.whole("version")
     if version != VERSION:
         raise CheckpointError(
@@ -37,24 +41,38 @@ def open_gpt_edge_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
     task = _task(settings, config)
     source = open_safetensors(folder / "model.safetensors")
     checkpoint = open_tensors(
-        "gpt-edge", folder, config, source, lambda name, shape: Origin((name,), shape), tied_copy="lm_head.weight"
+        "gpt-edge",
+        folder,
+        config,
+        source,
+        lambda name, shape: Origin((name,), shape),
+        tied_copy="lm_head.weight",
     )
     return dataclasses.replace(checkpoint, task=task)
 
 
 def _task(settings: Settings, config: GPTConfig) -> TaskSpec | None:
-    """The folder's task, held against its config. Raises CheckpointError where the two do not fit."""
+    """The folder's task, held against its config. Raises CheckpointError where the two do
+    not fit.
+    """
     values = settings.values.get("task")
     if values is None:
         if config.n_label is not None:
-            raise CheckpointError(f"{settings.where}: config has n_label {config.n_label}, but there is no task")
+            raise CheckpointError(
+                f"{settings.where}: config has n_label {config.n_label}, but there is no task"
+            )
         return None
     try:
         task = TaskSpec.from_dict(values)
     except ValueError as error:
         raise CheckpointError(f"{settings.where}: {error}") from error
     if task.n_label != config.n_label:
-        raise CheckpointError(f"{settings.where}: the task has {task.n_label} outputs, config n_label {config.n_label}")
+        raise CheckpointError(
+            f"{settings.where}: the task has {task.n_label} outputs, config n_label "
+            f"{config.n_label}"
+        )
     if max(task.start, task.delimiter, task.extract) >= config.vocab_size:
-        raise CheckpointError(f"{settings.where}: the task's tokens lie beyond the vocabulary of {config.vocab_size}")
+        raise CheckpointError(
+            f"{settings.where}: the task's tokens lie beyond the vocabulary of {config.vocab_size}"
+        )
     return task

@@ -1,6 +1,7 @@
 """Hugging Face folders of model_type "openai-gpt" (OpenAIGPTLMHeadModel, OpenAIGPTModel).
 
-Linear weights are Conv1D: stored [in, out]. Its "gelu" is the tanh form, unlike everywhere else in transformers.
+Linear weights are Conv1D: stored [in, out]. Its "gelu" is the tanh form, unlike everywhere else in
+transformers.
 Source: transformers, models/openai (ACT_FNS).
 """
 
@@ -8,7 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpt_edge.reference.importers.hf_weights import is_buffer, open_weights, prefix_of, refuse_unsupported
+from gpt_edge.reference.importers.hf_weights import (
+    is_buffer,
+    open_weights,
+    prefix_of,
+    refuse_unsupported,
+)
 from gpt_edge.reference.importers.settings import Settings
 from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin, open_tensors
 
@@ -36,6 +42,10 @@ def open_hf_gpt1(folder: Path, settings: Settings) -> Checkpoint:
         if name == "lm_head.weight":
             return Origin((name,), shape)
         is_conv1d = name.endswith(LINEAR_WEIGHTS)
-        return Origin((prefix + _EMBEDDINGS.get(name, name),), shape[::-1] if is_conv1d else shape, is_conv1d)
+        return Origin(
+            (prefix + _EMBEDDINGS.get(name, name),), shape[::-1] if is_conv1d else shape, is_conv1d
+        )
 
-    return open_tensors("hf-openai-gpt", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight")
+    return open_tensors(
+        "hf-openai-gpt", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
+    )

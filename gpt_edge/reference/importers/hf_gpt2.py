@@ -42,7 +42,13 @@ def open_hf_gpt2(folder: Path, settings: Settings) -> Checkpoint:
             return Origin((name,), shape)
         if not name.endswith((*LINEAR_WEIGHTS, "c_attn.bias")):
             return Origin((prefix + name,), shape)
-        scale = 1 / (int(name.split(".")[1]) + 1) if divides_by_layer and ".c_attn." in name else 1.0
-        return Origin((prefix + name,), shape[::-1], is_transposed=len(shape) == 2, query_scale=scale)
+        scale = (
+            1 / (int(name.split(".")[1]) + 1) if divides_by_layer and ".c_attn." in name else 1.0
+        )
+        return Origin(
+            (prefix + name,), shape[::-1], is_transposed=len(shape) == 2, query_scale=scale
+        )
 
-    return open_tensors("hf-gpt2", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight")
+    return open_tensors(
+        "hf-gpt2", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
+    )

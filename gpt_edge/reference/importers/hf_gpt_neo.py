@@ -1,6 +1,8 @@
-"""Hugging Face folders of model_type "gpt_neo" (GPTNeoForCausalLM, GPTNeoModel): GPT-3's dense and banded layers.
+"""Hugging Face folders of model_type "gpt_neo" (GPTNeoForCausalLM, GPTNeoModel): GPT-3's dense and
+banded layers.
 
-Queries, keys and values are three matrices [out, in] without biases, and q·k is not divided by sqrt(D).
+Queries, keys and values are three matrices [out, in] without biases, and q·k is not divided by
+sqrt(D).
 Source: transformers, models/gpt_neo.
 """
 
@@ -50,26 +52,36 @@ def open_hf_gpt_neo(folder: Path, settings: Settings) -> Checkpoint:
         block = prefix + name.partition(".attn.")[0]
         if name.endswith(".attn.c_attn.weight"):
             square = (shape[1], shape[1])
-            return Origin(tuple(f"{block}.attn.attention.{part}_proj.weight" for part in "qkv"), square)
+            return Origin(
+                tuple(f"{block}.attn.attention.{part}_proj.weight" for part in "qkv"), square
+            )
         if name.endswith(".attn.c_attn.bias"):
             return Origin((), shape)
         return Origin((prefix + name.replace(".attn.c_proj.", ".attn.attention.out_proj."),), shape)
 
-    return open_tensors("hf-gpt-neo", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight")
+    return open_tensors(
+        "hf-gpt-neo", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
+    )
 
 
 def _attention(settings: Settings) -> tuple[str, ...]:
     """The kinds of the layers, as a short pattern where they repeat.
 
-    `attention_layers` lists them; where it is missing `attention_types` is [[[kind, ...], repeats], ...].
+    `attention_layers` lists them; where it is missing `attention_types` is
+    [[[kind, ...], repeats], ...].
     """
     n_layer = settings.whole("num_layers")
     names = settings.values.get("attention_layers")
     if names is None:
         names = _expanded(settings.values.get("attention_types"), n_layer)
-    if not isinstance(names, list) or len(names) != n_layer or not all(name in list(_KINDS) for name in names):
+    if (
+        not isinstance(names, list)
+        or len(names) != n_layer
+        or not all(name in list(_KINDS) for name in names)
+    ):
         raise CheckpointError(
-            f"{settings.where}: attention_types or attention_layers must say global or local for {n_layer} layers"
+            f"{settings.where}: attention_types or attention_layers must say global or local for "
+            f"{n_layer} layers"
         )
     kinds = tuple(_KINDS[name] for name in names)
     for period in range(1, min(n_layer, MAX_PERIOD) + 1):
@@ -79,7 +91,9 @@ def _attention(settings: Settings) -> tuple[str, ...]:
 
 
 def _expanded(types: object, n_layer: int) -> list[object] | None:
-    """The list that `attention_types` stands for, or None; it stops growing past n_layer, whatever the repeats are."""
+    """The list that `attention_types` stands for, or None; it stops growing past n_layer, whatever
+    the repeats are.
+    """
     names: list[object] = []
     if not isinstance(types, list):
         return None

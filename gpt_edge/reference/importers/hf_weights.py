@@ -1,4 +1,5 @@
-"""The weights of a Hugging Face folder: safetensors first, torch pickles only through the restricted loader.
+"""The weights of a Hugging Face folder: safetensors first, torch pickles only through the
+restricted loader.
 
 Shared by the three architectures, whose own files hold the names.
 """
@@ -10,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.safetensors_file import open_safetensors, open_sharded_safetensors, read_weight_map
+from gpt_edge.reference.importers.safetensors_file import (
+    open_safetensors,
+    open_sharded_safetensors,
+    read_weight_map,
+)
 from gpt_edge.reference.importers.settings import Settings
 from gpt_edge.reference.importers.sources import TensorSource
 from gpt_edge.reference.importers.torch_pickle import open_sharded_torch_tensors, open_torch_tensors
@@ -19,7 +24,9 @@ _OPENERS: dict[str, Callable[[Path], TensorSource]] = {
     "model.safetensors": open_safetensors,
     "model.safetensors.index.json": open_sharded_safetensors,
     "pytorch_model.bin": open_torch_tensors,
-    "pytorch_model.bin.index.json": lambda index: open_sharded_torch_tensors(index, read_weight_map(index)),
+    "pytorch_model.bin.index.json": lambda index: open_sharded_torch_tensors(
+        index, read_weight_map(index)
+    ),
 }
 
 # transformers' names for the non-linearities that the reference has
@@ -43,7 +50,9 @@ def open_weights(folder: Path) -> TensorSource:
         if (folder / name).is_file():
             _refuse_pointer(folder / name)
             return opener(folder / name)
-    raise CheckpointError(f"{folder} has a config.json but no weights, wanted one of {', '.join(_OPENERS)}")
+    raise CheckpointError(
+        f"{folder} has a config.json but no weights, wanted one of {', '.join(_OPENERS)}"
+    )
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -51,12 +60,15 @@ def _refuse_pointer(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise CheckpointError(
-                f"{path} is a Git LFS pointer, not the weights", hint=f"git -C {path.parent} lfs pull"
+                f"{path} is a Git LFS pointer, not the weights",
+                hint=f"git -C {path.parent} lfs pull",
             )
 
 
 def is_buffer(name: str) -> bool:
-    """Causal masks and position numbers, which older versions of transformers saved beside the weights."""
+    """Causal masks and position numbers, which older versions of transformers saved beside the
+    weights.
+    """
     return _BUFFERS.fullmatch(name) is not None
 
 

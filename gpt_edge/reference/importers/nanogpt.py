@@ -1,7 +1,8 @@
 """nanoGPT's ckpt.pt: {"model": state dict, "model_args": {...}, ...}.
 
-Linear weights are [out, in]; bias=False leaves out every bias; torch.compile prefixes the names with "_orig_mod.".
-The non-linearity is nn.GELU(), the exact form. Source: github.com/karpathy/nanoGPT, model.py and train.py.
+Linear weights are [out, in]; bias=False leaves out every bias; torch.compile prefixes the names
+with "_orig_mod.". The non-linearity is nn.GELU(), the exact form. Source:
+github.com/karpathy/nanoGPT, model.py and train.py.
 """
 
 from __future__ import annotations
@@ -22,15 +23,22 @@ _COMPILED = "_orig_mod."
 
 
 def open_nanogpt(path: Path) -> Checkpoint:
-    """path: the .pt file, or the folder with ckpt.pt. Raises CheckpointError as the loader and `open_tensors` do."""
+    """path: the .pt file, or the folder with ckpt.pt. Raises CheckpointError as the loader and
+    `open_tensors` do.
+    """
     file = path / "ckpt.pt" if path.is_dir() else path
     found = load_torch_file(file)
-    if not isinstance(found, dict) or not isinstance(found.get("model_args"), dict) or "model" not in found:
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("model_args"), dict)
+        or "model" not in found
+    ):
         raise CheckpointError(f"{file} has no model and model_args, so it is not nanoGPT's ckpt.pt")
     settings = Settings(f"{file}: model_args", found["model_args"])
     if unknown := sorted(str(name) for name in settings.values if name not in _ARGUMENTS):
         raise CheckpointError(
-            f"{settings.where} has {shown(', '.join(unknown))}, which nanoGPT does not know: is this a fork?"
+            f"{settings.where} has {shown(', '.join(unknown))}, which nanoGPT does not know: is "
+            "this a fork?"
         )
     source = _without_prefix(as_tensors(str(file), found["model"]))
     has_bias = settings.flag("bias", True)
@@ -49,7 +57,9 @@ def open_nanogpt(path: Path) -> Checkpoint:
             return Origin((), shape)
         return Origin((name if name == "lm_head.weight" else f"transformer.{name}",), shape)
 
-    return open_tensors("nanogpt", path, config, source, origin_of, is_buffer, tied_copy="lm_head.weight")
+    return open_tensors(
+        "nanogpt", path, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
+    )
 
 
 def _without_prefix(source: LoadedTensors) -> LoadedTensors:
@@ -61,7 +71,15 @@ def _without_prefix(source: LoadedTensors) -> LoadedTensors:
 
 def _is_tied(source: LoadedTensors) -> bool:
     """nanoGPT ties the head and stores it twice; a head of its own is told by its values."""
-    head, embedding = source.tensors.get("lm_head.weight"), source.tensors.get("transformer.wte.weight")
-    if head is None or embedding is None or head.shape != embedding.shape or head.dtype != embedding.dtype:
+    head, embedding = (
+        source.tensors.get("lm_head.weight"),
+        source.tensors.get("transformer.wte.weight"),
+    )
+    if (
+        head is None
+        or embedding is None
+        or head.shape != embedding.shape
+        or head.dtype != embedding.dtype
+    ):
         return head is None
     return head.data_ptr() == embedding.data_ptr() or torch.equal(head, embedding)

@@ -1,8 +1,10 @@
-"""OpenAI's GPT-1 release: params_0.npy .. params_9.npy, one flat float32 vector cut in ten, and params_shapes.json.
+"""OpenAI's GPT-1 release: params_0.npy .. params_9.npy, one flat float32 vector cut in ten, and
+params_shapes.json.
 
-The vector holds the position embedding, the token embedding, then the layers' variables in the order they were made:
-c_attn, c_proj, ln_1, c_fc, c_proj, ln_2; linear weights [1, in, out]. The shapes do not tell the number of heads: the
-code has 12. Source: github.com/openai/finetune-transformer-lm, train.py.
+The vector holds the position embedding, the token embedding, then the layers' variables in the
+order they were made: c_attn, c_proj, ln_1, c_fc, c_proj, ln_2; linear weights [1, in, out]. The
+shapes do not tell the number of heads: the code has 12. Source:
+github.com/openai/finetune-transformer-lm, train.py.
 """
 
 from __future__ import annotations
@@ -28,14 +30,21 @@ _LAYER = [
 
 
 def open_openai_gpt1(folder: Path) -> Checkpoint:
-    """Raises CheckpointError for shards that are missing, pickled, or do not hold what params_shapes.json says."""
+    """Raises CheckpointError for shards that are missing, pickled, or do not hold what
+    params_shapes.json says.
+    """
     shapes = _read_shapes(folder / _SHAPES)
     n_layer, rest = divmod(len(shapes) - 2, len(_LAYER))
     if n_layer < 1 or rest or len(shapes[0]) != 2 or len(shapes[1]) != 2:
         raise CheckpointError(
-            f"{folder / _SHAPES} lists {len(shapes)} shapes, wanted two embeddings and {len(_LAYER)} for each layer"
+            f"{folder / _SHAPES} lists {len(shapes)} shapes, wanted two embeddings and "
+            f"{len(_LAYER)} for each layer"
         )
-    names = ["wpe.weight", "wte.weight", *(f"h.{layer}.{name}" for layer in range(n_layer) for name in _LAYER)]
+    names = [
+        "wpe.weight",
+        "wte.weight",
+        *(f"h.{layer}.{name}" for layer in range(n_layer) for name in _LAYER),
+    ]
     config = Settings(str(folder / _SHAPES), {}).config(
         n_layer=n_layer,
         n_head=N_HEAD,
@@ -49,7 +58,9 @@ def open_openai_gpt1(folder: Path) -> Checkpoint:
         is_linear = name.endswith(LINEAR_WEIGHTS)
         return Origin((name,), (1, *shape[::-1]) if is_linear else shape, is_linear)
 
-    return open_tensors("openai-gpt1", folder, config, _join_shards(folder, names, shapes), origin_of)
+    return open_tensors(
+        "openai-gpt1", folder, config, _join_shards(folder, names, shapes), origin_of
+    )
 
 
 def _read_shapes(path: Path) -> list[tuple[int, ...]]:
@@ -62,7 +73,9 @@ def _read_shapes(path: Path) -> list[tuple[int, ...]]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     is_shapes = isinstance(found, list) and all(
-        isinstance(shape, list) and 1 <= len(shape) <= 3 and all(type(size) is int and size > 0 for size in shape)
+        isinstance(shape, list)
+        and 1 <= len(shape) <= 3
+        and all(type(size) is int and size > 0 for size in shape)
         for shape in found
     )
     if not is_shapes:
@@ -71,14 +84,20 @@ def _read_shapes(path: Path) -> list[tuple[int, ...]]:
 
 
 def _join_shards(folder: Path, names: list[str], shapes: list[tuple[int, ...]]) -> MappedTensors:
-    """Cut the vector at the shapes' borders; a tensor may lie in several shards. Everything is counted first."""
+    """Cut the vector at the shapes' borders; a tensor may lie in several shards. Everything is
+    counted first.
+    """
     shards: list[Extent] = []
     while (path := folder / f"params_{len(shards)}.npy").is_file():
         shards.append(_open_npy(path))
-    n_bytes, wanted = sum(shard.n_bytes for shard in shards), 4 * sum(math.prod(shape) for shape in shapes)
+    n_bytes, wanted = (
+        sum(shard.n_bytes for shard in shards),
+        4 * sum(math.prod(shape) for shape in shapes),
+    )
     if n_bytes != wanted:
         raise CheckpointError(
-            f"{folder}: {len(shards)} params_*.npy hold {n_bytes // 4} values, {_SHAPES} needs {wanted // 4}",
+            f"{folder}: {len(shards)} params_*.npy hold {n_bytes // 4} values, {_SHAPES} needs "
+            f"{wanted // 4}",
             hint="all of params_0.npy to params_9.npy are needed",
         )
     extents: dict[str, tuple[Extent, ...]] = {}
@@ -98,12 +117,18 @@ def _join_shards(folder: Path, names: list[str], shapes: list[tuple[int, ...]]) 
 
 
 def _open_npy(path: Path) -> Extent:
-    """The data of a one-dimensional float32 .npy. The header is parsed, no array is made and nothing is unpickled."""
+    """The data of a one-dimensional float32 .npy. The header is parsed, no array is made and
+    nothing is unpickled.
+    """
     try:
         file = MappedFile(path)
         with path.open("rb") as stream:
             version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, _, dtype = read(stream)
             offset = stream.tell()
     except OSError as error:
@@ -113,5 +138,7 @@ def _open_npy(path: Path) -> Extent:
     if dtype != np.dtype("<f4") or len(shape) != 1:
         raise CheckpointError(f"{path} holds {dtype} {list(shape)}, wanted one row of float32")
     if shape[0] < 1 or 4 * shape[0] != file.n_bytes - offset:
-        raise CheckpointError(f"{path} declares {shape[0]} values, {(file.n_bytes - offset) // 4} are stored")
+        raise CheckpointError(
+            f"{path} declares {shape[0]} values, {(file.n_bytes - offset) // 4} are stored"
+        )
     return Extent(file, offset, 4 * shape[0])

@@ -1,4 +1,5 @@
-"""OpenAI's GPT-2 release: hparams.json and a TensorFlow checkpoint with the variables model/wte, model/h0/attn/c_attn/w, ...
+"""OpenAI's GPT-2 release: hparams.json and a TensorFlow checkpoint with the variables model/wte,
+model/h0/attn/c_attn/w, ...
 
 Linear weights are [1, in, out]. Source: github.com/openai/gpt-2, src/model.py.
 """
@@ -33,12 +34,19 @@ def open_openai_gpt2_tf(folder: Path) -> Checkpoint:
         return Origin((_variable(name),), (1, *shape[::-1]) if is_linear else shape, is_linear)
 
     return open_tensors(
-        "openai-gpt2-tf", folder, config, source, origin_of, lambda name: bool(_TRAINING_STATE.fullmatch(name))
+        "openai-gpt2-tf",
+        folder,
+        config,
+        source,
+        origin_of,
+        lambda name: bool(_TRAINING_STATE.fullmatch(name)),
     )
 
 
 def _variable(name: str) -> str:
-    """ "h.0.ln_1.weight" -> "model/h0/ln_1/g", "h.0.attn.c_attn.weight" -> "model/h0/attn/c_attn/w"."""
+    """ "h.0.ln_1.weight" -> "model/h0/ln_1/g", "h.0.attn.c_attn.weight" ->
+    "model/h0/attn/c_attn/w".
+    """
     if name in ("wte.weight", "wpe.weight"):
         return "model/" + name.removesuffix(".weight")
     *path, kind = re.sub(r"^h\.(\d+)", r"h\1", name).split(".")
@@ -47,7 +55,9 @@ def _variable(name: str) -> str:
 
 
 def _prefix(folder: Path) -> Path:
-    """What the file `checkpoint` names, looked for in this folder only; else the one index there is."""
+    """What the file `checkpoint` names, looked for in this folder only; else the one index there
+    is.
+    """
     indices = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
     if (folder / "checkpoint").is_file():
         with (folder / "checkpoint").open("rb") as file:
@@ -56,5 +66,7 @@ def _prefix(folder: Path) -> Path:
         if found and (name := re.split(r"[/\\]", found[1])[-1]) in indices:
             return folder / name
     if len(indices) != 1:
-        raise CheckpointError(f"{folder} has {len(indices)} *.index files and no file named checkpoint that picks one")
+        raise CheckpointError(
+            f"{folder} has {len(indices)} *.index files and no file named checkpoint that picks one"
+        )
     return folder / indices[0]

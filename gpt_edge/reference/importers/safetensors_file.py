@@ -1,7 +1,8 @@
 """The safetensors format, checked strictly before a byte of data is read.
 
-Eight bytes of header length, a JSON header, then the data, whose tensors follow each other without hole or overlap.
-Whatever passes here, the safetensors library accepts too. Source: the format's README, github.com/huggingface/safetensors.
+Eight bytes of header length, a JSON header, then the data, whose tensors follow each other without
+hole or overlap. Whatever passes here, the safetensors library accepts too. Source: the format's
+README, github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import Any, NoReturn
 
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.settings import MAX_INDEX_BYTES, read_json_object
-from gpt_edge.reference.importers.sources import Extent, MappedFile, MappedTensors, TensorInfo, merge, shown
+from gpt_edge.reference.importers.sources import (
+    Extent,
+    MappedFile,
+    MappedTensors,
+    TensorInfo,
+    merge,
+    shown,
+)
 
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 MAX_TENSORS = 20_000  # GPT-2 XL has 580
@@ -25,14 +33,18 @@ _HINT = "copy or download the file again"
 
 
 def open_safetensors(path: Path) -> MappedTensors:
-    """Every tensor of one file. Raises CheckpointError for a file that is missing, truncated or not of this format."""
+    """Every tensor of one file. Raises CheckpointError for a file that is missing, truncated or not
+    of this format.
+    """
     try:
         file = MappedFile(path)
         with path.open("rb") as stream:
             n_header = int.from_bytes(stream.read(8), "little")
             if file.n_bytes < 8 or n_header > min(MAX_HEADER_BYTES, file.n_bytes - 8):
                 raise CheckpointError(
-                    f"{path} is not a whole safetensors file: {file.n_bytes} bytes, header of {n_header}", hint=_HINT
+                    f"{path} is not a whole safetensors file: {file.n_bytes} bytes, header of "
+                    f"{n_header}",
+                    hint=_HINT,
                 )
             header = stream.read(n_header)
     except OSError as error:
@@ -40,22 +52,35 @@ def open_safetensors(path: Path) -> MappedTensors:
     try:
         entries = parse_header(header, file.n_bytes - 8 - n_header)
     except ValueError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}", hint=_HINT) from error
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: {error}", hint=_HINT
+        ) from error
     infos = {name: info for name, (info, _, _) in entries.items()}
-    extents = {name: (Extent(file, 8 + n_header + begin, end - begin),) for name, (_, begin, end) in entries.items()}
+    extents = {
+        name: (Extent(file, 8 + n_header + begin, end - begin),)
+        for name, (_, begin, end) in entries.items()
+    }
     return MappedTensors(str(path), infos, extents)
 
 
 def open_sharded_safetensors(index: Path) -> MappedTensors:
-    """The files named in a *.safetensors.index.json, which must hold exactly the tensors that it lists for them."""
+    """The files named in a *.safetensors.index.json, which must hold exactly the tensors that it
+    lists for them.
+    """
     weight_map = read_weight_map(index)
-    shards = {shard: open_safetensors(index.parent / shard) for shard in sorted(set(weight_map.values()))}
+    shards = {
+        shard: open_safetensors(index.parent / shard) for shard in sorted(set(weight_map.values()))
+    }
     for name, shard in weight_map.items():
         if name not in shards[shard].infos:
-            raise CheckpointError(f"{index} says {shown(name)} is in {shard}, which does not hold it")
+            raise CheckpointError(
+                f"{index} says {shown(name)} is in {shard}, which does not hold it"
+            )
     merged = merge(str(index), shards.values())
     if unlisted := sorted(merged.infos.keys() - weight_map.keys()):
-        raise CheckpointError(f"{index} does not list {shown(unlisted[0])}, which is in one of its files")
+        raise CheckpointError(
+            f"{index} does not list {shown(unlisted[0])}, which is in one of its files"
+        )
     return merged
 
 
@@ -65,9 +90,15 @@ def read_weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no weight_map")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard or shard in ("", ".", ".."):
+        if (
+            not isinstance(shard, str)
+            or Path(shard).name != shard
+            or "\\" in shard
+            or shard in ("", ".", "..")
+        ):
             raise CheckpointError(
-                f"{index}: {shown(name)} is in {shown(repr(shard))}, wanted the name of a file beside it"
+                f"{index}: {shown(name)} is in {shown(repr(shard))}, wanted the name of a file "
+                "beside it"
             )
     return weight_map
 
@@ -83,7 +114,9 @@ def parse_header(header: bytes, n_data: int) -> dict[str, tuple[TensorInfo, int,
         raise ValueError(f"it has {len(found)} tensors, at most {MAX_TENSORS} are read")
     for name, value in found.items():
         if name == "__metadata__":
-            if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+            if not isinstance(value, dict) or not all(
+                isinstance(text, str) for text in value.values()
+            ):
                 raise ValueError("__metadata__ must map names to text")
             continue
         entries[name] = _entry(name, value)
@@ -91,7 +124,8 @@ def parse_header(header: bytes, n_data: int) -> dict[str, tuple[TensorInfo, int,
     for name, (_, begin, end) in sorted(entries.items(), key=lambda item: item[1][1:]):
         if begin != position:
             raise ValueError(
-                f"{shown(name)} starts at byte {begin}, wanted {position}: tensors must neither overlap nor leave holes"
+                f"{shown(name)} starts at byte {begin}, wanted {position}: tensors must neither "
+                "overlap nor leave holes"
             )
         position = end
     if position != n_data:
@@ -107,17 +141,24 @@ def _entry(name: str, value: Any) -> tuple[TensorInfo, int, int]:
         raise ValueError(f"{shown(name)} has unknown dtype {shown(repr(dtype))}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(
-            f"{shown(name)} has shape {shown(repr(shape))} and data_offsets {shown(repr(offsets))}, wanted sizes"
+            f"{shown(name)} has shape {shown(repr(shape))} and data_offsets "
+            f"{shown(repr(offsets))}, wanted sizes"
         )
     begin, end = offsets
     n_bytes = math.prod(shape) * _ITEM_BYTES[dtype]
     if n_bytes != end - begin or n_bytes >= 1 << 63:
-        raise ValueError(f"{shown(name)} spans bytes {begin} to {end}, its dtype and shape need {n_bytes}")
+        raise ValueError(
+            f"{shown(name)} spans bytes {begin} to {end}, its dtype and shape need {n_bytes}"
+        )
     return TensorInfo(dtype, tuple(shape)), begin, end
 
 
 def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= 16 and all(type(size) is int and size < 1 << 63 for size in value)
+    return (
+        isinstance(value, list)
+        and len(value) <= 16
+        and all(type(size) is int and size < 1 << 63 for size in value)
+    )
 
 
 def _load_json(header: bytes) -> dict[str, Any]:
@@ -126,11 +167,16 @@ def _load_json(header: bytes) -> dict[str, Any]:
     try:
         text = header.decode("utf-8")
         found = json.loads(
-            text, object_pairs_hook=_without_duplicates, parse_constant=_refuse, parse_int=_whole, parse_float=_refuse
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse,
+            parse_int=_whole,
+            parse_float=_refuse,
         )
     except RecursionError:
         raise ValueError("the header is nested too deeply") from None
-    if not isinstance(found, dict):  # cannot be, after the first byte; keeps the type checker honest
+    # cannot be, after the first byte; keeps the type checker honest
+    if not isinstance(found, dict):
         raise ValueError("the header is not an object")
     return found
 
@@ -140,7 +186,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name occurs twice in the header")
     for name, value in pairs:
-        name.encode()  # a lone surrogate, which JSON can escape, is no text: UnicodeEncodeError is a ValueError
+        # a lone surrogate, which JSON can escape, is no text: UnicodeEncodeError is a ValueError
+        name.encode()
         if isinstance(value, str):
             value.encode()
     return found

@@ -1,4 +1,6 @@
-"""A JSON object from a checkpoint's folder, and typed values taken from it, each fault named with its file and field."""
+"""A JSON object from a checkpoint's folder, and typed values taken from it, each fault named with
+its file and field.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,14 @@ MAX_INDEX_BYTES = 1 << 25
 
 
 def read_json_object(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """The object in `path`. Raises CheckpointError for a file that is missing, too long, not UTF-8 or not an object."""
+    """The object in `path`. Raises CheckpointError for a file that is missing, too long, not
+    UTF-8 or not an object.
+    """
     try:
         if path.stat().st_size > max_bytes:
-            raise CheckpointError(f"{path} has {path.stat().st_size} bytes, at most {max_bytes} are read")
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size} bytes, at most {max_bytes} are read"
+            )
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
@@ -59,7 +65,9 @@ class Settings:
         return value
 
     def choice(self, name: str, default: str, meanings: Mapping[str, str]) -> str:
-        """What the field's text stands for. Raises CheckpointError for one that the reference cannot express."""
+        """What the field's text stands for. Raises CheckpointError for one that the reference
+        cannot express.
+        """
         value = self._get(name, default)
         if not isinstance(value, str) or value not in meanings:
             raise self._wrong(name, value, f"one of {', '.join(meanings)}")

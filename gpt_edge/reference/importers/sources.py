@@ -1,7 +1,8 @@
-"""Named tensors in files, found before they are read: what there is, and where, then one tensor at a time.
+"""Named tensors in files, found before they are read: what there is, and where, then one tensor at
+a time.
 
-Files are memory-mapped, so a tensor that is float32 already costs no copy, and `release` gives its pages back.
-Knows nothing of models.
+Files are memory-mapped, so a tensor that is float32 already costs no copy, and `release` gives its
+pages back. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ _STORED_AS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 def shown(name: str) -> str:
-    """A name out of a stranger's file, safe in a one-line message: no control characters, and not endless."""
+    """A name out of a stranger's file, safe in a one-line message: no control characters, and not
+    endless.
+    """
     clean = name if name.isprintable() else ascii(name)
     return clean if len(clean) <= 120 else f"{clean[:120]}..."
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a file says about a tensor. `dtype` is a safetensors name; one outside FLOAT_DTYPES cannot be read."""
+    """What a file says about a tensor. `dtype` is a safetensors name; one outside FLOAT_DTYPES
+    cannot be read.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -49,10 +54,14 @@ class TensorSource(Protocol):
         """Every tensor there is; known without reading any."""
 
     def read(self, name: str) -> FloatArray:
-        """The tensor in its stored shape; read-only where it is a view of the file, writeable where it is a copy."""
+        """The tensor in its stored shape; read-only where it is a view of the file, writeable where
+        it is a copy.
+        """
 
     def release(self, name: str) -> None:
-        """Give the tensor's pages back to the system; views of it stay valid and are read again when touched."""
+        """Give the tensor's pages back to the system; views of it stay valid and are read again
+        when touched.
+        """
 
 
 class MappedFile:
@@ -65,16 +74,22 @@ class MappedFile:
 
     @property
     def mapping(self) -> mmap.mmap:
-        """The whole file as bytes. Raises CheckpointError when it shrank since it was checked: reading on would crash."""
+        """The whole file as bytes. Raises CheckpointError when it shrank since it was checked:
+        reading on would crash.
+        """
         if self._mapping is None:
             with self.path.open("rb") as file:
                 self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if len(self._mapping) != self.n_bytes:
-            raise CheckpointError(f"{self.path} changed from {self.n_bytes} to {len(self._mapping)} bytes while open")
+            raise CheckpointError(
+                f"{self.path} changed from {self.n_bytes} to {len(self._mapping)} bytes while open"
+            )
         return self._mapping
 
     def release(self, offset: int, n_bytes: int) -> None:
-        """Drop the whole pages inside the range from this process's memory. They come back from the file."""
+        """Drop the whole pages inside the range from this process's memory. They come back from the
+        file.
+        """
         first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (offset + n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if self._mapping is not None and last > first and hasattr(mmap, "MADV_DONTNEED"):
@@ -97,18 +112,22 @@ class MappedTensors:
     where: str
     infos: Mapping[str, TensorInfo]
     extents: Mapping[str, tuple[Extent, ...]]
-    checksums: Mapping[str, int] = field(default_factory=dict)  # masked CRC-32C, where the format has them
+    # masked CRC-32C, where the format has them
+    checksums: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, name: str) -> FloatArray:
         """Raises CheckpointError where the format keeps a checksum and it differs."""
         info, extents = self.infos[name], self.extents[name]
         if name in self.checksums:
             found = masked_crc32c(
-                b"".join(part.file.mapping[part.offset : part.offset + part.n_bytes] for part in extents)
+                b"".join(
+                    part.file.mapping[part.offset : part.offset + part.n_bytes] for part in extents
+                )
             )
             if found != self.checksums[name]:
                 raise CheckpointError(
-                    f"{self.where}: {name} has checksum {found:08x}, the index says {self.checksums[name]:08x}",
+                    f"{self.where}: {name} has checksum {found:08x}, the index says "
+                    f"{self.checksums[name]:08x}",
                     hint="copy the checkpoint again",
                 )
         parts = [_floats(extent, info.dtype) for extent in extents]
@@ -135,13 +154,16 @@ def _floats(extent: Extent, dtype: str) -> FloatArray:
 
 
 def merge(where: str, shards: Iterable[MappedTensors]) -> MappedTensors:
-    """One source out of several files. Raises CheckpointError for a tensor that two of them hold."""
+    """One source out of several files. Raises CheckpointError for a tensor that two of
+    them hold.
+    """
     infos: dict[str, TensorInfo] = {}
     extents: dict[str, tuple[Extent, ...]] = {}
     for shard in shards:
         if twice := sorted(infos.keys() & shard.infos.keys()):
             raise CheckpointError(
-                f"{shard.where} holds {shown(twice[0])} again, another file of the checkpoint has it already"
+                f"{shard.where} holds {shown(twice[0])} again, another file of the checkpoint has "
+                "it already"
             )
         infos.update(shard.infos)
         extents.update(shard.extents)
@@ -151,9 +173,12 @@ def merge(where: str, shards: Iterable[MappedTensors]) -> MappedTensors:
 def check_finite(array: FloatArray, where: str, name: str) -> None:
     """Raise NumericError with the tensor and the index of the first NaN or infinite weight."""
     flat = array.reshape(-1)
-    for start in range(0, flat.size, 1 << 22):  # in pieces: the marks of a whole embedding would take 80 MB
+    # in pieces: the marks of a whole embedding would take 80 MB
+    for start in range(0, flat.size, 1 << 22):
         finite = np.isfinite(flat[start : start + (1 << 22)])
         if not finite.all():
             first = start + int(np.argmin(finite))
             index = ", ".join(str(int(i)) for i in np.unravel_index(first, array.shape))
-            raise NumericError(f"{where}: {name}[{index}] is {flat[first]}, every weight must be finite")
+            raise NumericError(
+                f"{where}: {name}[{index}] is {flat[first]}, every weight must be finite"
+            )

@@ -1,7 +1,7 @@
 """Checkpoint: somebody's file seen as the tensors of our reference, made one at a time.
 
-An importer says for every tensor of the reference which tensors of the file it comes from (`Origin`). Names, shapes and
-dtypes are compared before anything is read or allocated.
+An importer says for every tensor of the reference which tensors of the file it comes from
+(`Origin`). Names, shapes and dtypes are compared before anything is read or allocated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ import torch
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.sources import FLOAT_DTYPES, FloatArray, TensorSource, check_finite, shown
+from gpt_edge.reference.importers.sources import (
+    FLOAT_DTYPES,
+    FloatArray,
+    TensorSource,
+    check_finite,
+    shown,
+)
 from gpt_edge.reference.model import GPT, without_memory
 from gpt_edge.tasks import TaskSpec
 
@@ -27,25 +33,37 @@ LINEAR_WEIGHTS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How one tensor of the reference is made: the file's tensors, transposed if so stored, joined along axis 0."""
+    """How one tensor of the reference is made: the file's tensors, transposed if so stored, joined
+    along axis 0.
+    """
 
     names: tuple[str, ...]  # none: zeros, for a bias that the architecture leaves out
     stored_shape: tuple[int, ...]  # of each of them
     is_transposed: bool = False  # stored [in, out] or [1, in, out]
-    query_scale: float = 1.0  # for the query rows, the first third; folds a factor of the attention into c_attn
+    # for the query rows, the first third; folds a factor of the attention into c_attn
+    query_scale: float = 1.0
 
 
 Origins = Mapping[str, Origin]
 
 
 def reference_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter of `GPT(config)`, a tied head not listed, without building the model.
+    """Name and shape of every parameter of `GPT(config)`, a tied head not listed, without building
+    the model.
 
     Where `config.n_label` is set, those of the task's head come last.
     """
     C, F = config.n_embd, config.inner_size
-    linears = {"attn.c_attn": (3 * C, C), "attn.c_proj": (C, C), "mlp.c_fc": (F, C), "mlp.c_proj": (C, F)}
-    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.n_ctx, C)}
+    linears = {
+        "attn.c_attn": (3 * C, C),
+        "attn.c_proj": (C, C),
+        "mlp.c_fc": (F, C),
+        "mlp.c_proj": (C, F),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "wte.weight": (config.vocab_size, C),
+        "wpe.weight": (config.n_ctx, C),
+    }
     for layer in range(config.n_layer):
         for name in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"):
             weight = linears.get(name, (C,))
@@ -56,7 +74,10 @@ def reference_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     if not config.tied_embeddings:
         shapes["lm_head.weight"] = (config.vocab_size, C)
     if config.n_label is not None:
-        shapes |= {HEAD_PREFIX + "weight": (config.n_label, C), HEAD_PREFIX + "bias": (config.n_label,)}
+        shapes |= {
+            HEAD_PREFIX + "weight": (config.n_label, C),
+            HEAD_PREFIX + "bias": (config.n_label,),
+        }
     return shapes
 
 
@@ -73,14 +94,18 @@ class Checkpoint:
     task: TaskSpec | None = None  # of a fine-tuned model; set exactly where config.n_label is
 
     def names(self) -> list[str]:
-        """Every parameter of the reference once, in the reference's order; a tied head is only "wte.weight"."""
+        """Every parameter of the reference once, in the reference's order; a tied head is only
+        "wte.weight".
+        """
         return list(self.origins)
 
     def tensor(self, name: str) -> FloatArray:
-        """The parameter as `GPT.state_dict()` has it: float32, C-contiguous, linear weights [out, in].
+        """The parameter as `GPT.state_dict()` has it: float32, C-contiguous, linear weights
+        [out, in].
 
-        A view of the file, read-only, where the file has this dtype and layout; else a fresh array that the caller owns.
-        Raises NumericError for a NaN or infinite weight, ValueError for a name the reference does not have.
+        A view of the file, read-only, where the file has this dtype and layout; else a fresh array
+        that the caller owns. Raises NumericError for a NaN or infinite weight, ValueError for a
+        name the reference does not have.
         """
         if name == "lm_head.weight" and self.config.tied_embeddings:
             name = "wte.weight"
@@ -101,12 +126,15 @@ class Checkpoint:
         return array
 
     def release(self, name: str) -> None:
-        """Give the memory behind a tensor that was read back to the system, for a caller that is done with it."""
+        """Give the memory behind a tensor that was read back to the system, for a caller that is
+        done with it.
+        """
         for part in self.origins[name].names:
             self.source.release(part)
 
     def load_model(self) -> GPT:
-        """The reference with these weights, float32, in evaluation mode, owning its memory. A task's head is left out.
+        """The reference with these weights, float32, in evaluation mode, owning its memory. A
+        task's head is left out.
 
         At no time more memory than the weights and one tensor. Raises as `tensor` does.
         """
@@ -132,10 +160,13 @@ class Checkpoint:
         return array.reshape(array.shape[-2:]).T if is_transposed else array
 
     def _check_copy(self, embedding: FloatArray, name: str) -> None:
-        """The head would silently be dropped if it said something else than the embedding it is tied to."""
+        """The head would silently be dropped if it said something else than the embedding it is
+        tied to.
+        """
         if not np.array_equal(self.source.read(name), embedding):
             raise CheckpointError(
-                f"{self.source.where}: {name} differs from the embedding that the config ties it to",
+                f"{self.source.where}: {name} differs from the embedding that the config ties it "
+                "to",
                 hint='set "tie_word_embeddings": false in config.json if the head is meant to be its own',
             )
         self.source.release(name)
@@ -152,14 +183,16 @@ def open_tensors(
 ) -> Checkpoint:
     """Compare the file with what `config` needs and return the Checkpoint.
 
-    origin_of: from a reference name and shape to its Origin. is_ignored: buffers that carry no weights. tied_copy: a
-    tensor that may be there besides the embedding, equal to it.
-    Raises CheckpointError listing unknown, missing, mis-shaped and mistyped tensors by their names in the file.
+    origin_of: from a reference name and shape to its Origin. is_ignored: buffers that carry no
+    weights. tied_copy: a tensor that may be there besides the embedding, equal to it.
+    Raises CheckpointError listing unknown, missing, mis-shaped and mistyped tensors by their names
+    in the file.
     """
     infos = source.infos
     if config.n_layer > len(infos):  # before a loop over the layers of a damaged config
         raise CheckpointError(
-            f"{path}: the config says {config.n_layer} layers, {source.where} has {len(infos)} tensors"
+            f"{path}: the config says {config.n_layer} layers, {source.where} has {len(infos)} "
+            "tensors"
         )
     origins = {name: origin_of(name, shape) for name, shape in reference_shapes(config).items()}
     copy = tied_copy if tied_copy in infos and config.tied_embeddings else None
@@ -167,7 +200,9 @@ def open_tensors(
     if copy is not None:
         wanted[copy] = (config.vocab_size, config.n_embd)
     faults = [f"{name} is missing" for name in wanted if name not in infos]
-    faults += [f"{shown(name)} is unknown" for name in infos if name not in wanted and not is_ignored(name)]
+    faults += [
+        f"{shown(name)} is unknown" for name in infos if name not in wanted and not is_ignored(name)
+    ]
     for name, shape in wanted.items():
         info = infos.get(name)
         if info is not None and info.shape != shape:
@@ -176,5 +211,7 @@ def open_tensors(
             faults.append(f"{name} has dtype {info.dtype}, wanted one of {', '.join(FLOAT_DTYPES)}")
     if faults:
         rest = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
-        raise CheckpointError(f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}")
+        raise CheckpointError(
+            f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}"
+        )
     return Checkpoint(kind, path, config, source, origins, copy)

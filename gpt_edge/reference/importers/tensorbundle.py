@@ -1,7 +1,9 @@
-"""TensorFlow's V2 checkpoint files, read without TensorFlow: PREFIX.index and PREFIX.data-00000-of-00001.
+"""TensorFlow's V2 checkpoint files, read without TensorFlow: PREFIX.index and
+PREFIX.data-00000-of-00001.
 
-The index is a LevelDB table from tensor name to BundleEntryProto. Every block's checksum, every length and every offset is
-checked. Sources: tensorflow/core/util/tensor_bundle, core/protobuf/tensor_bundle.proto, LevelDB doc/table_format.md.
+The index is a LevelDB table from tensor name to BundleEntryProto. Every block's checksum, every
+length and every offset is checked. Sources: tensorflow/core/util/tensor_bundle,
+core/protobuf/tensor_bundle.proto, LevelDB doc/table_format.md.
 """
 
 from __future__ import annotations
@@ -34,11 +36,15 @@ class _Entry:
 
 
 def open_tensor_bundle(prefix: Path) -> MappedTensors:
-    """Every tensor of the checkpoint PREFIX. Raises CheckpointError for a file that is missing or damaged."""
+    """Every tensor of the checkpoint PREFIX. Raises CheckpointError for a file that is missing or
+    damaged.
+    """
     index = prefix.with_name(prefix.name + ".index")
     try:
         if index.stat().st_size > MAX_INDEX_BYTES:
-            raise CheckpointError(f"{index} has {index.stat().st_size} bytes, at most {MAX_INDEX_BYTES} are read")
+            raise CheckpointError(
+                f"{index} has {index.stat().st_size} bytes, at most {MAX_INDEX_BYTES} are read"
+            )
         table = dict(_table(index.read_bytes()))
         n_shards, entries = _entries(table)
         shards = [
@@ -56,12 +62,15 @@ def open_tensor_bundle(prefix: Path) -> MappedTensors:
         file = shards[entry.shard]
         if entry.offset + entry.n_bytes > file.n_bytes:
             raise CheckpointError(
-                f"{file.path} has {file.n_bytes} bytes, {name} ends at byte {entry.offset + entry.n_bytes}",
+                f"{file.path} has {file.n_bytes} bytes, {name} ends at byte "
+                f"{entry.offset + entry.n_bytes}",
                 hint="copy the checkpoint again",
             )
         extents[name] = (Extent(file, entry.offset, entry.n_bytes),)
     infos = {name: entry.info for name, entry in entries.items()}
-    return MappedTensors(str(prefix), infos, extents, {name: entry.checksum for name, entry in entries.items()})
+    return MappedTensors(
+        str(prefix), infos, extents, {name: entry.checksum for name, entry in entries.items()}
+    )
 
 
 def _entries(table: dict[bytes, bytes]) -> tuple[int, dict[str, _Entry]]:
@@ -74,7 +83,9 @@ def _entries(table: dict[bytes, bytes]) -> tuple[int, dict[str, _Entry]]:
         raise ValueError(f"it names {n_shards} data files")
     if _number(header, 2):
         raise ValueError("its tensors are big-endian")
-    return n_shards, {key.decode("utf-8"): _entry(key, value, n_shards) for key, value in table.items() if key}
+    return n_shards, {
+        key.decode("utf-8"): _entry(key, value, n_shards) for key, value in table.items() if key
+    }
 
 
 def _entry(key: bytes, value: bytes, n_shards: int) -> _Entry:
@@ -89,8 +100,13 @@ def _entry(key: bytes, value: bytes, n_shards: int) -> _Entry:
         raise ValueError(f"{key!r} has shape {shape} in data file {shard} of {n_shards}")
     n_bytes = _number(fields, 5)
     if dtype in _ITEM_BYTES and n_bytes != prod(shape) * _ITEM_BYTES[dtype]:
-        raise ValueError(f"{key!r} has {n_bytes} bytes, its shape {shape} needs {prod(shape) * _ITEM_BYTES[dtype]}")
-    return _Entry(TensorInfo(dtype, tuple(shape)), shard, _number(fields, 4), n_bytes, _number(fields, 6))
+        raise ValueError(
+            f"{key!r} has {n_bytes} bytes, its shape {shape} needs "
+            f"{prod(shape) * _ITEM_BYTES[dtype]}"
+        )
+    return _Entry(
+        TensorInfo(dtype, tuple(shape)), shard, _number(fields, 4), n_bytes, _number(fields, 6)
+    )
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -112,11 +128,15 @@ def _handle(data: bytes, position: int) -> tuple[int, int, int]:
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys share a prefix with the key before; the restart points at the end are for searching and are skipped."""
+    """Keys share a prefix with the key before; the restart points at the end are for searching and
+    are skipped.
+    """
     if offset + size + _TRAILER_BYTES > len(data) - _FOOTER_BYTES or size < 4:
         raise ValueError(f"a block of {size} bytes at {offset} does not fit")
     checked = data[offset : offset + size + 1]
-    if masked_crc32c(checked) != int.from_bytes(data[offset + size + 1 : offset + size + 5], "little"):
+    if masked_crc32c(checked) != int.from_bytes(
+        data[offset + size + 1 : offset + size + 5], "little"
+    ):
         raise ValueError(f"the block at {offset} has a wrong checksum")
     if checked[-1] != 0:
         raise ValueError("it is compressed, as TensorFlow before 1.2 wrote it")

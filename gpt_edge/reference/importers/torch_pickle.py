@@ -1,7 +1,8 @@
 """Tensors from torch's pickled files, none of which may run code.
 
-Three gates, and no way around them: the pickle's opcodes are read and every global outside a short list is refused by
-name; `torch.load(weights_only=True)` loads it; only dense tensors whose values lie in the file come out.
+Three gates, and no way around them: the pickle's opcodes are read and every global outside a short
+list is refused by name; `torch.load(weights_only=True)` loads it; only dense tensors whose values
+lie in the file come out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.sources import FloatArray, TensorInfo, shown
 
 MAX_PICKLE_BYTES = 1 << 26
-_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: five pickles, then the data
+# torch.save before 1.6: five pickles, then the data
+_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _ALLOWED_GLOBALS = {
     "collections.OrderedDict",
@@ -31,7 +33,15 @@ _ALLOWED_GLOBALS = {
     *(f"torch.{kind}Storage" for kind in _STORAGES),
 }
 _GLOBAL_OPCODES = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
-_TEXT_OPCODES = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_TEXT_OPCODES = {
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+}
 _SIZE_OPCODES = {"LONG1", "LONG4", "BININT", "INT", "LONG"}  # the others hold at most 65,535
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _HINT = "if you trust whoever made it, convert it to safetensors on a machine you can lose"
@@ -70,13 +80,17 @@ def open_torch_tensors(path: Path) -> LoadedTensors:
 
 
 def open_sharded_torch_tensors(index: Path, weight_map: Mapping[str, str]) -> LoadedTensors:
-    """The state dicts of the files in a pytorch_model.bin.index.json, which must hold exactly what it lists."""
+    """The state dicts of the files in a pytorch_model.bin.index.json, which must hold exactly what
+    it lists.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for shard in sorted(set(weight_map.values())):
         found = open_torch_tensors(index.parent / shard).tensors
         listed = {name for name, file in weight_map.items() if file == shard}
         if differing := sorted(found.keys() ^ listed):
-            raise CheckpointError(f"{index} and {shard} disagree on whether {shown(differing[0])} is in it")
+            raise CheckpointError(
+                f"{index} and {shard} disagree on whether {shown(differing[0])} is in it"
+            )
         tensors |= found
     return LoadedTensors(str(index), tensors)
 
@@ -84,7 +98,8 @@ def open_sharded_torch_tensors(index: Path, weight_map: Mapping[str, str]) -> Lo
 def load_torch_file(path: Path) -> Any:
     """What torch.save wrote, its tensors mapped from the file.
 
-    Raises CheckpointError for anything that is not plain containers, numbers, text and dense tensors, naming what it found.
+    Raises CheckpointError for anything that is not plain containers, numbers, text and dense
+    tensors, naming what it found.
     """
     try:
         n_bytes = path.stat().st_size
@@ -95,32 +110,52 @@ def load_torch_file(path: Path) -> Any:
                 _check_archive(path, file, n_bytes)
             else:
                 _check_legacy(path, file, n_bytes)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True if is_zip else None)
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=True if is_zip else None
+        )
     except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:  # torch's own words advise to switch the check off
-        raise CheckpointError(f"{path} is a pickle of something else than plain tensors", hint=_HINT) from error
-    except Exception as error:  # a foreign parser on a stranger's bytes: whatever it raises, the file is bad
+        raise CheckpointError(
+            f"{path} is a pickle of something else than plain tensors", hint=_HINT
+        ) from error
+    except (
+        Exception
+    ) as error:  # a foreign parser on a stranger's bytes: whatever it raises, the file is bad
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} is not a whole torch checkpoint: {shown(reason)}", hint="copy or download the file again"
+            f"{path} is not a whole torch checkpoint: {shown(reason)}",
+            hint="copy or download the file again",
         ) from error
 
 
 def as_tensors(where: str, state: object) -> LoadedTensors:
-    """Check that `state` maps names to dense tensors whose values are all stored. Raises CheckpointError."""
+    """Check that `state` maps names to dense tensors whose values are all stored. Raises
+    CheckpointError.
+    """
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{where} holds {type(state).__name__}, wanted a state dict of tensors")
+        raise CheckpointError(
+            f"{where} holds {type(state).__name__}, wanted a state dict of tensors"
+        )
     tensors: dict[str, torch.Tensor] = {}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{where}: {shown(str(name))} is {type(value).__name__}, wanted a tensor")
-        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
+            raise CheckpointError(
+                f"{where}: {shown(str(name))} is {type(value).__name__}, wanted a tensor"
+            )
+        if (
+            value.layout != torch.strided
+            or value.is_quantized
+            or value.is_nested
+            or value.device.type != "cpu"
+        ):
             raise CheckpointError(f"{where}: {shown(name)} is not a dense tensor")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise CheckpointError(f"{where}: {shown(name)} declares {value.numel()} values, fewer are stored")
+            raise CheckpointError(
+                f"{where}: {shown(name)} declares {value.numel()} values, fewer are stored"
+            )
         tensors[name] = value.detach()
     return LoadedTensors(where, tensors)
 
@@ -131,28 +166,42 @@ def _check_archive(path: Path, file: BinaryIO, n_bytes: int) -> None:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
         if any(name.endswith("constants.pkl") for name in names):
-            raise CheckpointError(f"{path} is a TorchScript program, wanted a state dict", hint=_HINT)
+            raise CheckpointError(
+                f"{path} is a TorchScript program, wanted a state dict", hint=_HINT
+            )
         if len(set(names)) != len(names):
             raise CheckpointError(f"{path} holds a file twice")
         for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size > n_bytes:
+            if (
+                entry.compress_type != zipfile.ZIP_STORED
+                or entry.flag_bits & 1
+                or entry.file_size > n_bytes
+            ):
                 raise CheckpointError(
-                    f"{path}: {shown(entry.filename)} is compressed, encrypted or longer than the whole file"
+                    f"{path}: {shown(entry.filename)} is compressed, encrypted or longer than the "
+                    "whole file"
                 )
         if sum(entry.file_size for entry in entries) > n_bytes:
             raise CheckpointError(f"{path} declares more bytes than it has")
         pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
-        if len(pickles) != 1 or pickles[0].filename.count("/") != 1 or not pickles[0].filename.endswith("/data.pkl"):
+        if (
+            len(pickles) != 1
+            or pickles[0].filename.count("/") != 1
+            or not pickles[0].filename.endswith("/data.pkl")
+        ):
             raise CheckpointError(f"{path} is a zip file but not one that torch.save wrote")
         if pickles[0].file_size > MAX_PICKLE_BYTES:
             raise CheckpointError(
-                f"{path}: data.pkl has {pickles[0].file_size} bytes, at most {MAX_PICKLE_BYTES} are read"
+                f"{path}: data.pkl has {pickles[0].file_size} bytes, at most {MAX_PICKLE_BYTES} "
+                "are read"
             )
         _check_pickle(path, io.BytesIO(archive.read(pickles[0])))
 
 
 def _check_legacy(path: Path, file: BinaryIO, n_bytes: int) -> None:
-    """torch.save before 1.6. Any whole number in it is a size or an offset, so none may pass the file's length."""
+    """torch.save before 1.6. Any whole number in it is a size or an offset, so none may pass the
+    file's length.
+    """
     is_legacy = file.read(len(_LEGACY_START)) == _LEGACY_START
     file.seek(len(_LEGACY_START) if is_legacy else 0)
     for _ in range(4 if is_legacy else 1):
@@ -162,19 +211,28 @@ def _check_legacy(path: Path, file: BinaryIO, n_bytes: int) -> None:
 
 
 def _check_pickle(path: Path, file: BinaryIO, max_number: int | None = None) -> None:
-    """Read one pickle's opcodes without running them. Raises CheckpointError for a global that is not allowed."""
+    """Read one pickle's opcodes without running them. Raises CheckpointError for a global that is
+    not allowed.
+    """
     texts = ["?", "?"]
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in _TEXT_OPCODES:
             texts = [texts[1], str(argument)]
         if opcode.name in _GLOBAL_OPCODES:
-            found = ".".join(texts) if opcode.name == "STACK_GLOBAL" else str(argument).replace(" ", ".", 1)
+            found = (
+                ".".join(texts)
+                if opcode.name == "STACK_GLOBAL"
+                else str(argument).replace(" ", ".", 1)
+            )
             if opcode.name != "GLOBAL" or found not in _ALLOWED_GLOBALS:
                 raise CheckpointError(
-                    f"{path} is a pickle that would run code or is no plain checkpoint: it asks for {shown(found)}",
+                    f"{path} is a pickle that would run code or is no plain checkpoint: it asks "
+                    f"for {shown(found)}",
                     hint=_HINT,
                 )
         if max_number is None or opcode.name not in _SIZE_OPCODES or not isinstance(argument, int):
             continue
         if not -1 <= argument <= max_number:
-            raise CheckpointError(f"{path} declares a size of {argument}, the file has {max_number} bytes")
+            raise CheckpointError(
+                f"{path} declares a size of {argument}, the file has {max_number} bytes"
+            )

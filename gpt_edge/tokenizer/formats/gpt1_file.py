@@ -1,7 +1,9 @@
-"""GPT-1's one file in a bundle: a `tokenizer.json` as the `tokenizers` library writes it, which others can open too.
+"""GPT-1's one file in a bundle: a `tokenizer.json` as the `tokenizers` library writes it, which
+others can open too.
 
-Made from OpenAI's `encoder_bpe_40000.json` + `vocab_40000.bpe`, Hugging Face's `vocab.json` + `merges.txt`, or another
-tokenizer.json. Only the vocabulary, the merges and the added tokens are taken from it; the rest is GPT-1's, always.
+Made from OpenAI's `encoder_bpe_40000.json` + `vocab_40000.bpe`, Hugging Face's `vocab.json` +
+`merges.txt`, or another tokenizer.json. Only the vocabulary, the merges and the added tokens are
+taken from it; the rest is GPT-1's, always.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ BERT_NORMALIZER = {
 }
 
 
-def format_words_file(vocab: Mapping[str, int], merges: Sequence[Merge], special_tokens: Mapping[str, int]) -> bytes:
+def format_words_file(
+    vocab: Mapping[str, int], merges: Sequence[Merge], special_tokens: Mapping[str, int]
+) -> bytes:
     """Return the tokenizer.json: the same vocabulary gives the same bytes."""
     added = [
         {
@@ -65,20 +69,29 @@ def format_words_file(vocab: Mapping[str, int], merges: Sequence[Merge], special
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
-def parse_words_file(content: bytes, spec: TokenizerSpec, where: str) -> tuple[dict[str, int], list[Merge]]:
-    """Return vocabulary and merges. Raises TokenizerError unless they are whole and are those of `spec`."""
+def parse_words_file(
+    content: bytes, spec: TokenizerSpec, where: str
+) -> tuple[dict[str, int], list[Merge]]:
+    """Return vocabulary and merges. Raises TokenizerError unless they are whole and are those of
+    `spec`.
+    """
     document = parse_json(content, where)
     model: Any = document.get("model")
     if not isinstance(model, dict) or model.get("end_of_word_suffix") != END_OF_WORD:
-        raise TokenizerError(f"{where} is not a GPT-1 tokenizer.json: model.end_of_word_suffix must be {END_OF_WORD!r}")
+        raise TokenizerError(
+            f"{where} is not a GPT-1 tokenizer.json: model.end_of_word_suffix must be "
+            f"{END_OF_WORD!r}"
+        )
     vocab = parse_vocab(model.get("vocab"), where)
     merges = parse_merge_list(model.get("merges"), where)
     check_words(vocab, merges, where)
     ids = sorted({**vocab, **dict(spec.special_tokens)}.values())
     if ids != list(range(spec.vocab_size)):
         raise TokenizerError(
-            f"{where}: its {len(ids)} ids from {ids[0]} to {ids[-1]} are not 0 to {spec.vocab_size - 1}, each once",
-            hint="this is not the tokenizer the description belongs to, or its special tokens are missing",
+            f"{where}: its {len(ids)} ids from {ids[0]} to {ids[-1]} are not 0 to "
+            f"{spec.vocab_size - 1}, each once",
+            hint="this is not the tokenizer the description belongs to, or its special tokens are "
+            "missing",
         )
     return vocab, merges
 
@@ -86,10 +99,13 @@ def parse_words_file(content: bytes, spec: TokenizerSpec, where: str) -> tuple[d
 def check_words(vocab: Mapping[str, int], merges: Sequence[Merge], where: str) -> None:
     """Raise TokenizerError unless `vocab` and `merges` are those of a GPT-1 tokenizer."""
     if UNKNOWN not in vocab:
-        raise TokenizerError(f"{where}: a GPT-1 vocabulary needs the token {UNKNOWN!r}, there is none")
+        raise TokenizerError(
+            f"{where}: a GPT-1 vocabulary needs the token {UNKNOWN!r}, there is none"
+        )
     check_merges(vocab, merges, where)
     inside = [merge for merge in merges if END_OF_WORD in merge[0]]
     if inside:
         raise TokenizerError(
-            f"{where}: the merge {inside[0]} has {END_OF_WORD!r} in its first part, only a word's end has one"
+            f"{where}: the merge {inside[0]} has {END_OF_WORD!r} in its first part, only a word's "
+            "end has one"
         )

@@ -1,7 +1,8 @@
-"""A tokenizer as Hugging Face's files: tokenizer.json, vocab.json, merges.txt, and the two that name special tokens.
+"""A tokenizer as Hugging Face's files: tokenizer.json, vocab.json, merges.txt, and the two that
+name special tokens.
 
-The way back from `bpe_files.py`: the merges are recovered from the ranks. Exact or refused: what was written is read
-again, and every id, token and merge must come back. Needs no library.
+The way back from `bpe_files.py`: the merges are recovered from the ranks. Exact or refused: what
+was written is read again, and every id, token and merge must come back. Needs no library.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ from gpt_edge.tokenizer.formats.rank_file import RankTable, parse_ranks
 from gpt_edge.tokenizer.spec import TokenizerSource, TokenizerSpec
 
 VERSION_LINE = "#version: 0.2"  # transformers skips the first line of merges.txt, whatever it is
-FILE_NAMES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+FILE_NAMES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 HINT = "such a vocabulary can be used by gpt-edge alone"
 
 
 def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
-    """Return the content of each of FILE_NAMES for a tokenizer; n_ctx is the longest text that its model reads, in tokens.
+    """Return the content of each of FILE_NAMES for a tokenizer; n_ctx is the longest text that its
+    model reads, in tokens.
 
-    Raises TokenizerError for a vocabulary that merges cannot say: a token that no pair of lower-ranked tokens makes, or
-    a special token whose text is another token's name.
+    Raises TokenizerError for a vocabulary that merges cannot say: a token that no pair of
+    lower-ranked tokens makes, or a special token whose text is another token's name.
     """
     spec = source.spec
     if spec.kind == "gpt1":
@@ -38,7 +46,9 @@ def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
         table = parse_ranks(source.content, source.origin)
         merges = merges_from_ranks(table, source.origin)
         byte_names = _byte_names()
-        plain = {_spell(token, byte_names): id for token, id in zip(table.tokens, table.ids, strict=True)}
+        plain = {
+            _spell(token, byte_names): id for token, id in zip(table.tokens, table.ids, strict=True)
+        }
         names = _names_with_special(plain, spec, source.origin)
         document = _json(_byte_level_document(names, merges, spec))
     ordered = dict(sorted(names.items(), key=lambda item: item[1]))
@@ -57,9 +67,9 @@ def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
 def merges_from_ranks(table: RankTable, where: str) -> list[Merge]:
     """Return the merges of a rank table, lowest rank first, in GPT-2's stand-ins for bytes.
 
-    The two parts of a token are what byte-pair encoding with only the lower ranks leaves of it. Raises TokenizerError
-    for a token of which it leaves more: no list of merges makes that one. Source: the same recovery is known from
-    transformers' TikTokenConverter.
+    The two parts of a token are what byte-pair encoding with only the lower ranks leaves of it.
+    Raises TokenizerError for a token of which it leaves more: no list of merges makes that one.
+    Source: the same recovery is known from transformers' TikTokenConverter.
     """
     rank_of = dict(zip(table.tokens, table.ranks, strict=True))
     names, merges = _byte_names(), []
@@ -69,7 +79,8 @@ def merges_from_ranks(table: RankTable, where: str) -> list[Merge]:
         parts = join_by_rank(token, rank_of, below=rank)
         if len(parts) != 2:
             raise TokenizerError(
-                f"{where}: the token {token!r:.60} (rank {rank}) is no pair of lower-ranked tokens, its bytes join to "
+                f"{where}: the token {token!r:.60} (rank {rank}) is no pair of lower-ranked "
+                "tokens, its bytes join to "
                 f"{len(parts)}: merges.txt cannot say it",
                 hint=HINT,
             )
@@ -87,22 +98,34 @@ def _spell(token: bytes, names: Sequence[str]) -> str:
     return "".join([names[byte] for byte in token])
 
 
-def _names_with_special(vocab: Mapping[str, int], spec: TokenizerSpec, where: str) -> dict[str, int]:
-    """Special tokens go into the vocabulary under their own text, where every reader looks for them."""
+def _names_with_special(
+    vocab: Mapping[str, int], spec: TokenizerSpec, where: str
+) -> dict[str, int]:
+    """Special tokens go into the vocabulary under their own text, where every reader looks for
+    them.
+    """
     names = dict(vocab)
     for text, id in spec.special_tokens:
         if names.setdefault(text, id) != id:
             raise TokenizerError(
-                f"{where}: the special token {text!r:.60} (id {id}) is spelled like the token {names[text]}, and "
+                f"{where}: the special token {text!r:.60} (id {id}) is spelled like the token "
+                f"{names[text]}, and "
                 "vocab.json can hold only one of them",
                 hint=HINT,
             )
     return names
 
 
-def _byte_level_document(names: Mapping[str, int], merges: Sequence[Merge], spec: TokenizerSpec) -> dict[str, Any]:
+def _byte_level_document(
+    names: Mapping[str, int], merges: Sequence[Merge], spec: TokenizerSpec
+) -> dict[str, Any]:
     """tokenizer.json as the `tokenizers` library writes GPT-2's."""
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     return {
         "version": "1.0",
         "truncation": None,
@@ -146,7 +169,9 @@ def _settings(spec: TokenizerSpec, n_ctx: int) -> dict[str, Any]:
 
 
 def _roles(spec: TokenizerSpec) -> dict[str, str]:
-    """What transformers calls the special tokens. GPT-2's one token begins and ends a text, and is what is unknown."""
+    """What transformers calls the special tokens. GPT-2's one token begins and ends a text, and is
+    what is unknown.
+    """
     end = next((text for text, id in spec.special_tokens if id == spec.end_token), None)
     if spec.kind == "gpt1":
         return {"unk_token": UNKNOWN, **({"eos_token": end} if end else {})}
@@ -158,14 +183,19 @@ def _check_round_trip(source: TokenizerSource, files: Mapping[str, bytes]) -> No
     spec, where = source.spec, "the tokenizer.json to be written"
     end = next((text for text, id in spec.special_tokens if id == spec.end_token), None)
     read = source_from_json(parse_json(files["tokenizer.json"], where), end, where)
-    is_same = (read.spec.special_tokens, read.spec.vocab_size) == (spec.special_tokens, spec.vocab_size)
+    is_same = (read.spec.special_tokens, read.spec.vocab_size) == (
+        spec.special_tokens,
+        spec.vocab_size,
+    )
     if spec.kind == "gpt1":
         wanted = parse_words_file(source.content, spec, source.origin)
         is_same = is_same and parse_words_file(read.content, read.spec, where) == wanted
     else:
         is_same = is_same and _meaning(source) == _meaning(read)
     if not is_same:
-        raise TokenizerError(f"{source.origin} does not come back from Hugging Face's files as it was", hint=HINT)
+        raise TokenizerError(
+            f"{source.origin} does not come back from Hugging Face's files as it was", hint=HINT
+        )
 
 
 def _meaning(source: TokenizerSource) -> tuple[list[bytes], list[bytes]]:
@@ -178,4 +208,6 @@ def _meaning(source: TokenizerSource) -> tuple[list[bytes], list[bytes]]:
 
 def _json(value: object, indent: int | None = None) -> bytes:
     separators = (",", ":") if indent is None else None
-    return (json.dumps(value, ensure_ascii=False, indent=indent, separators=separators) + "\n").encode("utf-8")
+    return (
+        json.dumps(value, ensure_ascii=False, indent=indent, separators=separators) + "\n"
+    ).encode("utf-8")

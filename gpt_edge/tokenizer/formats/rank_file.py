@@ -1,8 +1,9 @@
 """tiktoken rank files: the one form in which a bundle stores a byte-level vocabulary.
 
-A line per token, `base64(token) rank`: tokens that can be joined are joined lowest rank first, and the rank is the id.
-Vocabularies whose ids do not follow the order of their merges get a third column, `base64(token) rank id`, which
-tiktoken's own loader refuses rather than misreads. Source: tiktoken/load.py.
+A line per token, `base64(token) rank`: tokens that can be joined are joined lowest rank first, and
+the rank is the id. Vocabularies whose ids do not follow the order of their merges get a third
+column, `base64(token) rank id`, which tiktoken's own loader refuses rather than misreads. Source:
+tiktoken/load.py.
 """
 
 from __future__ import annotations
@@ -20,20 +21,27 @@ HINT = "a line is base64(token), a space and the rank; make the file again from 
 
 _TOKEN = rb"(?! )(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?+"
 _NUMBER = rb"[0-9]{1,7}"
-_LINE = {2: re.compile(_TOKEN + b" " + _NUMBER), 3: re.compile(_TOKEN + b" " + _NUMBER + b" " + _NUMBER)}
+_LINE = {
+    2: re.compile(_TOKEN + b" " + _NUMBER),
+    3: re.compile(_TOKEN + b" " + _NUMBER + b" " + _NUMBER),
+}
 _FILE = {columns: re.compile(b"(?:" + line.pattern + b"\n)*+") for columns, line in _LINE.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class RankTable:
-    """The tokens of a rank file, by line. `ids` is `ranks` itself unless the file has a third column."""
+    """The tokens of a rank file, by line. `ids` is `ranks` itself unless the file has a third
+    column.
+    """
 
     tokens: tuple[bytes, ...]
     ranks: tuple[int, ...]
     ids: tuple[int, ...]
 
     def by_id(self, special_tokens: Mapping[str, int], vocab_size: int, where: str) -> list[bytes]:
-        """Return the bytes of each id, special tokens included; TokenizerError unless 0 .. vocab_size - 1 are all there."""
+        """Return the bytes of each id, special tokens included; TokenizerError unless 0 ..
+        vocab_size - 1 are all there.
+        """
         if not special_tokens and self.ids == tuple(range(vocab_size)):
             return list(self.tokens)
         bytes_of: list[bytes | None] = [None] * vocab_size
@@ -41,15 +49,20 @@ class RankTable:
         for token, id in [*zip(self.tokens, self.ids, strict=True), *special]:
             if id >= vocab_size:
                 raise TokenizerError(
-                    f"{where}: token {token!r:.60} has id {id}, the vocabulary has {vocab_size} tokens"
+                    f"{where}: token {token!r:.60} has id {id}, the vocabulary has {vocab_size} "
+                    "tokens"
                 )
             if bytes_of[id] is not None:
-                raise TokenizerError(f"{where}: id {id} belongs to {bytes_of[id]!r:.60} and to {token!r:.60}")
+                raise TokenizerError(
+                    f"{where}: id {id} belongs to {bytes_of[id]!r:.60} and to {token!r:.60}"
+                )
             bytes_of[id] = token
         if None in bytes_of:
             raise TokenizerError(
-                f"{where}: no token has id {bytes_of.index(None)}, ids 0 to {vocab_size - 1} were wanted",
-                hint="this is not the tokenizer the description belongs to, or its special tokens are missing",
+                f"{where}: no token has id {bytes_of.index(None)}, ids 0 to {vocab_size - 1} were "
+                "wanted",
+                hint="this is not the tokenizer the description belongs to, or its special tokens "
+                "are missing",
             )
         return bytes_of  # type: ignore[return-value]  # None is ruled out above
 
@@ -57,7 +70,9 @@ class RankTable:
 def format_ranks(
     tokens: Sequence[bytes], ranks: Sequence[int] | None = None, ids: Sequence[int] | None = None
 ) -> bytes:
-    """Return the content of a rank file. Without `ranks` they count from 0; `ids` adds the third column."""
+    """Return the content of a rank file. Without `ranks` they count from 0; `ids` adds the third
+    column.
+    """
     ranks = range(len(tokens)) if ranks is None else ranks
     encoded = [binascii.b2a_base64(token, newline=False) for token in tokens]
     if ids is None:
@@ -68,7 +83,8 @@ def format_ranks(
 def parse_ranks(content: bytes, where: str) -> RankTable:
     """Read a rank file and check it: base64, the 256 byte tokens, no token, rank or id twice.
 
-    Takes about 30 ms for 50,000 tokens. Raises TokenizerError naming `where`, the line, and what was wanted.
+    Takes about 30 ms for 50,000 tokens. Raises TokenizerError naming `where`, the line, and what
+    was wanted.
     """
     if not content.endswith(b"\n"):
         content += b"\n"
@@ -77,7 +93,9 @@ def parse_ranks(content: bytes, where: str) -> RankTable:
         raise _bad_line(content, columns, where)
     fields = content.split()
     if len(fields) > columns * MAX_VOCAB_SIZE:
-        raise TokenizerError(f"{where}: {len(fields) // columns} tokens, at most {MAX_VOCAB_SIZE} were wanted")
+        raise TokenizerError(
+            f"{where}: {len(fields) // columns} tokens, at most {MAX_VOCAB_SIZE} were wanted"
+        )
     tokens = tuple(map(binascii.a2b_base64, fields[0::columns]))
     ranks = tuple(map(int, fields[1::columns]))
     ids = tuple(map(int, fields[2::columns])) if columns == 3 else ranks
@@ -87,7 +105,8 @@ def parse_ranks(content: bytes, where: str) -> RankTable:
         _check_once("id", ids, where)
     if missing := {bytes([value]) for value in range(N_BYTES)}.difference(tokens):
         raise TokenizerError(
-            f"{where}: no token for byte 0x{min(missing)[0]:02x} ({len(missing)} of the 256 byte tokens are missing)",
+            f"{where}: no token for byte 0x{min(missing)[0]:02x} ({len(missing)} of the 256 byte "
+            "tokens are missing)",
             hint="gpt-edge needs a byte-level vocabulary: each of the 256 bytes is a token",
         )
     return RankTable(tokens, ranks, ids)
@@ -99,7 +118,9 @@ def _bad_line(content: bytes, columns: int, where: str) -> TokenizerError:
     for number, line in enumerate(content[:-1].split(b"\n"), start=1):
         if not _LINE[columns].fullmatch(line):
             found = line[:60].decode("utf-8", "replace")
-            return TokenizerError(f"{where}, line {number}: found {found!r}, wanted {wanted!r}", hint=HINT)
+            return TokenizerError(
+                f"{where}, line {number}: found {found!r}, wanted {wanted!r}", hint=HINT
+            )
     return TokenizerError(f"{where} is not a rank file", hint=HINT)
 
 
@@ -110,6 +131,7 @@ def _check_once(what: str, values: Sequence[object], where: str) -> None:
     for number, value in enumerate(values, start=1):
         if value in first_line:
             raise TokenizerError(
-                f"{where}, line {number}: {what} {value!r:.60} stands on line {first_line[value]} too, each was wanted once"
+                f"{where}, line {number}: {what} {value!r:.60} stands on line {first_line[value]} "
+                "too, each was wanted once"
             )
         first_line[value] = number

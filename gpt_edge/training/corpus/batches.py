@@ -1,8 +1,10 @@
-"""From shards of token ids to rows of a batch: documents, packing, batches. Reads a shard where it lies, row by row.
+"""From shards of token ids to rows of a batch: documents, packing, batches. Reads a shard where it
+lies, row by row.
 
-A document is `end, its tokens, end`: the end token starts it and is the last thing to predict. Rows are packed with
-whole documents (best fit, decreasing: Johnson 1973), so that a story is seen from its beginning; an attention mask
-between the documents of a row is left out, the end token tells the model where one starts.
+A document is `end, its tokens, end`: the end token starts it and is the last thing to predict. Rows
+are packed with whole documents (best fit, decreasing: Johnson 1973), so that a story is seen from
+its beginning; an attention mask between the documents of a row is left out, the end token tells the
+model where one starts.
 """
 
 from __future__ import annotations
@@ -36,13 +38,15 @@ __all__ = [
 
 IGNORED = -1  # a target that is padding
 MAX_TEXT_BYTES = 1 << 30  # of a text that is read whole
-LONG_ROWS = 8  # a document of more rows is cut at a random place: every epoch would give the same parts otherwise
+# a document of more rows is cut at a random place: every epoch would give the same parts otherwise
+LONG_ROWS = 8
 
 
 def read_documents(path: Path, separator: str) -> list[str]:
     """Return the documents of one file, as `TextFiles` finds them, whole and in memory.
 
-    Raises TrainingError as it does, when there is none, and when they are longer than MAX_TEXT_BYTES.
+    Raises TrainingError as it does, when there is none, and when they are longer than
+    MAX_TEXT_BYTES.
     """
     n_read = 0
 
@@ -50,7 +54,10 @@ def read_documents(path: Path, separator: str) -> list[str]:
         nonlocal n_read
         n_read += n_bytes
         if n_read > MAX_TEXT_BYTES:
-            raise TrainingError(f"{path} holds more than {MAX_TEXT_BYTES >> 20} MiB of text: it must fit into memory")
+            raise TrainingError(
+                f"{path} holds more than {MAX_TEXT_BYTES >> 20} MiB of text: it must fit into "
+                "memory"
+            )
 
     documents, parts = [], []
     for piece in TextFiles((path,), separator).pieces(count):
@@ -64,20 +71,28 @@ def read_documents(path: Path, separator: str) -> list[str]:
 
 
 def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[IntArray]:
-    """Each document as int64 ids, `end, tokens, end`; without the end tokens where the tokenizer has none."""
+    """Each document as int64 ids, `end, tokens, end`; without the end tokens where the tokenizer
+    has none.
+    """
     end = [] if tokenizer.end_token is None else [tokenizer.end_token]
-    return [np.array(end + tokenizer.encode(document) + end, dtype=np.int64) for document in documents]
+    return [
+        np.array(end + tokenizer.encode(document) + end, dtype=np.int64) for document in documents
+    ]
 
 
 def join_documents(documents: Iterable[IntArray]) -> IntArray:
-    """The stream of `end, tokens, end` documents: neighbours share an end token. One shard, in memory."""
+    """The stream of `end, tokens, end` documents: neighbours share an end token. One shard, in
+    memory.
+    """
     parts = list(documents)
     return np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Which parts of a shard make which row. Part p is the ids from starts[p] on, sizes[p] of them to predict."""
+    """Which parts of a shard make which row. Part p is the ids from starts[p] on, sizes[p] of them
+    to predict.
+    """
 
     shard: TokenArray
     n_tokens: int  # length of a row
@@ -89,7 +104,9 @@ class Packing:
         return len(self.first_part) - 1
 
     def rows(self, which: range) -> tuple[IntArray, IntArray]:
-        """Inputs and targets of some rows, int64 [rows, n_tokens] each. Room left over is padding: targets IGNORED."""
+        """Inputs and targets of some rows, int64 [rows, n_tokens] each. Room left over is padding:
+        targets IGNORED.
+        """
         inputs = np.zeros((len(which), self.n_tokens), dtype=np.int64)
         targets = np.full((len(which), self.n_tokens), IGNORED, dtype=np.int64)
         for i, row in enumerate(which):
@@ -109,21 +126,30 @@ class Packing:
 def pack(shard: TokenArray, end_token: int, n_tokens: int, seed: Sequence[int]) -> Packing:
     """Pack the documents of a shard into rows of `n_tokens`, in a random order that `seed` decides.
 
-    Every token but the shard's first is a target once; a document longer than a row goes on in another one.
+    Every token but the shard's first is a target once; a document longer than a row goes on in
+    another one.
     """
     rng = np.random.default_rng(list(seed))
     edges = document_edges(shard, end_token)
-    starts, sizes = _parts(edges, rng.permutation(len(edges) - 1), n_tokens, np.random.default_rng([*seed, 0, 1]))
+    starts, sizes = _parts(
+        edges, rng.permutation(len(edges) - 1), n_tokens, np.random.default_rng([*seed, 0, 1])
+    )
     rows = _best_fit(sizes, n_tokens)
     order, first_part = [], [0]
     for j in rng.permutation(len(rows)):
         order += [rows[j][i] for i in rng.permutation(len(rows[j]))]
         first_part.append(len(order))
-    return Packing(shard, n_tokens, [starts[i] for i in order], [sizes[i] for i in order], first_part)
+    return Packing(
+        shard, n_tokens, [starts[i] for i in order], [sizes[i] for i in order], first_part
+    )
 
 
-def _parts(edges: IntArray, order: IntArray, n_tokens: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-    """Cut the documents, in this order, into parts of at most `n_tokens` targets; longest first, else in that order."""
+def _parts(
+    edges: IntArray, order: IntArray, n_tokens: int, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Cut the documents, in this order, into parts of at most `n_tokens` targets; longest first,
+    else in that order.
+    """
     starts: list[int] = []
     sizes: list[int] = []
     for start, stop in zip(edges[order].tolist(), edges[order + 1].tolist(), strict=True):
@@ -137,7 +163,9 @@ def _parts(edges: IntArray, order: IntArray, n_tokens: int, rng: np.random.Gener
 
 
 def _best_fit(sizes: Sequence[int], n_tokens: int) -> list[list[int]]:
-    """Put each part, in turn, into the row with the least room that holds it, or into a new one. Rows of part numbers."""
+    """Put each part, in turn, into the row with the least room that holds it, or into a new one.
+    Rows of part numbers.
+    """
     rows: list[list[int]] = []
     rows_by_room: list[list[list[int]]] = [[] for _ in range(n_tokens + 1)]
     rooms = 0  # bit r is set when a row has room for r
@@ -168,7 +196,8 @@ class Batch(NamedTuple):
 class Batches:
     """Batches without end, one random packing of all documents after another, shard by shard.
 
-    `epoch`, `shard` and `cursor` tell where it stands. Process `rank` of `n_ranks` gets its share of each batch's rows.
+    `epoch`, `shard` and `cursor` tell where it stands. Process `rank` of `n_ranks` gets its share
+    of each batch's rows.
     """
 
     def __init__(
@@ -180,28 +209,36 @@ class Batches:
         rank: int = 0,
         n_ranks: int = 1,
     ) -> None:
-        self._shards, self._end_token, self._batch_tokens, self._seed = shards, end_token, batch_tokens, seed
+        self._shards, self._end_token, self._batch_tokens, self._seed = (
+            shards,
+            end_token,
+            batch_tokens,
+            seed,
+        )
         self._rank, self._n_ranks = rank, n_ranks
-        self.epoch, self.shard, self.cursor, self.row_tokens = 0, 0, 0, 0  # cursor: rows of this shard given out
+        # cursor: rows of this shard given out
+        self.epoch, self.shard, self.cursor, self.row_tokens = 0, 0, 0, 0
         self._packing: Packing | None = None
 
     def next(self, row_tokens: int) -> Batch:
         """The next batch_tokens // row_tokens rows. Another row length starts an epoch.
 
-        Rows at a shard's end that fill no batch are left out, others in each epoch. Raises TrainingError when no shard
-        fills a batch.
+        Rows at a shard's end that fill no batch are left out, others in each epoch. Raises
+        TrainingError when no shard fills a batch.
         """
         n_rows = self._batch_tokens // row_tokens
         if row_tokens != self.row_tokens or self._packing is None:
             self.seek(self.epoch + 1, 0, row_tokens)
-        for _ in range(2 * len(self._shards) + 1):  # a shard may be too short: the last one of a text often is
+        # a shard may be too short: the last one of a text often is
+        for _ in range(2 * len(self._shards) + 1):
             if self.cursor + n_rows <= len(self._rows()):
                 break
             is_last = self.shard + 1 == len(self._shards)
             self.seek(self.epoch + is_last, 0, row_tokens, 0 if is_last else self.shard + 1)
         else:
             raise TrainingError(
-                f"the training text fills {len(self._rows())} rows of {row_tokens} tokens, a batch wants {n_rows}",
+                f"the training text fills {len(self._rows())} rows of {row_tokens} tokens, a batch "
+                f"wants {n_rows}",
                 hint="give more text, or lower [training] batch_tokens",
             )
         whole = range(self.cursor, self.cursor + n_rows)
@@ -209,10 +246,13 @@ class Batches:
         n_mine = n_rows // self._n_ranks
         mine = whole[self._rank * n_mine : (self._rank + 1) * n_mine]
         inputs, targets = self._rows().rows(mine)
-        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), self._rows().n_targets(whole))
+        return Batch(
+            torch.from_numpy(inputs), torch.from_numpy(targets), self._rows().n_targets(whole)
+        )
 
     def seek(self, epoch: int, cursor: int, row_tokens: int, shard: int = 0) -> None:
-        """Go to a place that another instance with the same shards and seed told; row_tokens 0 is before the first.
+        """Go to a place that another instance with the same shards and seed told; row_tokens 0 is
+        before the first.
 
         shard: how many shards of this epoch are done.
         """
@@ -221,7 +261,9 @@ class Batches:
         if row_tokens:
             order = np.random.default_rng([self._seed, epoch]).permutation(len(self._shards))
             index = int(order[shard])
-            self._packing = pack(self._shards[index], self._end_token, row_tokens, (self._seed, epoch, index))
+            self._packing = pack(
+                self._shards[index], self._end_token, row_tokens, (self._seed, epoch, index)
+            )
 
     def _rows(self) -> Packing:
         assert self._packing is not None

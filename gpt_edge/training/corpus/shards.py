@@ -1,10 +1,11 @@
-"""Token shards: a text as uint16 or uint32 ids on disk, made in one pass with little memory, and gone on with after a kill.
+"""Token shards: a text as uint16 or uint32 ids on disk, made in one pass with little memory, and
+gone on with after a kill.
 
-The ids of a text are one stream, `end, document, end, document, …, end`, where `end` is the end token. Shard `k` is
-NAME-0000k.bin, the stream's ids from k * SHARD_TOKENS on, one more than that many: the last id of a shard is the first
-of the next, so that every id but the stream's first is predicted from the one before it in exactly one shard. Files are
-little-endian without a header. NAME.json tells what is done, and where in the text the next shard begins.
-Imports no torch.
+The ids of a text are one stream, `end, document, end, document, …, end`, where `end` is the end
+token. Shard `k` is NAME-0000k.bin, the stream's ids from k * SHARD_TOKENS on, one more than that
+many: the last id of a shard is the first of the next, so that every id but the stream's first is
+predicted from the one before it in exactly one shard. Files are little-endian without a header.
+NAME.json tells what is done, and where in the text the next shard begins. Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from gpt_edge.system.disk import output_error
 from gpt_edge.tokenizer.spec import Tokenizer
 
 SHARD_TOKENS = 1 << 24  # 32 MiB of uint16
-VERSION = 2  # of version 1 the whole ones are taken: its pieces were longer, so its places in the text are others
+# of version 1 the whole ones are taken: its pieces were longer, so its places in the text are
+# others
+VERSION = 2
 IntArray = NDArray[np.int64]
 TokenArray = NDArray[np.unsignedinteger[Any]] | IntArray  # one stream of ids, [n]
 
@@ -45,10 +48,17 @@ class Progress:
 
 
 class TokenShards(Sequence[TokenArray]):
-    """A tokenised text: a sequence of its shards, each a read-only view of a file, and how much it is."""
+    """A tokenised text: a sequence of its shards, each a read-only view of a file, and how much it
+    is.
+    """
 
     def __init__(self, folder: Path, name: str, progress: Progress, dtype: str) -> None:
-        self._folder, self._name, self._progress, self._dtype = folder, name, progress, np.dtype(dtype)
+        self._folder, self._name, self._progress, self._dtype = (
+            folder,
+            name,
+            progress,
+            np.dtype(dtype),
+        )
 
     def __len__(self) -> int:
         return len(self._progress.tokens)
@@ -62,7 +72,10 @@ class TokenShards(Sequence[TokenArray]):
         except (OSError, ValueError) as error:
             raise TrainingError(f"cannot read the tokens {path}: {error}") from error
         if len(shard) != n_tokens:
-            raise TrainingError(f"{path} holds {len(shard)} tokens, {n_tokens} were written", hint="remove its folder")
+            raise TrainingError(
+                f"{path} holds {len(shard)} tokens, {n_tokens} were written",
+                hint="remove its folder",
+            )
         return shard
 
     @property
@@ -94,11 +107,13 @@ def tokenize(
     progress: Callable[[int], None] = lambda n_bytes: None,
     shard_tokens: int = SHARD_TOKENS,
 ) -> TokenShards:
-    """Return the shards of `texts` in `folder`, making those that are missing. progress: bytes of text read.
+    """Return the shards of `texts` in `folder`, making those that are missing. progress: bytes of
+    text read.
 
-    A call that was killed is gone on with by the next one with the same arguments, whatever the moment; a finished one
-    reads no text. Memory: the pieces' ids, below 64 MB, and one shard. Raises TrainingError as TextFiles.pieces does,
-    and when the texts hold no document; OutputError when the folder cannot be written.
+    A call that was killed is gone on with by the next one with the same arguments, whatever the
+    moment; a finished one reads no text. Memory: the pieces' ids, below 64 MB, and one shard.
+    Raises TrainingError as TextFiles.pieces does, and when the texts hold no document; OutputError
+    when the folder cannot be written.
     """
     assert tokenizer.end_token is not None, "a vocabulary to train with has an end token"
     dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
@@ -115,7 +130,9 @@ def tokenize(
         if number < n_before:
             continue
         end = [tokenizer.end_token] if piece.is_end else []
-        writer.add(np.array(tokenizer.encode(piece.text) + end, dtype), skip if number == n_before else 0)
+        writer.add(
+            np.array(tokenizer.encode(piece.text) + end, dtype), skip if number == n_before else 0
+        )
         done.n_pieces = number + 1
         done.n_documents += piece.is_end
         done.n_bytes += len(piece.text.encode())
@@ -125,9 +142,12 @@ def tokenize(
         if texts.is_validation:
             raise TrainingError(
                 f"{names} holds no text to validate with: fewer than {texts.held_out} documents",
-                hint="name a text under [data] valid, or the separator of the documents, or lower held_out",
+                hint="name a text under [data] valid, or the separator of the documents, or lower "
+                "held_out",
             )
-        raise TrainingError(f"{names} holds no text, wanted documents separated by {texts.separator!r}")
+        raise TrainingError(
+            f"{names} holds no text, wanted documents separated by {texts.separator!r}"
+        )
     writer.finish()
     return TokenShards(folder, name, done, dtype)
 
@@ -138,12 +158,18 @@ def is_tokenized(folder: Path, name: str) -> bool:
 
 
 class _Writer:
-    """The stream of ids on its way into shards. `done` is what the files hold, so a kill loses the open shard alone."""
+    """The stream of ids on its way into shards. `done` is what the files hold, so a kill loses the
+    open shard alone.
+    """
 
-    def __init__(self, folder: Path, name: str, done: Progress, dtype: str, shard_tokens: int, end_token: int) -> None:
+    def __init__(
+        self, folder: Path, name: str, done: Progress, dtype: str, shard_tokens: int, end_token: int
+    ) -> None:
         self._folder, self._name, self.done = folder, name, done
         self._buffer: TokenArray = np.empty(shard_tokens + 1, dtype)
-        self._buffer[0] = TokenShards(folder, name, done, dtype)[-1][-1] if done.tokens else end_token
+        self._buffer[0] = (
+            TokenShards(folder, name, done, dtype)[-1][-1] if done.tokens else end_token
+        )
         self._n_held = 1
 
     def add(self, ids: TokenArray, skip: int) -> None:
@@ -174,7 +200,9 @@ class _Writer:
 
 
 def _read_progress(path: Path) -> Progress:
-    """What is done; nothing where there is no such file. Raises TrainingError when it is damaged."""
+    """What is done; nothing where there is no such file. Raises TrainingError when it is
+    damaged.
+    """
     try:
         values = json.loads(path.read_bytes())
         version, progress = values.pop("version"), Progress(**values)
@@ -187,7 +215,8 @@ def _read_progress(path: Path) -> Progress:
         raise TrainingError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
-            f"{path} is not the record of a tokenised text: {error}", hint="remove its folder, and run it again"
+            f"{path} is not the record of a tokenised text: {error}",
+            hint="remove its folder, and run it again",
         ) from error
 
 
@@ -196,13 +225,17 @@ def _shard_name(name: str, number: int) -> str:
 
 
 def documents_of(shard: TokenArray, end_token: int) -> Iterator[IntArray]:
-    """The documents of a shard, each int64 `end, tokens, end`; a part of one at a shard's edge lacks that end token."""
+    """The documents of a shard, each int64 `end, tokens, end`; a part of one at a shard's edge
+    lacks that end token.
+    """
     edges = document_edges(shard, end_token)
     for start, stop in itertools.pairwise(edges.tolist()):
         yield np.asarray(shard[start : stop + 1], dtype=np.int64)
 
 
 def document_edges(shard: TokenArray, end_token: int) -> IntArray:
-    """Where documents begin and end in a shard, int64: document i is the ids from edge i up to and including edge i + 1."""
+    """Where documents begin and end in a shard, int64: document i is the ids from edge i up to and
+    including edge i + 1.
+    """
     edges = np.flatnonzero(shard == end_token)
     return np.unique(np.concatenate([[0], edges, [len(shard) - 1]]))

@@ -1,7 +1,9 @@
-"""Examples as ids: encoding with a count of what was cut, splitting, batches of like lengths, padding.
+"""Examples as ids: encoding with a count of what was cut, splitting, batches of like lengths,
+padding.
 
-Batches are drawn at random; within a pool of POOL batches examples of like lengths are put together, so that little is
-padding while each batch keeps its size. Knows nothing of files and models.
+Batches are drawn at random; within a pool of POOL batches examples of like lengths are put
+together, so that little is padding while each batch keeps its size. Knows nothing of files and
+models.
 """
 
 from __future__ import annotations
@@ -46,10 +48,15 @@ class Encoded:
     @property
     def positions(self) -> IntArray:
         """Of each example, int64 [N]: its number of sequences times the longest."""
-        return np.array([len(example) * max(map(len, example)) for example in self.sequences], dtype=np.int64)
+        return np.array(
+            [len(example) * max(map(len, example)) for example in self.sequences], dtype=np.int64
+        )
 
-    def parts(self, rows: Sequence[int] | IntArray, batch_tokens: int, multiple: int = 1) -> Iterator[Part]:
-        """`rows` cut into parts of at most `batch_tokens` positions (one example at least), short ones first.
+    def parts(
+        self, rows: Sequence[int] | IntArray, batch_tokens: int, multiple: int = 1
+    ) -> Iterator[Part]:
+        """`rows` cut into parts of at most `batch_tokens` positions (one example at least), short
+        ones first.
 
         multiple: what the parts' length T is rounded up to, beyond `batch_tokens` if need be.
         """
@@ -76,7 +83,9 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Part:
-    """Examples computed together. ids: int64 [S, T]; extract_at: [S]; n_sequences: of each example; labels: [N]."""
+    """Examples computed together. ids: int64 [S, T]; extract_at: [S]; n_sequences: of each example;
+    labels: [N].
+    """
 
     rows: list[int]
     ids: Tensor
@@ -86,9 +95,15 @@ class Part:
 
 
 def encode(
-    spec: TaskSpec, tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[float], n_ctx: int
+    spec: TaskSpec,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    labels: Sequence[float],
+    n_ctx: int,
 ) -> Encoded:
-    """Examples as sequences; labels are their classes' numbers or their scores. Raises TrainingError for a short n_ctx."""
+    """Examples as sequences; labels are their classes' numbers or their scores. Raises
+    TrainingError for a short n_ctx.
+    """
     sequences, cuts = [], []
     for example in examples:
         try:
@@ -102,7 +117,9 @@ def encode(
 
 
 def batches(data: Encoded, batch: int, seed: int, epoch: int) -> list[IntArray]:
-    """The rows of each batch of an epoch, every example once; the last batch of an epoch may be smaller."""
+    """The rows of each batch of an epoch, every example once; the last batch of an epoch may be
+    smaller.
+    """
     rng = np.random.default_rng((seed, epoch))
     order, positions = rng.permutation(len(data)), data.positions
     found: list[IntArray] = []
@@ -113,12 +130,15 @@ def batches(data: Encoded, batch: int, seed: int, epoch: int) -> list[IntArray]:
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def split(examples: Sequence[Example], share: float, seed: int, by_label: bool) -> tuple[list[Example], list[Example]]:
-    """Take `share` of the examples away as a second list, of each label the same share; both keep their order.
+def split(
+    examples: Sequence[Example], share: float, seed: int, by_label: bool
+) -> tuple[list[Example], list[Example]]:
+    """Take `share` of the examples away as a second list, of each label the same share; both keep
+    their order.
 
-    Each label's share is rounded; where that comes to less than `share` of all, as with many labels of few examples each,
-    those that lost most by it give one more. The last example of a label stays. by_label: whether labels are classes.
-    Raises TrainingError when nothing can be taken.
+    Each label's share is rounded; where that comes to less than `share` of all, as with many labels
+    of few examples each, those that lost most by it give one more. The last example of a label
+    stays. by_label: whether labels are classes. Raises TrainingError when nothing can be taken.
     """
     rng = np.random.default_rng((seed, 1))
     groups: dict[str, list[int]] = {}
@@ -128,7 +148,10 @@ def split(examples: Sequence[Example], share: float, seed: int, by_label: bool) 
     n_taken = [min(round(share * len(rows)), len(rows) - 1) for rows in shuffled]
     lost = [share * len(rows) - n for rows, n in zip(shuffled, n_taken, strict=True)]
     for group in sorted(rng.permutation(len(shuffled)), key=lambda group: -lost[group]):
-        if sum(n_taken) < round(share * len(examples)) and n_taken[group] < len(shuffled[group]) - 1:
+        if (
+            sum(n_taken) < round(share * len(examples))
+            and n_taken[group] < len(shuffled[group]) - 1
+        ):
             n_taken[group] += 1
     taken = {row for rows, n in zip(shuffled, n_taken, strict=True) for row in rows[:n]}
     if not taken:

@@ -1,4 +1,6 @@
-"""The confusion matrix as a picture. Needs the extra `plot` (matplotlib), which is imported when it draws."""
+"""The confusion matrix as a picture. Needs the extra `plot` (matplotlib), which is imported when it
+draws.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ INCHES_PER_CLASS = 0.16
 
 
 def draw_confusion(confusion: IntArray, labels: Sequence[str], title: str, path: Path) -> None:
-    """Write a PNG: a row per true class, a column per predicted one, the colour the share of the row.
+    """Write a PNG: a row per true class, a column per predicted one, the colour the share of the
+    row.
 
     Raises MissingDependencyError without matplotlib, OutputError.
     """
@@ -38,7 +41,14 @@ def draw_confusion(confusion: IntArray, labels: Sequence[str], title: str, path:
         for row in range(n):
             for column in range(n):
                 colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, f"{confusion[row, column]:,}", ha="center", va="center", color=colour)
+                axes.text(
+                    column,
+                    row,
+                    f"{confusion[row, column]:,}",
+                    ha="center",
+                    va="center",
+                    color=colour,
+                )
     figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
     content = io.BytesIO()
     figure.savefig(content, format="png")

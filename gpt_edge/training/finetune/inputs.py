@@ -1,4 +1,6 @@
-"""What a fine-tuning starts from: the model with the task's tokens and head, its tokenizer, the examples as ids."""
+"""What a fine-tuning starts from: the model with the task's tokens and head, its tokenizer, the
+examples as ids.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.data.examples import Example, balance, class_labels, class_numbers, read_examples, scores
+from gpt_edge.data.examples import (
+    Example,
+    balance,
+    class_labels,
+    class_numbers,
+    read_examples,
+    scores,
+)
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
@@ -26,7 +35,9 @@ from gpt_edge.training.validation import score_documents
 
 @dataclass(frozen=True)
 class Source:
-    """All that a run needs. `model` is in its first state; `documents` are the forgetting text's, none if not asked for."""
+    """All that a run needs. `model` is in its first state; `documents` are the forgetting text's,
+    none if not asked for.
+    """
 
     model: TaskModel
     spec: TaskSpec
@@ -40,14 +51,18 @@ class Source:
     n_bytes: int  # of the documents' texts
 
     def forgetting(self, model: TaskModel) -> Score | None:
-        """How well `model` still predicts the forgetting text, the task's tokens set aside; None without such a text."""
+        """How well `model` still predicts the forgetting text, the task's tokens set aside; None
+        without such a text.
+        """
         if not self.documents:
             return None
         gpt = without_task_tokens(model.gpt, self.vocab_size)
         return score_documents(gpt, self.documents, self.n_bytes, gpt.config.n_ctx, "float32")
 
     def described(self) -> dict[str, Any]:
-        """Plain JSON values: how many examples and tokens, how many were cut, how the labels are spread."""
+        """Plain JSON values: how many examples and tokens, how many were cut, how the labels are
+        spread.
+        """
         values: dict[str, Any] = {}
         for name, part in (("train", self.train), ("dev", self.dev), ("test", self.test)):
             if part is not None:
@@ -65,7 +80,9 @@ class Source:
 def open_source(
     checkpoint: Path, data: FinetuneData, settings: FinetuneSettings, tokenizer: str | None = None
 ) -> Source:
-    """Read everything. The head and the new embeddings come from torch's random numbers. Raises as `finetune`."""
+    """Read everything. The head and the new embeddings come from torch's random numbers. Raises as
+    `finetune`.
+    """
     examples = _read_all(data, settings)  # first: the cheapest thing to be wrong
     opened = open_checkpoint(checkpoint)
     words = _tokenizer_of(opened, tokenizer)
@@ -106,7 +123,9 @@ def _read_all(data: FinetuneData, settings: FinetuneSettings) -> dict[str, list[
             found[name] = read_examples(path, columns, data.format)
     if data.hold_out:
         has_classes = settings.kind != "multiple-choice" and settings.score_range is None
-        found["train"], found["dev"] = split(found["train"], data.hold_out, settings.seed, has_classes)
+        found["train"], found["dev"] = split(
+            found["train"], data.hold_out, settings.seed, has_classes
+        )
     return found
 
 
@@ -114,20 +133,35 @@ def _tokenizer_of(opened: Checkpoint, named: str | None) -> TokenizerSource:
     folder = opened.path if opened.path.is_dir() else opened.path.parent
     words = tokenizer_from(named) if named is not None else find_tokenizer(folder)
     if words is None:
-        raise TokenizerError(f"{opened.path} has no tokenizer beside it", hint="name one: --tokenizer FILE|NAME")
+        raise TokenizerError(
+            f"{opened.path} has no tokenizer beside it", hint="name one: --tokenizer FILE|NAME"
+        )
     check_fits(words.spec, opened.config.vocab_size)
     return words
 
 
-def _with_tokens(opened: Checkpoint, settings: FinetuneSettings, labels: Sequence[str]) -> tuple[GPT, TaskSpec]:
-    """The GPT with the task's three tokens, and the task. A model that was fine-tuned before keeps the tokens it has."""
+def _with_tokens(
+    opened: Checkpoint, settings: FinetuneSettings, labels: Sequence[str]
+) -> tuple[GPT, TaskSpec]:
+    """The GPT with the task's three tokens, and the task. A model that was fine-tuned before keeps
+    the tokens it has.
+    """
     gpt = opened.load_model()
     if settings.from_scratch:
         gpt = GPT(gpt.config)
     if opened.task is not None:
         had = opened.task
-        return gpt, TaskSpec(settings.kind, had.start, had.delimiter, had.extract, tuple(labels), settings.score_range)
-    return with_task_tokens(gpt), new_task(settings.kind, gpt.config.vocab_size, labels, settings.score_range)
+        return gpt, TaskSpec(
+            settings.kind,
+            had.start,
+            had.delimiter,
+            had.extract,
+            tuple(labels),
+            settings.score_range,
+        )
+    return with_task_tokens(gpt), new_task(
+        settings.kind, gpt.config.vocab_size, labels, settings.score_range
+    )
 
 
 def _numbers(path: Path, examples: Sequence[Example], spec: TaskSpec) -> Sequence[float]:
@@ -139,11 +173,15 @@ def _numbers(path: Path, examples: Sequence[Example], spec: TaskSpec) -> Sequenc
 
 
 def _forgetting_documents(data: FinetuneData, tokenizer: Tokenizer) -> tuple[list[IntArray], int]:
-    """The forgetting text's documents, each between end tokens where the tokenizer has one, and their bytes."""
+    """The forgetting text's documents, each between end tokens where the tokenizer has one, and
+    their bytes.
+    """
     if data.forgetting_text is None:
         return [], 0
     texts = read_documents(data.forgetting_text, data.separator)
     documents = encode_documents(texts, tokenizer)
     if (shortest := min(map(len, documents))) < 2:
-        raise TrainingError(f"{data.forgetting_text} has a document of {shortest} token, wanted at least 2")
+        raise TrainingError(
+            f"{data.forgetting_text} has a document of {shortest} token, wanted at least 2"
+        )
     return documents, sum(len(text.encode()) for text in texts)

@@ -1,7 +1,8 @@
-"""LoRA: the layers' matrices stay as they are, and a product of two thin ones is learned beside each.
+"""LoRA: the layers' matrices stay as they are, and a product of two thin ones is learned beside
+each.
 
-W x + (alpha / rank) B A x, with B zero at first. Merged, a checkpoint is like any other and costs nothing at run time.
-Source: Hu et al. 2022, section 4.1.
+W x + (alpha / rank) B A x, with B zero at first. Merged, a checkpoint is like any other and costs
+nothing at run time. Source: Hu et al. 2022, section 4.1.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+        return (
+            F.linear(x, self.weight, self.bias)
+            + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+        )
 
     def merged(self) -> Tensor:
         """The one matrix [out, in] that does the same."""
@@ -42,11 +46,14 @@ class LoRALinear(nn.Linear):
 def check_rank(rank: int, config: GPTConfig) -> None:
     """Raise ValueError for a rank below 1 or beyond the model's width."""
     if not 1 <= rank <= config.n_embd:
-        raise ValueError(f"the LoRA rank must be from 1 to the model's width {config.n_embd}, got {rank}")
+        raise ValueError(
+            f"the LoRA rank must be from 1 to the model's width {config.n_embd}, got {rank}"
+        )
 
 
 def add_lora(model: TaskModel, rank: int, alpha: float) -> None:
-    """Freeze `model` but for its head and its three new embeddings, and give every matrix of its layers a correction.
+    """Freeze `model` but for its head and its three new embeddings, and give every matrix of its
+    layers a correction.
 
     Raises ValueError as `check_rank` does.
     """

@@ -24,9 +24,14 @@ class Report:
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """After each epoch: the record that also goes to metrics.jsonl."""
-        figures = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items() if name.startswith("dev_")]
+        figures = [
+            f"{name.replace('_', ' ')} {value:.4f}"
+            for name, value in record.items()
+            if name.startswith("dev_")
+        ]
         self._console.print(
-            f"epoch {record['epoch']:>3}  train loss {record['train_loss']:.4f}  {'  '.join(figures)}  "
+            f"epoch {record['epoch']:>3}  train loss {record['train_loss']:.4f}  "
+            f"{'  '.join(figures)}  "
             f"{record['seconds']:,.0f} s{'  *' if record['is_best'] else ''}",
             highlight=False,
             soft_wrap=True,

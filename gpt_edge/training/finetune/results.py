@@ -1,4 +1,6 @@
-"""What a fine-tuning came to: figures on dev and test with confidence intervals, and what the model forgot."""
+"""What a fine-tuning came to: figures on dev and test with confidence intervals, and what the model
+forgot.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from gpt_edge.training.finetune.trainer import predict
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures on one set of examples. confusion: int64 [n_label, n_label], of tasks with classes."""
+    """Figures on one set of examples. confusion: int64 [n_label, n_label], of tasks with
+    classes.
+    """
 
     n_examples: int
     loss: float
@@ -38,7 +42,9 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """What a run came to. `sets` are the best epoch's figures, in float32; data: see `Source.described`."""
+    """What a run came to. `sets` are the best epoch's figures, in float32; data: see
+    `Source.described`.
+    """
 
     checkpoint: Path
     spec: TaskSpec
@@ -86,11 +92,17 @@ def measure(model: TaskModel, data: Encoded, batch_tokens: int) -> Measured:
     if spec.kind == "multiple-choice":
         return Measured(len(data), found.loss, choice_metrics(data.labels, found.outputs), None)
     confusion = confusion_matrix(data.labels, found.outputs, spec.n_label)
-    return Measured(len(data), found.loss, class_metrics(data.labels, found.outputs, spec.n_label), confusion)
+    return Measured(
+        len(data), found.loss, class_metrics(data.labels, found.outputs, spec.n_label), confusion
+    )
 
 
-def primary(spec: TaskSpec, gold: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> tuple[str, float]:
-    """The figure that decides which epoch is best: Pearson's correlation of scores, else accuracy."""
+def primary(
+    spec: TaskSpec, gold: npt.NDArray[Any], predicted: npt.NDArray[Any]
+) -> tuple[str, float]:
+    """The figure that decides which epoch is best: Pearson's correlation of scores, else
+    accuracy.
+    """
     if spec.is_score:
         return "pearson", pearson(gold, predicted)
     return "accuracy", float((gold == predicted).mean())

@@ -1,7 +1,9 @@
-"""`finetune`: from a checkpoint and a file of examples to a checkpoint with a task's head, with figures.
+"""`finetune`: from a checkpoint and a file of examples to a checkpoint with a task's head, with
+figures.
 
-The run's folder holds `checkpoint/` (the weights of the best epoch), `state.safetensors` (what --resume goes on from, of
-the last whole epoch), `metrics.jsonl` (one object per epoch), `results.json`, and `confusion.png` if asked for.
+The run's folder holds `checkpoint/` (the weights of the best epoch), `state.safetensors` (what
+--resume goes on from, of the last whole epoch), `metrics.jsonl` (one object per epoch),
+`results.json`, and `confusion.png` if asked for.
 """
 
 from __future__ import annotations
@@ -47,13 +49,15 @@ def finetune(
     plot: bool = False,
     progress: bool = True,
 ) -> FinetuneResult:
-    """Fine-tune the model at `checkpoint`, any that the importers open, on one task; show how it goes on stderr.
+    """Fine-tune the model at `checkpoint`, any that the importers open, on one task; show how it
+    goes on stderr.
 
-    tokenizer: file, folder or name; None takes what lies beside the checkpoint. resume: go on after the last whole epoch
-    of a run in `out` that was cut off. plot: draw the confusion matrix, of test, else dev.
-    Raises CheckpointError, TokenizerError, TrainingError for a wrong source, file of examples or run folder;
-    NumericError when the loss is no number any more, with the best checkpoint kept; OutputError;
-    ValueError for a plot of no classes, MissingDependencyError for one without matplotlib, before anything is done.
+    tokenizer: file, folder or name; None takes what lies beside the checkpoint. resume: go on after
+    the last whole epoch of a run in `out` that was cut off. plot: draw the confusion matrix, of
+    test, else dev. Raises CheckpointError, TokenizerError, TrainingError for a wrong source, file
+    of examples or run folder; NumericError when the loss is no number any more, with the best
+    checkpoint kept; OutputError; ValueError for a plot of no classes, MissingDependencyError for
+    one without matplotlib, before anything is done.
     """
     if plot:
         _check_plot(data, settings)
@@ -78,15 +82,23 @@ def finetune(
         torch.set_flush_denormal(False)
 
 
-def _recipe(checkpoint: Path, source: Source, data: FinetuneData, settings: FinetuneSettings) -> dict[str, Any]:
-    """What a resumed run must have in common with the one that was cut off; where the checkpoint lay is told, too."""
+def _recipe(
+    checkpoint: Path, source: Source, data: FinetuneData, settings: FinetuneSettings
+) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that was cut off; where the checkpoint
+    lay is told, too.
+    """
     files = {"train": data.train, "dev": data.dev}
     hashes = {name: sha256_file(path) if path else None for name, path in files.items()}
     hashes["tokenizer"] = hashlib.sha256(source.tokenizer.content).hexdigest()
     hashes["weights"] = _weights_hash(source.model)
     columns = data.columns_for(settings)
     named = {"texts": list(columns.texts), "choices": list(columns.choices), "label": columns.label}
-    same = {name: value for name, value in settings.to_dict().items() if name not in ("threads", "patience")}
+    same = {
+        name: value
+        for name, value in settings.to_dict().items()
+        if name not in ("threads", "patience")
+    }
     reading = {"hold_out": data.hold_out, "columns": named, "format": data.format}
     return {"checkpoint": str(checkpoint), **same, **hashes, **reading}
 
@@ -103,7 +115,8 @@ def _check_same_run(recipe: dict[str, Any], found: dict[str, Any], out: Path) ->
     """Raise TrainingError, naming the value, unless `recipe` goes on with what `found` began."""
     defaults = {entry.name: entry.default for entry in dataclasses.fields(FinetuneSettings)}
     for name, wanted in recipe.items():
-        there = found.get(name, defaults.get(name, wanted))  # a run of an earlier version lacks what is new
+        # a run of an earlier version lacks what is new
+        there = found.get(name, defaults.get(name, wanted))
         if there != wanted and name != "checkpoint":
             raise TrainingError(
                 f"{name} is {wanted!r:.80}, the run to resume in {out} has {there!r:.80}",
@@ -118,12 +131,19 @@ class FinetuneRun:
         self, source: Source, settings: FinetuneSettings, recipe: dict[str, Any], out: Path, report: Report | None,
         resume: bool,
     ) -> None:  # fmt: skip
-        self.source, self.settings, self.recipe, self.out, self.report = source, settings, recipe, out, report
+        self.source, self.settings, self.recipe, self.out, self.report = (
+            source,
+            settings,
+            recipe,
+            out,
+            report,
+        )
         self.batches_per_epoch = math.ceil(len(source.train) / settings.batch)
         self.forgetting_before = source.forgetting(source.model)
         self.trainer = Finetuner(source.model, settings, settings.epochs * self.batches_per_epoch)
         self.epoch, self.best_epoch, self.seconds = 0, 0, 0.0
-        self.best: tuple[float, float] | None = None  # the figure that decides, and minus the loss where it is equal
+        # the figure that decides, and minus the loss where it is equal
+        self.best: tuple[float, float] | None = None
         if resume:
             self._restore()
         else:
@@ -136,7 +156,9 @@ class FinetuneRun:
             started = time.monotonic()
             losses = [
                 self._step(self.source.train, rows)
-                for rows in batches(self.source.train, self.settings.batch, self.settings.seed, self.epoch)
+                for rows in batches(
+                    self.source.train, self.settings.batch, self.settings.seed, self.epoch
+                )
             ]
             self.epoch += 1
             self.seconds += time.monotonic() - started
@@ -152,12 +174,18 @@ class FinetuneRun:
     def _end_epoch(self, train_loss: float) -> None:
         """Measure on dev, keep the weights if they are the best, write down both."""
         dev = self.source.dev
-        record: dict[str, Any] = {"epoch": self.epoch, "step": self.trainer.n_steps_done, "train_loss": train_loss}
+        record: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.trainer.n_steps_done,
+            "train_loss": train_loss,
+        }
         is_best = True  # without dev the last epoch counts
         if dev is not None:
             found = self.trainer.predict(dev)
             if not math.isfinite(found.loss):
-                raise NumericError(f"epoch {self.epoch}: the loss on dev is {found.loss}", hint=NON_FINITE_HINT)
+                raise NumericError(
+                    f"epoch {self.epoch}: the loss on dev is {found.loss}", hint=NON_FINITE_HINT
+                )
             name, value = primary(self.source.spec, dev.labels, found.outputs)
             record |= {"dev_loss": found.loss, f"dev_{name}": value}
             is_best = self.best is None or (value, -found.loss) > self.best
@@ -176,20 +204,38 @@ class FinetuneRun:
         model = self.trainer.model
         about = {"finetune": {**about, "recipe": self.recipe}}
         path = self.out / CHECKPOINT
-        save_checkpoint(path, model.config, merged_tensors(model), self.source.tokenizer, about, self.source.spec)
+        save_checkpoint(
+            path,
+            model.config,
+            merged_tensors(model),
+            self.source.tokenizer,
+            about,
+            self.source.spec,
+        )
 
     def _save_state(self) -> None:
-        counted = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best": self.best, "seconds": self.seconds}
+        counted = {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "seconds": self.seconds,
+        }
         save_state(self.out / STATE, self.trainer.state(counted, self.recipe))
 
     def _restore(self) -> None:
         state = load_state(self.out / STATE)
         if "epoch" not in state.progress:
-            raise TrainingError(f"{self.out} holds a pretraining", hint="go on with it: gpt-edge train --resume")
+            raise TrainingError(
+                f"{self.out} holds a pretraining", hint="go on with it: gpt-edge train --resume"
+            )
         _check_same_run(self.recipe, state.recipe, self.out)
         self.trainer.restore(state)
         counted = state.progress
-        self.epoch, self.best_epoch, self.seconds = counted["epoch"], counted["best_epoch"], counted["seconds"]
+        self.epoch, self.best_epoch, self.seconds = (
+            counted["epoch"],
+            counted["best_epoch"],
+            counted["seconds"],
+        )
         self.best = tuple(counted["best"]) if counted["best"] else None
         self._append(None)
 
@@ -223,16 +269,23 @@ class FinetuneRun:
             data=source.described(),
             sets=sets,
             forgetting=(
-                (self.forgetting_before, forgetting_after) if self.forgetting_before and forgetting_after else None
+                (self.forgetting_before, forgetting_after)
+                if self.forgetting_before and forgetting_after
+                else None
             ),
         )
-        atomic_write(self.out / RESULTS, (json.dumps(result.to_dict(with_confusion=True), indent=1) + "\n").encode())
+        atomic_write(
+            self.out / RESULTS,
+            (json.dumps(result.to_dict(with_confusion=True), indent=1) + "\n").encode(),
+        )
         return result
 
 
 def _check_plot(data: FinetuneData, settings: FinetuneSettings) -> None:
     if settings.kind == "multiple-choice" or settings.score_range is not None:
-        raise ValueError("a plot shows the confusion of classes, and this task has none: leave it out")
+        raise ValueError(
+            "a plot shows the confusion of classes, and this task has none: leave it out"
+        )
     if not (data.dev or data.test or data.hold_out):
         raise ValueError("a plot shows the confusion on dev or test: give dev, hold_out or test")
     require("matplotlib", "plot")

@@ -1,6 +1,8 @@
-"""Everything that decides how a fine-tuning goes. The defaults are GPT-1's (Radford et al. 2018, section 4.1).
+"""Everything that decides how a fine-tuning goes. The defaults are GPT-1's (Radford et al. 2018,
+section 4.1).
 
-That recipe is for 117M weights; models of a few million want a larger rate and more epochs: see docs/finetuning.md.
+That recipe is for 117M weights; models of a few million want a larger rate and more epochs: see
+docs/finetuning.md.
 """
 
 from __future__ import annotations
@@ -22,19 +24,22 @@ from gpt_edge.training.settings import PRECISIONS
 class FinetuneSettings:
     """How to learn. Raises ValueError for a value out of range.
 
-    The loss is L_task + lm_weight * L_LM. The rate rises linearly over the first `warmup` of the steps, then falls
-    linearly to 0. `dropout` acts inside the GPT, `clf_dropout` on what the head reads, `token_noise` on the texts.
+    The loss is L_task + lm_weight * L_LM. The rate rises linearly over the first `warmup` of the
+    steps, then falls linearly to 0. `dropout` acts inside the GPT, `clf_dropout` on what the head
+    reads, `token_noise` on the texts.
     """
 
     kind: str
-    score_range: tuple[float, float] | None = None  # of similarity as a number; None: labels are classes
+    # of similarity as a number; None: labels are classes
+    score_range: tuple[float, float] | None = None
     epochs: int = 3
     learning_rate: float = 6.25e-5
     batch: int = 32  # examples
     lm_weight: float = 0.5  # lambda
     dropout: float = 0.1
     clf_dropout: float = 0.1
-    token_noise: float = 0.0  # share of a text's tokens that are read as others, drawn anew each time
+    # share of a text's tokens that are read as others, drawn anew each time
+    token_noise: float = 0.0
     weight_decay: float = 0.01
     warmup: float = 0.002  # share of all steps
     clip_norm: float = 1.0
@@ -44,11 +49,15 @@ class FinetuneSettings:
     from_scratch: bool = False  # forget the checkpoint's weights and keep its shape: for comparison
     seed: int = 0
     precision: str = "float32"  # or bfloat16: autocast, the weights stay float32
-    batch_tokens: int = 4096  # positions computed at once; a batch with more of them is done in parts
+    # positions computed at once; a batch with more of them is done in parts
+    batch_tokens: int = 4096
     threads: int = 0  # 0 leaves torch's choice
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("task", self.kind, KINDS), ("precision", self.precision, PRECISIONS)):
+        for name, value, choices in (
+            ("task", self.kind, KINDS),
+            ("precision", self.precision, PRECISIONS),
+        ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         for name, low in (
@@ -71,13 +80,17 @@ class FinetuneSettings:
             ("lm_weight", math.inf),
         ):
             if not 0 <= getattr(self, name) < high:
-                raise ValueError(f"{name} must be from 0 to below {high:g}, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be from 0 to below {high:g}, got {getattr(self, name)}"
+                )
         for name in ("learning_rate", "clip_norm", "lora_alpha"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a finite number above 0, got {value}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be a finite number from 0, got {self.weight_decay}")
+            raise ValueError(
+                f"weight_decay must be a finite number from 0, got {self.weight_decay}"
+            )
         if self.lora_rank is not None and self.lora_rank < 1:
             raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}")
         if self.lora_alpha is not None and self.lora_rank is None:
@@ -87,7 +100,10 @@ class FinetuneSettings:
             if self.kind != "similarity":
                 raise ValueError(f"score_range is for similarity alone, got it with {self.kind}")
             if not (math.isfinite(least) and math.isfinite(most) and least < most):
-                raise ValueError(f"score_range must be two finite numbers, the lower one first, got {least:g} {most:g}")
+                raise ValueError(
+                    f"score_range must be two finite numbers, the lower one first, got {least:g} "
+                    f"{most:g}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -99,8 +115,9 @@ class FinetuneSettings:
 class FinetuneData:
     """Which files to learn from and to measure on. Raises ValueError for dev and hold_out together.
 
-    dev decides which epoch is kept; test is scored once, at the end. hold_out: the share of the training examples, by
-    class, that is taken away as dev. forgetting_text: its perplexity is measured before and after.
+    dev decides which epoch is kept; test is scored once, at the end. hold_out: the share of the
+    training examples, by class, that is taken away as dev. forgetting_text: its perplexity is
+    measured before and after.
     """
 
     train: Path

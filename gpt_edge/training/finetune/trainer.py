@@ -1,8 +1,9 @@
-"""The fine-tuner: one optimiser step, predictions, one saved state. Knows settings and tensors, nothing of files.
+"""The fine-tuner: one optimiser step, predictions, one saved state. Knows settings and tensors,
+nothing of files.
 
-L = L_task + lambda * L_LM (Radford et al. 2018, section 3.2, equations 4 and 5): the mean over the examples of the cross
-entropy of the task, and the mean over the sequences of their mean loss per token. On one thread a run that was resumed
-gives bit for bit the weights of one that was not.
+L = L_task + lambda * L_LM (Radford et al. 2018, section 3.2, equations 4 and 5): the mean over the
+examples of the cross entropy of the task, and the mean over the sequences of their mean loss per
+token. On one thread a run that was resumed gives bit for bit the weights of one that was not.
 """
 
 from __future__ import annotations
@@ -29,20 +30,27 @@ LM_ROWS = 64  # rows of logits are made in multiples of this: few shapes, see `F
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in nats."""
+    """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in
+    nats.
+    """
 
     outputs: npt.NDArray[Any]
     loss: float
 
 
 def rate_factor(step: int, n_steps: int, warmup: float) -> float:
-    """What the peak rate is multiplied by at `step`, from 0: up linearly over `warmup` of the steps, then down to 0."""
-    done = (step + 0.5) / n_steps  # the middle of the step, so that neither the first nor the last one is lost
+    """What the peak rate is multiplied by at `step`, from 0: up linearly over `warmup` of the
+    steps, then down to 0.
+    """
+    # the middle of the step, so that neither the first nor the last one is lost
+    done = (step + 0.5) / n_steps
     return done / warmup if done < warmup else (1 - done) / (1 - warmup)
 
 
 class Finetuner:
-    """A task model in training. Threads, torch's seed and denormals are set for the whole process."""
+    """A task model in training. Threads, torch's seed and denormals are set for the whole
+    process.
+    """
 
     def __init__(self, model: TaskModel, settings: FinetuneSettings, n_steps: int) -> None:
         self.model, self.settings, self.n_steps = model, settings, n_steps
@@ -51,13 +59,18 @@ class Finetuner:
         model.clf_dropout.p = settings.clf_dropout
         if settings.lora_rank is not None:
             add_lora(model, settings.lora_rank, settings.lora_alpha or 2.0 * settings.lora_rank)
-        self._optimizer = torch.optim.AdamW(self._groups(), lr=settings.learning_rate, betas=(0.9, 0.999), fused=True)
-        # oneDNN, which multiplies in bfloat16, keeps a program for every shape that it ever saw: 5 MB a step.
+        self._optimizer = torch.optim.AdamW(
+            self._groups(), lr=settings.learning_rate, betas=(0.9, 0.999), fused=True
+        )
+        # oneDNN, which multiplies in bfloat16, keeps a program for every shape that it ever saw:
+        # 5 MB a step.
         self._multiple = 8 if settings.precision == "bfloat16" else 1
         model.train()
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Matrices with weight decay; biases, norms and embeddings of which only rows are trained without."""
+        """Matrices with weight decay; biases, norms and embeddings of which only rows are trained
+        without.
+        """
         is_lora = self.settings.lora_rank is not None
         decayed: list[Tensor] = []
         rest: list[Tensor] = []
@@ -65,12 +78,16 @@ class Finetuner:
             if parameter.requires_grad:
                 is_table = is_lora and name in ("gpt.wte.weight", "gpt.lm_head.weight")
                 (rest if parameter.dim() < 2 or is_table else decayed).append(parameter)
-        return [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        return [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ]
 
     def step(self, data: Encoded, rows: IntArray) -> float:
         """Learn from the examples `rows` and return their loss, in nats.
 
-        Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then those before the step.
+        Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then
+        those before the step.
         """
         n_sequences = sum(len(data.sequences[row]) for row in rows)
         value = 0.0
@@ -80,7 +97,9 @@ class Finetuner:
             loss = task / len(rows) + self.settings.lm_weight * lm / n_sequences
             torch.autograd.backward(loss)
             value += loss.item()
-        trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        trained = [
+            parameter for group in self._optimizer.param_groups for parameter in group["params"]
+        ]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip_norm).item()
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise NumericError(
@@ -96,7 +115,9 @@ class Finetuner:
         return value
 
     def _losses(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Sum over the examples of the task's loss, and sum over the sequences of their mean loss per token."""
+        """Sum over the examples of the task's loss, and sum over the sequences of their mean loss
+        per token.
+        """
         hidden, _ = self.model.gpt.hidden(self._with_noise(part.ids))
         logits = self.model.head(read_extract(hidden, part.extract_at))
         task = task_loss(self.model, logits, part)
@@ -105,14 +126,17 @@ class Finetuner:
         return task, lm_loss(self.model, hidden, part)
 
     def _with_noise(self, ids: Tensor) -> Tensor:
-        """`ids` with a share of the texts' tokens replaced by any others; what the language model predicts stays.
+        """`ids` with a share of the texts' tokens replaced by any others; what the language model
+        predicts stays.
 
-        Source: Xie et al. 2017, Data noising as smoothing in neural network language models, section 3, here uniform.
+        Source: Xie et al. 2017, Data noising as smoothing in neural network language models,
+        section 3, here uniform.
         """
         if self.settings.token_noise == 0:
             return ids
         spec = self.model.spec
-        n_text = min(spec.start, spec.delimiter, spec.extract)  # these come after those of texts, and are left alone
+        # these come after those of texts, and are left alone
+        n_text = min(spec.start, spec.delimiter, spec.extract)
         is_replaced = (torch.rand(ids.shape) < self.settings.token_noise) & (ids < n_text)
         return torch.where(is_replaced, torch.randint(n_text, ids.shape), ids)
 
@@ -123,14 +147,22 @@ class Finetuner:
             return predict(self.model, data, self.settings.batch_tokens, self._multiple)
 
     def state(self, progress: dict[str, Any], recipe: dict[str, Any]) -> RunState:
-        """Everything that `restore` needs; `progress` and `recipe` are the caller's own, plain JSON values."""
+        """Everything that `restore` needs; `progress` and `recipe` are the caller's own, plain JSON
+        values.
+        """
         weights = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
         moments = {
             f"{index}.{name}": value.clone()
             for index, values in self._optimizer.state_dict()["state"].items()
             for name, value in values.items()
         }
-        return RunState(weights, moments, torch.get_rng_state(), {**progress, "steps": self.n_steps_done}, recipe)
+        return RunState(
+            weights,
+            moments,
+            torch.get_rng_state(),
+            {**progress, "steps": self.n_steps_done},
+            recipe,
+        )
 
     def restore(self, state: RunState) -> None:
         """Go on where `state` was taken, of a run with the same model and settings."""
@@ -151,7 +183,9 @@ class Finetuner:
 
 
 def task_loss(model: TaskModel, logits: Tensor, part: Part) -> Tensor:
-    """Sum of the examples' losses, float32. A score's is the cross entropy with its place in the range, as a share."""
+    """Sum of the examples' losses, float32. A score's is the cross entropy with its place in the
+    range, as a share.
+    """
     logits = logits.float()
     spec = model.spec
     if spec.score_range is not None:
@@ -164,9 +198,11 @@ def task_loss(model: TaskModel, logits: Tensor, part: Part) -> Tensor:
 
 
 def lm_loss(model: TaskModel, hidden: Tensor, part: Part) -> Tensor:
-    """Sum over the sequences of the mean loss of their tokens after the first, delimiter and extract included.
+    """Sum over the sequences of the mean loss of their tokens after the first, delimiter and
+    extract included.
 
-    hidden: [S, T, C]. Logits are made where there is a token to predict, and nowhere else: padding costs nothing.
+    hidden: [S, T, C]. Logits are made where there is a token to predict, and nowhere else: padding
+    costs nothing.
     """
     n_targets = part.extract_at  # of each sequence, int64 [S]
     is_read = torch.arange(hidden.shape[1] - 1)[None] < n_targets[:, None]  # [S, T - 1]
@@ -179,7 +215,8 @@ def lm_loss(model: TaskModel, hidden: Tensor, part: Part) -> Tensor:
 
 @torch.no_grad()
 def predict(model: TaskModel, data: Encoded, batch_tokens: int, multiple: int = 1) -> Predictions:
-    """Classes, answers or scores of every example, in the data's order. The model's mode is left as it was.
+    """Classes, answers or scores of every example, in the data's order. The model's mode is left as
+    it was.
 
     batch_tokens, multiple: as in `Encoded.parts`.
     """
@@ -192,7 +229,11 @@ def predict(model: TaskModel, data: Encoded, batch_tokens: int, multiple: int = 
         if model.spec.is_score:
             outputs[part.rows] = [model.spec.score(logit) for logit in logits[:, 0].tolist()]
         else:
-            scores = by_example(logits, part.n_sequences) if model.spec.kind == "multiple-choice" else logits
+            scores = (
+                by_example(logits, part.n_sequences)
+                if model.spec.kind == "multiple-choice"
+                else logits
+            )
             outputs[part.rows] = scores.argmax(-1).numpy()
     model.train(was_training)
     return Predictions(outputs, loss / len(data))

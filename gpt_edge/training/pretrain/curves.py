@@ -1,6 +1,7 @@
 """A run's figures for people: metrics.jsonl, TensorBoard scalars, and the losses as a picture.
 
-metrics.jsonl is the source of the other two. TensorBoard and matplotlib are asked for only when they are to be used.
+metrics.jsonl is the source of the other two. TensorBoard and matplotlib are asked for only when
+they are to be used.
 """
 
 from __future__ import annotations
@@ -20,16 +21,22 @@ SCALARS = ("train_loss", "validation_loss", "bits_per_byte", "learning_rate", "t
 
 
 class Curves:
-    """The figures in a run's folder. `step` is the run's: figures of later steps, which it will do again, are dropped."""
+    """The figures in a run's folder. `step` is the run's: figures of later steps, which it will do
+    again, are dropped.
+    """
 
     def __init__(self, folder: Path, step: int, has_tensorboard: bool) -> None:
-        """Raises MissingDependencyError when TensorBoard is wanted and not installed; OutputError."""
+        """Raises MissingDependencyError when TensorBoard is wanted and not installed;
+        OutputError.
+        """
         self._folder = folder
         self._writer: Any = None
         records = list(read_records(folder / METRICS))
         kept = [record for record in records if record["step"] <= step]
         if (folder / METRICS).exists():
-            atomic_write(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
+            atomic_write(
+                folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode()
+            )
         if has_tensorboard:
             require("tensorboard", "tensorboard")
             from torch.utils.tensorboard import SummaryWriter
@@ -56,7 +63,9 @@ class Curves:
             self._writer.close()
 
     def draw(self, say: Callable[[str], None]) -> Path | None:
-        """Draw the losses into loss.png and return its path; None, with one line, where there is no matplotlib."""
+        """Draw the losses into loss.png and return its path; None, with one line, where there is no
+        matplotlib.
+        """
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -72,7 +81,9 @@ class Curves:
         axes.plot(steps, [record["train_loss"] for record in records], label="training")
         axes.plot(steps, [record["validation_loss"] for record in records], label="validation")
         best = [record for record in records if record["is_best"]][-1]
-        axes.plot(best["step"], best["validation_loss"], "o", label=f"best: {best['validation_loss']:.4f}")
+        axes.plot(
+            best["step"], best["validation_loss"], "o", label=f"best: {best['validation_loss']:.4f}"
+        )
         axes.set(xlabel="step", ylabel="loss, nats per token")
         axes.set_title(self._folder.resolve().name, parse_math=False)
         axes.legend()

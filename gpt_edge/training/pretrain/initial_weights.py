@@ -1,4 +1,6 @@
-"""Going on from somebody's weights: the checkpoint that `[training] start` names, of the recipe's shape and vocabulary."""
+"""Going on from somebody's weights: the checkpoint that `[training] start` names, of the recipe's
+shape and vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ from gpt_edge.training.recipe import Recipe
 
 
 def starting_weights(recipe: Recipe, tokenizer: TokenizerSource) -> dict[str, Tensor] | None:
-    """The weights that a new run starts from, by their names in `GPT.state_dict()`; None: random ones.
+    """The weights that a new run starts from, by their names in `GPT.state_dict()`; None: random
+    ones.
 
-    tokenizer: the run's. Raises TrainingError where the checkpoint has another shape or vocabulary, naming the first key
-    that differs, and CheckpointError where there is no readable checkpoint.
+    tokenizer: the run's. Raises TrainingError where the checkpoint has another shape or vocabulary,
+    naming the first key that differs, and CheckpointError where there is no readable checkpoint.
     """
     if not recipe.training.start:
         return None
@@ -34,7 +37,8 @@ def starting_weights(recipe: Recipe, tokenizer: TokenizerSource) -> dict[str, Te
     theirs = find_tokenizer(path if path.is_dir() else path.parent)
     if theirs is not None and theirs.content != tokenizer.content:
         raise TrainingError(
-            f"{recipe.path}: the vocabulary is not that of {path}, so its embeddings would mean other tokens",
+            f"{recipe.path}: the vocabulary is not that of {path}, so its embeddings would mean "
+            "other tokens",
             hint=f'set [tokenizer] file = "{recipe.training.start}"',
         )
     return checkpoint.load_model().state_dict()

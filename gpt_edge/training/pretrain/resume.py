@@ -14,7 +14,8 @@ from gpt_edge.training.processes import Processes
 from gpt_edge.training.recipe import Data, Evaluation, Recipe, Training, Vocabulary
 from gpt_edge.training.run_state import RunState
 
-LENGTH = ("steps", "constant_until", "long_rows_from")  # may change while the steps done stay what they were
+# may change while the steps done stay what they were
+LENGTH = ("steps", "constant_until", "long_rows_from")
 SECTIONS = {"data": Data, "tokenizer": Vocabulary, "training": Training, "evaluation": Evaluation}
 
 
@@ -30,11 +31,13 @@ def check_same_run(recipe: Recipe, state: RunState) -> None:
     for section, wanted in recipe.fingerprint().items():
         found, default = state.recipe[section], _defaults(section)
         for key in wanted:
-            there = found.get(key, default.get(key))  # a run of an earlier version lacks what is new
+            # a run of an earlier version lacks what is new
+            there = found.get(key, default.get(key))
             if there == wanted[key] or (key in LENGTH and _is_same_past(recipe, found, n_done)):
                 continue
             raise TrainingError(
-                f"{recipe.path}: [{section}] {key} is {wanted[key]!r}, the run to resume has {there!r}",
+                f"{recipe.path}: [{section}] {key} is {wanted[key]!r}, the run to resume has "
+                f"{there!r}",
                 hint="put the value back, or start a new run in another [output] folder",
             )
 
@@ -58,7 +61,9 @@ def _defaults(section: str) -> dict[str, Any]:
 
 
 def training_seed(seed: int, rank: int, step: int) -> int:
-    """A seed for process `rank` from `step` on; that of the recipe for the first process at the start."""
+    """A seed for process `rank` from `step` on; that of the recipe for the first process at the
+    start.
+    """
     return seed + (rank << 48) + (step << 24)
 
 
@@ -71,7 +76,9 @@ def random_state(device: torch.device) -> Tensor:
 
 
 def restore_random(random: Tensor, processes: Processes, fresh_seed: int) -> None:
-    """Take back the states that `Processes.gather` collected. `fresh_seed` is for a run of other devices or processes."""
+    """Take back the states that `Processes.gather` collected. `fresh_seed` is for a run of other
+    devices or processes.
+    """
     device, n = processes.device, processes.n
     n_bytes = random_state(device).numel()
     if random.shape != ((n, n_bytes) if n > 1 else (n_bytes,)):
@@ -79,6 +86,7 @@ def restore_random(random: Tensor, processes: Processes, fresh_seed: int) -> Non
         return
     mine = random[processes.rank] if n > 1 else random
     n_cpu = torch.get_rng_state().numel()
-    torch.set_rng_state(mine[:n_cpu].clone())  # not a view: torch 2.13 reads from the storage's beginning, and crashes
+    # not a view: torch 2.13 reads from the storage's beginning, and crashes
+    torch.set_rng_state(mine[:n_cpu].clone())
     if device.type == "cuda":
         torch.cuda.set_rng_state(mine[n_cpu:].clone(), device)

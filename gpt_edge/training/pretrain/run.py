@@ -1,7 +1,8 @@
 """`train`: from a recipe to a checkpoint folder, with resuming, early stopping and figures.
 
-The run folder holds `checkpoint/` (the best weights so far), `state.safetensors` (what --resume goes on from),
-`tokenizer.tiktoken` and `tokens/` (made from the text once), `metrics.jsonl` (one object per evaluation) and `loss.png`.
+The run folder holds `checkpoint/` (the best weights so far), `state.safetensors` (what --resume
+goes on from), `tokenizer.tiktoken` and `tokens/` (made from the text once), `metrics.jsonl` (one
+object per evaluation) and `loss.png`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ __all__ = ["CHECKPOINT", "METRICS", "STATE", "Score", "TrainingResult", "score_d
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a run came to. `score` is that of the best checkpoint on the whole validation text, in float32."""
+    """What a run came to. `score` is that of the best checkpoint on the whole validation text, in
+    float32.
+    """
 
     checkpoint: Path
     steps: int
@@ -46,21 +49,30 @@ class TrainingResult:
 
 
 def train(
-    recipe_path: Path | None, resume: bool = False, progress: bool = True, changes: Sequence[str] = ()
+    recipe_path: Path | None,
+    resume: bool = False,
+    progress: bool = True,
+    changes: Sequence[str] = (),
 ) -> TrainingResult:
-    """Train the model of a recipe, or go on with a run that was cut off; show how it goes on stderr.
+    """Train the model of a recipe, or go on with a run that was cut off; show how it goes on
+    stderr.
 
-    recipe_path and changes: as `read_recipe` takes them. Under torchrun every process calls this; the first one writes
-    the folder, which the others must see. Raises TrainingError for a wrong recipe, text, or run folder; NumericError
-    when the loss is no number any more, with the last good checkpoint and state kept; OutputError when the folder cannot
-    be written; MissingDependencyError when TensorBoard is wanted and missing.
+    recipe_path and changes: as `read_recipe` takes them. Under torchrun every process calls this;
+    the first one writes the folder, which the others must see. Raises TrainingError for a wrong
+    recipe, text, or run folder; NumericError when the loss is no number any more, with the last
+    good checkpoint and state kept; OutputError when the folder cannot be written;
+    MissingDependencyError when TensorBoard is wanted and missing.
     """
     recipe = read_recipe(recipe_path, changes)
     folder = Path(recipe.output.folder)
     n_threads = torch.get_num_threads()
     try:
         with join_processes(recipe.training.device) as processes:
-            showing = show_progress(recipe.training.steps) if progress and processes.is_first else nullcontext(None)
+            showing = (
+                show_progress(recipe.training.steps)
+                if progress and processes.is_first
+                else nullcontext(None)
+            )
             with _held(folder, resume, processes), showing as report:
                 return Run(recipe, folder, report, resume, processes).run()
     finally:  # a trainer sets both for the whole process
@@ -81,7 +93,14 @@ def _held(folder: Path, resume: bool, processes: Processes) -> Iterator[None]:
 class Run:
     """One call of `train`: the trainer, the texts, and what happened so far."""
 
-    def __init__(self, recipe: Recipe, folder: Path, report: Report | None, resume: bool, processes: Processes) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        report: Report | None,
+        resume: bool,
+        processes: Processes,
+    ) -> None:
         self.recipe, self.folder, self.report, self.processes = recipe, folder, report, processes
         reading = report.reading if report else _unseen
         self.corpus = processes.first_then_others(lambda: prepare(recipe, folder, reading))
@@ -95,7 +114,11 @@ class Run:
         if resume:
             self._restore()
         has_tensorboard = recipe.output.tensorboard and processes.is_first
-        self.curves = Curves(folder, self.trainer.n_steps_done, has_tensorboard) if processes.is_first else None
+        self.curves = (
+            Curves(folder, self.trainer.n_steps_done, has_tensorboard)
+            if processes.is_first
+            else None
+        )
         if not resume:
             self._save_state()  # from now on there is something to resume
         if report:
@@ -103,7 +126,11 @@ class Run:
 
     def run(self) -> TrainingResult:
         """The loop."""
-        trainer, evaluation, n_steps = self.trainer, self.recipe.evaluation, self.recipe.training.steps
+        trainer, evaluation, n_steps = (
+            self.trainer,
+            self.recipe.evaluation,
+            self.recipe.training.steps,
+        )
         started, losses, seconds = time.monotonic() - self.seconds, [], 0.0
         while trainer.n_steps_done < n_steps and self.n_worse < evaluation.patience:
             before = time.monotonic()
@@ -112,7 +139,10 @@ class Run:
             self.seconds, seconds = now - started, seconds + now - before
             if self.report:
                 self.report.step(trainer.n_steps_done, losses[-1], self._n_tokens)
-            if trainer.n_steps_done % evaluation.every_steps == 0 or trainer.n_steps_done == n_steps:
+            if (
+                trainer.n_steps_done % evaluation.every_steps == 0
+                or trainer.n_steps_done == n_steps
+            ):
                 rate = len(losses) * self.recipe.training.batch_tokens / seconds
                 self._evaluate(sum(losses) / len(losses), rate)
                 losses.clear()
@@ -127,7 +157,8 @@ class Run:
         train, valid, n = self.corpus.train, self.corpus.valid, self.processes.n
         report.say(
             f"{self.recipe.model.n_parameters:,} parameters on {self.processes.device}"
-            f"{f', {n} processes' if n > 1 else ''}; {train.n_documents:,} documents, {train.n_tokens:,} tokens to learn "
+            f"{f', {n} processes' if n > 1 else ''}; {train.n_documents:,} documents, "
+            f"{train.n_tokens:,} tokens to learn "
             f"from, {valid.n_documents:,} documents, {valid.n_tokens:,} tokens to validate"
         )
         if n_bad := train.n_bad_bytes + valid.n_bad_bytes:
@@ -139,7 +170,8 @@ class Run:
         score = trainer.evaluate(self.watched, self.watched_bytes)
         if not math.isfinite(score.loss):
             raise NumericError(
-                f"step {trainer.n_steps_done}: the validation loss is {score.loss}", hint=NON_FINITE_HINT
+                f"step {trainer.n_steps_done}: the validation loss is {score.loss}",
+                hint=NON_FINITE_HINT,
             )
         is_best = self.best_loss is None or score.loss < self.best_loss
         self.n_worse = 0 if is_best else self.n_worse + 1
@@ -152,7 +184,8 @@ class Run:
             "epoch": trainer.batches.epoch,
             "train_loss": train_loss,
             **_figures(score),
-            "learning_rate": training.learning_rate * learning_rate_factor(trainer.n_steps_done - 1, training),
+            "learning_rate": training.learning_rate
+            * learning_rate_factor(trainer.n_steps_done - 1, training),
             "is_best": is_best,
             "tokens_per_second": round(tokens_per_second, 1),
             "seconds": round(self.seconds, 1),
@@ -165,9 +198,15 @@ class Run:
 
     def _save_checkpoint(self, figures: dict[str, Any]) -> None:
         trainer, weights = self.trainer, self.trainer.weights()
-        about = {"step": trainer.n_steps_done, "recipe": self.recipe.fingerprint(), "validation": figures}
+        about = {
+            "step": trainer.n_steps_done,
+            "recipe": self.recipe.fingerprint(),
+            "validation": figures,
+        }
         if self.processes.is_first:
-            save_checkpoint(self.folder / CHECKPOINT, self.recipe.model, weights, self.corpus.tokenizer, about)
+            save_checkpoint(
+                self.folder / CHECKPOINT, self.recipe.model, weights, self.corpus.tokenizer, about
+            )
 
     def _save_state(self) -> None:
         counted = {"best_loss": self.best_loss, "n_worse": self.n_worse, "seconds": self.seconds}
@@ -178,13 +217,18 @@ class Run:
     def _restore(self) -> None:
         state = load_state(self.folder / STATE)
         if "trainer" not in state.progress:
-            raise TrainingError(f"{self.folder} holds a fine-tuning", hint="go on with it: gpt-edge finetune --resume")
+            raise TrainingError(
+                f"{self.folder} holds a fine-tuning",
+                hint="go on with it: gpt-edge finetune --resume",
+            )
         self.trainer.restore(state)
         self.best_loss, self.n_worse = state.progress["best_loss"], state.progress["n_worse"]
         self.seconds = state.progress["seconds"]
 
     def _finish(self) -> TrainingResult:
-        """Score the best checkpoint on the whole validation text in float32, write the figures into it, draw the losses."""
+        """Score the best checkpoint on the whole validation text in float32, write the figures into
+        it, draw the losses.
+        """
         score = Score(0.0, 0.0, 0, 0)
         if self.curves:
             score = self._final_score()
@@ -206,10 +250,19 @@ class Run:
 
     def _final_score(self) -> Score:
         path = self.folder / CHECKPOINT
-        model, about = load_checkpoint(path).to(self.processes.device), read_checkpoint_config(path)["training"]
-        score = score_documents(model, self.valid, self.corpus.valid.n_bytes, self.recipe.model.n_ctx, "float32")
+        model, about = (
+            load_checkpoint(path).to(self.processes.device),
+            read_checkpoint_config(path)["training"],
+        )
+        score = score_documents(
+            model, self.valid, self.corpus.valid.n_bytes, self.recipe.model.n_ctx, "float32"
+        )
         figures = {"validation_documents": self.corpus.valid.n_documents, **_figures(score)}
-        about |= {"validation": figures, "steps_done": self.trainer.n_steps_done, "seconds": round(self.seconds, 1)}
+        about |= {
+            "validation": figures,
+            "steps_done": self.trainer.n_steps_done,
+            "seconds": round(self.seconds, 1),
+        }
         save_checkpoint(path, model.config, model.state_dict(), self.corpus.tokenizer, about)
         return score
 

@@ -1,8 +1,10 @@
-"""The trainer: one optimiser step, one evaluation, one saved state. Knows recipes and tensors, nothing of terminals.
+"""The trainer: one optimiser step, one evaluation, one saved state. Knows recipes and tensors,
+nothing of terminals.
 
-On one thread a run that was killed and resumed gives bit for bit the weights of one that was not: rows, first positions
-and dropout depend on the seed, the step and the saved random state alone. Several processes share the rows of each batch
-and sum their gradients, so that without dropout they learn what one does, up to the order of sums.
+On one thread a run that was killed and resumed gives bit for bit the weights of one that was not:
+rows, first positions and dropout depend on the seed, the step and the saved random state alone.
+Several processes share the rows of each batch and sum their gradients, so that without dropout they
+learn what one does, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -27,7 +29,13 @@ from gpt_edge.training.corpus.batches import Batches
 from gpt_edge.training.corpus.shards import IntArray, TokenArray
 from gpt_edge.training.loss import BatchLoss
 from gpt_edge.training.optimizer import Optimizer
-from gpt_edge.training.pretrain.resume import check_same_run, random_state, restore_random, row_tokens, training_seed
+from gpt_edge.training.pretrain.resume import (
+    check_same_run,
+    random_state,
+    restore_random,
+    row_tokens,
+    training_seed,
+)
 from gpt_edge.training.processes import Processes, sharded_like, whole
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
@@ -35,7 +43,9 @@ from gpt_edge.training.validation import total_loss
 
 
 class Trainer:
-    """A model in training. Setting the threads, malloc, torch's seed and denormals to zero is for the whole process."""
+    """A model in training. Setting the threads, malloc, torch's seed and denormals to zero is for
+    the whole process.
+    """
 
     def __init__(
         self,
@@ -44,7 +54,8 @@ class Trainer:
         processes: Processes | None = None,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """shards: streams of ids, see shards.py; start: weights by their names in `GPT.state_dict()` instead of random ones.
+        """shards: streams of ids, see shards.py; start: weights by their names in
+        `GPT.state_dict()` instead of random ones.
 
         Raises TrainingError when the processes cannot share a batch's rows.
         """
@@ -65,10 +76,14 @@ class Trainer:
         self._plain = BatchLoss(self.model, training.activation_checkpointing)
         self._loss_of = self._wrapped(self._plain)
         self._parameters: list[Tensor] = list(self.model.parameters())
-        self._averages = [parameter.detach().clone() for parameter in self._parameters] if training.ema else []
+        self._averages = (
+            [parameter.detach().clone() for parameter in self._parameters] if training.ema else []
+        )
         self.optimizer = Optimizer(self.model, training)
         rank, n = self.processes.rank, self.processes.n
-        self.batches = Batches(shards, recipe.model.vocab_size - 1, training.batch_tokens, training.seed, rank, n)
+        self.batches = Batches(
+            shards, recipe.model.vocab_size - 1, training.batch_tokens, training.seed, rank, n
+        )
         if n > 1:  # the weights are the same, what is dropped is not
             torch.manual_seed(training_seed(training.seed, rank, 0))
         self.n_steps_done = 0
@@ -81,15 +96,22 @@ class Trainer:
     def step(self) -> float:
         """Do one optimiser step and return its loss, nats per token.
 
-        Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then those before the step.
+        Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then
+        those before the step.
         """
         batch = self.batches.next(self.row_tokens)
         positions = self._positions(batch.inputs.shape[1])
-        n_rows = (self.recipe.training.micro_batch_tokens or batch.inputs.numel()) // self.row_tokens
-        parts = list(zip(torch.split(batch.inputs, n_rows), torch.split(batch.targets, n_rows), strict=True))
+        n_rows = (
+            self.recipe.training.micro_batch_tokens or batch.inputs.numel()
+        ) // self.row_tokens
+        parts = list(
+            zip(torch.split(batch.inputs, n_rows), torch.split(batch.targets, n_rows), strict=True)
+        )
         mine = torch.zeros((), device=self.processes.device)
         for i, (inputs, targets) in enumerate(parts):
-            mine += self._add_gradient(inputs, targets, positions, batch.n_targets, is_last=i + 1 == len(parts))
+            mine += self._add_gradient(
+                inputs, targets, positions, batch.n_targets, is_last=i + 1 == len(parts)
+            )
         value = self.processes.sum([mine.item()])[0] / batch.n_targets
         norm = self.optimizer.norm()
         if not (math.isfinite(value) and math.isfinite(norm)):
@@ -99,22 +121,31 @@ class Trainer:
             )
         self.optimizer.step(self.n_steps_done, norm)
         if self._averages:
-            decay = min(self.recipe.training.ema, (1 + self.n_steps_done) / (10 + self.n_steps_done))
+            decay = min(
+                self.recipe.training.ema, (1 + self.n_steps_done) / (10 + self.n_steps_done)
+            )
             with torch.no_grad():
                 torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
         self.n_steps_done += 1
         return value
 
     def evaluate(self, documents: Sequence[IntArray], n_bytes: int) -> Score:
-        """Score `documents` in windows as long as the rows trained on so far; see validation.py. EMA's weights, if on."""
+        """Score `documents` in windows as long as the rows trained on so far; see validation.py.
+        EMA's weights, if on.
+        """
         processes, precision = self.processes, self.recipe.training.precision
-        # A sharded model computes in all processes at once or not at all, so there each scores everything.
+        # A sharded model computes in all processes at once or not at all, so there each scores
+        # everything.
         mine = documents if self._is_sharded else documents[processes.rank :: processes.n]
         with self.averaged():
-            total, n_tokens = processes.sum(total_loss(self._plain, mine, self.row_tokens, precision))
+            total, n_tokens = processes.sum(
+                total_loss(self._plain, mine, self.row_tokens, precision)
+            )
         loss = total / n_tokens
         n_repeats = processes.n if self._is_sharded else 1
-        return Score(loss, total / n_repeats / math.log(2) / n_bytes, int(n_tokens) // n_repeats, n_bytes)
+        return Score(
+            loss, total / n_repeats / math.log(2) / n_bytes, int(n_tokens) // n_repeats, n_bytes
+        )
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -135,13 +166,21 @@ class Trainer:
             parameter.copy_(value)
 
     def weights(self) -> dict[str, Tensor]:
-        """What is worth keeping, whole, on the CPU: EMA's weights, if it is on. All processes must call it."""
+        """What is worth keeping, whole, on the CPU: EMA's weights, if it is on. All processes must
+        call it.
+        """
         with self.averaged():
             return {name: whole(parameter) for name, parameter in self.model.named_parameters()}
 
     def state(self, progress: dict[str, Any]) -> RunState:
-        """Everything that `restore` needs. `progress` is the caller's own, plain JSON values. All processes must call it."""
-        place = {"step": self.n_steps_done, "epoch": self.batches.epoch, "cursor": self.batches.cursor}
+        """Everything that `restore` needs. `progress` is the caller's own, plain JSON values. All
+        processes must call it.
+        """
+        place = {
+            "step": self.n_steps_done,
+            "epoch": self.batches.epoch,
+            "cursor": self.batches.cursor,
+        }
         place |= {"shard": self.batches.shard, "row_tokens": self.batches.row_tokens}
         names = [name for name, _ in self.model.named_parameters()]
         return RunState(
@@ -157,8 +196,12 @@ class Trainer:
         """Go on where `state` was taken. Raises TrainingError when it is another recipe's."""
         check_same_run(self.recipe, state)
         parameters = dict(self.model.named_parameters())
-        if set(parameters) != set(state.model) or (self._averages and set(parameters) != set(state.ema)):
-            raise TrainingError(f"{self.recipe.path}: the state of the run holds other weights than the model has")
+        if set(parameters) != set(state.model) or (
+            self._averages and set(parameters) != set(state.ema)
+        ):
+            raise TrainingError(
+                f"{self.recipe.path}: the state of the run holds other weights than the model has"
+            )
         with torch.no_grad():
             for i, (name, parameter) in enumerate(parameters.items()):
                 parameter.copy_(sharded_like(state.model[name], parameter))
@@ -169,16 +212,21 @@ class Trainer:
         self.n_steps_done = place["step"]
         fresh = training_seed(self.recipe.training.seed, self.processes.rank, self.n_steps_done)
         restore_random(state.random, self.processes, fresh)
-        self.batches.seek(place["epoch"], place["cursor"], place["row_tokens"], place.get("shard", 0))
+        self.batches.seek(
+            place["epoch"], place["cursor"], place["row_tokens"], place.get("shard", 0)
+        )
 
     @property
     def _is_sharded(self) -> bool:
         return isinstance(self._loss_of, FSDPModule)
 
     def _wrapped(self, loss_of: BatchLoss) -> nn.Module:
-        """The loss as it is called: compiled, if the recipe says so, and shared among the processes."""
+        """The loss as it is called: compiled, if the recipe says so, and shared among the
+        processes.
+        """
         training, device = self.recipe.training, self.processes.device
-        # What is dropped is drawn by torch: on CPUs inductor's own generator, number by number, takes a quarter of a step.
+        # What is dropped is drawn by torch: on CPUs inductor's own generator, number by number,
+        # takes a quarter of a step.
         options: dict[str, Any] | None = {"fallback_random": True} if device.type == "cpu" else None
         if self.processes.n > 1 and training.parallel == "fsdp":
             for block in self.model.blocks():
@@ -199,20 +247,29 @@ class Trainer:
     def _add_gradient(
         self, inputs: Tensor, targets: Tensor, positions: Tensor, n_targets: int, is_last: bool
     ) -> Tensor:
-        """Add this part's share of the gradient of the batch's mean loss; return the sum of its losses."""
+        """Add this part's share of the gradient of the batch's mean loss; return the sum of its
+        losses.
+        """
         device, training = self.processes.device, self.recipe.training
-        inputs, targets = inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        inputs, targets = (
+            inputs.to(device, non_blocking=True),
+            targets.to(device, non_blocking=True),
+        )
         with self._gathering(is_last):
             try:
-                with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+                with torch.autocast(
+                    device.type, torch.bfloat16, enabled=training.precision == "bfloat16"
+                ):
                     loss: Tensor = self._loss_of(inputs, targets, positions)
             except BackendCompilerFailed as error:  # most often: no C++ compiler
                 first_line = str(error.inner_exception).partition("\n")[0]
                 raise TrainingError(
-                    f"{self.recipe.path}: [training] compile is true, but torch.compile failed: {first_line}",
+                    f"{self.recipe.path}: [training] compile is true, but torch.compile failed: "
+                    f"{first_line}",
                     hint="install g++, or set compile = false",
                 ) from error
-            torch.autograd.backward(loss * (self.processes.n / n_targets))  # DDP and FSDP take the mean
+            # DDP and FSDP take the mean
+            torch.autograd.backward(loss * (self.processes.n / n_targets))
         return loss.detach()
 
     def _gathering(self, is_last: bool) -> AbstractContextManager[None]:
@@ -225,16 +282,22 @@ class Trainer:
 
     def _check_shares(self) -> None:
         training, n = self.recipe.training, self.processes.n
-        lengths = {training.row_tokens, self.recipe.model.n_ctx if training.long_rows_from else training.row_tokens}
+        lengths = {
+            training.row_tokens,
+            self.recipe.model.n_ctx if training.long_rows_from else training.row_tokens,
+        }
         for length in lengths:
             if training.batch_tokens // length % n:
                 raise TrainingError(
-                    f"{self.recipe.path}: [training] batch_tokens is {training.batch_tokens}, {training.batch_tokens // length} "
+                    f"{self.recipe.path}: [training] batch_tokens is {training.batch_tokens}, "
+                    f"{training.batch_tokens // length} "
                     f"rows of {length} tokens: wanted a number of rows that {n} processes can share"
                 )
 
     def _positions(self, n_tokens: int) -> Tensor:
-        """int64 [1, T]. Half of the batches with short rows begin at a random place, so that every position is learned."""
+        """int64 [1, T]. Half of the batches with short rows begin at a random place, so that every
+        position is learned.
+        """
         room = self.recipe.model.n_ctx - n_tokens
         rng = np.random.default_rng((self.recipe.training.seed, 1, self.n_steps_done))
         first = int(rng.integers(0, room + 1)) if room and rng.random() < 0.5 else 0

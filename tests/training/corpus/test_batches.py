@@ -19,15 +19,21 @@ END = 0
 
 
 def documents(lengths: list[int]) -> list[IntArray]:
-    """Document i is `END, (i * 1000 + 1), (i * 1000 + 2), …, END`: every token tells where it comes from."""
-    return [np.array([END, *range(i * 1000 + 1, i * 1000 + 1 + n), END]) for i, n in enumerate(lengths)]
+    """Document i is `END, (i * 1000 + 1), (i * 1000 + 2), …, END`: every token tells where it comes
+    from.
+    """
+    return [
+        np.array([END, *range(i * 1000 + 1, i * 1000 + 1 + n), END]) for i, n in enumerate(lengths)
+    ]
 
 
 def shard(lengths: list[int]) -> IntArray:
     return join_documents(documents(lengths))
 
 
-def all_rows(stream: IntArray, n_tokens: int, seed: tuple[int, ...] = (1, 1, 0)) -> tuple[IntArray, IntArray]:
+def all_rows(
+    stream: IntArray, n_tokens: int, seed: tuple[int, ...] = (1, 1, 0)
+) -> tuple[IntArray, IntArray]:
     packing = pack(stream, END, n_tokens, seed)
     return packing.rows(range(len(packing)))
 
@@ -38,7 +44,9 @@ def batches(lengths: list[int], batch_tokens: int = 128, seed: int = 1) -> Batch
 
 @settings(deadline=None, max_examples=60)
 @given(
-    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), n_tokens=st.integers(1, 50), seed=st.integers(0, 9)
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    n_tokens=st.integers(1, 50),
+    seed=st.integers(0, 9),
 )
 def test_packing_makes_every_token_a_target_once_after_its_own_past(
     lengths: list[int], n_tokens: int, seed: int
@@ -72,7 +80,9 @@ def test_packing_is_best_fit_decreasing() -> None:
     lengths = np.random.default_rng(5).integers(1, 90, size=150).tolist()
     _, targets = all_rows(shard(lengths), 64)
     found = sorted((targets != IGNORED).sum(axis=1).tolist())
-    sizes = sorted((min(64, n + 1 - at) for n in lengths for at in range(0, n + 1, 64)), reverse=True)
+    sizes = sorted(
+        (min(64, n + 1 - at) for n in lengths for at in range(0, n + 1, 64)), reverse=True
+    )
     rooms: list[int] = []
     for size in sizes:
         fitting = [i for i, room in enumerate(rooms) if room >= size]
@@ -91,7 +101,9 @@ def test_packing_leaves_little_room() -> None:
 
 def test_a_long_document_is_cut_at_other_places_in_each_epoch() -> None:
     stream = shard([900])
-    starts = [{int(row[0]) for row in all_rows(stream, 16, (1, epoch, 0))[0]} for epoch in (1, 2, 3)]
+    starts = [
+        {int(row[0]) for row in all_rows(stream, 16, (1, epoch, 0))[0]} for epoch in (1, 2, 3)
+    ]
     assert starts[0] != starts[1] != starts[2]
     for epoch in (1, 2, 3):
         _, targets = all_rows(stream, 16, (1, epoch, 0))
@@ -153,7 +165,11 @@ def test_processes_share_the_rows_of_a_batch() -> None:
         mine = [share.next(64) for share in shares]
         assert np.array_equal(whole.inputs, np.concatenate([batch.inputs for batch in mine]))
         assert np.array_equal(whole.targets, np.concatenate([batch.targets for batch in mine]))
-        assert {batch.n_targets for batch in mine} == {whole.n_targets} == {int((whole.targets != IGNORED).sum())}
+        assert (
+            {batch.n_targets for batch in mine}
+            == {whole.n_targets}
+            == {int((whole.targets != IGNORED).sum())}
+        )
 
 
 def test_too_little_text_for_a_batch_is_said() -> None:
@@ -205,7 +221,9 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
             read_documents(path, "<|endoftext|>")
 
 
-def test_a_text_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(corpus, "MAX_TEXT_BYTES", 1 << 20)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"a" * (2 << 20), mtime=0))
     with pytest.raises(TrainingError, match="holds more than 1 MiB"):

@@ -26,7 +26,9 @@ REPO = Path(__file__).resolve().parents[3]
 
 
 def bytes_tokenizer(extra: int = 0) -> Tokenizer:
-    """257 tokens: the bytes and the end token; `extra` words that no text holds make the vocabulary larger."""
+    """257 tokens: the bytes and the end token; `extra` words that no text holds make the vocabulary
+    larger.
+    """
     tokens = [bytes([value]) for value in range(256)] + [b"~%d" % i for i in range(extra)]
     size = len(tokens) + 1
     spec = TokenizerSpec("gpt2", "t.tiktoken", size, size - 1, ((END, size - 1),), "gpt2")
@@ -53,7 +55,9 @@ def wanted(texts: list[str]) -> list[int]:
 @settings(deadline=None, max_examples=60)
 @given(
     texts=st.lists(
-        st.text(st.sampled_from("ab é.x"), min_size=1, max_size=40).filter(str.strip), min_size=1, max_size=9
+        st.text(st.sampled_from("ab é.x"), min_size=1, max_size=40).filter(str.strip),
+        min_size=1,
+        max_size=9,
     ),
     shard_tokens=st.integers(1, 60),
     piece=st.integers(20, 40),
@@ -65,7 +69,9 @@ def test_shards_are_the_stream_of_the_documents(
     (folder / "a.txt").write_text(END.join(texts), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_files, "PIECE_CHARACTERS", piece)
-        found = tokenize(folder, "train", TextFiles((folder / "a.txt",)), TOKENIZER, shard_tokens=shard_tokens)
+        found = tokenize(
+            folder, "train", TextFiles((folder / "a.txt",)), TOKENIZER, shard_tokens=shard_tokens
+        )
     assert stream(found) == wanted(texts)
     assert [len(shard) for shard in found][:-1] == [shard_tokens + 1] * (len(found) - 1)
     assert found.n_tokens == len(wanted(texts)) - 1
@@ -77,7 +83,9 @@ def test_shards_are_the_stream_of_the_documents(
 def test_a_vocabulary_that_fits_into_two_bytes_takes_two(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abc")
     for extra, n_bytes in ((0, 2), ((1 << 16) - 257, 2), ((1 << 16) - 256, 4)):
-        found = tokenize(tmp_path / str(extra), "t", TextFiles((tmp_path / "a.txt",)), bytes_tokenizer(extra))
+        found = tokenize(
+            tmp_path / str(extra), "t", TextFiles((tmp_path / "a.txt",)), bytes_tokenizer(extra)
+        )
         assert found[0].dtype.itemsize == n_bytes
         assert found[0].tolist() == [256 + extra, *b"abc", 256 + extra]
 
@@ -94,7 +102,9 @@ def test_a_cut_off_tokenisation_goes_on_to_the_same_bytes(
     monkeypatch.setattr(text_files, "PIECE_CHARACTERS", 64)
     texts = [f"{i} once upon a time é {'there was a cat ' * (i % 12)}." for i in range(30)]
     (tmp_path / "a.txt").write_text(END.join(texts[:11]), encoding="utf-8")
-    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[11:]))
+    (tmp_path / "b.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts[11:])
+    )
     files = TextFiles((tmp_path / "a.txt", tmp_path / "b.jsonl"))
     straight = tokenize(tmp_path / "straight", "t", files, TOKENIZER, shard_tokens=500)
     write, n_written = shards.atomic_write, 0
@@ -125,7 +135,9 @@ def test_a_finished_text_is_not_read_again(tmp_path: Path) -> None:
     assert stream(tokenize(tmp_path, "t", files, TOKENIZER)) == wanted(["abc"])
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 1, "tokens": 3, "x": 1}', '{"version": 99}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"version": 1, "tokens": 3, "x": 1}', '{"version": 99}']
+)
 def test_a_damaged_record_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "t.json").write_text(content)
     with pytest.raises(TrainingError, match=r"t.json is not the record of a tokenised text"):
@@ -147,7 +159,12 @@ def test_documents_of_a_shard_keep_every_target(tmp_path: Path) -> None:
     texts = [f"story {i} " * (1 + i % 4) for i in range(12)]
     (tmp_path / "a.txt").write_text(END.join(texts))
     found = tokenize(tmp_path, "t", TextFiles((tmp_path / "a.txt",)), TOKENIZER, shard_tokens=37)
-    targets = [id for shard in found for document in documents_of(shard, 256) for id in document[1:].tolist()]
+    targets = [
+        id
+        for shard in found
+        for document in documents_of(shard, 256)
+        for id in document[1:].tolist()
+    ]
     assert targets == wanted(texts)[1:]
 
 
@@ -174,7 +191,9 @@ assert "torch" not in sys.modules
 
 
 def tokenised(tmp_path: Path, name: str, parts: Iterable[bytes]) -> tuple[int, int]:
-    """Tokens and bytes of a text, made tokens with 64 MB and a shard of memory beyond what the libraries take."""
+    """Tokens and bytes of a text, made tokens with 64 MB and a shard of memory beyond what the
+    libraries take.
+    """
     big = tmp_path / name
     with big.open("wb") as file:
         file.writelines(parts)
@@ -185,7 +204,10 @@ def tokenised(tmp_path: Path, name: str, parts: Iterable[bytes]) -> tuple[int, i
     assert done.returncode == 0, done.stderr[-2000:]
     n_tokens, n_bytes, n_shards = map(int, done.stdout.split())
     assert n_shards == -(-n_tokens // shards.SHARD_TOKENS)
-    assert sum(np.fromfile(path, "<u2").size - 1 for path in (tmp_path / "tokens").glob("*.bin")) == n_tokens
+    assert (
+        sum(np.fromfile(path, "<u2").size - 1 for path in (tmp_path / "tokens").glob("*.bin"))
+        == n_tokens
+    )
     return n_tokens, n_bytes
 
 
@@ -195,7 +217,9 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /pr
 @pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("kind", ["stories", "one line"])
-def test_two_hundred_megabytes_are_tokenised_in_64_mb_and_a_shard(tmp_path: Path, shared_data: Path, kind: str) -> None:
+def test_two_hundred_megabytes_are_tokenised_in_64_mb_and_a_shard(
+    tmp_path: Path, shared_data: Path, kind: str
+) -> None:
     """The address space has no room for the text, nor for all of its ids."""
     n_wanted = 200 << 20
     text = (shared_data / "tinyshakespeare" / "input.txt").read_bytes()
@@ -208,16 +232,22 @@ def test_two_hundred_megabytes_are_tokenised_in_64_mb_and_a_shard(tmp_path: Path
 @pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("kind", ["emoji", "emoji in JSON", "escapes in JSON"])
-def test_characters_that_are_many_bytes_and_tokens_need_no_more_memory(tmp_path: Path, kind: str) -> None:
+def test_characters_that_are_many_bytes_and_tokens_need_no_more_memory(
+    tmp_path: Path, kind: str
+) -> None:
     room = text_files.MAX_LINE_BYTES - 100
     line = {
         "emoji in JSON": "a" * room + "\N{GRINNING FACE}",
         "escapes in JSON": "\\u00e9" * (room // 6) + "\N{GRINNING FACE}",
     }.get(kind, "")
     if kind == "emoji":
-        n_tokens, n_bytes = tokenised(tmp_path, "big.txt", ["\N{GRINNING FACE}".encode() * 6_000_000])
+        n_tokens, n_bytes = tokenised(
+            tmp_path, "big.txt", ["\N{GRINNING FACE}".encode() * 6_000_000]
+        )
         assert n_bytes == 24_000_000
     else:
-        n_tokens, n_bytes = tokenised(tmp_path, "big.jsonl", [b'{"text": "%s"}\n' % line.encode()] * 3)
+        n_tokens, n_bytes = tokenised(
+            tmp_path, "big.jsonl", [b'{"text": "%s"}\n' % line.encode()] * 3
+        )
         assert n_bytes > room // 2
     assert n_tokens > 100_000

@@ -47,13 +47,20 @@ def test_tsv_has_no_quotes(tmp_path: Path) -> None:
 
 def test_json_lines_take_numbers_and_texts_as_labels(tmp_path: Path) -> None:
     found = read_examples(
-        write(tmp_path / "a.jsonl", '{"text": "a", "label": 1, "more": []}\n\n{"text": "b", "label": "y"}'), TEXT
+        write(
+            tmp_path / "a.jsonl",
+            '{"text": "a", "label": 1, "more": []}\n\n{"text": "b", "label": "y"}',
+        ),
+        TEXT,
     )
     assert found == [Example(1, ("a",), "1"), Example(3, ("b",), "y")]
 
 
 def test_answers_come_as_a_list_or_in_columns_and_the_context_from_several(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", json.dumps({"p": "It fell.", "ask": "cause", "choices": ["a", "b"], "gold": 1}))
+    path = write(
+        tmp_path / "a.jsonl",
+        json.dumps({"p": "It fell.", "ask": "cause", "choices": ["a", "b"], "gold": 1}),
+    )
     assert read_examples(path, Columns(("p", "ask"), "gold", ("choices",))) == [
         Example(1, ("It fell. cause", "a", "b"), "1")
     ]
@@ -107,9 +114,13 @@ def test_what_is_wrong_is_told_by_line(
     assert "\n" not in caught.value.message
 
 
-def test_a_field_may_be_as_long_as_a_book_and_numbers_are_told_apart_by_value(tmp_path: Path) -> None:
+def test_a_field_may_be_as_long_as_a_book_and_numbers_are_told_apart_by_value(
+    tmp_path: Path,
+) -> None:
     long = "word " * 60_000
-    assert read_examples(write(tmp_path / "a.csv", f'text,label\n"{long}",x\n'), TEXT)[0].texts == (long,)
+    assert read_examples(write(tmp_path / "a.csv", f'text,label\n"{long}",x\n'), TEXT)[0].texts == (
+        long,
+    )
     lines = "".join(f'{{"text": "a", "label": {label}}}\n' for label in ("1", "1.0", '"1"', "1.5"))
     found = read_examples(write(tmp_path / "a.jsonl", lines), TEXT)
     assert [example.label for example in found] == ["1", "1", "1", "1.5"]
@@ -125,7 +136,10 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
 def test_labels_are_ordered_as_numbers_or_letters_and_counted() -> None:
     examples = [Example(i, ("a",), label) for i, label in enumerate(["10", "9", "9"])]
     assert class_labels(Path("x"), examples) == ("9", "10")
-    assert class_labels(Path("x"), [Example(1, ("a",), "b"), Example(2, ("a",), "10")]) == ("10", "b")
+    assert class_labels(Path("x"), [Example(1, ("a",), "b"), Example(2, ("a",), "10")]) == (
+        "10",
+        "b",
+    )
     with pytest.raises(TrainingError, match="x: every example has the label '9'"):
         class_labels(Path("x"), examples[1:])
     with pytest.raises(TrainingError, match="x: 20,000 different labels, wanted at most 16,384"):
@@ -158,11 +172,14 @@ def test_the_shared_sets_read_as_they_are_described(shared_data: Path) -> None:
         "similarity/sts-images/dev.tsv": (default_columns("similarity", is_score=True), 192),
         "multiple-choice/arc-easy/train.jsonl": (CHOICE, 2_251),
         "multiple-choice/arc-easy/test.part.jsonl": (CHOICE, 1_668),
-        "multiple-choice/balanced-copa/part.jsonl": (Columns(("premise", "asks_for"), "gold", ("choices",)), 850),
+        "multiple-choice/balanced-copa/part.jsonl": (
+            Columns(("premise", "asks_for"), "gold", ("choices",)),
+            850,
+        ),
     }
-    assert {name: len(read_examples(tasks / name, columns)) for name, (columns, _) in counts.items()} == {
-        name: n for name, (_, n) in counts.items()
-    }
+    assert {
+        name: len(read_examples(tasks / name, columns)) for name, (columns, _) in counts.items()
+    } == {name: n for name, (_, n) in counts.items()}
 
 
 def test_each_epoch_sees_every_example_once_in_another_order(tmp_path: Path) -> None:
@@ -174,7 +191,9 @@ def test_each_epoch_sees_every_example_once_in_another_order(tmp_path: Path) -> 
         assert Counter(int(row) for rows in epoch for row in rows) == Counter(range(100))
         assert sorted(map(len, epoch)) == [4] + [8] * 12
     assert [rows.tolist() for rows in first] != [rows.tolist() for rows in second]
-    assert [rows.tolist() for rows in first] == [rows.tolist() for rows in batches(data, 8, seed=3, epoch=0)]
+    assert [rows.tolist() for rows in first] == [
+        rows.tolist() for rows in batches(data, 8, seed=3, epoch=0)
+    ]
 
 
 def test_little_is_padding_when_lengths_differ_much() -> None:
@@ -182,10 +201,14 @@ def test_little_is_padding_when_lengths_differ_much() -> None:
     lengths = np.random.default_rng(0).integers(1, 45, 2000)
     examples = [Example(i, ("a" * int(n),), "no") for i, n in enumerate(lengths)]
     data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [0] * 2000, 48)
-    computed = sum(part.ids.numel() for rows in batches(data, 32, 0, 0) for part in data.parts(rows, 4096))
+    computed = sum(
+        part.ids.numel() for rows in batches(data, 32, 0, 0) for part in data.parts(rows, 4096)
+    )
     assert data.n_tokens / computed > 0.95
     random_order = sum(
-        part.ids.numel() for at in range(0, 2000, 32) for part in data.parts(range(at, min(2000, at + 32)), 4096)
+        part.ids.numel()
+        for at in range(0, 2000, 32)
+        for part in data.parts(range(at, min(2000, at + 32)), 4096)
     )
     assert data.n_tokens / random_order < 0.7  # what the pools save
 
@@ -193,7 +216,9 @@ def test_little_is_padding_when_lengths_differ_much() -> None:
 def test_parts_respect_the_limit_and_hold_every_row(tmp_path: Path) -> None:
     spec = new_task("multiple-choice", 257)
     examples = read_examples(write_examples(tmp_path / "a.jsonl", "multiple-choice", 30), CHOICE)
-    data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [int(e.label) for e in examples], 48)
+    data = encode(
+        spec, build_tokenizer(byte_tokenizer()), examples, [int(e.label) for e in examples], 48
+    )
     parts = list(data.parts(range(30), 200))
     assert sorted(row for part in parts for row in part.rows) == list(range(30))
     assert len(parts) > 3
@@ -209,7 +234,11 @@ def test_parts_respect_the_limit_and_hold_every_row(tmp_path: Path) -> None:
 
 def test_cut_examples_are_counted() -> None:
     spec = new_task("classification", 257, ("no", "yes"))
-    examples = [Example(2, ("abc",), "no"), Example(3, ("a" * 20,), "no"), Example(4, ("a" * 12,), "no")]
+    examples = [
+        Example(2, ("abc",), "no"),
+        Example(3, ("a" * 20,), "no"),
+        Example(4, ("a" * 12,), "no"),
+    ]
     data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [0, 0, 0], 10)
     assert (data.n_cut_examples, data.n_cut_tokens) == (2, 12 + 4)
     assert data.n_tokens == 5 + 10 + 10
@@ -218,11 +247,17 @@ def test_cut_examples_are_counted() -> None:
 def test_a_context_too_short_for_a_task_names_the_line() -> None:
     with pytest.raises(TrainingError, match="line 9: classification wants n_ctx"):
         encode(
-            new_task("classification", 257, "ab"), build_tokenizer(byte_tokenizer()), [Example(9, ("a",), "a")], [0], 2
+            new_task("classification", 257, "ab"),
+            build_tokenizer(byte_tokenizer()),
+            [Example(9, ("a",), "a")],
+            [0],
+            2,
         )
 
 
-@pytest.mark.parametrize(("per_class", "share", "n_taken"), [(5, 0.1, 50), (4, 0.1, 40), (2, 0.75, 100), (1, 0.6, 0)])
+@pytest.mark.parametrize(
+    ("per_class", "share", "n_taken"), [(5, 0.1, 50), (4, 0.1, 40), (2, 0.75, 100), (1, 0.6, 0)]
+)
 def test_a_split_of_small_classes_takes_its_share_and_leaves_one_of_each(
     per_class: int, share: float, n_taken: int
 ) -> None:

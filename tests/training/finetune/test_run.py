@@ -1,4 +1,6 @@
-"""`finetune` from files to a checkpoint: what it writes and says, resuming, best epochs, forgetting, and what it refuses."""
+"""`finetune` from files to a checkpoint: what it writes and says, resuming, best epochs,
+forgetting, and what it refuses.
+"""
 
 from __future__ import annotations
 
@@ -55,16 +57,24 @@ def files(folder: Path, kind: str = "classification", n: int = 48, **changes: An
     suffix = "jsonl" if kind == "multiple-choice" else "tsv"
     train = write_examples(folder / f"train.{suffix}", kind, n)
     return FinetuneData(
-        **{"train": train, "dev": write_examples(folder / f"dev.{suffix}", kind, 20, seed=7), **changes}
+        **{
+            "train": train,
+            "dev": write_examples(folder / f"dev.{suffix}", kind, 20, seed=7),
+            **changes,
+        }
     )
 
 
-def run(checkpoint: Path, out: Path, data: FinetuneData, wanted: FinetuneSettings, **more: Any) -> FinetuneResult:
+def run(
+    checkpoint: Path, out: Path, data: FinetuneData, wanted: FinetuneSettings, **more: Any
+) -> FinetuneResult:
     return finetune(checkpoint, out, data, wanted, progress=False, **more)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_gives_a_checkpoint_and_figures(checkpoint: Path, tmp_path: Path, kind: str) -> None:
+def test_each_kind_gives_a_checkpoint_and_figures(
+    checkpoint: Path, tmp_path: Path, kind: str
+) -> None:
     data = files(tmp_path, kind)
     wanted = settings(kind, score_range=(0, 4) if kind == "similarity" else None)
     result = run(checkpoint, tmp_path / "out", data, wanted)
@@ -72,9 +82,14 @@ def test_each_kind_gives_a_checkpoint_and_figures(checkpoint: Path, tmp_path: Pa
     assert model.spec == result.spec
     assert (model.spec.start, model.config.vocab_size) == (257, 260)
     assert (tmp_path / "out" / "checkpoint" / "tokenizer.tiktoken").is_file()
-    names = {"similarity": ["pearson", "spearman", "root_mean_squared_error"], "multiple-choice": ["accuracy"]}
+    names = {
+        "similarity": ["pearson", "spearman", "root_mean_squared_error"],
+        "multiple-choice": ["accuracy"],
+    }
     assert list(result.sets["dev"].metrics) == names.get(kind, ["accuracy", "macro_f1", "matthews"])
-    records = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [record["epoch"] for record in records] == [1, 2]
     assert [record["step"] for record in records] == [6, 12]
     written = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -99,7 +114,9 @@ def test_a_run_learns_and_dev_figures_say_so(checkpoint: Path, tmp_path: Path) -
 def test_the_kept_weights_are_those_of_the_best_epoch(checkpoint: Path, tmp_path: Path) -> None:
     data = files(tmp_path, n=60)
     result = run(checkpoint, tmp_path / "out", data, settings(epochs=5, learning_rate=2e-2))
-    records = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    ]
     best = max(records, key=lambda record: (record["dev_accuracy"], -record["dev_loss"]))
     assert result.best_epoch == best["epoch"]
     assert [record["epoch"] for record in records if record["is_best"]][-1] == best["epoch"]
@@ -109,11 +126,15 @@ def test_the_kept_weights_are_those_of_the_best_epoch(checkpoint: Path, tmp_path
 
 def test_patience_stops_a_run_that_gets_no_better(checkpoint: Path, tmp_path: Path) -> None:
     data = files(tmp_path)
-    result = run(checkpoint, tmp_path / "out", data, settings(epochs=30, learning_rate=1e-9, patience=2))
+    result = run(
+        checkpoint, tmp_path / "out", data, settings(epochs=30, learning_rate=1e-9, patience=2)
+    )
     assert result.epochs == result.best_epoch + 2 < 30
 
 
-def test_without_dev_the_last_epoch_is_kept_and_a_share_can_be_held_out(checkpoint: Path, tmp_path: Path) -> None:
+def test_without_dev_the_last_epoch_is_kept_and_a_share_can_be_held_out(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     data = files(tmp_path, dev=None)
     result = run(checkpoint, tmp_path / "out", data, settings())
     assert (result.best_epoch, dict(result.sets)) == (2, {})
@@ -123,7 +144,9 @@ def test_without_dev_the_last_epoch_is_kept_and_a_share_can_be_held_out(checkpoi
         dataclasses.replace(data, dev=data.train, hold_out=0.25)
 
 
-@pytest.mark.parametrize("change", [{}, {"lora_rank": 2}, {"precision": "bfloat16"}, {"token_noise": 0.2}])
+@pytest.mark.parametrize(
+    "change", [{}, {"lora_rank": 2}, {"precision": "bfloat16"}, {"token_noise": 0.2}]
+)
 def test_a_run_cut_off_between_epochs_resumes_bit_for_bit(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
@@ -143,17 +166,26 @@ def test_a_run_cut_off_between_epochs_resumes_bit_for_bit(
         run(checkpoint, tmp_path / "cut", data, wanted)
     monkeypatch.setattr(Finetuner, "step", step)
     resumed = run(checkpoint, tmp_path / "cut", data, wanted, resume=True)
-    assert (resumed.epochs, resumed.best_epoch, resumed.steps) == (whole.epochs, whole.best_epoch, whole.steps)
+    assert (resumed.epochs, resumed.best_epoch, resumed.steps) == (
+        whole.epochs,
+        whole.best_epoch,
+        whole.steps,
+    )
     for name in ("checkpoint/model.safetensors", "checkpoint/config.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     losses = [
-        [json.loads(line)["train_loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)["train_loss"]
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
         for name in ("whole", "cut")
     ]
     assert losses[0] == losses[1]
 
 
-def test_another_seed_gives_other_weights_and_the_same_the_same(checkpoint: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights_and_the_same_the_same(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     data = files(tmp_path)
     content = [
         run(checkpoint, tmp_path / str(i), data, settings(seed=seed))
@@ -178,21 +210,28 @@ def test_a_run_is_resumed_with_its_own_settings_alone(checkpoint: Path, tmp_path
         run(checkpoint, out, data, settings(), resume=True)
 
 
-def test_a_run_is_resumed_with_its_own_weights_and_words_alone(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_its_own_weights_and_words_alone(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     data, out = files(tmp_path), tmp_path / "out"
     run(checkpoint, out, data, settings(epochs=1))
     other = tmp_path / "other.tiktoken"
     other.write_bytes(format_ranks([bytes([value]) for value in reversed(range(256))]))
     with pytest.raises(TrainingError, match=r"tokenizer is '[0-9a-f]{64}', the run to resume"):
         run(checkpoint, out, data, settings(epochs=1), resume=True, tokenizer=str(other))
-    changed = make_checkpoint(tmp_path / "changed", GPTConfig(n_layer=1, n_head=2, n_embd=32, n_ctx=48, vocab_size=257))
+    changed = make_checkpoint(
+        tmp_path / "changed", GPTConfig(n_layer=1, n_head=2, n_embd=32, n_ctx=48, vocab_size=257)
+    )
     with pytest.raises(TrainingError, match=r"weights is '[0-9a-f]{64}', the run to resume"):
         run(changed, out, data, settings(epochs=1), resume=True)
-    moved = shutil.copytree(checkpoint, tmp_path / "moved")  # where the same weights lie does not matter
+    # where the same weights lie does not matter
+    moved = shutil.copytree(checkpoint, tmp_path / "moved")
     assert run(moved, out, data, settings(epochs=1), resume=True).epochs == 1
 
 
-def test_a_run_of_an_earlier_version_goes_on_and_a_pretraining_does_not(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_goes_on_and_a_pretraining_does_not(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     data, out = files(tmp_path), tmp_path / "out"
     run(checkpoint, out, data, settings(epochs=1))
     state = load_state(out / "state.safetensors")
@@ -220,7 +259,10 @@ def test_one_folder_has_one_run_by_whichever_link(checkpoint: Path, tmp_path: Pa
     (tmp_path / "out").mkdir()
     (tmp_path / "link").symlink_to("out")
     data = files(tmp_path)
-    with hold_run_folder(tmp_path / "out", False, "--out"), pytest.raises(OutputError, match="is busy"):
+    with (
+        hold_run_folder(tmp_path / "out", False, "--out"),
+        pytest.raises(OutputError, match="is busy"),
+    ):
         run(checkpoint, tmp_path / "link", data, settings(epochs=1))
 
 
@@ -257,7 +299,8 @@ def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(
     data, out, epochs = files(tmp_path), tmp_path / "killed", 4 + 3 * n_kills
     n_hit = 0
     for i in range(n_kills):
-        n_steps, delay = i * 7 % 17, 0.003 * (i * 5 % 7)  # six steps an epoch; a step takes 5 ms, a save as much
+        # six steps an epoch; a step takes 5 ms, a save as much
+        n_steps, delay = i * 7 % 17, 0.003 * (i * 5 % 7)
         start = "resume" if (out / "state.safetensors").exists() else "start"
         arguments = [checkpoint, tmp_path, out, n_steps, delay, epochs, start]
         process = subprocess.run(
@@ -274,12 +317,16 @@ def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(
     straight = run(checkpoint, tmp_path / "straight", data, settings(epochs=epochs))
     assert (resumed.epochs, resumed.best_epoch) == (straight.epochs, straight.best_epoch)
     names = ["checkpoint/model.safetensors", "state.safetensors"]
-    tensors = [[load_file(folder / name) for name in names] for folder in (out, tmp_path / "straight")]
+    tensors = [
+        [load_file(folder / name) for name in names] for folder in (out, tmp_path / "straight")
+    ]
     for one, other in zip(*tensors, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
 
 
-def test_forgetting_is_measured_on_the_vocabulary_of_before(checkpoint: Path, tmp_path: Path) -> None:
+def test_forgetting_is_measured_on_the_vocabulary_of_before(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the cat sat<|endoftext|>a dog ran")
     data = files(tmp_path, forgetting_text=text)
@@ -308,7 +355,9 @@ def test_from_scratch_forgets_the_weights(checkpoint: Path, tmp_path: Path) -> N
     results = {}
     for name, scratch in (("kept", False), ("scratch", True)):
         wanted = dataclasses.replace(slow, from_scratch=scratch)
-        results[name] = load_task_model(run(checkpoint, tmp_path / name, data, wanted).checkpoint).gpt.wte.weight[:257]
+        results[name] = load_task_model(
+            run(checkpoint, tmp_path / name, data, wanted).checkpoint
+        ).gpt.wte.weight[:257]
     source = open_checkpoint(checkpoint).load_model().wte.weight
     torch.testing.assert_close(results["kept"], source, atol=1e-6, rtol=0)
     assert (results["scratch"] - source).abs().mean().item() > 0.01
@@ -318,7 +367,15 @@ def test_from_scratch_forgets_the_weights(checkpoint: Path, tmp_path: Path) -> N
     "config",
     [
         GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=48, vocab_size=257, norm="post"),
-        GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=48, vocab_size=257, attention=("dense", "banded"), window=8),
+        GPTConfig(
+            n_layer=2,
+            n_head=2,
+            n_embd=32,
+            n_ctx=48,
+            vocab_size=257,
+            attention=("dense", "banded"),
+            window=8,
+        ),
         GPTConfig(n_layer=1, n_head=2, n_embd=32, n_ctx=48, vocab_size=272, tied_embeddings=False),
     ],
     ids=["gpt1", "gpt3", "padded and untied"],
@@ -331,8 +388,15 @@ def test_other_shapes_can_be_tuned(tmp_path: Path, config: GPTConfig) -> None:
     assert model.gpt.config == dataclasses.replace(config, vocab_size=config.vocab_size + 3)
 
 
-def test_a_tuned_model_can_be_tuned_again_and_keeps_its_tokens(checkpoint: Path, tmp_path: Path) -> None:
-    first = run(checkpoint, tmp_path / "first", files(tmp_path, "entailment"), settings("entailment", epochs=1))
+def test_a_tuned_model_can_be_tuned_again_and_keeps_its_tokens(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    first = run(
+        checkpoint,
+        tmp_path / "first",
+        files(tmp_path, "entailment"),
+        settings("entailment", epochs=1),
+    )
     again = run(first.checkpoint, tmp_path / "again", files(tmp_path), settings(epochs=1))
     assert (again.spec.start, again.spec.delimiter, again.spec.extract) == (257, 258, 259)
     assert again.spec.labels == ("no", "yes")
@@ -353,25 +417,51 @@ def test_a_loss_that_is_no_number_keeps_the_best_checkpoint(
     monkeypatch.setattr(Finetuner, "step", poison)
     with pytest.raises(NumericError, match="step 8"):
         run(checkpoint, tmp_path / "out", files(tmp_path), settings())
-    assert bool(torch.isfinite(load_task_model(tmp_path / "out" / "checkpoint").task_head.weight).all())
+    assert bool(
+        torch.isfinite(load_task_model(tmp_path / "out" / "checkpoint").task_head.weight).all()
+    )
 
 
-def test_what_cannot_be_tuned_is_refused_before_anything_is_written(checkpoint: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_tuned_is_refused_before_anything_is_written(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     data, out = files(tmp_path), tmp_path / "out"
     one_class = tmp_path / "one.tsv"
     one_class.write_text("text\tlabel\na\tx\nb\tx\n")
     strange = tmp_path / "strange.tsv"
     strange.write_text("text\tlabel\na\tyes\nb\tmaybe\n")
     bare = tmp_path / "bare"
-    save_checkpoint(bare, GPTConfig(1, 2, 8, 16, 257), GPT(GPTConfig(1, 2, 8, 16, 257)).state_dict(), None, {})
+    save_checkpoint(
+        bare, GPTConfig(1, 2, 8, 16, 257), GPT(GPTConfig(1, 2, 8, 16, 257)).state_dict(), None, {}
+    )
     small = make_checkpoint(tmp_path / "small", GPTConfig(1, 2, 8, 2, 257))
     cases: list[tuple[Path, FinetuneData, type[GPTEdgeError], str]] = [
         (tmp_path / "none", data, CheckpointError, "no such file"),
         (bare, data, TokenizerError, "has no tokenizer beside it"),
-        (checkpoint, dataclasses.replace(data, train=one_class), TrainingError, "every example has the label 'x'"),
-        (checkpoint, dataclasses.replace(data, dev=strange), TrainingError, "strange.tsv, line 3: label 'maybe'"),
-        (checkpoint, dataclasses.replace(data, forgetting_text=tmp_path / "no.txt"), TrainingError, "cannot read"),
-        (small, data, TrainingError, r"train.tsv, line 2: classification wants n_ctx of at least 3, got 2"),
+        (
+            checkpoint,
+            dataclasses.replace(data, train=one_class),
+            TrainingError,
+            "every example has the label 'x'",
+        ),
+        (
+            checkpoint,
+            dataclasses.replace(data, dev=strange),
+            TrainingError,
+            "strange.tsv, line 3: label 'maybe'",
+        ),
+        (
+            checkpoint,
+            dataclasses.replace(data, forgetting_text=tmp_path / "no.txt"),
+            TrainingError,
+            "cannot read",
+        ),
+        (
+            small,
+            data,
+            TrainingError,
+            r"train.tsv, line 2: classification wants n_ctx of at least 3, got 2",
+        ),
     ]
     for source, given, kind, message in cases:
         with pytest.raises(kind, match=message):
@@ -392,7 +482,10 @@ def test_what_cannot_be_tuned_is_refused_before_anything_is_written(checkpoint: 
         ({"weight_decay": -1.0}, "weight_decay must be"),
         ({"lora_rank": 0}, "lora_rank must be at least 1"),
         ({"score_range": (0.0, 5.0)}, "is for similarity"),
-        ({"kind": "similarity", "score_range": (5.0, 0.0)}, "two finite numbers, the lower one first, got 5 0"),
+        (
+            {"kind": "similarity", "score_range": (5.0, 0.0)},
+            "two finite numbers, the lower one first, got 5 0",
+        ),
         ({"kind": "similarity", "score_range": (math.nan, 5.0)}, "got nan 5"),
         ({"threads": 100_000}, "threads must be a whole number from 1 to 256"),
         ({"lora_alpha": 4.0}, "lora_alpha is for LoRA alone"),
@@ -406,7 +499,13 @@ def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str)
 def test_the_confusion_matrix_is_drawn(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     data = files(tmp_path)
-    run(checkpoint, tmp_path / "out", dataclasses.replace(data, test=data.dev), settings(epochs=1), plot=True)
+    run(
+        checkpoint,
+        tmp_path / "out",
+        dataclasses.replace(data, test=data.dev),
+        settings(epochs=1),
+        plot=True,
+    )
     content = (tmp_path / "out" / "confusion.png").read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
@@ -416,13 +515,19 @@ def test_the_confusion_matrix_is_drawn(checkpoint: Path, tmp_path: Path) -> None
 def test_a_plot_of_no_classes_is_refused_first(checkpoint: Path, tmp_path: Path) -> None:
     cases = [
         (files(tmp_path, "multiple-choice"), settings("multiple-choice"), "this task has none"),
-        (files(tmp_path, "similarity"), settings("similarity", score_range=(0, 4)), "this task has none"),
+        (
+            files(tmp_path, "similarity"),
+            settings("similarity", score_range=(0, 4)),
+            "this task has none",
+        ),
         (files(tmp_path, dev=None), settings(), "give dev, hold_out or test"),
     ]
     for data, wanted, message in cases:
         with pytest.raises(ValueError, match=message):
             run(checkpoint, tmp_path / "out", data, wanted, plot=True)
-    with pytest.raises(ValueError, match="LoRA rank must be from 1 to the model's width 32, got 33"):
+    with pytest.raises(
+        ValueError, match="LoRA rank must be from 1 to the model's width 32, got 33"
+    ):
         run(checkpoint, tmp_path / "out", files(tmp_path), settings(lora_rank=33))
     assert not (tmp_path / "out").exists()
 
@@ -437,7 +542,9 @@ def test_a_plot_without_matplotlib_is_refused_first(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(package: str, extra: str | None = None) -> None:
-        raise MissingDependencyError(f"this needs {package}", hint=f"pip install 'gpt-edge[{extra}]'")
+        raise MissingDependencyError(
+            f"this needs {package}", hint=f"pip install 'gpt-edge[{extra}]'"
+        )
 
     monkeypatch.setattr(module, "require", missing)
     with pytest.raises(MissingDependencyError, match="matplotlib"):
@@ -449,7 +556,10 @@ def test_labels_as_classes_of_similarity(checkpoint: Path, tmp_path: Path) -> No
     data = files(tmp_path, "similarity")
     columns = dataclasses.replace(data.columns_for(settings("similarity")), label="score")
     result = run(
-        checkpoint, tmp_path / "out", dataclasses.replace(data, columns=columns), settings("similarity", epochs=1)
+        checkpoint,
+        tmp_path / "out",
+        dataclasses.replace(data, columns=columns),
+        settings("similarity", epochs=1),
     )
     assert result.spec.labels == ("0", "2", "4")
     assert np.array(result.to_dict(with_confusion=True)["dev"]["confusion"]).shape == (3, 3)

@@ -16,7 +16,13 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.data.examples import class_numbers, default_columns, read_examples
 from gpt_edge.errors import CheckpointError, NumericError
 from gpt_edge.reference.checkpoint import load_checkpoint, load_task_model, save_checkpoint
-from gpt_edge.reference.heads import TaskModel, by_example, pad, with_task_tokens, without_task_tokens
+from gpt_edge.reference.heads import (
+    TaskModel,
+    by_example,
+    pad,
+    with_task_tokens,
+    without_task_tokens,
+)
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import KINDS, TaskSpec, new_task
@@ -31,14 +37,24 @@ NO_DROPOUT = {"dropout": 0.0, "clf_dropout": 0.0}
 
 
 def task_of(kind: str) -> TaskSpec:
-    return new_task(kind, CONFIG.vocab_size, LABELS.get(kind, ()), (0, 4) if kind == "similarity" else None)
+    return new_task(
+        kind, CONFIG.vocab_size, LABELS.get(kind, ()), (0, 4) if kind == "similarity" else None
+    )
 
 
-def make(tmp_path: Path, kind: str, n: int = 24, config: GPTConfig = CONFIG) -> tuple[TaskModel, Encoded]:
-    path = write_examples(tmp_path / f"{kind}.{'jsonl' if kind == 'multiple-choice' else 'tsv'}", kind, n)
+def make(
+    tmp_path: Path, kind: str, n: int = 24, config: GPTConfig = CONFIG
+) -> tuple[TaskModel, Encoded]:
+    path = write_examples(
+        tmp_path / f"{kind}.{'jsonl' if kind == 'multiple-choice' else 'tsv'}", kind, n
+    )
     examples = read_examples(path, default_columns(kind, kind == "similarity"))
     spec = task_of(kind)
-    labels = class_numbers(path, examples, spec.labels) if spec.labels else [float(e.label) for e in examples]
+    labels = (
+        class_numbers(path, examples, spec.labels)
+        if spec.labels
+        else [float(e.label) for e in examples]
+    )
     torch.manual_seed(5)
     return TaskModel(with_task_tokens(GPT(config)), spec), encode(
         spec, build_tokenizer(byte_tokenizer()), examples, labels, config.n_ctx
@@ -79,10 +95,14 @@ def test_the_loss_and_its_gradient_are_the_papers(tmp_path: Path, kind: str, nor
     wanted = sum(obvious_loss(slow, data, row, 0.5, 6, n_sequences) for row in rows)
     assert isinstance(wanted, torch.Tensor)
     wanted.backward()
-    trainer = Finetuner(model, settings(kind, clip_norm=1e9, batch_tokens=100, **NO_DROPOUT), n_steps=10)
+    trainer = Finetuner(
+        model, settings(kind, clip_norm=1e9, batch_tokens=100, **NO_DROPOUT), n_steps=10
+    )
     seen: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
-        parameter.register_post_accumulate_grad_hook(lambda p, name=name: seen.__setitem__(name, p.grad.clone()))
+        parameter.register_post_accumulate_grad_hook(
+            lambda p, name=name: seen.__setitem__(name, p.grad.clone())
+        )
     assert trainer.step(data, rows) == pytest.approx(wanted.item(), rel=1e-5)
     for name, parameter in slow.named_parameters():
         assert parameter.grad is not None
@@ -94,7 +114,9 @@ def test_three_steps_are_those_of_adamw_with_rate_clipping_and_decay(tmp_path: P
     slow = copy.deepcopy(model)
     changes = {"clip_norm": 0.05, "weight_decay": 0.5, "warmup": 0.5, "learning_rate": 1e-2}
     trainer = Finetuner(model, settings(**changes, **NO_DROPOUT), n_steps=4)
-    moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in slow.named_parameters()}
+    moments = {
+        name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in slow.named_parameters()
+    }
     lengths = []
     for step, factor in enumerate((0.25, 0.75, 0.75)):
         rows = np.arange(12)[4 * step : 4 * step + 4]
@@ -103,7 +125,11 @@ def test_three_steps_are_those_of_adamw_with_rate_clipping_and_decay(tmp_path: P
         loss = sum(obvious_loss(slow, data, row, 0.5, 4, 4) for row in rows)
         assert isinstance(loss, torch.Tensor)
         loss.backward()
-        lengths.append(torch.nn.utils.get_total_norm([p.grad for p in slow.parameters() if p.grad is not None]).item())
+        lengths.append(
+            torch.nn.utils.get_total_norm(
+                [p.grad for p in slow.parameters() if p.grad is not None]
+            ).item()
+        )
         rate = 1e-2 * factor
         with torch.no_grad():
             for name, parameter in slow.named_parameters():
@@ -118,7 +144,8 @@ def test_three_steps_are_those_of_adamw_with_rate_clipping_and_decay(tmp_path: P
                 parameter.sub_(rate * shares[0] / (shares[1].sqrt() + 1e-8))
     assert min(lengths) > 0.5  # clipping acts
     for (name, one), other in zip(model.named_parameters(), slow.parameters(), strict=True):
-        # Adam divides by the gradient's size: where that is next to nothing, so is what two ways of adding agree on.
+        # Adam divides by the gradient's size: where that is next to nothing, so is what two ways of
+        # adding agree on.
         off = ((one - other).abs() > 2e-4).float().mean().item()
         assert off < 0.01, name
 
@@ -140,7 +167,9 @@ def test_dropout_acts_where_it_is_set(tmp_path: Path) -> None:
 def test_noise_is_read_and_never_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = make(tmp_path, "classification", 40)
     slow, rows, read = copy.deepcopy(model), np.arange(40), []
-    trainer = Finetuner(model, settings(token_noise=0.25, batch=40, batch_tokens=100_000, **NO_DROPOUT), n_steps=10)
+    trainer = Finetuner(
+        model, settings(token_noise=0.25, batch=40, batch_tokens=100_000, **NO_DROPOUT), n_steps=10
+    )
     hidden = model.gpt.hidden
 
     def recorded(ids: torch.Tensor) -> object:
@@ -192,7 +221,9 @@ def test_scores_of_answers_are_grouped_by_example() -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_task_tokens_leave_the_language_model_as_it_was(tied: bool) -> None:
-    config = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ctx=16, vocab_size=50, tied_embeddings=tied)
+    config = GPTConfig(
+        n_layer=1, n_head=2, n_embd=16, n_ctx=16, vocab_size=50, tied_embeddings=tied
+    )
     gpt = GPT(config).eval()
     larger = with_task_tokens(gpt)
     ids = torch.arange(10)[None]
@@ -216,7 +247,9 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_epochs_learn_each_task(tmp_path: Path, kind: str) -> None:
     model, data = make(tmp_path, kind, 96)
-    trainer = Finetuner(model, settings(kind, learning_rate=5e-3, lm_weight=0.0, **NO_DROPOUT), n_steps=160)
+    trainer = Finetuner(
+        model, settings(kind, learning_rate=5e-3, lm_weight=0.0, **NO_DROPOUT), n_steps=160
+    )
     before = trainer.predict(data)
     for step in range(160):
         trainer.step(data, np.arange(96).reshape(-1, 12)[step % 8])
@@ -250,7 +283,9 @@ def test_a_loss_that_is_no_number_leaves_the_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_lora_trains_little_and_merges_to_the_same_function(tmp_path: Path, tied: bool) -> None:
-    config = GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=48, vocab_size=257, tied_embeddings=tied)
+    config = GPTConfig(
+        n_layer=2, n_head=2, n_embd=32, n_ctx=48, vocab_size=257, tied_embeddings=tied
+    )
     model, data = make(tmp_path, "classification", 24, config)
     frozen = {name: tensor.clone() for name, tensor in model.tensors().items()}
     trainer = Finetuner(model, settings(lora_rank=4, learning_rate=1e-2, weight_decay=0.1), 20)
@@ -260,10 +295,13 @@ def test_lora_trains_little_and_merges_to_the_same_function(tmp_path: Path, tied
     assert tensors.keys() == frozen.keys()
     table = tensors["wte.weight"]
     torch.testing.assert_close(table[:257], frozen["wte.weight"][:257], atol=0, rtol=0)
-    assert bool((table[[257, 259]] != frozen["wte.weight"][[257, 259]]).any(1).all())  # start and extract
+    # start and extract
+    assert bool((table[[257, 259]] != frozen["wte.weight"][[257, 259]]).any(1).all())
     corrected = {name for name in tensors if not torch.equal(tensors[name], frozen[name])}
     linears = {
-        f"h.{i}.{name}.weight" for i in (0, 1) for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        f"h.{i}.{name}.weight"
+        for i in (0, 1)
+        for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     }
     heads = {"task_head.weight", "task_head.bias", "wte.weight", "lm_head.weight"}
     assert corrected == linears | heads
@@ -274,7 +312,10 @@ def test_lora_trains_little_and_merges_to_the_same_function(tmp_path: Path, tied
     assert not any(isinstance(module, LoRALinear) for module in merged.modules())
     model.eval()
     torch.testing.assert_close(
-        merged(batch.ids, batch.extract_at)[0], model(batch.ids, batch.extract_at)[0], atol=1e-5, rtol=0
+        merged(batch.ids, batch.extract_at)[0],
+        model(batch.ids, batch.extract_at)[0],
+        atol=1e-5,
+        rtol=0,
     )
 
 
@@ -296,7 +337,9 @@ def test_lora_starts_from_the_same_function_and_checks_its_rank(tmp_path: Path) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_task_checkpoint_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
     model, data = make(tmp_path, kind)
-    save_checkpoint(tmp_path / "saved", model.config, model.tensors(), byte_tokenizer(), {}, model.spec)
+    save_checkpoint(
+        tmp_path / "saved", model.config, model.tensors(), byte_tokenizer(), {}, model.spec
+    )
     opened = open_checkpoint(tmp_path / "saved")
     assert opened.task == model.spec
     assert opened.config.n_label == model.spec.n_label
@@ -304,7 +347,10 @@ def test_a_task_checkpoint_comes_back_as_it_was(tmp_path: Path, kind: str) -> No
     back = load_task_model(tmp_path / "saved")
     part = next(data.parts(range(8), 10_000))
     torch.testing.assert_close(
-        back(part.ids, part.extract_at)[0], model.eval()(part.ids, part.extract_at)[0], atol=0, rtol=0
+        back(part.ids, part.extract_at)[0],
+        model.eval()(part.ids, part.extract_at)[0],
+        atol=0,
+        rtol=0,
     )
     gpt = load_checkpoint(tmp_path / "saved")
     assert gpt.config.n_label is None
@@ -332,7 +378,9 @@ def test_a_language_model_has_no_task(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_damaged_task_is_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     model, _ = make(tmp_path, "classification")
-    save_checkpoint(tmp_path / "saved", model.config, model.tensors(), byte_tokenizer(), {}, model.spec)
+    save_checkpoint(
+        tmp_path / "saved", model.config, model.tensors(), byte_tokenizer(), {}, model.spec
+    )
     path = tmp_path / "saved" / "config.json"
     described = json.loads(path.read_text())
     change(described)

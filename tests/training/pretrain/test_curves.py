@@ -61,7 +61,10 @@ def test_without_matplotlib_one_line_says_so_and_training_goes_on(
 ) -> None:
     without(monkeypatch, "matplotlib")
     result = train(make_recipe(steps=3))
-    assert capsys.readouterr().err.count("matplotlib is not installed (pip install 'gpt-edge[plot]')") == 1
+    assert (
+        capsys.readouterr().err.count("matplotlib is not installed (pip install 'gpt-edge[plot]')")
+        == 1
+    )
     assert result.checkpoint.is_dir()
     assert not (result.checkpoint.parent / "loss.png").exists()
 
@@ -80,18 +83,27 @@ def test_tensorboard_gets_the_figures(make_recipe: MakeRecipe) -> None:
 
     recipe = make_recipe(steps=6)
     result = train(recipe, progress=False, changes=["output.tensorboard=true"])
-    train(recipe, resume=True, progress=False, changes=["output.tensorboard=true", "training.steps=6"])
+    train(
+        recipe, resume=True, progress=False, changes=["output.tensorboard=true", "training.steps=6"]
+    )
     found = EventAccumulator(str(result.checkpoint.parent / "tensorboard"))
     found.Reload()
-    wanted = [record["validation_loss"] for record in read_records(result.checkpoint.parent / "metrics.jsonl")]
+    wanted = [
+        record["validation_loss"]
+        for record in read_records(result.checkpoint.parent / "metrics.jsonl")
+    ]
     assert [event.value for event in found.Scalars("validation_loss")] == pytest.approx(wanted)
-    assert {"train_loss", "bits_per_byte", "learning_rate", "tokens_per_second"} <= set(found.Tags()["scalars"])
+    assert {"train_loss", "bits_per_byte", "learning_rate", "tokens_per_second"} <= set(
+        found.Tags()["scalars"]
+    )
 
 
 def test_without_tensorboard_a_recipe_that_wants_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "tensorboard")
-    with pytest.raises(MissingDependencyError, match="'tensorboard', which is not installed") as caught:
+    with pytest.raises(
+        MissingDependencyError, match="'tensorboard', which is not installed"
+    ) as caught:
         Curves(tmp_path, 0, True)
     assert caught.value.hint == "pip install 'gpt-edge[tensorboard]'"

@@ -52,10 +52,17 @@ def test_a_text_is_learned_from_and_tokenised_once(make_recipe: MakeRecipe) -> N
     recipe = make_recipe()
     passes = Passes()
     first = prepared(recipe, passes)
-    assert set(passes.n_bytes) == {"learning the vocabulary", "tokenising train", "tokenising valid"}
+    assert set(passes.n_bytes) == {
+        "learning the vocabulary",
+        "tokenising train",
+        "tokenising valid",
+    }
     assert first.train.n_documents == 120
     assert first.valid.n_documents == len(first.validation_documents()) == 12
-    text = "".join(part.strip("\n") for part in (recipe.parent / "valid.txt").read_text().split("<|endoftext|>"))
+    text = "".join(
+        part.strip("\n")
+        for part in (recipe.parent / "valid.txt").read_text().split("<|endoftext|>")
+    )
     assert text_of(first) == text
     assert first.n_bytes(first.validation_documents()) == first.valid.n_bytes == len(text.encode())
     again = Passes()
@@ -133,7 +140,9 @@ def test_a_vocabulary_can_come_from_a_file(make_recipe: MakeRecipe) -> None:
     (recipe.parent / "mine.tiktoken").write_bytes(content)
     found = prepared(recipe, changes=("tokenizer.file=mine.tiktoken", "tokenizer.vocab_size=260"))
     assert found.tokenizer.content == content
-    with pytest.raises(TokenizerError, match=r"mine.tiktoken holds 259 tokens, 299 were wanted") as caught:
+    with pytest.raises(
+        TokenizerError, match=r"mine.tiktoken holds 259 tokens, 299 were wanted"
+    ) as caught:
         prepared(make_recipe("other"), changes=("tokenizer.file=mine.tiktoken",))
     assert "vocab_size = 260" in (caught.value.hint or "")
 
@@ -142,9 +151,13 @@ def test_a_vocabulary_whose_end_token_is_not_the_last_is_refused(make_recipe: Ma
     recipe = make_recipe()
     words = ["<|endoftext|>", *sorted(unicode_to_byte())]
     (recipe.parent / "hf").mkdir()
-    (recipe.parent / "hf" / "vocab.json").write_text(json.dumps({word: id for id, word in enumerate(words)}))
+    (recipe.parent / "hf" / "vocab.json").write_text(
+        json.dumps({word: id for id, word in enumerate(words)})
+    )
     (recipe.parent / "hf" / "merges.txt").write_text("#version: 0.2\n")
-    with pytest.raises(TokenizerError, match="has its end token at 0; training wants it at the end, at 256"):
+    with pytest.raises(
+        TokenizerError, match="has its end token at 0; training wants it at the end, at 256"
+    ):
         prepared(recipe, changes=("tokenizer.file=hf", "tokenizer.vocab_size=257"))
 
 
@@ -156,11 +169,15 @@ def test_a_text_of_nothing_is_named_before_a_vocabulary_is_learned(make_recipe: 
 
 
 def test_a_vocabulary_can_be_another_models(make_recipe: MakeRecipe, shared_data: Path) -> None:
-    for number, file in enumerate((shared_data / "gpt2-vocab", shared_data / "gpt2-vocab" / "encoder.json")):
+    for number, file in enumerate(
+        (shared_data / "gpt2-vocab", shared_data / "gpt2-vocab" / "encoder.json")
+    ):
         recipe = make_recipe(f"run{number}")
         found = prepared(recipe, changes=(f"tokenizer.file={file}", "tokenizer.vocab_size=50257"))
         assert found.encoder.encode("Once upon a time") == [7454, 2402, 257, 640]
-    with pytest.raises(TokenizerError, match="is a tokenizer of the kind gpt1; training wants bytes"):
+    with pytest.raises(
+        TokenizerError, match="is a tokenizer of the kind gpt1; training wants bytes"
+    ):
         prepared(make_recipe("words"), changes=(f"tokenizer.file={shared_data / 'gpt1-vocab'}",))
 
 
@@ -173,7 +190,11 @@ def test_a_vocabulary_is_learned_from_a_part_of_a_huge_text(
     monkeypatch.setattr(module, "LEARN_BYTES", 1 << 20)
     passes = Passes()
     found = prepared(recipe, passes, ('data.train=["a.txt", "b.txt"]', "tokenizer.vocab_size=275"))
-    assert passes.n_bytes["learning the vocabulary"] <= 6 << 20 < passes.n_bytes["tokenising train"] * 3
+    assert (
+        passes.n_bytes["learning the vocabulary"]
+        <= 6 << 20
+        < passes.n_bytes["tokenising train"] * 3
+    )
     assert all(len(found.encoder.encode(word)) == 1 for word in (" zebra", " quagga"))
 
 
@@ -188,5 +209,7 @@ def test_a_held_out_share_of_one_document_is_nothing(make_recipe: MakeRecipe) ->
     recipe = make_recipe()
     (recipe.parent / "one.txt").write_text("a long story without any separator")
     with pytest.raises(TrainingError, match=r"one.txt holds no text to validate with") as caught:
-        prepared(recipe, changes=("data.train=one.txt", "data.valid=[]", "tokenizer.vocab_size=257"))
+        prepared(
+            recipe, changes=("data.train=one.txt", "data.valid=[]", "tokenizer.vocab_size=257")
+        )
     assert "separator" in (caught.value.hint or "")

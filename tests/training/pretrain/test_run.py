@@ -34,7 +34,9 @@ def weights_of(recipe: Path) -> dict[str, torch.Tensor]:
     return load_state(folder_of(recipe) / "state.safetensors").model
 
 
-def test_training_gives_a_checkpoint_that_learned(make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_gives_a_checkpoint_that_learned(
+    make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = make_recipe(steps=30, every_steps=10)
     result = train(recipe)
     captured = capsys.readouterr()
@@ -50,7 +52,9 @@ def test_training_gives_a_checkpoint_that_learned(make_recipe: MakeRecipe, capsy
     tokenizer = load_tokenizer(result.checkpoint, TokenizerSpec.from_dict(about["tokenizer"]))
     assert tokenizer.decode(tokenizer.encode("Lily had a ball.")) == "Lily had a ball."
     assert tokenizer.vocab_size == load_checkpoint(result.checkpoint).config.vocab_size == 300
-    records = [json.loads(line) for line in (folder_of(recipe) / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (folder_of(recipe) / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [record["step"] for record in records] == [10, 20, 30]
     losses = [record["validation_loss"] for record in records]
     assert losses == sorted(losses, reverse=True)
@@ -84,7 +88,11 @@ def test_a_run_that_failed_midway_resumes_to_the_same_bits(
     def records(recipe: Path) -> list[dict[str, object]]:
         lines = (folder_of(recipe) / "metrics.jsonl").read_text().splitlines()
         return [
-            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "tokens_per_second", "train_loss")}
+            {
+                k: v
+                for k, v in json.loads(line).items()
+                if k not in ("seconds", "tokens_per_second", "train_loss")
+            }
             for line in lines
         ]
 
@@ -119,14 +127,19 @@ train(Path(sys.argv[1]), sys.argv[3] == "resume", progress=False)
 
 
 def kill_and_resume(recipe: Path, n_kills: int) -> int:
-    """Start or resume a training `n_kills` times, each killed at another moment; returns how many were alive then."""
+    """Start or resume a training `n_kills` times, each killed at another moment; returns how many
+    were alive then.
+    """
     n_hit = 0
     state, checkpoint = folder_of(recipe) / "state.safetensors", folder_of(recipe) / "checkpoint"
     for i in range(n_kills):
-        n_steps, delay = i * 7 % 11, 0.003 * (i * 5 % 7)  # seconds; a step takes 0.002 to 0.01, a save as much
+        # seconds; a step takes 0.002 to 0.01, a save as much
+        n_steps, delay = i * 7 % 11, 0.003 * (i * 5 % 7)
         arguments = [str(recipe), str(n_steps), "resume" if state.exists() else "start", str(delay)]
         process = subprocess.run(
-            [sys.executable, "-c", KILLED, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+            [sys.executable, "-c", KILLED, *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
         )
         n_hit += process.returncode == -signal.SIGKILL
         load_state(state)  # whole, whenever it was killed
@@ -136,7 +149,9 @@ def kill_and_resume(recipe: Path, n_kills: int) -> int:
 
 
 @pytest.mark.parametrize("n_kills", [2, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(make_recipe: MakeRecipe, n_kills: int) -> None:
+def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(
+    make_recipe: MakeRecipe, n_kills: int
+) -> None:
     steps = {"steps": 40 + 30 * n_kills, "every_steps": 3, "patience": 1000, "long_rows_from": 20}
     killed, straight = make_recipe("killed", **steps), make_recipe("straight", **steps)
     assert kill_and_resume(killed, n_kills) == n_kills
@@ -204,7 +219,9 @@ def test_there_must_be_a_run_to_resume(make_recipe: MakeRecipe) -> None:
         train(make_recipe(), resume=True, progress=False)
 
 
-def test_an_output_folder_that_is_a_file_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_an_output_folder_that_is_a_file_is_refused(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         train(make_recipe(folder=(tmp_path / "file").as_posix()), progress=False)
@@ -222,13 +239,20 @@ def test_a_missing_text_is_named(make_recipe: MakeRecipe) -> None:
         train(make_recipe(train="gone.txt"), progress=False)
 
 
-def test_a_checkpoint_is_replaced_but_a_stranger_is_not(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_checkpoint_is_replaced_but_a_stranger_is_not(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
     result = train(make_recipe(steps=3), progress=False)
     model = load_checkpoint(result.checkpoint)
     save_checkpoint(result.checkpoint, model.config, model.state_dict(), None, {})
-    assert sorted(path.name for path in result.checkpoint.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in result.checkpoint.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     again = load_checkpoint(result.checkpoint)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
     stranger = tmp_path / "photos"
     stranger.mkdir()
     (stranger / "config.json").write_text("{}")
@@ -238,7 +262,9 @@ def test_a_checkpoint_is_replaced_but_a_stranger_is_not(make_recipe: MakeRecipe,
         read_checkpoint_config(stranger)
 
 
-def test_weights_that_are_no_numbers_are_never_written(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_never_written(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
     model = load_checkpoint(train(make_recipe(steps=3), progress=False).checkpoint)
     model.wpe.weight.data[1, 1] = float("inf")
     with pytest.raises(NumericError, match="NaN or infinite weights in wpe"):
@@ -249,27 +275,38 @@ def test_weights_that_are_no_numbers_are_never_written(make_recipe: MakeRecipe, 
 def start_from(make_recipe: MakeRecipe, name: str, checkpoint: Path, **changes: object) -> Path:
     """A recipe that goes on from a checkpoint, with its vocabulary."""
     recipe = make_recipe(name, start=str(checkpoint), **changes)
-    text = recipe.read_text().replace("vocab_size = 300", f'vocab_size = 300\nfile = "{checkpoint}"')
+    text = recipe.read_text().replace(
+        "vocab_size = 300", f'vocab_size = 300\nfile = "{checkpoint}"'
+    )
     recipe.write_text(text)
     return recipe
 
 
 def test_a_run_goes_on_from_a_checkpoint(make_recipe: MakeRecipe) -> None:
     first = train(make_recipe("first", steps=30, every_steps=10), progress=False)
-    recipe = start_from(make_recipe, "second", first.checkpoint, steps=1, every_steps=1, learning_rate=1e-6)
+    recipe = start_from(
+        make_recipe, "second", first.checkpoint, steps=1, every_steps=1, learning_rate=1e-6
+    )
     second = train(recipe, progress=False)
-    assert second.score.loss == pytest.approx(first.score.loss, abs=1e-3)  # random weights are at ln 300
+    # random weights are at ln 300
+    assert second.score.loss == pytest.approx(first.score.loss, abs=1e-3)
     assert (second.checkpoint / "tokenizer.tiktoken").read_bytes() == (
         first.checkpoint / "tokenizer.tiktoken"
     ).read_bytes()
 
 
-def test_a_run_is_resumed_without_the_checkpoint_that_it_started_from(make_recipe: MakeRecipe) -> None:
+def test_a_run_is_resumed_without_the_checkpoint_that_it_started_from(
+    make_recipe: MakeRecipe,
+) -> None:
     first = train(make_recipe("first"), progress=False)
     train(start_from(make_recipe, "second", first.checkpoint, steps=6), progress=False)
     first.checkpoint.rename(first.checkpoint.with_name("gone"))
     recipe = make_recipe("second", start=str(first.checkpoint), steps=6)
-    recipe.write_text(recipe.read_text().replace("vocab_size = 300", f'vocab_size = 300\nfile = "{first.checkpoint}"'))
+    recipe.write_text(
+        recipe.read_text().replace(
+            "vocab_size = 300", f'vocab_size = 300\nfile = "{first.checkpoint}"'
+        )
+    )
     assert train(recipe, resume=True, progress=False).steps == 6
 
 
@@ -277,7 +314,10 @@ def test_a_run_is_resumed_without_the_checkpoint_that_it_started_from(make_recip
     ("line", "message"),
     [
         ("n_layer = 3", r"\[model\] n_layer is 3, in .*checkpoint it is 2"),
-        ('n_layer = 2\nactivation = "relu"', r"\[model\] activation is 'relu', in .* it is 'gelu_tanh'"),
+        (
+            'n_layer = 2\nactivation = "relu"',
+            r"\[model\] activation is 'relu', in .* it is 'gelu_tanh'",
+        ),
     ],
     ids=["layers", "activation"],
 )

@@ -24,7 +24,9 @@ from gpt_edge.training.validation import score_documents
 def documents(n: int = 60) -> list[IntArray]:
     """One shard of `n` documents."""
     rng = np.random.default_rng(1)
-    return [join_documents(np.array([299, *rng.integers(0, 299, 20 + i % 30), 299]) for i in range(n))]
+    return [
+        join_documents(np.array([299, *rng.integers(0, 299, 20 + i % 30), 299]) for i in range(n))
+    ]
 
 
 def changed(recipe: Recipe, **changes: object) -> Recipe:
@@ -73,7 +75,10 @@ def test_a_state_does_not_change_when_the_run_goes_on(recipe: Recipe) -> None:
     state = trainer.state({})
     before = {name: tensor.clone() for name, tensor in {**state.model, **state.optimizer}.items()}
     trainer.step()
-    assert all(torch.equal(before[name], tensor) for name, tensor in {**state.model, **state.optimizer}.items())
+    assert all(
+        torch.equal(before[name], tensor)
+        for name, tensor in {**state.model, **state.optimizer}.items()
+    )
 
 
 def test_rows_grow_to_the_context_and_all_positions_are_learned(recipe: Recipe) -> None:
@@ -99,7 +104,8 @@ def test_not_a_number_stops_the_run_before_the_weights_change(recipe: Recipe) ->
     with pytest.raises(NumericError, match="step 2: the loss is nan"):
         trainer.step()
     after = weights(trainer)
-    assert sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) == 1  # only what we broke
+    # only what we broke
+    assert sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) == 1
 
 
 def test_a_state_with_not_a_number_leaves_the_old_file(recipe: Recipe, tmp_path: Path) -> None:
@@ -124,7 +130,9 @@ def test_another_recipe_cannot_take_over_a_run(recipe: Recipe) -> None:
     trainer = Trainer(recipe, documents())
     state = trainer.state({})
     other = Trainer(changed(recipe, learning_rate=0.001), documents())
-    with pytest.raises(TrainingError, match=r"\[training\] learning_rate is 0.001, the run to resume has 0.005"):
+    with pytest.raises(
+        TrainingError, match=r"\[training\] learning_rate is 0.001, the run to resume has 0.005"
+    ):
         other.restore(state)
 
 
@@ -158,7 +166,9 @@ def test_gradients_agree_with_finite_differences(recipe: Recipe) -> None:
 
     def loss() -> torch.Tensor:
         logits = model(inputs, positions)[0]
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=-1
+        )
 
     loss().backward()
     for parameter in model.parameters():
@@ -175,7 +185,9 @@ def test_gradients_agree_with_finite_differences(recipe: Recipe) -> None:
         assert found == pytest.approx(wanted, rel=1e-3, abs=1e-7)
 
 
-def test_without_a_compiler_compile_says_what_to_do(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_compile_says_what_to_do(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(model: object, inputs: object, **_: object) -> object:
         raise RuntimeError("no working C++ compiler found")
 
@@ -213,9 +225,12 @@ def test_activation_checkpointing_changes_nothing(recipe: Recipe, dropout: float
     recipe = changed(recipe, dropout=dropout)
     plain = Trainer(recipe, documents())
     losses = [plain.step() for _ in range(5)]
-    checkpointed = Trainer(changed(recipe, activation_checkpointing=True), documents())  # seeds torch again
+    # seeds torch again
+    checkpointed = Trainer(changed(recipe, activation_checkpointing=True), documents())
     assert [checkpointed.step() for _ in range(5)] == losses
-    assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(checkpointed), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights(plain), weights(checkpointed), strict=True)
+    )
 
 
 def test_the_moving_average_is_evaluated_and_kept(recipe: Recipe, tmp_path: Path) -> None:
@@ -225,7 +240,10 @@ def test_the_moving_average_is_evaluated_and_kept(recipe: Recipe, tmp_path: Path
     for step in range(7):
         trainer.step()
         decay = min(0.9, (1 + step) / (10 + step))
-        average = [decay * old + (1 - decay) * new for old, new in zip(average, weights(trainer), strict=True)]
+        average = [
+            decay * old + (1 - decay) * new
+            for old, new in zip(average, weights(trainer), strict=True)
+        ]
     kept = list(trainer.weights().values())
     for mine, wanted in zip(kept, average, strict=True):
         torch.testing.assert_close(mine, wanted)
@@ -233,7 +251,8 @@ def test_the_moving_average_is_evaluated_and_kept(recipe: Recipe, tmp_path: Path
     assert not torch.equal(kept[0], now[0])
     some = list(documents_of(documents(5)[0], 299))
     score = trainer.evaluate(some, 100)
-    assert all(torch.equal(a, b) for a, b in zip(now, weights(trainer), strict=True))  # training goes on with its own
+    # training goes on with its own
+    assert all(torch.equal(a, b) for a, b in zip(now, weights(trainer), strict=True))
     model = GPT(recipe.model)
     model.load_state_dict(trainer.weights(), strict=False)  # the tied head is wte
     assert score_documents(model, some, 100, trainer.row_tokens, "float32") == score
@@ -243,7 +262,10 @@ def test_the_moving_average_is_evaluated_and_kept(recipe: Recipe, tmp_path: Path
     resumed = Trainer(recipe, documents())
     resumed.restore(load_state(tmp_path / "state"))
     assert resumed.step() == loss
-    assert all(torch.equal(a, b) for a, b in zip(trainer.weights().values(), resumed.weights().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(trainer.weights().values(), resumed.weights().values(), strict=True)
+    )
 
 
 def test_a_run_without_a_moving_average_cannot_go_on_with_one(recipe: Recipe) -> None:
@@ -257,7 +279,10 @@ def test_a_state_of_an_earlier_version_is_taken(recipe: Recipe) -> None:
     trainer = Trainer(recipe, documents())
     trainer.step()
     state = trainer.state({})
-    for section, keys in {"training": ("ema", "micro_batch_tokens"), "data": ("field", "held_out")}.items():
+    for section, keys in {
+        "training": ("ema", "micro_batch_tokens"),
+        "data": ("field", "held_out"),
+    }.items():
         for key in keys:
             del state.recipe[section][key]
     del state.progress["trainer"]["shard"]
@@ -273,7 +298,14 @@ def test_the_loss_is_that_of_the_reference(norm: str, window: int | None) -> Non
     torch.manual_seed(0)
     attention = ("dense", "banded") if window else ("dense",)
     config = GPTConfig(
-        n_layer=2, n_head=2, n_embd=16, n_ctx=24, vocab_size=50, norm=norm, attention=attention, window=window
+        n_layer=2,
+        n_head=2,
+        n_embd=16,
+        n_ctx=24,
+        vocab_size=50,
+        norm=norm,
+        attention=attention,
+        window=window,
     )
     model = GPT(config)
     for parameter in model.parameters():
@@ -282,9 +314,13 @@ def test_the_loss_is_that_of_the_reference(norm: str, window: int | None) -> Non
     targets[0, 7:] = -1
     positions = torch.arange(2, 22)[None]
     logits = model(inputs, positions)[0].log_softmax(-1)
-    wanted = -sum(logits[b, t, targets[b, t]] for b in range(3) for t in range(20) if targets[b, t] >= 0)
+    wanted = -sum(
+        logits[b, t, targets[b, t]] for b in range(3) for t in range(20) if targets[b, t] >= 0
+    )
     torch.testing.assert_close(BatchLoss(model)(inputs, targets, positions), wanted)
     for layer, block in enumerate(model.blocks()):
         x = torch.randn(2, 20, 16)
         mask = causal_mask(0, 20, config.layer_window(layer), x.device)
-        torch.testing.assert_close(attention_written_out(block.attn, x), block.attn(x, None, mask)[0])
+        torch.testing.assert_close(
+            attention_written_out(block.attn, x), block.attn(x, None, mask)[0]
+        )

@@ -1,4 +1,6 @@
-"""Timing of a loaded model, a fresh process, memory, the profiler: on the tiny golden bundles, in a second or two."""
+"""Timing of a loaded model, a fresh process, memory, the profiler: on the tiny golden bundles, in a
+second or two.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,17 @@ from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.runtime.kv_cache import KVCache
 from tests.support.tiny_model import GRAPHS, N_CTX, bundle_path
 
-CASES = (Case("prefill", 8), Case("prefill", 8, depth=5), Case("prefill", 8, batch=3), Case("decode", 4))
-CASES += (Case("decode", 4, depth=5), Case("decode", 4, depth=5, batch=3), Case("decode", N_CTX - 1))
+CASES = (
+    Case("prefill", 8),
+    Case("prefill", 8, depth=5),
+    Case("prefill", 8, batch=3),
+    Case("decode", 4),
+)
+CASES += (
+    Case("decode", 4, depth=5),
+    Case("decode", 4, depth=5, batch=3),
+    Case("decode", N_CTX - 1),
+)
 
 
 @pytest.fixture(scope="module", params=GRAPHS)
@@ -42,7 +53,13 @@ def test_a_case_runs_the_graph_as_often_as_its_name_says(model: Model, case: Cas
     session = model.generator.session
     with clocked_runs(session) as runs:
         seconds = model.time(case)
-    timed = 1 if case.kind == "prefill" and case.batch == 1 else case.n_tokens if case.kind == "decode" else case.batch
+    timed = (
+        1
+        if case.kind == "prefill" and case.batch == 1
+        else case.n_tokens
+        if case.kind == "decode"
+        else case.batch
+    )
     if session.graph == "portable" and case.kind == "decode" and case.batch > 1:
         timed = len(runs[-timed:])
     assert len(runs) >= timed
@@ -90,14 +107,19 @@ def test_a_bundle_without_a_tokenizer_is_measured_by_ids(model: Model) -> None:
     assert bare.time(Case("decode", 4)) > 0
 
 
-# --- bytes -----------------------------------------------------------------------------------------------------------
+# --- bytes
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_the_weights_of_a_token_are_those_that_onnx_lists_less_the_embeddings_rows(kind: str) -> None:
+def test_the_weights_of_a_token_are_those_that_onnx_lists_less_the_embeddings_rows(
+    kind: str,
+) -> None:
     path = bundle_path(kind) / "model.onnx"
     model = onnx.load(path, load_external_data=False).graph
-    whole = {name for node in model.node for name in node.input if not node.op_type.startswith("Gather")}
+    whole = {
+        name for node in model.node for name in node.input if not node.op_type.startswith("Gather")
+    }
     wanted = sum(
         np.prod(value.dims, dtype=int) * helper.tensor_dtype_to_np_dtype(value.data_type).itemsize
         for value in model.initializer
@@ -105,7 +127,8 @@ def test_the_weights_of_a_token_are_those_that_onnx_lists_less_the_embeddings_ro
     )
     assert weight_bytes(path) == wanted
     config = Bundle.open(bundle_path(kind)).config
-    assert abs(wanted - 4 * (config.n_parameters - config.n_ctx * config.n_embd)) < 1000  # a few shapes and constants
+    # a few shapes and constants
+    assert abs(wanted - 4 * (config.n_parameters - config.n_ctx * config.n_embd)) < 1000
 
 
 def test_of_the_sides_of_an_if_the_larger_counts(tmp_path: Path) -> None:
@@ -116,7 +139,9 @@ def test_of_the_sides_of_an_if_the_larger_counts(tmp_path: Path) -> None:
         own = numpy_helper.from_array(np.zeros((rows, 3), np.int8), side + "_own")
         inputs = [own.name, "outer"] if side == "then_branch" else [own.name]
         node = helper.make_node("Max", inputs, [side])
-        sides[side] = helper.make_graph([node], side, [], [helper.make_empty_tensor_value_info(side)], [own])
+        sides[side] = helper.make_graph(
+            [node], side, [], [helper.make_empty_tensor_value_info(side)], [own]
+        )
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["rows"]),
         helper.make_node("If", ["condition"], ["result"], **sides),
@@ -129,7 +154,9 @@ def test_of_the_sides_of_an_if_the_larger_counts(tmp_path: Path) -> None:
     assert weight_bytes(path) == 10 * 3 * 4 + 5 * 3 + 12
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"no protobuf at all", b"\x3a\x7f", b"\x38\x01"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 100, b"no protobuf at all", b"\x3a\x7f", b"\x38\x01"]
+)
 def test_a_file_that_is_no_onnx_has_no_known_size(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
@@ -146,7 +173,9 @@ def test_keys_and_values_are_counted_by_layer_and_window(kind: str) -> None:
 
 
 def test_a_batch_shares_the_weights(model: Model) -> None:
-    alone, shared = (model.bytes_per_token(Case("decode", 1, depth=8, batch=batch)) for batch in (1, 4))
+    alone, shared = (
+        model.bytes_per_token(Case("decode", 1, depth=8, batch=batch)) for batch in (1, 4)
+    )
     assert alone is not None
     assert shared is not None
     assert model.weight_bytes is not None
@@ -163,7 +192,8 @@ def test_the_bandwidth_is_that_of_memory(threads: int) -> None:
     assert MAX_BYTES <= 1 << 30
 
 
-# --- processes and the profiler --------------------------------------------------------------------------------------
+# --- processes and the profiler
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -208,13 +238,18 @@ def test_the_profile_counts_the_operators_of_a_token_and_leaves_no_file(temporar
         assert own[BESIDES].calls == 1
         assert any(name.endswith("(head)") for name in own)
         assert sum(row.share for row in own.values()) == pytest.approx(1, abs=0.02)
-        assert [row.seconds for row in own.values()] == sorted((row.seconds for row in own.values()), reverse=True)
+        assert [row.seconds for row in own.values()] == sorted(
+            (row.seconds for row in own.values()), reverse=True
+        )
 
 
-# --- rounds ----------------------------------------------------------------------------------------------------------
+# --- rounds
+# ----------------------------------------------------------------------------------------------------------
 
 
-def test_bundles_alternate_and_the_ratio_is_of_equal_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundles_alternate_and_the_ratio_is_of_equal_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     order: list[str] = []
 
     def time(self: Model, case: Case) -> float:

@@ -26,7 +26,9 @@ def test_lists_and_ranges_are_read(text: str, wanted: tuple[int, ...]) -> None:
     assert parse_numbers(text) == wanted
 
 
-@pytest.mark.parametrize("text", ["", ",", "a", "-1", "1.5", "1-2", "4-1+1", "1-4+0", "1-4*1", "0-4*2", "9" * 30, "٣"])
+@pytest.mark.parametrize(
+    "text", ["", ",", "a", "-1", "1.5", "1-2", "4-1+1", "1-4+0", "1-4*1", "0-4*2", "9" * 30, "٣"]
+)
 def test_what_is_no_list_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=r"numbers|range"):
         parse_numbers(text)
@@ -83,7 +85,9 @@ def test_values_that_mean_nothing_are_refused(changes: dict[str, object]) -> Non
     ],
 )
 def test_a_case_longer_than_the_context_is_refused_by_name(plan: Plan, name: str) -> None:
-    with pytest.raises(ContextLengthError, match=rf"^{name} needs a context of \d+ tokens, tiny has 1024$"):
+    with pytest.raises(
+        ContextLengthError, match=rf"^{name} needs a context of \d+ tokens, tiny has 1024$"
+    ):
         plan.check_fits("tiny", 1024)
     plan.check_fits("tiny", 1025)
 
@@ -105,6 +109,7 @@ def test_a_curve_spreads_over_the_whole_context_and_reads_no_prompts() -> None:
     assert {case.kind for case in cases} == {"decode"}
     assert len(cases) == CURVE_POINTS
     assert (cases[0].depth, cases[-1].n_context) == (0, 1024)
-    assert [case.depth for case in make_plan(1024, depths=[7], new_tokens=[4], prompts=[0], is_curve=True).cases()] == [
-        7
-    ]
+    assert [
+        case.depth
+        for case in make_plan(1024, depths=[7], new_tokens=[4], prompts=[0], is_curve=True).cases()
+    ] == [7]

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.bench.figures import Engine, LoopRow, ProfileRow, Report, SpeedRow, StartRow, flat, spread
+from gpt_edge.bench.figures import (
+    Engine,
+    LoopRow,
+    ProfileRow,
+    Report,
+    SpeedRow,
+    StartRow,
+    flat,
+    spread,
+)
 from gpt_edge.bench.plan import Plan
 from gpt_edge.bench.plot import check_target, write_plot
 from gpt_edge.bench.report import FORMATS, render
@@ -43,7 +52,9 @@ def report(*bundles: str) -> Report:
         ProfileRow(engine, "tg8", "Gelu", 5, 1e-5, 0.25),
     )
     loop = (LoopRow(engine, spread([5e-5]), spread([1e-4]), 1.5e10, 5_000_000),)
-    return Report(MACHINE, Plan((), (8,), repetitions=3), speed, tuple(map(start_row, bundles)), loop, profile)
+    return Report(
+        MACHINE, Plan((), (8,), repetitions=3), speed, tuple(map(start_row, bundles)), loop, profile
+    )
 
 
 def test_a_spread_is_its_middle_and_how_far_the_others_are() -> None:
@@ -56,7 +67,12 @@ def test_a_spread_is_its_middle_and_how_far_the_others_are() -> None:
 def test_a_row_is_flat_with_its_spread() -> None:
     values = flat(speed_row("one"))
     assert values["bundle"] == "one"
-    assert (values["seconds"], values["seconds_mad"], values["seconds_min"], values["seconds_max"]) == (2, 1, 1, 4)
+    assert (
+        values["seconds"],
+        values["seconds_mad"],
+        values["seconds_min"],
+        values["seconds_max"],
+    ) == (2, 1, 1, 4)
     assert values["tokens_per_second"] == 4
     assert "engine" not in values
     assert json.loads(json.dumps(values)) == values
@@ -76,12 +92,28 @@ def test_json_holds_every_row_and_how_it_was_measured() -> None:
 def test_json_lines_are_the_run_and_one_row_each() -> None:
     first, *rows = [json.loads(line) for line in render(report("one", "two"), "jsonl").splitlines()]
     assert first["plan"]["new_tokens"] == [8]
-    assert [row["table"] for row in rows] == ["speed", "speed", "start", "start", "loop", "profile", "profile"]
+    assert [row["table"] for row in rows] == [
+        "speed",
+        "speed",
+        "start",
+        "start",
+        "loop",
+        "profile",
+        "profile",
+    ]
 
 
 def test_csv_has_the_same_columns_in_every_line() -> None:
     rows = list(csv.DictReader(io.StringIO(render(report("one", 'a,"b"'), "csv"))))
-    assert [row["table"] for row in rows] == ["speed", "speed", "start", "start", "loop", "profile", "profile"]
+    assert [row["table"] for row in rows] == [
+        "speed",
+        "speed",
+        "start",
+        "start",
+        "loop",
+        "profile",
+        "profile",
+    ]
     assert rows[1]["bundle"] == 'a,"b"'
     assert float(rows[0]["tokens_per_second"]) == 4
     assert rows[0]["ready_seconds"] == ""
@@ -141,7 +173,10 @@ def test_the_plot_is_a_png(tmp_path: Path) -> None:
 def test_a_plot_of_prompts_alone_is_refused(tmp_path: Path) -> None:
     figures = report("one")
     with pytest.raises(OutputError, match="nothing to draw"):
-        write_plot(Report(MACHINE, figures.plan, (speed_row("one", "pp8"),), figures.start, ()), tmp_path / "x.png")
+        write_plot(
+            Report(MACHINE, figures.plan, (speed_row("one", "pp8"),), figures.start, ()),
+            tmp_path / "x.png",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,7 +187,9 @@ def test_a_place_for_the_plot_is_checked_before_any_work(name: str, tmp_path: Pa
         check_target(tmp_path / name)
 
 
-def test_a_missing_matplotlib_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_matplotlib_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError) as caught:
         check_target(tmp_path / "x.png")

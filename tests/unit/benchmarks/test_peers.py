@@ -1,4 +1,6 @@
-"""benchmarks/: what is measured beside the peers. The report from recorded samples, the runner in a stub of the harness."""
+"""benchmarks/: what is measured beside the peers. The report from recorded samples, the runner in a
+stub of the harness.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,13 @@ def sample(peer: str, decode: float, **changes: Any) -> dict[str, Any]:
     """The recorded sample with another name and speed, undisturbed."""
     engine = speed_figures.OURS if peer.startswith("edge") else "other"
     precision = peer.partition("-")[2] if peer.startswith("edge") else "int8"
-    same = {"peer": peer, "engine": engine, "precision": precision, "decode_tok_s": decode, "foreign_cores": 0.0}
+    same = {
+        "peer": peer,
+        "engine": engine,
+        "precision": precision,
+        "decode_tok_s": decode,
+        "foreign_cores": 0.0,
+    }
     return {**RECORDED, **same, "head_ids": IDS, **changes}
 
 
@@ -76,7 +84,13 @@ def test_medians_leave_out_rounds_that_others_disturbed() -> None:
     rounds = [sample("ct2-int8", speed) for speed in (50, 60, 100)]
     table = speed_figures.medians([*rounds, sample("ct2-int8", 1, foreign_cores=0.9)])
     (found,) = table[1, RECORDED["threads"], RECORDED["prompt_tokens"]]
-    assert (found.decode, found.low, found.high, found.n_kept, found.n_rounds) == (60, 50, 100, 3, 4)
+    assert (found.decode, found.low, found.high, found.n_kept, found.n_rounds) == (
+        60,
+        50,
+        100,
+        3,
+        4,
+    )
 
 
 def test_medians_keep_disturbed_rounds_where_there_are_no_others() -> None:
@@ -97,8 +111,16 @@ def test_rows_that_were_always_disturbed_say_so_and_judge_no_goal(
 
 
 def test_a_bundle_is_compared_with_peers_of_its_bits() -> None:
-    speeds = {"ct2-int8": 60.0, "ov-int8": 80.0, "llama-q4_0": 200.0, "edge-int8": 120.0, "edge-int8-block": 100.0}
-    (engines,) = speed_figures.medians([sample(name, speed) for name, speed in speeds.items()]).values()
+    speeds = {
+        "ct2-int8": 60.0,
+        "ov-int8": 80.0,
+        "llama-q4_0": 200.0,
+        "edge-int8": 120.0,
+        "edge-int8-block": 100.0,
+    }
+    (engines,) = speed_figures.medians(
+        [sample(name, speed) for name, speed in speeds.items()]
+    ).values()
     assert [found.engine for found in engines] == sorted(speeds, key=lambda name: -speeds[name])
     best = speed_figures.best_peer(engines, 8)
     assert best is not None
@@ -109,7 +131,9 @@ def test_a_bundle_is_compared_with_peers_of_its_bits() -> None:
 
 
 def test_the_roofline_counts_weights_and_the_keys_and_values_before() -> None:
-    (engines,) = speed_figures.medians([sample("edge-int8", 100, threads=1, prompt_tokens=32)]).values()
+    (engines,) = speed_figures.medians(
+        [sample("edge-int8", 100, threads=1, prompt_tokens=32)]
+    ).values()
     read = 124e6 + (32 + RECORDED["new_tokens"] / 2) * 12 * 2 * 768 * 4
     assert speed_figures.roofline(engines[0], (1, 1, 32), 20.0) == pytest.approx(100 * read / 20e9)
 
@@ -127,14 +151,17 @@ def test_goals_say_what_holds_and_what_does_not() -> None:
     assert found["ready after, s"].holds
     assert not found["peak RSS, MB, against 1.3 × the bundle"].holds  # 300, 169 is wanted
     assert found["disk, MB"].holds
-    assert "| edge-int8 | decode t2 p512, × ov-int8 | 1.11 | ≥ 1.4 | **no** |" in speed_goals.goals_table(
-        list(found.values())
+    assert (
+        "| edge-int8 | decode t2 p512, × ov-int8 | 1.11 | ≥ 1.4 | **no** |"
+        in speed_goals.goals_table(list(found.values()))
     )
 
 
 def test_a_goal_says_how_much_of_the_bandwidth_it_would_take() -> None:
     settings = {"threads": 1, "prompt_tokens": 32}
-    table = speed_figures.medians([sample("edge-int8", 50, **settings), sample("ov-int8", 60, **settings)])
+    table = speed_figures.medians(
+        [sample("edge-int8", 50, **settings), sample("ov-int8", 60, **settings)]
+    )
     (goal,) = [goal for goal in speed_goals.goals(table, {1: 10.0}) if "ov-int8" in goal.what]
     read = 124e6 + (32 + RECORDED["new_tokens"] / 2) * 12 * 2 * 768 * 4
     assert goal.wanted == f"≥ 1.5 ({1.5 * 60 * read / 10e9:.0%} of the roofline)"
@@ -148,8 +175,14 @@ def test_the_bandwidth_is_that_of_batch_1() -> None:
 
 def test_tokens_that_differ_from_the_usual_ones_are_counted() -> None:
     odd = [*IDS[:3], 0, *IDS[4:]]
-    table = speed_report.agreement_table([sample("a", 1), sample("b", 1), sample("c", 1, head_ids=odd), sample("a", 2)])
-    assert [line.split(" | ")[-1] for line in table.splitlines()[2:]] == ["8 of 8 |", "8 of 8 |", "3 of 8 |"]
+    table = speed_report.agreement_table(
+        [sample("a", 1), sample("b", 1), sample("c", 1, head_ids=odd), sample("a", 2)]
+    )
+    assert [line.split(" | ")[-1] for line in table.splitlines()[2:]] == [
+        "8 of 8 |",
+        "8 of 8 |",
+        "3 of 8 |",
+    ]
 
 
 def test_the_report_is_written_with_its_plot(tmp_path: Path) -> None:
@@ -171,7 +204,9 @@ def test_the_report_is_written_with_its_plot(tmp_path: Path) -> None:
         (["--venvs", "v", "--models", "m", "--harness", "/nowhere"], "/nowhere has no drive.py"),
     ],
 )
-def test_wrong_usage_is_named(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_named(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         peers.parse(words)
     assert ended.value.code == 2
@@ -182,12 +217,15 @@ def test_engines_run_through_drive_and_what_failed_is_listed(tmp_path: Path) -> 
     """A stub of drive.py writes one sample for each peer whose model folder exists."""
     harness = tmp_path / "harness"
     harness.mkdir()
-    (harness / "peers.json").write_text(json.dumps({"ct2-int8": ["ct2", "run_ct2.py", "gpt2-ct2", "int8"]}))
+    (harness / "peers.json").write_text(
+        json.dumps({"ct2-int8": ["ct2", "run_ct2.py", "gpt2-ct2", "int8"]})
+    )
     (harness / "membw.c").write_text("this is no C")
     (harness / "drive.py").write_text(
         "import argparse, json, pathlib\n"
         "p = argparse.ArgumentParser()\n"
-        "for o in 'peers select venvs models threads prompt-tokens batch baseline rounds repeats new-tokens out quiet-wait'.split():\n"
+        "for o in 'peers select venvs models threads prompt-tokens batch baseline rounds repeats "
+        "new-tokens out quiet-wait'.split():\n"
         "    p.add_argument('--' + o)\n"
         "a = p.parse_args()\n"
         f"base = {RECORDED!r}\n"
@@ -196,15 +234,37 @@ def test_engines_run_through_drive_and_what_failed_is_listed(tmp_path: Path) -> 
         "    if (pathlib.Path(a.models) / model).exists():\n"
         "        engine = 'gpt-edge' if script.endswith('run_gpt_edge.py') else 'other'\n"
         "        with open(a.out, 'a') as f:\n"
-        "            f.write(json.dumps({**base, 'peer': name, 'engine': engine, 'batch': int(a.batch)}) + '\\n')\n"
+        "            f.write(json.dumps({**base, 'peer': name, 'engine': engine, 'batch': "
+        "int(a.batch)}) + '\\n')\n"
     )
     samples, out = tmp_path / "runs" / "samples.jsonl", tmp_path / "SPEED.md"
-    words = ["--harness", harness, "--venvs", tmp_path, "--models", tmp_path, "--bundle", f"edge={bundle_path()}"]
-    words += ["--select", "ct2-int8", "--batch-select", "ct2-int8", "--samples", samples, "--out", out]
+    words = [
+        "--harness",
+        harness,
+        "--venvs",
+        tmp_path,
+        "--models",
+        tmp_path,
+        "--bundle",
+        f"edge={bundle_path()}",
+    ]
+    words += [
+        "--select",
+        "ct2-int8",
+        "--batch-select",
+        "ct2-int8",
+        "--samples",
+        samples,
+        "--out",
+        out,
+    ]
     command = [sys.executable, str(REPO / "benchmarks" / "speed" / "peers.py"), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [(s["peer"], s["batch"]) for s in speed_figures.read_samples(samples)] == [("edge", 1), ("edge", 8)]
+    assert [(s["peer"], s["batch"]) for s in speed_figures.read_samples(samples)] == [
+        ("edge", 1),
+        ("edge", 8),
+    ]
     assert "No figures of ct2-int8 at batch 1, ct2-int8 at batch 8." in out.read_text("utf-8")
     assert "no C compiler could build the bandwidth probe" in done.stderr
 
@@ -215,10 +275,12 @@ def test_the_runner_generates_as_the_session_does(tmp_path: Path) -> None:
     (tmp_path / "common.py").write_text(
         "import argparse, json, pathlib\n"
         "def main(load):\n"
-        f"    engine = load(argparse.Namespace(model_dir=pathlib.Path({str(bundle_path())!r}), threads=1, variant=''))\n"
+        f"    engine = load(argparse.Namespace(model_dir=pathlib.Path({str(bundle_path())!r}), "
+        "threads=1, variant=''))\n"
         f"    times, ids = engine.generate({prompts}, 5)\n"
         f"    seconds = engine.prefill({prompts})\n"
-        "    print(json.dumps([len(times), times == sorted(times), ids, seconds > 0, engine.name, engine.precision]))\n"
+        "    print(json.dumps([len(times), times == sorted(times), ids, seconds > 0, engine.name, "
+        "engine.precision]))\n"
     )
     command = [sys.executable, str(REPO / "benchmarks" / "speed" / "run_gpt_edge.py")]
     environment = {**os.environ, "GPT_EDGE_PEERS": str(tmp_path)}

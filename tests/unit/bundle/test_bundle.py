@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.bundle import reader as bundle_reader
-from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, Manifest, embedded_bundles, new_bundle, read_bundle
+from gpt_edge.bundle.bundle import (
+    DEFAULT_BUNDLE,
+    Bundle,
+    Manifest,
+    embedded_bundles,
+    new_bundle,
+    read_bundle,
+)
 from gpt_edge.errors import BundleError, OutputError
 from gpt_edge.system import atomic_files as files
 from gpt_edge.system.disk import FolderReader
@@ -33,7 +40,9 @@ def test_a_written_bundle_opens_as_it_was_sealed(tmp_path: Path) -> None:
 def test_the_same_export_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_tiny_bundle(tmp_path / name)
-    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (
+        tmp_path / "b" / "manifest.json"
+    ).read_bytes()
 
 
 def test_a_draft_can_be_verified_and_sealed_again_before_it_is_published(
@@ -41,7 +50,8 @@ def test_a_draft_can_be_verified_and_sealed_again_before_it_is_published(
 ) -> None:
     hashed: list[str] = []
     monkeypatch.setattr(
-        "gpt_edge.bundle.bundle.sha256_file", lambda path: hashed.append(path.name) or files.sha256_file(path)
+        "gpt_edge.bundle.bundle.sha256_file",
+        lambda path: hashed.append(path.name) or files.sha256_file(path),
     )
     with new_bundle(tmp_path / "out") as draft:
         (draft.path / "model.onnx").write_bytes(payload("one"))
@@ -96,16 +106,22 @@ def write_one_file(out: Path, name: str, description: Manifest) -> None:
 
 
 @pytest.mark.parametrize("name", ["-x", ".x", "a b", "ä", "x" * 81])
-def test_a_file_name_that_the_format_does_not_allow_is_a_mistake_of_the_exporter(tmp_path: Path, name: str) -> None:
+def test_a_file_name_that_the_format_does_not_allow_is_a_mistake_of_the_exporter(
+    tmp_path: Path, name: str
+) -> None:
     with pytest.raises(ValueError, match="plain names"):
         write_one_file(tmp_path / "out", name, manifest())
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("figure", [float("nan"), float("inf"), object(), "bell \a", 1 << 70])
-def test_a_figure_that_json_cannot_hold_is_a_mistake_of_the_exporter(tmp_path: Path, figure: object) -> None:
+def test_a_figure_that_json_cannot_hold_is_a_mistake_of_the_exporter(
+    tmp_path: Path, figure: object
+) -> None:
     with pytest.raises(ValueError, match=r"JSON|control character|too large"):
-        write_one_file(tmp_path / "out", "model.onnx", dataclasses.replace(manifest(), parity={"x": figure}))
+        write_one_file(
+            tmp_path / "out", "model.onnx", dataclasses.replace(manifest(), parity={"x": figure})
+        )
     assert os.listdir(tmp_path) == []
 
 
@@ -116,7 +132,9 @@ def test_force_replaces_a_bundle_that_is_damaged_or_newer(tmp_path: Path) -> Non
         if damage == "model.onnx":
             (out / damage).unlink()
         else:
-            (out / damage).write_text(json.dumps({"format_version": 99, "files": dict.fromkeys(os.listdir(out), 1)}))
+            (out / damage).write_text(
+                json.dumps({"format_version": 99, "files": dict.fromkeys(os.listdir(out), 1)})
+            )
         with pytest.raises(BundleError):
             Bundle.open(out)
         write_tiny_bundle(out, "new", force=True)
@@ -135,7 +153,9 @@ def test_force_does_not_take_a_users_files_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"name": "my web app", "icons": []}'])
-def test_force_does_not_replace_a_folder_with_another_programs_manifest(tmp_path: Path, content: str) -> None:
+def test_force_does_not_replace_a_folder_with_another_programs_manifest(
+    tmp_path: Path, content: str
+) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(OutputError, match="did not write"):
         write_tiny_bundle(tmp_path, force=True)
@@ -147,12 +167,22 @@ def test_each_wrong_path_is_called_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "photo.jpg").touch()
-    for name in ("model.safetensors", "pytorch_model.bin", "params_0.npy", "ckpt.pt", "model.ckpt.index"):
+    for name in (
+        "model.safetensors",
+        "pytorch_model.bin",
+        "params_0.npy",
+        "ckpt.pt",
+        "model.ckpt.index",
+    ):
         (tmp_path / f"of {name}").mkdir()
         (tmp_path / f"of {name}" / name).touch()
         check_error(tmp_path / f"of {name}", "is a checkpoint, not a bundle", "gpt-edge export")
     check_error(tmp_path / "nowhere", "is not there", "embedded bundles")
-    check_error(tmp_path / "bundle" / "manifest.json", "is a file, a bundle is a folder", str(tmp_path / "bundle"))
+    check_error(
+        tmp_path / "bundle" / "manifest.json",
+        "is a file, a bundle is a folder",
+        str(tmp_path / "bundle"),
+    )
     check_error(tmp_path / "bundle" / "model.onnx" / "x", "is not a folder", "bundle folder")
     check_error(tmp_path / "empty", "is an empty folder", "gpt-edge export")
     check_error(tmp_path / "other", "it has no manifest.json", "gpt-edge export")
@@ -192,7 +222,9 @@ def test_a_bundle_replaced_after_its_last_file_was_checked_is_read_again(
     write_tiny_bundle(tmp_path / "out", "old")
     labels = ["new"]
 
-    def read_then_replace(folder: FolderReader, check: bool) -> tuple[Manifest, bool, bundle_reader.LargeFiles | None]:
+    def read_then_replace(
+        folder: FolderReader, check: bool
+    ) -> tuple[Manifest, bool, bundle_reader.LargeFiles | None]:
         found = bundle_reader.read_manifest(folder, check)
         if labels:
             write_tiny_bundle(tmp_path / "out", labels.pop(), force=True)
@@ -298,5 +330,7 @@ def test_a_bundle_loads_its_own_tokenizer(tmp_path: Path) -> None:
 def test_importing_bundle_loads_no_runtime_and_no_tokenizer() -> None:
     heavy = ["torch", "onnx", "onnxruntime", "tiktoken", "tokenizers", "numpy"]
     script = f"import sys, gpt_edge.bundle.bundle; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
     assert done.stdout == "[]\n", done

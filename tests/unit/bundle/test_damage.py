@@ -1,4 +1,5 @@
-"""Damage at random: flipped bits, cuts, insertions, and manifests that hypothesis makes. All of it is found, by name.
+"""Damage at random: flipped bits, cuts, insertions, and manifests that hypothesis makes. All of it
+is found, by name.
 
 A failure prints what hypothesis or the seed needs to repeat it.
 """
@@ -54,7 +55,9 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def damage_at_random(out: Path, n_times: int, seed: int) -> None:
-    """Flip a bit, cut, or insert a byte in a file of `out`, `n_times`; each time opening must name that file."""
+    """Flip a bit, cut, or insert a byte in a file of `out`, `n_times`; each time opening must name
+    that file.
+    """
     draw = random.Random(seed)
     names = ["model.onnx", "tokenizer.tiktoken", "manifest.json"]
     whole = {name: (out / name).read_bytes() for name in names}
@@ -90,10 +93,15 @@ def test_10000_random_damages_are_found_and_named(tmp_path: Path) -> None:
     damage_at_random(tmp_path / "out", 10_000, seed=random.SystemRandom().randrange(1 << 32))
 
 
-GOOD: dict[str, Any] = {**manifest().to_dict(), "files": {"model.onnx": {"size": 1, "sha256": "a" * 64}}}
+GOOD: dict[str, Any] = {
+    **manifest().to_dict(),
+    "files": {"model.onnx": {"size": 1, "sha256": "a" * 64}},
+}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 NAMES = st.sampled_from([*GOOD, SELF_HASH, "x-note"]) | st.text(max_size=8)
@@ -121,8 +129,13 @@ def sign(values: Any) -> bytes:
 
 
 @settings(max_examples=150, deadline=None)
-@given(changes=st.dictionaries(NAMES, JSON, max_size=4), gone=st.sets(st.sampled_from(list(GOOD)), max_size=1))
-def test_a_signed_manifest_with_any_fields_is_read_or_refused(changes: dict[str, Any], gone: set[str]) -> None:
+@given(
+    changes=st.dictionaries(NAMES, JSON, max_size=4),
+    gone=st.sets(st.sampled_from(list(GOOD)), max_size=1),
+)
+def test_a_signed_manifest_with_any_fields_is_read_or_refused(
+    changes: dict[str, Any], gone: set[str]
+) -> None:
     values = {name: value for name, value in {**GOOD, **changes}.items() if name not in gone}
     found = check_typed(sign(values))
     if found is not None:
@@ -136,18 +149,25 @@ def test_a_signed_manifest_with_any_fields_is_read_or_refused(changes: dict[str,
     part=st.sampled_from(["config", "files", "tokenizer"]),
     changes=st.dictionaries(st.text(max_size=12), JSON, max_size=3),
 )
-def test_a_signed_manifest_with_any_parts_is_read_or_refused(part: str, changes: dict[str, Any]) -> None:
+def test_a_signed_manifest_with_any_parts_is_read_or_refused(
+    part: str, changes: dict[str, Any]
+) -> None:
     check_typed(sign({**GOOD, part: {**(GOOD[part] or {}), **changes}}))
 
 
 @settings(max_examples=150, deadline=None)
 @given(name=st.sampled_from(list(GOOD["config"])), value=JSON)
-def test_a_signed_manifest_with_any_config_value_is_read_or_refused(name: str, value: object) -> None:
+def test_a_signed_manifest_with_any_config_value_is_read_or_refused(
+    name: str, value: object
+) -> None:
     check_typed(sign({**GOOD, "config": {**GOOD["config"], name: value}}))
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.binary(max_size=300) | st.text(alphabet='{}[]",:0123456789.eE+-ntfu\\ ', max_size=60).map(str.encode))
+@given(
+    data=st.binary(max_size=300)
+    | st.text(alphabet='{}[]",:0123456789.eE+-ntfu\\ ', max_size=60).map(str.encode)
+)
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     assert check_typed(data) is None
 

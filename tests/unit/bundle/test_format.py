@@ -1,4 +1,6 @@
-"""models/README.md, sentence by sentence: each promise is quoted by the test that holds it, and none is left out."""
+"""models/README.md, sentence by sentence: each promise is quoted by the test that holds it, and
+none is left out.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ def quotes(*sentences: str) -> Callable[[Test], Test]:
     return lambda test: test
 
 
-# A bundle of format version 1, as it was first written. It never changes: every later gpt-edge must open it.
+# A bundle of format version 1, as it was first written. It never changes: every later gpt-edge must
+# open it.
 FROZEN = {
     "model.onnx": b"frozen",
     "manifest.json": b"""{
@@ -101,18 +104,24 @@ FROZEN = {
 
 
 def resigned(values: dict[str, Any]) -> bytes:
-    """The manifest that an attacker, or another program, would write: any values, a right checksum."""
+    """The manifest that an attacker, or another program, would write: any values, a right
+    checksum.
+    """
     blank = json.dumps({**values, SELF_HASH: "0" * 64}).encode()
     head, _, tail = blank.rpartition(b"0" * 64)
     return head + hashlib.sha256(blank).hexdigest().encode() + tail
 
 
 def changed(out: Path, **fields: Any) -> Path:
-    """Write a tiny bundle whose manifest has other fields, rightly signed; a field that is ... is taken away."""
+    """Write a tiny bundle whose manifest has other fields, rightly signed; a field that is ... is
+    taken away.
+    """
     write_tiny_bundle(out)
     values = {**json.loads((out / "manifest.json").read_bytes()), **fields}
     del values[SELF_HASH]
-    (out / "manifest.json").write_bytes(resigned({name: value for name, value in values.items() if value is not ...}))
+    (out / "manifest.json").write_bytes(
+        resigned({name: value for name, value in values.items() if value is not ...})
+    )
     return out
 
 
@@ -146,13 +155,16 @@ def write_bundle_with_a_subfolder(out: Path) -> None:
 
 @quotes(
     "A bundle is a folder, and nothing outside it is needed to run it.",
-    "It holds `manifest.json`, `model.onnx`, and the files that the manifest lists, side by side, without subfolders.",
+    "It holds `manifest.json`, `model.onnx`, and the files that the manifest lists, side by side, "
+    "without subfolders.",
     "No file is a pickle, and opening a bundle runs no code from it and uses no network.",
 )
 def test_opening_touches_nothing_outside_the_folder(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out")
     out = tmp_path / "out"
-    done = subprocess.run([sys.executable, "-c", WATCH, str(out)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, str(out)], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     events = [tuple(event) for event in json.loads(done.stdout)]
     # The folder by its path, then plain names looked up in it, and the descriptors of both.
@@ -162,26 +174,50 @@ def test_opening_touches_nothing_outside_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="plain names"):
         write_bundle_with_a_subfolder(tmp_path / "deep")
     refused(
-        changed(tmp_path / "no model", files={"other.onnx": {"size": 1, "sha256": "0" * 64}}), r"model\.onnx among them"
+        changed(tmp_path / "no model", files={"other.onnx": {"size": 1, "sha256": "0" * 64}}),
+        r"model\.onnx among them",
     )
 
 
 @quotes(
-    "A file's name is 1 to 80 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, does not start with `.` or `-`, "
+    "A file's name is 1 to 80 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, does not start "
+    "with `.` or `-`, "
     "and does not differ from another by case alone."
 )
 def test_file_names_are_plain(tmp_path: Path) -> None:
     model = {"model.onnx": {"size": 3000, "sha256": hashlib.sha256(payload("one")).hexdigest()}}
-    bad = ["", ".", "..", "../x", "a/b", "/etc/passwd", "C:x", "a\\b", "a b", "a\n", "a\0", "é", "-x", ".x", "x" * 81]
+    bad = [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/etc/passwd",
+        "C:x",
+        "a\\b",
+        "a b",
+        "a\n",
+        "a\0",
+        "é",
+        "-x",
+        ".x",
+        "x" * 81,
+    ]
     for name in [*bad, "manifest.json", "Manifest.JSON"]:
         with pytest.raises(BundleError, match=r"plain name|control character"):
             Manifest.from_json(
-                resigned({**manifest().to_dict(), "files": {**model, name: model["model.onnx"]}}), "here"
+                resigned({**manifest().to_dict(), "files": {**model, name: model["model.onnx"]}}),
+                "here",
             )
-    refused(changed(tmp_path / "case", files={**model, "MODEL.onnx": model["model.onnx"]}), "upper and lower case")
+    refused(
+        changed(tmp_path / "case", files={**model, "MODEL.onnx": model["model.onnx"]}),
+        "upper and lower case",
+    )
 
 
-@quotes("Every file is a regular file: a symbolic link, a pipe or a folder in its place is refused.")
+@quotes(
+    "Every file is a regular file: a symbolic link, a pipe or a folder in its place is refused."
+)
 @pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
 def test_only_regular_files_count(tmp_path: Path, name: str) -> None:
     write_tiny_bundle(tmp_path / "out")
@@ -213,7 +249,10 @@ def test_the_manifest_is_small_flat_json(tmp_path: Path) -> None:
         nested = [nested]
     Bundle.open(changed(tmp_path / "deep enough", parity={"x": nested[0]}))  # type: ignore[index]
     refused(changed(tmp_path / "too deep", parity={"x": nested}), "levels deep")
-    refused(changed(tmp_path / "too long", parity={"x": "y" * MAX_MANIFEST_BYTES}), "more than 1048576 bytes")
+    refused(
+        changed(tmp_path / "too long", parity={"x": "y" * MAX_MANIFEST_BYTES}),
+        "more than 1048576 bytes",
+    )
     write_tiny_bundle(tmp_path / "out")
     whole = (tmp_path / "out" / "manifest.json").read_bytes()
     for data in (
@@ -264,7 +303,10 @@ WRONG: dict[str, list[object]] = {
         {"model.onnx": None},
         {"model.onnx": {"size": 1, "sha256": "0" * 64, "x": 1}},
     ]
-    + [{"model.onnx": {"size": size, "sha256": "0" * 64}} for size in (-1, True, 1.0, "1", 1 << 60, None)]
+    + [
+        {"model.onnx": {"size": size, "sha256": "0" * 64}}
+        for size in (-1, True, 1.0, "1", 1 << 60, None)
+    ]
     + [
         {"model.onnx": {"size": 1, "sha256": value}}
         for value in ("", "0" * 63, "0" * 65, "A" * 64, "0" * 64 + "\n", None, 0)
@@ -276,7 +318,10 @@ WRONG: dict[str, list[object]] = {
     "config": [{}, [], None, 1],
 }
 WRONG_CONFIG: dict[str, list[object]] = {
-    **{name: [0, -1, True, 1.5, "2", None, 1 << 21] for name in ("n_layer", "n_head", "n_embd", "n_ctx", "vocab_size")},
+    **{
+        name: [0, -1, True, 1.5, "2", None, 1 << 21]
+        for name in ("n_layer", "n_head", "n_embd", "n_ctx", "vocab_size")
+    },
     "n_head": [3],
     "norm": ["sandwich", None, 1, ["pre"]],
     "attention": [[], "dense", ["wide"], [1], None, {}, ["banded"]],
@@ -291,7 +336,8 @@ WRONG_CONFIG: dict[str, list[object]] = {
 
 
 @quotes(
-    "Every field of the table is there, has exactly the type and range given, and no other field is, "
+    "Every field of the table is there, has exactly the type and range given, and no other field "
+    "is, "
     "except those whose name starts with `x-`, which are ignored."
 )
 def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
@@ -306,9 +352,13 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     assert Bundle.open(out).manifest.name == "tiny"
     good = json.loads((out / "manifest.json").read_bytes())
     del good[SELF_HASH]
-    cases = [{**good, "note": 1}, *({**good, name: value} for name, values in WRONG.items() for value in values)]
+    cases = [
+        {**good, "note": 1},
+        *({**good, name: value} for name, values in WRONG.items() for value in values),
+    ]
     cases += [
-        {name: value for name, value in good.items() if name != missing} for missing in set(table[:-1]) - {"task"}
+        {name: value for name, value in good.items() if name != missing}
+        for missing in set(table[:-1]) - {"task"}
     ]
     for name, values in WRONG_CONFIG.items():
         cases += [{**good, "config": {**good["config"], name: value}} for value in values]
@@ -321,7 +371,8 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
 
 
 @quotes(
-    "The last field, `manifest_sha256`, is the SHA-256 of the file itself with these 64 digits written as zeros: "
+    "The last field, `manifest_sha256`, is the SHA-256 of the file itself with these 64 digits "
+    "written as zeros: "
     "a changed byte anywhere is found."
 )
 def test_the_manifest_carries_its_own_hash(tmp_path: Path) -> None:
@@ -339,9 +390,13 @@ def test_the_manifest_carries_its_own_hash(tmp_path: Path) -> None:
 def test_texts_cannot_act_on_a_terminal(tmp_path: Path) -> None:
     for number, text in enumerate(["\x1b[2J", "a\nb", "\x7f", "\x9b", "\ud800"]):
         refused(
-            changed(tmp_path / f"value {number}", provenance={"source": text}), "control character|not valid Unicode"
+            changed(tmp_path / f"value {number}", provenance={"source": text}),
+            "control character|not valid Unicode",
         )
-        refused(changed(tmp_path / f"key {number}", quality={text: 1}), "control character|not valid Unicode")
+        refused(
+            changed(tmp_path / f"key {number}", quality={text: 1}),
+            "control character|not valid Unicode",
+        )
     Bundle.open(changed(tmp_path / "out", tokenizer={"special_tokens": {"\n": 1}}))
 
 
@@ -371,7 +426,8 @@ def test_a_tokenizer_file_that_is_not_listed_is_refused(tmp_path: Path) -> None:
 
 
 @quotes(
-    "A bundle is of kind `task` exactly where it has a `task` and `config` has its `n_label`, the number of the graph's "
+    "A bundle is of kind `task` exactly where it has a `task` and `config` has its `n_label`, the "
+    "number of the graph's "
     "outputs."
 )
 def test_a_task_its_kind_and_its_outputs_come_together(tmp_path: Path) -> None:
@@ -380,7 +436,9 @@ def test_a_task_its_kind_and_its_outputs_come_together(tmp_path: Path) -> None:
     tuned = {**config, "n_label": 2}
     opened = Bundle.open(changed(tmp_path / "right", kind="task", task=task, config=tuned))
     assert opened.task == new_task("classification", 297, ("a", "b"))
-    assert "task" not in json.loads((write_tiny_bundle(tmp_path / "lm").path / "manifest.json").read_bytes())
+    assert "task" not in json.loads(
+        (write_tiny_bundle(tmp_path / "lm").path / "manifest.json").read_bytes()
+    )
     for number, fields in enumerate(
         (
             {"task": task},
@@ -402,13 +460,16 @@ def test_a_task_its_kind_and_its_outputs_come_together(tmp_path: Path) -> None:
 def test_a_newer_version_is_named_before_anything_else_is_looked_at(tmp_path: Path) -> None:
     out = changed(tmp_path / "out", format_version=FORMAT_VERSION + 1, new_field=[], config=...)
     with pytest.raises(
-        BundleError, match=rf"format version {FORMAT_VERSION + 1}, .* versions up to {FORMAT_VERSION}"
+        BundleError,
+        match=rf"format version {FORMAT_VERSION + 1}, .* versions up to {FORMAT_VERSION}",
     ) as caught:
         Bundle.open(out)
     assert "--upgrade" in str(caught.value.hint)
 
 
-@quotes("A bundle of every released format version can be opened for ever; the tests keep one of each.")
+@quotes(
+    "A bundle of every released format version can be opened for ever; the tests keep one of each."
+)
 def test_the_frozen_bundle_of_version_1_opens(tmp_path: Path) -> None:
     for name, data in FROZEN.items():
         (tmp_path / name).write_bytes(data)
@@ -416,11 +477,13 @@ def test_the_frozen_bundle_of_version_1_opens(tmp_path: Path) -> None:
     assert bundle.manifest.name == "frozen-v1"
     assert bundle.config.layer_window(1) == 16
     assert dict(bundle.manifest.tokenizer or {})["end_token"] == 256
-    assert bundle.manifest.to_json() == FROZEN["manifest.json"]  # and would be written the same today
+    # and would be written the same today
+    assert bundle.manifest.to_json() == FROZEN["manifest.json"]
 
 
 @quotes(
-    "Opening a bundle checks the size and the SHA-256 of every file, and the error names the file that is damaged or missing."
+    "Opening a bundle checks the size and the SHA-256 of every file, and the error names the file "
+    "that is damaged or missing."
 )
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.tiktoken"])
 def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
@@ -440,7 +503,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 @quotes("A folder in the current directory comes before an embedded bundle of the same name.")
-def test_a_local_folder_wins_over_an_embedded_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_wins_over_an_embedded_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gpt_edge.bundle.reader.EMBEDDED", tmp_path / "models")
     monkeypatch.chdir(tmp_path)
     write_tiny_bundle(tmp_path / "models" / "tiny", "embedded")
@@ -450,7 +515,10 @@ def test_a_local_folder_wins_over_an_embedded_name(tmp_path: Path, monkeypatch: 
     assert label_of(Path("tiny")) == "local"
 
 
-@quotes("A bundle that is replaced while it is opened is read as the old one or as the new one, never as a mixture.")
+@quotes(
+    "A bundle that is replaced while it is opened is read as the old one or as the new one, never "
+    "as a mixture."
+)
 @pytest.mark.parametrize("n_times", [1, 2, 9])
 def test_a_replacement_during_the_reading_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_times: int
@@ -483,15 +551,20 @@ def test_the_manifest_pins_every_other_file(tmp_path: Path) -> None:
             for name, label in zip(("model.onnx", "x.bin"), labels, strict=True):
                 (draft.path / name).write_bytes(payload(label))
             draft.seal(manifest())
-    assert len({(tmp_path / str(number) / "manifest.json").read_bytes() for number in range(3)}) == 3
+    assert (
+        len({(tmp_path / str(number) / "manifest.json").read_bytes() for number in range(3)}) == 3
+    )
     Bundle.open(changed(tmp_path / "forged", name="forged"))
 
 
 @quotes(
-    "A bundle is written under a temporary name beside its target, flushed to the disk, hashed after re-reading, "
+    "A bundle is written under a temporary name beside its target, flushed to the disk, hashed "
+    "after re-reading, "
     "and published by one rename."
 )
-def test_everything_is_flushed_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_flushed_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trace: list[str] = []
     fsync, rename = os.fsync, os.rename
 
@@ -504,7 +577,9 @@ def test_everything_is_flushed_before_the_rename(tmp_path: Path, monkeypatch: py
 
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("needs /proc to name a descriptor")
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (trace.append(name_of(descriptor)), fsync(descriptor)))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (trace.append(name_of(descriptor)), fsync(descriptor))
+    )
     monkeypatch.setattr(os, "rename", watched_rename)
     write_tiny_bundle(tmp_path / "out")
     assert trace.count("rename") == 1
@@ -519,7 +594,8 @@ def test_everything_is_flushed_before_the_rename(tmp_path: Path, monkeypatch: py
     "what the dead process left is cleared by the next export to the same target."
 )
 def test_what_a_dead_process_left_is_cleared(tmp_path: Path) -> None:
-    write_tiny_bundle(tmp_path / ".out.tmp-12345-0123abcd")  # test_files_faults.py kills real processes
+    # test_files_faults.py kills real processes
+    write_tiny_bundle(tmp_path / ".out.tmp-12345-0123abcd")
     write_tiny_bundle(tmp_path / "out")
     assert os.listdir(tmp_path) == ["out"]
 
@@ -538,7 +614,9 @@ def start_and_fail(out: Path, error: BaseException) -> Draft:
 
 
 @quotes("An export that fails or is interrupted leaves nothing behind and the target untouched.")
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OutputError("x"), ValueError(), SystemExit()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OutputError("x"), ValueError(), SystemExit()], ids=repr
+)
 def test_a_failure_leaves_the_target_untouched(tmp_path: Path, error: BaseException) -> None:
     write_tiny_bundle(tmp_path / "out", "old")
     draft = start_and_fail(tmp_path / "out", error)
@@ -548,7 +626,10 @@ def test_a_failure_leaves_the_target_untouched(tmp_path: Path, error: BaseExcept
         _ = draft.bundle
 
 
-@quotes("Of two exports to one target, the second to come fails at once and says that the target is busy.")
+@quotes(
+    "Of two exports to one target, the second to come fails at once and says that the target is "
+    "busy."
+)
 def test_the_second_export_is_told_that_the_target_is_busy(tmp_path: Path) -> None:
     with new_bundle(tmp_path / "out") as draft:
         with pytest.raises(OutputError, match="is busy"):
@@ -559,7 +640,8 @@ def test_the_second_export_is_told_that_the_target_is_busy(tmp_path: Path) -> No
 
 
 @quotes(
-    "An existing target is replaced only with `--force`, and only if it is a bundle without foreign files in it, "
+    "An existing target is replaced only with `--force`, and only if it is a bundle without "
+    "foreign files in it, "
     "or an empty folder."
 )
 def test_force_replaces_bundles_and_empty_folders_only(tmp_path: Path) -> None:
@@ -580,19 +662,29 @@ def test_force_replaces_bundles_and_empty_folders_only(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "1.jpg").exists()
 
 
-@quotes("A target that is a file or a symbolic link, that is the source, lies inside it or contains it, is refused.")
+@quotes(
+    "A target that is a file or a symbolic link, that is the source, lies inside it or contains "
+    "it, is refused."
+)
 def test_targets_that_would_cost_a_user_something_are_refused(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "source")
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "source")
-    for target in (tmp_path / "file", tmp_path / "link", tmp_path / "source", tmp_path / "source" / "out", tmp_path):
+    for target in (
+        tmp_path / "file",
+        tmp_path / "link",
+        tmp_path / "source",
+        tmp_path / "source" / "out",
+        tmp_path,
+    ):
         with pytest.raises(OutputError), new_bundle(target, force=True, source=tmp_path / "source"):
             pytest.fail("the work must not begin")
     assert label_of(tmp_path / "source") == "one"
 
 
 @quotes(
-    "A folder that Optimum exported from a GPT-2 (`config.json`, `model.onnx` or `model_quantized.onnx`, tokenizer files, "
+    "A folder that Optimum exported from a GPT-2 (`config.json`, `model.onnx` or "
+    "`model_quantized.onnx`, tokenizer files, "
     "no manifest) is opened as a portable bundle without checksums."
 )
 def test_an_optimum_folder_is_a_portable_bundle(tmp_path: Path) -> None:

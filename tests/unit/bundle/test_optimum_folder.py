@@ -1,4 +1,6 @@
-"""Optimum's folders as portable bundles: which are taken, what they become, and why others are not."""
+"""Optimum's folders as portable bundles: which are taken, what they become, and why others
+are not.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from gpt_edge.bundle.bundle import Bundle, is_bundle
 from gpt_edge.errors import BundleError, OutputError
 from gpt_edge.system.atomic_files import publish_folder
 
-# What transformers 4.57 writes for a small GPT2Config, without the fields that say nothing about the graph.
+# What transformers 4.57 writes for a small GPT2Config, without the fields that say nothing about
+# the graph.
 CONFIG: dict[str, Any] = {
     "activation_function": "gelu_new",
     "architectures": ["GPT2LMHeadModel"],
@@ -40,15 +43,28 @@ def optimum_folder(folder: Path, files: tuple[str, ...] = ("model.onnx",), **con
 
 
 def test_an_optimum_folder_opens_with_the_shape_of_its_config(tmp_path: Path) -> None:
-    bundle = Bundle.open(optimum_folder(tmp_path / "My model!", ("model.onnx", "model.onnx_data", "merges.txt")))
+    bundle = Bundle.open(
+        optimum_folder(tmp_path / "My model!", ("model.onnx", "model.onnx_data", "merges.txt"))
+    )
     assert (bundle.graph, bundle.scheme, bundle.is_foreign) == ("portable", "fp32", True)
     assert bundle.manifest.name == "My_model_"
     assert bundle.model_path.name == "model.onnx"
     config = bundle.config
-    assert (config.n_layer, config.n_head, config.n_embd, config.n_ctx, config.vocab_size) == (2, 2, 32, 64, 257)
+    assert (config.n_layer, config.n_head, config.n_embd, config.n_ctx, config.vocab_size) == (
+        2,
+        2,
+        32,
+        64,
+        257,
+    )
     assert config.activation == "gelu_tanh"
     assert bundle.manifest.files["model.onnx_data"] == {"size": 4, "sha256": ""}
-    assert sorted(bundle.manifest.files) == ["config.json", "merges.txt", "model.onnx", "model.onnx_data"]
+    assert sorted(bundle.manifest.files) == [
+        "config.json",
+        "merges.txt",
+        "model.onnx",
+        "model.onnx_data",
+    ]
 
 
 def test_the_float_graph_comes_before_the_quantized_one(tmp_path: Path) -> None:
@@ -73,7 +89,9 @@ def test_the_float_graph_comes_before_the_quantized_one(tmp_path: Path) -> None:
         ({"layer_norm_epsilon": "x"}, "layer_norm_epsilon"),
     ],
 )
-def test_a_config_that_no_gpt2_has_is_named(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+def test_a_config_that_no_gpt2_has_is_named(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
     with pytest.raises(BundleError, match=message) as caught:
         Bundle.open(optimum_folder(tmp_path / "f", **config))
     assert str(tmp_path / "f" / "config.json") in caught.value.message
@@ -85,7 +103,8 @@ def test_an_old_config_that_says_n_ctx_is_understood(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_graphs_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        BundleError, match=r"holds decoder_model_merged\.onnx, wanted model\.onnx or model_quantized\.onnx"
+        BundleError,
+        match=r"holds decoder_model_merged\.onnx, wanted model\.onnx or model_quantized\.onnx",
     ):
         Bundle.open(optimum_folder(tmp_path / "f", ("decoder_model_merged.onnx",)))
 
@@ -113,7 +132,9 @@ def test_its_tokenizer_is_found_among_its_files(tmp_path: Path) -> None:
     from gpt_edge.tokenizer.formats.bpe_files import unicode_to_byte
 
     letters = list(unicode_to_byte())
-    (folder / "vocab.json").write_text(json.dumps({**{c: i for i, c in enumerate(letters)}, "<|endoftext|>": 256}))
+    (folder / "vocab.json").write_text(
+        json.dumps({**{c: i for i, c in enumerate(letters)}, "<|endoftext|>": 256})
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = Bundle.open(folder).load_tokenizer()
     assert tokenizer.vocab_size == 257

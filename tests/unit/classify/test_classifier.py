@@ -1,4 +1,6 @@
-"""Classifier and Embedder without a graph: a scripted encoder answers, texts become sequences, logits become labels."""
+"""Classifier and Embedder without a graph: a scripted encoder answers, texts become sequences,
+logits become labels.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +45,14 @@ def classifier(task: TaskSpec | None, answer: Any) -> Classifier:
 
 
 def test_labels_and_probabilities_come_apart() -> None:
-    model = classifier(new_task("classification", 257, ("short", "long")), lambda ids: [0, len(ids) - 4])
+    model = classifier(
+        new_task("classification", 257, ("short", "long")), lambda ids: [0, len(ids) - 4]
+    )
     labels, probabilities = model.predict(["abc", "a"])
     assert labels == ("long", "short")
-    np.testing.assert_allclose(cast(Any, probabilities[0]), [1 / (1 + np.e), np.e / (1 + np.e)], rtol=1e-6)
+    np.testing.assert_allclose(
+        cast(Any, probabilities[0]), [1 / (1 + np.e), np.e / (1 + np.e)], rtol=1e-6
+    )
     assert model.labels == ("short", "long")
     assert model.predict(["abc"]).rows[0].probability == pytest.approx(np.e / (1 + np.e))
 
@@ -76,7 +82,9 @@ def test_a_text_that_is_too_long_is_refused_or_cut_at_the_side_that_was_asked_fo
     task = new_task("classification", 257, ("a", "b"))
     model = classifier(task, lambda ids: [0, 0])
     text = "abcdefghijklmnopqrstuvwxyz"
-    with pytest.raises(ContextLengthError, match="example 1: a text of 26 bytes is more than the context") as caught:
+    with pytest.raises(
+        ContextLengthError, match="example 1: a text of 26 bytes is more than the context"
+    ) as caught:
         model.predict(["a", text])
     assert "--truncate" in str(caught.value.hint)
     for side, kept in (("right", text[:14]), ("left", text[-14:])):

@@ -1,4 +1,6 @@
-"""Corpora of any size and kind, read in pieces: the documents are those of training, the ids those of the whole."""
+"""Corpora of any size and kind, read in pieces: the documents are those of training, the ids those
+of the whole.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def in_the_obvious_way(text: str, separator: str) -> list[str]:
 
 
 @given(
-    words=st.lists(st.sampled_from([SEPARATOR, "a", "word", " ", "\n", "\r\n", "<|", "end|>", "ü"]), max_size=60),
+    words=st.lists(
+        st.sampled_from([SEPARATOR, "a", "word", " ", "\n", "\r\n", "<|", "end|>", "ü"]),
+        max_size=60,
+    ),
     size=st.integers(1, 9),
 )
 def test_documents_are_those_of_a_split_whatever_the_chunks(words: list[str], size: int) -> None:
@@ -51,18 +56,26 @@ def test_documents_are_those_of_a_split_whatever_the_chunks(words: list[str], si
 
 @given(
     words=st.lists(
-        st.sampled_from(["a", "Word", "don't", " ", "  ", "\n", "\t", ".", "12", "é", "漢", "'s"]), max_size=80
+        st.sampled_from(["a", "Word", "don't", " ", "  ", "\n", "\t", ".", "12", "é", "漢", "'s"]),
+        max_size=80,
     ),
     piece=st.integers(1, 20),
 )
-def test_the_ids_of_pieces_cut_between_words_are_those_of_the_whole(words: list[str], piece: int) -> None:
+def test_the_ids_of_pieces_cut_between_words_are_those_of_the_whole(
+    words: list[str], piece: int
+) -> None:
     text, tokenizer = "".join(words), open_generator().tokenizer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "PIECE", piece)
         pieces = [part.text for part in cut(text)]
     assert "".join(pieces) == text
-    neighbours = [(before[-1], after[0], after[1:2]) for before, after in itertools.pairwise(pieces)]
-    is_safe = [cut[1] == " " and not any(character.isspace() for character in cut[::2]) for cut in neighbours]
+    neighbours = [
+        (before[-1], after[0], after[1:2]) for before, after in itertools.pairwise(pieces)
+    ]
+    is_safe = [
+        cut[1] == " " and not any(character.isspace() for character in cut[::2])
+        for cut in neighbours
+    ]
     if all(is_safe):  # the others were cut where there is no such place
         assert [id for part in pieces for id in tokenizer.encode(part)] == tokenizer.encode(text)
 
@@ -73,7 +86,9 @@ def test_long_documents_are_cut_between_words_and_have_the_ids_of_the_whole() ->
     assert len(pieces) > 2
     assert max(map(len, pieces)) <= PIECE
     tokenizer = open_generator().tokenizer
-    assert [id for piece in pieces for id in tokenizer.encode(piece)] == tokenizer.encode(text.strip("\r\n"))
+    assert [id for piece in pieces for id in tokenizer.encode(piece)] == tokenizer.encode(
+        text.strip("\r\n")
+    )
 
 
 def test_a_run_without_a_space_is_cut_where_it_is() -> None:
@@ -82,11 +97,15 @@ def test_a_run_without_a_space_is_cut_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("is_gzip", [False, True])
-def test_text_and_json_lines_plain_or_gzip_hold_the_same_documents(is_gzip: bool, tmp_path: Path) -> None:
+def test_text_and_json_lines_plain_or_gzip_hold_the_same_documents(
+    is_gzip: bool, tmp_path: Path
+) -> None:
     wanted = ["One story.\nTwo lines.", "Another é one."]
     contents = {
         "a.txt": f"{wanted[0]}\n<|endoftext|>\n\n{wanted[1]}\n<|endoftext|>\n",
-        "a.jsonl": "\n".join(["", *(json.dumps({"text": text, "id": 1}) for text in wanted), '{"text": " "}']),
+        "a.jsonl": "\n".join(
+            ["", *(json.dumps({"text": text, "id": 1}) for text in wanted), '{"text": " "}']
+        ),
     }
     for name, content in contents.items():
         path = tmp_path / (name + ".gz" * is_gzip)
@@ -112,7 +131,11 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
         ("a.txt", b"", "holds no text"),
         ("a.txt", b" \n<|endoftext|>\r\n", "holds no text"),
         ("a.txt.gz", gzip.compress(b"some text" * 99, mtime=0)[:-9], "damaged gzip"),
-        ("a.jsonl", b'{"text": "a"}\n\n{"words": "b", "id": 2}\n', 'line 3 of .* has no "text".*words'),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n\n{"words": "b", "id": 2}\n',
+            'line 3 of .* has no "text".*words',
+        ),
         ("a.jsonl", b'{"text": "a"}\n{"text": 3}', 'line 2 of .* has no "text"'),
         ("a.jsonl", b'{"text": "a"}\n["text"]', 'line 2 of .* has no "text".* found list'),
         ("a.jsonl", b"plain text", "line 1 of .* is not JSON"),
@@ -122,7 +145,9 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": " "}', "holds no text"),
     ],
 )
-def test_a_file_that_is_wrong_is_named_with_its_place(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_wrong_is_named_with_its_place(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(EvaluationError, match=message) as caught:
@@ -159,14 +184,18 @@ print(peak_bytes() or 0, n_targets, corpus.n_bytes)
 """
 
 
-def test_the_memory_does_not_grow_with_the_corpus_even_if_it_is_one_document(tmp_path: Path) -> None:
+def test_the_memory_does_not_grow_with_the_corpus_even_if_it_is_one_document(
+    tmp_path: Path,
+) -> None:
     peaks = []
     for n_megabytes in (2, 14):
         path = tmp_path / f"{n_megabytes}.txt"
         line = "Once upon a time there was a little dog who liked to run. "
         path.write_text(line * (n_megabytes * 1_000_000 // len(line)))
         command = [sys.executable, "-c", MEASURE, str(path), str(bundle_path())]
-        peak, n_targets, n_bytes = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
+        peak, n_targets, n_bytes = map(
+            int, subprocess.run(command, capture_output=True, check=True).stdout.split()
+        )
         assert n_bytes == path.stat().st_size
         assert n_targets > n_bytes / 5
         peaks.append(peak)

@@ -1,4 +1,6 @@
-"""Metrics held against worked examples, slow obvious versions, and scikit-learn and scipy where they are installed."""
+"""Metrics held against worked examples, slow obvious versions, and scikit-learn and scipy where
+they are installed.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def test_class_figures_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> 
     gold, predicted = columns(pairs)
     table = confusion_matrix(gold, predicted, 5)
     assert accuracy(table) == pytest.approx(sklearn.accuracy_score(gold, predicted))
-    assert macro_f1(table) == pytest.approx(sklearn.f1_score(gold, predicted, average="macro", zero_division=0))
+    assert macro_f1(table) == pytest.approx(
+        sklearn.f1_score(gold, predicted, average="macro", zero_division=0)
+    )
     assert matthews(table) == pytest.approx(sklearn.matthews_corrcoef(gold, predicted))
 
 
@@ -64,8 +68,12 @@ def test_correlations_agree_with_scipy(pairs: list[tuple[int, int]]) -> None:
     gold, predicted = (side.astype(np.float64) for side in columns(pairs))
     assert ranks(gold).tolist() == stats.rankdata(gold).tolist()
     if len(set(gold)) > 1 and len(set(predicted)) > 1:
-        assert pearson(gold, predicted) == pytest.approx(stats.pearsonr(gold, predicted).statistic, abs=1e-12)
-        assert spearman(gold, predicted) == pytest.approx(stats.spearmanr(gold, predicted).statistic, abs=1e-12)
+        assert pearson(gold, predicted) == pytest.approx(
+            stats.pearsonr(gold, predicted).statistic, abs=1e-12
+        )
+        assert spearman(gold, predicted) == pytest.approx(
+            stats.spearmanr(gold, predicted).statistic, abs=1e-12
+        )
     else:
         assert pearson(gold, predicted) == spearman(gold, predicted) == 0.0
 
@@ -99,7 +107,9 @@ def test_bootstrap_intervals_hold_the_value_and_are_the_same_each_time() -> None
 
 
 def test_a_bootstrap_interval_covers_as_often_as_it_says() -> None:
-    """Pearson's correlation of normal pairs, true value 0.6: 95 of 100 intervals should hold it; 85 is 4.6 deviations off."""
+    """Pearson's correlation of normal pairs, true value 0.6: 95 of 100 intervals should hold it;
+    85 is 4.6 deviations off.
+    """
     rng, n_held = np.random.default_rng(2), 0
     for _ in range(100):
         x = rng.standard_normal(80)

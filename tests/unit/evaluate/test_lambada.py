@@ -1,4 +1,6 @@
-"""LAMBADA with models whose every choice is written down: right words, last tokens, and what the filter lets through."""
+"""LAMBADA with models whose every choice is written down: right words, last tokens, and what the
+filter lets through.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PASSAGE = "We met a man; he sat, and then we saw Bo"
 
 
 class Written:
-    """After `context`, then the keys' text, the tokens of the values, the first of them the most likely."""
+    """After `context`, then the keys' text, the tokens of the values, the first of them the most
+    likely.
+    """
 
     def __init__(self, choices: Mapping[str, list[str]], n_ctx: int = 64) -> None:
         self.name, self.threads = "written", 1
@@ -42,7 +46,9 @@ class Written:
             yield logits[start:stop]
 
 
-def score(choices: Mapping[str, list[str]], path: Path, passage: str = PASSAGE, n_ctx: int = 64) -> LambadaScore:
+def score(
+    choices: Mapping[str, list[str]], path: Path, passage: str = PASSAGE, n_ctx: int = 64
+) -> LambadaScore:
     path.write_text(passage)
     return evaluate_lambada(Models(Written(choices, n_ctx)), WORDS, path)[0]
 
@@ -53,7 +59,13 @@ def right(found: LambadaScore) -> tuple[float, float, float]:
 
 def test_the_tokens_of_the_last_word_are_those_that_the_choices_below_name() -> None:
     assert [WORDS.token_bytes(id) for id in WORDS.encode(" Bo")] == [b" ", b"B", b"o"]
-    assert {WORDS.token_bytes(id) for id in stop_tokens(WORDS)} >= {b" a", b" t", b" he", b" to", b"I"}
+    assert {WORDS.token_bytes(id) for id in stop_tokens(WORDS)} >= {
+        b" a",
+        b" t",
+        b" he",
+        b" to",
+        b"I",
+    }
     assert len(STOP_WORDS) == 127
 
 
@@ -63,11 +75,32 @@ def test_the_tokens_of_the_last_word_are_those_that_the_choices_below_name() -> 
         ({"saw": [" "], "saw ": ["B"], "saw B": ["o"]}, (1, 1, 1)),
         ({"saw": [" "], "saw ": ["C"], "saw B": ["o"]}, (0, 0, 1)),  # the last token alone is right
         ({"saw": [" "], "saw ": ["B"], "saw B": ["x"]}, (0, 0, 0)),
-        ({"saw": [" he", " "], "saw ": ["B"], "saw B": ["o"], "saw he": ["."]}, (0, 1, 1)),  # a stop word that ends
-        ({"saw": [" he", " to", " "], "saw ": ["B"], "saw B": ["o"], "saw he": [" a"], "saw to": ["."]}, (0, 1, 1)),
-        ({"saw": [" he", " "], "saw ": ["B"], "saw B": ["o"], "saw he": ["r"]}, (0, 0, 1)),  # "her...": it goes on
-        ({"saw": [" he", " s", " "], "saw ": ["B"], "saw B": ["o"], "saw he": ["."], "saw s": ["."]}, (0, 1, 1)),
-        ({"saw": [" w", " "], "saw ": ["B"], "saw B": ["o"]}, (0, 0, 1)),  # another word is more likely
+        # a stop word that ends
+        ({"saw": [" he", " "], "saw ": ["B"], "saw B": ["o"], "saw he": ["."]}, (0, 1, 1)),
+        (
+            {
+                "saw": [" he", " to", " "],
+                "saw ": ["B"],
+                "saw B": ["o"],
+                "saw he": [" a"],
+                "saw to": ["."],
+            },
+            (0, 1, 1),
+        ),
+        # "her...": it goes on
+        ({"saw": [" he", " "], "saw ": ["B"], "saw B": ["o"], "saw he": ["r"]}, (0, 0, 1)),
+        (
+            {
+                "saw": [" he", " s", " "],
+                "saw ": ["B"],
+                "saw B": ["o"],
+                "saw he": ["."],
+                "saw s": ["."],
+            },
+            (0, 1, 1),
+        ),
+        # another word is more likely
+        ({"saw": [" w", " "], "saw ": ["B"], "saw B": ["o"]}, (0, 0, 1)),
         ({"saw": [" he", " "], "saw ": ["x"], "saw B": ["o"], "saw he": ["."]}, (0, 0, 1)),
     ],
 )
@@ -78,7 +111,9 @@ def test_a_word_is_right_if_all_of_its_tokens_are(
 
 
 def test_a_target_that_is_a_stop_word_never_passes_the_filter(tmp_path: Path) -> None:
-    assert right(score({"saw": [" he"]}, tmp_path / "passages.txt", "We met a man that we saw he")) == (1, 0, 1)
+    assert right(
+        score({"saw": [" he"]}, tmp_path / "passages.txt", "We met a man that we saw he")
+    ) == (1, 0, 1)
 
 
 def test_the_perplexity_is_that_of_words_and_of_last_tokens(tmp_path: Path) -> None:
@@ -95,18 +130,24 @@ def test_a_passage_is_prepared_as_gpt2s_authors_did_and_cut_at_its_start(tmp_pat
     path = tmp_path / "p.jsonl"
     path.write_text('{"text": " “Go,” she said\\n\\nto Bo  "}\n{"text": "He wrote\\nBo"}\n')
     both = list(passages(lambada_file(path), WORDS, 64, None))
-    assert [(WORDS.decode(p.context.tolist()), WORDS.decode(p.target.tolist()), p.word) for p in both] == [
+    assert [
+        (WORDS.decode(p.context.tolist()), WORDS.decode(p.target.tolist()), p.word) for p in both
+    ] == [
         ('\n"Go," she said\n\nto', " Bo", "Bo"),
         ("\nHe wrote\n", "Bo", "Bo"),
     ]
     short = next(passages(lambada_file(path), WORDS, 8, None))
-    assert short.context.tolist() == both[0].context[-6:].tolist()  # 8 are read: 6 and two tokens of the word
+    # 8 are read: 6 and two tokens of the word
+    assert short.context.tolist() == both[0].context[-6:].tolist()
     assert len(list(passages(lambada_file(path), WORDS, 64, 1))) == 1
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("Hello\n", "passage 1 of .* has one word, 'Hello'"), ("a b\nWe saw xxxxxxxxxxx\n", "passage 2 of .* 12 tokens")],
+    [
+        ("Hello\n", "passage 1 of .* has one word, 'Hello'"),
+        ("a b\nWe saw xxxxxxxxxxx\n", "passage 2 of .* 12 tokens"),
+    ],
 )
 def test_a_passage_that_cannot_be_one_is_named(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=message):

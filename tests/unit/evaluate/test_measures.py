@@ -20,7 +20,9 @@ V = 23
 
 def some_rows(n_rows: int, seed: int = 0, noise: float = 0.0) -> np.ndarray:
     logits = np.random.default_rng(seed).normal(0, 2, (n_rows, V))
-    return (logits + noise * np.random.default_rng(seed + 1).normal(0, 1, logits.shape)).astype(np.float32)
+    return (logits + noise * np.random.default_rng(seed + 1).normal(0, 1, logits.shape)).astype(
+        np.float32
+    )
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -32,7 +34,9 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-def test_perplexity_is_exp_of_minus_the_mean_log_probability_and_accuracy_correct_by_total() -> None:
+def test_perplexity_is_exp_of_minus_the_mean_log_probability_and_accuracy_correct_by_total() -> (
+    None
+):
     logits, targets = some_rows(100), np.random.default_rng(5).integers(0, V, 100)
     tally = Tally()
     for start in (0, 64):
@@ -126,28 +130,39 @@ def test_every_figure_of_a_comparison_is_that_of_its_definition() -> None:
         assert value == pytest.approx(np.quantile(kl, share), rel=1.3e-4)
     assert found.max_kl == pytest.approx(kl.max(), rel=1e-6)
     assert found.top1.value == (p.argmax(-1) == q.argmax(-1)).mean()
-    assert found.top1.error == pytest.approx(math.sqrt(found.top1.value * (1 - found.top1.value) / (n - 1)))
+    assert found.top1.error == pytest.approx(
+        math.sqrt(found.top1.value * (1 - found.top1.value) / (n - 1))
+    )
     assert found.mean_delta_p.value == pytest.approx(delta.mean(), rel=1e-6)
     assert found.mean_delta_p.error == pytest.approx(error(delta), rel=1e-6)
     assert found.rms_delta_p.value == pytest.approx(math.sqrt((delta**2).mean()), rel=1e-6)
-    assert found.rms_delta_p.error == pytest.approx(0.5 * error(delta**2) / found.rms_delta_p.value, rel=1e-6)
+    assert found.rms_delta_p.error == pytest.approx(
+        0.5 * error(delta**2) / found.rms_delta_p.value, rel=1e-6
+    )
     for share, value in found.delta_p_quantiles.items():
         assert value == pytest.approx(np.quantile(delta, share), rel=1.3e-4, abs=1e-6)
-    assert (found.min_delta_p, found.max_delta_p) == pytest.approx((delta.min(), delta.max()), rel=1e-6)
+    assert (found.min_delta_p, found.max_delta_p) == pytest.approx(
+        (delta.min(), delta.max()), rel=1e-6
+    )
     assert found.log_perplexity_ratio.value == pytest.approx(ratio.mean(), rel=1e-6)
     assert found.log_perplexity_ratio.error == pytest.approx(error(ratio), rel=1e-6)
-    assert found.correlation == pytest.approx(np.corrcoef(np.log(before), np.log(after))[0, 1], rel=1e-6)
+    assert found.correlation == pytest.approx(
+        np.corrcoef(np.log(before), np.log(after))[0, 1], rel=1e-6
+    )
     assert found.perplexity_difference is not None
     both = math.exp(-np.log(after).mean()), math.exp(-np.log(before).mean())
     assert found.perplexity_difference.value == pytest.approx(both[0] - both[1], rel=1e-6)
-    wanted = error(both[0] * -np.log(after) - both[1] * -np.log(before))  # the derivative of the difference
+    # the derivative of the difference
+    wanted = error(both[0] * -np.log(after) - both[1] * -np.log(before))
     assert found.perplexity_difference.error == pytest.approx(wanted, rel=1e-6)
 
 
 def test_divergence_is_of_the_base_from_the_model_and_not_the_other_way() -> None:
     base, model = np.log([[0.5, 0.5]]).astype(np.float32), np.log([[0.9, 0.1]]).astype(np.float32)
     found = compared(base, model, np.array([0]))
-    assert found.mean_kl.value == pytest.approx(0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), rel=1e-6)
+    assert found.mean_kl.value == pytest.approx(
+        0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), rel=1e-6
+    )
     assert found.mean_delta_p.value == pytest.approx(0.4, rel=1e-6)
 
 
@@ -161,10 +176,14 @@ def test_a_pair_goes_on_from_json_bit_by_bit() -> None:
     assert again.to_dict() == once.to_dict()
 
 
-finite = st.floats(-(2.0**100), 2.0**100, width=32).filter(lambda value: value == 0 or abs(value) > 1e-30)
+finite = st.floats(-(2.0**100), 2.0**100, width=32).filter(
+    lambda value: value == 0 or abs(value) > 1e-30
+)
 
 
-@given(values=st.lists(finite, min_size=1, max_size=60), share=st.floats(0, 1), cut=st.integers(0, 60))
+@given(
+    values=st.lists(finite, min_size=1, max_size=60), share=st.floats(0, 1), cut=st.integers(0, 60)
+)
 def test_a_quantile_is_that_of_numpy_to_one_part_in_sixteen_thousand(
     values: list[float], share: float, cut: int
 ) -> None:
@@ -175,10 +194,14 @@ def test_a_quantile_is_that_of_numpy_to_one_part_in_sixteen_thousand(
     near = sorted(values)
     rank = share * (len(values) - 1)
     scale = max(abs(near[int(rank)]), abs(near[math.ceil(rank)]))
-    assert quantiles.at(share) == pytest.approx(np.quantile(values, share), abs=scale * 6.2e-5 + size * 1e-12)
+    assert quantiles.at(share) == pytest.approx(
+        np.quantile(values, share), abs=scale * 6.2e-5 + size * 1e-12
+    )
     assert quantiles.at(0) == min(values)
     assert quantiles.at(1) == max(values)
-    assert Quantiles.from_dict(json.loads(json.dumps(quantiles.to_dict()))).at(share) == quantiles.at(share)
+    assert Quantiles.from_dict(json.loads(json.dumps(quantiles.to_dict()))).at(
+        share
+    ) == quantiles.at(share)
 
 
 def test_quantiles_of_nothing_and_of_a_damaged_file_are_refused() -> None:

@@ -1,4 +1,6 @@
-"""Whole evaluations without torch: what counts, two models against each other, and going on after a kill, bit by bit."""
+"""Whole evaluations without torch: what counts, two models against each other, and going on after a
+kill, bit by bit.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,32 @@ from gpt_edge.evaluate.scorer import ROWS, blocks
 from gpt_edge.runtime.session import PREFILL_CHUNK
 from tests.support.tiny_model import END_TOKEN, VOCAB_SIZE, open_generator, open_session
 
-STORIES = ["The cat sat on the mat, and the dog did too.", "One day it rained.\nThen it stopped raining all at once."]
+STORIES = [
+    "The cat sat on the mat, and the dog did too.",
+    "One day it rained.\nThen it stopped raining all at once.",
+]
 
 
 class Scripted:
-    """A model whose logits are random, but the same for the same ids; perhaps one that is cut off, or broken."""
+    """A model whose logits are random, but the same for the same ids; perhaps one that is cut off,
+    or broken.
+    """
 
-    def __init__(self, *, seed: int = 0, uniform: bool = False, calls: int = 1 << 30, vocab_size: int = VOCAB_SIZE):
-        self.name, self.threads, self.seed, self.uniform, self.calls = f"scripted {seed}", 1, seed, uniform, calls
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        uniform: bool = False,
+        calls: int = 1 << 30,
+        vocab_size: int = VOCAB_SIZE,
+    ):
+        self.name, self.threads, self.seed, self.uniform, self.calls = (
+            f"scripted {seed}",
+            1,
+            seed,
+            uniform,
+            calls,
+        )
         self.config = GPTConfig(n_layer=1, n_head=1, n_embd=4, n_ctx=16, vocab_size=vocab_size)
         self.bad = False
 
@@ -46,7 +66,9 @@ class Scripted:
             raise KeyboardInterrupt
         self.calls -= 1
         rng = np.random.default_rng([self.seed, *ids.tolist()])
-        logits = rng.normal(0, 0 if self.uniform else 1, (ids.size, self.config.vocab_size)).astype(np.float32)
+        logits = rng.normal(0, 0 if self.uniform else 1, (ids.size, self.config.vocab_size)).astype(
+            np.float32
+        )
         if self.bad:
             logits[-1, 3] = np.nan
         for start, stop in blocks(ids.size, first):
@@ -74,13 +96,17 @@ def test_every_token_and_the_end_token_of_every_document_count(corpus: Path, wor
     assert (report.window, report.stride) == (16, 8)
     assert report.model.perplexity is not None
     assert report.model.perplexity.value == pytest.approx(VOCAB_SIZE)
-    assert report.model.bits_per_byte == pytest.approx(report.n_tokens * math.log2(VOCAB_SIZE) / report.n_bytes)
+    assert report.model.bits_per_byte == pytest.approx(
+        report.n_tokens * math.log2(VOCAB_SIZE) / report.n_bytes
+    )
     assert (report.base, report.comparison, report.noise_floor) == (None, None, None)
 
 
 def test_a_session_gives_the_loss_of_its_documents(corpus: Path, words) -> None:
     session = open_session()
-    report = evaluate_text(Models(SessionScorer(session, "tiny")), words, [corpus], Settings(limit=2))
+    report = evaluate_text(
+        Models(SessionScorer(session, "tiny")), words, [corpus], Settings(limit=2)
+    )
     documents = [np.array([END_TOKEN, *words.encode(story), END_TOKEN]) for story in STORIES]
     score = score_documents(session, documents, sum(len(story.encode()) for story in STORIES))
     assert score.loss == pytest.approx(report.model.loss.value, rel=1e-12)
@@ -124,7 +150,9 @@ def test_a_model_against_itself_and_against_another(corpus: Path, words) -> None
 
 
 def test_models_that_do_not_fit_together_are_refused(words) -> None:
-    with pytest.raises(EvaluationError, match="scripted 0 has a vocabulary of 277 tokens and scripted 2 of 300"):
+    with pytest.raises(
+        EvaluationError, match="scripted 0 has a vocabulary of 277 tokens and scripted 2 of 300"
+    ):
         Models(Scripted(), base=Scripted(seed=2, vocab_size=300))
     with pytest.raises(ValueError, match="vocabularies of 277 and 300"):
         compare_documents(Scripted(), Scripted(vocab_size=300), [])
@@ -157,13 +185,20 @@ def test_nan_is_an_error_that_names_the_model(corpus: Path, words) -> None:
         ({"limit": 0}, "limit must be at least 1, got 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict[str, int], message: str, corpus: Path, words) -> None:
+def test_settings_that_cannot_be_are_refused(
+    settings: dict[str, int], message: str, corpus: Path, words
+) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_text(Models(Scripted()), words, [corpus], Settings(**settings))
 
 
 def models(calls: int = 1 << 30) -> Models:
-    return Models(Scripted(calls=calls), base=Scripted(seed=1), again=Scripted(seed=3), identity=("one", "two"))
+    return Models(
+        Scripted(calls=calls),
+        base=Scripted(seed=1),
+        again=Scripted(seed=3),
+        identity=("one", "two"),
+    )
 
 
 @pytest.mark.parametrize("calls", [0, 1, 5, 11])
@@ -179,7 +214,8 @@ def test_an_evaluation_that_was_cut_off_goes_on_and_ends_with_the_same_bits(
     assert found == wanted
     n_windows = 1 << 30
     assert (
-        n_windows - second.model.calls == json.loads(path.read_bytes())["sections"]["text"]["done"]["n_windows"] - calls
+        n_windows - second.model.calls
+        == json.loads(path.read_bytes())["sections"]["text"]["done"]["n_windows"] - calls
     )
     third = models(0)  # all of it is known: no model runs
     assert evaluate_text(third, words, [corpus], state=State(path)) == wanted
@@ -190,7 +226,9 @@ def test_lambada_goes_on_too(corpus: Path, words, tmp_path: Path) -> None:
     path = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
         evaluate_lambada(models(3), words, corpus, state=State(path, seconds=0))
-    assert json.loads(path.read_bytes())["sections"]["lambada"]["done"]["tallies"][0]["word"]["n"] in (1, 2, 3)
+    assert json.loads(path.read_bytes())["sections"]["lambada"]["done"]["tallies"][0]["word"][
+        "n"
+    ] in (1, 2, 3)
     assert evaluate_lambada(models(), words, corpus, state=State(path, seconds=0)) == wanted
 
 
@@ -244,7 +282,9 @@ def test_a_state_that_cannot_be_written_is_known_before_the_work(tmp_path: Path)
 
 def test_progress_tells_the_fraction_and_what_is_done(corpus: Path, words) -> None:
     steps: list[Step] = []
-    report = evaluate_text(Models(Scripted()), words, [corpus], Settings(limit=4), progress=steps.append)
+    report = evaluate_text(
+        Models(Scripted()), words, [corpus], Settings(limit=4), progress=steps.append
+    )
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] <= fractions[-1] == 1

@@ -64,7 +64,9 @@ def test_the_end_token_ends_with_stop_and_is_not_given() -> None:
     done = scripted(b"abc", END_TOKEN, 100).complete(PROMPT)
     assert (done.text, done.finish_reason, done.ids) == ("abc", "stop", tuple(b"abc"))
     assert list(scripted(b"", END_TOKEN).stream(PROMPT)) == []
-    on = scripted(b"abc", END_TOKEN, 100).complete(PROMPT, SamplingParams(max_new_tokens=5, ignore_end_token=True))
+    on = scripted(b"abc", END_TOKEN, 100).complete(
+        PROMPT, SamplingParams(max_new_tokens=5, ignore_end_token=True)
+    )
     assert on.ids == (*b"abc", END_TOKEN, 100)
 
 
@@ -91,7 +93,11 @@ def test_a_prompt_longer_than_the_context_is_refused_before_any_work(
     monkeypatch.setattr(generator.session, "forward", None)
     prompt = "q" * length
     message = f"the prompt has {length} .*the context of .*{N_CTX}"
-    for call in (generator.stream, generator.complete, lambda prompt: generator.generate_batch(["q", prompt])):
+    for call in (
+        generator.stream,
+        generator.complete,
+        lambda prompt: generator.generate_batch(["q", prompt]),
+    ):
         with pytest.raises(ContextLengthError, match=message) as caught:
             call(prompt)
         assert "--truncate left" in str(caught.value.hint)
@@ -99,7 +105,9 @@ def test_a_prompt_longer_than_the_context_is_refused_before_any_work(
         generator.generate_ids([5] * length)
 
 
-def test_ten_megabytes_are_refused_without_cutting_them_into_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_megabytes_are_refused_without_cutting_them_into_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     generator = open_generator()
     monkeypatch.setattr(generator.tokenizer, "encode", None)
     started = time.perf_counter()
@@ -108,7 +116,9 @@ def test_ten_megabytes_are_refused_without_cutting_them_into_tokens(monkeypatch:
     assert time.perf_counter() - started < 1.0
 
 
-def test_an_empty_prompt_starts_after_an_end_token(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_prompt_starts_after_an_end_token(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = generator.complete("", SAMPLED)
     assert done.prompt_tokens == 1
     assert done.ids == tuple(generator.generate_ids([END_TOKEN], SAMPLED))
@@ -117,8 +127,12 @@ def test_an_empty_prompt_starts_after_an_end_token(generator: Generator, monkeyp
         generator.complete("")
 
 
-@pytest.mark.parametrize(("max_new_tokens", "kept"), [(10, 54), (32, 32), (40, 32), (1000, 32), (1, 63)])
-def test_truncate_left_keeps_the_end_and_leaves_room(generator: Generator, max_new_tokens: int, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("max_new_tokens", "kept"), [(10, 54), (32, 32), (40, 32), (1000, 32), (1, 63)]
+)
+def test_truncate_left_keeps_the_end_and_leaves_room(
+    generator: Generator, max_new_tokens: int, kept: int
+) -> None:
     prompt = "".join(chr(97 + place % 26) for place in range(150))
     ids = generator.tokenizer.encode(prompt)
     params = SamplingParams(max_new_tokens=max_new_tokens, ignore_end_token=True)
@@ -159,18 +173,25 @@ def test_ids_take_no_stop_strings() -> None:
         (b"abc\xe2\x80", ("�",), "abc"),  # a character that stays incomplete is text like any other
     ],
 )
-def test_a_stop_string_is_found_across_tokens_and_never_given(text: bytes, stop: tuple[str, ...], wanted: str) -> None:
+def test_a_stop_string_is_found_across_tokens_and_never_given(
+    text: bytes, stop: tuple[str, ...], wanted: str
+) -> None:
     stream = scripted(text, END_TOKEN).stream(PROMPT, SamplingParams(stop=stop))
     assert "".join(stream) == stream.completion.text == wanted
     assert stream.finish_reason == "stop"
 
 
 def test_text_that_could_begin_a_stop_string_waits_no_longer_than_it_must() -> None:
-    assert list(scripted(b"a<b<s>c", END_TOKEN).stream(PROMPT, SamplingParams(stop=("<s>",)))) == ["a", "<b"]
+    assert list(scripted(b"a<b<s>c", END_TOKEN).stream(PROMPT, SamplingParams(stop=("<s>",)))) == [
+        "a",
+        "<b",
+    ]
 
 
 @given(
-    stops=st.lists(st.sampled_from(["e", "he", "th", " ", "ing", "a b", "\n", "an", "r"]), max_size=4),
+    stops=st.lists(
+        st.sampled_from(["e", "he", "th", " ", "ing", "a b", "\n", "an", "r"]), max_size=4
+    ),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=100, deadline=None)

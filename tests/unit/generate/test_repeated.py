@@ -1,4 +1,6 @@
-"""Generator: seeds, batches, cancellation and threads: nothing depends on what ran before or beside."""
+"""Generator: seeds, batches, cancellation and threads: nothing depends on what ran before or
+beside.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def generator(request: pytest.FixtureRequest) -> Generator:
 
 def test_the_same_seed_gives_the_same_text_a_hundred_times(generator: Generator) -> None:
     assert len({generator.complete(PROMPT, SAMPLED).text for _ in range(100)}) == 1
-    others = {generator.complete(PROMPT, SamplingParams(top_k=40, seed=seed)).text for seed in range(10)}
+    others = {
+        generator.complete(PROMPT, SamplingParams(top_k=40, seed=seed)).text for seed in range(10)
+    }
     assert len(others) == 10
 
 
@@ -42,18 +46,33 @@ def test_the_same_seed_gives_the_same_text_in_another_process(generator: Generat
     )
     path = bundle_path(generator.session.graph)
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+        )
         assert done.stdout.strip() == str(generator.complete(PROMPT, SAMPLED).ids)
 
 
 def test_without_a_seed_the_completion_names_one_that_repeats_it(generator: Generator) -> None:
-    first, second = (generator.complete(PROMPT, SamplingParams(top_k=40, max_new_tokens=20)) for _ in range(2))
+    first, second = (
+        generator.complete(PROMPT, SamplingParams(top_k=40, max_new_tokens=20)) for _ in range(2)
+    )
     assert first.ids != second.ids
     again = generator.complete(PROMPT, SamplingParams(top_k=40, max_new_tokens=20, seed=first.seed))
     assert again.ids == first.ids
 
 
-PROMPTS = ["a", "the end", "x" * 60, "", "ing and the rest", "é", "the end", "bb", "some words here", "q" * 64]
+PROMPTS = [
+    "a",
+    "the end",
+    "x" * 60,
+    "",
+    "ing and the rest",
+    "é",
+    "the end",
+    "bb",
+    "some words here",
+    "q" * 64,
+]
 
 
 def test_a_batch_gives_what_each_prompt_gives_alone(generator: Generator) -> None:
@@ -100,7 +119,9 @@ def test_a_row_that_was_cancelled_unread_stays_so_and_the_others_go_on(
 
 def test_an_event_cancels_before_the_next_token(generator: Generator) -> None:
     cancel = threading.Event()
-    stream = generator.generate_ids([5, 6], SamplingParams(max_new_tokens=50, ignore_end_token=True), cancel=cancel)
+    stream = generator.generate_ids(
+        [5, 6], SamplingParams(max_new_tokens=50, ignore_end_token=True), cancel=cancel
+    )
     given_out = [next(stream) for _ in range(4)]
     cancel.set()
     assert list(stream) == []
@@ -153,9 +174,13 @@ def test_close_and_leaving_a_with_block_cancel(generator: Generator) -> None:
     assert ended.finish_reason == "length"
 
 
-def test_closing_from_another_thread_waits_for_the_step_and_ends_the_stream(generator: Generator) -> None:
+def test_closing_from_another_thread_waits_for_the_step_and_ends_the_stream(
+    generator: Generator,
+) -> None:
     for _ in range(20):
-        stream = generator.generate_ids([1], SamplingParams(max_new_tokens=60, ignore_end_token=True))
+        stream = generator.generate_ids(
+            [1], SamplingParams(max_new_tokens=60, ignore_end_token=True)
+        )
         given_out = [next(stream)]
         closer = threading.Thread(target=stream.close)
         closer.start()
@@ -175,7 +200,9 @@ def test_a_cancelled_generation_does_not_change_the_next(generator: Generator) -
 
 @pytest.mark.parametrize("good", [0, 1, 5])
 @pytest.mark.parametrize(
-    "params", [SamplingParams(), SamplingParams(top_k=40, temperature=0.01, seed=1)], ids=["greedy", "top-k"]
+    "params",
+    [SamplingParams(), SamplingParams(top_k=40, temperature=0.01, seed=1)],
+    ids=["greedy", "top-k"],
 )
 def test_no_token_follows_unsound_logits(good: int, params: SamplingParams) -> None:
     stream = scripted(b"abcdefg"[:good], 0.5, 65, 66).stream(PROMPT, params)
@@ -189,7 +216,9 @@ def test_no_token_follows_unsound_logits(good: int, params: SamplingParams) -> N
 def test_rows_of_the_embedding_without_a_token_are_never_chosen() -> None:
     """nanoGPT pads 50257 tokens to 50304 rows."""
     session = Scripted([300, 301], vocab_size=304)
-    done = Generator(session, open_generator().tokenizer).complete(PROMPT, SamplingParams(max_new_tokens=2))  # type: ignore[arg-type]
+    done = Generator(session, open_generator().tokenizer).complete(
+        PROMPT, SamplingParams(max_new_tokens=2)
+    )  # type: ignore[arg-type]
     assert done.ids == (0, 0)
 
 

@@ -1,4 +1,6 @@
-"""SamplingParams, keep_top_k and Sampler: defaults, refusals, exactness against slow versions, soundness of logits."""
+"""SamplingParams, keep_top_k and Sampler: defaults, refusals, exactness against slow versions,
+soundness of logits.
+"""
 
 from __future__ import annotations
 
@@ -74,14 +76,18 @@ def test_a_temperature_alone_samples_from_the_forty_most_likely() -> None:
 
 
 def test_a_top_k_alone_samples_at_temperature_one() -> None:
-    one, other = Sampler(SamplingParams(top_k=7, seed=5)), Sampler(SamplingParams(temperature=1.0, top_k=7, seed=5))
+    one, other = (
+        Sampler(SamplingParams(top_k=7, seed=5)),
+        Sampler(SamplingParams(temperature=1.0, top_k=7, seed=5)),
+    )
     logits = row()
     assert [one.sample(logits) for _ in range(200)] == [other.sample(logits) for _ in range(200)]
 
 
 @given(
     st.lists(
-        st.sampled_from([0.0, 1.0, 1.0, 2.5, -3.0, -math.inf]) | st.floats(-(2.0**99), 2.0**99, width=32),
+        st.sampled_from([0.0, 1.0, 1.0, 2.5, -3.0, -math.inf])
+        | st.floats(-(2.0**99), 2.0**99, width=32),
         min_size=1,
         max_size=400,
     ),
@@ -101,7 +107,14 @@ def test_top_k_keeps_what_sorting_keeps(values: list[float], k: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 1283, 4096, V])
 @pytest.mark.parametrize(
-    "make", [row, lambda n: np.sort(row(n)), lambda n: -np.sort(row(n)), lambda n: np.round(row(n)), np.zeros]
+    "make",
+    [
+        row,
+        lambda n: np.sort(row(n)),
+        lambda n: -np.sort(row(n)),
+        lambda n: np.round(row(n)),
+        np.zeros,
+    ],
 )
 def test_top_k_is_exact_for_orders_that_break_shortcuts(size: int, make: Any) -> None:
     logits = make(size).astype(np.float32)
@@ -126,7 +139,9 @@ GOLDEN_IDS = [333, 600, 710, 333, 617, 843, 894, 150, 111, 120, 706, 244]
 
 def golden_ids() -> list[int]:
     sampler = Sampler(SamplingParams(temperature=0.8, top_k=40, seed=1234))
-    return [sampler.sample(np.cos(np.arange(1000, dtype=np.float32) * step)) for step in range(1, 13)]
+    return [
+        sampler.sample(np.cos(np.arange(1000, dtype=np.float32) * step)) for step in range(1, 13)
+    ]
 
 
 def test_a_seed_gives_the_same_choices_in_every_release() -> None:
@@ -137,7 +152,8 @@ def test_a_seed_gives_the_same_choices_in_another_process() -> None:
     code = (
         "import numpy as np\nfrom gpt_edge.generate.sampling import *\n"
         "s = Sampler(SamplingParams(temperature=0.8, top_k=40, seed=1234))\n"
-        "print([s.sample(np.cos(np.arange(1000, dtype=np.float32) * step)) for step in range(1, 13)])"
+        "print([s.sample(np.cos(np.arange(1000, dtype=np.float32) * step)) for step in range(1, "
+        "13)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(GOLDEN_IDS)
@@ -184,9 +200,9 @@ ENTRIES = (0.0, -0.0, 1e38, -1e38, 3.4e38, -3.4e38, 1e-45, -1e-45, 1.0, -math.in
 
 
 @given(
-    st.lists(st.sampled_from(ENTRIES) | st.floats(-100, 100, width=32), min_size=1, max_size=60).filter(
-        lambda values: max(values) > -math.inf
-    ),
+    st.lists(
+        st.sampled_from(ENTRIES) | st.floats(-100, 100, width=32), min_size=1, max_size=60
+    ).filter(lambda values: max(values) > -math.inf),
     st.sampled_from([None, 1e-300, 1e-3, 0.7, 1.0, 50.0, 1e30]),
     st.sampled_from([None, 1, 2, 7, 40, 100]),
     st.integers(0, 2**64 - 1),
@@ -209,7 +225,11 @@ def test_ten_thousand_rows_of_extremes_give_possible_tokens() -> None:
     entries = np.array(ENTRIES, np.float32)
     for index in range(10_000):
         size = int(random.integers(1, 80))
-        logits = random.choice(entries, size) if index % 2 else random.standard_normal(size).astype(np.float32) * 30
+        logits = (
+            random.choice(entries, size)
+            if index % 2
+            else random.standard_normal(size).astype(np.float32) * 30
+        )
         logits[random.integers(size)] = 0.0
         params = PARAMS[index % len(PARAMS)]
         id = Sampler(params).sample(logits)
@@ -227,7 +247,9 @@ def test_a_tiny_temperature_takes_the_most_likely_token() -> None:
 def test_choices_follow_the_softmax(temperature: float) -> None:
     logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5, -9.0], np.float32)
     weights = np.exp(np.sort(logits.astype(np.float64))[-4:] / temperature)
-    wanted = dict(zip(np.argsort(logits)[-4:].tolist(), (weights / weights.sum()).tolist(), strict=True))
+    wanted = dict(
+        zip(np.argsort(logits)[-4:].tolist(), (weights / weights.sum()).tolist(), strict=True)
+    )
     sampler = Sampler(SamplingParams(temperature=temperature, top_k=4, seed=7))
     n = 20_000
     counts = np.bincount([sampler.sample(logits) for _ in range(n)], minlength=6)
@@ -238,9 +260,13 @@ def test_choices_follow_the_softmax(temperature: float) -> None:
 
 @pytest.mark.parametrize("size", [41, 2048, 4097, 50_257])
 @pytest.mark.parametrize("n_levels", [3, 60, 10**6], ids=["many ties", "ties", "hardly any"])
-def test_few_candidates_are_drawn_as_many_are(size: int, n_levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_candidates_are_drawn_as_many_are(
+    size: int, n_levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = np.random.default_rng(size)
-    rows = [(random.integers(0, n_levels, size) * (8 / n_levels)).astype(np.float32) for _ in range(30)]
+    rows = [
+        (random.integers(0, n_levels, size) * (8 / n_levels)).astype(np.float32) for _ in range(30)
+    ]
     params = SamplingParams(top_k=40, temperature=0.7, seed=9)
     sampler = Sampler(params)
     few = [sampler.sample(row) for row in rows]
@@ -254,7 +280,9 @@ def test_few_candidates_are_drawn_as_many_are(size: int, n_levels: int, monkeypa
 def test_the_ends_of_the_random_range_choose_tokens_of_the_support(
     monkeypatch: pytest.MonkeyPatch, uniform: float, wanted: int, top_k: int
 ) -> None:
-    """The cumulative sum starts and ends with impossible tokens here, which no rounding may choose."""
+    """The cumulative sum starts and ends with impossible tokens here, which no rounding
+    may choose.
+    """
     logits = np.array([-np.inf, 0.0, 0.0, 0.3, -200.0, -np.inf], np.float32)
     sampler = Sampler(SamplingParams(temperature=0.1, top_k=top_k, seed=0))
     monkeypatch.setattr(sampler, "_uniform", lambda: uniform)

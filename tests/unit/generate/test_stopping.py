@@ -1,4 +1,6 @@
-"""StopMatcher against a slow version: nothing of a stop string leaks, nothing is held back for longer than it must."""
+"""StopMatcher against a slow version: nothing of a stop string leaks, nothing is held back for
+longer than it must.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ CUTS = st.lists(st.integers(0, 40), max_size=12)
 
 
 def slow_cut(text: str, stops: list[str]) -> tuple[str, bool]:
-    """Look at every beginning of the text: the first that ends with a stop string is cut before the longest such."""
+    """Look at every beginning of the text: the first that ends with a stop string is cut before the
+    longest such.
+    """
     for end in range(1, len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
@@ -39,14 +43,18 @@ def test_any_cutting_into_pieces_gives_what_the_slow_version_gives(
 
 
 @given(TEXT, STOPS)
-def test_only_a_possible_beginning_of_a_stop_string_is_held_back(text: str, stops: list[str]) -> None:
+def test_only_a_possible_beginning_of_a_stop_string_is_held_back(
+    text: str, stops: list[str]
+) -> None:
     matcher = StopMatcher(stops)
     given_out = ""
     for end in range(1, len(text) + 1):
         given_out += matcher.push(text[end - 1])
         if matcher.is_found:
             break
-        beginnings = [stop[:n] for stop in stops for n in range(1, len(stop)) if text[:end].endswith(stop[:n])]
+        beginnings = [
+            stop[:n] for stop in stops for n in range(1, len(stop)) if text[:end].endswith(stop[:n])
+        ]
         held = max(map(len, beginnings), default=0)
         assert given_out == text[: end - held]
 

@@ -1,4 +1,6 @@
-"""Where the library of operators is looked for, who may have written it, and what is said where it cannot be made."""
+"""Where the library of operators is looked for, who may have written it, and what is said where it
+cannot be made.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ import pytest
 
 from gpt_edge.errors import GPTEdgeError, MissingDependencyError
 from gpt_edge.native import library
-from gpt_edge.native.library import SETTING, WITHOUT, compile_library, find_library, library_path, using
+from gpt_edge.native.library import (
+    SETTING,
+    WITHOUT,
+    compile_library,
+    find_library,
+    library_path,
+    using,
+)
 from gpt_edge.verify import native_operators as native_check
 from gpt_edge.verify.native_operators import _check_in_child, build_library
 from tests.support.runner import run
@@ -52,7 +61,9 @@ def test_the_setting_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(SETTING, str(other))
     assert find_library() == other
     monkeypatch.setenv(SETTING, str(tmp_path / "nowhere.so"))
-    with pytest.raises(GPTEdgeError, match=r"GPT_EDGE_NATIVE must be 0 or a library's path.*nowhere.so"):
+    with pytest.raises(
+        GPTEdgeError, match=r"GPT_EDGE_NATIVE must be 0 or a library's path.*nowhere.so"
+    ):
         find_library()
 
 
@@ -81,9 +92,13 @@ def test_a_build_is_used_whatever_the_umask(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_build_that_is_wrong_is_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        native_check, "compile_library", lambda path: (path.parent.mkdir(parents=True), path.write_bytes(b"x"))
+        native_check,
+        "compile_library",
+        lambda path: (path.parent.mkdir(parents=True), path.write_bytes(b"x")),
     )
-    monkeypatch.setattr(native_check, "_check_in_child", lambda path: {"figures": {}, "faults": ["a flip"]})
+    monkeypatch.setattr(
+        native_check, "_check_in_child", lambda path: {"figures": {}, "faults": ["a flip"]}
+    )
     with pytest.raises(GPTEdgeError, match="wrong on this machine: a flip"):
         build_library()
     assert not list(cache.rglob("*.so"))
@@ -102,14 +117,21 @@ def test_an_older_cpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library.sys, "platform", "linux")
     monkeypatch.setattr(library.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(
-        library, "cpu_flags", lambda: frozenset({"avx2", "avx512f", "avx512bw", "avx512vl", "avx512dq"})
+        library,
+        "cpu_flags",
+        lambda: frozenset({"avx2", "avx512f", "avx512bw", "avx512vl", "avx512dq"}),
     )
-    assert library.why_unsupported() == "the operators want a CPU with AVX-512 VNNI, this one lacks avx512_vnni"
+    assert (
+        library.why_unsupported()
+        == "the operators want a CPU with AVX-512 VNNI, this one lacks avx512_vnni"
+    )
     monkeypatch.setattr(library.platform, "machine", lambda: "aarch64")
     assert "on aarch64" in (library.why_unsupported() or "")
 
 
-def test_another_cpu_in_the_same_home_has_a_library_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_cpu_in_the_same_home_has_a_library_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     first = library_path()
     library_path.cache_clear()
     monkeypatch.setattr(library, "cpu_flags", lambda: frozenset({"another"}))
@@ -124,7 +146,9 @@ def test_no_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize("compiler", ["/bin/false", "/nowhere/cc"])
-def test_a_compiler_that_fails_leaves_nothing(compiler: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_leaves_nothing(
+    compiler: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CC", compiler)
     with pytest.raises(GPTEdgeError, match=f"{compiler} could not"):
         build_library()

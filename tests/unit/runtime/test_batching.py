@@ -11,15 +11,22 @@ from gpt_edge.runtime.batching import ENOUGH_POSITIONS, MAX_PADDING, MAX_POSITIO
 
 
 @given(
-    lengths=st.lists(st.integers(1, 600), max_size=60), batch=st.integers(1, 70), per_example=st.sampled_from([1, 2])
+    lengths=st.lists(st.integers(1, 600), max_size=60),
+    batch=st.integers(1, 70),
+    per_example=st.sampled_from([1, 2]),
 )
-def test_every_row_comes_once_and_no_batch_is_too_large(lengths: list[int], batch: int, per_example: int) -> None:
+def test_every_row_comes_once_and_no_batch_is_too_large(
+    lengths: list[int], batch: int, per_example: int
+) -> None:
     rows_of = np.repeat(lengths, per_example)
     found = list(batches(rows_of, batch, per_example))
     assert sorted(row for rows in found for row in rows) == list(range(len(rows_of)))
     for rows in found:
         examples = rows[::per_example] // per_example
-        assert (rows.reshape(-1, per_example) == examples[:, None] * per_example + np.arange(per_example)).all()
+        assert (
+            rows.reshape(-1, per_example)
+            == examples[:, None] * per_example + np.arange(per_example)
+        ).all()
         assert len(examples) <= batch
         assert len(examples) == 1 or rows_of[rows].max() * len(rows) <= MAX_POSITIONS
 

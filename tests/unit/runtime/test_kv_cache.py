@@ -1,4 +1,6 @@
-"""KVCache: growth in steps, cropping, rows, saving; and R13.2: a rewound cache continues as a fresh one."""
+"""KVCache: growth in steps, cropping, rows, saving; and R13.2: a rewound cache continues as a fresh
+one.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from gpt_edge.runtime.session import Session
 from tests.support.tiny_model import GRAPHS, N_CTX, VOCAB_SIZE, open_session, random_ids
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=24, n_ctx=1000, vocab_size=300)
-TOLERANCE = 1e-4  # max |difference| of logits, float32: another number of tokens at once sums in another order
+# max |difference| of logits, float32: another number of tokens at once sums in another order
+TOLERANCE = 1e-4
 
 
 @pytest.fixture(params=GRAPHS)
@@ -31,7 +34,8 @@ def test_capacity_doubles_from_128_up_to_the_context() -> None:
             seen.append(cache.capacity)
         assert cache.capacity >= length
     assert seen == [FIRST_CAPACITY, 256, 512, 1000]
-    assert cache.n_bytes == 4 * 2 * 1000 * 16 * 4  # layers and sides, heads, positions, D' = 12 padded to 16, float32
+    # layers and sides, heads, positions, D' = 12 padded to 16, float32
+    assert cache.n_bytes == 4 * 2 * 1000 * 16 * 4
 
 
 def test_growth_keeps_what_counts_and_forgets_what_was_bound() -> None:
@@ -155,7 +159,9 @@ def test_restoring_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     session.forward(random_ids(9), cache)
     good = cache.save()
     wrong = {
-        "has no 'past_key_values.1.value'": {k: v for k, v in good.items() if k != "past_key_values.1.value"},
+        "has no 'past_key_values.1.value'": {
+            k: v for k, v in good.items() if k != "past_key_values.1.value"
+        },
         "saved 'past_key_values.0.key' is float64": {
             **good,
             "past_key_values.0.key": good["past_key_values.0.key"].astype(float),

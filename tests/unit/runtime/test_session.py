@@ -1,4 +1,6 @@
-"""Session: every way of reading the same tokens gives the same logits, on both graphs; and what it refuses."""
+"""Session: every way of reading the same tokens gives the same logits, on both graphs; and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,17 @@ import gpt_edge.runtime.session
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
 from gpt_edge.runtime.session import Session
-from tests.support.tiny_model import GRAPHS, N_CTX, VOCAB_SIZE, bundle_path, open_session, random_ids
+from tests.support.tiny_model import (
+    GRAPHS,
+    N_CTX,
+    VOCAB_SIZE,
+    bundle_path,
+    open_session,
+    random_ids,
+)
 
-TOLERANCE = 1e-4  # max |difference| of logits, float32: another number of tokens at once sums in another order
+# max |difference| of logits, float32: another number of tokens at once sums in another order
+TOLERANCE = 1e-4
 
 
 @pytest.fixture(params=GRAPHS)
@@ -38,13 +48,17 @@ def assert_same(found: np.ndarray, wanted: np.ndarray) -> None:
 @pytest.mark.parametrize("graph", GRAPHS)
 @given(length=st.integers(2, N_CTX), split=st.floats(0, 1))
 @settings(max_examples=50, deadline=None)
-def test_decode_after_prefill_equals_one_full_forward(graph: str, length: int, split: float) -> None:
+def test_decode_after_prefill_equals_one_full_forward(
+    graph: str, length: int, split: float
+) -> None:
     session, ids = open_session(graph), random_ids(length)
     first = max(1, int(split * (length - 1)))
     whole = session.forward(ids, session.new_cache(), "all")
     cache = session.new_cache(capacity=1)
     rest = [session.forward(ids[:, :first], cache, "all")[0]]
-    rest += [session.decode(ids[0, place : place + 1], cache).copy() for place in range(first, length)]
+    rest += [
+        session.decode(ids[0, place : place + 1], cache).copy() for place in range(first, length)
+    ]
     assert cache.length == length
     assert_same(np.concatenate(rest), whole[0])
 
@@ -66,7 +80,10 @@ def test_chunks_of_any_size_equal_one_full_forward(
 def test_both_graphs_say_the_same() -> None:
     ids = random_ids(N_CTX)
     edge, portable = (open_session(graph) for graph in GRAPHS)
-    assert_same(edge.forward(ids, edge.new_cache(), "all"), portable.forward(ids, portable.new_cache(), "all"))
+    assert_same(
+        edge.forward(ids, edge.new_cache(), "all"),
+        portable.forward(ids, portable.new_cache(), "all"),
+    )
 
 
 @pytest.mark.parametrize("chunk", [5, 16, 256])
@@ -91,7 +108,10 @@ def test_rows_of_a_batch_equal_the_rows_alone(session: Session) -> None:
         tokens = random_ids(4, seed=100 + step)[0]
         together = session.decode(tokens, cache)
         assert_same(
-            together, np.concatenate([session.decode([id], own) for id, own in zip(tokens, alone, strict=True)])
+            together,
+            np.concatenate(
+                [session.decode([id], own) for id, own in zip(tokens, alone, strict=True)]
+            ),
         )
     assert cache.lengths.tolist() == [length + 20 for length in lengths]
 
@@ -141,7 +161,9 @@ def test_decode_binds_once_until_the_cache_moves() -> None:
         ([[1], [2]], "ids have 2 rows, the cache has 1"),
     ],
 )
-def test_wrong_ids_are_refused_and_the_cache_stays(session: Session, ids: Any, message: str) -> None:
+def test_wrong_ids_are_refused_and_the_cache_stays(
+    session: Session, ids: Any, message: str
+) -> None:
     cache = session.new_cache()
     session.forward(random_ids(5), cache)
     with pytest.raises(ValueError, match=message):
@@ -197,7 +219,8 @@ def test_a_graph_that_onnxruntime_refuses_is_a_bundle_error_and_silent(tmp_path:
     shutil.copytree(bundle_path(), tmp_path / "b")
     (tmp_path / "b" / "model.onnx").write_bytes(b"\x08\x0anot a graph at all" * 20)
     code = (
-        "from gpt_edge.bundle.bundle import Bundle\nfrom gpt_edge.runtime.session import Session\nfrom gpt_edge.errors import *\n"
+        "from gpt_edge.bundle.bundle import Bundle\nfrom gpt_edge.runtime.session import "
+        "Session\nfrom gpt_edge.errors import *\n"
         "import dataclasses, pathlib, sys\n"
         f"good = Bundle.open({str(bundle_path())!r})\n"
         f"try: Session(dataclasses.replace(good, path=pathlib.Path({str(tmp_path / 'b')!r})))\n"
@@ -211,7 +234,8 @@ def test_a_graph_that_onnxruntime_refuses_is_a_bundle_error_and_silent(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("graph", "other", "named"), [("edge", "portable", "seqlens_k"), ("portable", "edge", "seqlens_k")]
+    ("graph", "other", "named"),
+    [("edge", "portable", "seqlens_k"), ("portable", "edge", "seqlens_k")],
 )
 def test_a_graph_of_the_other_kind_is_refused_by_name(graph: str, other: str, named: str) -> None:
     bundle = Bundle.open(bundle_path(graph))
@@ -220,13 +244,17 @@ def test_a_graph_of_the_other_kind_is_refused_by_name(graph: str, other: str, na
         Session(wrong, threads=1)
 
 
-def test_a_failure_inside_onnxruntime_is_one_of_our_errors_printed_by_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_inside_onnxruntime_is_one_of_our_errors_printed_by_nobody(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     session = open_session()
     cache = session.new_cache()
     session.forward(random_ids(4), cache)
     session.decode([1], cache)
     cache.bound.ids[0] = 9999  # type: ignore[attr-defined]
-    with pytest.raises(GPTEdgeError, match=r"onnxruntime failed while running the model: .*idx=9999"):
+    with pytest.raises(
+        GPTEdgeError, match=r"onnxruntime failed while running the model: .*idx=9999"
+    ):
         session._run(cache.bound.binding)  # type: ignore[attr-defined]
     assert cache.length == 5
     assert capfd.readouterr() == ("", "")
@@ -240,7 +268,10 @@ def test_many_threads_share_a_session_and_each_gets_its_own_logits(session: Sess
     def work(index: int) -> None:
         for _ in range(25):
             cache = session.new_cache(capacity=2)
-            found = [session.decode(sequences[index][0, place : place + 1], cache).copy() for place in range(12)]
+            found = [
+                session.decode(sequences[index][0, place : place + 1], cache).copy()
+                for place in range(12)
+            ]
             if not np.allclose(np.concatenate(found), wanted[index][0], atol=TOLERANCE):
                 wrong.append(index)
 
@@ -279,7 +310,12 @@ print(codes, bool((after == before).all()))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_is_refused_opens_its_own_and_ends_well() -> None:
-    done = subprocess.run([sys.executable, "-c", FORK, str(bundle_path())], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(bundle_path())],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.strip() == f"{[0] * 10} True", done.stderr
 
 
@@ -287,5 +323,11 @@ def test_telemetry_is_off_unless_the_user_set_it() -> None:
     code = "import os, sys, gpt_edge.runtime.session; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     for environment, wanted in ((clean, "1"), ({**clean, "ORT_DISABLE_TELEMETRY": "0"}, "0")):
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert done.stdout.strip() == wanted

@@ -1,4 +1,6 @@
-"""PortableRunner feeds what a file asks for: Optimum's older files lack position_ids or have use_cache_branch."""
+"""PortableRunner feeds what a file asks for: Optimum's older files lack position_ids or have
+use_cache_branch.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,14 @@ class Value:
 class Recorder:
     """A session and its bindings in one: notes what each run was fed; the keys become the ids."""
 
-    def __init__(self, *extra: str, cache_type: str = "tensor(float)", logits_type: str = "tensor(float)") -> None:
-        self._inputs = [Value(graph.INPUT_IDS), *map(Value, extra), *(Value(name, cache_type) for name in PASTS)]
+    def __init__(
+        self, *extra: str, cache_type: str = "tensor(float)", logits_type: str = "tensor(float)"
+    ) -> None:
+        self._inputs = [
+            Value(graph.INPUT_IDS),
+            *map(Value, extra),
+            *(Value(name, cache_type) for name in PASTS),
+        ]
         self._logits_type = logits_type
         self.runs: list[dict[str, np.ndarray]] = []
         self._bound: dict[str, Any] = {}
@@ -53,7 +61,9 @@ class Recorder:
     def run(self, binding: Recorder) -> None:
         assert binding is self
         names = {value.name for value in self._inputs}
-        self.runs.append({name: value.numpy().copy() for name, value in self._bound.items() if name in names})
+        self.runs.append(
+            {name: value.numpy().copy() for name, value in self._bound.items() if name in names}
+        )
         present = self._bound[graph.present_key(0)]
         past = self.runs[-1][PASTS[0]].shape[2]
         memory = np.concatenate(
@@ -83,7 +93,9 @@ def test_only_what_the_file_asks_for_is_fed() -> None:
     own, cache = runner(session), KVCache(CONFIG, "portable")
     append(own, cache, 0, [1, 2, 3])
     own.decode([4], cache)
-    assert [set(fed) for fed in session.runs] == [{graph.INPUT_IDS, graph.ATTENTION_MASK, *PASTS}] * 2
+    assert [set(fed) for fed in session.runs] == [
+        {graph.INPUT_IDS, graph.ATTENTION_MASK, *PASTS}
+    ] * 2
     assert session.runs[1][graph.ATTENTION_MASK].tolist() == [[1, 1, 1, 1]]
     assert session.runs[1][PASTS[0]][0, 0, :, 0].tolist() == [1, 2, 3]
 
@@ -122,7 +134,9 @@ def test_without_position_ids_rows_of_different_lengths_go_alone() -> None:
     assert cache.lengths.tolist() == [4, 2]
 
 
-@pytest.mark.parametrize("types", [{"cache_type": "tensor(int8)"}, {"logits_type": "tensor(double)"}])
+@pytest.mark.parametrize(
+    "types", [{"cache_type": "tensor(int8)"}, {"logits_type": "tensor(double)"}]
+)
 def test_a_type_that_is_no_float_is_refused(types: dict[str, str]) -> None:
     with pytest.raises(BundleError, match=r"wanted one of tensor\(float\), tensor\(float16\)"):
         runner(Recorder(**types))

@@ -1,4 +1,6 @@
-"""What files.py promises while nothing fails: whole files, whole folders, refusals, locks and strays."""
+"""What files.py promises while nothing fails: whole files, whole folders, refusals, locks and
+strays.
+"""
 
 from __future__ import annotations
 
@@ -77,15 +79,21 @@ def test_write_check_names_both_sizes(tmp_path: Path) -> None:
         write_check(tmp_path / "f", 6)
 
 
-def test_a_write_that_claims_more_than_it_did_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_claims_more_than_it_did_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: len(data) * write(descriptor, data[:3]) // 3)
+    monkeypatch.setattr(
+        os, "write", lambda descriptor, data: len(data) * write(descriptor, data[:3]) // 3
+    )
     with pytest.raises(OutputError, match="has 3 bytes after writing 6"):
         atomic_write(tmp_path / "f", b"123456")
     assert os.listdir(tmp_path) == []
 
 
-def test_free_space_is_asked_for_with_a_tenth_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_is_asked_for_with_a_tenth_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 1100)
     check_free_space(tmp_path, 1000)
     with pytest.raises(OutputError, match=r"has 1100 bytes free, 1101 bytes are needed"):
@@ -151,7 +159,9 @@ def test_a_reader_of_the_old_folder_keeps_it_while_it_is_replaced(tmp_path: Path
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
-def test_an_exception_leaves_the_target_as_it_was_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_exception_leaves_the_target_as_it_was_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     publish(tmp_path / "out", "one")
     with (
         pytest.raises(error),
@@ -205,7 +215,11 @@ def test_a_file_and_a_link_are_no_target(tmp_path: Path, force: bool) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    for name, message in (("file", "is a file"), ("link", "symbolic link"), ("dangling", "symbolic link")):
+    for name, message in (
+        ("file", "is a file"),
+        ("link", "symbolic link"),
+        ("dangling", "symbolic link"),
+    ):
         with pytest.raises(OutputError, match=message):
             publish(tmp_path / name, "x", force=force)
     assert sorted(os.listdir(tmp_path)) == ["dangling", "file", "folder", "link"]
@@ -276,7 +290,9 @@ except Exception as error:
 """
     with publish_folder(tmp_path / "out", force=False, is_ours=ours) as folder:
         (folder / "ours").write_text("first")
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        )
     assert done.stdout.startswith("OutputError"), done
     assert "busy" in done.stdout
     assert (tmp_path / "out" / "ours").read_text() == "first"
@@ -318,7 +334,13 @@ def test_strays_of_dead_writers_are_cleared_and_others_files_are_not(tmp_path: P
     stray.mkdir()
     (stray / "model.onnx").write_bytes(b"half")
     (tmp_path / ".out.tmp-7-89abcdef").touch()
-    others = [".out.tmp-7", ".out.tmp-x-89abcdef", ".out2.tmp-7-89abcdef", "out.tmp-7-89abcdef", ".oxt.tmp-7-89abcdef"]
+    others = [
+        ".out.tmp-7",
+        ".out.tmp-x-89abcdef",
+        ".out2.tmp-7-89abcdef",
+        "out.tmp-7-89abcdef",
+        ".oxt.tmp-7-89abcdef",
+    ]
     for name in others:
         (tmp_path / name).touch()
     publish(tmp_path / "out", "x")
@@ -363,14 +385,18 @@ def test_an_error_about_the_source_passes_through_unchanged(tmp_path: Path) -> N
 
 def test_a_full_disk_names_the_bytes_needed_and_free(tmp_path: Path) -> None:
     with (
-        pytest.raises(OutputError, match=r"No space left.*at least 5000 bytes needed, \d+ bytes free"),
+        pytest.raises(
+            OutputError, match=r"No space left.*at least 5000 bytes needed, \d+ bytes free"
+        ),
         publish_folder(tmp_path / "out", force=False, is_ours=ours, n_bytes=5000),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert os.listdir(tmp_path) == []
 
 
-def test_too_little_room_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
     with (
         pytest.raises(OutputError, match="1000 bytes free, 5500 bytes are needed"),

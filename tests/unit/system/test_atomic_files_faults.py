@@ -1,7 +1,9 @@
-"""What files.py promises when something fails: every operation in turn, SIGKILL, real limits, many writers at once.
+"""What files.py promises when something fails: every operation in turn, SIGKILL, real limits, many
+writers at once.
 
-The rule after each fault: the target is the old bundle or the new one, whole; the error is one line that names it; and
-after the next export nothing else lies beside it. Method: SQLite's tests, which fail the first, second, … operation.
+The rule after each fault: the target is the old bundle or the new one, whole; the error is one line
+that names it; and after the next export nothing else lies beside it. Method: SQLite's tests, which
+fail the first, second, … operation.
 """
 
 from __future__ import annotations
@@ -28,17 +30,21 @@ from gpt_edge.system import disk, lock
 from tests.conftest import REPO
 from tests.support.bundle_factory import label_of, write_tiny_bundle
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork, SIGKILL and rlimits are POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="fork, SIGKILL and rlimits are POSIX"
+)
 
 MADE_BY_US = {"open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "exchange"}
-NEEDS_ROOM = {"open", "write", "fsync", "rename", "replace", "mkdir", "exchange"}  # removal works on a full disk
+# removal works on a full disk
+NEEDS_ROOM = {"open", "write", "fsync", "rename", "replace", "mkdir", "exchange"}
 
 
 class Failing:
-    """Stands for `os` in the modules that write: counts their operations and lets some of them fail.
+    """Stands for `os` in the modules that write: counts their operations and lets some of them
+    fail.
 
-    fails(index, name): called before each; it may raise, or return "short" for a write that stops half-way, or
-    "after" for an interrupt that comes when the operation has been done.
+    fails(index, name): called before each; it may raise, or return "short" for a write that stops
+    half-way, or "after" for an interrupt that comes when the operation has been done.
     """
 
     def __init__(self, fails: Callable[[int, str], str | None]) -> None:
@@ -65,7 +71,9 @@ class Failing:
 
 
 @pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int, str], str | None]], Failing]]:
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[Callable[[int, str], str | None]], Failing]]:
     """Return what puts a Failing in the place of `os`, until `monkeypatch.undo`."""
     exchange = files._exchange
 
@@ -73,7 +81,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int
         failing = Failing(fails)
         for module in (bundle, disk, files, lock):
             monkeypatch.setattr(module, "os", failing)
-        monkeypatch.setattr(files, "_exchange", lambda *pair: failing.run("exchange", exchange, *pair))
+        monkeypatch.setattr(
+            files, "_exchange", lambda *pair: failing.run("exchange", exchange, *pair)
+        )
         return failing
 
     return put
@@ -103,7 +113,9 @@ def fail_at(index: int, kind: str) -> Callable[[int, str], str | None]:
 
 
 def export(out: Path, label: str) -> str:
-    """Export and return what happened: "done", or the kind of the error. Any error but the two expected ones escapes."""
+    """Export and return what happened: "done", or the kind of the error. Any error but the two
+    expected ones escapes.
+    """
     try:
         write_tiny_bundle(out, label, force=True)
     except OutputError as error:
@@ -151,7 +163,8 @@ def test_a_fault_at_any_operation_leaves_the_old_bundle_or_the_new_one(
         monkeypatch.undo()
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
         outcomes.add(outcome)
-        if way == "aside" and kind in ("death", "full from here on") and not out.exists():  # between the two renames
+        # between the two renames
+        if way == "aside" and kind in ("death", "full from here on") and not out.exists():
             with pytest.raises(bundle.BundleError, match="a replacement was cut short"):
                 label_of(out)
             assert label_of(files.find_set_aside(out) or out) == "old"
@@ -182,8 +195,12 @@ def in_child(work: Callable[[], object]) -> str:
     return "done" if os.waitpid(child, 0)[1] == 0 else "died"
 
 
-def kill_while_publishing(out: Path, n_kills: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Replace `out` in a child and kill it at a random moment, `n_kills` times; count what was found."""
+def kill_while_publishing(
+    out: Path, n_kills: int, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, int]:
+    """Replace `out` in a child and kill it at a random moment, `n_kills` times; count what was
+    found.
+    """
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     write_tiny_bundle(out, "old", size=200_000)
     begin = time.perf_counter()
@@ -261,7 +278,9 @@ def test_a_file_size_limit_is_an_output_error_with_the_numbers(tmp_path: Path, l
 
 
 def on_a_tmpfs(tmp_path: Path, options: str, command: str) -> subprocess.CompletedProcess[str]:
-    """Run `command`, a shell line, with a small disk mounted at $DISK, seen by that process only; or skip."""
+    """Run `command`, a shell line, with a small disk mounted at $DISK, seen by that process only;
+    or skip.
+    """
     mount = f"mount -t tmpfs -o {options} none {tmp_path} && cd {tmp_path}"
     if (
         shutil.which("unshare") is None
@@ -308,7 +327,11 @@ def test_a_folder_that_may_not_be_written_is_an_output_error(
     tmp_path: Path, install: Callable[[Callable[[int, str], str | None]], Failing], code: int
 ) -> None:
     def fails(count: int, name: str) -> None:
-        raise PermissionError(code, os.strerror(code)) if code != errno.EROFS else OSError(code, os.strerror(code))
+        raise (
+            PermissionError(code, os.strerror(code))
+            if code != errno.EROFS
+            else OSError(code, os.strerror(code))
+        )
 
     install(fails)
     with pytest.raises(OutputError, match=os.strerror(code)):
@@ -317,7 +340,9 @@ def test_a_folder_that_may_not_be_written_is_an_output_error(
 
 
 def race(out: Path, n_writers: int, n_rounds: int, n_readers: int) -> dict[str, int]:
-    """Let processes replace one target while others open it; return how often each thing happened."""
+    """Let processes replace one target while others open it; return how often each thing
+    happened.
+    """
     write_tiny_bundle(out, "0")
     reader, writer = os.pipe()
 

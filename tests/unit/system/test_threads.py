@@ -60,11 +60,13 @@ def test_hyperthreads_of_one_core_count_once(tmp_path: Path) -> None:
         write(tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list", siblings)
     assert threads.physical_cores(frozenset({0, 1, 2, 3}), tmp_path) == 2
     assert threads.physical_cores(frozenset({0, 2}), tmp_path) == 1
-    assert threads.physical_cores(frozenset({0, 7}), tmp_path) == 2  # 7 is unknown: count the numbers
+    # 7 is unknown: count the numbers
+    assert threads.physical_cores(frozenset({0, 7}), tmp_path) == 2
 
 
 @pytest.mark.parametrize(
-    ("cores", "limit", "wanted"), [(8, None, 8), (8, 2.9, 2), (8, 0.5, 1), (1, 4.0, 1), (64, None, 16)]
+    ("cores", "limit", "wanted"),
+    [(8, None, 8), (8, 2.9, 2), (8, 0.5, 1), (1, 4.0, 1), (64, None, 16)],
 )
 def test_the_smallest_limit_decides(
     monkeypatch: pytest.MonkeyPatch, cores: int, limit: float | None, wanted: int

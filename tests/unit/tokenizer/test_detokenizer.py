@@ -1,4 +1,6 @@
-"""The streaming decoders: pieces join to the whole decode, for any tokens and ids, and hold no half character."""
+"""The streaming decoders: pieces join to the whole decode, for any tokens and ids, and hold no half
+character.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ def test_pieces_of_valid_text_hold_whole_characters_only(text: str, cuts: list[i
     seen = ""
     for id, stop in enumerate(edges[1:]):
         seen += detokenizer.push(id)
-        assert seen == data[:stop].decode("utf-8", "ignore")  # every character as soon as its last byte is there
+        # every character as soon as its last byte is there
+        assert seen == data[:stop].decode("utf-8", "ignore")
     assert detokenizer.flush() == ""
 
 
@@ -88,14 +91,18 @@ def test_an_unfinished_character_comes_with_flush_as_one_replacement() -> None:
     assert (detokenizer.push(0), detokenizer.push(1), detokenizer.flush()) == ("", "", "\ufffd")
 
 
-@pytest.mark.parametrize("detokenizer", [ByteDetokenizer([b"\xe2", b"a"]), WordDetokenizer(["x</w>", "a</w>"])])
+@pytest.mark.parametrize(
+    "detokenizer", [ByteDetokenizer([b"\xe2", b"a"]), WordDetokenizer(["x</w>", "a</w>"])]
+)
 def test_flush_starts_anew(detokenizer: Detokenizer) -> None:
     stream(detokenizer, [0])
     assert "".join(stream(detokenizer, [1])) == "a"
 
 
 @pytest.mark.parametrize("id", [-1, 2, 10**9])
-@pytest.mark.parametrize("detokenizer", [ByteDetokenizer([b"a", b"b"]), WordDetokenizer(["a", "b"])])
+@pytest.mark.parametrize(
+    "detokenizer", [ByteDetokenizer([b"a", b"b"]), WordDetokenizer(["a", "b"])]
+)
 def test_an_id_out_of_range_is_a_value_error(detokenizer: Detokenizer, id: int) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
         detokenizer.push(id)

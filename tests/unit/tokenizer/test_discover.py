@@ -29,21 +29,36 @@ from gpt_edge.tokenizer.formats.hf_json import source_from_json
 
 MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("Ġ", "w"), ("Ã", "©")]
 ALPHABET = sorted(unicode_to_byte())
-VOCAB = {token: id for id, token in enumerate([*ALPHABET, *(a + b for a, b in MERGES), "<|endoftext|>"])}
+VOCAB = {
+    token: id for id, token in enumerate([*ALPHABET, *(a + b for a, b in MERGES), "<|endoftext|>"])
+}
 END = VOCAB["<|endoftext|>"]
 TEXT = "hello wé <|endoftext|>"
 TOKENIZER_JSON: dict[str, Any] = {
     "version": "1.0",
     "added_tokens": [{"id": END, "content": "<|endoftext|>", "special": True}],
     "normalizer": None,
-    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    "pre_tokenizer": {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    },
     "post_processor": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False},
     "decoder": {"type": "ByteLevel"},
-    "model": {"type": "BPE", "dropout": None, "vocab": VOCAB, "merges": [f"{a} {b}" for a, b in MERGES]},
+    "model": {
+        "type": "BPE",
+        "dropout": None,
+        "vocab": VOCAB,
+        "merges": [f"{a} {b}" for a, b in MERGES],
+    },
 }
 WORD_MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o</w>")]
 WORD_VOCAB = {
-    t: i for i, t in enumerate(["<unk>", *"helo!", *(c + "</w>" for c in "helo!"), "he", "ll", "hell", "hello</w>"])
+    t: i
+    for i, t in enumerate(
+        ["<unk>", *"helo!", *(c + "</w>" for c in "helo!"), "he", "ll", "hell", "hello</w>"]
+    )
 }
 WORDS_JSON: dict[str, Any] = {
     "added_tokens": [{"id": 0, "content": "<unk>", "special": True}],
@@ -70,7 +85,9 @@ def merges_text(merges: list[tuple[str, str]]) -> str:
     return "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges)
 
 
-def write_pair(folder: Path, names: tuple[str, str] = ("vocab.json", "merges.txt"), **vocab: int) -> None:
+def write_pair(
+    folder: Path, names: tuple[str, str] = ("vocab.json", "merges.txt"), **vocab: int
+) -> None:
     (folder / names[0]).write_text(json.dumps({**VOCAB, **vocab}))
     (folder / names[1]).write_text(merges_text(MERGES), encoding="utf-8")
 
@@ -86,10 +103,16 @@ def found(folder: Path) -> TokenizerSource:
 
 
 @pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")])
-def test_a_vocabulary_and_its_merges_are_a_tokenizer(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_a_vocabulary_and_its_merges_are_a_tokenizer(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
     write_pair(tmp_path, names)
     source = found(tmp_path)
-    assert (source.spec.kind, source.spec.vocab_size, source.spec.end_token) == ("gpt2", len(VOCAB), END)
+    assert (source.spec.kind, source.spec.vocab_size, source.spec.end_token) == (
+        "gpt2",
+        len(VOCAB),
+        END,
+    )
     tokenizer = build_tokenizer(source)
     assert tokenizer.encode("hello wé") == [VOCAB["hello"], VOCAB["Ġw"], VOCAB["Ã©"]]
     for named in (tmp_path, tmp_path / names[0], tmp_path / names[1]):
@@ -113,10 +136,13 @@ def test_an_added_token_inside_the_vocabulary_is_spelled_as_it_is() -> None:
     document["model"]["vocab"] |= {"éé": END + 1, "Ã±Ã±": END + 2}
     document["added_tokens"].append({"id": END + 1, "content": "éé", "special": True})
     tokenizer = build_tokenizer(source_from_json(document, None, "t"))
-    # The second is no added token: like any entry of the vocabulary it is spelled in stand-ins for bytes.
+    # The second is no added token: like any entry of the vocabulary it is spelled in stand-ins for
+    # bytes.
     assert [tokenizer.decode([END + 1]), tokenizer.decode([END + 2])] == ["éé", "ññ"]
     document["model"]["vocab"] |= {"Ã©Ã©": END + 3}
-    with pytest.raises(TokenizerError, match=f"special tokens {END + 1} and {END + 3} have one text, 'éé'"):
+    with pytest.raises(
+        TokenizerError, match=f"special tokens {END + 1} and {END + 3} have one text, 'éé'"
+    ):
         source_from_json(document, None, "t")
 
 
@@ -128,12 +154,24 @@ def test_a_rank_file_may_have_any_name(tmp_path: Path) -> None:
 
 def test_a_template_that_is_the_text_alone_adds_nothing(tmp_path: Path) -> None:
     """What transformers 5 writes; one with a special token in it is refused."""
-    text, end = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    text, end = (
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+    )
     document = copy.deepcopy(TOKENIZER_JSON)
-    document["post_processor"] = {"type": "TemplateProcessing", "single": [text], "pair": [text], "special_tokens": {}}
+    document["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [text],
+        "pair": [text],
+        "special_tokens": {},
+    }
     write_json(tmp_path / "tokenizer.json", document)
     assert find_tokenizer(tmp_path) is not None
-    document["post_processor"] = {"type": "TemplateProcessing", "single": [text, end], "pair": [text]}
+    document["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [text, end],
+        "pair": [text],
+    }
     write_json(tmp_path / "tokenizer.json", document)
     with pytest.raises(TokenizerError, match="may add tokens"):
         find_tokenizer(tmp_path)
@@ -142,14 +180,19 @@ def test_a_template_that_is_the_text_alone_adds_nothing(tmp_path: Path) -> None:
 def test_merges_may_be_pairs_in_tokenizer_json() -> None:
     document = copy.deepcopy(TOKENIZER_JSON)
     document["model"]["merges"] = [list(merge) for merge in MERGES]
-    assert source_from_json(document, None, "t").content == source_from_json(TOKENIZER_JSON, None, "t").content
+    assert (
+        source_from_json(document, None, "t").content
+        == source_from_json(TOKENIZER_JSON, None, "t").content
+    )
 
 
 def test_ids_that_do_not_follow_the_merges_are_kept() -> None:
     backwards = {token: len(VOCAB) - 1 - id for token, id in VOCAB.items()}
     document = copy.deepcopy(TOKENIZER_JSON)
     document["model"]["vocab"], document["added_tokens"][0]["id"] = backwards, 0
-    tokenizer, straight = (build_tokenizer(source_from_json(d, None, "t")) for d in (document, TOKENIZER_JSON))
+    tokenizer, straight = (
+        build_tokenizer(source_from_json(d, None, "t")) for d in (document, TOKENIZER_JSON)
+    )
     assert tokenizer.encode(TEXT) == [len(VOCAB) - 1 - id for id in straight.encode(TEXT)]
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     assert tokenizer.end_token == 0
@@ -166,7 +209,11 @@ def test_added_tokens_beyond_the_vocabulary_are_special(tmp_path: Path) -> None:
     write_pair(tmp_path)
     write_json(tmp_path / "added_tokens.json", {"<pad>": END + 1, "éé": END + 2})
     source = found(tmp_path)
-    assert dict(source.spec.special_tokens) == {"<|endoftext|>": END, "<pad>": END + 1, "éé": END + 2}
+    assert dict(source.spec.special_tokens) == {
+        "<|endoftext|>": END,
+        "<pad>": END + 1,
+        "éé": END + 2,
+    }
     tokenizer = build_tokenizer(source)
     assert tokenizer.encode("<pad>éé") == [*(VOCAB[c] for c in "<pad>"), VOCAB["Ã©"], VOCAB["Ã©"]]
     assert tokenizer.decode([END + 1, END + 2]) == "<pad>éé"
@@ -180,7 +227,9 @@ def test_added_tokens_beyond_the_vocabulary_are_special(tmp_path: Path) -> None:
         ("config.json", {"eos_token_id": END + 1}),
     ],
 )
-def test_the_end_token_is_the_one_the_folder_names(tmp_path: Path, name: str, value: dict[str, Any]) -> None:
+def test_the_end_token_is_the_one_the_folder_names(
+    tmp_path: Path, name: str, value: dict[str, Any]
+) -> None:
     write_pair(tmp_path, **{"</s>": END + 1})
     assert found(tmp_path).spec.end_token == END
     write_json(tmp_path / name, value)
@@ -213,7 +262,9 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     assert "vocab.json + merges.txt" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("encoder_bpe_40000.json", "vocab_40000.bpe")])
+@pytest.mark.parametrize(
+    "names", [("vocab.json", "merges.txt"), ("encoder_bpe_40000.json", "vocab_40000.bpe")]
+)
 def test_half_a_pair_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     for present, missing in (names, names[::-1]):
         (tmp_path / present).write_text("{}")
@@ -253,7 +304,10 @@ def change(**values: object) -> Callable[[dict[str, Any]], None]:
         (change_model(vocab={**VOCAB, "": END + 1}), "the empty token"),
         (change_model(vocab={**VOCAB, "\udc00": END + 1}), "half a surrogate pair"),
         (change_model(vocab={**VOCAB, "gap": END + 2}), f"no token has id {END + 1}|id {END + 2}"),
-        (change_model(vocab={k: v for k, v in VOCAB.items() if k != "Ġ"}), "no token for byte 0x20"),
+        (
+            change_model(vocab={k: v for k, v in VOCAB.items() if k != "Ġ"}),
+            "no token for byte 0x20",
+        ),
         (change_model(vocab={"a": 0}), "neither GPT-2's kind .* nor GPT-1's"),
         (change_model(merges="h e"), "merges must be a list, got str"),
         (change_model(merges=["h e", "l"]), "merge 2 is 'l', two parts"),
@@ -270,18 +324,38 @@ def change(**values: object) -> Callable[[dict[str, Any]], None]:
             f"has id {END} in the vocabulary and 3",
         ),
         (change(added_tokens=[{"content": "x"}]), "content and id were wanted"),
-        (change(added_tokens=[{"id": 1 << 30, "content": "<x>", "special": True}]), "vocab_size must be from 1"),
-        (change(added_tokens=[{"id": END + 9, "content": "<x>", "special": True}]), f"no token has id {END + 1}"),
+        (
+            change(added_tokens=[{"id": 1 << 30, "content": "<x>", "special": True}]),
+            "vocab_size must be from 1",
+        ),
+        (
+            change(added_tokens=[{"id": END + 9, "content": "<x>", "special": True}]),
+            f"no token has id {END + 1}",
+        ),
         (change(normalizer={"type": "NFC"}), "a normalizer changes the text"),
         (change(pre_tokenizer=None), "pre_tokenizer is None, wanted ByteLevel"),
-        (change(pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer is 'Whitespace', wanted ByteLevel"),
-        (change(pre_tokenizer={"type": "ByteLevel", "use_regex": False}), "wanted ByteLevel with GPT-2's split"),
+        (
+            change(pre_tokenizer={"type": "Whitespace"}),
+            "pre_tokenizer is 'Whitespace', wanted ByteLevel",
+        ),
+        (
+            change(pre_tokenizer={"type": "ByteLevel", "use_regex": False}),
+            "wanted ByteLevel with GPT-2's split",
+        ),
         (change(pre_tokenizer={"type": "ByteLevel"}), "add_prefix_space is true"),
-        (change(post_processor={"type": "TemplateProcessing"}), "'TemplateProcessing' may add tokens"),
-        (change(post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]}), "may add tokens"),
+        (
+            change(post_processor={"type": "TemplateProcessing"}),
+            "'TemplateProcessing' may add tokens",
+        ),
+        (
+            change(post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {}}]}),
+            "may add tokens",
+        ),
     ],
 )
-def test_a_tokenizer_json_that_is_not_gpt2s_is_refused(tmp_path: Path, edit: Callable[..., None], message: str) -> None:
+def test_a_tokenizer_json_that_is_not_gpt2s_is_refused(
+    tmp_path: Path, edit: Callable[..., None], message: str
+) -> None:
     document = copy.deepcopy(TOKENIZER_JSON)
     edit(document)
     write_json(tmp_path / "tokenizer.json", document)
@@ -295,13 +369,24 @@ def test_a_tokenizer_json_that_is_not_gpt2s_is_refused(tmp_path: Path, edit: Cal
         (change(normalizer=None), "normalizer is None, wanted"),
         (change(pre_tokenizer={"type": "Whitespace"}), "wanted BertPreTokenizer"),
         (change(post_processor={"type": "BertProcessing"}), "may add tokens"),
-        (change_model(vocab={k: v for k, v in WORD_VOCAB.items() if k != "<unk>"}), "needs the token '<unk>'"),
-        (change_model(vocab={k: v for k, v in WORD_VOCAB.items() if k != "ll"}), "'ll' is not in the vocabulary"),
-        (change_model(vocab={**WORD_VOCAB, "h</w>e": 15}, merges=[["h</w>", "e"]]), "only a word's end has one"),
+        (
+            change_model(vocab={k: v for k, v in WORD_VOCAB.items() if k != "<unk>"}),
+            "needs the token '<unk>'",
+        ),
+        (
+            change_model(vocab={k: v for k, v in WORD_VOCAB.items() if k != "ll"}),
+            "'ll' is not in the vocabulary",
+        ),
+        (
+            change_model(vocab={**WORD_VOCAB, "h</w>e": 15}, merges=[["h</w>", "e"]]),
+            "only a word's end has one",
+        ),
         (change_model(vocab={**WORD_VOCAB, "z": 40}), "are not 0 to"),
     ],
 )
-def test_a_tokenizer_json_that_is_not_gpt1s_is_refused(tmp_path: Path, edit: Callable[..., None], message: str) -> None:
+def test_a_tokenizer_json_that_is_not_gpt1s_is_refused(
+    tmp_path: Path, edit: Callable[..., None], message: str
+) -> None:
     document = copy.deepcopy(WORDS_JSON)
     edit(document)
     write_json(tmp_path / "tokenizer.json", document)
@@ -313,10 +398,15 @@ def test_gpt1_comes_from_the_pair_or_from_tokenizer_json(tmp_path: Path) -> None
     write_json(tmp_path / "encoder_bpe_40000.json", WORD_VOCAB)
     (tmp_path / "vocab_40000.bpe").write_text(merges_text(WORD_MERGES))
     pair = found(tmp_path)
-    assert (pair.spec.kind, pair.spec.file, pair.spec.vocab_size) == ("gpt1", "tokenizer.json", len(WORD_VOCAB))
+    assert (pair.spec.kind, pair.spec.file, pair.spec.vocab_size) == (
+        "gpt1",
+        "tokenizer.json",
+        len(WORD_VOCAB),
+    )
     (tmp_path / "tokenizer.json").write_bytes(pair.content)
     again = found(tmp_path)
-    assert (again.spec, again.content) == (pair.spec, pair.content)  # what we write we read back unchanged
+    # what we write we read back unchanged
+    assert (again.spec, again.content) == (pair.spec, pair.content)
     write_json(tmp_path / "tokenizer.json", WORDS_JSON)
     assert found(tmp_path).content == pair.content
 
@@ -329,7 +419,9 @@ def test_gpt1_comes_from_the_pair_or_from_tokenizer_json(tmp_path: Path) -> None
         ("h e\nl l\nl o\n", r"merge 3 is 'l' \+ 'o', but 'lo' is not in the vocabulary"),
     ],
 )
-def test_a_damaged_merges_file_is_refused_by_line(tmp_path: Path, merges: str, message: str) -> None:
+def test_a_damaged_merges_file_is_refused_by_line(
+    tmp_path: Path, merges: str, message: str
+) -> None:
     write_pair(tmp_path)
     (tmp_path / "merges.txt").write_text(merges, encoding="utf-8")
     with pytest.raises(TokenizerError, match=message):
@@ -342,7 +434,9 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=r"merges.txt is not UTF-8"):
         find_tokenizer(tmp_path)
     (tmp_path / "vocab.json").write_bytes(b'{"a": 0, "a": 1}')
-    with pytest.raises(TokenizerError, match=r"vocab.json is not readable JSON: the key 'a' comes twice"):
+    with pytest.raises(
+        TokenizerError, match=r"vocab.json is not readable JSON: the key 'a' comes twice"
+    ):
         find_tokenizer(tmp_path)
     (tmp_path / "vocab.json").write_bytes(b"[" * 100_000)
     with pytest.raises(TokenizerError, match=r"vocab.json is not readable JSON: too deeply nested"):
@@ -353,11 +447,13 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_merges_that_ranks_cannot_reproduce_are_refused() -> None:
-    # "abc" is listed as ab + c, but bc is joined before ab, so its bytes end as a + bc: tiktoken would join those.
+    # "abc" is listed as ab + c, but bc is joined before ab, so its bytes end as a + bc: tiktoken
+    # would join those.
     merges = [("b", "c"), ("a", "b"), ("ab", "c")]
     vocab = {token: id for id, token in enumerate([*ALPHABET, "bc", "ab", "abc"])}
     with pytest.raises(
-        TokenizerError, match=r"the merge b'ab' \+ b'c' is never reached, its bytes join to \[b'a', b'bc'\]"
+        TokenizerError,
+        match=r"the merge b'ab' \+ b'c' is never reached, its bytes join to \[b'a', b'bc'\]",
     ):
         ranks_from_merges(vocab, merges, (), "t")
 
@@ -371,10 +467,18 @@ def test_two_merges_of_one_token_are_refused() -> None:
 SMALL_JSON = json.dumps(TOKENIZER_JSON, ensure_ascii=False).encode()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
-@given(piece=st.binary(max_size=6), start=st.integers(0, len(SMALL_JSON)), length=st.integers(0, 30))
-def test_a_mutated_tokenizer_json_is_read_or_refused(tmp_path: Path, piece: bytes, start: int, length: int) -> None:
-    (tmp_path / "tokenizer.json").write_bytes(SMALL_JSON[:start] + piece + SMALL_JSON[start + length :])
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+)
+@given(
+    piece=st.binary(max_size=6), start=st.integers(0, len(SMALL_JSON)), length=st.integers(0, 30)
+)
+def test_a_mutated_tokenizer_json_is_read_or_refused(
+    tmp_path: Path, piece: bytes, start: int, length: int
+) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(
+        SMALL_JSON[:start] + piece + SMALL_JSON[start + length :]
+    )
     try:
         source = found(tmp_path)
     except TokenizerError:
@@ -382,7 +486,9 @@ def test_a_mutated_tokenizer_json_is_read_or_refused(tmp_path: Path, piece: byte
     assert build_tokenizer(source).encode("hello")
 
 
-def test_the_registrys_gpt2_is_the_official_vocabulary(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registrys_gpt2_is_the_official_vocabulary(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken-cache"))
     named, official = tokenizer_from("gpt2"), tokenizer_from(str(shared_data / "gpt2-vocab"))
     assert (named.spec, named.content) == (official.spec, official.content)
@@ -402,16 +508,21 @@ def test_without_cache_and_network_the_registry_fails_soon_and_says_what_to_give
         (tmp_path / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee").write_bytes(damage)
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
     begin = time.monotonic()
-    with pytest.raises(TokenizerError, match="cache does not hold 'gpt2', and fetching it failed") as caught:
+    with pytest.raises(
+        TokenizerError, match="cache does not hold 'gpt2', and fetching it failed"
+    ) as caught:
         tokenizer_from("gpt2")
     assert time.monotonic() - begin < 20  # tiktoken's own way waits for minutes
     assert "\n" not in caught.value.message
     assert all(
-        word in str(caught.value.hint) for word in ("--tokenizer", "vocab.json", "merges.txt", "TIKTOKEN_CACHE_DIR")
+        word in str(caught.value.hint)
+        for word in ("--tokenizer", "vocab.json", "merges.txt", "TIKTOKEN_CACHE_DIR")
     )
 
 
-def test_the_network_is_tried_with_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_is_tried_with_a_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = []
 
     def time_out(url: str, timeout: tuple[float, float]) -> None:

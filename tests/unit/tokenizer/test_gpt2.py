@@ -1,4 +1,6 @@
-"""GPT-2's own vocabulary: our ids and text against tiktoken's registered gpt2 and transformers', on hard text."""
+"""GPT-2's own vocabulary: our ids and text against tiktoken's registered gpt2 and transformers', on
+hard text.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def registered(shared_data: Path) -> Any:
 @pytest.fixture(scope="module")
 def texts(shared_data: Path) -> list[str]:
     """The naughty strings, the 325 languages, and a page of odd UTF-8."""
-    with gzip.open(shared_data / "unicode" / "udhr.shared.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(
+        shared_data / "unicode" / "udhr.shared.jsonl.gz", "rt", encoding="utf-8"
+    ) as file:
         languages = [json.loads(line)["text"] for line in file]
     assert len(languages) == 325
     naughty = json.loads((shared_data / "unicode" / "blns.shared.json").read_text(encoding="utf-8"))
@@ -48,7 +52,9 @@ def texts(shared_data: Path) -> list[str]:
 
 
 def random_texts(count: int, seed: int = 2) -> list[str]:
-    """Texts of up to 40 characters: words, digits, signs, spaces, contractions, any plane of Unicode, surrogates."""
+    """Texts of up to 40 characters: words, digits, signs, spaces, contractions, any plane of
+    Unicode, surrogates.
+    """
     draw = random.Random(seed)
     pieces = [
         "'s",
@@ -90,17 +96,23 @@ def test_every_token_is_tiktokens(ours: Tokenizer, registered: Any) -> None:
         assert ours.decode([id]) == token.decode("utf-8", "replace")
 
 
-def test_every_token_that_is_text_encodes_as_tiktoken_encodes_it(ours: Tokenizer, registered: Any) -> None:
+def test_every_token_that_is_text_encodes_as_tiktoken_encodes_it(
+    ours: Tokenizer, registered: Any
+) -> None:
     for id in range(ours.vocab_size):
         text = ours.decode([id])
         assert ours.encode(text) == registered.encode(text, disallowed_special=())
 
 
-def test_random_texts_are_encoded_as_tiktoken_encodes_them(ours: Tokenizer, registered: Any) -> None:
+def test_random_texts_are_encoded_as_tiktoken_encodes_them(
+    ours: Tokenizer, registered: Any
+) -> None:
     for text in random_texts(N_TEXTS):
         ids = ours.encode(text)
         assert ids == registered.encode(text, disallowed_special=())
-        assert ours.decode(ids) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        assert ours.decode(ids) == text.encode("utf-16", "surrogatepass").decode(
+            "utf-16", "replace"
+        )
 
 
 def test_languages_and_naughty_strings_are_encoded_as_tiktoken_encodes_them(
@@ -135,10 +147,14 @@ def fast(vocabulary_files: dict[str, str]) -> Any:
 
 def without_surrogates(texts: list[str]) -> list[str]:
     """Theirs raises on surrogates."""
-    return [text for text in texts if not any("\ud800" <= character <= "\udfff" for character in text)]
+    return [
+        text for text in texts if not any("\ud800" <= character <= "\udfff" for character in text)
+    ]
 
 
-def test_transformers_fast_tokenizer_encodes_and_decodes_the_same(ours: Tokenizer, fast: Any, texts: list[str]) -> None:
+def test_transformers_fast_tokenizer_encodes_and_decodes_the_same(
+    ours: Tokenizer, fast: Any, texts: list[str]
+) -> None:
     for text in without_surrogates([*texts, *random_texts(2000, seed=4)]):
         ids = ours.encode(text)
         assert fast.decode(ids, clean_up_tokenization_spaces=False) == ours.decode(ids)
@@ -150,7 +166,9 @@ def test_transformers_slow_tokenizer_encodes_and_decodes_the_same(
     ours: Tokenizer, vocabulary_files: dict[str, str], texts: list[str]
 ) -> None:
     slow = pytest.importorskip("transformers").GPT2Tokenizer(**vocabulary_files)
-    for text in without_surrogates([*(text[:400] for text in texts[::4]), *random_texts(300, seed=5)]):
+    for text in without_surrogates(
+        [*(text[:400] for text in texts[::4]), *random_texts(300, seed=5)]
+    ):
         ids = ours.encode(text)
         # split_special_tokens is their name for plain text.
         assert slow.encode(text, split_special_tokens=True) == ids
@@ -167,12 +185,19 @@ def test_the_files_that_transformers_saves_give_the_same_tokenizer(
 
 
 @pytest.mark.alone
-def test_a_full_vocabulary_takes_little_more_than_tiktoken_and_a_plain_loop(source: TokenizerSource) -> None:
-    """Side by side, the best of five each in processor time, as the machine may be slow and busy."""
+def test_a_full_vocabulary_takes_little_more_than_tiktoken_and_a_plain_loop(
+    source: TokenizerSource,
+) -> None:
+    """Side by side, the best of five each in processor time, as the machine may be slow
+    and busy.
+    """
     plain, ours = [], []
     for _ in range(5):
         begin = time.process_time()
-        ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, source.content.splitlines())}
+        ranks = {
+            base64.b64decode(token): int(rank)
+            for token, rank in map(bytes.split, source.content.splitlines())
+        }
         tiktoken.Encoding("plain", pat_str=r"\S+", mergeable_ranks=ranks, special_tokens={})
         middle = time.process_time()
         GPT2Tokenizer(source.spec, source.content, "t")

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.tokenizer import TokenizerSource, build_tokenizer, find_tokenizer, source_from_ranks, tokenizer_from
+from gpt_edge.tokenizer import (
+    TokenizerSource,
+    build_tokenizer,
+    find_tokenizer,
+    source_from_ranks,
+    tokenizer_from,
+)
 from gpt_edge.tokenizer.formats.hf_files import FILE_NAMES, hf_files, merges_from_ranks
 from gpt_edge.tokenizer.formats.hf_json import make_spec
 from gpt_edge.tokenizer.formats.rank_file import format_ranks, parse_ranks
@@ -34,7 +40,9 @@ def test_every_file_comes_back_as_the_same_tokenizer(tmp_path: Path) -> None:
     source = ranks()
     files = hf_files(source, 64)
     assert set(files) == set(FILE_NAMES)
-    for number, names in enumerate([FILE_NAMES, [name for name in FILE_NAMES if name != "tokenizer.json"]]):
+    for number, names in enumerate(
+        [FILE_NAMES, [name for name in FILE_NAMES if name != "tokenizer.json"]]
+    ):
         found = find_tokenizer(write(tmp_path / str(number), files, *names))
         assert found is not None
         assert (found.spec, found.content) == (source.spec, source.content)
@@ -48,7 +56,8 @@ def test_merges_from_ranks_join_what_the_ranks_join(text: str) -> None:
     merges = merges_from_ranks(parse_ranks(source.content, "ranks"), "ranks")
     stand_in = {id: name for name, id in json.loads(hf_files(source, 64)["vocab.json"]).items()}
     wanted = build_tokenizer(source)
-    for id in wanted.encode(text):  # each token, from its bytes: the pattern has split the text already
+    # each token, from its bytes: the pattern has split the text already
+    for id in wanted.encode(text):
         parts = [stand_in[byte] for byte in wanted.token_bytes(id)]
         for left, right in merges:
             at = 0
@@ -60,7 +69,9 @@ def test_merges_from_ranks_join_what_the_ranks_join(text: str) -> None:
 
 
 def test_a_token_that_no_merge_makes_is_refused_with_its_bytes() -> None:
-    with pytest.raises(TokenizerError, match=r"b'xyz' \(rank 266\) is no pair of lower-ranked tokens"):
+    with pytest.raises(
+        TokenizerError, match=r"b'xyz' \(rank 266\) is no pair of lower-ranked tokens"
+    ):
         hf_files(ranks(b"xyz"), 64)
 
 
@@ -81,14 +92,18 @@ def test_special_tokens_of_any_text_keep_their_ids(tmp_path: Path) -> None:
 
 
 def test_ranks_that_are_no_ids_keep_both(tmp_path: Path) -> None:
-    """GPT-2's own vocabulary has its bytes in another order; here the joined tokens are shuffled too."""
+    """GPT-2's own vocabulary has its bytes in another order; here the joined tokens are shuffled
+    too.
+    """
     tokens = [*BYTES, *MERGES]
     content = format_ranks(tokens, range(len(tokens)), list(reversed(range(len(tokens)))))
     spec = make_spec("gpt2", "tokenizer.tiktoken", len(tokens), {}, None, "here")
     source = TokenizerSource(spec, content)
     found = find_tokenizer(write(tmp_path / "hf", hf_files(source, 64)))
     assert found is not None
-    assert build_tokenizer(found).encode("the in\n\nété") == build_tokenizer(source).encode("the in\n\nété")
+    assert build_tokenizer(found).encode("the in\n\nété") == build_tokenizer(source).encode(
+        "the in\n\nété"
+    )
 
 
 @pytest.mark.slow
@@ -107,7 +122,15 @@ def test_transformers_reads_the_published_vocabularies_with_the_same_ids(
     for use_fast in (True, False):
         theirs = transformers.AutoTokenizer.from_pretrained(folder, use_fast=use_fast)
         assert theirs.encode(text, add_special_tokens=False) == wanted
-    vocab, merges = (folder / "vocab.json").read_text("utf-8"), (folder / "merges.txt").read_text("utf-8")
+    vocab, merges = (
+        (folder / "vocab.json").read_text("utf-8"),
+        (folder / "merges.txt").read_text("utf-8"),
+    )
     if source.spec.kind == "gpt2":  # the published pair itself
-        assert json.loads(vocab) == json.loads((shared_data / name / "encoder.json").read_text("utf-8"))
-        assert merges.split("\n")[1:] == (shared_data / name / "vocab.bpe").read_text("utf-8").split("\n")[1:]
+        assert json.loads(vocab) == json.loads(
+            (shared_data / name / "encoder.json").read_text("utf-8")
+        )
+        assert (
+            merges.split("\n")[1:]
+            == (shared_data / name / "vocab.bpe").read_text("utf-8").split("\n")[1:]
+        )

@@ -12,7 +12,9 @@ import pytest
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer import TokenizerSpec, check_fits
 
-SPEC = TokenizerSpec("gpt2", "tokenizer.tiktoken", 259, 258, (("<|endoftext|>", 258), ("<pad>", 257)), "gpt2")
+SPEC = TokenizerSpec(
+    "gpt2", "tokenizer.tiktoken", 259, 258, (("<|endoftext|>", 258), ("<pad>", 257)), "gpt2"
+)
 
 
 def test_a_spec_survives_json() -> None:
@@ -57,7 +59,9 @@ def test_a_wrong_description_is_refused_by_name(change: dict[str, Any], message:
         TokenizerSpec.from_dict({**SPEC.to_dict(), **change})
 
 
-@pytest.mark.parametrize("field", ["kind", "file", "vocab_size", "end_token", "special_tokens", "pattern"])
+@pytest.mark.parametrize(
+    "field", ["kind", "file", "vocab_size", "end_token", "special_tokens", "pattern"]
+)
 def test_a_missing_field_is_refused_by_name(field: str) -> None:
     values = SPEC.to_dict()
     del values[field]
@@ -80,7 +84,8 @@ def test_the_embedding_may_be_larger_than_the_vocabulary_but_not_smaller() -> No
 def test_importing_the_package_loads_no_tokenizer_library() -> None:
     code = (
         "import sys, gpt_edge.tokenizer as t; [getattr(t, name) for name in t.__all__];"
-        "print(sorted({'tiktoken', 'tokenizers', 'torch', 'transformers', 'requests'} & set(sys.modules)))"
+        "print(sorted({'tiktoken', 'tokenizers', 'torch', 'transformers', 'requests'} & "
+        "set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

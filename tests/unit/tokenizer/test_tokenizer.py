@@ -1,4 +1,6 @@
-"""The gpt2 kind on small vocabularies: rank files and what is refused, special tokens, odd text, every byte."""
+"""The gpt2 kind on small vocabularies: rank files and what is refused, special tokens, odd text,
+every byte.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.tokenizer import Tokenizer, TokenizerSpec, build_tokenizer, load_tokenizer, source_from_ranks
+from gpt_edge.tokenizer import (
+    Tokenizer,
+    TokenizerSpec,
+    build_tokenizer,
+    load_tokenizer,
+    source_from_ranks,
+)
 from gpt_edge.tokenizer.formats.rank_file import format_ranks, parse_ranks
 from gpt_edge.tokenizer.load import MAX_FILE_BYTES
 
@@ -47,7 +55,8 @@ def test_a_special_token_in_text_is_plain_text(tokenizer: Tokenizer) -> None:
 
 def test_a_lone_surrogate_is_encoded_as_the_replacement_character(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("a\ud800b") == tokenizer.encode("a\ufffdb")
-    assert tokenizer.encode("\ud83d\ude00") == tokenizer.encode("😀")  # a pair of halves is the character
+    # a pair of halves is the character
+    assert tokenizer.encode("\ud83d\ude00") == tokenizer.encode("😀")
 
 
 @given(text=st.text(st.characters(codec="utf-8")))
@@ -60,7 +69,9 @@ def test_any_ids_stream_to_their_decode(tokenizer: Tokenizer, data: st.DataObjec
     ids = data.draw(st.lists(st.integers(0, END)))
     detokenizer = tokenizer.detokenizer()
     assert "".join([*map(detokenizer.push, ids), detokenizer.flush()]) == tokenizer.decode(ids)
-    assert b"".join(map(tokenizer.token_bytes, ids)).decode("utf-8", "replace") == tokenizer.decode(ids)
+    assert b"".join(map(tokenizer.token_bytes, ids)).decode("utf-8", "replace") == tokenizer.decode(
+        ids
+    )
 
 
 @pytest.mark.parametrize("id", [-1, END + 1])
@@ -143,12 +154,16 @@ def test_a_missing_last_newline_is_no_damage() -> None:
 
 def test_a_file_of_another_size_than_the_spec_is_refused() -> None:
     spec = TokenizerSpec("gpt2", "t.tiktoken", END + 2, END, (("<|endoftext|>", END),), "gpt2")
-    with pytest.raises(TokenizerError, match=f"no token has id {END + 1}, ids 0 to {END + 1} were wanted"):
+    with pytest.raises(
+        TokenizerError, match=f"no token has id {END + 1}, ids 0 to {END + 1} were wanted"
+    ):
         build_tokenizer(type(source_from_ranks(RANKS))(spec, RANKS))
 
 
 @given(st.binary(max_size=12), st.integers(0, len(RANKS)), st.integers(0, 40))
-def test_a_mutated_rank_file_gives_a_tokenizer_or_a_tokenizer_error(piece: bytes, start: int, length: int) -> None:
+def test_a_mutated_rank_file_gives_a_tokenizer_or_a_tokenizer_error(
+    piece: bytes, start: int, length: int
+) -> None:
     content = RANKS[:start] + piece + RANKS[start + length :]
     try:
         source = source_from_ranks(content)
@@ -159,7 +174,9 @@ def test_a_mutated_rank_file_gives_a_tokenizer_or_a_tokenizer_error(piece: bytes
 
 def test_a_missing_or_huge_file_is_refused_by_name(tmp_path: Path) -> None:
     spec = source_from_ranks(RANKS).spec
-    with pytest.raises(TokenizerError, match=r"cannot read the tokenizer file .*tokenizer.tiktoken: No such file"):
+    with pytest.raises(
+        TokenizerError, match=r"cannot read the tokenizer file .*tokenizer.tiktoken: No such file"
+    ):
         load_tokenizer(tmp_path, spec)
     with (tmp_path / spec.file).open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)

@@ -28,10 +28,14 @@ TEXTS = [
 def learned_directly(texts: list[str], n_tokens: int) -> Any:
     """The library's own tokenizer, trained as gpt-edge trains."""
     learner = tokenizers.Tokenizer(tokenizers.models.BPE())
-    learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=True
+    )
     learner.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=n_tokens, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=n_tokens,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
     return learner
@@ -70,7 +74,9 @@ def test_the_same_texts_give_the_same_file() -> None:
     extra=st.integers(0, 40),
     probe=st.text("abc dé\n你!"),
 )
-def test_tiktoken_encodes_as_the_learned_tokenizer(texts: list[str], extra: int, probe: str) -> None:
+def test_tiktoken_encodes_as_the_learned_tokenizer(
+    texts: list[str], extra: int, probe: str
+) -> None:
     learner = learned_directly(texts, 256 + extra)
     n_tokens = learner.get_vocab_size()
     tokenizer = build_tokenizer(source_from_ranks(train_tokenizer(texts, n_tokens + 1)))
@@ -86,7 +92,8 @@ def test_real_stories_are_encoded_as_the_learned_tokenizer_encodes_them(shared_d
     tokenizer = build_tokenizer(source_from_ranks(train_tokenizer(stories, 2048)))
     draw = random.Random(0)
     odd = [
-        "".join(chr(draw.choice([draw.randrange(128), draw.randrange(0x3000)])) for _ in range(30)) for _ in range(500)
+        "".join(chr(draw.choice([draw.randrange(128), draw.randrange(0x3000)])) for _ in range(30))
+        for _ in range(500)
     ]
     for text in [*stories, *odd]:
         assert pieces(tokenizer, text) == their_pieces(learner, text)
