@@ -47,7 +47,7 @@ CHECKPOINT_SUFFIXES = (
 EXPORT_HINT = "gpt-edge export SOURCE OUT makes a bundle from a checkpoint"
 
 
-def foreign_manifest(folder: FolderReader) -> Manifest | None:
+def optimum_manifest(folder: FolderReader) -> Manifest | None:
     """Return a manifest for an Optimum export of a GPT-2, or None if the folder is not an ONNX
     export at all.
 

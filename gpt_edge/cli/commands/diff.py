@@ -97,9 +97,9 @@ def _open(name: str) -> _Opened:
     """A folder with a manifest or an ONNX file is a bundle; any other, or nanoGPT's file, is a
     checkpoint.
     """
-    from gpt_edge.bundle.reader import locate
+    from gpt_edge.bundle.reader import resolve_bundle_path
 
-    path = locate(name)
+    path = resolve_bundle_path(name)
     if path.is_dir():
         is_checkpoint = not (path / "manifest.json").exists() and not any(path.glob("*.onnx"))
     else:
@@ -162,7 +162,7 @@ def _places(
     if not is_comparable(a.scorer.config, b.scorer.config):
         return [], "the models have different shapes: only their logits can be compared", None
     for opened in (a, b):
-        if getattr(opened.model, "is_foreign", False):
+        if getattr(opened.model, "is_optimum_export", False):
             return (
                 [],
                 f"{opened.name} was not written by gpt-edge: its operators cannot be told apart",

@@ -187,9 +187,9 @@ def _open_models(
 
 
 def _locate(name: str) -> Path:
-    from gpt_edge.bundle.reader import locate
+    from gpt_edge.bundle.reader import resolve_bundle_path
 
-    return locate(name)
+    return resolve_bundle_path(name)
 
 
 def _open(name: str, threads: int | None, tokenizer: str | None) -> _Opened:
@@ -217,7 +217,7 @@ def _open_bundle(name: str, threads: int | None, tokenizer: str | None) -> _Open
     bundle = Bundle.open(name)
     words = (
         bundle.load_tokenizer()
-        if not tokenizer and (bundle.manifest.tokenizer or bundle.is_foreign)
+        if not tokenizer and (bundle.manifest.tokenizer or bundle.is_optimum_export)
         else None
     )
     if tokenizer:

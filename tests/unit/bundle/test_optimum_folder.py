@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gpt_edge.bundle.bundle import Bundle, is_bundle
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.writer import is_bundle
 from gpt_edge.errors import BundleError, OutputError
 from gpt_edge.system.atomic_files import publish_folder
 
@@ -46,7 +47,7 @@ def test_an_optimum_folder_opens_with_the_shape_of_its_config(tmp_path: Path) ->
     bundle = Bundle.open(
         optimum_folder(tmp_path / "My model!", ("model.onnx", "model.onnx_data", "merges.txt"))
     )
-    assert (bundle.graph, bundle.scheme, bundle.is_foreign) == ("portable", "fp32", True)
+    assert (bundle.graph, bundle.scheme, bundle.is_optimum_export) == ("portable", "fp32", True)
     assert bundle.manifest.name == "My_model_"
     assert bundle.model_path.name == "model.onnx"
     config = bundle.config
