@@ -46,21 +46,21 @@ MAX_READS = 3  # of a bundle that is replaced each time it is read
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened bundle: where it lies and what its manifest says."""
+    """An opened bundle: its path and its manifest."""
 
     path: Path
     manifest: Manifest
     is_optimum_export: bool = (
-        False  # Optimum's folder: the manifest is made up, there are no checksums
+        False  # Optimum's folder: the manifest is derived, there are no checksums
     )
 
     @classmethod
     def open(
         cls, path_or_name: str | os.PathLike[str] | None = None, *, check: bool = True
     ) -> Bundle:
-        """Open a bundle folder, or an embedded bundle by its name; None is the embedded default.
+        """Open a bundle folder, or a built-in bundle by its name; None is the built-in default.
 
-        A folder of that name in the current folder comes before an embedded bundle.
+        A folder of that name in the current folder comes before a built-in bundle.
         check: hash every file (about a second per GB); without it only presence, kind and size are
         checked. Warns (UserWarning) of files that the manifest does not list. Raises BundleError
         naming what is wrong.
@@ -99,11 +99,10 @@ class Bundle:
 
     def load_tokenizer(self) -> Tokenizer:
         """Return the bundle's tokenizer. Raises BundleError if it has none, TokenizerError if it is
-        damaged.
+        corrupt.
         """
+        # Imported here: tiktoken is loaded only when text is needed.
         from gpt_edge.tokenizer.discover import find_tokenizer
-
-        # tiktoken: only when text is wanted
         from gpt_edge.tokenizer.load import build_tokenizer, load_tokenizer
         from gpt_edge.tokenizer.spec import TokenizerSpec
 
@@ -131,8 +130,8 @@ def read_bundle(
     """Return what `use` makes of a bundle, which is opened as by `Bundle.open`; its large files are
     hashed meanwhile.
 
-    `use` may be called again, for a bundle that was replaced while it was read. An error of `use`
-    gives way to that of a damaged file, which may have been its reason.
+    `use` may be called again, for a bundle that was replaced while it was read. The error of a
+    corrupt file replaces an error of `use`, which it may have caused.
     """
     path = resolve_bundle_path(path_or_name)
     for _ in range(MAX_READS):

@@ -43,7 +43,7 @@ def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
     if path_or_name is None:
         if not (BUILTIN / DEFAULT_BUNDLE).is_dir():
             raise BundleError(
-                f"the embedded bundle {DEFAULT_BUNDLE} is missing from this installation",
+                f"the built-in bundle {DEFAULT_BUNDLE} is missing from this installation",
                 hint="install gpt-edge again, or give a bundle folder with -m",
             )
         return BUILTIN / DEFAULT_BUNDLE
@@ -70,7 +70,7 @@ def open_folder(path: Path) -> FolderReader:
             ) from error
         names = ", ".join(builtin_bundles()) or "none"
         raise BundleError(
-            f"{path} is not there", hint=f"give a bundle folder; embedded bundles: {names}"
+            f"{path} is not there", hint=f"give a bundle folder; built-in bundles: {names}"
         ) from error
     except NotADirectoryError as error:
         what = "a file" if path.is_file() else "not a folder"
@@ -87,17 +87,17 @@ def open_folder(path: Path) -> FolderReader:
 
 
 def read_manifest(folder: FolderReader, check: bool) -> tuple[Manifest, bool, LargeFiles | None]:
-    """Return the manifest, whether it is made up for a foreign folder, and what is still being
-    checked.
+    """Return the manifest, whether it was derived from an Optimum export, and what is still
+    being checked.
 
     check: hash every file, the small ones before this returns. Raises BundleError.
     """
-    with _faults_told(folder):
+    with _errors_as_bundle_error(folder):
         if MANIFEST_FILE in folder.names():
             manifest = _read_own(folder, check)
             return manifest, False, LargeFiles(folder, manifest) if check else None
-        if (foreign := optimum_manifest(folder)) is not None:
-            return foreign, True, None
+        if (derived := optimum_manifest(folder)) is not None:
+            return derived, True, None
     raise describe(folder)
 
 
@@ -118,7 +118,7 @@ class LargeFiles(threading.Thread):
     def run(self) -> None:
         """Hash them one after the other; an error waits for `finish`."""
         try:
-            with _faults_told(self._folder):
+            with _errors_as_bundle_error(self._folder):
                 for name, record in self._files.items():
                     _check_file(self._folder, name, record, check=True)
         except Exception as error:
@@ -134,7 +134,7 @@ class LargeFiles(threading.Thread):
 
 
 @contextmanager
-def _faults_told(folder: FolderReader) -> Iterator[None]:
+def _errors_as_bundle_error(folder: FolderReader) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -171,7 +171,7 @@ def _check_file(folder: FolderReader, name: str, record: FileRecord, check: bool
             stream.seek(0)
             if check and (found := sha256_stream(stream)) != record["sha256"]:
                 raise BundleError(
-                    f"{path} is damaged: its SHA-256 is {found[:12]}, the manifest says "
+                    f"{path} is corrupt: its SHA-256 is {found[:12]}, the manifest says "
                     f"{record['sha256'][:12]}",
                     hint=COPY_HINT,
                 )

@@ -31,7 +31,7 @@ def is_bundle(folder: Path) -> bool:
     """True if `folder` may be replaced as a bundle: it has a manifest like ours and no file that
     the manifest omits.
 
-    A bundle with a damaged model and one of a newer version count, so that --force repairs them.
+    A bundle with a corrupt model and one of a newer version count, so that --force repairs them.
     Raises OSError, and OutputError naming files that would be lost.
     """
     try:
@@ -130,7 +130,8 @@ class BundleWriter:
         for name, record in self._finalized.files.items():
             if self._record(name) != record:
                 raise OutputError(
-                    f"{self.path / name} changed after the bundle was finalized: nothing is published"
+                    f"{self.path / name} changed after the bundle was finalized: nothing is "
+                    "published"
                 )
 
 
@@ -146,8 +147,8 @@ def new_bundle(
     source: Path | None = None,
     n_bytes: int = 0,
 ) -> Iterator[BundleWriter]:
-    """Yield a BundleWriter; when the block ends well, its last finalized state is published at `out` by one
-    rename.
+    """Yield a BundleWriter; when the block ends well, its last finalized state is published at
+    `out` by one rename.
 
     force: replace a bundle (nothing else) that is there. source: what is being read, which must not
     overlap `out`.

@@ -119,7 +119,7 @@ def test_a_figure_that_json_cannot_hold_is_a_mistake_of_the_exporter(
     assert os.listdir(tmp_path) == []
 
 
-def test_force_replaces_a_bundle_that_is_damaged_or_newer(tmp_path: Path) -> None:
+def test_force_replaces_a_bundle_that_is_corrupt_or_newer(tmp_path: Path) -> None:
     for damage in ("model.onnx", "manifest.json"):
         out = tmp_path / damage
         write_tiny_bundle(out, "old")
@@ -171,7 +171,7 @@ def test_each_wrong_path_is_called_by_its_name(tmp_path: Path) -> None:
         (tmp_path / f"of {name}").mkdir()
         (tmp_path / f"of {name}" / name).touch()
         check_error(tmp_path / f"of {name}", "is a checkpoint, not a bundle", "gpt-edge export")
-    check_error(tmp_path / "nowhere", "is not there", "embedded bundles")
+    check_error(tmp_path / "nowhere", "is not there", "built-in bundles")
     check_error(
         tmp_path / "bundle" / "manifest.json",
         "is a file, a bundle is a folder",
@@ -200,7 +200,7 @@ def test_without_check_presence_and_sizes_are_still_checked(tmp_path: Path) -> N
     data[0] ^= 1
     model.write_bytes(data)
     Bundle.open(tmp_path / "out", check=False)
-    with pytest.raises(BundleError, match="is damaged"):
+    with pytest.raises(BundleError, match="is corrupt"):
         Bundle.open(tmp_path / "out")
     model.write_bytes(data[:-1])
     with pytest.raises(BundleError, match="has 2999 bytes, the manifest says 3000"):
@@ -243,7 +243,7 @@ def test_a_bundle_replaced_while_it_is_used_is_used_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_large_file_that_is_damaged_is_named_whatever_became_of_its_use(
+def test_a_large_file_that_is_corrupt_is_named_whatever_became_of_its_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     monkeypatch.setattr(bundle_reader, "LARGE", 1)  # every file is hashed while the bundle is used
@@ -257,7 +257,7 @@ def test_a_large_file_that_is_damaged_is_named_whatever_became_of_its_use(
         if fails:
             raise BundleError("onnxruntime cannot read it")
 
-    with pytest.raises(BundleError, match=r"model\.onnx is damaged"):
+    with pytest.raises(BundleError, match=r"model\.onnx is corrupt"):
         read_bundle(tmp_path / "out", use)
     assert used
 
@@ -274,7 +274,7 @@ def test_an_error_of_its_use_is_what_is_told_of_a_sound_bundle(tmp_path: Path) -
 
 @pytest.fixture
 def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation with two embedded bundles, seen from an empty current folder."""
+    """An installation with two built-in bundles, seen from an empty current folder."""
     monkeypatch.setattr(bundle_reader, "BUILTIN", tmp_path / "models")
     write_tiny_bundle(tmp_path / "models" / DEFAULT_BUNDLE, "default")
     write_tiny_bundle(tmp_path / "models" / "other", "other")

@@ -484,26 +484,26 @@ def test_the_frozen_bundle_of_version_1_opens(tmp_path: Path) -> None:
 
 @quotes(
     "Opening a bundle checks the size and the SHA-256 of every file, and the error names the file "
-    "that is damaged or missing."
+    "that is corrupt or missing."
 )
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.tiktoken"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+def test_a_corrupt_file_is_named(tmp_path: Path, name: str) -> None:
     write_tiny_bundle(tmp_path / "out")
     path = tmp_path / "out" / name
     data = path.read_bytes()
-    for damaged, message in (
-        (bytes([data[0] ^ 1]) + data[1:], f"{name} is damaged"),
+    for corrupt, message in (
+        (bytes([data[0] ^ 1]) + data[1:], f"{name} is corrupt"),
         (data[:-1], f"{name} has {len(data) - 1} bytes"),
         (data + b"\0", f"{name} has {len(data) + 1} bytes"),
         (b"", f"{name} has 0 bytes"),
     ):
-        path.write_bytes(damaged)
+        path.write_bytes(corrupt)
         refused(tmp_path / "out", message)
     path.unlink()
     refused(tmp_path / "out", f"{name} is missing")
 
 
-@quotes("A folder in the current directory comes before an embedded bundle of the same name.")
+@quotes("A folder in the current directory comes before a built-in bundle of the same name.")
 def test_a_local_folder_wins_over_an_embedded_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

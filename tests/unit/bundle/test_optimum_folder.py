@@ -79,7 +79,7 @@ def test_the_float_graph_comes_before_the_quantized_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama', wanted 'gpt2'"),
+        ({"model_type": "llama"}, "model_type 'llama', expected 'gpt2'"),
         ({"model_type": ...}, "model_type None"),
         ({"n_layer": 0}, "n_layer must be"),
         ({"n_layer": ...}, "missing config fields: n_layer"),
@@ -105,7 +105,7 @@ def test_an_old_config_that_says_n_ctx_is_understood(tmp_path: Path) -> None:
 def test_a_folder_with_other_graphs_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         BundleError,
-        match=r"holds decoder_model_merged\.onnx, wanted model\.onnx or model_quantized\.onnx",
+        match=r"holds decoder_model_merged\.onnx, expected model\.onnx or model_quantized\.onnx",
     ):
         Bundle.open(optimum_folder(tmp_path / "f", ("decoder_model_merged.onnx",)))
 
