@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.evaluate_table import lambada_table, text_table
+from gpt_edge.cli.support.eval_tables import lambada_table, text_table
 from gpt_edge.cli.support.options import JsonOption, complete_bundle
 from gpt_edge.errors import require
 
