@@ -209,9 +209,7 @@ class Verifier:
         self.report.figures["weights"] = found.weights
         self.report.figures["operators"] = found.operators
         for fault in found.faults:
-            self.report.add_place(
-                fault.place.layer, fault.place.operator, str(fault.place), fault.text
-            )
+            self.report.add_place(fault.place.layer, fault.place.name, str(fault.place), fault.text)
 
     def _against_reference(self, session: Session, scheme: str, name: str) -> None:
         section, found = f"{self.reference} against {name}", ask_session(session, self.probes)
