@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.errors import ContextLengthError, TokenizerError
-from gpt_edge.evaluate.measures import FloatArray, IntArray
 from gpt_edge.evaluate.scorer import blocks
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT

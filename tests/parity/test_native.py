@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle, embedded_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
@@ -29,7 +30,7 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import paths
 from gpt_edge.verify.native_operators import check_library
-from gpt_edge.verify.parity import FloatArray, IntArray, compare
+from gpt_edge.verify.parity import compare
 from tests.support.models import save_random
 
 # Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by
