@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from gpt_edge.classify.embedder import Embedder
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.load import load
-    from gpt_edge.generate.sampling import SamplingParams
+    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.generate.stream import Completion, TextStream, TokenStream
     from gpt_edge.runtime.session import Session
 
@@ -54,7 +54,7 @@ _MODULE_OF = {
     "Generator": "generate.generator",
     "Prediction": "classify.classifier",
     "Predictions": "classify.classifier",
-    "SamplingParams": "generate.sampling",
+    "SamplingParams": "generate.params",
     "Session": "runtime.session",
     "TextStream": "generate.stream",
     "TokenStream": "generate.stream",

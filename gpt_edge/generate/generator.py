@@ -16,7 +16,7 @@ from typing import Literal
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import ContextLengthError
-from gpt_edge.generate.sampling import SamplingParams
+from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.stream import Completion, TextAssembly, TextStream, TokenChoice, TokenStream
 from gpt_edge.runtime.edge_runner import FloatArray
 from gpt_edge.runtime.kv_cache import KVCache
@@ -203,7 +203,7 @@ class _Row:
     def __init__(self, prompt: Prompt, params: SamplingParams, generator: Generator) -> None:
         self.prompt = prompt
         n_ctx = generator.session.config.n_ctx
-        self.choice = TokenChoice(params, len(prompt.ids), n_ctx, generator.tokenizer)
+        self.choice = TokenChoice(params, prompt.ids, n_ctx, generator.tokenizer)
         self.text = TextAssembly(params, generator.tokenizer)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0

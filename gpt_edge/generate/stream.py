@@ -15,7 +15,8 @@ from typing import Literal, Self
 
 import numpy as np
 
-from gpt_edge.generate.sampling import Sampler, SamplingParams
+from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.sampler import Sampler
 from gpt_edge.generate.stop_strings import StopMatcher
 from gpt_edge.runtime.edge_runner import FloatArray
 from gpt_edge.runtime.session import PREFILL_CHUNK, Session
@@ -62,9 +63,10 @@ class TokenChoice:
     """
 
     def __init__(
-        self, params: SamplingParams, n_prompt: int, n_ctx: int, tokenizer: Tokenizer
+        self, params: SamplingParams, prompt: Sequence[int], n_ctx: int, tokenizer: Tokenizer
     ) -> None:
         self.ids: list[int] = []
+        self._history = list(prompt)  # and the ids after it
         self.finish_reason: FinishReason | None = None
         self._sampler = Sampler(params)
         self.seed = None if params.is_greedy else self._sampler.seed
@@ -72,17 +74,18 @@ class TokenChoice:
         self._vocab_size = tokenizer.vocab_size
         self._max_new_tokens = params.max_new_tokens
         # the last token is never read, so it needs no place in the context
-        self._room = n_ctx - n_prompt + 1
+        self._room = n_ctx - len(prompt) + 1
 
     def choose(self, logits: FloatArray) -> int | None:
         """Append and return the next id, or None for the end token. logits: float32 [V]. Raises
         NumericError.
         """
-        id = self._sampler.sample(logits[: self._vocab_size])
+        id = self._sampler.sample(logits[: self._vocab_size], self._history)
         if id == self._end_token:
             self.finish_reason = "stop"
             return None
         self.ids.append(id)
+        self._history.append(id)
         if len(self.ids) == self._max_new_tokens:
             self.finish_reason = "length"
         elif len(self.ids) == self._room:
@@ -139,7 +142,7 @@ class TokenStream:
         self.decode_seconds = 0.0
         self._session = session
         self._cache = session.new_cache()
-        self._choice = TokenChoice(params, len(self.prompt), session.config.n_ctx, tokenizer)
+        self._choice = TokenChoice(params, self.prompt, session.config.n_ctx, tokenizer)
         self._cancel = cancel or threading.Event()
         self._has_failed = False
         # re-entrant: a signal handler may call close() while a step runs

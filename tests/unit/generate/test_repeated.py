@@ -17,7 +17,7 @@ import pytest
 import gpt_edge.generate.stream
 from gpt_edge.errors import GPTEdgeError, NumericError
 from gpt_edge.generate.generator import Generator
-from gpt_edge.generate.sampling import SamplingParams
+from gpt_edge.generate.params import SamplingParams
 from tests.support.scripted import Scripted, scripted
 from tests.support.tiny_model import GRAPHS, bundle_path, open_generator
 
