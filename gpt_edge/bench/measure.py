@@ -19,9 +19,10 @@ from gpt_edge.bench.figures import Engine
 from gpt_edge.bench.plan import Case
 from gpt_edge.bench.traffic import cache_bytes, weight_bytes
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.generate.completion import TokenChoice
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.params import SamplingParams
-from gpt_edge.generate.stream import TokenChoice, TokenStream
+from gpt_edge.generate.stream import TokenStream
 from gpt_edge.runtime.kv_cache import IntArray
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
