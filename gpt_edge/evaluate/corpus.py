@@ -20,7 +20,7 @@ from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EvaluationSettings:
     """How a text is read. Raises ValueError for a limit below 1."""
 
     # ids that a model reads at once; None: the context, the smaller one of two
@@ -46,7 +46,7 @@ class Settings:
         return window, stride
 
 
-class Corpus:
+class WindowedCorpus:
     """Windows of some texts, and how much text they came from so far."""
 
     def __init__(self, files: Sequence[TextFile], tokenizer: Tokenizer, limit: int | None) -> None:

@@ -44,7 +44,7 @@ Reading = Callable[[str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class PreparedCorpus:
     """What a run learns from."""
 
     tokenizer: TokenizerSource
@@ -67,7 +67,7 @@ class Corpus:
         return int(sum(sizes[document].sum() for document in documents))
 
 
-def prepare(recipe: Recipe, folder: Path, reading: Reading) -> Corpus:
+def prepare(recipe: Recipe, folder: Path, reading: Reading) -> PreparedCorpus:
     """Return the corpus of `recipe`, making in `folder` what is missing of it.
 
     What is finished is used as it is; what is not, is gone on with while the texts are the same,
@@ -84,7 +84,7 @@ def prepare(recipe: Recipe, folder: Path, reading: Reading) -> Corpus:
     for name, texts in (("train", train), ("valid", valid)):
         with reading(f"tokenising {name}") as progress:
             shards.append(tokenize(tokens, name, texts, encoder, progress))
-    return Corpus(source, shards[0], shards[1], encoder)
+    return PreparedCorpus(source, shards[0], shards[1], encoder)
 
 
 def is_prepared_file(name: str) -> bool:

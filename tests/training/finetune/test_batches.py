@@ -22,7 +22,7 @@ from gpt_edge.data.examples import (
 from gpt_edge.errors import TrainingError
 from gpt_edge.tasks import new_task
 from gpt_edge.tokenizer.load import build_tokenizer
-from gpt_edge.training.finetune.batches import batches, encode, split
+from gpt_edge.training.finetune.batches import encode, epoch_batches, split_examples
 from tests.support.finetune_factory import byte_tokenizer, write_examples
 
 TEXT = Columns(("text",), "label")
@@ -186,13 +186,13 @@ def test_each_epoch_sees_every_example_once_in_another_order(tmp_path: Path) -> 
     spec = new_task("classification", 257, ("no", "yes"))
     examples = read_examples(write_examples(tmp_path / "a.tsv", "classification", 100), TEXT)
     data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [0] * 100, 48)
-    first, second = batches(data, 8, seed=3, epoch=0), batches(data, 8, seed=3, epoch=1)
+    first, second = epoch_batches(data, 8, seed=3, epoch=0), epoch_batches(data, 8, seed=3, epoch=1)
     for epoch in (first, second):
         assert Counter(int(row) for rows in epoch for row in rows) == Counter(range(100))
         assert sorted(map(len, epoch)) == [4] + [8] * 12
     assert [rows.tolist() for rows in first] != [rows.tolist() for rows in second]
     assert [rows.tolist() for rows in first] == [
-        rows.tolist() for rows in batches(data, 8, seed=3, epoch=0)
+        rows.tolist() for rows in epoch_batches(data, 8, seed=3, epoch=0)
     ]
 
 
@@ -202,7 +202,9 @@ def test_little_is_padding_when_lengths_differ_much() -> None:
     examples = [Example(i, ("a" * int(n),), "no") for i, n in enumerate(lengths)]
     data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [0] * 2000, 48)
     computed = sum(
-        part.ids.numel() for rows in batches(data, 32, 0, 0) for part in data.parts(rows, 4096)
+        part.ids.numel()
+        for rows in epoch_batches(data, 32, 0, 0)
+        for part in data.parts(rows, 4096)
     )
     assert data.n_tokens / computed > 0.95
     random_order = sum(
@@ -264,10 +266,10 @@ def test_a_split_of_small_classes_takes_its_share_and_leaves_one_of_each(
     examples = [Example(i, ("a",), f"class {i % 100}") for i in range(100 * per_class)]
     if not n_taken:
         with pytest.raises(TrainingError, match="leaves nothing to hold out") as caught:
-            split(examples, share, seed=1, by_label=True)
+            split_examples(examples, share, seed=1, by_label=True)
         assert "--dev" in (caught.value.hint or "")
         return
-    rest, taken = split(examples, share, seed=1, by_label=True)
+    rest, taken = split_examples(examples, share, seed=1, by_label=True)
     assert len(taken) == n_taken
     assert len(rest) == len(examples) - n_taken
     assert len(balance(rest)) == 100
@@ -276,9 +278,9 @@ def test_a_split_of_small_classes_takes_its_share_and_leaves_one_of_each(
 
 def test_a_split_takes_the_same_share_of_each_class() -> None:
     examples = [Example(i, ("a",), "x" if i % 5 else "y") for i in range(100)]
-    rest, taken = split(examples, 0.25, seed=1, by_label=True)
+    rest, taken = split_examples(examples, 0.25, seed=1, by_label=True)
     assert balance(taken) == {"x": 20, "y": 5}
     assert sorted([*rest, *taken], key=lambda example: example.line) == examples
-    assert split(examples, 0.25, seed=1, by_label=True) == (rest, taken)
+    assert split_examples(examples, 0.25, seed=1, by_label=True) == (rest, taken)
     with pytest.raises(TrainingError, match="leaves nothing"):
-        split(examples[:2], 0.1, seed=1, by_label=False)
+        split_examples(examples[:2], 0.1, seed=1, by_label=False)

@@ -176,9 +176,9 @@ import sys
 from pathlib import Path
 from gpt_edge.bench.process import peak_bytes
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.evaluate.corpus import Corpus
+from gpt_edge.evaluate.corpus import WindowedCorpus
 from gpt_edge.data.documents import TextFile
-corpus = Corpus([TextFile(Path(sys.argv[1]))], Bundle.open(sys.argv[2]).load_tokenizer(), None)
+corpus = WindowedCorpus([TextFile(Path(sys.argv[1]))], Bundle.open(sys.argv[2]).load_tokenizer(), None)
 n_targets = sum(len(ids) - 1 - n_counted for ids, n_counted in corpus.windows(512, 256))
 print(peak_bytes() or 0, n_targets, corpus.n_bytes)
 """
