@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.data.documents import TextFile
+from gpt_edge.data.documents import TextFile, TextOptions
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.compare import Comparison, Pair, comparison
 from gpt_edge.evaluate.corpus import EvaluationSettings, WindowedCorpus
@@ -126,7 +126,8 @@ def evaluate_text(
     """
     settings, state = settings or EvaluationSettings(), state or EvaluationState()
     window, stride = settings.fit(models.context)
-    files = [TextFile(path, settings.separator, settings.format) for path in paths]
+    options = TextOptions(separator=settings.separator, format=settings.format)
+    files = [TextFile(path, options) for path in paths]
     if not files:
         raise ValueError("no text was given")
     owner: dict[str, Any] = {}

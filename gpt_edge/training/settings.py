@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpt_edge.data.text_files import ENCODING_ERRORS
+from gpt_edge.data.documents import ENCODING_ERRORS
 from gpt_edge.system.threads import MAX_THREADS
 from gpt_edge.tokenizer.spec import END_OF_TEXT
 

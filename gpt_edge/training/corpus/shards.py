@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_edge.data.text_files import TextFiles
 from gpt_edge.errors import TrainingError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
 from gpt_edge.tokenizer.spec import Tokenizer
+from gpt_edge.training.corpus.text_files import TextFiles
 
 SHARD_TOKENS = 1 << 24  # 32 MiB of uint16
-# of version 1 the whole ones are taken: its pieces were longer, so its places in the text are
-# others
-VERSION = 2
+VERSION = 3
+# Their pieces of text were cut elsewhere, so only their complete records can be used.
+OLDER_VERSIONS = (1, 2)
 IntArray = NDArray[np.int64]
 TokenArray = NDArray[np.unsignedinteger[Any]] | IntArray  # one stream of ids, [n]
 
@@ -212,7 +212,7 @@ def _read_state(path: Path) -> TokenizingState:
     try:
         values = json.loads(path.read_bytes())
         version, progress = values.pop("version"), TokenizingState(**values)
-        if version != VERSION and not (version == 1 and progress.is_complete):
+        if version != VERSION and not (version in OLDER_VERSIONS and progress.is_complete):
             raise ValueError("another version")
         return progress
     except FileNotFoundError:

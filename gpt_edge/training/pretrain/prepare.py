@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from gpt_edge.data.text_files import TextFiles, find_texts
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
@@ -34,6 +33,7 @@ from gpt_edge.training.corpus.shards import (
     is_tokenized,
     tokenize,
 )
+from gpt_edge.training.corpus.text_files import TextFiles, find_texts
 from gpt_edge.training.recipe import Recipe
 
 TOKENIZER, TOKENS, SOURCE = "tokenizer.tiktoken", "tokens", "source.json"
