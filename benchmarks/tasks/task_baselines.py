@@ -20,7 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from task_sets import TaskSet
 
-from gpt_edge.data.examples import Example, class_labels, class_numbers, read_examples
+from gpt_edge.data.examples import Example, read_examples
+from gpt_edge.data.labels import class_labels, class_numbers
 from gpt_edge.evaluate.classification_metrics import (
     Estimate,
     choice_metrics,

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.data.examples import (
-    Example,
-    balance,
-    class_labels,
-    class_numbers,
-    read_examples,
-    scores,
-)
+from gpt_edge.data.examples import Example, read_examples
+from gpt_edge.data.labels import balance, class_labels, class_numbers, scores
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens

@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.data.examples import class_numbers, default_columns, read_examples
+from gpt_edge.data.examples import default_columns, read_examples
+from gpt_edge.data.labels import class_numbers
 from gpt_edge.errors import CheckpointError, NumericError
 from gpt_edge.reference.checkpoint import load_checkpoint, load_task_model, save_checkpoint
 from gpt_edge.reference.heads import (
