@@ -31,7 +31,7 @@ from gpt_edge.export.budget.sensitivity import Probe
 from gpt_edge.export.formats.plan import (
     DEFAULT_BLOCK,
     EMBEDDING,
-    Wishes,
+    QuantizeOptions,
     candidates,
     describe,
     shapes,
@@ -79,7 +79,7 @@ class Quantized:
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,
-    wishes: Wishes,
+    wishes: QuantizeOptions,
     *,
     limits: Limits | None = None,
     calibration: Path | None = None,
@@ -157,7 +157,7 @@ class _Work:
     def __init__(
         self,
         bundle: Bundle,
-        wishes: Wishes,
+        wishes: QuantizeOptions,
         limits: Limits,
         calibration: Path | None,
         eval_text: Path | None,
@@ -309,7 +309,7 @@ class _Work:
         points = []
         for scheme in ("int8", "int8-block", "int4"):
             if scheme not in {point.label for point in found.points}:
-                plain = Wishes(scheme, rounding="nearest")
+                plain = QuantizeOptions(scheme, rounding="nearest")
                 points.append(
                     self._point(scheme, uniform_plan(self.bundle.config, self.bundle.graph, plain))
                 )

@@ -28,10 +28,10 @@ from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
 from gpt_edge.native.library import WITHOUT, using
-from gpt_edge.onnx_contract import MIXED, SCHEMES
 from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
+from gpt_edge.schemes import EXPORTED, SCHEMES
 from gpt_edge.tokenizer import (
     TokenizerSource,
     build_tokenizer,
@@ -70,7 +70,7 @@ def export_bundle(
     """Export the checkpoint at `source` into a bundle at `out`, and return it with the figures that
     prove it.
 
-    graph: "edge" or "portable". scheme: one of onnx_contract.SCHEMES. target: Optimum's preset, for
+    graph: "edge" or "portable". scheme: one of schemes.EXPORTED. target: Optimum's preset, for
     int8-dynamic only.
     tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a
     bundle at `out`.
@@ -296,8 +296,10 @@ def _name(out: Path) -> str:
 
 
 def _check_target(scheme: str, target: str | None) -> None:
-    if scheme not in (*SCHEMES, MIXED):
-        raise ExportError(f"there is no scheme {scheme!r}", hint=f"use one of {', '.join(SCHEMES)}")
+    if scheme not in SCHEMES:
+        raise ExportError(
+            f"there is no scheme {scheme!r}", hint=f"use one of {', '.join(EXPORTED)}"
+        )
     if target is not None and scheme != "int8-dynamic":
         raise ExportError(f"--target {target} is for int8-dynamic; {scheme} runs on every CPU")
 

@@ -45,9 +45,9 @@ from gpt_edge.export.verify.verifier import ask_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
-from gpt_edge.onnx_contract import MIXED
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
+from gpt_edge.schemes import MIXED
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.report import Progress, silent, words_of
@@ -187,7 +187,7 @@ class _Work:
         config, graph = self.bundle.config, self.bundle.graph
         few = self.rows.first(rows_that_fit(config, SENSITIVITY_TOKENS, REPORT_VALUES // 2))
         probe = Probe(
-            load_reference(smooth(self.reference.source, graph, MIXED)),
+            load_reference(smooth(self.reference.source, graph, MIXED.name)),
             few,
             graph,
             Rounder(config, graph, folder),
