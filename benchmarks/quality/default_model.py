@@ -80,7 +80,9 @@ def row(
     """One line of the table."""
     session = Session(bundle)
     found = score_documents(session, documents, n_bytes)
-    agreement = parity.compare(probes, wanted, [parity.answer(session, probe) for probe in probes])
+    agreement = parity.compare(
+        probes, wanted, [parity.probe_logits(session, probe) for probe in probes]
+    )
     return (
         f"| ONNX {bundle.scheme} | {bundle.n_bytes / 1e6:.2f} | {found.loss:.5f} | "
         f"{found.bits_per_byte:.5f} | "

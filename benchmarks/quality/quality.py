@@ -41,7 +41,7 @@ from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import find_tokenizer
-from gpt_edge.verify.report import words_of
+from gpt_edge.verify.report import tokenizer_of
 
 HEADINGS = ("model", "rounding", "bits/weight", "MB", "ppl ratio", "mean KL", "same token")
 UNIFORM = {
@@ -157,7 +157,7 @@ def subject(
 ) -> Subject:
     """Export the checkpoint and ask its fp32 graph."""
     bundle, _ = export_bundle(checkpoint, folder / "fp32", scheme="fp32")
-    words, config = words_of(bundle), bundle.config
+    words, config = tokenizer_of(bundle), bundle.config
     reference = TextReference(
         Session(bundle), read_rows(text, words, config, rows_that_fit(config, n_tokens))
     )

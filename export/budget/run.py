@@ -42,7 +42,7 @@ from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify.report import Progress, Verification, silent, words_of
+from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
 SENSITIVITY_TOKENS, SENSITIVITY_VALUES = 4096, 1 << 26  # at most 256 MiB of logits
 
@@ -274,7 +274,7 @@ class _Work:
     def _text(self, path: Path | None, n_tokens: int, seed: int, what: str) -> Rows:
         if path is not None:
             self.progress(f"reading the {what} text")
-            return read_rows(path, words_of(self.bundle), self.bundle.config, n_tokens)
+            return read_rows(path, tokenizer_of(self.bundle), self.bundle.config, n_tokens)
         words = self.bundle.manifest.tokenizer
         self.progress(f"writing {what} text")
         return own_text(self._fp32(), words.get("end_token") if words else None, n_tokens, seed)

@@ -22,7 +22,7 @@ from gpt_edge.export.formats.tensor_format import Plan
 from gpt_edge.export.graph.build import MODEL_FILE, build_graph, check_structure
 from gpt_edge.export.graph.optimum_int8 import quantize_dynamic, write_optimum_config
 from gpt_edge.export.pipeline.task_pipeline import export_task, quantize_task, verify_task
-from gpt_edge.export.verify.verifier import Verifier, ask_reference, ask_session
+from gpt_edge.export.verify.verifier import Verifier, run_reference, run_session
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
@@ -39,7 +39,7 @@ from gpt_edge.tokenizer import (
     tokenizer_from,
 )
 from gpt_edge.verify import parity
-from gpt_edge.verify.report import Progress, Verification, silent, words_of
+from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 from gpt_edge.version import __version__
 
 NO_TOKENIZER = "none"
@@ -98,7 +98,7 @@ def export_bundle(
         out, force=force, source=Path(source), n_bytes=_estimate(checkpoint.config, scheme)
     ) as draft:
         progress("asking the reference")
-        verifier = Verifier("torch", probes, ask_reference(checkpoint, probes), progress)
+        verifier = Verifier("torch", probes, run_reference(checkpoint, probes), progress)
         # The fp32 graph is the witness between torch and a rounded graph.
         witness = draft.path if scheme == "fp32" else draft.path / "fp32"
         witness.mkdir(exist_ok=True)
@@ -162,12 +162,12 @@ def quantize_bundle(
             bundle, out, _name(out), scheme=scheme, force=force, n_bytes=n_bytes, progress=progress
         )  # fmt: skip
     source = smooth(BundleSource(bundle), bundle.graph, scheme)
-    probes = parity.probes(bundle.config, words_of(bundle))
+    probes = parity.probes(bundle.config, tokenizer_of(bundle))
     with new_bundle(
         out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)
     ) as draft:
         progress("asking the fp32 bundle")
-        verifier = Verifier("fp32", probes, ask_session(Session(bundle), probes), progress)
+        verifier = Verifier("fp32", probes, run_session(Session(bundle), probes), progress)
         write_scheme(
             draft.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder
         )
@@ -208,9 +208,9 @@ def verify_bundle(
         raise BundleError(f"{bundle.path} is a {bundle.config}, {against} a {checkpoint.config}")
     if bundle.task is not None:
         return verify_task(bundle, checkpoint, progress)
-    probes = parity.probes(bundle.config, words_of(bundle), thorough=True)
+    probes = parity.probes(bundle.config, tokenizer_of(bundle), thorough=True)
     progress("asking the reference")
-    wanted = ask_reference(checkpoint, probes)
+    wanted = run_reference(checkpoint, probes)
     verifier = Verifier("torch", probes, wanted, progress, effort="full" if full else "verify")
     witnesses = ([bundle.graph] if bundle.scheme != "fp32" else []) + (["portable"] if full else [])
     for graph in witnesses:
@@ -223,7 +223,7 @@ def verify_bundle(
     model = checkpoint.load_model()
     verifier.check_reference(model)
     if not bundle.is_foreign:
-        verifier.locate(bundle, model)
+        verifier.localize(bundle, model)
     return verifier.report
 
 

@@ -21,7 +21,7 @@ from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
-from gpt_edge.verify.report import Progress, Verification, words_of
+from gpt_edge.verify.report import Progress, Verification, tokenizer_of
 from gpt_edge.version import __version__
 
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
@@ -104,7 +104,7 @@ def quantize_task(
     source = smooth(BundleSource(bundle), bundle.graph, scheme)
     with new_bundle(out, force=force, source=bundle.path, n_bytes=n_bytes) as draft:
         progress("asking the fp32 bundle")
-        verifier = TaskVerifier.of_bundle(bundle, words_of(bundle), progress)
+        verifier = TaskVerifier.of_bundle(bundle, tokenizer_of(bundle), progress)
         progress(f"building the {scheme} graph")
         build_graph(source, draft.path, graph=bundle.graph, scheme=scheme, progress=progress)
         verifier.check(
@@ -140,7 +140,7 @@ def verify_task(bundle: Bundle, checkpoint: Checkpoint, progress: Progress) -> V
         )
     assert bundle.task is not None
     progress("asking the reference")
-    verifier = TaskVerifier.of_checkpoint(checkpoint, words_of(bundle), progress)
+    verifier = TaskVerifier.of_checkpoint(checkpoint, tokenizer_of(bundle), progress)
     if bundle.scheme != "fp32":
         with tempfile.TemporaryDirectory(prefix="gpt-edge-") as folder:
             progress(f"building the fp32 {bundle.graph} graph")

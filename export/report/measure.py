@@ -39,8 +39,8 @@ from gpt_edge.export.report.samples import (
     prompts_of,
     sample_of,
 )
-from gpt_edge.export.verify.divergence import Parting, part
-from gpt_edge.export.verify.verifier import ask_reference
+from gpt_edge.export.verify.divergence import Divergence, layer_divergences
+from gpt_edge.export.verify.verifier import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
@@ -50,7 +50,7 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.parity import IntArray
-from gpt_edge.verify.report import Progress, silent, words_of
+from gpt_edge.verify.report import Progress, silent, tokenizer_of
 from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 
 REPORT_TOKENS, REPORT_VALUES = 8192, 1 << 27  # at most 512 MiB of logits
@@ -129,7 +129,7 @@ class _Work:
             check_same_vocabulary(
                 bundle.config, other.config, (bundle.manifest.name, other.manifest.name)
             )
-        self.words: Tokenizer | None = words_of(bundle)
+        self.words: Tokenizer | None = tokenizer_of(bundle)
         self.has_own_prompts = bool(prompts)
         self.prompts = prompts_of(prompts, self.words, bundle.config)
         self.reference: _Reference | None = None
@@ -243,8 +243,8 @@ class _Work:
         session = Session(made)
         found = parity.compare(
             probes,
-            ask_reference(checkpoint, probes).logits,
-            [parity.answer(session, probe) for probe in probes],
+            run_reference(checkpoint, probes).logits,
+            [parity.probe_logits(session, probe) for probe in probes],
         )
         self.torch = found.to_dict()
         self.reference = _Reference(
@@ -314,7 +314,7 @@ class _Work:
             None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
         )
 
-    def _layers(self, bundle: Bundle, label: str) -> tuple[Parting, ...]:
+    def _layers(self, bundle: Bundle, label: str) -> tuple[Divergence, ...]:
         if self.reference is None:
             return ()
         if bundle.is_foreign or bundle.config != self.bundle.config:
@@ -327,7 +327,7 @@ class _Work:
         ids = probe_ids(
             None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
         )
-        return tuple(part(self.reference.bundle, bundle, ids))
+        return tuple(layer_divergences(self.reference.bundle, bundle, ids))
 
     def _sample(self, index: int, ids: Sequence[int]) -> Sample:
         wanted = self._wanted[index] if self._wanted else None

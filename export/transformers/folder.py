@@ -26,7 +26,7 @@ from gpt_edge.export.transformers.layout import (
     hf_tensors,
     model_type,
 )
-from gpt_edge.export.verify.verifier import N_PROMPT, ask_reference
+from gpt_edge.export.verify.verifier import N_PROMPT, run_reference
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.importers.settings import read_json_object
 from gpt_edge.system.atomic_files import publish_folder, write_file
@@ -207,7 +207,7 @@ def _check_transformers(
     greedy tokens.
     """
     probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
-    wanted = ask_reference(checkpoint, probes)
+    wanted = run_reference(checkpoint, probes)
     progress("asking transformers")
     logits, greedy = _ask_transformers(folder, probes, wanted.greedy)
     agreement = parity.compare(probes, wanted.logits, logits)

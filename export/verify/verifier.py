@@ -17,7 +17,7 @@ import torch
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.export.verify.localize import locate
+from gpt_edge.export.verify.localize import localize
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT, KeyValue
 from gpt_edge.runtime.session import Session
@@ -38,7 +38,7 @@ N_REFERENCE_PATHS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class Outputs:
     """What one model said to the probes: logits [rows, V] of each, and its greedy continuation of
     the first.
 
@@ -50,7 +50,7 @@ class Answers:
     gaps: tuple[float, ...] = ()
 
 
-def ask_reference(checkpoint: Checkpoint, probes: list[Probe]) -> Answers:
+def run_reference(checkpoint: Checkpoint, probes: list[Probe]) -> Outputs:
     """Run the probes through torch fp32. The model is loaded and dropped here, so that its memory
     is free afterwards.
     """
@@ -60,7 +60,7 @@ def ask_reference(checkpoint: Checkpoint, probes: list[Probe]) -> Answers:
         tokens, gaps = reference_greedy(model, probes[0].ids[:N_PROMPT], N_GREEDY)
     del model
     _return_freed_memory()
-    return Answers(logits, tokens, gaps)
+    return Outputs(logits, tokens, gaps)
 
 
 def _return_freed_memory() -> None:
@@ -149,11 +149,11 @@ class ReferenceRunner:
         return np.stack(found)
 
 
-def ask_session(session: Session, probes: list[Probe]) -> Answers:
+def run_session(session: Session, probes: list[Probe]) -> Outputs:
     """Run the probes through onnxruntime."""
-    return Answers(
-        [parity.answer(session, probe) for probe in probes],
-        parity.greedy(session, probes[0].ids[:N_PROMPT], N_GREEDY),
+    return Outputs(
+        [parity.probe_logits(session, probe) for probe in probes],
+        parity.greedy_tokens(session, probes[0].ids[:N_PROMPT], N_GREEDY),
     )
 
 
@@ -165,7 +165,7 @@ class Verifier:
 
     reference: str
     probes: list[Probe]
-    wanted: Answers
+    wanted: Outputs
     progress: Progress
     report: Verification = field(default_factory=Verification)
     effort: Effort = "export"
@@ -201,20 +201,20 @@ class Verifier:
         long = [probe for probe in self.probes if probe.first_row and self.effort == "full"]
         check_paths(self.report, ReferenceRunner(model), short + long, "torch", self.effort)
 
-    def locate(self, bundle: Bundle, model: GPT) -> None:
+    def localize(self, bundle: Bundle, model: GPT) -> None:
         """Record where the bundle's weights and operators part from the reference's, the first
         place first.
         """
-        found = locate(bundle, model, progress=self.progress)
+        found = localize(bundle, model, progress=self.progress)
         self.report.figures["weights"] = found.weights
         self.report.figures["operators"] = found.operators
         for fault in found.faults:
-            self.report.add_place(
+            self.report.add_operator_fault(
                 fault.place.layer, fault.place.operator, str(fault.place), fault.text
             )
 
     def _against_reference(self, session: Session, scheme: str, name: str) -> None:
-        section, found = f"{self.reference} against {name}", ask_session(session, self.probes)
+        section, found = f"{self.reference} against {name}", run_session(session, self.probes)
         agreement = parity.compare(self.probes, self.wanted.logits, found.logits)
         if scheme != "fp32":
             self.report.add(

@@ -26,7 +26,7 @@ from gpt_edge.verify.report import (
     Verification,
     describe,
     silent,
-    words_of,
+    tokenizer_of,
 )
 
 FloatArray = npt.NDArray[np.float32]
@@ -134,6 +134,6 @@ def verify_task_alone(bundle: Bundle, progress: Progress = silent) -> Verificati
     assert bundle.task is not None
     report = Verification()
     progress(f"checking the paths of {bundle.scheme}")
-    probes = task_probes(bundle.config, bundle.task, words_of(bundle))
+    probes = task_probes(bundle.config, bundle.task, tokenizer_of(bundle))
     check_alone(report, Encoder(bundle), probes, bundle.scheme)
     return report

@@ -205,7 +205,7 @@ def compare(
     )
 
 
-def answer(session: Runner, probe: Probe, chunk: int | None = None) -> FloatArray:
+def probe_logits(session: Runner, probe: Probe, chunk: int | None = None) -> FloatArray:
     """Logits [rows, V] of one probe; `chunk` tokens at a time, None as the session likes."""
     cache = session.new_cache()
     size = chunk or probe.ids.size
@@ -216,7 +216,7 @@ def answer(session: Runner, probe: Probe, chunk: int | None = None) -> FloatArra
     return np.concatenate(rows)
 
 
-def greedy(session: Runner, prompt: IntArray, n_new: int) -> list[int]:
+def greedy_tokens(session: Runner, prompt: IntArray, n_new: int) -> list[int]:
     """The most likely continuation, one token at a time; stops where the context is full."""
     cache, ids, tokens = session.new_cache(), prompt, []
     for _ in range(min(n_new, session.config.n_ctx - prompt.size)):

@@ -96,7 +96,7 @@ class Verification:
         values = {"equal_tokens": same, "tokens": len(wanted), "gap": gap, "ok": ok}
         self.figures.setdefault(section, {})["greedy"] = values
 
-    def add_place(self, layer: int | None, operator: str, place: str, text: str) -> None:
+    def add_operator_fault(self, layer: int | None, operator: str, place: str, text: str) -> None:
         """Record a fault at an operator, in the order of the computation: the first one is where to
         look.
         """
@@ -164,11 +164,11 @@ def verify_alone(
     """
     report = Verification()
     progress(f"checking the paths of {bundle.scheme}")
-    probes = parity.probes(bundle.config, words_of(bundle), thorough=True)
+    probes = parity.probes(bundle.config, tokenizer_of(bundle), thorough=True)
     check_paths(report, Session(bundle), probes, bundle.scheme, "full" if full else "verify")
     return report
 
 
-def words_of(bundle: Bundle) -> Tokenizer | None:
+def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
     """The bundle's tokenizer, or None for a bundle of ids."""
     return bundle.load_tokenizer() if bundle.manifest.tokenizer or bundle.is_foreign else None

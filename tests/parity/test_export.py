@@ -101,7 +101,7 @@ def test_odd_shapes_export_in_every_scheme_and_are_right(
         session = _session(folder, config, graph, scheme)
         probe = parity.Probe("ids", ids)
         for chunk in (None, 1, 5):
-            found = parity.answer(session, probe, chunk)
+            found = parity.probe_logits(session, probe, chunk)
             assert np.abs(found - wanted).max() <= tolerance * max(float(wanted.std()), 0.05), (
                 scheme,
                 chunk,

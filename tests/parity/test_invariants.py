@@ -140,10 +140,10 @@ def check_chunks(session: Session, n_prompts: int, n_new: int, longest: int | No
     for _ in range(n_prompts):
         length = int(rng.integers(1, min(longest or config.n_ctx, config.n_ctx - 1)))
         probe = parity.Probe("ids", rng.integers(0, config.vocab_size, length))
-        whole = parity.answer(session, probe)
+        whole = parity.probe_logits(session, probe)
         tokens, arrays = None, None
         for chunk in (1, 7, 37, 64, 128, 512):
-            assert np.abs(parity.answer(session, probe, chunk) - whole).max() <= TOLERANCE, (
+            assert np.abs(parity.probe_logits(session, probe, chunk) - whole).max() <= TOLERANCE, (
                 length,
                 chunk,
             )
@@ -270,10 +270,10 @@ def check_quantized_steps(session: Session, n_sequences: int) -> None:
         )
         for i in range(n_sequences)
     ]
-    whole = [parity.answer(session, probe) for probe in probes]
+    whole = [parity.probe_logits(session, probe) for probe in probes]
     for chunk in (1, 7):
         found = parity.compare(
-            probes, whole, [parity.answer(session, probe, chunk) for probe in probes]
+            probes, whole, [parity.probe_logits(session, probe, chunk) for probe in probes]
         )
         assert found.unexcused() == [], chunk
         # two near ties are no rate
