@@ -44,7 +44,7 @@ from gpt_edge.export.verify.verifier import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
-from gpt_edge.graph import MIXED
+from gpt_edge.onnx_contract import MIXED
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.dequantize import array_of
@@ -71,7 +71,7 @@ class ExposedGraph:
             1,
             config.n_head,
             capacity if graph == "edge" else 0,
-            contract.cache_head_size(config, graph),
+            onnx_contract.cache_head_size(config, graph),
         )
         self.restart()
 
@@ -89,25 +89,28 @@ class ExposedGraph:
             found = dict(zip(self._names, self._session.run(None, inputs), strict=True))
         except ORT_ERRORS as error:
             raise BundleError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
-        self.past = [found[name] for layer in range(self._config.n_layer)
-                     for name in (contract.present_key(layer), contract.present_value(layer))]  # fmt: skip
+        self.past = [
+            found[name]
+            for layer in range(self._config.n_layer)
+            for name in (onnx_contract.present_key(layer), onnx_contract.present_value(layer))
+        ]
         self.n_past += ids.size
         return {place: self._rows(site, found, ids.size) for place, site in self._sites.items()}
 
     def _feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
         n_past, total = self.n_past, self.n_past + ids.size
         values: dict[str, NDArray[Any]] = {
-            contract.INPUT_IDS: ids[None],
-            contract.POSITION_IDS: np.arange(n_past, total)[None],
-            contract.ATTENTION_MASK: np.ones((1, total), np.int64),
-            contract.SEQLENS_K: np.array([total - 1], np.int32),
-            contract.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
-            contract.LOGIT_ROWS: np.arange(ids.size)[None],
+            onnx_contract.INPUT_IDS: ids[None],
+            onnx_contract.POSITION_IDS: np.arange(n_past, total)[None],
+            onnx_contract.ATTENTION_MASK: np.ones((1, total), np.int64),
+            onnx_contract.SEQLENS_K: np.array([total - 1], np.int32),
+            onnx_contract.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
+            onnx_contract.LOGIT_ROWS: np.arange(ids.size)[None],
         }
         for layer in range(self._config.n_layer):
-            values[contract.past_key(layer)], values[contract.past_value(layer)] = self.past[
-                2 * layer : 2 * layer + 2
-            ]
+            values[onnx_contract.past_key(layer)], values[onnx_contract.past_value(layer)] = (
+                self.past[2 * layer : 2 * layer + 2]
+            )
         return values
 
     def _rows(self, site: Site, found: Mapping[str, Any], n_new: int) -> FloatArray:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify import dequantize as stored
 from gpt_edge.export.verify.dequantize import DequantizedWeight, UnknownLayout
@@ -78,8 +78,8 @@ def _embedding(
     site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray], rounding: str
 ) -> WeightCheck:
     try:
-        tokens = stored.table(site.nodes, contract.INPUT_IDS)
-        positions = stored.table(site.nodes, contract.POSITION_IDS)
+        tokens = stored.table(site.nodes, onnx_contract.INPUT_IDS)
+        positions = stored.table(site.nodes, onnx_contract.POSITION_IDS)
     except UnknownLayout as error:
         return WeightCheck(share=np.inf, faults=(f"its weights cannot be read back: {error}",))
     width = wanted[names[0]].shape[1]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 
 NORMS = ("LayerNormalization", "SkipLayerNormalization")
@@ -110,7 +110,9 @@ def find_sites(graph: ir.Graph, config: GPTConfig) -> tuple[dict[Place, Site], M
                 return found, Misfit(
                     place, f"the graph has one more node of kind {events[0][0]} before its head"
                 )
-            logits = next((value for value in graph.outputs if value.name == contract.LOGITS), None)
+            logits = next(
+                (value for value in graph.outputs if value.name == onnx_contract.LOGITS), None
+            )
             node = logits.producer() if logits is not None else None
             if logits is None or node is None:
                 return found, Misfit(place, "the graph computes no logits")

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.bundle.manifest import Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify.graph_map import Place
@@ -29,7 +29,7 @@ from gpt_edge.export.weights.source import FloatArray, Source
 from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import TaskSpec
 
-SCHEMES = ("int8", "int8-block", "int4", contract.MIXED)
+SCHEMES = ("int8", "int8-block", "int4", onnx_contract.MIXED)
 KEY = "smoothing"  # in a manifest's provenance
 NORMS = {"ln_1": "attn.c_attn", "ln_2": "mlp.c_fc"}  # of a pre-norm layer, and what reads them
 VALUES, READER = "attn.values", "attn.c_proj"

@@ -19,10 +19,10 @@ from gpt_edge.errors import GPTEdgeError
 from gpt_edge.export.formats.plan import Wishes, uniform_plan
 from gpt_edge.export.graph.build import build_graph
 from gpt_edge.export.pipeline import pipeline
-from gpt_edge.graph import cache_head_size
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
 from gpt_edge.native.onnx_model import Model, Node, read_model
 from gpt_edge.native.rewrite import _Rewriter, rewrite
+from gpt_edge.onnx_contract import cache_head_size
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
