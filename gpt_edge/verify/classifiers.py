@@ -106,7 +106,7 @@ def unexplained(agreement: Agreement) -> str:
     """The first example whose label changed although its margin is more than the difference of the
     others; or "".
     """
-    far = [flip for flip in agreement.flips if flip.gap > 2 * agreement.noise]
+    far = [flip for flip in agreement.flips if flip.margin > 2 * agreement.noise]
     return "" if not far else f"the label {describe(far[0]).removeprefix('in ')} is no near tie"
 
 

@@ -127,7 +127,7 @@ def describe(flip: Flip) -> str:
     """One flip in words."""
     return (
         f"in {flip.probe}, row {flip.row}, token {flip.tokens[0]} against {flip.tokens[1]} with a "
-        f"gap of {flip.gap:.3g}"
+        f"gap of {flip.margin:.3g}"
     )
 
 

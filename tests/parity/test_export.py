@@ -274,6 +274,27 @@ def test_compare_excuses_a_flip_only_as_a_near_tie() -> None:
     assert [flip.row for flip in parity.compare([probe], [first], [quiet]).unexcused()] == [5]
 
 
+def test_a_row_of_nan_is_infinitely_far() -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 9)).astype(np.float32)
+    broken = rows.copy()
+    broken[1, 4] = np.nan
+    agreement = parity.compare([parity.Probe("p", np.arange(3))], [rows], [broken])
+    assert (agreement.max_difference, agreement.mean_kl) == (np.inf, np.inf)
+
+
+def test_rows_are_compared_by_the_definitions() -> None:
+    reference = np.log([[0.5, 0.25, 0.25], [0.2, 0.5, 0.3]]).astype(np.float32)
+    candidate = np.log([[0.5, 0.25, 0.25], [0.2, 0.3, 0.5]]).astype(np.float32)
+    same, other = parity.compare_rows(reference, candidate, parity.Probe("p", np.arange(9), 7))
+    assert (same.max_diff, same.kl, same.flip) == (0, 0, None)
+    assert other.max_diff == pytest.approx(np.log(5 / 3), rel=1e-6)
+    assert other.kl == pytest.approx(0.2 * np.log(5 / 3), rel=1e-6)
+    assert other.spread == pytest.approx(reference[1].std())
+    assert other.flip is not None
+    assert (other.flip.probe, other.flip.row, other.flip.tokens) == ("p", 8, (1, 2))
+    assert other.flip.margin == pytest.approx(np.log(5 / 3), rel=1e-6)
+
+
 def test_random_models_are_not_flat() -> None:
     for config in TINY.values():
         with torch.inference_mode():
