@@ -21,9 +21,9 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import Rows, batches, run_block
 from gpt_edge.export.budget.degradation import Damage, DamageSum
-from gpt_edge.export.formats.plan import LINEARS
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT, UINT8_MIDDLE
+from gpt_edge.export.weights.reference_operators import LINEARS
 from gpt_edge.export.weights.source import unpad_heads
 from gpt_edge.reference.model import GPT
 

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, Plan, Rounding, TensorFormat
+from gpt_edge.export.weights.reference_operators import LINEARS
 
-LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 BODY_BITS = {"fp32": 32, "int8": 8, "int8-block": 8, "int4": 4, "int8-dynamic": 32, "mixed": 0}
 DEFAULT_BLOCK = {8: 64, 4: 32}
 MIXED_BLOCKS = {8: (32, 128), 4: (32, 128)}  # tried where no block size is wished

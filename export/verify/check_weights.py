@@ -19,7 +19,8 @@ from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify import dequantize as stored
 from gpt_edge.export.verify.dequantize import DequantizedWeight, UnknownLayout
-from gpt_edge.export.verify.graph_map import LINEARS, Site, parameters_of
+from gpt_edge.export.verify.graph_map import Site
+from gpt_edge.export.weights.reference_operators import LINEARS, parameters_of
 from gpt_edge.export.weights.source import unpad_heads
 
 FloatArray = NDArray[np.float32]
@@ -67,9 +68,9 @@ def check_weights(
     names = parameters_of(site.place, config)
     if not names:
         return WeightCheck()
-    if site.place.operator == "embedding":
+    if site.place.name == "embedding":
         return _embedding(site, names, wanted, rounding)
-    if site.place.operator in LINEARS or site.place.operator == "lm_head":
+    if site.place.name in LINEARS or site.place.name == "lm_head":
         return _linear(site, graph, config, names, wanted, rounding)
     return _norm(site, names, wanted)
 

@@ -210,7 +210,7 @@ class Verifier:
         self.report.figures["operators"] = found.operators
         for fault in found.faults:
             self.report.add_operator_fault(
-                fault.place.layer, fault.place.operator, str(fault.place), fault.text
+                fault.place.layer, fault.place.name, str(fault.place), fault.text
             )
 
     def _against_reference(self, session: Session, scheme: str, name: str) -> None:
