@@ -21,7 +21,7 @@ import torch
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.evaluate import score_documents
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import build_tokenizer, find_tokenizer

@@ -32,8 +32,8 @@ from gpt_edge.export.budget.run import quantize_to_budget
 from gpt_edge.export.formats.plan import EMBEDDING, HEAD, Wishes, shapes, uniform_plan
 from gpt_edge.export.formats.rounding import FloatArray, Rounded, RoundWeight
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
-from gpt_edge.export.pipeline import pipeline
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.export.weights.source import Source
@@ -101,10 +101,10 @@ class Subject:
             source: Source = BundleSource(self.bundle)
             if smoothed and rounder is not q4_0:
                 source = smooth(source, graph, scheme)
-            pipeline.write_scheme(
+            write_scheme(
                 folder, source, graph, scheme, None, lambda stage: None, plan=plan, rounder=rounder
             )
-            found = self.reference.measure(pipeline.open_folder(folder, config, graph, scheme))
+            found = self.reference.measure(open_folder(folder, config, graph, scheme))
             n_bytes = sum(file.stat().st_size for file in folder.iterdir())
         cells = (
             self.name,

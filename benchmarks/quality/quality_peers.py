@@ -39,7 +39,7 @@ from gpt_edge.export.budget.calibration import (
     read_rows,
 )
 from gpt_edge.export.budget.degradation import Damage, DamageSum, TextReference, rows_that_fit
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.transformers.folder import export_transformers
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.verify.parity import FloatArray

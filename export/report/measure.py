@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.bundle.bundle import Bundle, FileRecord, Manifest
+from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.manifest import MANIFEST_FILE
 from gpt_edge.errors import BundleError
 from gpt_edge.evaluate import SessionScorer
@@ -30,7 +30,7 @@ from gpt_edge.export.budget.sensitivity import Probe
 from gpt_edge.export.formats.plan import shapes
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.build import MODEL_FILE
-from gpt_edge.export.pipeline.pipeline import write_scheme
+from gpt_edge.export.pipeline.shared import check_same_shape, write_scheme
 from gpt_edge.export.report.data import REFERENCE, Report, Sample, Tokens, Variant
 from gpt_edge.export.report.samples import (
     Continuation,
@@ -40,7 +40,7 @@ from gpt_edge.export.report.samples import (
     sample_of,
 )
 from gpt_edge.export.verify.divergence import Divergence, layer_divergences
-from gpt_edge.export.verify.verifier import run_reference
+from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
@@ -49,6 +49,7 @@ from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
+from gpt_edge.verify.language_models import LanguageModelSubject
 from gpt_edge.verify.parity import IntArray
 from gpt_edge.verify.report import Progress, silent, tokenizer_of
 from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
@@ -226,10 +227,7 @@ class _Work:
         )
 
     def _check_shape(self, found: Bundle | Checkpoint, name: str) -> None:
-        if found.config != self.bundle.config:
-            raise BundleError(
-                f"{self.bundle.path} is a {self.bundle.config}, {name} a {found.config}"
-            )
+        check_same_shape(self.bundle, found.config, name)
 
     def _open_checkpoint(self, path: Path, scratch: Path) -> None:
         checkpoint = open_checkpoint(path)
@@ -243,7 +241,7 @@ class _Work:
         session = Session(made)
         found = parity.compare(
             probes,
-            run_reference(checkpoint, probes).logits,
+            run_reference(checkpoint, LanguageModelSubject(probes)).logits,
             [parity.probe_logits(session, probe) for probe in probes],
         )
         self.torch = found.to_dict()
@@ -335,16 +333,15 @@ class _Work:
 
 
 def _draft(folder: Path, bundle: Bundle, scheme: str, smoothing: Smoothing | None = None) -> Bundle:
-    """A graph in a folder as a bundle; the sizes are those of the files."""
-    files: dict[str, FileRecord] = {
-        path.name: {"size": path.stat().st_size, "sha256": "0" * 64}
-        for path in sorted(folder.iterdir())
-    }
+    """A graph in a folder as a bundle."""
     manifest = Manifest(
-        name=scheme, graph=bundle.graph, scheme=scheme, config=bundle.config, files=files,
+        name=scheme,
+        graph=bundle.graph,
+        scheme=scheme,
+        config=bundle.config,
         provenance=smoothing.provenance if smoothing else {},
-    )  # fmt: skip
-    return Bundle(folder, manifest)
+    )
+    return Bundle.unpublished(folder, manifest)
 
 
 def _graph_bytes(bundle: Bundle) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.export.pipeline.pipeline import verify_bundle
+from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.verify.localize import localize
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.verify.report import Verification

@@ -18,7 +18,7 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.evaluate.measures import kl_divergence, log_softmax
 from gpt_edge.export.formats.rounding import round_tensor
 from gpt_edge.export.formats.tensor_format import TensorFormat
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.generate.sampling import SamplingParams
 from gpt_edge.generate.stream import TokenStream
 from gpt_edge.reference.importers import open_checkpoint

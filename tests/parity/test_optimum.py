@@ -11,7 +11,7 @@ import torch
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.cli import main
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 

@@ -17,7 +17,7 @@ import torch
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, EvaluationError
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.report.data import Report
 from gpt_edge.export.report.html import tag, text
 from gpt_edge.export.report.measure import make_report

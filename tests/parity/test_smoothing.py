@@ -14,7 +14,9 @@ import torch
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.verify.divergence import first_divergence, layer_divergences
 from gpt_edge.export.weights.smoothing import KEY, LARGEST, Smoothing, find_smoothing, smooth
 from gpt_edge.reference.checkpoint import save_checkpoint
