@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.manifest import MANIFEST_FILE
 from gpt_edge.errors import BundleError
@@ -50,7 +51,6 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.language_models import LanguageModelSubject
-from gpt_edge.verify.parity import IntArray
 from gpt_edge.verify.report import Progress, silent, tokenizer_of
 from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.export.verify.activations import ExposedGraph, FloatArray, IntArray
+from gpt_edge.export.verify.activations import ExposedGraph
 from gpt_edge.export.verify.check_operators import OperatorChecker
 from gpt_edge.export.verify.check_weights import LOOSE, WeightCheck, check_weights
 from gpt_edge.export.verify.graph_map import Site, find_sites

@@ -22,10 +22,11 @@ import torch
 from numpy.typing import NDArray
 
 from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.manifest import Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.weights.reference_operators import ReferenceOperator
-from gpt_edge.export.weights.source import FloatArray, Source
+from gpt_edge.export.weights.source import Source
 from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import TaskSpec
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort, paths
-from gpt_edge.verify.parity import FloatArray, Probe, Runner
+from gpt_edge.verify.parity import Probe, Runner
 from gpt_edge.verify.report import PATH_TOLERANCE, QUANTIZED_PATH_TOLERANCE, Verification
 
 # max |difference| of logits between torch and ONNX fp32, as a fraction of their spread within a

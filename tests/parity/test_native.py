@@ -16,6 +16,7 @@ from gpt_edge.export.export import export_bundle
 from gpt_edge.export.quantize import quantize_bundle
 from gpt_edge.export.shared import open_folder
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
@@ -31,7 +32,7 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import paths
 from gpt_edge.verify.native_operators import check_library
-from gpt_edge.verify.parity import FloatArray, IntArray, compare
+from gpt_edge.verify.parity import compare
 from tests.support.models import save_random
 
 # Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by
