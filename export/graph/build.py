@@ -20,7 +20,6 @@ from gpt_edge.export.graph import fuse as rewrite
 from gpt_edge.export.graph.lower_edge import Lowering
 from gpt_edge.export.graph.lower_portable import PortableLowering
 from gpt_edge.export.graph.trace import OPSET, trace
-from gpt_edge.export.graph.trace_task import trace_task
 from gpt_edge.export.weights.source import Source, WeightsFile
 from gpt_edge.schemes import SCHEMES
 
@@ -30,11 +29,9 @@ TASK_HEAD = "task_head.weight"  # tiny, and as precise as it is in every scheme
 
 
 @functools.lru_cache(maxsize=16)  # small: no weights
-def _wiring(config: GPTConfig, graph: str, kind: str | None) -> ir.Model:
-    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme.
-    kind: a task's.
-    """
-    model = rewrite.tidy(trace(config, graph) if kind is None else trace_task(config, graph, kind))
+def _wiring(config: GPTConfig, graph: str, task_kind: str | None) -> ir.Model:
+    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme."""
+    model = rewrite.tidy(trace(config, graph, task_kind))
     if graph == "edge":
         rewrite.use_fast_gelu(model.graph)
         rewrite.fuse_skip_norms(model.graph)

@@ -55,7 +55,7 @@ class Fault:
 
 
 @dataclass(slots=True)
-class Location:
+class Localization:
     """What was found. faults: in the order of the computation, at most one of each kind for a
     place.
 
@@ -73,9 +73,9 @@ class Location:
         return self.faults[0] if self.faults else None
 
 
-def locate(
+def localize(
     bundle: Bundle, model: GPT, *, progress: Callable[[str], None] = lambda stage: None
-) -> Location:
+) -> Localization:
     """Hold every weight and every operator of a bundle against the reference. Changes nothing.
 
     Raises BundleError for a bundle that gpt-edge did not write: its operators may be any.
@@ -85,11 +85,11 @@ def locate(
             f"{bundle.path} was not written by gpt-edge: its operators cannot be told apart"
         )
     with Smoothing.of_manifest(bundle.manifest).applied(model) as smoothed:
-        return _locate(bundle, smoothed, progress)
+        return _localize(bundle, smoothed, progress)
 
 
-def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Location:
-    config, found = bundle.config, Location()
+def _localize(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Localization:
+    config, found = bundle.config, Localization()
     graph_model = ir.load(bundle.model_path)
     sites, misfit = find_sites(graph_model.graph, config)
     faults = [Fault(misfit.place, misfit.text)] if misfit else []
@@ -127,7 +127,7 @@ def _check_weights(
     bundle: Bundle,
     model: GPT,
     sites: dict[ReferenceOperator, Site],
-    found: Location,
+    found: Localization,
     faults: list[Fault],
     progress: Callable[[str], None],
 ) -> dict[ReferenceOperator, WeightCheck]:
@@ -159,7 +159,7 @@ def _check_operators(
     model: GPT,
     sites: dict[ReferenceOperator, Site],
     weights: dict[ReferenceOperator, WeightCheck],
-    found: Location,
+    found: Localization,
     faults: list[Fault],
     tensor_wide: bool,
 ) -> None:

@@ -8,6 +8,7 @@ new one, never as a mixture.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+NO_CHECKSUM = "0" * 64
 MAX_READS = 3  # of a bundle that is replaced each time it is read
 
 
@@ -66,6 +68,20 @@ class Bundle:
         naming what is wrong.
         """
         return read_bundle(path_or_name, lambda bundle: bundle, check=check)
+
+    @classmethod
+    def unpublished(cls, folder: Path, manifest: Manifest) -> Bundle:
+        """A folder that is no bundle yet as one, so that its graph can be run and measured.
+
+        manifest: its `files` are replaced by those in the folder, with their sizes and without
+        checksums; such a bundle is never written.
+        """
+        files: dict[str, FileRecord] = {
+            path.name: {"size": path.stat().st_size, "sha256": NO_CHECKSUM}
+            for path in sorted(folder.iterdir())
+            if path.is_file()
+        }
+        return cls(folder, dataclasses.replace(manifest, files=files))
 
     @property
     def config(self) -> GPTConfig:

@@ -71,7 +71,7 @@ def test_quantize_prints_the_table_and_verify_and_inspect_take_what_it_made(
 def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_code_1(
     exported: tuple[Path, Result], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt_edge.export.pipeline import pipeline
+    from gpt_edge.export.pipeline import verify as pipeline
     from gpt_edge.export.weights.source import Source
 
     fp32 = tmp_path / "fp32"
@@ -114,9 +114,9 @@ def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_cod
 def test_what_is_out_of_tolerance_shows_its_figures_and_publishes_nothing(
     options: list[str], tiny_edge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt_edge.export.verify import verifier as verify
+    from gpt_edge.verify import language_models
 
-    monkeypatch.setitem(verify.QUANTIZED_KL, "int8", 0.0)
+    monkeypatch.setitem(language_models.QUANTIZED_KL, "int8", 0.0)
     result = run("quantize", tiny_edge, tmp_path / "out", "--scheme", "int8", *options)
     assert result.code == 1
     assert len(result.errors) == 1

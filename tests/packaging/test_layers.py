@@ -106,7 +106,7 @@ def test_the_source_is_found() -> None:
     assert {
         "gpt_edge",
         "gpt_edge.cli.commands.generate",
-        "gpt_edge.export.pipeline.pipeline",
+        "gpt_edge.export.pipeline.export",
         "gpt_edge.tokenizer.gpt2",
     } <= found.keys()
     assert len(found) == len(set(found.values()))
