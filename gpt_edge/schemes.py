@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 # How a product treats its activations: not quantized, or to 8 bits with one scale for each row, for
-# each row and block, or for a whole call; "mixed": as each weight's own format says.
-SchemeActivations = Literal["float", "row", "block", "tensor", "mixed"]
+# each row and block, or for a whole call; "any": as each weight's own format says.
+SchemeActivations = Literal["float", "row", "block", "tensor", "any"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ INT8_DYNAMIC = Scheme(
 )
 # Each weight in the format that `quantize` found for it; the manifest's provenance names them. The
 # operators follow from the plan.
-MIXED = Scheme(name="mixed", bits=None, activations="mixed", bytes_per_weight=2.1, max_mean_kl=0.5)
+MIXED = Scheme(name="mixed", bits=None, activations="any", bytes_per_weight=2.1, max_mean_kl=0.5)
 
 SCHEMES = {scheme.name: scheme for scheme in (FP32, INT8, INT8_BLOCK, INT4, INT8_DYNAMIC, MIXED)}
 # Names, in the order in which they are shown to a user.

@@ -47,7 +47,7 @@ class QuantizeOptions:
                 "apply to it"
             )
         if scheme.activations == "row" and (self.block_size is not None or not self.symmetric):
-            by_block = ("block", "mixed")
+            by_block = ("block", "any")
             others = [other.name for other in SCHEMES.values() if other.activations in by_block]
             raise ValueError(
                 f"{scheme.name} has one symmetric scale for each row of weights; blocks are for "

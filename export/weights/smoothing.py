@@ -31,7 +31,7 @@ from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import TaskSpec
 
 # Optimum quantizes a whole call with one scale, and knows nothing of smoothed weights
-SMOOTHED_ACTIVATIONS = ("row", "block", "mixed")
+SMOOTHED_ACTIVATIONS = ("row", "block", "any")
 KEY = "smoothing"  # in a manifest's provenance
 NORMS = {"ln_1": "attn.c_attn", "ln_2": "mlp.c_fc"}  # of a pre-norm layer, and what reads them
 VALUES, READER = "attn.values", "attn.c_proj"

@@ -4,6 +4,7 @@ help, completion.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -114,9 +115,9 @@ def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_cod
 def test_what_is_out_of_tolerance_shows_its_figures_and_publishes_nothing(
     options: list[str], tiny_edge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt_edge.verify import language_models
 
-    monkeypatch.setitem(language_models.QUANTIZED_KL, "int8", 0.0)
+    strict = dataclasses.replace(schemes.SCHEMES["int8"], max_mean_kl=0.0)
+    monkeypatch.setitem(schemes.SCHEMES, "int8", strict)
     result = run("quantize", tiny_edge, tmp_path / "out", "--scheme", "int8", *options)
     assert result.code == 1
     assert len(result.errors) == 1
