@@ -31,19 +31,21 @@ from gpt_edge.export.budget.sensitivity import Probe
 from gpt_edge.export.formats.plan import (
     DEFAULT_BLOCK,
     EMBEDDING,
-    Wishes,
+    QuantizeOptions,
     candidates,
     describe,
     shapes,
     uniform_plan,
 )
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
-from gpt_edge.export.pipeline import pipeline
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify.report import Progress, Verification, silent, words_of
+from gpt_edge.schemes import FOR_TASKS, SCHEMES, UNIFORM
+from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
 SENSITIVITY_TOKENS, SENSITIVITY_VALUES = 4096, 1 << 26  # at most 256 MiB of logits
 
@@ -79,7 +81,7 @@ class Quantized:
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,
-    wishes: Wishes,
+    wishes: QuantizeOptions,
     *,
     limits: Limits | None = None,
     calibration: Path | None = None,
@@ -95,28 +97,28 @@ def quantize_to_budget(
     of different seeds. plot: a PNG of every measured point, also where the budget is missed.
     target: for int8-dynamic. Raises ValueError for wishes that contradict each other or the model,
     BudgetError when nothing meets the limits, EvaluationError for a text that cannot be read, else
-    as `pipeline.quantize_bundle`; then `out` is as it was.
+    as `quantize_bundle`; then `out` is as it was.
     """
     limits = limits or Limits()
     if bundle.task is not None:
         if (
             limits
             or wishes.is_special
-            or wishes.scheme == "mixed"
+            or SCHEMES[wishes.scheme].is_mixed
             or calibration
             or eval_text
             or plot
             or target
         ):
             raise ValueError(
-                "a classifier is rounded by --scheme alone: fp32 bundle in, int8, int8-block or "
-                "int4 out"
+                "a classifier is quantized by --scheme alone: fp32 bundle in, "
+                f"{', '.join(name for name in FOR_TASKS if name in UNIFORM)} out"
             )
-        made, report = pipeline.quantize_bundle(
+        made, report = quantize_bundle(
             bundle, out, scheme=wishes.scheme, force=force, progress=progress
         )
         return Quantized(made, report, None, None, ())
-    if wishes.scheme == "mixed" and not limits:
+    if SCHEMES[wishes.scheme].is_mixed and not limits:
         raise ValueError(
             "scheme mixed is searched for a budget: give max_kl, max_ppl_increase or min_top1"
         )
@@ -137,7 +139,7 @@ def quantize_to_budget(
         if outcome is not None and not outcome.best.is_met:
             raise BudgetError(outcome)
         plan = outcome.plan if outcome is not None else work.plan
-        made, report = pipeline.quantize_bundle(
+        made, report = quantize_bundle(
             bundle,
             out,
             scheme=wishes.scheme,
@@ -157,7 +159,7 @@ class _Work:
     def __init__(
         self,
         bundle: Bundle,
-        wishes: Wishes,
+        wishes: QuantizeOptions,
         limits: Limits,
         calibration: Path | None,
         eval_text: Path | None,
@@ -174,7 +176,8 @@ class _Work:
         self.calibration, self.eval_text = calibration, eval_text
         self.source = smooth(BundleSource(bundle), bundle.graph, wishes.scheme)
         config, graph = bundle.config, bundle.graph
-        self.is_dynamic, is_mixed = wishes.scheme == "int8-dynamic", wishes.scheme == "mixed"
+        is_mixed = SCHEMES[wishes.scheme].is_mixed
+        self.is_dynamic = SCHEMES[wishes.scheme].by_optimum
         self.wanted: dict[str, list[TensorFormat]] = (
             candidates(config, graph, wishes) if is_mixed else {}
         )
@@ -210,7 +213,7 @@ class _Work:
         self.progress("asking the fp32 bundle")
         self._reference = TextReference(self._fp32(), rows)
         self._session = None  # gives its memory back before others are opened
-        if self.wishes.scheme != "mixed":
+        if not SCHEMES[self.wishes.scheme].is_mixed:
             found = self._uniform()
         else:
             options = self._options(rows)
@@ -231,7 +234,7 @@ class _Work:
         scheme = scheme or self.wishes.scheme
         with tempfile.TemporaryDirectory(dir=self._scratch) as name:
             folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
-            pipeline.write_scheme(
+            write_scheme(
                 folder,
                 self.source,
                 graph,
@@ -241,7 +244,7 @@ class _Work:
                 plan=plan,
                 rounder=self.rounder,
             )
-            return self._reference.measure(pipeline.open_folder(folder, config, graph, scheme))
+            return self._reference.measure(open_folder(folder, config, graph, scheme))
 
     def described(self, plan: Plan | None, outcome: Outcome | None) -> Mapping[str, Any]:
         """For the manifest: what each tensor is, what it was calibrated on, and how the budget was
@@ -275,7 +278,7 @@ class _Work:
     def _text(self, path: Path | None, n_tokens: int, seed: int, what: str) -> Rows:
         if path is not None:
             self.progress(f"reading the {what} text")
-            return read_rows(path, words_of(self.bundle), self.bundle.config, n_tokens)
+            return read_rows(path, tokenizer_of(self.bundle), self.bundle.config, n_tokens)
         words = self.bundle.manifest.tokenizer
         self.progress(f"writing {what} text")
         return own_text(self._fp32(), words.get("end_token") if words else None, n_tokens, seed)
@@ -307,9 +310,9 @@ class _Work:
     def _schemes(self, found: Outcome) -> list[Point]:
         """The uniform schemes, rounded to nearest, for the picture."""
         points = []
-        for scheme in ("int8", "int8-block", "int4"):
+        for scheme in UNIFORM:
             if scheme not in {point.label for point in found.points}:
-                plain = Wishes(scheme, rounding="nearest")
+                plain = QuantizeOptions(scheme, rounding="nearest")
                 points.append(
                     self._point(scheme, uniform_plan(self.bundle.config, self.bundle.graph, plain))
                 )

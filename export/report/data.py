@@ -8,9 +8,10 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.export.budget.degradation import Damage
-from gpt_edge.export.verify.divergence import Parting
+from gpt_edge.export.verify.divergence import Divergence
+from gpt_edge.schemes import FP32
 
-REFERENCE = "fp32"  # the label of what everything is held against
+REFERENCE = FP32.name  # the label of what everything is held against
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Variant:
     is_made: bool = False  # in a temporary folder, for this page
     damage: Damage | None = None  # against the reference
     samples: tuple[Sample, ...] = ()
-    layers: tuple[Parting, ...] = ()  # the difference at each operator
+    layers: tuple[Divergence, ...] = ()  # the difference at each operator
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; samples as ids."""

@@ -19,7 +19,7 @@ from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify import dequantize as stored
-from gpt_edge.export.verify.dequantize import Stored, UnknownLayout
+from gpt_edge.export.verify.dequantize import DequantizedWeight, UnknownLayout
 from gpt_edge.export.verify.graph_map import Site
 from gpt_edge.export.weights.reference_operators import LINEARS, parameters_of
 from gpt_edge.export.weights.source import unpad_heads
@@ -42,7 +42,7 @@ class WeightCheck:
     what rounding explains. is_exact: float32 all through.
     """
 
-    weight: Stored | None = None
+    weight: DequantizedWeight | None = None
     bias: FloatArray | None = None
     share: float = 0.0
     faults: tuple[str, ...] = ()
@@ -141,12 +141,12 @@ def _norm(site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray]) 
     return WeightCheck(share=max(shares), faults=tuple(faults))
 
 
-def _exact(array: FloatArray) -> Stored:
-    return Stored(array.astype(np.float32), np.zeros((1,) * array.ndim, np.float32))
+def _exact(array: FloatArray) -> DequantizedWeight:
+    return DequantizedWeight(array.astype(np.float32), np.zeros((1,) * array.ndim, np.float32))
 
 
 def _compare(
-    name: str, found: Stored, wanted: FloatArray, rounding: str = "nearest"
+    name: str, found: DequantizedWeight, wanted: FloatArray, rounding: str = "nearest"
 ) -> tuple[float, str]:
     """The largest difference as a share of what rounding explains, and what is wrong in words, or
     "".

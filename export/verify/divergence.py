@@ -28,7 +28,7 @@ PARTED = 1e-4  # relative: a hundred times what the order of float32 sums explai
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class Divergence:
     """The difference at one place: its root mean square as a share of the first model's."""
 
     place: ReferenceOperator
@@ -59,7 +59,7 @@ def is_comparable(first: GPTConfig, second: GPTConfig) -> bool:
     return replace(first, n_ctx=1) == replace(second, n_ctx=1)
 
 
-def part(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Parting]:
+def layer_divergences(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Divergence]:
     """The difference at every place that both have. Raises BundleError for a graph that cannot be
     run.
     """
@@ -69,10 +69,12 @@ def part(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Parti
         if place in one and place in other:
             size = float(np.sqrt(np.mean(np.square(one[place], dtype=np.float64))))
             gap = float(np.sqrt(np.mean(np.square(one[place] - other[place], dtype=np.float64))))
-            found.append(Parting(place, gap / size if size else gap))
+            found.append(Divergence(place, gap / size if size else gap))
     return found
 
 
-def first_of(partings: list[Parting]) -> Parting | None:
+def first_divergence(divergences: list[Divergence]) -> Divergence | None:
     """The first place where the difference is none of summation order."""
-    return next((parting for parting in partings if not parting.relative <= PARTED), None)
+    return next(
+        (divergence for divergence in divergences if not divergence.relative <= PARTED), None
+    )

@@ -31,6 +31,7 @@ from gpt_edge.export.weights.reference_operators import (
 )
 from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
+from gpt_edge.schemes import SCHEMES
 
 N_PROMPT, N_MORE = 40, 12  # tokens of the first call and of the second, which finds a past
 N_ALONE, MAX_ALONE = (
@@ -55,7 +56,7 @@ class Fault:
 
 
 @dataclass(slots=True)
-class Location:
+class Localization:
     """What was found. faults: in the order of the computation, at most one of each kind for a
     place.
 
@@ -73,9 +74,9 @@ class Location:
         return self.faults[0] if self.faults else None
 
 
-def locate(
+def localize(
     bundle: Bundle, model: GPT, *, progress: Callable[[str], None] = lambda stage: None
-) -> Location:
+) -> Localization:
     """Hold every weight and every operator of a bundle against the reference. Changes nothing.
 
     Raises BundleError for a bundle that gpt-edge did not write: its operators may be any.
@@ -85,11 +86,11 @@ def locate(
             f"{bundle.path} was not written by gpt-edge: its operators cannot be told apart"
         )
     with Smoothing.of_manifest(bundle.manifest).applied(model) as smoothed:
-        return _locate(bundle, smoothed, progress)
+        return _localize(bundle, smoothed, progress)
 
 
-def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Location:
-    config, found = bundle.config, Location()
+def _localize(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Localization:
+    config, found = bundle.config, Localization()
     graph_model = ir.load(bundle.model_path)
     sites, misfit = find_sites(graph_model.graph, config)
     faults = [Fault(misfit.place, misfit.text)] if misfit else []
@@ -103,9 +104,8 @@ def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Loca
         exposed = ExposedGraph(
             graph_model, bundle.path, config, bundle.graph, sites, _n_tokens(config)
         )
-        _check_operators(
-            exposed, model, sites, weights, found, faults, bundle.scheme == "int8-dynamic"
-        )
+        is_tensor_wide = SCHEMES[bundle.scheme].activations == "tensor"
+        _check_operators(exposed, model, sites, weights, found, faults, is_tensor_wide)
     except BundleError as error:
         faults.append(
             Fault(misfit.place if misfit else reference_operators(config)[-1], error.message)
@@ -127,7 +127,7 @@ def _check_weights(
     bundle: Bundle,
     model: GPT,
     sites: dict[ReferenceOperator, Site],
-    found: Location,
+    found: Localization,
     faults: list[Fault],
     progress: Callable[[str], None],
 ) -> dict[ReferenceOperator, WeightCheck]:
@@ -159,7 +159,7 @@ def _check_operators(
     model: GPT,
     sites: dict[ReferenceOperator, Site],
     weights: dict[ReferenceOperator, WeightCheck],
-    found: Location,
+    found: Localization,
     faults: list[Fault],
     tensor_wide: bool,
 ) -> None:
