@@ -106,7 +106,7 @@ def layers(report: Report) -> Iterator[Html]:
         "layer",
         "share of the value; lower is better",
     )
-    places = [parting.place for parting in found[0][1].layers]
+    places = [parting.operator for parting in found[0][1].layers]
     rows = [
         [str(place), *(short(_at(variant, str(place))) for _, variant in found)] for place in places
     ]
@@ -120,7 +120,7 @@ def _layer_ends(variant: Variant) -> dict[str, str]:
     """
     ends: dict[str, str] = {}
     for parting in variant.layers:
-        place = parting.place
+        place = parting.operator
         name = (
             str(place.layer)
             if place.layer is not None
@@ -133,7 +133,7 @@ def _layer_ends(variant: Variant) -> dict[str, str]:
 
 def _at(variant: Variant, place: str) -> float | None:
     return next(
-        (parting.relative for parting in variant.layers if str(parting.place) == place), None
+        (parting.relative for parting in variant.layers if str(parting.operator) == place), None
     )
 
 
