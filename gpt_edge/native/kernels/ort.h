@@ -100,9 +100,6 @@ OrtStatus *make_output(OrtApi api, OrtContext *context, size_t index, const int6
 
 int64_t rows_of(const Tensor *tensor, int64_t width); /* -1 for rows of another width */
 
-void *take_scratch(size_t size); /* aligned to 64 bytes; NULL where there is no memory */
-void give_scratch(void *memory);
-
 /* Call `work(data, i)` for i below n, on the session's threads. */
 static inline OrtStatus *in_parallel(const Kernel *kernel, OrtContext *context, void (*work)(void *, size_t), size_t n,
                                      void *data) {
@@ -128,5 +125,3 @@ static inline size_t one(const OrtCustomOp *op) { return (void)op, 1; }
 /* What every operator of ours begins with. */
 #define OPERATOR \
     .version = ORT_API, .get_provider = on_cpu, .get_output_need = all_needed, .get_input_memory = anywhere
-
-extern const OrtCustomOp row_product, block_product, skip_norm, cached_attention, half_cached_attention, plain_attention;

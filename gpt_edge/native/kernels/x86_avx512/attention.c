@@ -6,8 +6,9 @@
  */
 #include <string.h>
 
+#include "../scratch.h"
 #include "attend.h"
-#include "../ort.h"
+#include "operators.h"
 
 enum { QKV, PAST_KEY, PAST_VALUE, LAST, TOTAL, N_CACHED };
 enum { PLAIN_LAST = 1, PLAIN_TOTAL, N_PLAIN };

@@ -1,7 +1,7 @@
 /* Sixteen outputs of one row of BlockProduct, on weights as they lie in the file. */
-#include <math.h>
+#include "block_dot.h"
 
-#include "block_product.h"
+#include <math.h>
 
 void gather_scales(const BlockProduct *self, int64_t n, float *out) {
     const __m512i outputs = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -1,7 +1,10 @@
 /* Many rows of BlockProduct: sixteen rows with sixteen outputs at a time, by the matrix units where there are any. */
+#include "block_product_many.h"
+
 #include <string.h>
 
-#include "block_product.h"
+#include "../scratch.h"
+#include "block_dot.h"
 
 /* Row m as a column of its tiles, [M / 16][groups][places of 4][16][4], or without tiles as it is. */
 static void quantize_each(void *data, size_t index) {
@@ -14,7 +17,7 @@ static void quantize_each(void *data, size_t index) {
         return;
     }
     quantize_blocks(self, call->x + m * self->depth, q, call->scales + m, call->corrections + m, call->n_padded);
-    if (has_matrix_units) {
+    if (has_amx_tiles) {
         int8_t *tiles = call->tiles + m / TILE * TILE * self->depth + m % TILE * 4;
         for (int64_t k = 0; k < self->depth; k += 4) memcpy(tiles + k * TILE, q + k, 4);
     } else {
@@ -110,7 +113,7 @@ static void multiply_tile(void *data, size_t tile) {
         w = wide, stride = self->depth;
     }
 #ifdef __AMX_INT8__
-    if (has_matrix_units) multiply_by_tiles(call, n, w, stride, scales);
+    if (has_amx_tiles) multiply_by_tiles(call, n, w, stride, scales);
     else
 #endif
         multiply_by_vectors(call, n, w, stride, scales);

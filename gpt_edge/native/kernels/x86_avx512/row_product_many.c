@@ -1,9 +1,11 @@
 /* Many rows of RowProduct: 64 columns of W at a time are interleaved into the layout of the matrix units, or of VNNI, and
  * used for every row.
  */
+#include "row_product_many.h"
+
 #include <string.h>
 
-#include "row_product.h"
+#include "../scratch.h"
 #include "tiles.h"
 
 enum { AHEAD = 16, STRIP = 4 }; /* rows of W that are asked for early; blocks of columns in a part */
@@ -86,7 +88,7 @@ static void multiply_block_vnni(const RowProduct *self, const uint8_t *q, const 
 
 static void multiply_block(const RowProduct *self, const uint8_t *q, const int8_t *packed, int j, int32_t *sums) {
 #ifdef __AMX_INT8__
-    if (has_matrix_units) {
+    if (has_amx_tiles) {
         multiply_block_amx(self, q, packed, j, sums);
         return;
     }
@@ -123,7 +125,7 @@ static void multiply_strip(void *data, size_t part) {
     }
     pack(self, n, end, packed);
 #ifdef __AMX_INT8__
-    if (has_matrix_units) {
+    if (has_amx_tiles) {
         TileConfig config = {.palette = 1};
         for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = TILE;
         _tile_loadconfig(&config);
@@ -131,7 +133,7 @@ static void multiply_strip(void *data, size_t part) {
 #endif
     for (int64_t at = n; at < end; at += COLUMNS) multiply_columns(call, at, packed + (at - n) * self->depth);
 #ifdef __AMX_INT8__
-    if (has_matrix_units) _tile_release();
+    if (has_amx_tiles) _tile_release();
 #endif
     give_scratch(packed);
 }

@@ -1,7 +1,7 @@
 /* SkipNorm: the sum of a block's result, its bias and what it was given, and that sum's layer normalisation (Ba 2016). */
 #include <math.h>
 
-#include "../ort.h"
+#include "operators.h"
 #include "vector.h"
 
 enum { X, SKIP, GAMMA, BETA, BIAS, N_INPUTS };

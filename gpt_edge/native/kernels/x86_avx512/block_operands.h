@@ -52,14 +52,3 @@ static inline __m512 accumulate(__m512i sums, __m512i correction, __m512 x_scale
 /* Round x [K] to q, as MatMulNBits does; its scales and corrections go to every step-th place. */
 void quantize_blocks(const BlockProduct *self, const float *x, int8_t *q, float *scales, int32_t *corrections,
                      int64_t step);
-
-/* Scales of sixteen outputs from n on as [blocks][16]. */
-void gather_scales(const BlockProduct *self, int64_t n, float *out);
-
-/* Sixteen outputs of one row, without the bias. w: rows of W every `stride` bytes, in `bits`; scales: [blocks][16];
- * is_far: the next rows of W are asked for early.
- */
-__m512 dot_sixteen(const BlockProduct *self, const uint8_t *w, int64_t stride, int bits, const Row *row,
-                   const float *scales, int is_far);
-
-OrtStatus *multiply_tiles(OrtContext *context, BlockCall *call);

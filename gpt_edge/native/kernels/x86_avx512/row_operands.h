@@ -60,5 +60,3 @@ static inline void finish(const RowProduct *self, __m512i sum, float scale, int6
 
 /* Round x [K] to q, 64 values every `stride` bytes, and return its scale; NaN anywhere makes the scale NaN. */
 float quantize_row(const RowProduct *self, const float *x, uint8_t *q, int64_t stride);
-
-OrtStatus *multiply_many(OrtContext *context, RowCall *call);
