@@ -3,10 +3,12 @@
 #include "x86_avx512/operators.h"
 #include "x86_avx512/tiles.h"
 
-__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtOptions *options, const OrtApiBase *base) {
+__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtOptions *options,
+                                                                    const OrtApiBase *base) {
     OrtApi api = base->get_api(ORT_API);
     request_tiles();
-    OrtDomain *domain = NULL; /* must outlive the session, and is as small as a name: one for each session */
+    /* must outlive the session, and is as small as a name: each session gets its own */
+    OrtDomain *domain = NULL;
     TRY(ORT_CREATE_DOMAIN(api)("gpt_edge", &domain));
     const OrtCustomOp *operators[] = {&row_product,      &block_product,         &skip_norm,
                                       &cached_attention, &half_cached_attention, &plain_attention};

@@ -1,12 +1,14 @@
 /* What every operator does with its arguments: read, allocate, refuse. */
 #include "ort.h"
 
-OrtStatus *fail(OrtApi api, const char *message) { return ORT_CREATE_STATUS(api)(ORT_FAIL, message); }
+OrtStatus *fail(OrtApi api, const char *message) {
+    return ORT_CREATE_STATUS(api)(ORT_FAIL, message);
+}
 
 OrtStatus *read_value(OrtApi api, const OrtValue *value, Tensor *tensor) {
     OrtShape *shape = NULL;
     *tensor = (Tensor){0};
-    if (!value) return NULL; /* an optional input that is not there */
+    if (!value) return NULL; /* an absent optional input */
     TRY(ORT_SHAPE(api)(value, &shape));
     OrtStatus *status = ORT_DIM_COUNT(api)(shape, &tensor->rank);
     if (!status && tensor->rank > 8) status = fail(api, "a tensor has more than eight axes");
@@ -29,7 +31,8 @@ OrtStatus *read_constant(OrtApi api, const OrtInfo *info, size_t index, Tensor *
     return read_value(api, value, tensor);
 }
 
-OrtStatus *make_output(OrtApi api, OrtContext *context, size_t index, const int64_t *dims, size_t rank, void **data) {
+OrtStatus *make_output(OrtApi api, OrtContext *context, size_t index, const int64_t *dims,
+                       size_t rank, void **data) {
     OrtValue *value = NULL;
     TRY(ORT_OUTPUT(api)(context, index, dims, rank, &value));
     return ORT_DATA(api)(value, data);

@@ -1,8 +1,9 @@
-/* BlockProduct: y = bias + sum over blocks of scale * (q(x) (W - zero)), both sides with a scale for each block of rows.
+/* BlockProduct: y = bias + sum over blocks of x_scale * w_scale * (q(x) (W - zero)).
  *
- * What MatMulNBits does for 8 and 4 bits at accuracy level 4, on weights as they lie in the file, sixteen outputs at once;
- * many rows by the CPU's tiles, where it has them. A block's sum is an integer, and blocks are added in their order, so a
- * row's result is the same bits alone and among others.
+ * The same function as MatMulNBits of 8 and 4 bits at accuracy level 4, on weights in the layout of
+ * the file, sixteen outputs at once; many rows use AMX tiles, if the CPU has them. A block's sum is
+ * an integer, and blocks are added in order, so a row's result is bit-identical alone and among
+ * others.
  */
 #include "../scratch.h"
 #include "block_dot.h"
@@ -26,7 +27,8 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     TRY(read_constant(api, info, W_SCALE, &scale));
     if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
     if (depth % UNIT || depth % block || width < TILE || block % TILE)
-        return fail(api, "BlockProduct: W must be [16 or more, 64 k], in blocks of 16 k that divide it");
+        return fail(api,
+                    "BlockProduct: W must be [16 or more, 64 k], in blocks of 16 k that divide it");
     if (count(&w) != depth * width * bits / 8 || count(&scale) != width * (depth / block) ||
         (has_bias && count(&bias) != width))
         return fail(api, "BlockProduct: W, its scales and the bias must fit N, K and the blocks");
@@ -34,28 +36,38 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     if (!self) return fail(api, "BlockProduct: out of memory");
     const int64_t group = block < UNIT ? block : UNIT;
     *self = (BlockProduct){
-        .base = {api, threads}, .weights = w.data, .scales = scale.data, .bias = bias.data, .depth = depth,
-        .width = width, .block = block, .bits = bits, .group = group, .n_blocks = depth / block,
-        .n_groups = depth / group, .row_size = depth * bits / 8,
+        .base = {api, threads},
+        .weights = w.data,
+        .scales = scale.data,
+        .bias = bias.data,
+        .depth = depth,
+        .width = width,
+        .block = block,
+        .bits = bits,
+        .group = group,
+        .n_blocks = depth / block,
+        .n_groups = depth / group,
+        .row_size = depth * bits / 8,
     };
-    int64_t places[8], shifts[8]; /* of a group's bytes, their low halves first and then their high ones */
+    int64_t words[8], shifts[8]; /* see expand */
     for (int i = 0; i < 8; i++) {
-        const int words = (int)group / 8, at = i % words;
-        places[i] = i / words * (words / 2) + at % (words / 2);
-        shifts[i] = at < words / 2 ? 0 : 4;
+        const int n_words = (int)group / 8, word = i % n_words;
+        words[i] = i / n_words * (n_words / 2) + word % (n_words / 2);
+        shifts[i] = word < n_words / 2 ? 0 : 4;
     }
-    self->places = _mm512_loadu_si512(places);
+    self->words = _mm512_loadu_si512(words);
     self->shifts = _mm512_loadu_si512(shifts);
     *out = self;
     return NULL;
 }
 
-/* The part-th share of the outputs of one row. */
+/* The part-th fraction of the outputs of one row. */
 static void multiply_row(void *data, size_t part) {
     BlockCall *call = data;
     const BlockProduct *self = call->self;
     const int64_t n_tiles = (self->width + TILE - 1) / TILE;
-    const int64_t first = n_tiles * (int64_t)part / call->parts, end = n_tiles * ((int64_t)part + 1) / call->parts;
+    const int64_t first = n_tiles * (int64_t)part / call->parts;
+    const int64_t end = n_tiles * ((int64_t)part + 1) / call->parts;
     const Row row = {call->tiles, call->scales, call->corrections, 1};
     float *scales = take_scratch((size_t)(self->n_blocks * TILE) * sizeof(float));
     if (!scales) {
@@ -96,18 +108,30 @@ static OrtStatus *compute(void *kernel, OrtContext *context) {
     if (!call.scales) return fail(api, "BlockProduct: out of memory");
     call.corrections = (int32_t *)(call.scales + n_scales);
     call.tiles = (int8_t *)(call.corrections + n_scales);
-    OrtStatus *status = call.rows == 1 ? multiply_one(context, &call) : multiply_tiles(context, &call);
+    OrtStatus *status =
+        call.rows == 1 ? multiply_one(context, &call) : multiply_tiles(context, &call);
     give_scratch(call.scales);
     return !status && call.failed ? fail(api, "BlockProduct: out of memory") : status;
 }
 
 static const char *name(const OrtCustomOp *op) { return (void)op, "BlockProduct"; }
 static size_t n_inputs(const OrtCustomOp *op) { return (void)op, N_INPUTS; }
-static int takes(const OrtCustomOp *op, size_t i) { return (void)op, i == W ? ORT_UINT8 : ORT_FLOAT32; }
-static int is_needed(const OrtCustomOp *op, size_t i) { return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED; }
+static int takes(const OrtCustomOp *op, size_t i) {
+    return (void)op, i == W ? ORT_UINT8 : ORT_FLOAT32;
+}
+static int is_needed(const OrtCustomOp *op, size_t i) {
+    return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED;
+}
 
 const OrtCustomOp block_product = {
-    OPERATOR, .get_name = name, .get_input_count = n_inputs, .get_input_type = takes, .get_input_need = is_needed,
-    .get_output_count = one, .get_output_type = all_float,
-    .create_kernel_or_fail = create, .compute_or_fail = compute, .destroy = free,
+    OPERATOR,
+    .get_name = name,
+    .get_input_count = n_inputs,
+    .get_input_type = takes,
+    .get_input_need = is_needed,
+    .get_output_count = one,
+    .get_output_type = all_float,
+    .create_kernel_or_fail = create,
+    .compute_or_fail = compute,
+    .destroy = free,
 };

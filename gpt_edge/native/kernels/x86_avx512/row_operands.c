@@ -17,7 +17,8 @@ float quantize_row(const RowProduct *self, const float *x, uint8_t *q, int64_t s
     if (!self->is_symmetric) scale = fmaxf(scale, self->low * _mm512_reduce_min_ps(low));
     if (is_nan) scale = NAN;
     if (!(scale > 0)) {
-        for (int64_t k = 0; k < self->depth; k += DEPTH) memset(q + k / DEPTH * stride, self->zero_point, DEPTH);
+        for (int64_t k = 0; k < self->depth; k += DEPTH)
+            memset(q + k / DEPTH * stride, self->zero_point, DEPTH);
         return scale;
     }
     const __m512 by = _mm512_set1_ps(scale);
