@@ -32,8 +32,8 @@ from gpt_edge.export.budget.run import quantize_to_budget
 from gpt_edge.export.formats.plan import EMBEDDING, HEAD, Wishes, shapes, uniform_plan
 from gpt_edge.export.formats.rounding import FloatArray, Rounded, RoundWeight
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
-from gpt_edge.export.pipeline import pipeline
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.export.weights.source import Source
@@ -41,7 +41,7 @@ from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import find_tokenizer
-from gpt_edge.verify.report import words_of
+from gpt_edge.verify.report import tokenizer_of
 
 HEADINGS = ("model", "rounding", "bits/weight", "MB", "ppl ratio", "mean KL", "same token")
 UNIFORM = {
@@ -101,10 +101,10 @@ class Subject:
             source: Source = BundleSource(self.bundle)
             if smoothed and rounder is not q4_0:
                 source = smooth(source, graph, scheme)
-            pipeline.write_scheme(
+            write_scheme(
                 folder, source, graph, scheme, None, lambda stage: None, plan=plan, rounder=rounder
             )
-            found = self.reference.measure(pipeline.open_folder(folder, config, graph, scheme))
+            found = self.reference.measure(open_folder(folder, config, graph, scheme))
             n_bytes = sum(file.stat().st_size for file in folder.iterdir())
         cells = (
             self.name,
@@ -157,7 +157,7 @@ def subject(
 ) -> Subject:
     """Export the checkpoint and ask its fp32 graph."""
     bundle, _ = export_bundle(checkpoint, folder / "fp32", scheme="fp32")
-    words, config = words_of(bundle), bundle.config
+    words, config = tokenizer_of(bundle), bundle.config
     reference = TextReference(
         Session(bundle), read_rows(text, words, config, rows_that_fit(config, n_tokens))
     )

@@ -39,11 +39,11 @@ from gpt_edge.export.budget.calibration import (
     read_rows,
 )
 from gpt_edge.export.budget.degradation import Damage, DamageSum, TextReference, rows_that_fit
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.transformers.folder import export_transformers
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.verify.parity import FloatArray
-from gpt_edge.verify.report import words_of
+from gpt_edge.verify.report import tokenizer_of
 
 KINDS = ("Q8_0", "Q4_0")
 # of quality.UNIFORM
@@ -196,7 +196,7 @@ def main() -> None:
         bundle, _ = export_bundle(
             given.checkpoint, folder / "fp32", scheme="fp32", tokenizer=given.tokenizer
         )
-        words, config = words_of(bundle), bundle.config
+        words, config = tokenizer_of(bundle), bundle.config
         rows = read_rows(given.text, words, config, rows_that_fit(config, given.tokens))
         reference = TorchReference(given.checkpoint, rows)
         calibration = read_rows(given.calibration, words, config, CALIBRATION_TOKENS)

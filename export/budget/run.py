@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.bundle.bundle import Bundle, new_bundle
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.errors import ExportError, require
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import (
@@ -37,12 +38,13 @@ from gpt_edge.export.formats.plan import (
     uniform_plan,
 )
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
-from gpt_edge.export.pipeline import pipeline
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify.report import Progress, Verification, silent, words_of
+from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
 SENSITIVITY_TOKENS, SENSITIVITY_VALUES = 4096, 1 << 26  # at most 256 MiB of logits
 
@@ -94,7 +96,7 @@ def quantize_to_budget(
     of different seeds. plot: a PNG of every measured point, also where the budget is missed.
     target: for int8-dynamic. Raises ValueError for wishes that contradict each other or the model,
     BudgetError when nothing meets the limits, EvaluationError for a text that cannot be read, else
-    as `pipeline.quantize_bundle`; then `out` is as it was.
+    as `quantize_bundle`; then `out` is as it was.
     """
     limits = limits or Limits()
     if bundle.task is not None:
@@ -111,7 +113,7 @@ def quantize_to_budget(
                 "a classifier is rounded by --scheme alone: fp32 bundle in, int8, int8-block or "
                 "int4 out"
             )
-        made, report = pipeline.quantize_bundle(
+        made, report = quantize_bundle(
             bundle, out, scheme=wishes.scheme, force=force, progress=progress
         )
         return Quantized(made, report, None, None, ())
@@ -136,7 +138,7 @@ def quantize_to_budget(
         if outcome is not None and not outcome.best.is_met:
             raise BudgetError(outcome)
         plan = outcome.plan if outcome is not None else work.plan
-        made, report = pipeline.quantize_bundle(
+        made, report = quantize_bundle(
             bundle,
             out,
             scheme=wishes.scheme,
@@ -230,7 +232,7 @@ class _Work:
         scheme = scheme or self.wishes.scheme
         with tempfile.TemporaryDirectory(dir=self._scratch) as name:
             folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
-            pipeline.write_scheme(
+            write_scheme(
                 folder,
                 self.source,
                 graph,
@@ -240,7 +242,7 @@ class _Work:
                 plan=plan,
                 rounder=self.rounder,
             )
-            return self._reference.measure(pipeline.open_folder(folder, config, graph, scheme))
+            return self._reference.measure(open_folder(folder, config, graph, scheme))
 
     def described(self, plan: Plan | None, outcome: Outcome | None) -> Mapping[str, Any]:
         """For the manifest: what each tensor is, what it was calibrated on, and how the budget was
@@ -274,7 +276,7 @@ class _Work:
     def _text(self, path: Path | None, n_tokens: int, seed: int, what: str) -> Rows:
         if path is not None:
             self.progress(f"reading the {what} text")
-            return read_rows(path, words_of(self.bundle), self.bundle.config, n_tokens)
+            return read_rows(path, tokenizer_of(self.bundle), self.bundle.config, n_tokens)
         words = self.bundle.manifest.tokenizer
         self.progress(f"writing {what} text")
         return own_text(self._fp32(), words.get("end_token") if words else None, n_tokens, seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.export.budget.degradation import Damage
-from gpt_edge.export.verify.divergence import Parting
+from gpt_edge.export.verify.divergence import Divergence
 
 REFERENCE = "fp32"  # the label of what everything is held against
 
@@ -40,7 +40,7 @@ class Variant:
     is_made: bool = False  # in a temporary folder, for this page
     damage: Damage | None = None  # against the reference
     samples: tuple[Sample, ...] = ()
-    layers: tuple[Parting, ...] = ()  # the difference at each operator
+    layers: tuple[Divergence, ...] = ()  # the difference at each operator
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; samples as ids."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.bundle.bundle import Bundle, FileRecord, Manifest
+from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.manifest import MANIFEST_FILE
 from gpt_edge.errors import BundleError
 from gpt_edge.evaluate import SessionScorer
@@ -30,7 +30,7 @@ from gpt_edge.export.budget.sensitivity import Probe
 from gpt_edge.export.formats.plan import shapes
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.build import MODEL_FILE
-from gpt_edge.export.pipeline.pipeline import write_scheme
+from gpt_edge.export.pipeline.shared import check_same_shape, write_scheme
 from gpt_edge.export.report.data import REFERENCE, Report, Sample, Tokens, Variant
 from gpt_edge.export.report.samples import (
     Continuation,
@@ -39,18 +39,19 @@ from gpt_edge.export.report.samples import (
     prompts_of,
     sample_of,
 )
-from gpt_edge.export.verify.divergence import Parting, part
-from gpt_edge.export.verify.verifier import ask_reference
+from gpt_edge.export.verify.divergence import Divergence, layer_divergences
+from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
-from gpt_edge.graph import MIXED
+from gpt_edge.onnx_contract import MIXED
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
+from gpt_edge.verify.language_models import LanguageModelSubject
 from gpt_edge.verify.parity import IntArray
-from gpt_edge.verify.report import Progress, silent, words_of
+from gpt_edge.verify.report import Progress, silent, tokenizer_of
 from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 
 REPORT_TOKENS, REPORT_VALUES = 8192, 1 << 27  # at most 512 MiB of logits
@@ -129,7 +130,7 @@ class _Work:
             check_same_vocabulary(
                 bundle.config, other.config, (bundle.manifest.name, other.manifest.name)
             )
-        self.words: Tokenizer | None = words_of(bundle)
+        self.words: Tokenizer | None = tokenizer_of(bundle)
         self.has_own_prompts = bool(prompts)
         self.prompts = prompts_of(prompts, self.words, bundle.config)
         self.reference: _Reference | None = None
@@ -148,7 +149,7 @@ class _Work:
             return
         candidates = [Bundle.open(against)] if against is not None else [self.bundle, *self.also]
         for found in candidates:
-            if against is not None or (found.scheme == "fp32" and not found.is_foreign):
+            if against is not None or (found.scheme == "fp32" and not found.is_optimum_export):
                 self._check_shape(found, str(found.path))
                 self.reference = _Reference(
                     found, BundleSource(found), f"the fp32 bundle {found.manifest.name}"
@@ -226,10 +227,7 @@ class _Work:
         )
 
     def _check_shape(self, found: Bundle | Checkpoint, name: str) -> None:
-        if found.config != self.bundle.config:
-            raise BundleError(
-                f"{self.bundle.path} is a {self.bundle.config}, {name} a {found.config}"
-            )
+        check_same_shape(self.bundle, found.config, name)
 
     def _open_checkpoint(self, path: Path, scratch: Path) -> None:
         checkpoint = open_checkpoint(path)
@@ -243,8 +241,8 @@ class _Work:
         session = Session(made)
         found = parity.compare(
             probes,
-            ask_reference(checkpoint, probes).logits,
-            [parity.answer(session, probe) for probe in probes],
+            run_reference(checkpoint, LanguageModelSubject(probes)).logits,
+            [parity.probe_logits(session, probe) for probe in probes],
         )
         self.torch = found.to_dict()
         self.reference = _Reference(
@@ -314,10 +312,10 @@ class _Work:
             None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
         )
 
-    def _layers(self, bundle: Bundle, label: str) -> tuple[Parting, ...]:
+    def _layers(self, bundle: Bundle, label: str) -> tuple[Divergence, ...]:
         if self.reference is None:
             return ()
-        if bundle.is_foreign or bundle.config != self.bundle.config:
+        if bundle.is_optimum_export or bundle.config != self.bundle.config:
             self.missing.append(
                 f"Error layer by layer of {label}: its operators cannot be told apart or differ in "
                 "shape."
@@ -327,7 +325,7 @@ class _Work:
         ids = probe_ids(
             None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
         )
-        return tuple(part(self.reference.bundle, bundle, ids))
+        return tuple(layer_divergences(self.reference.bundle, bundle, ids))
 
     def _sample(self, index: int, ids: Sequence[int]) -> Sample:
         wanted = self._wanted[index] if self._wanted else None
@@ -335,16 +333,15 @@ class _Work:
 
 
 def _draft(folder: Path, bundle: Bundle, scheme: str, smoothing: Smoothing | None = None) -> Bundle:
-    """A graph in a folder as a bundle; the sizes are those of the files."""
-    files: dict[str, FileRecord] = {
-        path.name: {"size": path.stat().st_size, "sha256": "0" * 64}
-        for path in sorted(folder.iterdir())
-    }
+    """A graph in a folder as a bundle."""
     manifest = Manifest(
-        name=scheme, graph=bundle.graph, scheme=scheme, config=bundle.config, files=files,
+        name=scheme,
+        graph=bundle.graph,
+        scheme=scheme,
+        config=bundle.config,
         provenance=smoothing.provenance if smoothing else {},
-    )  # fmt: skip
-    return Bundle(folder, manifest)
+    )
+    return Bundle.unpublished(folder, manifest)
 
 
 def _graph_bytes(bundle: Bundle) -> int:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify import dequantize as stored
-from gpt_edge.export.verify.dequantize import Stored, UnknownLayout
-from gpt_edge.export.verify.graph_map import LINEARS, Site, parameters_of
+from gpt_edge.export.verify.dequantize import DequantizedWeight, UnknownLayout
+from gpt_edge.export.verify.graph_map import Site
+from gpt_edge.export.weights.reference_operators import LINEARS, parameters_of
 from gpt_edge.export.weights.source import unpad_heads
 
 FloatArray = NDArray[np.float32]
@@ -41,7 +42,7 @@ class WeightCheck:
     what rounding explains. is_exact: float32 all through.
     """
 
-    weight: Stored | None = None
+    weight: DequantizedWeight | None = None
     bias: FloatArray | None = None
     share: float = 0.0
     faults: tuple[str, ...] = ()
@@ -67,9 +68,9 @@ def check_weights(
     names = parameters_of(site.place, config)
     if not names:
         return WeightCheck()
-    if site.place.operator == "embedding":
+    if site.place.name == "embedding":
         return _embedding(site, names, wanted, rounding)
-    if site.place.operator in LINEARS or site.place.operator == "lm_head":
+    if site.place.name in LINEARS or site.place.name == "lm_head":
         return _linear(site, graph, config, names, wanted, rounding)
     return _norm(site, names, wanted)
 
@@ -78,8 +79,8 @@ def _embedding(
     site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray], rounding: str
 ) -> WeightCheck:
     try:
-        tokens = stored.table(site.nodes, contract.INPUT_IDS)
-        positions = stored.table(site.nodes, contract.POSITION_IDS)
+        tokens = stored.table(site.nodes, onnx_contract.INPUT_IDS)
+        positions = stored.table(site.nodes, onnx_contract.POSITION_IDS)
     except UnknownLayout as error:
         return WeightCheck(share=np.inf, faults=(f"its weights cannot be read back: {error}",))
     width = wanted[names[0]].shape[1]
@@ -140,12 +141,12 @@ def _norm(site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray]) 
     return WeightCheck(share=max(shares), faults=tuple(faults))
 
 
-def _exact(array: FloatArray) -> Stored:
-    return Stored(array.astype(np.float32), np.zeros((1,) * array.ndim, np.float32))
+def _exact(array: FloatArray) -> DequantizedWeight:
+    return DequantizedWeight(array.astype(np.float32), np.zeros((1,) * array.ndim, np.float32))
 
 
 def _compare(
-    name: str, found: Stored, wanted: FloatArray, rounding: str = "nearest"
+    name: str, found: DequantizedWeight, wanted: FloatArray, rounding: str = "nearest"
 ) -> tuple[float, str]:
     """The largest difference as a share of what rounding explains, and what is wrong in words, or
     "".

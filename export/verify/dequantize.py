@@ -1,7 +1,7 @@
 """Weights as a graph computes with them, whatever operators hold them: read back, made float32,
 laid out as the reference.
 
-`Stored` keeps beside each value the step it was rounded to. The one place that knows the layouts of
+`DequantizedWeight` keeps beside each value the step it was rounded to. The one place that knows the layouts of
 weights in graphs; `schemes.py` writes them.
 """
 
@@ -25,7 +25,7 @@ class UnknownLayout(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class DequantizedWeight:
     """A matrix [N, K] as a graph has it. step: distance of two neighbouring levels there,
     broadcastable to it, 0 for floats.
 
@@ -37,10 +37,10 @@ class Stored:
     step: FloatArray
     is_end: BoolArray | None = None
 
-    def map(self, change: Callable[[Any], Any]) -> Stored:
+    def map(self, change: Callable[[Any], Any]) -> DequantizedWeight:
         """The same with `change` done to every array of the full shape."""
         step = np.broadcast_to(self.step, self.values.shape)
-        return Stored(
+        return DequantizedWeight(
             change(self.values), change(step), None if self.is_end is None else change(self.is_end)
         )
 
@@ -59,7 +59,7 @@ def array_of(value: ir.Value | None) -> NDArray[Any] | None:
     return array.astype(np.int8) if tensor.dtype == ir.DataType.INT4 else array
 
 
-def linear_weight(nodes: Sequence[ir.Node]) -> Stored:
+def linear_weight(nodes: Sequence[ir.Node]) -> DequantizedWeight:
     """The weight [N, K] of the one product among `nodes`. Raises UnknownLayout where there is none,
     or several.
     """
@@ -99,7 +99,7 @@ def linear_bias(nodes: Sequence[ir.Node]) -> NDArray[Any] | None:
     return None
 
 
-def table(nodes: Sequence[ir.Node], source: str) -> Stored:
+def table(nodes: Sequence[ir.Node], source: str) -> DequantizedWeight:
     """The table [rows, K] that is looked up by the graph input `source` among `nodes`. Raises
     UnknownLayout.
     """
@@ -126,7 +126,7 @@ def table(nodes: Sequence[ir.Node], source: str) -> Stored:
     scales_of = [array for array in arrays if array.dtype.kind == "f" and array.ndim == 1]
     if len(arrays) == 2 and levels_of and scales_of:
         scale = scales_of[0].astype(np.float32)[:, None]
-        return Stored(levels_of[0].astype(np.float32) * scale, scale)
+        return DequantizedWeight(levels_of[0].astype(np.float32) * scale, scale)
     raise UnknownLayout(f"{len(arrays)} tables")
 
 
@@ -165,17 +165,19 @@ def _value_or_shape(value: ir.Value | None) -> NDArray[Any]:
     return found
 
 
-def _floats(array: NDArray[Any]) -> Stored:
+def _floats(array: NDArray[Any]) -> DequantizedWeight:
     """fp16 values lie within half a step of theirs, 2**-10 of the value; float32 values are what
     they are.
     """
     values = array.astype(np.float32)
     if array.dtype == np.float16:
-        return Stored(values, np.maximum(np.abs(values) * np.float32(2**-10), np.float32(2**-24)))
-    return Stored(values, np.zeros((1, 1), np.float32))
+        return DequantizedWeight(
+            values, np.maximum(np.abs(values) * np.float32(2**-10), np.float32(2**-24))
+        )
+    return DequantizedWeight(values, np.zeros((1, 1), np.float32))
 
 
-def _value(value: ir.Value | None) -> Stored:
+def _value(value: ir.Value | None) -> DequantizedWeight:
     """A matrix in the layout of the graph: an initializer, perhaps cast, transposed or
     dequantised.
     """
@@ -196,7 +198,7 @@ def _value(value: ir.Value | None) -> Stored:
     raise UnknownLayout(f"a product with what {node.op_type} returns")
 
 
-def _dequantized(node: ir.Node) -> Stored:
+def _dequantized(node: ir.Node) -> DequantizedWeight:
     levels, scales, zeros = array_of(node.inputs[0]), array_of(node.inputs[1]), _optional(node, 2)
     if levels is None or scales is None or levels.ndim != 2:
         raise UnknownLayout("DequantizeLinear of what is computed")
@@ -217,19 +219,19 @@ def _dequantized(node: ir.Node) -> Stored:
     zero = spread(zeros.astype(np.float32)) if zeros is not None else np.float32(0)
     is_end = (levels == -8) | (levels == 7) if is_int4 else None
     values = (levels.astype(np.float32) - zero) * step
-    return Stored(values, np.abs(np.broadcast_to(step, values.shape)), is_end)
+    return DequantizedWeight(values, np.abs(np.broadcast_to(step, values.shape)), is_end)
 
 
-def _columns(levels: Any, scales: Any, zeros: Any) -> Stored:
+def _columns(levels: Any, scales: Any, zeros: Any) -> DequantizedWeight:
     """[K, N] levels with a scale for each column, or one for all."""
     if levels is None or scales is None or levels.ndim != 2:
         raise UnknownLayout("an integer product of what is computed")
     step = scales.astype(np.float32).reshape(1, -1)
     zero = zeros.astype(np.float32).reshape(1, -1) if zeros is not None else np.float32(0)
-    return Stored(((levels.astype(np.float32) - zero) * step).T, step.T)
+    return DequantizedWeight(((levels.astype(np.float32) - zero) * step).T, step.T)
 
 
-def _blocks(inputs: Sequence[ir.Value | None], k: int, bits: int) -> Stored:
+def _blocks(inputs: Sequence[ir.Value | None], k: int, bits: int) -> DequantizedWeight:
     """MatMulNBits: [N, blocks, block * bits / 8], low bits first, around 2**(bits - 1) where there
     are no zero points.
     """
@@ -242,7 +244,7 @@ def _blocks(inputs: Sequence[ir.Value | None], k: int, bits: int) -> Stored:
 
 def _unblocked(
     levels: NDArray[Any], scales: NDArray[Any], zeros: NDArray[Any] | None, k: int, bits: int
-) -> Stored:
+) -> DequantizedWeight:
     """k: weights in a row; 0: all that the blocks hold, the padding of the last one included."""
     n, n_blocks = levels.shape[:2]
     unpacked = _unpacked(levels, bits)  # [N, blocks, block]
@@ -262,7 +264,7 @@ def _unblocked(
         if bits < 8
         else None
     )
-    return Stored(values, step, is_end)
+    return DequantizedWeight(values, step, is_end)
 
 
 def _unpacked(packed: NDArray[Any], bits: int) -> NDArray[np.uint8]:

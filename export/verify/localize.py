@@ -22,7 +22,12 @@ from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.activations import ExposedGraph, FloatArray, IntArray
 from gpt_edge.export.verify.check_operators import OperatorChecker
 from gpt_edge.export.verify.check_weights import LOOSE, WeightCheck, check_weights
-from gpt_edge.export.verify.graph_map import Place, Site, find_sites, parameters_of, places
+from gpt_edge.export.verify.graph_map import Site, find_sites
+from gpt_edge.export.weights.reference_operators import (
+    ReferenceOperator,
+    parameters_of,
+    reference_operators,
+)
 from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
 
@@ -41,7 +46,7 @@ MAX_SHARE = 1e9  # JSON knows no infinity
 class Fault:
     """What is wrong at a place."""
 
-    place: Place
+    place: ReferenceOperator
     text: str
 
     def __str__(self) -> str:
@@ -49,7 +54,7 @@ class Fault:
 
 
 @dataclass(slots=True)
-class Location:
+class Localization:
     """What was found. faults: in the order of the computation, at most one of each kind for a
     place.
 
@@ -67,23 +72,23 @@ class Location:
         return self.faults[0] if self.faults else None
 
 
-def locate(
+def localize(
     bundle: Bundle, model: GPT, *, progress: Callable[[str], None] = lambda stage: None
-) -> Location:
+) -> Localization:
     """Hold every weight and every operator of a bundle against the reference. Changes nothing.
 
     Raises BundleError for a bundle that gpt-edge did not write: its operators may be any.
     """
-    if bundle.is_foreign:
+    if bundle.is_optimum_export:
         raise BundleError(
             f"{bundle.path} was not written by gpt-edge: its operators cannot be told apart"
         )
     with Smoothing.of_manifest(bundle.manifest).applied(model) as smoothed:
-        return _locate(bundle, smoothed, progress)
+        return _localize(bundle, smoothed, progress)
 
 
-def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Location:
-    config, found = bundle.config, Location()
+def _localize(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Localization:
+    config, found = bundle.config, Localization()
     graph_model = ir.load(bundle.model_path)
     sites, misfit = find_sites(graph_model.graph, config)
     faults = [Fault(misfit.place, misfit.text)] if misfit else []
@@ -101,11 +106,13 @@ def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Loca
             exposed, model, sites, weights, found, faults, bundle.scheme == "int8-dynamic"
         )
     except BundleError as error:
-        faults.append(Fault(misfit.place if misfit else places(config)[-1], error.message))
+        faults.append(
+            Fault(misfit.place if misfit else reference_operators(config)[-1], error.message)
+        )
     for figures in (found.weights, found.operators):
         for operator, values in figures.items():
-            values["places"] = sum(place.operator == operator for place in sites)
-    order = {place: index for index, place in enumerate(places(config))}
+            values["places"] = sum(place.name == operator for place in sites)
+    order = {place: index for index, place in enumerate(reference_operators(config))}
     found.faults = sorted(faults, key=lambda fault: order[fault.place])
     return found
 
@@ -118,11 +125,11 @@ def _n_tokens(config: GPTConfig) -> int:
 def _check_weights(
     bundle: Bundle,
     model: GPT,
-    sites: dict[Place, Site],
-    found: Location,
+    sites: dict[ReferenceOperator, Site],
+    found: Localization,
     faults: list[Fault],
     progress: Callable[[str], None],
-) -> dict[Place, WeightCheck]:
+) -> dict[ReferenceOperator, WeightCheck]:
     wanted = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     checks = {}
     for place, site in sites.items():
@@ -135,7 +142,7 @@ def _check_weights(
     return checks
 
 
-def _rounding(bundle: Bundle, place: Place) -> str:
+def _rounding(bundle: Bundle, place: ReferenceOperator) -> str:
     """How `quantize` rounded the weight of a place, as the manifest says; to the nearest level
     where it says nothing.
     """
@@ -149,9 +156,9 @@ def _rounding(bundle: Bundle, place: Place) -> str:
 def _check_operators(
     exposed: ExposedGraph,
     model: GPT,
-    sites: dict[Place, Site],
-    weights: dict[Place, WeightCheck],
-    found: Location,
+    sites: dict[ReferenceOperator, Site],
+    weights: dict[ReferenceOperator, WeightCheck],
+    found: Localization,
     faults: list[Fault],
     tensor_wide: bool,
 ) -> None:
@@ -160,7 +167,7 @@ def _check_operators(
     ids = np.random.default_rng(SEED).integers(0, config.vocab_size, n_tokens)
     cut = max(1, n_tokens - N_MORE)
     known = {fault.place for fault in faults}
-    whole: dict[Place, tuple[FloatArray, float]] = {}
+    whole: dict[ReferenceOperator, tuple[FloatArray, float]] = {}
     for part in (ids[:cut], ids[cut:]):
         if not part.size:
             continue
@@ -169,7 +176,7 @@ def _check_operators(
         for place in sites:
             check = checker.check(place, trace, part, n_past)
             text = check.fault
-            if not text and place.operator == "attn.attention" and place.layer is not None:
+            if not text and place.name == "attn.attention" and place.layer is not None:
                 text = _check_cache(exposed, checker, place.layer)
             _record(found.operators, place, check.share, not text)
             if text and place not in known:
@@ -188,8 +195,8 @@ def _check_operators(
 def _check_alone(
     exposed: ExposedGraph,
     ids: IntArray,
-    whole: dict[Place, tuple[FloatArray, float]],
-    known: set[Place],
+    whole: dict[ReferenceOperator, tuple[FloatArray, float]],
+    known: set[ReferenceOperator],
 ) -> list[Fault]:
     """Read the first tokens by themselves: a row of a rounded product must not depend on those that
     were read with it.
@@ -228,7 +235,7 @@ def _check_cache(exposed: ExposedGraph, checker: OperatorChecker, layer: int) ->
 
 def _epsilon(site: Site, config: GPTConfig) -> str:
     """What is wrong with a norm's epsilon: too small to show on most inputs."""
-    if not site.place.operator.startswith("ln_"):
+    if not site.place.name.startswith("ln_"):
         return ""
     attribute = site.node.attributes.get("epsilon")
     default = 1e-12 if site.node.op_type == "SkipLayerNormalization" else 1e-5
@@ -241,12 +248,14 @@ def _epsilon(site: Site, config: GPTConfig) -> str:
     return f"its epsilon is {found:.3g}, the reference's is {wanted:.3g}"
 
 
-def _record(figures: dict[str, dict[str, Any]], place: Place, share: float, ok: bool) -> None:
+def _record(
+    figures: dict[str, dict[str, Any]], place: ReferenceOperator, share: float, ok: bool
+) -> None:
     """Take a place into its operator's figures. share: infinite where the two cannot be compared at
     all.
     """
     known = figures.setdefault(
-        place.operator, {"places": 0, "share": 0.0, "worst": str(place), "ok": True}
+        place.name, {"places": 0, "share": 0.0, "worst": str(place), "ok": True}
     )
     share = min(share, MAX_SHARE)
     if share > known["share"]:

@@ -36,7 +36,7 @@ class Session:
 
     threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and
     BundleError for a classifier, or a graph that onnxruntime refuses or that lacks an input or
-    output of `graph.py`. A process forked from this one must open its own.
+    output of `onnx_contract.py`. A process forked from this one must open its own.
     profile: onnxruntime times every operator, and `end_profile` names the file, whose path begins
     with this one.
     """

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpt_edge.export.export import export_bundle
+from gpt_edge.export.quantize import quantize_bundle
+from gpt_edge.export.shared import open_folder
 
-from gpt_edge.bundle.bundle import Bundle, embedded_bundles
+from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.export.formats.plan import Wishes, uniform_plan
 from gpt_edge.export.graph.build import build_graph
-from gpt_edge.export.pipeline import pipeline
-from gpt_edge.graph import cache_head_size
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
 from gpt_edge.native.onnx_model import Model, Node, read_model
 from gpt_edge.native.rewrite import _Rewriter, rewrite
+from gpt_edge.onnx_contract import cache_head_size
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
@@ -106,7 +108,7 @@ def open_with(
 
     def open_session(kind: str, scheme: str, with_library: Path | None) -> Session:
         monkeypatch.setenv(SETTING, "0" if with_library is None else str(with_library))
-        return pipeline.open_folder(folders(kind, scheme), CONFIGS[kind], "edge", scheme)
+        return open_folder(folders(kind, scheme), CONFIGS[kind], "edge", scheme)
 
     return open_session
 
@@ -197,7 +199,7 @@ def test_blocks_of_every_size(
     found = []
     for setting in ("0", str(library)):
         monkeypatch.setenv(SETTING, setting)
-        session = pipeline.open_folder(tmp_path / "graph", config, "edge", scheme)
+        session = open_folder(tmp_path / "graph", config, "edge", scheme)
         found.append(whole(session, ids))
     cache = session.new_cache()
     steps = [session.decode([int(id)], cache)[0].copy() for id in ids[0]]
@@ -233,7 +235,7 @@ def test_nan_is_not_hidden(open_with: Open, library: Path) -> None:
     assert np.isnan(session.decode([1], cache)).any()
 
 
-@pytest.mark.parametrize("name", embedded_bundles())
+@pytest.mark.parametrize("name", builtin_bundles())
 def test_an_embedded_bundle_is_replaced_whole(name: str) -> None:
     bundle = Bundle.open(name)
     found = rewrite(
@@ -261,7 +263,7 @@ def test_the_embedded_bundles_pass_the_check_of_a_build(library: Path) -> None:
     assert all(
         way["max_difference"] == 0 for way in report.figures["tinystories-5m-int8 paths"].values()
     )
-    assert report.figures["onnxruntime against native"].keys() == set(embedded_bundles())
+    assert report.figures["onnxruntime against native"].keys() == set(builtin_bundles())
 
 
 def test_a_classifier_alone_and_among_others(
@@ -331,8 +333,8 @@ def test_what_is_published_is_measured_by_onnxruntimes_own(
     """Whatever is built here: a manifest's figures are those of every machine."""
     monkeypatch.setenv(SETTING, str(tmp_path / "nowhere"))
     source = save_random(tmp_path / "source", CONFIGS["gpt1"])
-    bundle, _ = pipeline.export_bundle(source, tmp_path / "bundle", scheme="fp32", tokenizer="none")
-    pipeline.quantize_bundle(bundle, tmp_path / "int8", scheme="int8")
+    bundle, _ = export_bundle(source, tmp_path / "bundle", scheme="fp32", tokenizer="none")
+    quantize_bundle(bundle, tmp_path / "int8", scheme="int8")
     with pytest.raises(GPTEdgeError, match="there is no file"):
         Session(bundle)
 

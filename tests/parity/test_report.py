@@ -17,7 +17,7 @@ import torch
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, EvaluationError
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.report.data import Report
 from gpt_edge.export.report.html import tag, text
 from gpt_edge.export.report.measure import make_report
@@ -29,7 +29,7 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import TokenizerSource
 from gpt_edge.tokenizer.formats.hf_json import make_spec
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
-from gpt_edge.verify.report import words_of
+from gpt_edge.verify.report import tokenizer_of
 from tests.conftest import REPO
 from tests.support.models import random_model
 from tests.support.runner import done, run
@@ -193,7 +193,7 @@ def test_figures_are_those_of_the_models(whole: Report, evil: tuple[Path, Bundle
     }
     assert whole.torch is not None
     assert whole.torch["max_difference"] < 1e-3
-    session, words = Session(evil[1]), words_of(evil[1])
+    session, words = Session(evil[1]), tokenizer_of(evil[1])
     assert words is not None
     wanted, _ = continue_prompt(session, np.array(words.encode("plain")), words)
     assert main.samples[1].ids == tuple(wanted)

@@ -12,18 +12,21 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ExportError, ParityError
-from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
-from gpt_edge.export.verify import task_verifier as task_verify
-from gpt_edge.export.verify.task_verifier import reference_logits
-from gpt_edge.export.verify.verifier import Verification
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.verify import verify_bundle
+from gpt_edge.export.verify.reference import classifier_logits
 from gpt_edge.reference.checkpoint import load_task_model
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify.classifiers import compare_tasks, task_probes, verify_task_alone
+from gpt_edge.verify import classifiers
+from gpt_edge.verify.classifiers import compare_tasks, task_probes
+from gpt_edge.verify.report import Verification
+from gpt_edge.verify.subject import verify_alone
 from tests.parity.conftest import Export
 from tests.support.models import TINY
 from tests.support.task_models import TASKS, save_task
@@ -41,7 +44,7 @@ CASES = [
     )
     for kind in TINY
     for task in TASKS
-    for graph in contract.GRAPHS
+    for graph in onnx_contract.GRAPHS
 ]
 Make = Callable[[str, str, str, str], tuple[Bundle, Verification]]
 
@@ -80,7 +83,7 @@ def test_a_head_says_in_onnx_what_it_says_in_torch(
 ) -> None:
     model = load_task_model(sources(kind, task))
     probes = task_probes(model.config, model.spec, None)
-    wanted = reference_logits(model, probes)
+    wanted = classifier_logits(model, probes)
     bundle, report = make(kind, task, graph, "fp32")
     found = Encoder(bundle).logits(probes.sequences)
     assert np.abs(found - wanted).max() <= FP32_TOLERANCE
@@ -121,11 +124,11 @@ def test_the_graph_holds_the_embedding_once_and_no_language_model_head(make: Mak
         tables = [name for name in graph.initializers if name.startswith(("wte", "lm_head"))]
         assert sorted(tables) in (["wte.weight"], ["wte.weight_q8", "wte.weight_scales"])
         assert [value.name for value in graph.inputs] == [
-            spec.name for spec in contract.inputs(config, "edge")
+            spec.name for spec in onnx_contract.inputs(config, "edge")
         ]
 
 
-@pytest.mark.parametrize("graph", contract.GRAPHS)
+@pytest.mark.parametrize("graph", onnx_contract.GRAPHS)
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
 def test_quantize_rounds_a_classifier_as_export_does(
     make: Make, tmp_path: Path, scheme: str, graph: str
@@ -138,7 +141,7 @@ def test_quantize_rounds_a_classifier_as_export_does(
     assert (rounded.path / "model.onnx.data").read_bytes() == (
         exported.path / "model.onnx.data"
     ).read_bytes()
-    assert verify_task_alone(rounded).faults == []
+    assert verify_alone(rounded).faults == []
 
 
 def test_a_bundle_of_other_weights_is_found_out(
@@ -161,7 +164,7 @@ def test_a_bundle_of_other_weights_is_found_out(
 def test_nothing_is_published_when_out_of_tolerance(
     sources: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(task_verify.QUANTIZED_KL, "int8", 0.0)
+    monkeypatch.setitem(classifiers.QUANTIZED_KL, "int8", 0.0)
     with pytest.raises(ParityError, match="mean_kl is") as caught:
         export_bundle(sources("gpt3", "classification"), tmp_path / "out", tokenizer="none")
     assert caught.value.figures["torch against int8"]["labels"]["ok"] is False
@@ -183,7 +186,7 @@ def test_what_a_classifier_is_not_for_is_refused(
         )
 
 
-@pytest.mark.parametrize("graph", contract.GRAPHS)
+@pytest.mark.parametrize("graph", onnx_contract.GRAPHS)
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_states_of_a_language_model_are_those_of_torch(
     export: Export, checkpoints: dict[str, Path], graph: str, pooling: str
