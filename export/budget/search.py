@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt_edge.export.budget.loss_budget import Limits, Measured
+from gpt_edge.export.budget.loss_budget import LossBudget, Measured
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 
 GRID = 1 << 14  # steps of predicted KL
@@ -72,7 +72,7 @@ class Outcome:
     that came closest.
     """
 
-    limits: Limits
+    budget: LossBudget
     plan: Plan
     best: Point
     points: tuple[Point, ...]  # in the order of measuring
@@ -90,7 +90,7 @@ class Outcome:
             tensors[name] |= {"kl": {option.form.label: _figure(option.kl) for option in found}}
             tensors[name] |= {"n_bytes": {option.form.label: option.n_bytes for option in found}}
         return {
-            "limits": self.limits.to_dict(),
+            "limits": self.budget.to_dict(),
             "ok": self.best.is_met,
             "best": self.best.label,
             "points": [point.to_dict() for point in self.points],
@@ -157,7 +157,7 @@ def most_careful(options: Mapping[str, Sequence[Option]]) -> dict[str, Option]:
 
 def search(
     options: Mapping[str, Sequence[Option]],
-    limits: Limits,
+    budget: LossBudget,
     measure: Callable[[Plan], Measured],
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Outcome:
@@ -167,10 +167,10 @@ def search(
     measure: the whole model with a plan, at most MAX_MEASUREMENTS times. Raises ValueError without
     limits or options.
     """
-    if not limits or not options or not all(options.values()):
+    if not budget or not options or not all(options.values()):
         raise ValueError("a search needs a limit and at least one option for each tensor")
     tried: dict[tuple[TensorFormat, ...], tuple[Point, dict[str, Option]]] = {}
-    met, missed, limit = 0.0, math.inf, limits.first_guess()
+    met, missed, limit = 0.0, math.inf, budget.first_guess()
     while len(tried) < MAX_MEASUREMENTS:
         chosen = cheapest(options, limit)
         is_last = chosen is None
@@ -178,7 +178,7 @@ def search(
         key = tuple(option.form for option in chosen.values())
         if key not in tried:
             progress(f"measuring assignment {len(tried) + 1}")
-            tried[key] = (_point(f"mixed {len(tried) + 1}", chosen, limits, measure), chosen)
+            tried[key] = (_point(f"mixed {len(tried) + 1}", chosen, budget, measure), chosen)
         point = tried[key][0]
         if point.is_met:
             met = max(met, limit)
@@ -186,7 +186,7 @@ def search(
             missed = min(missed, limit)
         if (is_last and not point.is_met) or missed <= met * CLOSE or limit > _most(options) * GRID:
             break
-        following = _next_limit(limit, met, missed, limits.room(point.measured))
+        following = _next_limit(limit, met, missed, budget.headroom(point.measured))
         if following == limit:
             break
         limit = following
@@ -194,10 +194,10 @@ def search(
     best, chosen = (
         min(met_ones, key=lambda pair: (_cost(pair[1]), pair[0].measured.mean_kl))
         if met_ones
-        else max(tried.values(), key=lambda pair: limits.room(pair[0].measured))
+        else max(tried.values(), key=lambda pair: budget.headroom(pair[0].measured))
     )
     plan = {name: option.form for name, option in chosen.items()}
-    return Outcome(limits, plan, best, tuple(point for point, _ in tried.values()), options)
+    return Outcome(budget, plan, best, tuple(point for point, _ in tried.values()), options)
 
 
 def _next_limit(limit: float, met: float, missed: float, room: float) -> float:
@@ -223,7 +223,10 @@ def _cost(chosen: Mapping[str, Option]) -> float:
 
 
 def _point(
-    label: str, chosen: Mapping[str, Option], limits: Limits, measure: Callable[[Plan], Measured]
+    label: str,
+    chosen: Mapping[str, Option],
+    budget: LossBudget,
+    measure: Callable[[Plan], Measured],
 ) -> Point:
     found = measure({name: option.form for name, option in chosen.items()})
     predicted = sum(option.kl for option in chosen.values())
@@ -232,5 +235,5 @@ def _point(
         sum(option.n_bytes for option in chosen.values()),
         predicted,
         found,
-        limits.met_by(found),
+        budget.is_met_by(found),
     )
