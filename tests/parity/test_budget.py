@@ -18,7 +18,10 @@ from gpt_edge.export.budget.plot import plot_outcome
 from gpt_edge.export.budget.search import (
     GRID,
     MAX_MEASUREMENTS,
+    Bracket,
     Option,
+    Point,
+    best_assignment,
     cheapest,
     most_careful,
     pareto,
@@ -130,6 +133,31 @@ def test_the_search_ends_just_within_the_budget(truth: float, limit: float) -> N
     assert (
         outcome.best.measured.mean_kl >= 0.9 * limit or outcome.best.n_bytes == everything_cheapest
     )
+
+
+def test_a_bracket_looks_beyond_its_known_end_then_halves_on_the_logarithm() -> None:
+    bracket = Bracket()
+    bracket.record(1e-3, ok=True)
+    assert bracket.next_limit(1e-3, headroom=2.0) == pytest.approx(2e-3)
+    bracket.record(2e-3, ok=False)
+    assert bracket.next_limit(2e-3, headroom=0.5) == pytest.approx(math.sqrt(2) * 1e-3)
+    bracket.record(1.5e-3, ok=True)
+    assert (bracket.met, bracket.missed, bracket.is_closed) == (1.5e-3, 2e-3, False)
+    bracket.record(1.53e-3, ok=False)
+    assert bracket.is_closed
+    missed_only = Bracket()
+    missed_only.record(1e-3, ok=False)
+    assert missed_only.next_limit(1e-3, headroom=0.1) == pytest.approx(0.095e-3)
+
+
+def test_the_best_assignment_is_the_cheapest_that_meets_the_budget() -> None:
+    cheap, dear = Option(FORMS[0], 10, 1e-3), Option(FORMS[2], 20, 1e-5)
+    trials = [
+        (Point("cheap", 10, 1e-3, Found(1e-3), is_met=False), {"t": cheap}),
+        (Point("dear", 20, 1e-5, Found(1e-5), is_met=True), {"t": dear}),
+    ]
+    assert best_assignment(trials, LossBudget(max_kl=1e-4))[0].label == "dear"
+    assert best_assignment(trials[:1], LossBudget(max_kl=1e-4))[0].label == "cheap"
 
 
 def test_the_search_is_deterministic() -> None:
