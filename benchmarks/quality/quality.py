@@ -23,14 +23,15 @@ from pathlib import Path
 import numpy as np
 from outliers import plant_outliers
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import CALIBRATION_TOKENS, Rows, load_reference, read_rows
 from gpt_edge.export.budget.degradation import TextReference, rows_that_fit
 from gpt_edge.export.budget.loss_budget import Limits
 from gpt_edge.export.budget.run import quantize_to_budget
-from gpt_edge.export.formats.plan import EMBEDDING, HEAD, Wishes, shapes, uniform_plan
-from gpt_edge.export.formats.rounding import FloatArray, Rounded, RoundWeight
+from gpt_edge.export.formats.plan import EMBEDDING, HEAD, QuantizeOptions, shapes, uniform_plan
+from gpt_edge.export.formats.rounding import Rounded, RoundWeight
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.shared import open_folder, write_scheme
@@ -45,19 +46,19 @@ from gpt_edge.verify.report import tokenizer_of
 
 HEADINGS = ("model", "rounding", "bits/weight", "MB", "ppl ratio", "mean KL", "same token")
 UNIFORM = {
-    "int8": Wishes("int8"),
-    "int8, scale search": Wishes("int8", rounding="scale-search"),
-    "int8, GPTQ": Wishes("int8", rounding="gptq"),
-    "int8-block, 64": Wishes("int8-block"),
-    "int8-block, 32": Wishes("int8-block", block_size=32),
-    "int4, 32, nearest": Wishes("int4", rounding="nearest"),
-    "int4, 32, scale search": Wishes("int4", rounding="scale-search"),
-    "int4, 32, GPTQ": Wishes("int4"),
-    "int4, 32, asymmetric, GPTQ": Wishes("int4", symmetric=False),
-    "int4, 64, nearest": Wishes("int4", block_size=64, rounding="nearest", head=8),
-    "int4, 64, GPTQ": Wishes("int4", block_size=64),
-    "int4, 128, GPTQ": Wishes("int4", block_size=128),
-    "int4, 32, head 4, GPTQ": Wishes("int4", head=4),
+    "int8": QuantizeOptions("int8"),
+    "int8, scale search": QuantizeOptions("int8", rounding="scale-search"),
+    "int8, GPTQ": QuantizeOptions("int8", rounding="gptq"),
+    "int8-block, 64": QuantizeOptions("int8-block"),
+    "int8-block, 32": QuantizeOptions("int8-block", block_size=32),
+    "int4, 32, nearest": QuantizeOptions("int4", rounding="nearest"),
+    "int4, 32, scale search": QuantizeOptions("int4", rounding="scale-search"),
+    "int4, 32, GPTQ": QuantizeOptions("int4"),
+    "int4, 32, asymmetric, GPTQ": QuantizeOptions("int4", symmetric=False),
+    "int4, 64, nearest": QuantizeOptions("int4", block_size=64, rounding="nearest", head=8),
+    "int4, 64, GPTQ": QuantizeOptions("int4", block_size=64),
+    "int4, 128, GPTQ": QuantizeOptions("int4", block_size=128),
+    "int4, 32, head 4, GPTQ": QuantizeOptions("int4", head=4),
 }
 BUDGETS = (1e-2, 1e-3)
 OUTLIER_ROWS = ("int8", "int8-block, 64", "int4, 32, GPTQ", "Q4_0 of llama.cpp, 32")
@@ -135,7 +136,7 @@ class Subject:
             made = quantize_to_budget(
                 self.bundle,
                 Path(name) / "mixed",
-                Wishes("mixed"),
+                QuantizeOptions("mixed"),
                 limits=Limits(max_kl=max_kl),
                 calibration=calibration,
                 eval_text=text,
@@ -178,7 +179,7 @@ def uniform_rows(
         rounder = Rounder(model.bundle.config, "edge", place)
         rounder.prepare({name: [form] for name, form in plan.items()}, source, model.calibration)
         yield label, wishes.scheme, plan, rounder, model.bits(plan)
-    plan = uniform_plan(model.bundle.config, "edge", Wishes("int4", rounding="nearest"))
+    plan = uniform_plan(model.bundle.config, "edge", QuantizeOptions("int4", rounding="nearest"))
     yield "Q4_0 of llama.cpp, 32", "int4", plan, q4_0, 4.5
 
 

@@ -31,7 +31,7 @@ from gpt_edge.export.budget.sensitivity import SensitivityProbe
 from gpt_edge.export.formats.plan import (
     DEFAULT_BLOCK,
     EMBEDDING,
-    Wishes,
+    QuantizeOptions,
     candidates,
     describe,
     shapes,
@@ -44,6 +44,7 @@ from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.runtime.session import Session
+from gpt_edge.schemes import FOR_TASKS, SCHEMES, UNIFORM
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
 SENSITIVITY_TOKENS, SENSITIVITY_VALUES = 4096, 1 << 26  # at most 256 MiB of logits
@@ -80,7 +81,7 @@ class Quantized:
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,
-    wishes: Wishes,
+    wishes: QuantizeOptions,
     *,
     budget: LossBudget | None = None,
     calibration: Path | None = None,
@@ -103,21 +104,21 @@ def quantize_to_budget(
         if (
             budget
             or wishes.is_special
-            or wishes.scheme == "mixed"
+            or SCHEMES[wishes.scheme].is_mixed
             or calibration
             or eval_text
             or plot
             or target
         ):
             raise ValueError(
-                "a classifier is rounded by --scheme alone: fp32 bundle in, int8, int8-block or "
-                "int4 out"
+                "a classifier is quantized by --scheme alone: fp32 bundle in, "
+                f"{', '.join(name for name in FOR_TASKS if name in UNIFORM)} out"
             )
         made, report = quantize_bundle(
             bundle, out, scheme=wishes.scheme, force=force, progress=progress
         )
         return Quantized(made, report, None, None, ())
-    if wishes.scheme == "mixed" and not budget:
+    if SCHEMES[wishes.scheme].is_mixed and not budget:
         raise ValueError(
             "scheme mixed is searched for a budget: give max_kl, max_ppl_increase or min_top1"
         )
@@ -158,7 +159,7 @@ class _Work:
     def __init__(
         self,
         bundle: Bundle,
-        wishes: Wishes,
+        wishes: QuantizeOptions,
         budget: LossBudget,
         calibration: Path | None,
         eval_text: Path | None,
@@ -175,7 +176,8 @@ class _Work:
         self.calibration, self.eval_text = calibration, eval_text
         self.source = smooth(BundleSource(bundle), bundle.graph, wishes.scheme)
         config, graph = bundle.config, bundle.graph
-        self.is_dynamic, is_mixed = wishes.scheme == "int8-dynamic", wishes.scheme == "mixed"
+        is_mixed = SCHEMES[wishes.scheme].is_mixed
+        self.is_dynamic = SCHEMES[wishes.scheme].by_optimum
         self.wanted: dict[str, list[TensorFormat]] = (
             candidates(config, graph, wishes) if is_mixed else {}
         )
@@ -211,7 +213,7 @@ class _Work:
         self.progress("asking the fp32 bundle")
         self._reference = TextReference(self._fp32(), rows)
         self._session = None  # gives its memory back before others are opened
-        if self.wishes.scheme != "mixed":
+        if not SCHEMES[self.wishes.scheme].is_mixed:
             found = self._uniform()
         else:
             options = self._options(rows)
@@ -308,9 +310,9 @@ class _Work:
     def _schemes(self, found: Outcome) -> list[Point]:
         """The uniform schemes, rounded to nearest, for the picture."""
         points = []
-        for scheme in ("int8", "int8-block", "int4"):
+        for scheme in UNIFORM:
             if scheme not in {point.label for point in found.points}:
-                plain = Wishes(scheme, rounding="nearest")
+                plain = QuantizeOptions(scheme, rounding="nearest")
                 points.append(
                     self._point(scheme, uniform_plan(self.bundle.config, self.bundle.graph, plain))
                 )

@@ -21,6 +21,7 @@ from gpt_edge.export.graph.lower_edge import Lowering
 from gpt_edge.export.graph.lower_portable import PortableLowering
 from gpt_edge.export.graph.trace import OPSET, trace
 from gpt_edge.export.weights.source import Source, WeightsFile
+from gpt_edge.schemes import SCHEMES
 
 MODEL_FILE = "model.onnx"
 IR_VERSION = 10
@@ -49,8 +50,8 @@ def build_graph(
 ) -> None:
     """Write `model.onnx` and `model.onnx.data` into `folder`.
 
-    graph: "edge" or "portable"; scheme: one of onnx_contract.SCHEMES; of "int8-dynamic" this
-    makes what Optimum then rounds.
+    graph: "edge" or "portable"; scheme: a name in `schemes.SCHEMES`; of a
+    scheme of Optimum's this builds what Optimum then quantizes.
     plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of
     the largest tensor, not of the model. Raises ExportError when the graph does not hold the
     operators that the contract names.
@@ -73,7 +74,7 @@ def build_graph(
             elif value.const_value is None:
                 value.const_value = weights.add(name, lowering.tensor(name))
     _finish(model, config, graph)
-    if scheme != "int8-dynamic":
+    if not SCHEMES[scheme].by_optimum:
         check_structure(model.graph, config, graph, scheme, plan)
     ir.save(model, folder / MODEL_FILE)
 

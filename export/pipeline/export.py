@@ -25,6 +25,7 @@ from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.schemes import FP32, INT8
 from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
 from gpt_edge.verify.report import Progress, Verification, silent
 from gpt_edge.verify.subject import subject_of
@@ -37,7 +38,7 @@ def export_bundle(
     out: Path,
     *,
     graph: str = "edge",
-    scheme: str = "int8",
+    scheme: str = INT8.name,
     target: str | None = None,
     tokenizer: str | None = None,
     force: bool = False,
@@ -46,7 +47,7 @@ def export_bundle(
     """Export the checkpoint at `source` into a bundle at `out`, and return it with the figures that
     prove it.
 
-    graph: "edge" or "portable". scheme: one of onnx_contract.SCHEMES. target: Optimum's preset, for
+    graph: "edge" or "portable". scheme: one of schemes.EXPORTED. target: Optimum's preset, for
     int8-dynamic only.
     tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a
     bundle at `out`.
@@ -69,10 +70,10 @@ def export_bundle(
         progress("running the reference")
         verifier = Verifier("torch", subject, run_reference(checkpoint, subject), progress)
         # The fp32 graph is the baseline between torch and a quantized graph.
-        for step in dict.fromkeys(("fp32", scheme)):
-            folder = writer.path if step == scheme else writer.path / "fp32"
+        for step in dict.fromkeys((FP32.name, scheme)):
+            folder = writer.path if step == scheme else writer.path / FP32.name
             folder.mkdir(exist_ok=True)
-            weights = checkpoint if step == "fp32" else smoothed
+            weights = checkpoint if step == FP32.name else smoothed
             write_scheme(folder, weights, graph, step, target, progress)
             made = unpublished(folder, config, graph, step, checkpoint.task)
             verifier.check(subject.open(made), step)

@@ -27,6 +27,7 @@ from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.export.weights.source import DATA_FILE
 from gpt_edge.native.library import WITHOUT, using
+from gpt_edge.schemes import FP32, QUANTIZED, SCHEMES
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 from gpt_edge.verify.subject import subject_of
 from gpt_edge.version import __version__
@@ -53,10 +54,9 @@ def quantize_bundle(
     Raises BundleError for a bundle that is not fp32, else as `export_bundle`.
     """
     check_scheme(scheme, target)
-    if scheme == "fp32":
+    if SCHEMES[scheme].is_float:
         raise ExportError(
-            f"{bundle.path} is fp32 already",
-            hint="use --scheme int8, int8-block, int4 or int8-dynamic",
+            f"{bundle.path} is {scheme} already", hint=f"use --scheme {', '.join(QUANTIZED)}"
         )
     if bundle.task is not None:
         check_task(bundle.task, scheme, bundle.path)
@@ -65,7 +65,7 @@ def quantize_bundle(
     n_bytes = estimated_bytes(bundle.config, scheme)
     with new_bundle(out, force=force, source=bundle.path, n_bytes=n_bytes) as writer:
         progress("running the fp32 bundle")
-        verifier = Verifier("fp32", subject, subject.outputs(subject.open(bundle)), progress)
+        verifier = Verifier(FP32.name, subject, subject.outputs(subject.open(bundle)), progress)
         write_scheme(
             writer.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder
         )

@@ -18,32 +18,27 @@ from gpt_edge.export.formats.tensor_format import Plan
 from gpt_edge.export.graph.build import MODEL_FILE, build_graph, check_structure
 from gpt_edge.export.graph.optimum_int8 import quantize_dynamic
 from gpt_edge.export.weights.source import Source
-from gpt_edge.onnx_contract import MIXED, SCHEMES
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.runtime.session import Session
+from gpt_edge.schemes import EXPORTED, FOR_TASKS, FP32, INT8_DYNAMIC, SCHEMES
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer import TokenizerSource, check_fits, find_tokenizer, tokenizer_from
 from gpt_edge.verify.report import Progress
 
 NO_TOKENIZER = "none"
 DEFAULT_TARGET = "avx512_vnni"
-TASK_SCHEMES = ("fp32", "int8", "int8-block", "int4")
-BYTES_PER_WEIGHT = {
-    "fp32": 4.0,
-    "int8": 1.1,
-    "int8-block": 1.1,
-    "int4": 0.7,
-    "mixed": 2.1,
-    "int8-dynamic": 1.1,
-}
 
 
 def check_scheme(scheme: str, target: str | None) -> None:
     """Raise ExportError for a scheme that does not exist, or for a target without int8-dynamic."""
-    if scheme not in (*SCHEMES, MIXED):
-        raise ExportError(f"there is no scheme {scheme!r}", hint=f"use one of {', '.join(SCHEMES)}")
-    if target is not None and scheme != "int8-dynamic":
-        raise ExportError(f"--target {target} is for int8-dynamic; {scheme} runs on every CPU")
+    if scheme not in SCHEMES:
+        raise ExportError(
+            f"there is no scheme {scheme!r}", hint=f"use one of {', '.join(EXPORTED)}"
+        )
+    if target is not None and not SCHEMES[scheme].by_optimum:
+        raise ExportError(
+            f"--target {target} is for {INT8_DYNAMIC.name}; {scheme} runs on every CPU"
+        )
 
 
 def check_task(task: TaskSpec, scheme: str, path: Path) -> None:
@@ -51,9 +46,9 @@ def check_task(task: TaskSpec, scheme: str, path: Path) -> None:
 
     path: what the labels come from.
     """
-    if scheme not in TASK_SCHEMES:
+    if not SCHEMES[scheme].allows_tasks:
         raise ExportError(
-            f"a classifier cannot be {scheme}", hint=f"use --scheme {', '.join(TASK_SCHEMES)}"
+            f"a classifier cannot be {scheme}", hint=f"use --scheme {', '.join(FOR_TASKS)}"
         )
     for label in task.labels:
         if CONTROL.search(label):
@@ -112,7 +107,7 @@ def write_scheme(
 ) -> None:
     """Build the graph of a scheme, or of a plan, in an empty folder; target: for int8-dynamic."""
     progress(f"building the {scheme} graph")
-    if scheme != "int8-dynamic":
+    if not SCHEMES[scheme].by_optimum:
         build_graph(
             source,
             folder,
@@ -167,5 +162,7 @@ def bundle_name(out: Path) -> str:
 
 def estimated_bytes(config: GPTConfig, scheme: str) -> int:
     """Bytes in the temporary folder at their largest: the bundle, and the fp32 graph beside it."""
-    bundle = int(config.n_parameters * BYTES_PER_WEIGHT[scheme])
-    return bundle if scheme == "fp32" else bundle + 4 * config.n_parameters
+    n_bytes = int(config.n_parameters * SCHEMES[scheme].bytes_per_weight)
+    if SCHEMES[scheme].is_float:
+        return n_bytes
+    return n_bytes + int(config.n_parameters * FP32.bytes_per_weight)

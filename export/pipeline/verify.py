@@ -12,6 +12,7 @@ from gpt_edge.export.pipeline.shared import check_same_shape, unpublished
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.schemes import FP32, SCHEMES
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.verify.language_models import LanguageModelSubject
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
@@ -45,10 +46,10 @@ def verify_bundle(
         with tempfile.TemporaryDirectory(prefix="gpt-edge-") as name:
             folder = Path(name)
             progress(f"building the fp32 {graph} graph")
-            build_graph(checkpoint, folder, graph=graph, scheme="fp32", progress=progress)
-            made = unpublished(folder, bundle.config, graph, "fp32", bundle.task)
-            label = "fp32" if graph == bundle.graph else f"{graph} fp32"
-            verifier.check(subject.open(made), "fp32", label)
+            build_graph(checkpoint, folder, graph=graph, scheme=FP32.name, progress=progress)
+            made = unpublished(folder, bundle.config, graph, FP32.name, bundle.task)
+            label = FP32.name if graph == bundle.graph else f"{graph} {FP32.name}"
+            verifier.check(subject.open(made), FP32.name, label)
     verifier.check_bundle(bundle)
     if isinstance(subject, LanguageModelSubject):
         model = checkpoint.load_model()
@@ -60,7 +61,7 @@ def verify_bundle(
 
 def _baseline_graphs(bundle: Bundle, full: bool) -> list[str]:
     """The fp32 graphs to build and check before the bundle's own."""
-    graphs = [] if bundle.scheme == "fp32" else [bundle.graph]
+    graphs = [] if SCHEMES[bundle.scheme].is_float else [bundle.graph]
     if full and bundle.task is None and "portable" not in graphs:
         graphs.append("portable")
     return graphs

@@ -9,8 +9,9 @@ from typing import Any
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.export.budget.degradation import Degradation
 from gpt_edge.export.verify.divergence import Divergence
+from gpt_edge.schemes import FP32
 
-REFERENCE = "fp32"  # the label of what everything is held against
+REFERENCE = FP32.name  # the label of what everything is held against
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.manifest import MANIFEST_FILE
 from gpt_edge.errors import BundleError
@@ -44,20 +45,19 @@ from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
-from gpt_edge.onnx_contract import MIXED
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
+from gpt_edge.schemes import FP32, INT4, INT8, MIXED, SCHEMES
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.language_models import LanguageModelSubject
-from gpt_edge.verify.parity import IntArray
 from gpt_edge.verify.report import Progress, silent, tokenizer_of
 from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 
 REPORT_TOKENS, REPORT_VALUES = 8192, 1 << 27  # at most 512 MiB of logits
 SENSITIVITY_TOKENS = 2048
 N_SHOWN = 192  # tokens of the text that is shown token by token
-MADE = ("int8", "int4")  # rounded to nearest
+MADE = (INT8.name, INT4.name)  # rounded to nearest
 SENSITIVITY_FORMATS = (TensorFormat(4, 32), TensorFormat(8, 64))
 
 
@@ -149,7 +149,9 @@ class _Work:
             return
         candidates = [Bundle.open(against)] if against is not None else [self.bundle, *self.also]
         for found in candidates:
-            if against is not None or (found.scheme == "fp32" and not found.is_optimum_export):
+            if against is not None or (
+                SCHEMES[found.scheme].is_float and not found.is_optimum_export
+            ):
                 self._check_shape(found, str(found.path))
                 self.reference = _Reference(
                     found, BundleSource(found), f"the fp32 bundle {found.manifest.name}"
@@ -188,7 +190,7 @@ class _Work:
         config, graph = self.bundle.config, self.bundle.graph
         few = self.rows.first(rows_that_fit(config, SENSITIVITY_TOKENS, REPORT_VALUES // 2))
         probe = SensitivityProbe(
-            load_reference(smooth(self.reference.source, graph, MIXED)),
+            load_reference(smooth(self.reference.source, graph, MIXED.name)),
             few,
             graph,
             Rounder(config, graph, folder),
@@ -232,10 +234,10 @@ class _Work:
     def _open_checkpoint(self, path: Path, scratch: Path) -> None:
         checkpoint = open_checkpoint(path)
         self._check_shape(checkpoint, str(path))
-        folder = scratch / "fp32"
+        folder = scratch / FP32.name
         folder.mkdir()
-        write_scheme(folder, checkpoint, self.bundle.graph, "fp32", None, self.progress)
-        made = _draft(folder, self.bundle, "fp32")
+        write_scheme(folder, checkpoint, self.bundle.graph, FP32.name, None, self.progress)
+        made = _draft(folder, self.bundle, FP32.name)
         self.progress("asking torch")
         probes = parity.probes(self.bundle.config, self.words)
         session = Session(made)
@@ -268,7 +270,11 @@ class _Work:
         samples = tuple(self._sample(i, ids) for i, (ids, _) in enumerate(self._wanted))
         self.variants.append(
             Variant(
-                REFERENCE, "fp32", _graph_bytes(reference.bundle), is_main=is_main, samples=samples
+                REFERENCE,
+                FP32.name,
+                _graph_bytes(reference.bundle),
+                is_main=is_main,
+                samples=samples,
             )
         )
 

@@ -19,6 +19,7 @@ from gpt_edge.export.report.html import Content, Html, table, tag
 from gpt_edge.export.report.plots import Mark, scatter, short_power
 from gpt_edge.export.report.sections import layers, samples, search, sensitivity, styled, tokens
 from gpt_edge.export.report.style import CSS
+from gpt_edge.schemes import FP32
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.version import __version__
 
@@ -96,7 +97,7 @@ def _header(report: BundleReport) -> Html:
             (f"{1 + main.degradation.ppl_increase:.4f}", "perplexity, fp32 is 1"),
         ]
     elif main.label == REFERENCE:
-        tiles.append(("fp32", "not rounded: the reference of this page"))
+        tiles.append((FP32.name, "not rounded: the reference of this page"))
     if (verdict := _verdict(bundle.manifest.parity)) is not None:
         tiles.append((verdict, "verification at export"))
     scores = [

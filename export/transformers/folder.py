@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError, ExportError, ParityError, require
 from gpt_edge.export.pipeline.shared import tokenizer_for
@@ -34,7 +35,7 @@ from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
 from gpt_edge.tokenizer.formats.hf_files import FILE_NAMES, hf_files
 from gpt_edge.verify import parity
 from gpt_edge.verify.language_models import N_PROMPT, LanguageModelSubject, Outputs
-from gpt_edge.verify.parity import Agreement, FloatArray, Probe
+from gpt_edge.verify.parity import Agreement, Probe
 from gpt_edge.verify.report import Progress, silent
 from gpt_edge.version import __version__
 

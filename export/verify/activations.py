@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.dequantize import array_of
@@ -27,8 +28,6 @@ from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
 from gpt_edge.system.threads import default_threads
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 # what each place leaves behind, [T, width]; attn.c_attn: queries, keys and values
 Trace = Mapping[ReferenceOperator, FloatArray]
 

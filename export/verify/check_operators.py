@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT
 from gpt_edge.export.verify.check_weights import WeightCheck
 from gpt_edge.export.weights.reference_operators import (
@@ -28,8 +28,6 @@ from gpt_edge.export.weights.reference_operators import (
 )
 from gpt_edge.reference.model import GPT, activate, causal_mask
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 # of the largest value: float32 kernels of torch and onnxruntime, summing in another order
 EPSILON = 2e-5
 SUM_EPSILON = 2e-6  # of sum |x w|: the same for products

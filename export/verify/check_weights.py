@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify import dequantize as stored
 from gpt_edge.export.verify.dequantize import DequantizedWeight, UnknownLayout
@@ -23,7 +24,6 @@ from gpt_edge.export.verify.graph_map import Site
 from gpt_edge.export.weights.reference_operators import LINEARS, parameters_of
 from gpt_edge.export.weights.source import unpad_heads
 
-FloatArray = NDArray[np.float32]
 HALF_STEP = 0.5 * (1 + 2e-3)  # a level is found with a float32 division
 CUT_OFF = 1.05  # steps that a 4-bit weight may lie beyond the last level: +8 is stored as 7
 # Roundings that trade one weight's error for another's: steps that a weight may be away, and steps

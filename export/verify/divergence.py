@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.verify.activations import ExposedGraph, FloatArray, IntArray, reference_trace
+from gpt_edge.export.verify.activations import ExposedGraph, reference_trace
 from gpt_edge.export.verify.graph_map import find_sites
 from gpt_edge.export.weights.reference_operators import ReferenceOperator, reference_operators
 from gpt_edge.export.weights.smoothing import Smoothing

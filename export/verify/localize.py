@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.export.verify.activations import ExposedGraph, FloatArray, IntArray
+from gpt_edge.export.verify.activations import ExposedGraph
 from gpt_edge.export.verify.check_operators import OperatorChecker
 from gpt_edge.export.verify.check_weights import LOOSE, WeightCheck, check_weights
 from gpt_edge.export.verify.graph_map import Site, find_sites
@@ -30,6 +31,7 @@ from gpt_edge.export.weights.reference_operators import (
 )
 from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
+from gpt_edge.schemes import SCHEMES
 
 N_PROMPT, N_MORE = 40, 12  # tokens of the first call and of the second, which finds a past
 N_ALONE, MAX_ALONE = (
@@ -102,9 +104,8 @@ def _localize(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Lo
         exposed = ExposedGraph(
             graph_model, bundle.path, config, bundle.graph, sites, _n_tokens(config)
         )
-        _check_operators(
-            exposed, model, sites, weights, found, faults, bundle.scheme == "int8-dynamic"
-        )
+        is_tensor_wide = SCHEMES[bundle.scheme].activations == "tensor"
+        _check_operators(exposed, model, sites, weights, found, faults, is_tensor_wide)
     except BundleError as error:
         faults.append(
             Fault(misfit.place if misfit else reference_operators(config)[-1], error.message)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.reference.checkpoint import task_model_of
 from gpt_edge.reference.heads import TaskModel
@@ -18,7 +19,7 @@ from gpt_edge.reference.model import GPT, KeyValue
 from gpt_edge.runtime.batching import batches, pad
 from gpt_edge.verify.classifiers import ClassifierSubject, TaskProbes
 from gpt_edge.verify.language_models import N_GREEDY, N_PROMPT, LanguageModelSubject, Outputs
-from gpt_edge.verify.parity import FloatArray, IntArray, Probe
+from gpt_edge.verify.parity import Probe
 from gpt_edge.verify.subject import Subject
 
 BATCH = 16  # sequences of a classifier at once

@@ -13,6 +13,7 @@ from gpt_edge.errors import GPTEdgeError
 from gpt_edge.export.verify.localize import localize
 from gpt_edge.export.verify.reference import ReferenceRunner
 from gpt_edge.reference.model import GPT
+from gpt_edge.schemes import FP32
 from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.language_models import LanguageModelSubject
 from gpt_edge.verify.parity import Probe
@@ -67,7 +68,8 @@ class Verifier:
         short = [Probe(probe.name, probe.ids[:limit]) for probe in probes if probe.first_row == 0]
         long = [probe for probe in probes if probe.first_row and self.effort == "full"]
         subject = LanguageModelSubject(short + long)
-        subject.check_paths(self.report, ReferenceRunner(model), "torch", self.effort)
+        runner = ReferenceRunner(model)
+        subject.check_paths(self.report, runner, FP32.name, self.effort, self.reference)
 
     def localize(self, bundle: Bundle, model: GPT) -> None:
         """Record where the bundle's weights and operators diverge from the reference's, the first

@@ -14,10 +14,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.tasks import TaskSpec
-
-FloatArray = NDArray[np.float32]
 
 DATA_FILE = "model.onnx.data"
 PAGE = 4096  # bytes; large tensors start on a page, so that onnxruntime can map them

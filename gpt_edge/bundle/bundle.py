@@ -95,7 +95,7 @@ class Bundle:
 
     @property
     def scheme(self) -> str:
-        """How the weights are stored: one of onnx_contract.SCHEMES."""
+        """How the weights are stored: a name in `schemes.SCHEMES`."""
         return self.manifest.scheme
 
     @property

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
-from gpt_edge.runtime.kv_cache import CacheArray, IntArray, KVCache
+from gpt_edge.runtime.kv_cache import CacheArray, KVCache
 
-FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Any], None]  # runs an IOBinding
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError, NumericError
 from gpt_edge.runtime.batching import batches, pad
-from gpt_edge.runtime.edge_runner import FloatArray, bind_memory, cache_dtype
-from gpt_edge.runtime.kv_cache import IntArray
+from gpt_edge.runtime.edge_runner import bind_memory, cache_dtype
 from gpt_edge.runtime.open_graph import open_graph
 from gpt_edge.runtime.ort_session import ORT_ERRORS, first_line
 from gpt_edge.system.fork_safety import keep_in_child

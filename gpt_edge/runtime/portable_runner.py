@@ -16,10 +16,11 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.runtime.edge_runner import FloatArray, Run, bind_memory
-from gpt_edge.runtime.kv_cache import CacheArray, IntArray, KVCache
+from gpt_edge.runtime.edge_runner import Run, bind_memory
+from gpt_edge.runtime.kv_cache import CacheArray, KVCache
 
 USE_CACHE_BRANCH = "use_cache_branch"  # of Optimum's merged decoders
 DTYPE_OF = {"tensor(float)": "float32", "tensor(float16)": "float16"}

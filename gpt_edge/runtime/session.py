@@ -16,10 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
-from gpt_edge.runtime.edge_runner import EdgeRunner, FloatArray
-from gpt_edge.runtime.kv_cache import IntArray, KVCache
+from gpt_edge.runtime.edge_runner import EdgeRunner
+from gpt_edge.runtime.kv_cache import KVCache
 from gpt_edge.runtime.open_graph import open_graph
 from gpt_edge.runtime.ort_session import ORT_ERRORS, first_line
 from gpt_edge.runtime.portable_runner import PortableRunner

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.runtime.encoder import Encoder
+from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import TaskSpec, transform
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
@@ -27,8 +28,6 @@ from gpt_edge.verify.report import (
     describe,
 )
 
-FloatArray = npt.NDArray[np.float32]
-
 N_EXAMPLES, N_OF_LARGE = 64, 12  # how many are asked
 LONGEST = 160  # tokens of most probes; one fills the context, up to MAX_FULL
 MAX_FULL = 1024
@@ -37,10 +36,6 @@ SEED = 20180611
 # max |difference| of logits between torch and ONNX fp32, as a fraction of their spread, at least 1:
 # summation order
 REFERENCE_TOLERANCE = 1e-4
-# Mean KL in nats of the probabilities of classes or answers; for scores the difference of the
-# logit. The limit is for broken graphs; how good a scheme is, the figures themselves say.
-QUANTIZED_KL = {"int8": 2e-2, "int8-block": 2e-2, "int4": 0.5}
-QUANTIZED_SCORE = {"int8": 0.3, "int8-block": 0.3, "int4": 2.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +137,14 @@ class ClassifierSubject:
         """
         agreement = compare_tasks(self.probes, expected, actual)
         scale = scale_of(agreement, expected)
-        if scheme == "fp32":
+        row = SCHEMES[scheme]
+        is_score = self.probes.by_example(expected)[0].size == 1
+        if row.task_max_mean_kl is None or row.task_max_difference is None:
             limits = {"max_difference": REFERENCE_TOLERANCE * scale}
-        elif self.probes.by_example(expected)[0].size == 1:
-            limits = {"max_difference": QUANTIZED_SCORE[scheme] * scale}
+        elif is_score:
+            limits = {"max_difference": row.task_max_difference * scale}
         else:
-            limits = {"mean_kl": QUANTIZED_KL[scheme]}
+            limits = {"mean_kl": row.task_max_mean_kl}
         report.add(section, "labels", agreement, limits, excuse_ties=False)
         if fault := unexplained(agreement):
             report.faults.append(f"{section}: {fault}")
@@ -165,7 +162,7 @@ class ClassifierSubject:
         together = self.outputs(runner)
         alone = np.concatenate([runner.logits(part) for part in _examples(self.probes, runner)])
         agreement = compare_tasks(self.probes, together, alone)
-        tolerance = PATH_TOLERANCE if scheme == "fp32" else QUANTIZED_PATH_TOLERANCE
+        tolerance = PATH_TOLERANCE if SCHEMES[scheme].is_float else QUANTIZED_PATH_TOLERANCE
         limits = {"max_difference": tolerance * scale_of(agreement, together)}
         section = f"{name or scheme} paths"
         report.add(section, "labels one by one", agreement, limits, excuse_ties=False)

@@ -6,19 +6,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.runtime.session import Session
+from gpt_edge.schemes import SCHEMES
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort, paths
-from gpt_edge.verify.parity import FloatArray, Probe, Runner
+from gpt_edge.verify.parity import Probe, Runner
 from gpt_edge.verify.report import PATH_TOLERANCE, QUANTIZED_PATH_TOLERANCE, Verification
 
 # max |difference| of logits between torch and ONNX fp32, as a fraction of their spread within a
 # row (and of 1 where the spread is smaller): summation order
 REFERENCE_TOLERANCE = 1e-3
-# Mean KL in nats against fp32. The limit is for broken graphs; how good a scheme is, the figures
-# themselves say.
-QUANTIZED_KL = {"int8": 5e-3, "int8-block": 5e-3, "int4": 0.5, "mixed": 0.5, "int8-dynamic": 2.0}
 MAX_FP32_KL = 1e-6
 N_GREEDY = 32  # tokens
 N_PROMPT = 12
@@ -63,8 +62,9 @@ class LanguageModelSubject:
     ) -> None:
         """fp32: logits within summation order, and equal greedy tokens; else the mean KL."""
         agreement = parity.compare(self.probes, expected.logits, actual.logits)
-        if scheme != "fp32":
-            limits = {"mean_kl": QUANTIZED_KL[scheme]}
+        max_mean_kl = SCHEMES[scheme].max_mean_kl
+        if max_mean_kl is not None:
+            limits = {"mean_kl": max_mean_kl}
             report.add(section, "logits", agreement, limits, excuse_ties=False)
             return
         limits = {
@@ -87,8 +87,8 @@ class LanguageModelSubject:
         for path, agreement in paths(runner, self.probes, effort):
             limits = {}
             # one activation scale for the whole call: reported, not promised
-            if scheme != "int8-dynamic":
-                is_float = scheme in ("fp32", "torch")
+            if SCHEMES[scheme].activations != "tensor":
+                is_float = SCHEMES[scheme].is_float
                 tolerance = PATH_TOLERANCE if is_float else QUANTIZED_PATH_TOLERANCE
                 limits["max_difference"] = tolerance * max(1.0, agreement.spread)
             report.add(f"{name or scheme} paths", path, agreement, limits, excuse_ties=bool(limits))

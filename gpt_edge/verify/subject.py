@@ -46,7 +46,7 @@ class Subject(Protocol):
     ) -> None:
         """Record how a runner agrees with itself on every execution path.
 
-        scheme: sets the limits; "torch" has those of fp32. name: in the figures, in its place.
+        scheme: sets the limits; torch has those of fp32. name: in the figures, in its place.
         """
 
 

@@ -27,7 +27,7 @@ from gpt_edge.export.budget.search import (
     pareto,
     search,
 )
-from gpt_edge.export.formats.plan import Wishes, candidates, shapes, uniform_plan
+from gpt_edge.export.formats.plan import QuantizeOptions, candidates, shapes, uniform_plan
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, Plan, TensorFormat
 
 # heads of 12: padded to 16 in edge
@@ -242,42 +242,45 @@ def test_shapes_are_those_of_the_padded_graph() -> None:
 
 
 def test_patterns_choose_what_is_rounded() -> None:
-    wishes = Wishes("int4", include=("h.*.mlp.*",), exclude=("h.0.*",))
+    wishes = QuantizeOptions("int4", include=("h.*.mlp.*",), exclude=("h.0.*",))
     plan = uniform_plan(CONFIG, "edge", wishes)
     rounded = {name for name, form in plan.items() if form != FLOAT32}
     assert rounded == {"h.1.mlp.c_fc.weight", "h.1.mlp.c_proj.weight"}
-    mixed = candidates(CONFIG, "edge", Wishes("mixed", exclude=("h.0.*",)))
+    mixed = candidates(CONFIG, "edge", QuantizeOptions("mixed", exclude=("h.0.*",)))
     assert mixed["h.0.attn.c_attn.weight"] == [FLOAT32]
     assert {form.bits for form in mixed["h.1.attn.c_attn.weight"]} == {4, 8, 16}
 
 
 def test_a_tied_table_has_the_bits_of_head_and_embedding() -> None:
     for wishes in (
-        Wishes("int4", head=4),
-        Wishes("int4", embedding=4),
-        Wishes("int4", head=4, embedding=4),
+        QuantizeOptions("int4", head=4),
+        QuantizeOptions("int4", embedding=4),
+        QuantizeOptions("int4", head=4, embedding=4),
     ):
         assert uniform_plan(CONFIG, "edge", wishes)["wte.weight"].bits == 4
     with pytest.raises(ValueError, match="one table"):
-        uniform_plan(CONFIG, "edge", Wishes("int8", head=8, embedding=4))
+        uniform_plan(CONFIG, "edge", QuantizeOptions("int8", head=8, embedding=4))
 
 
 @pytest.mark.parametrize(
     ("make", "wanted"),
     [
-        (lambda: Wishes("int5"), "scheme must be one of"),
-        (lambda: Wishes("int8-dynamic", head=8), "Optimum's"),
-        (lambda: Wishes("int8", block_size=64), "int8-block"),
-        (lambda: Wishes("int4", head=5), "bits must be one of"),
+        (lambda: QuantizeOptions("int5"), "scheme must be one of"),
+        (lambda: QuantizeOptions("int8-dynamic", head=8), "Optimum's"),
+        (lambda: QuantizeOptions("int8", block_size=64), "int8-block"),
+        (lambda: QuantizeOptions("int4", head=5), "bits must be one of"),
         (
-            lambda: uniform_plan(CONFIG, "edge", Wishes("int4", exclude=("nothing.*",))),
+            lambda: uniform_plan(CONFIG, "edge", QuantizeOptions("int4", exclude=("nothing.*",))),
             "'nothing.\\*' matches no weight",
         ),
         (
-            lambda: uniform_plan(CONFIG, "portable", Wishes("int4", symmetric=False)),
+            lambda: uniform_plan(CONFIG, "portable", QuantizeOptions("int4", symmetric=False)),
             "no zero points",
         ),
-        (lambda: uniform_plan(CONFIG, "edge", Wishes("int4", block_size=48)), "power of two"),
+        (
+            lambda: uniform_plan(CONFIG, "edge", QuantizeOptions("int4", block_size=48)),
+            "power of two",
+        ),
     ],
 )
 def test_wishes_that_contradict_are_refused(make: object, wanted: str) -> None:

@@ -16,10 +16,11 @@ from gpt_edge.export.export import export_bundle
 from gpt_edge.export.quantize import quantize_bundle
 from gpt_edge.export.shared import open_folder
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.export.formats.plan import Wishes, uniform_plan
+from gpt_edge.export.formats.plan import QuantizeOptions, uniform_plan
 from gpt_edge.export.graph.build import build_graph
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
 from gpt_edge.native.onnx_model import Model, Node, read_model
@@ -31,7 +32,7 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import paths
 from gpt_edge.verify.native_operators import check_library
-from gpt_edge.verify.parity import FloatArray, IntArray, compare
+from gpt_edge.verify.parity import compare
 from tests.support.models import save_random
 
 # Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by
@@ -190,7 +191,7 @@ def test_blocks_of_every_size(
     scheme = "int4" if bits == 4 else "int8-block"
     (tmp_path / "graph").mkdir()
     plan = uniform_plan(
-        config, "edge", Wishes(scheme=scheme, block_size=block_size, rounding="nearest")
+        config, "edge", QuantizeOptions(scheme=scheme, block_size=block_size, rounding="nearest")
     )
     build_graph(checkpoint, tmp_path / "graph", graph="edge", scheme=scheme, plan=plan)
     ids = np.random.default_rng(1).integers(0, config.vocab_size, (1, 70))

@@ -4,6 +4,7 @@ hidden states of any bundle.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from gpt_edge.reference.checkpoint import load_task_model
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify import classifiers
+from gpt_edge.schemes import SCHEMES
 from gpt_edge.verify.classifiers import compare_tasks, task_probes
 from gpt_edge.verify.report import Verification
 from gpt_edge.verify.subject import verify_alone
@@ -164,7 +165,8 @@ def test_a_bundle_of_other_weights_is_found_out(
 def test_nothing_is_published_when_out_of_tolerance(
     sources: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(classifiers.QUANTIZED_KL, "int8", 0.0)
+    strict = dataclasses.replace(SCHEMES["int8"], task_max_mean_kl=0.0)
+    monkeypatch.setitem(SCHEMES, "int8", strict)
     with pytest.raises(ParityError, match="mean_kl is") as caught:
         export_bundle(sources("gpt3", "classification"), tmp_path / "out", tokenizer="none")
     assert caught.value.figures["torch against int8"]["labels"]["ok"] is False

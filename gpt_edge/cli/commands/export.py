@@ -20,6 +20,7 @@ from gpt_edge.cli.support.options import (
 )
 from gpt_edge.cli.support.tables import parity_table, size
 from gpt_edge.errors import require
+from gpt_edge.schemes import INT8
 
 PIPELINE = "gpt_edge.export.pipeline.export"
 FOR_BUNDLES = ("graph", "scheme", "target")  # options that a transformers folder has no use for
@@ -45,7 +46,7 @@ def export(
         GraphName,
         typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum."),
     ] = "edge",
-    scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = "int8",
+    scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = INT8.name,
     target: TargetOption = None,
     tokenizer: Annotated[
         str | None,
