@@ -1,9 +1,9 @@
-"""Does every operator of a graph do what the reference's does, given what the graph itself hands to
-it?
+"""Does every operator of a graph compute what the reference's does, from the input that the graph
+itself gives it?
 
-Rounding noise of earlier operators is in the input of both, so only the operator's own error is
-left: summation order, and for products with 8-bit activations the rounding of its input, whose size
-is known.
+The quantization noise of earlier operators is in the input of both, so only the operator's own
+error is left: summation order, and for products with int8 activations the rounding of its input,
+whose size is known.
 """
 
 from __future__ import annotations
@@ -40,11 +40,10 @@ MIN_ROWS, MAX_BIAS = 16, 1e-3
 
 @dataclass(frozen=True, slots=True)
 class OperatorCheck:
-    """How far an operator's result is from the reference's: the worst value, as a share of what is
-    explained.
+    """How far an operator's result is from the reference's: the worst value, as a fraction of what
+    is explained.
 
-    noise: root mean square of what rounding the operator's input explains; 0 where it is not
-    rounded.
+    noise: root mean square of what quantizing the operator's input explains; 0 where it is float.
     """
 
     share: float
@@ -63,7 +62,7 @@ class OperatorChecker:
     def __init__(
         self, model: GPT, weights: Mapping[ReferenceOperator, WeightCheck], *, tensor_wide: bool
     ) -> None:
-        self._model, self._weights, self._tensor_wide = model, weights, tensor_wide
+        self._model, self._weights, self.tensor_wide = model, weights, tensor_wide
         # by layer: what the graph computed so far
         self._keys_values: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -151,7 +150,7 @@ class OperatorChecker:
         """The distance of two levels of 8 bits that x [T, K] is rounded to; at most, where it
         depends on the operator.
         """
-        if self._tensor_wide:
+        if self.tensor_wide:
             return (2 / 127 * x.abs().max()).expand_as(x)
         steps = x.abs().amax(-1, keepdim=True) / 127
         if is_activated:  # hardly negative, so that few levels are kept below zero
