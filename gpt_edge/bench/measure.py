@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.bench.figures import Engine
 from gpt_edge.bench.plan import Case
 from gpt_edge.bench.traffic import cache_bytes, weight_bytes
@@ -22,7 +23,6 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.sampling import SamplingParams
 from gpt_edge.generate.stream import TokenChoice, TokenStream
-from gpt_edge.runtime.kv_cache import IntArray
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 

@@ -13,7 +13,6 @@ from gpt_edge.evaluate.documents import Score, compare_documents, score_document
 from gpt_edge.evaluate.lambada import LambadaScore
 from gpt_edge.evaluate.measures import (
     Estimate,
-    IntArray,
     TextScore,
     log_softmax,
     negative_log_likelihood,
@@ -28,7 +27,6 @@ __all__ = [
     "Estimate",
     "EvaluationSettings",
     "EvaluationState",
-    "IntArray",
     "LambadaScore",
     "Models",
     "Score",

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.generate.sampling import SamplingParams
 from gpt_edge.generate.stream import Completion, TextAssembly, TextStream, TokenChoice, TokenStream
-from gpt_edge.runtime.edge_runner import FloatArray
 from gpt_edge.runtime.kv_cache import KVCache
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer

@@ -22,12 +22,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.errors import NumericError
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 DEFAULT_TOP_K = 40  # what GPT-2's published samples used
 DEFAULT_TEMPERATURE = 1.0

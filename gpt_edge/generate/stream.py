@@ -15,9 +15,9 @@ from typing import Literal, Self
 
 import numpy as np
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.sampling import Sampler, SamplingParams
 from gpt_edge.generate.stop_strings import StopMatcher
-from gpt_edge.runtime.edge_runner import FloatArray
 from gpt_edge.runtime.session import PREFILL_CHUNK, Session
 from gpt_edge.tokenizer.spec import Tokenizer
 

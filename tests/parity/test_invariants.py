@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.evaluate.measures import log_softmax
 from gpt_edge.export.formats.rounding import round_tensor
@@ -25,7 +26,6 @@ from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
-from gpt_edge.verify.parity import FloatArray, IntArray
 from tests.parity.conftest import Export
 from tests.support.models import TINY, save_random
 

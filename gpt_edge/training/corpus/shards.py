@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import TrainingError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
@@ -30,7 +31,6 @@ SHARD_TOKENS = 1 << 24  # 32 MiB of uint16
 VERSION = 3
 # Their pieces of text were cut elsewhere, so only their complete records can be used.
 OLDER_VERSIONS = (1, 2)
-IntArray = NDArray[np.int64]
 TokenArray = NDArray[np.unsignedinteger[Any]] | IntArray  # one stream of ids, [n]
 
 

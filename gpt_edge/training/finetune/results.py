@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.evaluate import Score
 from gpt_edge.evaluate.classification_metrics import (
-    IntArray,
     IntervalEstimate,
     choice_metrics,
     class_metrics,

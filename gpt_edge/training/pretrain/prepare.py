@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
@@ -27,7 +28,6 @@ from gpt_edge.tokenizer.load import build_tokenizer, read_tokenizer_file
 from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer, TokenizerSource, TokenizerSpec
 from gpt_edge.training.corpus.learn_tokenizer import train_tokenizer
 from gpt_edge.training.corpus.shards import (
-    IntArray,
     TokenShards,
     documents_of,
     is_tokenized,
