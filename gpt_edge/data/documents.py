@@ -209,10 +209,11 @@ class TextFile:
             raise self._error(f"{where} is not UTF-8", hint=options.encoding_hint) from error
         except (ValueError, RecursionError) as error:
             raise self._error(f"{where} is not JSON: {error}", hint=options.json_hint) from error
-        text = value.get(options.field) if isinstance(value, dict) else None
+        field = options.field
+        text = value.get(field) if isinstance(value, dict) else None
         if not isinstance(text, str):
             raise self._error(
-                f"{where} has no text under {options.field!r}: {_description(value, options.field)}",
+                f"{where} has no text under {field!r}: {_description(value, field)}",
                 hint=options.field_hint,
             )
         cleaned, n_halves = _without_surrogates(text)
@@ -241,7 +242,8 @@ def split(chunks: Iterator[str], separator: str) -> Iterator[Piece]:
             yield from _last_pieces(text, is_begun)
             is_begun = False
         start = 0
-        while len(rest) - start > PIECE_CHARACTERS + len(separator):  # the end may be half of one
+        # the end of `rest` may be half a separator
+        while len(rest) - start > PIECE_CHARACTERS + len(separator):
             end = word_end(rest, start, start + PIECE_CHARACTERS)
             text = rest[start:end]
             start = end

@@ -279,7 +279,7 @@ def test_a_state_with_a_damaged_section_is_refused(corpus: Path, words, tmp_path
         values["sections"]["text"]["done"]["tallies"][0]["nll"],
     )
     path.write_text(json.dumps(values))
-    with pytest.raises(EvaluationError, match="is damaged in text"):
+    with pytest.raises(EvaluationError, match="is corrupt in text"):
         evaluate_text(models(), words, [corpus], state=EvaluationState(path))
 
 
