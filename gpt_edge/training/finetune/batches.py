@@ -34,8 +34,8 @@ class EncodedExamples:
 
     sequences: list[tuple[tuple[int, ...], ...]]
     labels: npt.NDArray[Any]
-    n_cut_examples: int
-    n_cut_tokens: int
+    n_truncated_examples: int
+    n_truncated_tokens: int
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -111,7 +111,7 @@ def encode(
         except ValueError as error:
             raise TrainingError(f"line {example.line}: {error}") from error
         sequences.append(found.sequences)
-        cuts.append(found.n_cut)
+        cuts.append(found.n_truncated)
     numbers = np.array(labels, dtype=np.float64 if spec.is_score else np.int64)
     return EncodedExamples(sequences, numbers, sum(cut > 0 for cut in cuts), sum(cuts))
 

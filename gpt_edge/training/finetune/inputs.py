@@ -64,8 +64,8 @@ class FinetuneInputs:
                 values[name] = {
                     "n_examples": len(part),
                     "n_tokens": part.n_tokens,
-                    "n_cut_examples": part.n_cut_examples,
-                    "n_cut_tokens": part.n_cut_tokens,
+                    "n_truncated_examples": part.n_truncated_examples,
+                    "n_truncated_tokens": part.n_truncated_tokens,
                 }
         if not self.spec.is_score:
             values["balance"] = self.balance
