@@ -62,9 +62,12 @@ def start(n: int, *arguments: str, **extra: str) -> list[subprocess.CompletedPro
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", KILLED_AFTER, "train", *arguments],
-                env={**os.environ, **ranks, **place, **extra}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **ranks, **place, **extra},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-        )  # fmt: skip
+        )
     found = []
     for process in processes:
         out, err = process.communicate(timeout=250)
@@ -161,7 +164,7 @@ def test_two_processes_drop_different_things_and_resume_alike(make_recipe: MakeR
 
 
 def test_rows_that_cannot_be_shared_are_refused(make_recipe: MakeRecipe) -> None:
-    with pytest.raises(TrainingError, match="wanted a number of rows that 3 processes can share"):
+    with pytest.raises(TrainingError, match="expected a number of rows that 3 processes can share"):
         Trainer(read_recipe(make_recipe()), [], Processes(0, 3))
 
 
