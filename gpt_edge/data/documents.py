@@ -54,7 +54,7 @@ class TextOptions:
 
     cleans_json: treat a text of JSON Lines as plain text is treated: strip the line breaks around
     it, and replace half a surrogate pair by U+FFFD, which else is a fault. max_line_bytes: JSON
-    Lines are read into memory line by line, and one emoji makes four bytes of each character.
+    Lines are read into memory line by line, and one emoji makes each character of it four bytes.
     """
 
     separator: str = END_OF_TEXT  # between documents of plain text
@@ -235,7 +235,7 @@ def split(chunks: Iterator[str], separator: str) -> Iterator[Piece]:
     each; blank ones are skipped.
     """
     rest = ""
-    is_begun = False  # whether a piece of the current document was given out
+    is_begun = False  # whether a piece of the current document was yielded
     for chunk in chunks:
         *finished, rest = (rest + chunk).split(separator)
         for text in finished:
@@ -271,7 +271,7 @@ def word_end(text: str, start: int, stop: int) -> int:
     """The last position in start + 1 .. stop where a space follows a word; else the last where a
     line break does; else `stop`.
 
-    GPT-2's pattern and GPT-1's words both begin anew with the white space after a word.
+    GPT-2's pattern and GPT-1's words both split before the white space after a word.
     """
     for character in " \n":
         position = text.rfind(character, start + 1, stop + 1)
@@ -283,7 +283,7 @@ def word_end(text: str, start: int, stop: int) -> int:
 
 
 def _last_pieces(text: str, is_begun: bool) -> Iterator[Piece]:
-    """The rest of a document; nothing for a blank one of which no piece was given out."""
+    """The rest of a document; nothing for a blank one of which no piece was yielded."""
     text = text.rstrip("\r\n")
     if not is_begun:
         text = text.lstrip("\r\n")

@@ -139,8 +139,8 @@ def _passage(text: str, tokenizer: Tokenizer, context: int, where: str) -> Passa
         raise EvaluationError(
             f"{where} ends in {word[:40]!a}, {len(target)} tokens: the context has {context}"
         )
-    kept = ids[-(context + 1 - len(target)) :]
-    return Passage(np.array(kept, np.int64), np.array(target, np.int64), word)
+    fitting = ids[-(context + 1 - len(target)) :]
+    return Passage(np.array(fitting, np.int64), np.array(target, np.int64), word)
 
 
 def add_passage(
@@ -171,11 +171,11 @@ def _is_best_unfiltered(
     """
     if passage.word.strip(".,;:!?\"'").lower() in STOP_WORDS:
         return False
-    mine = int(passage.target[0])
+    target = int(passage.target[0])
     rivals = [
         int(id)
-        for id in np.flatnonzero(first >= first[mine])
-        if first[id] > first[mine] or id < mine
+        for id in np.flatnonzero(first >= first[target])
+        if first[id] > first[target] or id < target
     ]
     return all(id in stops for id in rivals) and not any(
         _continues_word(scorer, passage, id, tokenizer) for id in rivals

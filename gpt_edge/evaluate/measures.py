@@ -57,7 +57,7 @@ class Sums:
 
     @property
     def mean(self) -> float:
-        """Of what was counted; 0 of nothing."""
+        """The mean of the counted values; 0 without any."""
         return self.total / self.n if self.n else 0.0
 
     @property
@@ -114,7 +114,7 @@ def text_score(tally: Tally, n_words: int, n_bytes: int) -> TextScore:
 
 
 def share(n_right: int, n: int) -> Estimate:
-    """n_right / n and the standard error of a binomial share. n: at least 1."""
+    """n_right / n and the standard error of a binomial fraction. n: at least 1."""
     value = n_right / n
     return Estimate(value, math.sqrt(value * (1 - value) / (n - 1)) if n > 1 else 0.0)
 

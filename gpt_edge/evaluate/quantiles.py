@@ -52,7 +52,7 @@ class Quantiles:
 
     def _merge(self) -> None:
         fresh, counts = np.unique(np.concatenate([self._bins, *self._pending]), return_counts=True)
-        # each bin in use was there once itself
+        # each bin in use was counted once itself
         counts[np.searchsorted(fresh, self._bins)] += self._counts - 1
         self._bins, self._counts = fresh.astype(np.uint32), counts.astype(np.int64)
         self._pending, self._n_pending = [], 0

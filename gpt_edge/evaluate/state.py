@@ -119,8 +119,8 @@ def fingerprint(path: Path) -> str:
         if path.is_file():
             return sha256_file(path)
         total = hashlib.sha256()
-        for place in sorted(place for place in path.rglob("*") if place.is_file()):
-            total.update(f"{place.relative_to(path)}\0{sha256_file(place)}\n".encode())
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            total.update(f"{file.relative_to(path)}\0{sha256_file(file)}\n".encode())
     except OSError as error:
         raise EvaluationError(
             f"{error.filename or path} cannot be read: {error.strerror or error}"

@@ -113,7 +113,7 @@ def _device(device: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_to_cpu(tensor: Tensor) -> Tensor:
     """A copy of the tensor on the CPU, gathered from all processes if it is sharded. All processes
     must call it.
     """

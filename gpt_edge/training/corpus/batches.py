@@ -242,13 +242,13 @@ class Batches:
                 f"needs {n_rows}",
                 hint="give more text, or lower [training] batch_tokens",
             )
-        whole = range(self.cursor, self.cursor + n_rows)
+        indices = range(self.cursor, self.cursor + n_rows)
         self.cursor += n_rows
-        n_mine = n_rows // self._n_ranks
-        mine = whole[self._rank * n_mine : (self._rank + 1) * n_mine]
-        inputs, targets = self._rows().rows(mine)
+        n_own = n_rows // self._n_ranks
+        own = indices[self._rank * n_own : (self._rank + 1) * n_own]
+        inputs, targets = self._rows().rows(own)
         return Batch(
-            torch.from_numpy(inputs), torch.from_numpy(targets), self._rows().n_targets(whole)
+            torch.from_numpy(inputs), torch.from_numpy(targets), self._rows().n_targets(indices)
         )
 
     def seek(self, epoch: int, cursor: int, row_tokens: int, shard: int = 0) -> None:

@@ -39,7 +39,7 @@ class TokenizingState:
     """How much of a text is tokenized. The next shard begins at `n_pieces` and `skip`."""
 
     tokens: list[int] = field(default_factory=list)  # ids in each shard, with the shared one
-    n_pieces: int = 0  # pieces of the text that lie wholly before the next shard
+    n_pieces: int = 0  # complete pieces of the text before the next shard
     skip: int = 0  # ids of the piece after them that are in a shard already
     n_documents: int = 0  # that end before that piece
     n_bytes: int = 0  # of the pieces before it

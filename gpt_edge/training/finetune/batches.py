@@ -133,12 +133,12 @@ def epoch_batches(data: EncodedExamples, batch: int, seed: int, epoch: int) -> l
 
 
 def split_examples(
-    examples: Sequence[Example], share: float, seed: int, by_label: bool
+    examples: Sequence[Example], fraction: float, seed: int, by_label: bool
 ) -> tuple[list[Example], list[Example]]:
-    """Split the examples into two lists. The second has a fraction `share` of them, the same of
+    """Split the examples into two lists. The second has a fraction of them, the same of
     each label; both keep their order.
 
-    Each label's number is rounded. If they add up to less than `share` of all, as with many labels
+    Each label's number is rounded. If they add up to less than that fraction of all, as with many labels
     of few examples each, the labels that lost most by rounding give one more. A label keeps at
     least one example. by_label: whether labels are classes. Raises TrainingError when nothing can
     be taken.
@@ -148,18 +148,18 @@ def split_examples(
     for i, example in enumerate(examples):
         groups.setdefault(example.label if by_label else "", []).append(i)
     shuffled = [[rows[i] for i in rng.permutation(len(rows))] for rows in groups.values()]
-    n_taken = [min(round(share * len(rows)), len(rows) - 1) for rows in shuffled]
-    lost = [share * len(rows) - n for rows, n in zip(shuffled, n_taken, strict=True)]
+    n_taken = [min(round(fraction * len(rows)), len(rows) - 1) for rows in shuffled]
+    lost = [fraction * len(rows) - n for rows, n in zip(shuffled, n_taken, strict=True)]
     for group in sorted(rng.permutation(len(shuffled)), key=lambda group: -lost[group]):
         if (
-            sum(n_taken) < round(share * len(examples))
+            sum(n_taken) < round(fraction * len(examples))
             and n_taken[group] < len(shuffled[group]) - 1
         ):
             n_taken[group] += 1
     taken = {row for rows, n in zip(shuffled, n_taken, strict=True) for row in rows[:n]}
     if not taken:
         raise TrainingError(
-            f"a fraction of {share:g} of {len(examples)} examples leaves nothing to hold out",
+            f"a fraction of {fraction:g} of {len(examples)} examples leaves nothing to hold out",
             hint="give a larger --hold-out, or a file of its own: --dev",
         )
     rest = [example for i, example in enumerate(examples) if i not in taken]

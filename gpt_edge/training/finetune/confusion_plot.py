@@ -29,8 +29,8 @@ def draw_confusion(confusion: IntArray, labels: Sequence[str], title: str, path:
     inches = min(40.0, max(4.5, 2.5 + INCHES_PER_CLASS * n))
     figure = figure_module.Figure(figsize=(inches, inches), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    shares = confusion / np.maximum(1, confusion.sum(1, keepdims=True))
-    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    fractions = confusion / np.maximum(1, confusion.sum(1, keepdims=True))
+    image = axes.imshow(fractions, cmap="Blues", vmin=0.0, vmax=1.0)
     size = 9 if n <= MAX_NUMBERED else 6
     axes.set_xticks(range(n), labels, rotation=90, fontsize=size, parse_math=False)  # a $ is a $
     axes.set_yticks(range(n), labels, fontsize=size, parse_math=False)
@@ -40,7 +40,7 @@ def draw_confusion(confusion: IntArray, labels: Sequence[str], title: str, path:
     if n <= MAX_NUMBERED:
         for row in range(n):
             for column in range(n):
-                colour = "white" if shares[row, column] > 0.5 else "black"
+                colour = "white" if fractions[row, column] > 0.5 else "black"
                 axes.text(
                     column,
                     row,

@@ -95,9 +95,9 @@ def restore_random(random: Tensor, processes: Processes, fresh_seed: int) -> Non
     if random.shape != ((n, n_bytes) if n > 1 else (n_bytes,)):
         torch.manual_seed(fresh_seed)
         return
-    mine = random[processes.rank] if n > 1 else random
+    own = random[processes.rank] if n > 1 else random
     n_cpu = torch.get_rng_state().numel()
     # not a view: torch 2.13 reads from the storage's beginning, and crashes
-    torch.set_rng_state(mine[:n_cpu].clone())
+    torch.set_rng_state(own[:n_cpu].clone())
     if device.type == "cuda":
-        torch.cuda.set_rng_state(mine[n_cpu:].clone(), device)
+        torch.cuda.set_rng_state(own[n_cpu:].clone(), device)

@@ -37,7 +37,7 @@ from gpt_edge.training.pretrain.resume import (
     row_tokens,
     training_seed,
 )
-from gpt_edge.training.processes import Processes, sharded_like, whole
+from gpt_edge.training.processes import Processes, gather_to_cpu, sharded_like
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
 from gpt_edge.training.validation import total_loss
@@ -170,7 +170,9 @@ class Trainer:
     def weights(self) -> dict[str, Tensor]:
         """The weights to save, on the CPU: EMA's, if it is on. All processes must call it."""
         with self.averaged():
-            return {name: whole(parameter) for name, parameter in self.model.named_parameters()}
+            return {
+                name: gather_to_cpu(parameter) for name, parameter in self.model.named_parameters()
+            }
 
     def state(self, progress: dict[str, Any]) -> RunState:
         """Everything that `restore` needs. progress: caller-owned plain JSON values. All processes
@@ -184,12 +186,15 @@ class Trainer:
         position |= {"shard": self.batches.shard, "row_tokens": self.batches.row_tokens}
         names = [name for name, _ in self.model.named_parameters()]
         return RunState(
-            {name: whole(parameter) for name, parameter in self.model.named_parameters()},
-            {name: whole(moment) for name, moment in self.optimizer.tensors()},
+            {name: gather_to_cpu(parameter) for name, parameter in self.model.named_parameters()},
+            {name: gather_to_cpu(moment) for name, moment in self.optimizer.tensors()},
             self.processes.gather(random_state(self.processes.device)),
             {**progress, "trainer": position},
             self.recipe.fingerprint(),
-            {name: whole(average) for name, average in zip(names, self._averages, strict=False)},
+            {
+                name: gather_to_cpu(average)
+                for name, average in zip(names, self._averages, strict=False)
+            },
         )
 
     def restore(self, state: RunState) -> None:
