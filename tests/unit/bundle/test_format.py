@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,21 @@ def test_files_present_are_the_files_listed(tmp_path: Path) -> None:
         Bundle.open(tmp_path / "out")
     (tmp_path / "out" / "tokenizer.tiktoken").unlink()
     refused(tmp_path / "out", r"tokenizer\.tiktoken is missing")
+
+
+@pytest.mark.parametrize("depth", ["Bundle.open(path)", "read_bundle(path, Bundle)"])
+def test_the_warning_points_at_the_users_line(tmp_path: Path, depth: str) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    (tmp_path / "out" / "extra.txt").touch()
+    program = (
+        "from gpt_edge.bundle.bundle import Bundle, read_bundle\n"
+        f"path = {str(tmp_path / 'out')!r}\n"
+        f"{depth.replace('Bundle)', 'lambda bundle: bundle)')}\n"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(compile(program, "users_program.py", "exec"), {"__name__": "users_program"})
+    assert [(one.filename, one.lineno) for one in caught] == [("users_program.py", 3)]
 
 
 @quotes("`manifest.json` is a JSON object in UTF-8, at most 1 MiB long and 16 levels deep.")
