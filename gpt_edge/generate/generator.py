@@ -15,16 +15,19 @@ from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.prompt import Prompt, Truncate, check_ids, encode_prompt
 from gpt_edge.generate.stream import TextStream, TokenStream
+from gpt_edge.native.library import Native
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
 
-def open_generator(bundle: Bundle, *, threads: int | None = None) -> Generator:
+def open_generator(
+    bundle: Bundle, *, threads: int | None = None, native: Native = None
+) -> Generator:
     """A generator for an opened bundle: the tokenizer is built while onnxruntime prepares the
-    weights.
+    weights. threads, native: as for `Session`.
     """
     with ThreadPoolExecutor(1) as executor:
-        session = executor.submit(Session, bundle, threads=threads)
+        session = executor.submit(Session, bundle, threads=threads, native=native)
         tokenizer = bundle.load_tokenizer()
         return Generator(session.result(), tokenizer)
 
