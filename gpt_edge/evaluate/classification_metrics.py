@@ -23,7 +23,7 @@ N_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class IntervalEstimate:
     """A figure and the ends of its 95 % confidence interval. `interval` names the method: "wilson"
     or "bootstrap".
     """
@@ -123,30 +123,30 @@ def bootstrap(figure: Callable[[IntArray], float], n: int, seed: int = 0) -> tup
     return float(low), float(high)
 
 
-def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str, Estimate]:
+def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str, IntervalEstimate]:
     """accuracy, macro_f1 and matthews of predicted classes. Raises as `confusion_matrix`."""
     confusion = confusion_matrix(gold, predicted, n_label)
     n, hits = len(gold), int(np.trace(confusion))
-    metrics = {"accuracy": Estimate(accuracy(confusion), *wilson(hits, n), "wilson")}
+    metrics = {"accuracy": IntervalEstimate(accuracy(confusion), *wilson(hits, n), "wilson")}
     for name, figure in (("macro_f1", macro_f1), ("matthews", matthews)):
 
         def of_rows(rows: IntArray, figure: Callable[[IntArray], float] = figure) -> float:
             return figure(confusion_matrix(gold[rows], predicted[rows], n_label))
 
-        metrics[name] = Estimate(figure(confusion), *bootstrap(of_rows, n), "bootstrap")
+        metrics[name] = IntervalEstimate(figure(confusion), *bootstrap(of_rows, n), "bootstrap")
     return metrics
 
 
-def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, Estimate]:
+def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, IntervalEstimate]:
     """accuracy of chosen answers: their numbers are places in a list, not classes, so there is no
     F1.
     """
     _check_lengths(gold, predicted)
     hits = int((gold == predicted).sum())
-    return {"accuracy": Estimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
+    return {"accuracy": IntervalEstimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
 
 
-def score_metrics(gold: DoubleArray, predicted: DoubleArray) -> dict[str, Estimate]:
+def score_metrics(gold: DoubleArray, predicted: DoubleArray) -> dict[str, IntervalEstimate]:
     """pearson, spearman and root_mean_squared_error of predicted scores."""
     _check_lengths(gold, predicted)
     figures = (
@@ -162,7 +162,7 @@ def score_metrics(gold: DoubleArray, predicted: DoubleArray) -> dict[str, Estima
         ) -> float:
             return figure(gold[rows], predicted[rows])
 
-        metrics[name] = Estimate(
+        metrics[name] = IntervalEstimate(
             figure(gold, predicted), *bootstrap(of_rows, len(gold)), "bootstrap"
         )
     return metrics
