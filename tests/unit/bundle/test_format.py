@@ -11,13 +11,16 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import gpt_edge
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.bundle.manifest import (
     FORMAT_VERSION,
     KINDS,
@@ -32,7 +35,17 @@ from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerErr
 from gpt_edge.onnx_contract import GRAPHS
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import new_task
-from tests.support.bundle_factory import label_of, manifest, payload, write_tiny_bundle
+from tests.support.bundle_factory import (
+    label_of,
+    manifest,
+    payload,
+    write_tiny_bundle,
+    write_with_defaults,
+)
+from tests.support.runner import run
+from tests.support.tiny_model import bundle_path
+
+MAX_20 = gpt_edge.SamplingParams(max_new_tokens=20)
 
 README = (Path(__file__).resolve().parents[3] / "models" / "README.md").read_text(encoding="utf-8")
 PROMISES = [line[2:] for line in README.splitlines() if line.startswith("- ")]
@@ -244,6 +257,21 @@ def test_files_present_are_the_files_listed(tmp_path: Path) -> None:
     refused(tmp_path / "out", r"tokenizer\.tiktoken is missing")
 
 
+@pytest.mark.parametrize("depth", ["Bundle.open(path)", "read_bundle(path, Bundle)"])
+def test_the_warning_points_at_the_users_line(tmp_path: Path, depth: str) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    (tmp_path / "out" / "extra.txt").touch()
+    program = (
+        "from gpt_edge.bundle.bundle import Bundle, read_bundle\n"
+        f"path = {str(tmp_path / 'out')!r}\n"
+        f"{depth.replace('Bundle)', 'lambda bundle: bundle)')}\n"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(compile(program, "users_program.py", "exec"), {"__name__": "users_program"})
+    assert [(one.filename, one.lineno) for one in caught] == [("users_program.py", 3)]
+
+
 @quotes("`manifest.json` is a JSON object in UTF-8, at most 1 MiB long and 16 levels deep.")
 def test_the_manifest_is_small_flat_json(tmp_path: Path) -> None:
     nested: object = 1
@@ -291,6 +319,28 @@ def test_json_that_two_readers_read_differently_is_refused(tmp_path: Path) -> No
 
 
 WRONG: dict[str, list[object]] = {
+    "generation_defaults": [
+        None,
+        {},
+        [],
+        1,
+        {"do_sample": 1},
+        {"do_sample": None},
+        {"temperature": -0.1},
+        {"temperature": True},
+        {"temperature": "1"},
+        {"top_k": -1},
+        {"top_k": 2.0},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"eos_token_id": []},
+        {"eos_token_id": -1},
+        {"eos_token_id": 300},
+        {"eos_token_id": [1, True]},
+        {"eos_token_id": [[1]]},
+        {"eos_token_id": list(range(65))},
+        {"repetition_penalty": 1.1},
+    ],
     "format_version": [0, -1, True, 1.0, "1", None, [1]],
     "kind": ["", "classifier", None, 1],
     "name": ["", "a/b", "x" * 81, "-x", None, 3, ["x"]],
@@ -347,7 +397,9 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     config = dataclasses.replace(manifest().config, n_label=2)
     task = new_task("classification", 297, ("a", "b"))
     tuned = dataclasses.replace(manifest(), kind="task", task=task, config=config)
-    assert table == [*(name for name in tuned.to_dict()), SELF_HASH]
+    model = dataclasses.replace(manifest(), generation_defaults=GenerationDefaults(top_k=1))
+    for own, absent in ((tuned, "generation_defaults"), (model, "task")):
+        assert [name for name in table if name != absent] == [*own.to_dict(), SELF_HASH]
     for choice in (*GRAPHS, *SCHEMES, *KINDS):
         assert f"`{choice}`" in README
     out = changed(tmp_path / "out", **{"x-note": {"any": "thing"}})
@@ -360,7 +412,7 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     ]
     cases += [
         {name: value for name, value in good.items() if name != missing}
-        for missing in set(table[:-1]) - {"task"}
+        for missing in set(table[:-1]) - {"task", "generation_defaults"}
     ]
     for name, values in WRONG_CONFIG.items():
         cases += [{**good, "config": {**good["config"], name: value}} for value in values]
@@ -425,6 +477,52 @@ def test_a_tokenizer_file_that_is_not_listed_is_refused(tmp_path: Path) -> None:
     out = changed(tmp_path / "b", tokenizer={**spec, "file": "../secret"})
     with pytest.raises(TokenizerError, match="plain file name"):
         Bundle.open(out).load_tokenizer()
+
+
+@quotes(
+    "`generation_defaults` has one or more of its five fields, each of the type and range given, "
+    "and every id of `eos_token_id` lies in the vocabulary."
+)
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        {"do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.9, "eos_token_id": 299},
+        {"do_sample": False, "temperature": 0, "top_k": 0, "top_p": 1, "eos_token_id": [0, 299]},
+        {"top_p": 1e-9},
+    ],
+)
+def test_generation_defaults_are_read_as_written(
+    tmp_path: Path, defaults: dict[str, object]
+) -> None:
+    opened = Bundle.open(changed(tmp_path / "out", generation_defaults=defaults)).manifest
+    assert opened.generation_defaults is not None
+    assert opened.generation_defaults.to_dict() == defaults
+    again = json.loads(opened.to_json())
+    assert again["generation_defaults"] == defaults
+    task = new_task("classification", 297, ("a", "b"))
+    config = dataclasses.replace(manifest().config, n_label=2)
+    with pytest.raises(ValueError, match="kind task"):
+        dataclasses.replace(opened, kind="task", task=task, config=config)
+
+
+@quotes(
+    "`gpt-edge generate` samples with them where the user gives no sampling option, and every "
+    "generation ends at the tokenizer's end token and at each of `eos_token_id`; without "
+    "`do_sample`, the most likely token is taken."
+)
+def test_generation_defaults_are_applied_by_generate(tmp_path: Path) -> None:
+    plain = gpt_edge.load(bundle_path()).complete("the end", MAX_20)
+    last = plain.ids[4]
+    first = plain.ids.index(last)
+    defaults = GenerationDefaults(temperature=0.9, eos_token_id=(last,))
+    write_with_defaults(tmp_path / "ends", defaults)
+    done = run("generate", "the end", "-m", tmp_path / "ends", "--json").json
+    assert (done["finish_reason"], done["completion_tokens"]) == ("stop", first)
+    assert (done["seed"], done["top_k"], done["temperature"]) == (None, None, None)
+    defaults = GenerationDefaults(do_sample=True, temperature=0.9, top_k=7)
+    write_with_defaults(tmp_path / "samples", defaults)
+    done = run("generate", "the end", "-m", tmp_path / "samples", "--json", "--seed", "5").json
+    assert (done["seed"], done["top_k"], done["temperature"]) == (5, 7, 0.9)
 
 
 @quotes(

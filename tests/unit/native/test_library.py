@@ -174,3 +174,27 @@ def test_the_command_says_what_is_used_and_removes_it() -> None:
     if os.geteuid() != 0:  # root may remove anything
         put_library().parent.chmod(0o500)
         assert run("native", "remove").code == 1
+
+
+def test_the_argument_comes_before_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put_library()
+    other = tmp_path / "other.so"
+    other.write_bytes(b"")
+    monkeypatch.setenv(SETTING, str(other))
+    assert find_library() == other
+    assert find_library(native=False) is None
+    assert find_library(native=True) == path
+    monkeypatch.setenv(SETTING, "0")
+    assert find_library() is None
+    assert find_library(native=other) == other
+    with pytest.raises(GPTEdgeError, match=r"no library of custom operators at .*nowhere\.so"):
+        find_library(native=tmp_path / "nowhere.so")
+    path.unlink()
+    with pytest.raises(GPTEdgeError, match="no library of custom operators is installed"):
+        find_library(native=True)
+    monkeypatch.setattr(library, "why_unsupported", lambda: "another CPU")
+    for native in (True, other):
+        with pytest.raises(GPTEdgeError, match="another CPU"):
+            find_library(native=native)
