@@ -30,7 +30,7 @@ TASK_HEAD = "task_head.weight"  # tiny, and as precise as it is in every scheme
 
 @functools.lru_cache(maxsize=16)  # small: no weights
 def _wiring(config: GPTConfig, graph: str, task_kind: str | None) -> ir.Model:
-    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme."""
+    """The rewritten graph without weights; an export needs it twice, fp32 and its scheme."""
     model = rewrite.tidy(trace(config, graph, task_kind))
     if graph == "edge":
         rewrite.use_fast_gelu(model.graph)

@@ -161,7 +161,7 @@ def _open(model: ir.Model, folder: Path) -> ort.InferenceSession:
 def reference_trace(
     model: GPT, ids: IntArray, past: list[KeyValue] | None = None
 ) -> tuple[dict[ReferenceOperator, FloatArray], list[KeyValue]]:
-    """Each operator's result in the reference on ids [T], and the keys and values of every layer."""
+    """Each operator's result in the reference on ids [T], and every layer's keys and values."""
     results: dict[ReferenceOperator, FloatArray] = {}
     hooks = []
 

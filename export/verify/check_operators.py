@@ -89,7 +89,7 @@ class OperatorChecker:
         check = _compare(trace[operator], expected.numpy(), allowed.numpy(), n_past)
         if not check.fault and self._is_quantized(operator):
             arrays = trace[operator], expected.numpy(), allowed.numpy()
-            noise = float(np.sqrt(np.mean(np.square(arrays[2])))) / SIGMAS
+            noise = float(np.sqrt(np.mean(np.square(allowed.numpy())))) / SIGMAS
             return _check_slope(*arrays) or _check_shift(*arrays) or replace(check, noise=noise)
         return check
 
@@ -130,8 +130,9 @@ class OperatorChecker:
     def _embed(
         self, operator: ReferenceOperator, ids: IntArray, n_past: int
     ) -> tuple[Tensor, Tensor]:
-        check, positions = self._weights[operator], torch.arange(n_past, n_past + ids.size)
-        token, position = self._model.wte(torch.from_numpy(ids)), self._model.wpe(positions)
+        check = self._weights[operator]
+        token = self._model.wte(torch.from_numpy(ids))
+        position = self._model.wpe(torch.arange(n_past, n_past + ids.size))
         if check.weight is not None and check.weight.values.shape == tuple(
             self._model.wte.weight.shape
         ):
@@ -139,7 +140,8 @@ class OperatorChecker:
         return token + position, EPSILON * (token.abs() + position.abs()) + 1e-12
 
     def _product(self, operator: ReferenceOperator, x: Tensor) -> tuple[Tensor, Tensor]:
-        state, check = self._model.state_dict(), self._weights[operator]
+        state = self._model.state_dict()
+        check = self._weights[operator]
         names = parameters_of(operator, self._model.config)
         weight = state[names[0]]
         if check.weight is not None and check.weight.values.shape == weight.shape:
@@ -191,7 +193,8 @@ def _compare(
     worst = float(share[row, column])
     if worst <= 1:
         return OperatorCheck(worst)
-    size, limit = float(difference[row, column]), float(allowed[row, column])
+    size = float(difference[row, column])
+    limit = float(allowed[row, column])
     text = f"off by {size:.3g} at position {n_past + row}, where {limit:.2g} is explained"
     return OperatorCheck(
         worst, f"{text}; {int((share > 1).sum()):,} of {share.size:,} values are off"
@@ -204,7 +207,8 @@ def _check_slope(
     """A product whose every value is within the quantization noise may still be scaled: regress it
     on what is expected.
     """
-    energy, noise = float(np.square(expected).sum()), float(np.square(allowed / SIGMAS).sum())
+    energy = float(np.square(expected).sum())
+    noise = float(np.square(allowed / SIGMAS).sum())
     if energy == 0 or noise > MAX_NOISE * energy:
         return None
     slope = float(((actual - expected) * expected).sum()) / energy

@@ -117,11 +117,10 @@ def _linear(
     faults = [fault] if fault else []
     bias = None
     if len(names) > 1:
-        bias = (
-            dequantize.linear_bias(mapped.nodes)
-            if mapped.bias is None
-            else dequantize.array_of(mapped.bias)
-        )
+        if mapped.bias is None:
+            bias = dequantize.linear_bias(mapped.nodes)
+        else:
+            bias = dequantize.array_of(mapped.bias)
         if bias is None:
             if expected[names[1]].any():
                 faults.append(f"{names[1]} is not added")
@@ -136,19 +135,16 @@ def _linear(
 def _norm(
     mapped: MappedOperator, names: tuple[str, ...], expected: Mapping[str, FloatArray]
 ) -> WeightCheck:
+    inputs = mapped.node.inputs
     first = 2 if mapped.node.op_type == "SkipLayerNormalization" else 1
-    faults, shares = [], [0.0]
+    faults: list[str] = []
+    shares = [0.0]
     for name, index in zip(names, (first, first + 1), strict=True):
-        array = (
-            dequantize.array_of(mapped.node.inputs[index])
-            if index < len(mapped.node.inputs)
-            else None
-        )
-        share, fault = (
-            (np.inf, f"{name} is not there")
-            if array is None
-            else _compare(name, _exact(array), expected[name])
-        )
+        array = dequantize.array_of(inputs[index]) if index < len(inputs) else None
+        if array is None:
+            share, fault = np.inf, f"{name} is not there"
+        else:
+            share, fault = _compare(name, _exact(array), expected[name])
         shares.append(share)
         faults += [fault] if fault else []
     return WeightCheck(share=max(shares), faults=tuple(faults))
@@ -161,7 +157,7 @@ def _exact(array: FloatArray) -> DequantizedWeight:
 def _compare(
     name: str, actual: DequantizedWeight, expected: FloatArray, rounding: str = "nearest"
 ) -> tuple[float, str]:
-    """The largest difference as a fraction of what quantization explains, and what is wrong in words, or
+    """The largest difference as a fraction of what quantization explains, and what is wrong, or
     "".
     """
     if actual.values.shape != expected.shape:
@@ -186,20 +182,20 @@ def _compare(
     worst = float(share.max()) if np.isfinite(difference).all() else np.inf
     if worst <= 1:
         return worst, ""
+    return worst, _difference_text(name, difference, share, step)
+
+
+def _difference_text(name: str, difference: FloatArray, share: FloatArray, step: FloatArray) -> str:
+    """How many values differ, in which rows, and by how much at most."""
     wrong = ~(share <= 1)
     worst_index = np.unravel_index(int(np.nan_to_num(share, nan=np.inf).argmax()), share.shape)
-    rows = (
-        np.flatnonzero(wrong.any(axis=tuple(range(1, wrong.ndim))))
-        if wrong.ndim > 1
-        else np.flatnonzero(wrong)
-    )
+    rows = np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))
     which = f"row {rows[0]}" if rows.size == 1 else f"{rows.size:,} rows, the first {rows[0]},"
     steps = float(difference[worst_index] / step[worst_index]) if step[worst_index] else 0.0
     size = f"{steps:.3g} steps" if steps else f"{float(difference[worst_index]):.3g}"
     return (
-        worst,
         f"{name} differs from the checkpoint in {int(wrong.sum()):,} of {wrong.size:,} values "
-        f"({which} by up to {size})",
+        f"({which} by up to {size})"
     )
 
 
