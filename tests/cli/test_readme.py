@@ -1,5 +1,4 @@
-"""Every example of README.md is executed: what it shows is what happens. The tree of
-docs/architecture.md is the tree.
+"""Every example of README.md is executed: what it shows is what happens.
 
 The commands run in a folder with a recipe at the place of the real one, which would take an hour;
 the figures that depend on it are compared with their digits masked.
@@ -132,27 +131,6 @@ def test_every_command_and_option_of_the_table_exists() -> None:
     assert named == set(
         re.findall(r"^  ([a-z]+)  ", done("--help").out.split("Commands:")[1], re.MULTILINE)
     )
-
-
-def test_the_tree_names_every_file_once_with_a_phrase() -> None:
-    (tree,) = Page(REPO / "docs" / "architecture.md").blocks("")
-    named, path = set(), [""]
-    for line in tree.splitlines():
-        entry, _, phrase = re.sub(r" -> \S+", "", line).strip().partition(" ")
-        depth = (len(line) - len(line.lstrip())) // 2
-        path[depth:] = [entry]
-        assert phrase.strip(), f"{entry} has no phrase"
-        named.add("".join(path))
-    there = {"cli.py"}
-    for top in ("gpt_edge", "export"):
-        for place, folders, files in os.walk(REPO / top):  # does not follow links
-            folders[:] = [name for name in folders if name != "__pycache__"]
-            found = [Path(place) / name for name in files if name.endswith(".py")]
-            # not a bare __init__.py
-            there |= {str(path.relative_to(REPO)) for path in found if path.stat().st_size}
-    assert {name for name in named if name.endswith(".py")} == there
-    for name in named:
-        assert (REPO / name).exists(), name
 
 
 def test_no_line_of_the_readme_promises_what_is_not_there() -> None:
