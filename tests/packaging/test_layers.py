@@ -92,7 +92,7 @@ def test_the_source_is_found() -> None:
     found = sources()
     assert {
         "gpt_edge",
-        "gpt_edge.cli.commands.text",
+        "gpt_edge.cli.commands.generate",
         "gpt_edge.export.pipeline.pipeline",
         "gpt_edge.tokenizer.gpt2",
     } <= found.keys()
