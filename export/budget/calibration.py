@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.data.documents import TextFile
 from gpt_edge.errors import ExportError
-from gpt_edge.export.formats.plan import LINEARS
+from gpt_edge.export.weights.reference_operators import LINEARS
 from gpt_edge.export.weights.source import Source
 from gpt_edge.reference.model import GPT, Block, causal_mask, without_memory
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
-from gpt_edge.verify.parity import FloatArray, IntArray
 
 # tokens in a row of calibration or evaluation text, less where the context is shorter
 ROW_TOKENS = 256
@@ -87,7 +87,7 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
     """The first `n_tokens` tokens or fewer of a corpus, cut into rows; a last, shorter row is left
     out.
 
-    path: as `evaluate.text.TextFile` reads it; each document becomes `end token, its tokens`.
+    path: as `TextFile` reads it; each document becomes `end token, its tokens`.
     Raises ExportError for a bundle without a tokenizer and for a text shorter than a row,
     EvaluationError for a file that cannot be read.
     """
@@ -96,7 +96,7 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
     end = [] if tokenizer.end_token is None else [tokenizer.end_token]
     width, ids = min(ROW_TOKENS, config.n_ctx), list[int]()
     for piece in TextFile(path).pieces():
-        ids += (end if piece.starts else []) + tokenizer.encode(piece.text)
+        ids += (end if piece.is_start else []) + tokenizer.encode(piece.text)
         if len(ids) >= n_tokens:
             break
     n_rows = min(len(ids), max(n_tokens, width)) // width

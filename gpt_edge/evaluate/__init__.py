@@ -8,32 +8,30 @@ torch; without onnxruntime too, until a session is made.
 from __future__ import annotations
 
 from gpt_edge.evaluate.compare import Comparison
-from gpt_edge.evaluate.corpus import Settings, check_same_tokens
+from gpt_edge.evaluate.corpus import EvaluationSettings, check_same_tokens
 from gpt_edge.evaluate.documents import Score, compare_documents, score_documents
 from gpt_edge.evaluate.lambada import LambadaScore
 from gpt_edge.evaluate.measures import (
     Estimate,
-    IntArray,
     TextScore,
     log_softmax,
     negative_log_likelihood,
 )
 from gpt_edge.evaluate.run import Models, Step, TextReport, evaluate_lambada, evaluate_text
 from gpt_edge.evaluate.scorer import Scorer, SessionScorer
-from gpt_edge.evaluate.state import State, fingerprint
+from gpt_edge.evaluate.state import EvaluationState, fingerprint
 from gpt_edge.evaluate.windows import windows
 
 __all__ = [
     "Comparison",
     "Estimate",
-    "IntArray",
+    "EvaluationSettings",
+    "EvaluationState",
     "LambadaScore",
     "Models",
     "Score",
     "Scorer",
     "SessionScorer",
-    "Settings",
-    "State",
     "Step",
     "TextReport",
     "TextScore",

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from gpt_edge.arrays import DoubleArray, IntArray
 
 Z95 = 1.959963984540054  # of a two-sided 95 % interval of the normal distribution
 N_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class IntervalEstimate:
     """A figure and the ends of its 95 % confidence interval. `interval` names the method: "wilson"
     or "bootstrap".
     """
@@ -80,7 +79,7 @@ def matthews(confusion: IntArray) -> float:
     return float((hits * n - guessed @ true) / math.sqrt(spread)) if spread > 0 else 0.0
 
 
-def pearson(gold: FloatArray, predicted: FloatArray) -> float:
+def pearson(gold: DoubleArray, predicted: DoubleArray) -> float:
     """Pearson's correlation coefficient; 0 where one side does not vary."""
     _check_lengths(gold, predicted)
     # the mean of equal numbers may be off by a rounding
@@ -91,7 +90,7 @@ def pearson(gold: FloatArray, predicted: FloatArray) -> float:
     return float(x @ y) / spread if spread > 0 else 0.0
 
 
-def spearman(gold: FloatArray, predicted: FloatArray) -> float:
+def spearman(gold: DoubleArray, predicted: DoubleArray) -> float:
     """Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of their
     ranks.
     """
@@ -99,7 +98,7 @@ def spearman(gold: FloatArray, predicted: FloatArray) -> float:
     return pearson(ranks(gold), ranks(predicted))
 
 
-def ranks(values: FloatArray) -> FloatArray:
+def ranks(values: DoubleArray) -> DoubleArray:
     """Ranks from 1, equal values sharing the mean of theirs."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
@@ -124,30 +123,30 @@ def bootstrap(figure: Callable[[IntArray], float], n: int, seed: int = 0) -> tup
     return float(low), float(high)
 
 
-def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str, Estimate]:
+def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str, IntervalEstimate]:
     """accuracy, macro_f1 and matthews of predicted classes. Raises as `confusion_matrix`."""
     confusion = confusion_matrix(gold, predicted, n_label)
     n, hits = len(gold), int(np.trace(confusion))
-    metrics = {"accuracy": Estimate(accuracy(confusion), *wilson(hits, n), "wilson")}
+    metrics = {"accuracy": IntervalEstimate(accuracy(confusion), *wilson(hits, n), "wilson")}
     for name, figure in (("macro_f1", macro_f1), ("matthews", matthews)):
 
         def of_rows(rows: IntArray, figure: Callable[[IntArray], float] = figure) -> float:
             return figure(confusion_matrix(gold[rows], predicted[rows], n_label))
 
-        metrics[name] = Estimate(figure(confusion), *bootstrap(of_rows, n), "bootstrap")
+        metrics[name] = IntervalEstimate(figure(confusion), *bootstrap(of_rows, n), "bootstrap")
     return metrics
 
 
-def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, Estimate]:
+def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, IntervalEstimate]:
     """accuracy of chosen answers: their numbers are places in a list, not classes, so there is no
     F1.
     """
     _check_lengths(gold, predicted)
     hits = int((gold == predicted).sum())
-    return {"accuracy": Estimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
+    return {"accuracy": IntervalEstimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
 
 
-def score_metrics(gold: FloatArray, predicted: FloatArray) -> dict[str, Estimate]:
+def score_metrics(gold: DoubleArray, predicted: DoubleArray) -> dict[str, IntervalEstimate]:
     """pearson, spearman and root_mean_squared_error of predicted scores."""
     _check_lengths(gold, predicted)
     figures = (
@@ -159,17 +158,17 @@ def score_metrics(gold: FloatArray, predicted: FloatArray) -> dict[str, Estimate
     for name, figure in figures:
 
         def of_rows(
-            rows: IntArray, figure: Callable[[FloatArray, FloatArray], float] = figure
+            rows: IntArray, figure: Callable[[DoubleArray, DoubleArray], float] = figure
         ) -> float:
             return figure(gold[rows], predicted[rows])
 
-        metrics[name] = Estimate(
+        metrics[name] = IntervalEstimate(
             figure(gold, predicted), *bootstrap(of_rows, len(gold)), "bootstrap"
         )
     return metrics
 
 
-def root_mean_squared_error(gold: FloatArray, predicted: FloatArray) -> float:
+def root_mean_squared_error(gold: DoubleArray, predicted: DoubleArray) -> float:
     """In the scores' own unit."""
     return math.sqrt(float(np.mean((gold - predicted) ** 2)))
 

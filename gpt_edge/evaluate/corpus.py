@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.documents import Piece, TextFile, TextFormat
 from gpt_edge.errors import EvaluationError
-from gpt_edge.evaluate.measures import IntArray
 from gpt_edge.evaluate.windows import Window, WindowCutter, check_window
 from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EvaluationSettings:
     """How a text is read. Raises ValueError for a limit below 1."""
 
     # ids that a model reads at once; None: the context, the smaller one of two
@@ -46,7 +46,7 @@ class Settings:
         return window, stride
 
 
-class Corpus:
+class WindowedCorpus:
     """Windows of some texts, and how much text they came from so far."""
 
     def __init__(self, files: Sequence[TextFile], tokenizer: Tokenizer, limit: int | None) -> None:
@@ -67,7 +67,7 @@ class Corpus:
             self._n_read = number
             for piece in file.pieces():
                 yield from cutter.push(self._ids(piece))
-                if piece.ends:
+                if piece.is_end:
                     yield from cutter.finish()
                     self.n_documents += 1
                     if self.n_documents == self._limit:
@@ -78,10 +78,10 @@ class Corpus:
         self.n_words += len(piece.text.split())
         self.n_bytes += len(piece.text.encode())
         if end is None:
-            if piece.starts and ids:
+            if piece.is_start and ids:
                 self.n_bytes -= len(self._tokenizer.token_bytes(ids[0]))
             return np.array(ids, np.int64)
-        return np.array([end] * piece.starts + ids + [end] * piece.ends, np.int64)
+        return np.array([end] * piece.is_start + ids + [end] * piece.is_end, np.int64)
 
 
 def check_same_tokens(first: Tokenizer, second: Tokenizer, names: tuple[str, str]) -> None:

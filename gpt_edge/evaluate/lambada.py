@@ -25,18 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from gpt_edge.data.documents import TextFile, TextFormat
+from gpt_edge.arrays import FloatArray, IntArray
+from gpt_edge.data.documents import TextFile, TextFormat, TextOptions
 from gpt_edge.errors import EvaluationError
-from gpt_edge.evaluate.measures import (
-    Estimate,
-    FloatArray,
-    IntArray,
-    Sums,
-    exp,
-    log_softmax,
-    of_targets,
-    share,
-)
+from gpt_edge.evaluate.measures import Estimate, Sums, exp, log_softmax, of_targets, share
 from gpt_edge.evaluate.scorer import Scorer, finite
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -124,8 +116,8 @@ def passages(
     """
     n_passages, text = 0, ""
     for piece in file.pieces():
-        text = piece.text if piece.starts else text + piece.text
-        if piece.ends and text.strip():
+        text = piece.text if piece.is_start else text + piece.text
+        if piece.is_end and text.strip():
             n_passages += 1
             yield _passage(text, tokenizer, context, f"passage {n_passages} of {file.path}")
             if n_passages == limit:
@@ -216,4 +208,4 @@ def stop_tokens(tokenizer: Tokenizer) -> frozenset[int]:
 
 def lambada_file(path: Path, format: TextFormat = "auto") -> TextFile:
     """JSON lines, or plain text with a passage on each line."""
-    return TextFile(path, "\n", format)
+    return TextFile(path, TextOptions(separator="\n", format=format))

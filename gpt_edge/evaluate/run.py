@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.data.documents import TextFile
+from gpt_edge.arrays import IntArray
+from gpt_edge.data.documents import TextFile, TextOptions
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.compare import Comparison, Pair, comparison
-from gpt_edge.evaluate.corpus import Corpus, Settings
+from gpt_edge.evaluate.corpus import EvaluationSettings, WindowedCorpus
 from gpt_edge.evaluate.documents import score_window
 from gpt_edge.evaluate.lambada import (
     LambadaScore,
@@ -26,9 +27,9 @@ from gpt_edge.evaluate.lambada import (
     passages,
     stop_tokens,
 )
-from gpt_edge.evaluate.measures import IntArray, Sums, Tally, TextScore, text_score
+from gpt_edge.evaluate.measures import Sums, Tally, TextScore, text_score
 from gpt_edge.evaluate.scorer import Scorer
-from gpt_edge.evaluate.state import State
+from gpt_edge.evaluate.state import EvaluationState
 from gpt_edge.system.disk import sha256_file
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -89,7 +90,7 @@ class Step:
     loss: float  # of `model` so far
 
 
-Progress = Callable[[Step], None]
+StepCallback = Callable[[Step], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,10 @@ def evaluate_text(
     models: Models,
     tokenizer: Tokenizer,
     paths: Sequence[Path],
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     *,
-    state: State | None = None,
-    progress: Progress = lambda step: None,
+    state: EvaluationState | None = None,
+    progress: StepCallback = lambda step: None,
 ) -> TextReport:
     """Score every document of the files, and hold `model` against its base and itself.
 
@@ -124,9 +125,10 @@ def evaluate_text(
     figures are the same to the last bit. Raises EvaluationError for a text or a state, NumericError
     for a model with NaN, ValueError for settings.
     """
-    settings, state = settings or Settings(), state or State()
+    settings, state = settings or EvaluationSettings(), state or EvaluationState()
     window, stride = settings.fit(models.context)
-    files = [TextFile(path, settings.separator, settings.format) for path in paths]
+    options = TextOptions(separator=settings.separator, format=settings.format)
+    files = [TextFile(path, options) for path in paths]
     if not files:
         raise ValueError("no text was given")
     owner: dict[str, Any] = {}
@@ -139,7 +141,7 @@ def evaluate_text(
             run.restore(saved)
         except DAMAGES as error:
             raise state.damaged("text", error) from error
-    corpus, n_saved = Corpus(files, tokenizer, settings.limit), run.n_windows
+    corpus, n_saved = WindowedCorpus(files, tokenizer, settings.limit), run.n_windows
     for number, (ids, n_counted) in enumerate(corpus.windows(window, stride)):
         if number >= n_saved:
             run.add(models.all(), ids, n_counted)
@@ -188,7 +190,9 @@ class _TextRun:
         self.tallies = [tally for tally, _ in zip(tallies, self.tallies, strict=True)]
         self.n_windows = int(values["n_windows"])
 
-    def report(self, models: Models, corpus: Corpus, window: int, stride: int) -> TextReport:
+    def report(
+        self, models: Models, corpus: WindowedCorpus, window: int, stride: int
+    ) -> TextReport:
         scores = [text_score(tally, corpus.n_words, corpus.n_bytes) for tally in self.tallies]
         found = {
             key: comparison(pair, *(self.tallies[i] for i in key))
@@ -214,17 +218,17 @@ def evaluate_lambada(
     models: Models,
     tokenizer: Tokenizer,
     path: Path,
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     *,
-    state: State | None = None,
-    progress: Progress = lambda step: None,
+    state: EvaluationState | None = None,
+    progress: StepCallback = lambda step: None,
 ) -> list[LambadaScore]:
     """Score `model`, and `base` if there is one, on the passages of a file; window and stride do
     not matter.
 
     state, progress and errors: as `evaluate_text`.
     """
-    settings, state = settings or Settings(), state or State()
+    settings, state = settings or EvaluationSettings(), state or EvaluationState()
     scorers = [scorer for scorer in (models.model, models.base) if scorer is not None]
     file = lambada_file(path, settings.format)
     owner = (

@@ -22,7 +22,7 @@ FORMAT, VERSION = "gpt-edge evaluation", 1
 SAVE_SECONDS = 15.0
 
 
-class State:
+class EvaluationState:
     """Sections of progress, each with what it belongs to. With no path, nothing is kept."""
 
     def __init__(self, path: Path | None = None, *, seconds: float | None = None) -> None:

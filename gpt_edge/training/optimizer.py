@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gpt_edge.training.processes import sharded_like
-from gpt_edge.training.recipe import Training
+from gpt_edge.training.recipe import TrainingSection
 
 
-def learning_rate_factor(step: int, training: Training) -> float:
+def learning_rate_factor(step: int, training: TrainingSection) -> float:
     """What every peak rate is multiplied by at `step`, counted from 0: linear up to 1, then a
     cosine down.
 
@@ -55,7 +55,7 @@ def decay_groups(
 class Optimizer:
     """One or two torch optimisers that step together, and the schedule of their rates."""
 
-    def __init__(self, model: nn.Module, training: Training) -> None:
+    def __init__(self, model: nn.Module, training: TrainingSection) -> None:
         self._training = training
         matrices, embeddings, rest = decay_groups(model)
         decay, betas = training.weight_decay, (training.beta1, training.beta2)

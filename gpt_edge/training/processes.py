@@ -24,7 +24,7 @@ from gpt_edge.errors import TrainingError
 # for the first process to tokenise the text: not a collective's usual limit
 WAITING = timedelta(days=2)
 CPU = torch.device("cpu")
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Processes:
         dist.all_gather(parts, tensor, group=self.waiting)
         return torch.stack(parts)
 
-    def first_then_others(self, work: Callable[[], Result]) -> Result:
+    def first_then_others(self, work: Callable[[], T]) -> T:
         """Do `work` in the first process, and when it is done in the others, which find
         its files.
         """

@@ -21,7 +21,7 @@ from rich.progress import (
 REFRESH_SECONDS = 0.2  # of the bar: steps may be faster than a terminal
 
 
-class Report:
+class TrainingProgress:
     """Shows steps and evaluations."""
 
     def __init__(self, console: Console, bar: Progress, task: TaskID) -> None:
@@ -74,11 +74,11 @@ class Report:
 
 
 @contextmanager
-def show_progress(n_steps: int) -> Iterator[Report]:
-    """Yield a Report that shows on stderr until the block ends."""
+def show_training_progress(n_steps: int) -> Iterator[TrainingProgress]:
+    """Yield a TrainingProgress that shows on stderr until the block ends."""
     console, bar, task = step_bar(n_steps, "loss {task.fields[loss]}  {task.fields[rate]} tokens/s")
     try:
-        yield Report(console, bar, task)
+        yield TrainingProgress(console, bar, task)
     finally:
         bar.stop()
 

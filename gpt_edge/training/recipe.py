@@ -17,13 +17,34 @@ from typing import Any, TypeVar
 
 from gpt_edge.config import PRESETS, GPTConfig
 from gpt_edge.errors import TrainingError
-from gpt_edge.training.settings import Data, Evaluation, Output, Training, Vocabulary
+from gpt_edge.training.settings import (
+    DataSection,
+    EvaluationSection,
+    OutputSection,
+    TokenizerSection,
+    TrainingSection,
+)
 
-__all__ = ["Data", "Evaluation", "Output", "Recipe", "Training", "Vocabulary", "read_recipe"]
+__all__ = [
+    "DataSection",
+    "EvaluationSection",
+    "OutputSection",
+    "Recipe",
+    "TokenizerSection",
+    "TrainingSection",
+    "read_recipe",
+]
 
 SECTIONS = ("data", "tokenizer", "model", "training", "evaluation", "output")
 NO_FILE = "the command line"  # how messages call a recipe that is flags alone
-Section = TypeVar("Section", "Data", "Vocabulary", "Training", "Evaluation", "Output")
+Section = TypeVar(
+    "Section",
+    "DataSection",
+    "TokenizerSection",
+    "TrainingSection",
+    "EvaluationSection",
+    "OutputSection",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +52,12 @@ class Recipe:
     """A whole recipe. `model.vocab_size` is the vocabulary's, and its last id the end token."""
 
     path: Path
-    data: Data
-    tokenizer: Vocabulary
+    data: DataSection
+    tokenizer: TokenizerSection
     model: GPTConfig
-    training: Training
-    output: Output
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    training: TrainingSection
+    output: OutputSection
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
 
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one it goes on from, as plain JSON
@@ -86,8 +107,8 @@ def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
     for change in changes:
         _apply(values, change)
     data, tokenizer = (
-        _section(path, values, "data", Data),
-        _section(path, values, "tokenizer", Vocabulary),
+        _section(path, values, "data", DataSection),
+        _section(path, values, "tokenizer", TokenizerSection),
     )
     model = _model(path, values, tokenizer.vocab_size)
     recipe = Recipe(
@@ -95,9 +116,9 @@ def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
         data=data,
         tokenizer=dataclasses.replace(tokenizer, vocab_size=model.vocab_size),
         model=model,
-        training=_section(path, values, "training", Training),
-        evaluation=_section(path, values, "evaluation", Evaluation),
-        output=_section(path, values, "output", Output),
+        training=_section(path, values, "training", TrainingSection),
+        evaluation=_section(path, values, "evaluation", EvaluationSection),
+        output=_section(path, values, "output", OutputSection),
     )
     _check_rows(recipe)
     return recipe

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpt_edge.data.text_files import ENCODING_ERRORS
+from gpt_edge.data.documents import ENCODING_ERRORS
 from gpt_edge.system.threads import MAX_THREADS
 from gpt_edge.tokenizer.spec import END_OF_TEXT
 
@@ -17,7 +17,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class DataSection:
     """Text files in UTF-8: paths or globs relative to the recipe; plain, JSON Lines (.jsonl,
     .ndjson), both also gzip.
     """
@@ -47,7 +47,7 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
+class TokenizerSection:
     """The byte-level BPE: learned from the training text, or read from a file. 257 is bytes alone,
     and learns nothing.
     """
@@ -63,7 +63,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingSection:
     """How to learn. Rates are for AdamW; `matrix_learning_rate` is for the hidden matrices under
     Muon.
     """
@@ -163,7 +163,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationSection:
     """When to look at the validation text, and when to give up."""
 
     every_steps: int = 200
@@ -178,7 +178,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputSection:
     """Where the run lives: checkpoint/, state.safetensors, metrics.jsonl, loss.png. Relative to the
     current folder.
     """

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from gpt_edge.evaluate import IntArray, Score, windows
+from gpt_edge.arrays import IntArray
+from gpt_edge.evaluate import Score, windows
 from gpt_edge.reference.model import GPT
 from gpt_edge.training.corpus.batches import IGNORED
 from gpt_edge.training.loss import BatchLoss
@@ -18,7 +19,7 @@ BATCH_TOKENS = 8192
 BATCH_LOGITS = 1 << 27  # 512 MiB of float32: fewer tokens at once for a large vocabulary
 
 
-def score_documents(
+def score_in_torch(
     model: GPT, documents: Sequence[IntArray], n_bytes: int, context: int, precision: str
 ) -> Score:
     """Score `documents`, each int64 `end, tokens, end`, whose texts have `n_bytes` bytes in all.
@@ -35,7 +36,7 @@ def total_loss(
     loss_of: BatchLoss, documents: Sequence[IntArray], context: int, precision: str
 ) -> tuple[float, int]:
     """The sum of -log p(token), in nats, over the documents, and how many tokens that is; see
-    `score_documents`.
+    `score_in_torch`.
     """
     model = loss_of.model
     device, batch_tokens = (

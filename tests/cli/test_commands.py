@@ -14,7 +14,7 @@ from typing import get_args
 
 import pytest
 
-from gpt_edge import graph
+from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from gpt_edge.cli.support import options
 from gpt_edge.cli.support.tables import parity_table, size
@@ -218,8 +218,8 @@ def test_help_names_every_command_and_no_argument_is_help() -> None:
 def test_choices_of_options_are_those_of_the_library() -> None:
     from gpt_edge.export.graph.optimum_int8 import TARGETS
 
-    assert get_args(options.SchemeName) == graph.SCHEMES
-    assert get_args(options.GraphName) == graph.GRAPHS
+    assert get_args(options.SchemeName) == onnx_contract.SCHEMES
+    assert get_args(options.GraphName) == onnx_contract.GRAPHS
     assert get_args(options.TargetName) == TARGETS
 
 

@@ -68,7 +68,7 @@ def generate(
     Prints the continuation as it is written, and nothing else. The most likely token is taken each
     time, unless --temperature or --top-k is given.
     """
-    from gpt_edge.generate.sampling import SamplingParams
+    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.system.threads import check_threads
 
     try:

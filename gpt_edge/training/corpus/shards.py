@@ -20,22 +20,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_edge.data.text_files import TextFiles
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import TrainingError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
 from gpt_edge.tokenizer.spec import Tokenizer
+from gpt_edge.training.corpus.text_files import TextFiles
 
 SHARD_TOKENS = 1 << 24  # 32 MiB of uint16
-# of version 1 the whole ones are taken: its pieces were longer, so its places in the text are
-# others
-VERSION = 2
-IntArray = NDArray[np.int64]
+VERSION = 3
+# Their pieces of text were cut elsewhere, so only their complete records can be used.
+OLDER_VERSIONS = (1, 2)
 TokenArray = NDArray[np.unsignedinteger[Any]] | IntArray  # one stream of ids, [n]
 
 
 @dataclass(slots=True)
-class Progress:
+class TokenizingState:
     """How far a text was tokenised; `n_pieces` and `skip` say where the next shard begins."""
 
     tokens: list[int] = field(default_factory=list)  # of each shard, the shared one included
@@ -52,7 +52,7 @@ class TokenShards(Sequence[TokenArray]):
     is.
     """
 
-    def __init__(self, folder: Path, name: str, progress: Progress, dtype: str) -> None:
+    def __init__(self, folder: Path, name: str, progress: TokenizingState, dtype: str) -> None:
         self._folder, self._name, self._progress, self._dtype = (
             folder,
             name,
@@ -117,7 +117,7 @@ def tokenize(
     """
     assert tokenizer.end_token is not None, "a vocabulary to train with has an end token"
     dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-    done = _read_progress(folder / f"{name}.json")
+    done = _read_state(folder / f"{name}.json")
     if done.is_complete:
         return TokenShards(folder, name, done, dtype)
     try:
@@ -154,7 +154,7 @@ def tokenize(
 
 def is_tokenized(folder: Path, name: str) -> bool:
     """Whether `tokenize` finished under this name."""
-    return _read_progress(folder / f"{name}.json").is_complete
+    return _read_state(folder / f"{name}.json").is_complete
 
 
 class _Writer:
@@ -163,7 +163,13 @@ class _Writer:
     """
 
     def __init__(
-        self, folder: Path, name: str, done: Progress, dtype: str, shard_tokens: int, end_token: int
+        self,
+        folder: Path,
+        name: str,
+        done: TokenizingState,
+        dtype: str,
+        shard_tokens: int,
+        end_token: int,
     ) -> None:
         self._folder, self._name, self.done = folder, name, done
         self._buffer: TokenArray = np.empty(shard_tokens + 1, dtype)
@@ -199,18 +205,18 @@ class _Writer:
         atomic_write(self._folder / f"{self._name}.json", json.dumps(record).encode())
 
 
-def _read_progress(path: Path) -> Progress:
+def _read_state(path: Path) -> TokenizingState:
     """What is done; nothing where there is no such file. Raises TrainingError when it is
     damaged.
     """
     try:
         values = json.loads(path.read_bytes())
-        version, progress = values.pop("version"), Progress(**values)
-        if version != VERSION and not (version == 1 and progress.is_complete):
+        version, progress = values.pop("version"), TokenizingState(**values)
+        if version != VERSION and not (version in OLDER_VERSIONS and progress.is_complete):
             raise ValueError("another version")
         return progress
     except FileNotFoundError:
-        return Progress()
+        return TokenizingState()
     except OSError as error:
         raise TrainingError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

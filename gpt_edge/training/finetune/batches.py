@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.examples import Example
 from gpt_edge.errors import TrainingError
 from gpt_edge.reference.heads import pad
@@ -25,11 +26,10 @@ from gpt_edge.tasks import TaskSpec, encode_texts
 from gpt_edge.tokenizer.spec import Tokenizer
 
 POOL = 32  # batches
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExamples:
     """Examples as sequences of ids. labels: int64 classes or answers, or float64 scores, [N]."""
 
     sequences: list[tuple[tuple[int, ...], ...]]
@@ -54,7 +54,7 @@ class Encoded:
 
     def parts(
         self, rows: Sequence[int] | IntArray, batch_tokens: int, multiple: int = 1
-    ) -> Iterator[Part]:
+    ) -> Iterator[MicroBatch]:
         """`rows` cut into parts of at most `batch_tokens` positions (one example at least), short
         ones first.
 
@@ -73,16 +73,16 @@ class Encoded:
         if chosen:
             yield self._part(chosen, multiple)
 
-    def _part(self, rows: list[int], multiple: int) -> Part:
+    def _part(self, rows: list[int], multiple: int) -> MicroBatch:
         flat = [ids for row in rows for ids in self.sequences[row]]
         ids, extract_at = pad(flat)
         ids = functional.pad(ids, (0, -ids.shape[1] % multiple))
         labels = torch.from_numpy(self.labels[rows])
-        return Part(rows, ids, extract_at, [len(self.sequences[row]) for row in rows], labels)
+        return MicroBatch(rows, ids, extract_at, [len(self.sequences[row]) for row in rows], labels)
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """Examples computed together. ids: int64 [S, T]; extract_at: [S]; n_sequences: of each example;
     labels: [N].
     """
@@ -100,7 +100,7 @@ def encode(
     examples: Sequence[Example],
     labels: Sequence[float],
     n_ctx: int,
-) -> Encoded:
+) -> EncodedExamples:
     """Examples as sequences; labels are their classes' numbers or their scores. Raises
     TrainingError for a short n_ctx.
     """
@@ -113,10 +113,10 @@ def encode(
         sequences.append(found.sequences)
         cuts.append(found.n_cut)
     numbers = np.array(labels, dtype=np.float64 if spec.is_score else np.int64)
-    return Encoded(sequences, numbers, sum(cut > 0 for cut in cuts), sum(cuts))
+    return EncodedExamples(sequences, numbers, sum(cut > 0 for cut in cuts), sum(cuts))
 
 
-def batches(data: Encoded, batch: int, seed: int, epoch: int) -> list[IntArray]:
+def epoch_batches(data: EncodedExamples, batch: int, seed: int, epoch: int) -> list[IntArray]:
     """The rows of each batch of an epoch, every example once; the last batch of an epoch may be
     smaller.
     """
@@ -130,7 +130,7 @@ def batches(data: Encoded, batch: int, seed: int, epoch: int) -> list[IntArray]:
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def split(
+def split_examples(
     examples: Sequence[Example], share: float, seed: int, by_label: bool
 ) -> tuple[list[Example], list[Example]]:
     """Take `share` of the examples away as a second list, of each label the same share; both keep

@@ -9,14 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.data.examples import (
-    Example,
-    balance,
-    class_labels,
-    class_numbers,
-    read_examples,
-    scores,
-)
+from gpt_edge.arrays import IntArray
+from gpt_edge.data.examples import Example, read_examples
+from gpt_edge.data.labels import balance, class_labels, class_numbers, scores
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
@@ -27,14 +22,18 @@ from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, check_fits
 from gpt_edge.training.corpus.batches import encode_documents, read_documents
-from gpt_edge.training.finetune.batches import Encoded, IntArray, encode, split
+from gpt_edge.training.finetune.batches import (
+    EncodedExamples,
+    encode,
+    split_examples,
+)
 from gpt_edge.training.finetune.lora import check_rank
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
-from gpt_edge.training.validation import score_documents
+from gpt_edge.training.validation import score_in_torch
 
 
 @dataclass(frozen=True)
-class Source:
+class FinetuneInputs:
     """All that a run needs. `model` is in its first state; `documents` are the forgetting text's,
     none if not asked for.
     """
@@ -42,9 +41,9 @@ class Source:
     model: TaskModel
     spec: TaskSpec
     tokenizer: TokenizerSource
-    train: Encoded
-    dev: Encoded | None
-    test: Encoded | None
+    train: EncodedExamples
+    dev: EncodedExamples | None
+    test: EncodedExamples | None
     balance: dict[str, int]  # of the training examples' labels
     vocab_size: int  # of the language model without the task's tokens
     documents: list[IntArray]
@@ -57,7 +56,7 @@ class Source:
         if not self.documents:
             return None
         gpt = without_task_tokens(model.gpt, self.vocab_size)
-        return score_documents(gpt, self.documents, self.n_bytes, gpt.config.n_ctx, "float32")
+        return score_in_torch(gpt, self.documents, self.n_bytes, gpt.config.n_ctx, "float32")
 
     def described(self) -> dict[str, Any]:
         """Plain JSON values: how many examples and tokens, how many were cut, how the labels are
@@ -77,9 +76,9 @@ class Source:
         return values
 
 
-def open_source(
+def open_inputs(
     checkpoint: Path, data: FinetuneData, settings: FinetuneSettings, tokenizer: str | None = None
-) -> Source:
+) -> FinetuneInputs:
     """Read everything. The head and the new embeddings come from torch's random numbers. Raises as
     `finetune`.
     """
@@ -101,7 +100,7 @@ def open_source(
         except TrainingError as error:
             raise TrainingError(f"{paths[name]}, {error.message}") from error
     documents, n_bytes = _forgetting_documents(data, encoder)
-    return Source(
+    return FinetuneInputs(
         model=TaskModel(gpt, spec),
         spec=spec,
         tokenizer=words,
@@ -123,7 +122,7 @@ def _read_all(data: FinetuneData, settings: FinetuneSettings) -> dict[str, list[
             found[name] = read_examples(path, columns, data.format)
     if data.hold_out:
         has_classes = settings.kind != "multiple-choice" and settings.score_range is None
-        found["train"], found["dev"] = split(
+        found["train"], found["dev"] = split_examples(
             found["train"], data.hold_out, settings.seed, has_classes
         )
     return found

@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 from gpt_edge.training.progress import step_bar
 
 
-class Report:
+class FinetuneProgress:
     """Shows steps and epochs."""
 
     def __init__(self, console: Console, bar: Progress, task: TaskID) -> None:
@@ -39,8 +39,8 @@ class Report:
 
 
 @contextmanager
-def show_progress(n_steps: int) -> Iterator[Report]:
-    """Yield a Report that shows on stderr until the block ends."""
+def show_finetune_progress(n_steps: int) -> Iterator[FinetuneProgress]:
+    """Yield a FinetuneProgress that shows on stderr until the block ends."""
     console, bar, task = step_bar(n_steps, "loss {task.fields[loss]}")
     with bar:
-        yield Report(console, bar, task)
+        yield FinetuneProgress(console, bar, task)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.evaluate import Score
 from gpt_edge.evaluate.classification_metrics import (
-    Estimate,
-    IntArray,
+    IntervalEstimate,
     choice_metrics,
     class_metrics,
     confusion_matrix,
@@ -24,26 +24,26 @@ from gpt_edge.evaluate.classification_metrics import (
 )
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.tasks import TaskSpec
-from gpt_edge.training.finetune.batches import Encoded
+from gpt_edge.training.finetune.batches import EncodedExamples
 from gpt_edge.training.finetune.trainer import predict
 
 
 @dataclass(frozen=True)
-class Measured:
+class SetFigures:
     """Figures on one set of examples. confusion: int64 [n_label, n_label], of tasks with
     classes.
     """
 
     n_examples: int
     loss: float
-    metrics: Mapping[str, Estimate]
+    metrics: Mapping[str, IntervalEstimate]
     confusion: IntArray | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
     """What a run came to. `sets` are the best epoch's figures, in float32; data: see
-    `Source.described`.
+    `FinetuneInputs.described`.
     """
 
     checkpoint: Path
@@ -53,7 +53,7 @@ class FinetuneResult:
     steps: int
     seconds: float  # of training alone
     data: Mapping[str, Any]
-    sets: Mapping[str, Measured]
+    sets: Mapping[str, SetFigures]
     forgetting: tuple[Score, Score] | None  # of the text that was given, before and after
 
     def to_dict(self, with_confusion: bool = False) -> dict[str, Any]:
@@ -84,15 +84,15 @@ class FinetuneResult:
         return values
 
 
-def measure(model: TaskModel, data: Encoded, batch_tokens: int) -> Measured:
+def measure(model: TaskModel, data: EncodedExamples, batch_tokens: int) -> SetFigures:
     """Figures of `model`, in float32, on `data`."""
     spec, found = model.spec, predict(model, data, batch_tokens)
     if spec.is_score:
-        return Measured(len(data), found.loss, score_metrics(data.labels, found.outputs), None)
+        return SetFigures(len(data), found.loss, score_metrics(data.labels, found.outputs), None)
     if spec.kind == "multiple-choice":
-        return Measured(len(data), found.loss, choice_metrics(data.labels, found.outputs), None)
+        return SetFigures(len(data), found.loss, choice_metrics(data.labels, found.outputs), None)
     confusion = confusion_matrix(data.labels, found.outputs, spec.n_label)
-    return Measured(
+    return SetFigures(
         len(data), found.loss, class_metrics(data.labels, found.outputs, spec.n_label), confusion
     )
 

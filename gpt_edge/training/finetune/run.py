@@ -25,11 +25,11 @@ from gpt_edge.reference.heads import TaskModel
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import sha256_file
 from gpt_edge.training.allocator import keep_freed_memory
-from gpt_edge.training.finetune.batches import Encoded, batches
-from gpt_edge.training.finetune.inputs import Source, open_source
+from gpt_edge.training.finetune.batches import EncodedExamples, epoch_batches
+from gpt_edge.training.finetune.inputs import FinetuneInputs, open_inputs
 from gpt_edge.training.finetune.lora import merged_tensors
-from gpt_edge.training.finetune.progress import Report, show_progress
-from gpt_edge.training.finetune.results import FinetuneResult, Measured, measure, primary
+from gpt_edge.training.finetune.progress import FinetuneProgress, show_finetune_progress
+from gpt_edge.training.finetune.results import FinetuneResult, SetFigures, measure, primary
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 from gpt_edge.training.finetune.trainer import Finetuner
 from gpt_edge.training.run_folder import CHECKPOINT, STATE, hold_run_folder
@@ -68,10 +68,10 @@ def finetune(
         keep_freed_memory()
         torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
         torch.manual_seed(settings.seed)
-        source = open_source(checkpoint, data, settings, tokenizer)
+        source = open_inputs(checkpoint, data, settings, tokenizer)
         recipe = _recipe(checkpoint, source, data, settings)
         n_steps = settings.epochs * math.ceil(len(source.train) / settings.batch)
-        showing = show_progress(n_steps) if progress else nullcontext(None)
+        showing = show_finetune_progress(n_steps) if progress else nullcontext(None)
         with hold_run_folder(out, resume, "--out"), showing as report:
             result = FinetuneRun(source, settings, recipe, out, report, resume).run()
             if plot:
@@ -83,7 +83,7 @@ def finetune(
 
 
 def _recipe(
-    checkpoint: Path, source: Source, data: FinetuneData, settings: FinetuneSettings
+    checkpoint: Path, source: FinetuneInputs, data: FinetuneData, settings: FinetuneSettings
 ) -> dict[str, Any]:
     """What a resumed run must have in common with the one that was cut off; where the checkpoint
     lay is told, too.
@@ -128,7 +128,7 @@ class FinetuneRun:
     """One call of `finetune`: the trainer, the examples, and what happened so far."""
 
     def __init__(
-        self, source: Source, settings: FinetuneSettings, recipe: dict[str, Any], out: Path, report: Report | None,
+        self, source: FinetuneInputs, settings: FinetuneSettings, recipe: dict[str, Any], out: Path, report: FinetuneProgress | None,
         resume: bool,
     ) -> None:  # fmt: skip
         self.source, self.settings, self.recipe, self.out, self.report = (
@@ -156,7 +156,7 @@ class FinetuneRun:
             started = time.monotonic()
             losses = [
                 self._step(self.source.train, rows)
-                for rows in batches(
+                for rows in epoch_batches(
                     self.source.train, self.settings.batch, self.settings.seed, self.epoch
                 )
             ]
@@ -165,7 +165,7 @@ class FinetuneRun:
             self._end_epoch(sum(losses) / len(losses))
         return self._finish()
 
-    def _step(self, data: Encoded, rows: Any) -> float:
+    def _step(self, data: EncodedExamples, rows: Any) -> float:
         loss = self.trainer.step(data, rows)
         if self.report:
             self.report.step(self.trainer.n_steps_done, loss)
@@ -254,7 +254,7 @@ class FinetuneRun:
         """Measure the best checkpoint in float32 and write the figures beside it."""
         source, path = self.source, self.out / CHECKPOINT
         model = load_task_model(path)
-        sets: dict[str, Measured] = {}
+        sets: dict[str, SetFigures] = {}
         for name, part in (("dev", source.dev), ("test", source.test)):
             if part is not None:
                 sets[name] = measure(model, part, self.settings.batch_tokens)

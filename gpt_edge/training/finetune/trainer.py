@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import NumericError
 from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dropout
-from gpt_edge.training.finetune.batches import Encoded, IntArray, Part
+from gpt_edge.training.finetune.batches import EncodedExamples, MicroBatch
 from gpt_edge.training.finetune.lora import add_lora
 from gpt_edge.training.finetune.settings import FinetuneSettings
 from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
@@ -29,7 +30,7 @@ LM_ROWS = 64  # rows of logits are made in multiples of this: few shapes, see `F
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
+class TaskPredictions:
     """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in
     nats.
     """
@@ -83,7 +84,7 @@ class Finetuner:
             {"params": rest, "weight_decay": 0.0},
         ]
 
-    def step(self, data: Encoded, rows: IntArray) -> float:
+    def step(self, data: EncodedExamples, rows: IntArray) -> float:
         """Learn from the examples `rows` and return their loss, in nats.
 
         Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then
@@ -114,7 +115,7 @@ class Finetuner:
         self.n_steps_done += 1
         return value
 
-    def _losses(self, part: Part) -> tuple[Tensor, Tensor]:
+    def _losses(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
         """Sum over the examples of the task's loss, and sum over the sequences of their mean loss
         per token.
         """
@@ -141,7 +142,7 @@ class Finetuner:
         return torch.where(is_replaced, torch.randint(n_text, ids.shape), ids)
 
     @torch.no_grad()
-    def predict(self, data: Encoded) -> Predictions:
+    def predict(self, data: EncodedExamples) -> TaskPredictions:
         """Classes, answers or scores of every example, in the data's order; see `predict`."""
         with self._autocast():
             return predict(self.model, data, self.settings.batch_tokens, self._multiple)
@@ -182,7 +183,7 @@ class Finetuner:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
 
-def task_loss(model: TaskModel, logits: Tensor, part: Part) -> Tensor:
+def task_loss(model: TaskModel, logits: Tensor, part: MicroBatch) -> Tensor:
     """Sum of the examples' losses, float32. A score's is the cross entropy with its place in the
     range, as a share.
     """
@@ -197,7 +198,7 @@ def task_loss(model: TaskModel, logits: Tensor, part: Part) -> Tensor:
     return F.cross_entropy(logits, part.labels, reduction="sum")
 
 
-def lm_loss(model: TaskModel, hidden: Tensor, part: Part) -> Tensor:
+def lm_loss(model: TaskModel, hidden: Tensor, part: MicroBatch) -> Tensor:
     """Sum over the sequences of the mean loss of their tokens after the first, delimiter and
     extract included.
 
@@ -214,11 +215,13 @@ def lm_loss(model: TaskModel, hidden: Tensor, part: Part) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: TaskModel, data: Encoded, batch_tokens: int, multiple: int = 1) -> Predictions:
+def predict(
+    model: TaskModel, data: EncodedExamples, batch_tokens: int, multiple: int = 1
+) -> TaskPredictions:
     """Classes, answers or scores of every example, in the data's order. The model's mode is left as
     it was.
 
-    batch_tokens, multiple: as in `Encoded.parts`.
+    batch_tokens, multiple: as in `EncodedExamples.parts`.
     """
     was_training = model.training
     model.eval()
@@ -236,4 +239,4 @@ def predict(model: TaskModel, data: Encoded, batch_tokens: int, multiple: int = 
             )
             outputs[part.rows] = scores.argmax(-1).numpy()
     model.train(was_training)
-    return Predictions(outputs, loss / len(data))
+    return TaskPredictions(outputs, loss / len(data))

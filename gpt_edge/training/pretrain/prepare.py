@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt_edge.data.text_files import TextFiles, find_texts
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
@@ -27,13 +27,8 @@ from gpt_edge.tokenizer.formats.rank_file import N_BYTES, format_ranks
 from gpt_edge.tokenizer.load import build_tokenizer, read_tokenizer_file
 from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer, TokenizerSource, TokenizerSpec
 from gpt_edge.training.corpus.learn_tokenizer import train_tokenizer
-from gpt_edge.training.corpus.shards import (
-    IntArray,
-    TokenShards,
-    documents_of,
-    is_tokenized,
-    tokenize,
-)
+from gpt_edge.training.corpus.shards import TokenShards, documents_of, is_tokenized, tokenize
+from gpt_edge.training.corpus.text_files import TextFiles, find_texts
 from gpt_edge.training.recipe import Recipe
 
 TOKENIZER, TOKENS, SOURCE = "tokenizer.tiktoken", "tokens", "source.json"
@@ -44,7 +39,7 @@ Reading = Callable[[str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class PreparedCorpus:
     """What a run learns from."""
 
     tokenizer: TokenizerSource
@@ -67,7 +62,7 @@ class Corpus:
         return int(sum(sizes[document].sum() for document in documents))
 
 
-def prepare(recipe: Recipe, folder: Path, reading: Reading) -> Corpus:
+def prepare(recipe: Recipe, folder: Path, reading: Reading) -> PreparedCorpus:
     """Return the corpus of `recipe`, making in `folder` what is missing of it.
 
     What is finished is used as it is; what is not, is gone on with while the texts are the same,
@@ -84,7 +79,7 @@ def prepare(recipe: Recipe, folder: Path, reading: Reading) -> Corpus:
     for name, texts in (("train", train), ("valid", valid)):
         with reading(f"tokenising {name}") as progress:
             shards.append(tokenize(tokens, name, texts, encoder, progress))
-    return Corpus(source, shards[0], shards[1], encoder)
+    return PreparedCorpus(source, shards[0], shards[1], encoder)
 
 
 def is_prepared_file(name: str) -> bool:

@@ -11,12 +11,23 @@ from torch import Tensor
 from gpt_edge.errors import TrainingError
 from gpt_edge.training.optimizer import learning_rate_factor
 from gpt_edge.training.processes import Processes
-from gpt_edge.training.recipe import Data, Evaluation, Recipe, Training, Vocabulary
+from gpt_edge.training.recipe import (
+    DataSection,
+    EvaluationSection,
+    Recipe,
+    TokenizerSection,
+    TrainingSection,
+)
 from gpt_edge.training.run_state import RunState
 
 # may change while the steps done stay what they were
 LENGTH = ("steps", "constant_until", "long_rows_from")
-SECTIONS = {"data": Data, "tokenizer": Vocabulary, "training": Training, "evaluation": Evaluation}
+SECTIONS = {
+    "data": DataSection,
+    "tokenizer": TokenizerSection,
+    "training": TrainingSection,
+    "evaluation": EvaluationSection,
+}
 
 
 def row_tokens(step: int, recipe: Recipe) -> int:

@@ -26,13 +26,13 @@ from gpt_edge.training.pretrain.initial_weights import starting_weights
 from gpt_edge.training.pretrain.prepare import is_prepared_file, prepare
 from gpt_edge.training.pretrain.trainer import Trainer
 from gpt_edge.training.processes import Processes, join_processes
-from gpt_edge.training.progress import Report, show_progress
+from gpt_edge.training.progress import TrainingProgress, show_training_progress
 from gpt_edge.training.recipe import Recipe, read_recipe
 from gpt_edge.training.run_folder import CHECKPOINT, STATE, hold_run_folder
 from gpt_edge.training.run_state import NON_FINITE_HINT, load_state, save_state
-from gpt_edge.training.validation import score_documents
+from gpt_edge.training.validation import score_in_torch
 
-__all__ = ["CHECKPOINT", "METRICS", "STATE", "Score", "TrainingResult", "score_documents", "train"]
+__all__ = ["CHECKPOINT", "METRICS", "STATE", "Score", "TrainingResult", "score_in_torch", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ def train(
     try:
         with join_processes(recipe.training.device) as processes:
             showing = (
-                show_progress(recipe.training.steps)
+                show_training_progress(recipe.training.steps)
                 if progress and processes.is_first
                 else nullcontext(None)
             )
             with _held(folder, resume, processes), showing as report:
-                return Run(recipe, folder, report, resume, processes).run()
+                return TrainingRun(recipe, folder, report, resume, processes).run()
     finally:  # a trainer sets both for the whole process
         torch.set_num_threads(n_threads)
         torch.set_flush_denormal(False)
@@ -90,14 +90,14 @@ def _held(folder: Path, resume: bool, processes: Processes) -> Iterator[None]:
         yield
 
 
-class Run:
+class TrainingRun:
     """One call of `train`: the trainer, the texts, and what happened so far."""
 
     def __init__(
         self,
         recipe: Recipe,
         folder: Path,
-        report: Report | None,
+        report: TrainingProgress | None,
         resume: bool,
         processes: Processes,
     ) -> None:
@@ -153,7 +153,7 @@ class Run:
     def _n_tokens(self) -> int:
         return self.trainer.n_steps_done * self.recipe.training.batch_tokens
 
-    def _say_what(self, report: Report) -> None:
+    def _say_what(self, report: TrainingProgress) -> None:
         train, valid, n = self.corpus.train, self.corpus.valid, self.processes.n
         report.say(
             f"{self.recipe.model.n_parameters:,} parameters on {self.processes.device}"
@@ -254,7 +254,7 @@ class Run:
             load_checkpoint(path).to(self.processes.device),
             read_checkpoint_config(path)["training"],
         )
-        score = score_documents(
+        score = score_in_torch(
             model, self.valid, self.corpus.valid.n_bytes, self.recipe.model.n_ctx, "float32"
         )
         figures = {"validation_documents": self.corpus.valid.n_documents, **_figures(score)}

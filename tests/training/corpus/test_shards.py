@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_edge.data import text_files
-from gpt_edge.data.text_files import TextFiles
+from gpt_edge.data import documents as reader
 from gpt_edge.errors import TrainingError
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, TokenizerSpec
-from gpt_edge.training.corpus import shards
+from gpt_edge.training.corpus import shards, text_files
 from gpt_edge.training.corpus.shards import TokenShards, documents_of, is_tokenized, tokenize
+from gpt_edge.training.corpus.text_files import TextFiles
 
 END = "<|endoftext|>"
 REPO = Path(__file__).resolve().parents[3]
@@ -68,7 +68,7 @@ def test_shards_are_the_stream_of_the_documents(
     folder = tmp_path_factory.mktemp("tokens")
     (folder / "a.txt").write_text(END.join(texts), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_files, "PIECE_CHARACTERS", piece)
+        patch.setattr(reader, "PIECE_CHARACTERS", piece)
         found = tokenize(
             folder, "train", TextFiles((folder / "a.txt",)), TOKENIZER, shard_tokens=shard_tokens
         )
@@ -99,7 +99,7 @@ class PowerCut(Exception):
 def test_a_cut_off_tokenisation_goes_on_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_at: int, is_after_record: bool
 ) -> None:
-    monkeypatch.setattr(text_files, "PIECE_CHARACTERS", 64)
+    monkeypatch.setattr(reader, "PIECE_CHARACTERS", 64)
     texts = [f"{i} once upon a time é {'there was a cat ' * (i % 12)}." for i in range(30)]
     (tmp_path / "a.txt").write_text(END.join(texts[:11]), encoding="utf-8")
     (tmp_path / "b.jsonl").write_text(
@@ -175,7 +175,7 @@ from pathlib import Path
 from gpt_edge.tokenizer.load import load_tokenizer
 from gpt_edge.tokenizer.spec import TokenizerSpec
 from gpt_edge.training.corpus.shards import SHARD_TOKENS, tokenize
-from gpt_edge.data.text_files import TextFiles
+from gpt_edge.training.corpus.text_files import TextFiles
 
 folder = Path(sys.argv[1])
 spec = TokenizerSpec("gpt2", "vocab.tiktoken", 2048, 2047, (("<|endoftext|>", 2047),), "gpt2")

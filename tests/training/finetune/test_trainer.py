@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.data.examples import class_numbers, default_columns, read_examples
+from gpt_edge.data.examples import default_columns, read_examples
+from gpt_edge.data.labels import class_numbers
 from gpt_edge.errors import CheckpointError, NumericError
 from gpt_edge.reference.checkpoint import load_checkpoint, load_task_model, save_checkpoint
 from gpt_edge.reference.heads import (
@@ -27,7 +28,7 @@ from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import KINDS, TaskSpec, new_task
 from gpt_edge.tokenizer.load import build_tokenizer
-from gpt_edge.training.finetune.batches import Encoded, encode
+from gpt_edge.training.finetune.batches import EncodedExamples, encode
 from gpt_edge.training.finetune.lora import LoRALinear, add_lora, merged_tensors
 from gpt_edge.training.finetune.trainer import Finetuner, predict, rate_factor
 from tests.support.finetune_factory import CONFIG, byte_tokenizer, settings, write_examples
@@ -44,7 +45,7 @@ def task_of(kind: str) -> TaskSpec:
 
 def make(
     tmp_path: Path, kind: str, n: int = 24, config: GPTConfig = CONFIG
-) -> tuple[TaskModel, Encoded]:
+) -> tuple[TaskModel, EncodedExamples]:
     path = write_examples(
         tmp_path / f"{kind}.{'jsonl' if kind == 'multiple-choice' else 'tsv'}", kind, n
     )
@@ -62,7 +63,12 @@ def make(
 
 
 def obvious_loss(
-    model: TaskModel, data: Encoded, row: int, lm_weight: float, n_examples: int, n_sequences: int
+    model: TaskModel,
+    data: EncodedExamples,
+    row: int,
+    lm_weight: float,
+    n_examples: int,
+    n_sequences: int,
 ) -> torch.Tensor:
     """Equations 4 and 5 for one example, one unpadded sequence at a time."""
     states, lm = [], torch.zeros(())

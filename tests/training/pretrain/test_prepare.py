@@ -13,7 +13,7 @@ from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.tokenizer.formats.bpe_files import unicode_to_byte
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.training.pretrain import prepare as module
-from gpt_edge.training.pretrain.prepare import Corpus, prepare
+from gpt_edge.training.pretrain.prepare import PreparedCorpus, prepare
 from gpt_edge.training.recipe import read_recipe
 
 MakeRecipe = Callable[..., Path]
@@ -37,13 +37,15 @@ def cut(*arguments: object) -> object:
     raise KeyboardInterrupt
 
 
-def prepared(recipe: Path, passes: Passes | None = None, changes: tuple[str, ...] = ()) -> Corpus:
+def prepared(
+    recipe: Path, passes: Passes | None = None, changes: tuple[str, ...] = ()
+) -> PreparedCorpus:
     found = read_recipe(recipe, changes)
     Path(found.output.folder).mkdir(parents=True, exist_ok=True)
     return prepare(found, Path(found.output.folder), passes or Passes())
 
 
-def text_of(corpus: Corpus) -> str:
+def text_of(corpus: PreparedCorpus) -> str:
     ids = [id for document in corpus.validation_documents() for id in document[1:-1].tolist()]
     return corpus.encoder.decode(ids)
 

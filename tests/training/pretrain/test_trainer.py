@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import NumericError, TrainingError
 from gpt_edge.reference.model import GPT, causal_mask
 from gpt_edge.training.corpus.batches import join_documents
-from gpt_edge.training.corpus.shards import IntArray, documents_of
+from gpt_edge.training.corpus.shards import documents_of
 from gpt_edge.training.loss import BatchLoss, attention_written_out
 from gpt_edge.training.pretrain.trainer import Trainer
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.run_state import load_state, save_state
-from gpt_edge.training.validation import score_documents
+from gpt_edge.training.validation import score_in_torch
 
 
 def documents(n: int = 60) -> list[IntArray]:
@@ -255,7 +256,7 @@ def test_the_moving_average_is_evaluated_and_kept(recipe: Recipe, tmp_path: Path
     assert all(torch.equal(a, b) for a, b in zip(now, weights(trainer), strict=True))
     model = GPT(recipe.model)
     model.load_state_dict(trainer.weights(), strict=False)  # the tied head is wte
-    assert score_documents(model, some, 100, trainer.row_tokens, "float32") == score
+    assert score_in_torch(model, some, 100, trainer.row_tokens, "float32") == score
 
     save_state(tmp_path / "state", trainer.state({}))
     loss = trainer.step()
