@@ -1,7 +1,7 @@
 """Every example of README.md is executed: what it shows is what happens.
 
-The commands run in a folder with a recipe at the place of the real one, which would take an hour;
-the figures that depend on it are compared with their digits masked.
+The commands run in a folder with a small recipe in place of the real one, which would take an hour;
+figures that depend on it are compared with their digits masked.
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ from tests.support.runner import Result, done, run
 
 README = Page(REPO / "README.md")
 ANYTHING = "..."  # a line that stands for any lines
-# of a story: another CPU adds in another order, and may choose otherwise at a near tie
+# words of a story that are compared: another CPU adds in another order, and may choose
+# differently at a near tie
 SAME_WORDS = 3
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the examples run, one after the other; a recipe of two steps is the one of the
-    README.
+    """Where the examples run, one after the other, with a recipe of two steps instead of the
+    README's.
     """
-    place = tmp_path_factory.mktemp("readme")
-    (place / "models").mkdir()
-    write_recipe(place / "models")
-    recipe = place / "models" / "recipe.toml"
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "models").mkdir()
+    write_recipe(folder / "models")
+    recipe = folder / "models" / "recipe.toml"
     recipe.rename(recipe.with_name("tinystories.toml"))
     text = recipe.with_name("tinystories.toml").read_text().replace('"run"', '"runs/tinystories"')
     recipe.with_name("tinystories.toml").write_text(text.replace("n_ctx = 32", "n_ctx = 128"))
-    return place
+    return folder
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose gpt-edge is this checkout's."""
-    place = tmp_path_factory.mktemp("bin")
-    write_program(place)
-    return place
+    folder = tmp_path_factory.mktemp("bin")
+    write_program(folder)
+    return folder
 
 
 def execute(command: str, folder: Path, programs: Path) -> Result:
-    """What the shell makes of `command`. Training and export run in this process, which has loaded
-    torch already.
+    """Run `command` in a shell. Training and export run in this process, which has loaded torch
+    already.
     """
     if re.match(r"gpt-edge (train|export) [^|<>]*$", command):
         with contextlib.chdir(folder):
