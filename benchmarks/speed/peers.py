@@ -235,7 +235,7 @@ def compile_canary(harness: Path, folder: Path) -> Path | None:
     )
     if not built or built.returncode:
         print(
-            "warning: no C compiler could build the bandwidth probe: no share of the roofline",
+            "warning: no C compiler could build the bandwidth probe: no fraction of the roofline",
             file=sys.stderr,
         )
         return None
