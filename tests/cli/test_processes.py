@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPO
-from tests.support.runner import COMMAND, listing
+from tests.support.runner import COMMAND, EXPORT_COMMAND, listing
 
 
 def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
@@ -28,7 +28,8 @@ def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
         "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True,
         "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
     }  # fmt: skip
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
+    command = EXPORT_COMMAND if arguments[0] == "export" else COMMAND
+    return subprocess.Popen([*command, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
 
 
 def wait_for(folder: Path, pattern: str) -> None:
@@ -39,16 +40,60 @@ def wait_for(folder: Path, pattern: str) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("delay", [0.0, 1.5])
+# An export that presses Ctrl-C itself, once the statement in braces is reached.
+INTERRUPTED_EXPORT = """
+import os, signal, sys
+import torch
+{imports}
+
+def interrupt(*arguments, original={function}):
+    if {condition}:
+        os.kill(os.getpid(), signal.SIGINT)
+    return original(*arguments)
+
+{function} = interrupt
+from gpt_edge.cli import main
+sys.exit(main())
+"""
+MOMENTS = {
+    "tracing": {
+        "imports": "from gpt_edge.reference.model import GPT",
+        "function": "GPT.embed",
+        "condition": "torch.compiler.is_exporting()",
+    },
+    "writing weights": {
+        "imports": "from tests.support.traces import share_traces; share_traces()\n"
+        "from gpt_edge.export.weights.source import WeightsFile",
+        "function": "WeightsFile.add",
+        "condition": "arguments[1] == 'ln_f.bias'",
+    },
+}
+
+
 def test_ctrl_c_during_an_export_leaves_nothing_and_exits_with_130(
-    delay: float, checkpoint: Path, tmp_path: Path
+    checkpoint: Path, tmp_path: Path
 ) -> None:
     process = start("export", checkpoint, tmp_path / "deep" / "out")
     wait_for(tmp_path, "deep/.out.tmp-*")
-    time.sleep(delay)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "")
+    assert listing(tmp_path) == {}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_at_a_named_moment_of_an_export_leaves_nothing_and_exits_with_130(
+    moment: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    program = INTERRUPTED_EXPORT.format(**MOMENTS[moment])
+    done = subprocess.run(
+        [sys.executable, "-c", program, "export", str(checkpoint), str(tmp_path / "deep" / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
     assert listing(tmp_path) == {}
 
 
