@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.export.weights.source import FloatArray, unpad_heads
+from gpt_edge.export.weights.source import unpad_heads
 from gpt_edge.tasks import TaskSpec
 
 
@@ -22,8 +23,10 @@ class BundleSource:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        if bundle.scheme != "fp32" or bundle.is_foreign:
-            found = "was not written by gpt-edge" if bundle.is_foreign else f"is {bundle.scheme}"
+        if bundle.scheme != "fp32" or bundle.is_optimum_export:
+            found = (
+                "was not written by gpt-edge" if bundle.is_optimum_export else f"is {bundle.scheme}"
+            )
             raise BundleError(
                 f"{bundle.path} {found}; rounding starts from an fp32 bundle",
                 hint="make one with gpt-edge export SOURCE OUT --scheme fp32",

@@ -1,5 +1,5 @@
-"""The commands and their names. Each lives in a file of its group; heavy packages are imported when
-a command runs.
+"""The commands and their names. Each is a file in commands/, named as the command; heavy packages
+are imported when a command runs.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import typer
 
 from gpt_edge.cli.commands import (
     bench,
-    check,
     classify,
     diff,
-    evaluate,
+    embed,
+    export,
     finetune,
-    make,
+    generate,
+    inspect,
     native,
     quantize,
     report,
-    text,
+    tokenize,
     train,
+    verify,
 )
+from gpt_edge.cli.commands import eval as eval_
 from gpt_edge.cli.support import console
 from gpt_edge.version import __version__
 
@@ -34,21 +37,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(text.generate)
-app.command()(make.export)
+app.command()(generate.generate)
+app.command()(export.export)
 app.command()(quantize.quantize)
-app.command()(check.verify)
+app.command()(verify.verify)
 app.command()(diff.diff)
 app.command()(report.report)
-app.command()(check.inspect)
-app.command("eval")(evaluate.evaluate)
-app.command()(text.tokenize)
+app.command()(inspect.inspect)
+app.command("eval")(eval_.evaluate)
+app.command()(tokenize.tokenize)
 app.command()(bench.bench)
 app.command()(native.native)
 app.command()(train.train)
 app.command()(finetune.finetune)
 app.command()(classify.classify)
-app.command()(classify.embed)
+app.command()(embed.embed)
 
 
 def _show_version(is_wanted: bool) -> None:

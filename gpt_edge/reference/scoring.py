@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
-from gpt_edge.errors import ContextLengthError, TokenizerError
-from gpt_edge.evaluate.measures import FloatArray, IntArray
+from gpt_edge.arrays import FloatArray, IntArray
+from gpt_edge.errors import ContextLengthError
 from gpt_edge.evaluate.scorer import blocks
-from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.system.threads import check_threads, default_threads
-from gpt_edge.tokenizer import (
-    Tokenizer,
-    build_tokenizer,
-    check_fits,
-    find_tokenizer,
-    tokenizer_from,
-)
 
 
 class TorchScorer:
@@ -53,22 +44,3 @@ class TorchScorer:
             with torch.inference_mode():
                 logits: FloatArray = self._model.lm_head(hidden[start:stop]).numpy()
             yield logits
-
-
-def tokenizer_of(checkpoint: Checkpoint, wanted: str | None = None) -> Tokenizer:
-    """The tokenizer beside a checkpoint, or the one that is wanted: a file, a folder or a name, as
-    `export` takes it.
-
-    Raises TokenizerError where there is none, or it has more tokens than the embedding has rows.
-    """
-    path = Path(checkpoint.path)
-    source = (
-        tokenizer_from(wanted) if wanted else find_tokenizer(path if path.is_dir() else path.parent)
-    )
-    if source is None:
-        raise TokenizerError(
-            f"{path} has no tokenizer file",
-            hint="give one with --tokenizer FILE, or --tokenizer gpt2",
-        )
-    check_fits(source.spec, checkpoint.config.vocab_size)
-    return build_tokenizer(source)

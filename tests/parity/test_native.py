@@ -13,23 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt_edge.bundle.bundle import Bundle, embedded_bundles
+from gpt_edge.arrays import FloatArray, IntArray
+from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.export.formats.plan import Wishes, uniform_plan
 from gpt_edge.export.graph.build import build_graph
 from gpt_edge.export.pipeline import pipeline
-from gpt_edge.graph import cache_head_size
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
 from gpt_edge.native.onnx_model import Model, Node, read_model
 from gpt_edge.native.rewrite import _Rewriter, rewrite
+from gpt_edge.onnx_contract import cache_head_size
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import paths
 from gpt_edge.verify.native_operators import check_library
-from gpt_edge.verify.parity import FloatArray, IntArray, compare
+from gpt_edge.verify.parity import compare
 from tests.support.models import save_random
 
 # Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by
@@ -233,7 +234,7 @@ def test_nan_is_not_hidden(open_with: Open, library: Path) -> None:
     assert np.isnan(session.decode([1], cache)).any()
 
 
-@pytest.mark.parametrize("name", embedded_bundles())
+@pytest.mark.parametrize("name", builtin_bundles())
 def test_an_embedded_bundle_is_replaced_whole(name: str) -> None:
     bundle = Bundle.open(name)
     found = rewrite(
@@ -261,7 +262,7 @@ def test_the_embedded_bundles_pass_the_check_of_a_build(library: Path) -> None:
     assert all(
         way["max_difference"] == 0 for way in report.figures["tinystories-5m-int8 paths"].values()
     )
-    assert report.figures["onnxruntime against native"].keys() == set(embedded_bundles())
+    assert report.figures["onnxruntime against native"].keys() == set(builtin_bundles())
 
 
 def test_a_classifier_alone_and_among_others(

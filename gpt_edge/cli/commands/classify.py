@@ -1,75 +1,35 @@
-"""`classify` and `embed`: labels, scores and vectors of texts. Both need the runtime alone."""
+"""`classify`: labels and scores of texts."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import Columns, columns_of, encode_chunks, read_examples
-from gpt_edge.cli.support.options import BUNDLE_HELP, complete_bundle
+from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples
+from gpt_edge.cli.support.options import complete_bundle
+from gpt_edge.cli.support.text_options import (
+    BatchOption,
+    ColumnOption,
+    FileOption,
+    JsonlOption,
+    TextsPosition,
+    ThreadsOption,
+    TruncateOption,
+    chunk_size,
+)
 
 if TYPE_CHECKING:
     from gpt_edge.classify.classifier import Classifier, Prediction
     from gpt_edge.tasks import TaskSpec
 
-# read before the first is computed: texts of like lengths are found among them
-BATCHES_AT_ONCE = 16
 BundlePosition = Annotated[
     str,
     typer.Argument(
         metavar="BUNDLE",
         help="Bundle folder of a fine-tuned model.",
         autocompletion=complete_bundle,
-    ),
-]
-TextsPosition = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="TEXT|-",
-        help="Texts; - or nothing reads standard input, an example a line.",
-        show_default=False,
-    ),
-]
-FileOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Read examples from a file, one a line.", show_default=False),
-]
-JsonlOption = Annotated[
-    bool,
-    typer.Option(
-        "--jsonl", help="Lines are JSON: objects with the names below, lists of texts, or texts."
-    ),
-]
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--text",
-        metavar="NAME",
-        help="Name of the text in JSON objects, as in finetune.",
-        show_default=False,
-    ),
-]
-BatchOption = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Examples computed at once; 1 answers each line of a stream as it comes."
-    ),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Threads to compute with; by default the machine's cores.", show_default=False
-    ),
-]
-TruncateOption = Annotated[
-    Literal["left", "right"] | None,
-    typer.Option(
-        help="Cut texts that do not fit, at this side, instead of refusing them.",
-        show_default=False,
     ),
 ]
 
@@ -122,7 +82,7 @@ def classify(
     columns = columns_of(model.task.kind, text, premise, hypothesis, choice)
     examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns)
     is_json = as_json or as_jsonl or (file is not None and file.suffix.lower() == ".jsonl")
-    size = batch * BATCHES_AT_ONCE if batch > 1 else 1
+    size = chunk_size(batch)
     for chunk in encode_chunks(examples, lambda parts: model.encode(parts, truncate), size):
         for row in model.predict_encoded(chunk, batch=batch).rows:
             if is_json:
@@ -159,72 +119,3 @@ def _as_json(row: Prediction, task: TaskSpec) -> dict[str, Any]:
         "probabilities": named,
         **common,
     }
-
-
-def embed(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, autocompletion=complete_bundle)
-    ],
-    texts: TextsPosition = None,
-    file: FileOption = None,
-    as_jsonl: JsonlOption = False,
-    text: ColumnOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npy",
-            help="Write a numpy array [texts, width] instead of JSON lines.",
-            show_default=False,
-        ),
-    ] = None,
-    pooling: Annotated[
-        Literal["mean", "last"],
-        typer.Option(help="The mean over the tokens' states, or the last token's."),
-    ] = "mean",
-    normalize: Annotated[
-        bool, typer.Option("--normalize/--no-normalize", help="Scale every vector to length 1.")
-    ] = True,
-    truncate: TruncateOption = None,
-    batch: BatchOption = 64,
-    threads: ThreadsOption = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="With --out, print one JSON object about it; else JSON lines come anyway.",
-        ),
-    ] = False,
-) -> None:
-    """Turn texts into vectors, with any bundle.
-
-    Prints {"embedding": [...]} for each text, a line each, or writes one numpy file.
-    """
-    if out is not None and out.suffix != ".npy":
-        raise ValueError(f"--out writes a .npy file, got {out}")
-    from gpt_edge.classify.embedder import Embedder, save_vectors
-
-    model = Embedder.load(bundle, threads=threads)
-    columns = Columns(("text",)) if not text else columns_of("embedding", text)
-    examples = read_examples("embedding", texts or (), file, as_jsonl, columns)
-    size = batch * BATCHES_AT_ONCE if batch > 1 else 1
-    vectors = (
-        model.embed_encoded(chunk, pooling=pooling, normalize=normalize, batch=batch)
-        for chunk in encode_chunks(examples, lambda parts: model.encode(parts[0], truncate), size)
-    )
-    if out is None:
-        for rows in vectors:
-            for row in rows:
-                console.say(json.dumps({"embedding": [float(f"{value:.8g}") for value in row]}))
-        return
-    n_texts = save_vectors(out, vectors, model.size)
-    values = {
-        "file": str(out),
-        "texts": n_texts,
-        "width": model.size,
-        "pooling": pooling,
-        "normalized": normalize,
-    }
-    if as_json:
-        console.say_json(values)
-    else:
-        console.say(f"{console.visible(str(out))}: {n_texts:,} vectors of {model.size} numbers")

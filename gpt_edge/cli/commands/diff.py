@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.open_model import MODEL_HELP, OpenModel, open_model
 from gpt_edge.cli.support.options import JsonOption, complete_bundle
 from gpt_edge.cli.support.tables import columns
 from gpt_edge.errors import MissingDependencyError, require
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from gpt_edge.evaluate import Scorer
     from gpt_edge.export.verify.divergence import Parting
     from gpt_edge.tokenizer import Tokenizer
     from gpt_edge.verify.token_diff import Difference
@@ -32,18 +31,6 @@ LEVELS = (
     (0.01, "yellow", "{", "}"),
 )
 MAX_FLIPS, MAX_TEXT = 8, 1 << 20  # lines; bytes of a text, of which the context holds a part
-CHECKPOINT_FILES = (".pt", ".pth")
-MODEL_HELP = "Bundle (folder or embedded name), or a checkpoint, which runs in torch."
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """One of the two. `model` is the Bundle or torch's GPT."""
-
-    name: str
-    model: Any
-    scorer: Scorer
-    tokenizer: Tokenizer | None
 
 
 def diff(
@@ -69,16 +56,15 @@ def diff(
     from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 
     with console.progress("loading the models") as progress:
-        a, b = _open(first), _open(second)
-        check_same_vocabulary(a.scorer.config, b.scorer.config, (a.name, b.name))
+        a, b = open_model(first), open_model(second)
+        names = str(a.path), str(b.path)
+        check_same_vocabulary(a.config, b.config, names)
         if a.tokenizer and b.tokenizer:
-            check_same_tokens(a.tokenizer, b.tokenizer, (a.name, b.name))
+            check_same_tokens(a.tokenizer, b.tokenizer, names)
         words = a.tokenizer or b.tokenizer
-        ids = probe_ids(
-            _read(text), words, a.scorer.config, min(a.scorer.config.n_ctx, b.scorer.config.n_ctx)
-        )
+        ids = probe_ids(_read(text), words, a.config, min(a.config.n_ctx, b.config.n_ctx))
         progress("comparing the logits")
-        found = compare_models(a.scorer, b.scorer, ids)
+        found = compare_models(a.scorer(name=names[0]), b.scorer(name=names[1]), ids)
         progress("comparing the operators")
         places, note, fault = _places(a, b, ids, progress)
     if as_json:
@@ -91,44 +77,6 @@ def diff(
         _say_tokens(found, words)
     if found.flips:
         console.say("\n" + _flip_table(found, words))
-
-
-def _open(name: str) -> _Opened:
-    """A folder with a manifest or an ONNX file is a bundle; any other, or nanoGPT's file, is a
-    checkpoint.
-    """
-    from gpt_edge.bundle.reader import locate
-
-    path = locate(name)
-    if path.is_dir():
-        is_checkpoint = not (path / "manifest.json").exists() and not any(path.glob("*.onnx"))
-    else:
-        is_checkpoint = path.is_file() and path.suffix in CHECKPOINT_FILES
-    return _open_checkpoint(path) if is_checkpoint else _open_bundle(name)
-
-
-def _open_bundle(name: str) -> _Opened:
-    from gpt_edge.bundle.bundle import Bundle
-    from gpt_edge.evaluate import SessionScorer
-    from gpt_edge.runtime.session import Session
-    from gpt_edge.verify.report import words_of
-
-    bundle = Bundle.open(name)
-    return _Opened(
-        str(bundle.path), bundle, SessionScorer(Session(bundle), str(bundle.path)), words_of(bundle)
-    )
-
-
-def _open_checkpoint(path: Path) -> _Opened:
-    require("gpt_edge.reference.scoring", "export")
-    from gpt_edge.reference.importers import open_checkpoint
-    from gpt_edge.reference.scoring import TorchScorer
-    from gpt_edge.tokenizer import build_tokenizer, find_tokenizer
-
-    checkpoint = open_checkpoint(path)
-    source = find_tokenizer(path if path.is_dir() else path.parent)
-    model, words = checkpoint.load_model(), build_tokenizer(source) if source is not None else None
-    return _Opened(str(path), model, TorchScorer(model, str(path)), words)
 
 
 def _read(text: str | None) -> str | None:
@@ -146,7 +94,7 @@ def _read(text: str | None) -> str | None:
 
 
 def _places(
-    a: _Opened, b: _Opened, ids: Any, progress: Callable[[str], None]
+    a: OpenModel, b: OpenModel, ids: Any, progress: Callable[[str], None]
 ) -> tuple[list[Parting], str, str | None]:
     """The difference at each operator, why there is none, and the first place that rounding does
     not explain.
@@ -159,19 +107,19 @@ def _places(
         return [], f"operators are compared with {error.hint or 'the export extra'}", None
     from gpt_edge.export.verify.divergence import is_comparable, part
 
-    if not is_comparable(a.scorer.config, b.scorer.config):
+    if not is_comparable(a.config, b.config):
         return [], "the models have different shapes: only their logits can be compared", None
     for opened in (a, b):
-        if getattr(opened.model, "is_foreign", False):
+        if getattr(opened.model, "is_optimum_export", False):
             return (
                 [],
-                f"{opened.name} was not written by gpt-edge: its operators cannot be told apart",
+                f"{opened.path} was not written by gpt-edge: its operators cannot be told apart",
                 None,
             )
     return part(a.model, b.model, ids), "", _fault(a, b, progress)
 
 
-def _fault(a: _Opened, b: _Opened, progress: Callable[[str], None]) -> str | None:
+def _fault(a: OpenModel, b: OpenModel, progress: Callable[[str], None]) -> str | None:
     """Of a bundle and a checkpoint: the first place where more than rounding lies between them."""
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.export.verify.localize import locate
@@ -185,15 +133,15 @@ def _fault(a: _Opened, b: _Opened, progress: Callable[[str], None]) -> str | Non
 
 
 def _as_json(
-    a: _Opened,
-    b: _Opened,
+    a: OpenModel,
+    b: OpenModel,
     found: Difference,
     places: list[Parting],
     note: str,
     fault: str | None,
     words: Tokenizer | None,
 ) -> dict[str, Any]:
-    values: dict[str, Any] = {"a": a.name, "b": b.name, **found.to_dict()}
+    values: dict[str, Any] = {"a": str(a.path), "b": str(b.path), **found.to_dict()}
     values["text"] = None if words is None else words.decode(found.ids)
     first = _first(places)
     values["first"] = first.to_dict() if first is not None else None
@@ -209,11 +157,11 @@ def _first(places: list[Parting]) -> Parting | None:
     return first_of(places)
 
 
-def _summary(a: _Opened, b: _Opened, found: Difference) -> str:
+def _summary(a: OpenModel, b: OpenModel, found: Difference) -> str:
     values = found.to_dict()
     rows = [
-        ("A", a.name),
-        ("B", b.name),
+        ("A", str(a.path)),
+        ("B", str(b.path)),
         ("tokens", f"{len(found.ids):,}"),
         ("max |Δlogit|", f"{found.max_difference:.3g}"),
         (

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gpt_edge.cli.commands.make import figures_of_failure, print_made
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.budget_tables import outcome_tables
+from gpt_edge.cli.support.export_output import figures_of_failure, print_made
 from gpt_edge.cli.support.options import (
     BUNDLE_HELP,
     ForceOption,
@@ -23,6 +22,7 @@ from gpt_edge.cli.support.options import (
     check_target,
     complete_bundle,
 )
+from gpt_edge.cli.support.quantize_tables import outcome_tables
 from gpt_edge.errors import ExportError, require
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ TargetName = Literal["avx2", "avx512_vnni", "arm64"]
 
 def complete_bundle(incomplete: str) -> list[str]:
     """Names of embedded bundles and of folders that begin with what was typed."""
-    from gpt_edge.bundle.reader import embedded_bundles
+    from gpt_edge.bundle.reader import builtin_bundles
 
     folder, _, beginning = incomplete.rpartition(os.sep)
-    names = [name for name in embedded_bundles() if name.startswith(incomplete)]
+    names = [name for name in builtin_bundles() if name.startswith(incomplete)]
     try:
         with os.scandir(
             folder + os.sep if folder or incomplete.startswith(os.sep) else "."

@@ -1,19 +1,14 @@
-"""`export`: a bundle, or a transformers folder, out of a checkpoint; and what `quantize` prints as
-it does.
-
-Both need the extra `export`.
-"""
+"""`export`: a bundle, or a transformers folder, out of a checkpoint. Needs the extra `export`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.export_output import figures_of_failure, print_made
 from gpt_edge.cli.support.options import (
     ForceOption,
     GraphName,
@@ -23,11 +18,8 @@ from gpt_edge.cli.support.options import (
     TargetOption,
     check_target,
 )
-from gpt_edge.cli.support.tables import describe, parity_table, size
-from gpt_edge.errors import ParityError, require
-
-if TYPE_CHECKING:
-    from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.cli.support.tables import parity_table, size
+from gpt_edge.errors import require
 
 PIPELINE = "gpt_edge.export.pipeline.pipeline"
 FOR_BUNDLES = ("graph", "scheme", "target")  # options that a transformers folder has no use for
@@ -123,32 +115,3 @@ def _export_transformers(
     console.say(parity_table(made.figures))
     for note in made.notes:
         console.say(console.visible(f"note: {note}"))
-
-
-@contextmanager
-def figures_of_failure(as_json: bool) -> Iterator[None]:
-    """Where an export is out of tolerance, show its figures before the error goes on."""
-    try:
-        yield
-    except ParityError as error:
-        if as_json:
-            console.say_json({"ok": False, "fault": error.message, "parity": error.figures})
-        elif error.figures:
-            console.say(parity_table(error.figures))
-        raise
-
-
-def print_made(
-    bundle: Bundle, figures: dict[str, Any], as_json: bool, more: Mapping[str, Any] | None = None
-) -> None:
-    """What was made, and the figures that prove it. more: further fields of the JSON object."""
-    if as_json:
-        console.say_json({"ok": True, **describe(bundle), **(more or {}), "parity": figures})
-        return
-    n_files = len(bundle.manifest.files) + 1
-    console.say(
-        f"{bundle.path}: {bundle.scheme}, {bundle.graph} graph, {size(bundle.n_bytes)} in "
-        f"{n_files} files"
-    )
-    console.say()
-    console.say(parity_table(figures))

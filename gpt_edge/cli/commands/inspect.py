@@ -1,8 +1,7 @@
-"""`verify` and `inspect`: is a bundle what it claims to be, and what does it claim?"""
+"""`inspect`: what a bundle claims to be, its sizes, and the figures measured at export."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,61 +9,10 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.options import BundleArgument, JsonOption
 from gpt_edge.cli.support.tables import columns, describe, parity_table, size
-from gpt_edge.errors import ParityError, require
 
 if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.tasks import TaskSpec
-
-
-def verify(
-    bundle: BundleArgument = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CHECKPOINT", help="Compare with this checkpoint, in torch.", show_default=False
-        ),
-    ] = None,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Try every split and the whole context on every path; takes minutes."
-        ),
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Hold a bundle against itself or a checkpoint.
-
-    Checks the files, and that whole prompts, single steps, chunks, splits and batches give the
-    same; with --against, also that the bundle says what the checkpoint says, operator by operator.
-    Out of tolerance is exit code 1.
-    """
-    from gpt_edge.bundle.bundle import Bundle
-
-    opened = Bundle.open(bundle)
-    if against is None:
-        from gpt_edge.verify.classifiers import verify_task_alone
-        from gpt_edge.verify.report import verify_alone
-
-        with console.progress("loading the model") as progress:
-            if opened.task is None:
-                report = verify_alone(opened, full=full, progress=progress)
-            else:
-                report = verify_task_alone(opened, progress)
-    else:
-        with console.progress("loading torch") as progress:
-            require("gpt_edge.export.pipeline.pipeline", "export")
-            from gpt_edge.export.pipeline.pipeline import verify_bundle
-
-            report = verify_bundle(opened, against, full=full, progress=progress)
-    if as_json:
-        is_right = not report.faults
-        found = {"parity": report.figures, "faults": report.faults, "first": report.first}
-        console.say_json({"ok": is_right, **describe(opened), **found})
-    else:
-        console.say(parity_table(report.figures))
-    if report.faults:
-        raise ParityError(f"{opened.path} is out of tolerance: {report.summary()}")
 
 
 def inspect(
@@ -122,7 +70,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ),
         (
             "size",
-            f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_foreign)} files",
+            f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_optimum_export)} files",
         ),
         ("parameters", f"{config.n_parameters:,}"),
         (
@@ -164,7 +112,7 @@ def _vocabulary(bundle: Bundle) -> str:
     words = bundle.manifest.tokenizer
     rows = f"{bundle.config.vocab_size:,} rows"
     if words is None:
-        return rows if bundle.is_foreign else f"{rows}, no tokenizer"
+        return rows if bundle.is_optimum_export else f"{rows}, no tokenizer"
     return console.visible(
         f"{rows}, tokenizer {words.get('kind')} with {words.get('vocab_size')} tokens"
     )

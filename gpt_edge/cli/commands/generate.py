@@ -1,22 +1,21 @@
-"""`generate` and `tokenize`: text in, text or ids out."""
+"""`generate`: continue a prompt."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.options import BundleOption, JsonOption
-from gpt_edge.errors import GPTEdgeError, TokenizerError
+from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input, read_stdin
+from gpt_edge.errors import GPTEdgeError
 
 if TYPE_CHECKING:
     from gpt_edge.generate.stream import TextStream
 
 OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
 MAX_NEW_TOKENS = 400  # a story of the embedded model ends before
-MAX_INPUT_BYTES = 64 << 20  # of standard input: an endless one must not fill the memory
 
 
 def generate(
@@ -69,7 +68,7 @@ def generate(
     Prints the continuation as it is written, and nothing else. The most likely token is taken each
     time, unless --temperature or --top-k is given.
     """
-    from gpt_edge.generate.sampling import SamplingParams
+    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.system.threads import check_threads
 
     try:
@@ -85,7 +84,7 @@ def generate(
     except ValueError as error:
         raise ValueError(_as_option(str(error))) from error
     for end in stop or ():
-        _check_unicode(end, "--stop")
+        check_unicode(end, "--stop")
     text = _read_prompt(prompt)
 
     from gpt_edge.generate.load import load  # loads onnxruntime: only when there is something to do
@@ -132,54 +131,6 @@ def _print_json(stream: TextStream, model: str, before: str) -> None:
     )
 
 
-def tokenize(
-    text: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TEXT|-",
-            help="Text, or ids with --decode; - or nothing reads standard input.",
-            show_default=False,
-        ),
-    ] = None,
-    model: BundleOption = None,
-    decode: Annotated[
-        bool, typer.Option("--decode", help="Read ids and print their text.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the token ids of a text, or the text of ids.
-
-    Special tokens in TEXT are plain text. Standard input is taken as it is, the last line end
-    included.
-    """
-    if text in (None, "-"):
-        if text is None and _is_terminal_input():
-            raise ValueError("give TEXT, or - to read standard input")
-        text = _read_stdin()
-    assert text is not None
-    _check_unicode(text)
-
-    from gpt_edge.bundle.bundle import Bundle
-
-    tokenizer = Bundle.open(model).load_tokenizer()
-    if decode:
-        ids = _parse_ids(text)
-        decoded = tokenizer.decode(ids)
-        if as_json:
-            console.say_json({"text": decoded, "n_tokens": len(ids)})
-        else:
-            console.say(decoded)
-        return
-    ids = tokenizer.encode(text)
-    if as_json:
-        pieces = [tokenizer.token_bytes(id).decode("utf-8", "backslashreplace") for id in ids]
-        console.say_json(
-            {"ids": ids, "tokens": pieces, "n_tokens": len(ids), "n_bytes": len(text.encode())}
-        )
-    else:
-        console.say(" ".join(map(str, ids)))
-
-
 def _as_option(message: str) -> str:
     """Where the message begins with a field of SamplingParams, name the option instead."""
     name, _, rest = message.partition(" ")
@@ -188,54 +139,13 @@ def _as_option(message: str) -> str:
 
 def _read_prompt(prompt: str | None) -> str:
     """The argument, or standard input without the line end that `echo` and editors put there."""
-    if prompt is None and _is_terminal_input():
+    if prompt is None and is_terminal_input():
         return ""  # starts from nothing
     if prompt in (None, "-"):
-        prompt = _read_stdin()
+        prompt = read_stdin()
         prompt = prompt.removesuffix("\n").removesuffix("\r")
     assert prompt is not None
-    _check_unicode(prompt)
+    check_unicode(prompt)
     if not prompt:
         raise ValueError('the prompt is empty: give some text, such as "Once upon a time"')
     return prompt
-
-
-def _is_terminal_input() -> bool:
-    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
-
-
-def _read_stdin() -> str:
-    if sys.stdin is None or sys.stdin.closed:
-        raise TokenizerError("standard input is closed", hint="give the text as an argument")
-    stream = getattr(sys.stdin, "buffer", None)
-    data = sys.stdin.read().encode() if stream is None else stream.read(MAX_INPUT_BYTES + 1)
-    if len(data) > MAX_INPUT_BYTES:
-        raise TokenizerError(f"standard input has more than {MAX_INPUT_BYTES >> 20} MiB of text")
-    try:
-        return str(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise TokenizerError(
-            f"standard input is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}",
-            hint="convert it first, for example with iconv -t UTF-8",
-        ) from error
-
-
-def _check_unicode(text: str, what: str = "the text") -> None:
-    """Raise TokenizerError for an argument whose bytes were not UTF-8: Python turned them into lone
-    surrogates.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"{what} is not UTF-8: character {error.start} cannot be read",
-            hint="convert it first, for example with iconv -t UTF-8",
-        ) from error
-
-
-def _parse_ids(text: str) -> list[int]:
-    words = text.replace(",", " ").split()
-    for word in words:
-        if not (word.isascii() and word.isdigit() and len(word) < 10):
-            raise ValueError(f"--decode wants token ids separated by spaces, got {word!r:.40}")
-    return [int(word) for word in words]

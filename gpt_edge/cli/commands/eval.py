@@ -6,22 +6,20 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.evaluate_table import lambada_table, text_table
+from gpt_edge.cli.support.eval_tables import lambada_table, text_table
+from gpt_edge.cli.support.open_model import MODEL_HELP, open_model
 from gpt_edge.cli.support.options import JsonOption, complete_bundle
-from gpt_edge.errors import require
+from gpt_edge.errors import TokenizerError
 
 if TYPE_CHECKING:
-    from gpt_edge.evaluate import LambadaScore, Models, Scorer, Step, TextReport
+    from gpt_edge.evaluate import LambadaScore, Models, Step, TextReport
     from gpt_edge.tokenizer import Tokenizer
-
-CHECKPOINT_FILES = (".pt", ".pth")
 
 
 def evaluate(
@@ -29,7 +27,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Bundle (folder or embedded name), or a checkpoint, which runs in torch.",
+            help=MODEL_HELP,
             show_default=False,
             autocompletion=complete_bundle,
         ),
@@ -115,7 +113,7 @@ def evaluate(
     windows that overlap; last-word accuracy of LAMBADA passages. All errors (±) are standard
     errors.
     """
-    from gpt_edge.evaluate import Settings, State, evaluate_lambada, evaluate_text, fingerprint
+    from gpt_edge.evaluate import Settings, State, evaluate_lambada, evaluate_text
     from gpt_edge.system.threads import check_threads
 
     paths = texts or []
@@ -127,12 +125,9 @@ def evaluate(
     if threads is not None:
         check_threads(threads)
     is_noise_wanted = bool(paths) and (against is not None if noise_floor is None else noise_floor)
-    models, words = _open_models(model, against, threads, tokenizer, is_noise_wanted)
-    if resume is not None:
-        identity = tuple(
-            fingerprint(_locate(name)) for name in (model, against) if name is not None
-        )
-        models = dataclasses.replace(models, identity=identity)
+    models, words = _open_models(
+        model, against, threads, tokenizer, is_noise_wanted, resume is not None
+    )
     state = State(resume)
     report, scores = None, []
     if paths:
@@ -149,104 +144,36 @@ def evaluate(
         _print(models, [path.name for path in paths], report, scores)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A model, its tokenizer if it has one, and a way to open it once more with other threads."""
-
-    scorer: Scorer
-    tokenizer: Tokenizer | None
-    again: Callable[[int], Scorer]
-
-
 def _open_models(
     model: str,
     against: str | None,
     threads: int | None,
-    tokenizer: str | None,
-    is_noise_wanted: bool,
+    tokenizer_name: str | None,
+    with_noise_floor: bool,
+    with_identity: bool,
 ) -> tuple[Models, Tokenizer]:
-    from gpt_edge.evaluate import Models, check_same_tokens
+    """The models, and the tokenizer of both. with_identity: hash their files, for a run that may be
+    resumed.
+    """
+    from gpt_edge.evaluate import Models, check_same_tokens, fingerprint
 
-    first = _open(model, threads, tokenizer)
-    second = None if against is None else _open(against, threads, tokenizer)
-    models = Models(first.scorer, None if second is None else second.scorer)
-    words = first.tokenizer or (second.tokenizer if second is not None else None)
-    if words is None:
-        from gpt_edge.errors import TokenizerError
-
+    opened = [open_model(name, tokenizer_name) for name in (model, against) if name is not None]
+    scorers = [one.scorer(threads) for one in opened]
+    models = Models(scorers[0], scorers[1] if against is not None else None)
+    tokenizers = [one.tokenizer for one in opened if one.tokenizer is not None]
+    if not tokenizers:
         raise TokenizerError(
             f"{model} has no tokenizer", hint="give one with --tokenizer FILE, or --tokenizer gpt2"
         )
-    if first.tokenizer and second is not None and second.tokenizer:
-        check_same_tokens(first.tokenizer, second.tokenizer, (model, against or ""))
-    if is_noise_wanted:
-        models = dataclasses.replace(
-            models, again=first.again(1 if first.scorer.threads > 1 else 2)
-        )
-    return models, words
-
-
-def _locate(name: str) -> Path:
-    from gpt_edge.bundle.reader import locate
-
-    return locate(name)
-
-
-def _open(name: str, threads: int | None, tokenizer: str | None) -> _Opened:
-    """A folder with a manifest or an ONNX file is a bundle; any other, or nanoGPT's file, is a
-    checkpoint.
-    """
-    path = _locate(name)
-    if path.is_dir():
-        is_checkpoint = not (path / "manifest.json").exists() and not any(path.glob("*.onnx"))
-    else:
-        is_checkpoint = path.is_file() and path.suffix in CHECKPOINT_FILES
-    return (
-        _open_checkpoint(path, threads, tokenizer)
-        if is_checkpoint
-        else _open_bundle(name, threads, tokenizer)
-    )
-
-
-def _open_bundle(name: str, threads: int | None, tokenizer: str | None) -> _Opened:
-    from gpt_edge.bundle.bundle import Bundle
-    from gpt_edge.evaluate import SessionScorer
-    from gpt_edge.runtime.session import Session
-    from gpt_edge.tokenizer import build_tokenizer, check_fits, tokenizer_from
-
-    bundle = Bundle.open(name)
-    words = (
-        bundle.load_tokenizer()
-        if not tokenizer and (bundle.manifest.tokenizer or bundle.is_foreign)
-        else None
-    )
-    if tokenizer:
-        source = tokenizer_from(tokenizer)
-        check_fits(source.spec, bundle.config.vocab_size)
-        words = build_tokenizer(source)
-
-    def open_session(threads: int | None) -> Scorer:
-        return SessionScorer(Session(bundle, threads=threads), bundle.manifest.name)
-
-    return _Opened(open_session(threads), words, open_session)
-
-
-def _open_checkpoint(path: Path, threads: int | None, tokenizer: str | None) -> _Opened:
-    require("gpt_edge.reference.scoring", "export")
-    from gpt_edge.reference.importers import open_checkpoint
-    from gpt_edge.reference.scoring import TorchScorer, tokenizer_of
-
-    checkpoint = open_checkpoint(path)
-    words, model, name = (
-        tokenizer_of(checkpoint, tokenizer),
-        checkpoint.load_model(),
-        f"{path.name} in torch",
-    )
-    return _Opened(
-        TorchScorer(model, name, threads=threads),
-        words,
-        lambda threads: TorchScorer(model, name, threads=threads),
-    )
+    for other in tokenizers[1:]:
+        check_same_tokens(tokenizers[0], other, (model, against or ""))
+    if with_noise_floor:
+        other_threads = 1 if scorers[0].threads > 1 else 2
+        models = dataclasses.replace(models, again=opened[0].scorer(other_threads))
+    if with_identity:
+        identity = tuple(fingerprint(one.path) for one in opened)
+        models = dataclasses.replace(models, identity=identity)
+    return models, tokenizers[0]
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+"""`embed`: vectors of texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from gpt_edge.cli.support import console
+from gpt_edge.cli.support.examples import Columns, columns_of, encode_chunks, read_examples
+from gpt_edge.cli.support.options import BUNDLE_HELP, complete_bundle
+from gpt_edge.cli.support.text_options import (
+    BatchOption,
+    ColumnOption,
+    FileOption,
+    JsonlOption,
+    TextsPosition,
+    ThreadsOption,
+    TruncateOption,
+    chunk_size,
+)
+
+
+def embed(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, autocompletion=complete_bundle)
+    ],
+    texts: TextsPosition = None,
+    file: FileOption = None,
+    as_jsonl: JsonlOption = False,
+    text: ColumnOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="Write a numpy array [texts, width] instead of JSON lines.",
+            show_default=False,
+        ),
+    ] = None,
+    pooling: Annotated[
+        Literal["mean", "last"],
+        typer.Option(help="The mean over the tokens' states, or the last token's."),
+    ] = "mean",
+    normalize: Annotated[
+        bool, typer.Option("--normalize/--no-normalize", help="Scale every vector to length 1.")
+    ] = True,
+    truncate: TruncateOption = None,
+    batch: BatchOption = 64,
+    threads: ThreadsOption = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="With --out, print one JSON object about it; else JSON lines come anyway.",
+        ),
+    ] = False,
+) -> None:
+    """Turn texts into vectors, with any bundle.
+
+    Prints {"embedding": [...]} for each text, a line each, or writes one numpy file.
+    """
+    if out is not None and out.suffix != ".npy":
+        raise ValueError(f"--out writes a .npy file, got {out}")
+    from gpt_edge.classify.embedder import Embedder, save_vectors
+
+    model = Embedder.load(bundle, threads=threads)
+    columns = Columns(("text",)) if not text else columns_of("embedding", text)
+    examples = read_examples("embedding", texts or (), file, as_jsonl, columns)
+    size = chunk_size(batch)
+    vectors = (
+        model.embed_encoded(chunk, pooling=pooling, normalize=normalize, batch=batch)
+        for chunk in encode_chunks(examples, lambda parts: model.encode(parts[0], truncate), size)
+    )
+    if out is None:
+        for rows in vectors:
+            for row in rows:
+                console.say(json.dumps({"embedding": [float(f"{value:.8g}") for value in row]}))
+        return
+    n_texts = save_vectors(out, vectors, model.size)
+    values = {
+        "file": str(out),
+        "texts": n_texts,
+        "width": model.size,
+        "pooling": pooling,
+        "normalized": normalize,
+    }
+    if as_json:
+        console.say_json(values)
+    else:
+        console.say(f"{console.visible(str(out))}: {n_texts:,} vectors of {model.size} numbers")

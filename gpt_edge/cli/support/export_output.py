@@ -1,0 +1,43 @@
+"""What `export` and `quantize` print: the new bundle and its figures, or the figures of a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from gpt_edge.cli.support import console
+from gpt_edge.cli.support.tables import describe, parity_table, size
+from gpt_edge.errors import ParityError
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle.bundle import Bundle
+
+
+@contextmanager
+def figures_of_failure(as_json: bool) -> Iterator[None]:
+    """Where an export is out of tolerance, show its figures before the error goes on."""
+    try:
+        yield
+    except ParityError as error:
+        if as_json:
+            console.say_json({"ok": False, "fault": error.message, "parity": error.figures})
+        elif error.figures:
+            console.say(parity_table(error.figures))
+        raise
+
+
+def print_made(
+    bundle: Bundle, figures: dict[str, Any], as_json: bool, more: Mapping[str, Any] | None = None
+) -> None:
+    """What was made, and the figures that prove it. more: further fields of the JSON object."""
+    if as_json:
+        console.say_json({"ok": True, **describe(bundle), **(more or {}), "parity": figures})
+        return
+    n_files = len(bundle.manifest.files) + 1
+    console.say(
+        f"{bundle.path}: {bundle.scheme}, {bundle.graph} graph, {size(bundle.n_bytes)} in "
+        f"{n_files} files"
+    )
+    console.say()
+    console.say(parity_table(figures))

@@ -1,0 +1,106 @@
+"""A bundle or a checkpoint, opened for the commands that take either.
+
+A checkpoint runs in torch and needs the extra `export`; torch is imported only for one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt_edge.errors import require
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.config import GPTConfig
+    from gpt_edge.evaluate import Scorer
+    from gpt_edge.reference.model import GPT
+    from gpt_edge.tokenizer import Tokenizer, TokenizerSource
+
+CHECKPOINT_FILES = (".pt", ".pth")
+MODEL_HELP = "Bundle (folder or built-in name), or a checkpoint, which runs in torch."
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A model and its tokenizer, None where it has none. `name` is the one for tables."""
+
+    path: Path
+    name: str
+    model: Bundle | GPT
+    tokenizer: Tokenizer | None
+
+    @property
+    def config(self) -> GPTConfig:
+        """The shape of the model."""
+        return self.model.config
+
+    def scorer(self, threads: int | None = None, name: str | None = None) -> Scorer:
+        """Return the model, ready to run with so many threads; each call returns another one.
+
+        threads: None takes what the machine allows. name: None takes `self.name`. Raises
+        BundleError for a graph that onnxruntime refuses, ValueError for threads outside 1 to 256.
+        """
+        from gpt_edge.bundle.bundle import Bundle
+
+        name = name or self.name
+        if isinstance(self.model, Bundle):
+            from gpt_edge.evaluate import SessionScorer
+            from gpt_edge.runtime.session import Session
+
+            return SessionScorer(Session(self.model, threads=threads), name)
+        from gpt_edge.reference.scoring import TorchScorer
+
+        return TorchScorer(self.model, name, threads=threads)
+
+
+def open_model(path_or_name: str, tokenizer: str | None = None) -> OpenModel:
+    """Open a bundle or a checkpoint.
+
+    A folder with a manifest or an ONNX file is a bundle; any other folder, or a .pt file, is a
+    checkpoint. tokenizer: a file, a folder or a name in place of the model's own. Raises
+    BundleError, CheckpointError, TokenizerError (also for one with more tokens than the embedding
+    has rows), MissingDependencyError for a checkpoint without torch.
+    """
+    from gpt_edge.bundle.reader import resolve_bundle_path
+    from gpt_edge.tokenizer import tokenizer_from
+
+    path = resolve_bundle_path(path_or_name)
+    source = tokenizer_from(tokenizer) if tokenizer else None
+    if _is_checkpoint(path):
+        return _open_checkpoint(path, source)
+    return _open_bundle(path, source)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.is_dir():
+        return not (path / "manifest.json").exists() and not any(path.glob("*.onnx"))
+    return path.is_file() and path.suffix in CHECKPOINT_FILES
+
+
+def _open_bundle(path: Path, source: TokenizerSource | None) -> OpenModel:
+    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.verify.report import words_of
+
+    bundle = Bundle.open(path)
+    tokenizer = _build(source, bundle.config) if source else words_of(bundle)
+    return OpenModel(path, bundle.manifest.name, bundle, tokenizer)
+
+
+def _open_checkpoint(path: Path, source: TokenizerSource | None) -> OpenModel:
+    require("gpt_edge.reference.scoring", "export")
+    from gpt_edge.reference.importers import open_checkpoint
+    from gpt_edge.tokenizer import find_tokenizer
+
+    checkpoint = open_checkpoint(path)
+    source = source or find_tokenizer(path if path.is_dir() else path.parent)
+    tokenizer = _build(source, checkpoint.config) if source else None
+    return OpenModel(path, f"{path.name} in torch", checkpoint.load_model(), tokenizer)
+
+
+def _build(source: TokenizerSource, config: GPTConfig) -> Tokenizer:
+    from gpt_edge.tokenizer import build_tokenizer, check_fits
+
+    check_fits(source.spec, config.vocab_size)
+    return build_tokenizer(source)
