@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,18 @@ from tests.conftest import REPO
 from tests.support.runner import COMMAND, EXPORT_COMMAND, listing
 
 
-def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
+def start(
+    *arguments: str | Path, command: Sequence[str] | None = None, **options: object
+) -> subprocess.Popen[str]:
     """The command in a process that hears Ctrl-C, which a test run in the background would teach it
     to ignore.
     """
+    if command is None:
+        command = EXPORT_COMMAND if arguments[0] == "export" else COMMAND
     given = {
         "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True,
         "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
     }  # fmt: skip
-    command = EXPORT_COMMAND if arguments[0] == "export" else COMMAND
     return subprocess.Popen([*command, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
 
 
@@ -46,10 +50,10 @@ import os, signal, sys
 import torch
 {imports}
 
-def interrupt(*arguments, original={function}):
+def interrupt(*arguments, original={function}, **options):
     if {condition}:
         os.kill(os.getpid(), signal.SIGINT)
-    return original(*arguments)
+    return original(*arguments, **options)
 
 {function} = interrupt
 from gpt_edge.cli import main
@@ -229,6 +233,23 @@ def test_of_two_exports_at_once_one_is_made_and_the_other_says_why_not(
     )
 
 
+# `gpt-edge` with a second for each trace, in which a stage is drawn a dozen times.
+SLOWLY = """
+import sys, time
+import torch
+from tests.support.traces import share_traces
+share_traces()
+
+def export(*arguments, original=torch.onnx.export, **options):
+    time.sleep(1)
+    return original(*arguments, **options)
+
+torch.onnx.export = export
+from gpt_edge.cli import main
+sys.exit(main())
+"""
+
+
 def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
     tiny_edge: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +260,7 @@ def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
         tmp_path / "out",
         "--scheme",
         "int8",
+        command=[sys.executable, "-c", SLOWLY],
         stderr=terminal,
         env={**os.environ, "TERM": "xterm"},
     )
