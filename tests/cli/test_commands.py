@@ -78,7 +78,7 @@ def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_cod
     fp32 = tmp_path / "fp32"
 
     def build_once(source: Source, folder: Path, **_: object) -> None:
-        """The witness is traced once for both calls: it takes seconds."""
+        """The baseline graph is traced once for both calls: it takes seconds."""
         if not fp32.exists():
             fp32.mkdir()
             build(source, fp32, graph="edge", scheme="fp32")
