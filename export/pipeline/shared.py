@@ -68,9 +68,9 @@ def check_same_shape(bundle: Bundle, config: GPTConfig, source: str) -> None:
     theirs = dataclasses.asdict(config)
     names = [name for name in ours if ours[name] != theirs[name]]
     if names:
-        differences = [f"{name} {theirs[name]} against {ours[name]}" for name in names]
+        differences = [f"{name} {theirs[name]}, the bundle {ours[name]}" for name in names]
         raise BundleError(
-            f"{source} has another shape than {bundle.path}: {', '.join(differences)}"
+            f"{source} does not have the shape of {bundle.path}: it has {'; '.join(differences)}"
         )
 
 

@@ -4,6 +4,7 @@ scheme.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -204,6 +205,18 @@ def test_verify_against_another_checkpoint_finds_the_difference(
     other = verify_bundle(bundle, save_random(tmp_path / "other", TINY["gpt2"], seed=1))
     assert "torch against fp32" in other.faults[0]
     assert verify_alone(bundle).faults == []
+
+
+def test_a_checkpoint_of_another_shape_is_refused_with_the_fields_that_differ(
+    export: Export, tmp_path: Path
+) -> None:
+    bundle, _ = export("gpt2", "edge", "fp32")
+    config = dataclasses.replace(TINY["gpt2"], n_layer=3, n_ctx=32)
+    source = save_random(tmp_path / "other", config)
+    with pytest.raises(
+        BundleError, match="it has n_layer 3, the bundle 2; n_ctx 32, the bundle 96"
+    ):
+        verify_bundle(bundle, source)
 
 
 def test_a_graph_that_lost_an_operator_is_an_error(
