@@ -36,14 +36,14 @@ class Page:
 
     def examples(self) -> list[Example]:
         """Every command of the console blocks, in their order."""
-        found: list[tuple[str, list[str]]] = []
+        commands: list[tuple[str, list[str]]] = []
         for block in self.blocks("console"):
             for line in block.splitlines():
                 if line.startswith("$ "):
-                    found.append((line[2:], []))
+                    commands.append((line[2:], []))
                 else:
-                    found[-1][1].append(line)
-        return [Example(command, tuple(shown)) for command, shown in found]
+                    commands[-1][1].append(line)
+        return [Example(command, tuple(shown)) for command, shown in commands]
 
 
 def masked(line: str) -> str:
@@ -58,11 +58,15 @@ def matches(shown: Sequence[str], printed: Sequence[str]) -> bool:
     if not shown:
         return not printed
     if shown[0] == "...":
-        return any(matches(shown[1:], printed[at:]) for at in range(len(printed) + 1))
+        return any(matches(shown[1:], printed[start:]) for start in range(len(printed) + 1))
     if not printed:
         return False
-    first, found = masked(shown[0]), masked(printed[0])
-    is_same = found.startswith(first[:-3].rstrip()) if first.endswith("...") else first == found
+    expected = masked(shown[0])
+    actual = masked(printed[0])
+    if expected.endswith("..."):
+        is_same = actual.startswith(expected[:-3].rstrip())
+    else:
+        is_same = actual == expected
     return is_same and matches(shown[1:], printed[1:])
 
 
