@@ -38,7 +38,7 @@ class Variant:
     scheme: str
     n_bytes: int  # graph and weights
     is_main: bool = False
-    is_made: bool = False  # in a temporary folder, for this page
+    is_built: bool = False  # in a temporary folder, for this page
     degradation: Degradation | None = None  # against the reference
     samples: tuple[Sample, ...] = ()
     layers: tuple[Divergence, ...] = ()  # the difference at each operator
@@ -49,7 +49,7 @@ class Variant:
             "label": self.label,
             "scheme": self.scheme,
             "n_bytes": self.n_bytes,
-            "made_for_this_report": self.is_made,
+            "made_for_this_report": self.is_built,
             "damage": self.degradation.to_dict() if self.degradation else None,
             "samples": [
                 {"prompt": sample.prompt, "ids": list(sample.ids), "parted": sample.parted}

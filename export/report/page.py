@@ -150,7 +150,7 @@ def _quality(report: BundleReport) -> Iterator[Html]:
         headings if has_loss else headings[:2],
         [_row(v, report)[: 7 if has_loss else 2] for v in report.variants],
     )
-    if made := [variant.label for variant in report.variants if variant.is_made]:
+    if made := [variant.label for variant in report.variants if variant.is_built]:
         yield tag("p", f"{' and '.join(made)}: made for this page, rounded to the nearest level without calibration. "
                   "Size is that of graph and weights.", class_="soft")  # fmt: skip
     marks = [
