@@ -61,7 +61,8 @@ class BudgetError(ExportError):
         best = outcome.best
         super().__init__(
             f"no assignment meets the budget; the closest of {len(outcome.points)} has "
-            f"{outcome.budget.exceeded(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of weights",
+            f"{outcome.budget.exceeded(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of "
+            "weights",
             hint="nothing was published; allow more loss, or more formats: --scheme mixed without "
             "--block-size",
         )

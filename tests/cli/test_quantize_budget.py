@@ -228,7 +228,7 @@ def test_a_text_that_is_too_short_or_missing_is_one_clear_line(
 ) -> None:
     (tmp_path / "short.txt").write_text("too short")
     for name, wanted in (
-        ("short.txt", "tokens, at least 64 are wanted"),
+        ("short.txt", "tokens, at least 64 are needed"),
         ("none.txt", "no such file"),
     ):
         words = ("--scheme", "int8", "--max-kl", "1", "--eval-text", tmp_path / name)

@@ -211,7 +211,7 @@ def test_marks_are_where_the_tokens_differ(whole: BundleReport) -> None:
             ):
                 n_same += 1
             is_same = wanted.ids == sample.ids
-            assert sample.parted == (None if is_same else n_same)
+            assert sample.diverges_at == (None if is_same else n_same)
             assert not any(sample.differs[:n_same])
             assert is_same == (not any(sample.differs) and len(wanted.ids) == len(sample.ids))
             n_parted += not is_same
