@@ -45,7 +45,6 @@ from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import SmoothedSource, smooth
-from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import FOR_TASKS, SCHEMES, UNIFORM, Scheme
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
@@ -112,7 +111,6 @@ class Calibration:
     origin: str | None
 
 
-@using(WITHOUT)  # measure what every machine runs, not this one's custom operators
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,
@@ -225,7 +223,7 @@ def reference_logits(request: Request, text: Path | None) -> TextReference:
         request.bundle, text, n_tokens, EVALUATION_SEED, "evaluation", request.progress
     )
     request.progress("running the fp32 bundle")
-    return TextReference(Session(request.bundle), rows)
+    return TextReference(Session(request.bundle, native=False), rows)
 
 
 def meet_budget(
@@ -398,7 +396,7 @@ def read_or_generate(
     tokenizer = bundle.manifest.tokenizer
     progress(f"generating {purpose} text")
     end_token = tokenizer.get("end_token") if tokenizer else None
-    return own_text(Session(bundle), end_token, n_tokens, seed)
+    return own_text(Session(bundle, native=False), end_token, n_tokens, seed)
 
 
 def _check_request(options: QuantizeOptions, budget: LossBudget, plot: Path | None) -> None:

@@ -123,7 +123,7 @@ def layers(report: BundleReport) -> Iterator[Html]:
         "layer",
         "fraction of the output; lower is better",
     )
-    operators = [str(divergence.place) for divergence in compared[0][1].layers]
+    operators = [str(divergence.operator) for divergence in compared[0][1].layers]
     rows = [
         [operator, *(short(_relative_error(variant, operator)) for _, variant in compared)]
         for operator in operators
@@ -142,7 +142,7 @@ def _layer_ends(variant: Variant) -> dict[str, str]:
     """
     ends: dict[str, str] = {}
     for divergence in variant.layers:
-        operator = divergence.place
+        operator = divergence.operator
         name = (
             str(operator.layer)
             if operator.layer is not None
@@ -155,7 +155,7 @@ def _layer_ends(variant: Variant) -> dict[str, str]:
 
 def _relative_error(variant: Variant, operator: str) -> float | None:
     for divergence in variant.layers:
-        if str(divergence.place) == operator:
+        if str(divergence.operator) == operator:
             return divergence.relative
     return None
 
