@@ -137,7 +137,7 @@ class Subject:
                 self.bundle,
                 Path(name) / "mixed",
                 QuantizeOptions("mixed"),
-                limits=LossBudget(max_kl=max_kl),
+                budget=LossBudget(max_kl=max_kl),
                 calibration=calibration,
                 eval_text=text,
             )
