@@ -14,7 +14,7 @@ from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
 from gpt_edge.export.formats.plan import operator_counts, scheme_plan
-from gpt_edge.export.formats.rounding import RoundWeight
+from gpt_edge.export.formats.rounding import WeightQuantizer
 from gpt_edge.export.formats.tensor_format import FLOAT32, Plan
 from gpt_edge.export.graph import fuse as rewrite
 from gpt_edge.export.graph.lower_edge import Lowering
@@ -46,7 +46,7 @@ def build_graph(
     scheme: str,
     progress: Callable[[str], None] = lambda name: None,
     plan: Plan | None = None,
-    rounder: RoundWeight | None = None,
+    rounder: WeightQuantizer | None = None,
 ) -> None:
     """Write `model.onnx` and `model.onnx.data` into `folder`.
 

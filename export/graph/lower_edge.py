@@ -21,7 +21,8 @@ from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
 from gpt_edge.export.formats.plan import shapes
-from gpt_edge.export.formats.rounding import Rounded, RoundWeight, round_tensor
+from gpt_edge.export.formats.quantized_weight import QuantizedWeight
+from gpt_edge.export.formats.rounding import WeightQuantizer, quantize_weight
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 from gpt_edge.export.graph.fuse import MICROSOFT, Embedding, Linear, replace
 from gpt_edge.export.weights.source import Source, WeightsFile, pad_heads
@@ -54,7 +55,7 @@ class Lowering:
         source: Source,
         weights: WeightsFile,
         progress: Callable[[str], None],
-        rounder: RoundWeight | None = None,
+        rounder: WeightQuantizer | None = None,
     ) -> None:
         self.graph, self.kind, self.plan, self.source = graph, kind, plan, source
         self.weights, self.progress, self.rounder = weights, progress, rounder
@@ -96,12 +97,12 @@ class Lowering:
         self.graph.register_initializer(value)
         return value
 
-    def rounded(self, name: str) -> Rounded:
+    def rounded(self, name: str) -> QuantizedWeight:
         """A weight as its format wants it."""
         array, form = self.tensor(name), self.plan[name]
         if self.rounder is not None:
             return self.rounder(name, array, form)
-        return round_tensor(array, form, form.block_for(array.shape[1], self.kind))
+        return quantize_weight(array, form, form.block_for(array.shape[1], self.kind))
 
     def half(self, name: str, array: np.ndarray) -> ir.Value:
         """Store as float16. Raises ExportError for a weight beyond its range."""

@@ -13,7 +13,7 @@ from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.manifest import CAUSAL_LM, CONTROL, MAX_MANIFEST_BYTES, TASK
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, TokenizerError
-from gpt_edge.export.formats.rounding import RoundWeight
+from gpt_edge.export.formats.rounding import WeightQuantizer
 from gpt_edge.export.formats.tensor_format import Plan
 from gpt_edge.export.graph.build import MODEL_FILE, build_graph, check_structure
 from gpt_edge.export.graph.optimum_int8 import quantize_dynamic
@@ -103,7 +103,7 @@ def write_scheme(
     progress: Progress,
     *,
     plan: Plan | None = None,
-    rounder: RoundWeight | None = None,
+    rounder: WeightQuantizer | None = None,
 ) -> None:
     """Build the graph of a scheme, or of a plan, in an empty folder; target: for int8-dynamic."""
     progress(f"building the {scheme} graph")
