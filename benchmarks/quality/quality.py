@@ -38,7 +38,7 @@ from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
@@ -100,7 +100,7 @@ class Subject:
         print(f"{label}...", file=sys.stderr)
         with tempfile.TemporaryDirectory() as name:
             folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
-            source: Source = BundleSource(self.bundle)
+            source: WeightSource = BundleSource(self.bundle)
             if smoothed and rounder is not q4_0:
                 source = smooth(source, graph, scheme)
             write_scheme(

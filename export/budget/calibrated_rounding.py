@@ -21,7 +21,7 @@ from gpt_edge.export.budget.calibration import Rows, layer_hessians
 from gpt_edge.export.formats.quantized_weight import QuantizedWeight
 from gpt_edge.export.formats.rounding import quantize_weight
 from gpt_edge.export.formats.tensor_format import TensorFormat
-from gpt_edge.export.weights.source import Source, pad_heads
+from gpt_edge.export.weights.source import WeightSource, pad_heads
 
 
 class Rounder:
@@ -51,7 +51,7 @@ class Rounder:
     def prepare(
         self,
         wanted: Mapping[str, Iterable[TensorFormat]],
-        source: Source,
+        source: WeightSource,
         rows: Rows,
         progress: Callable[[str], None] = lambda name: None,
     ) -> None:

@@ -24,8 +24,8 @@ from gpt_edge.export.pipeline.shared import (
 )
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.export.weights.bundle_source import BundleSource
+from gpt_edge.export.weights.data_file import DATA_FILE
 from gpt_edge.export.weights.smoothing import smooth
-from gpt_edge.export.weights.source import DATA_FILE
 from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.schemes import FP32, QUANTIZED, SCHEMES
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of

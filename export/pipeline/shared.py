@@ -17,7 +17,7 @@ from gpt_edge.export.formats.rounding import WeightQuantizer
 from gpt_edge.export.formats.tensor_format import Plan
 from gpt_edge.export.graph.build import MODEL_FILE, build_graph, check_structure
 from gpt_edge.export.graph.optimum_int8 import quantize_dynamic
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import EXPORTED, FOR_TASKS, FP32, INT8_DYNAMIC, SCHEMES
@@ -96,7 +96,7 @@ def tokenizer_for(checkpoint: Checkpoint, name: str | None) -> TokenizerSource |
 
 def write_scheme(
     folder: Path,
-    source: Source,
+    source: WeightSource,
     graph: str,
     scheme: str,
     target: str | None,

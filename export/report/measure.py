@@ -43,8 +43,9 @@ from gpt_edge.export.report.samples import (
 from gpt_edge.export.verify.divergence import Divergence, layer_divergences
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
+from gpt_edge.export.weights.data_file import DATA_FILE
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
-from gpt_edge.export.weights.source import DATA_FILE, Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import FP32, INT4, INT8, MIXED, SCHEMES
@@ -68,7 +69,7 @@ class _Reference:
     """
 
     bundle: Bundle
-    source: Source
+    source: WeightSource
     words: str
     checkpoint: Checkpoint | None = None
 

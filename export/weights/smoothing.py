@@ -25,7 +25,7 @@ from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.manifest import Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.weights.reference_operators import ReferenceOperator
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.model import GPT
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import TaskSpec
@@ -164,7 +164,7 @@ class Smoothing:
 class SmoothedSource:
     """A source of weights, smoothed on their way."""
 
-    source: Source
+    source: WeightSource
     smoothing: Smoothing
 
     @property
@@ -188,7 +188,7 @@ class SmoothedSource:
         self.source.release(name)
 
 
-def smooth(source: Source, graph: str, scheme: str) -> SmoothedSource:
+def smooth(source: WeightSource, graph: str, scheme: str) -> SmoothedSource:
     """The source for a rounded graph: channels that stand out are evened out where activations are
     rounded with them.
     """
@@ -197,7 +197,7 @@ def smooth(source: Source, graph: str, scheme: str) -> SmoothedSource:
     return SmoothedSource(source, find_smoothing(source) if has_outlier_cost else Smoothing())
 
 
-def find_smoothing(source: Source) -> Smoothing:
+def find_smoothing(source: WeightSource) -> Smoothing:
     """Which channels of which places stand out; reads the weights of every layer once, one at a
     time.
     """
@@ -230,7 +230,7 @@ def find_smoothing(source: Source) -> Smoothing:
     return Smoothing(found)
 
 
-def _read(source: Source, name: str) -> FloatArray:
+def _read(source: WeightSource, name: str) -> FloatArray:
     """A copy."""
     array = np.array(source.tensor(name), np.float32)
     source.release(name)
