@@ -26,7 +26,7 @@ from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import build_tokenizer, find_tokenizer
 from gpt_edge.training.corpus.batches import encode_documents, read_documents
-from gpt_edge.training.validation import score_documents as score_in_torch
+from gpt_edge.training.validation import score_in_torch
 from gpt_edge.verify import parity
 
 

@@ -24,10 +24,10 @@ from gpt_edge.export.budget.calibration import (
     own_text,
     read_rows,
 )
-from gpt_edge.export.budget.degradation import Damage, TextReference, rows_that_fit
-from gpt_edge.export.budget.loss_budget import Limits
+from gpt_edge.export.budget.degradation import Degradation, TextReference, rows_that_fit
+from gpt_edge.export.budget.loss_budget import LossBudget
 from gpt_edge.export.budget.search import Option, Outcome, Point, search
-from gpt_edge.export.budget.sensitivity import Probe
+from gpt_edge.export.budget.sensitivity import SensitivityProbe
 from gpt_edge.export.formats.plan import (
     DEFAULT_BLOCK,
     EMBEDDING,
@@ -42,7 +42,6 @@ from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
-from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import FOR_TASKS, SCHEMES, UNIFORM
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
@@ -57,7 +56,7 @@ class BudgetError(ExportError):
         best = outcome.best
         super().__init__(
             f"no assignment meets the budget; the closest of {len(outcome.points)} has "
-            f"{outcome.limits.missed(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of weights",
+            f"{outcome.budget.exceeded(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of weights",
             hint="nothing was published; allow more loss, or more formats: --scheme mixed without "
             "--block-size",
         )
@@ -77,13 +76,12 @@ class Quantized:
     notes: tuple[str, ...]
 
 
-@using(WITHOUT)  # what is published is measured as everybody runs it
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,
     wishes: QuantizeOptions,
     *,
-    limits: Limits | None = None,
+    budget: LossBudget | None = None,
     calibration: Path | None = None,
     eval_text: Path | None = None,
     plot: Path | None = None,
@@ -99,10 +97,10 @@ def quantize_to_budget(
     BudgetError when nothing meets the limits, EvaluationError for a text that cannot be read, else
     as `quantize_bundle`; then `out` is as it was.
     """
-    limits = limits or Limits()
+    budget = budget or LossBudget()
     if bundle.task is not None:
         if (
-            limits
+            budget
             or wishes.is_special
             or SCHEMES[wishes.scheme].is_mixed
             or calibration
@@ -118,20 +116,20 @@ def quantize_to_budget(
             bundle, out, scheme=wishes.scheme, force=force, progress=progress
         )
         return Quantized(made, report, None, None, ())
-    if SCHEMES[wishes.scheme].is_mixed and not limits:
+    if SCHEMES[wishes.scheme].is_mixed and not budget:
         raise ValueError(
             "scheme mixed is searched for a budget: give max_kl, max_ppl_increase or min_top1"
         )
-    if plot is not None and not limits:
+    if plot is not None and not budget:
         raise ValueError("a plot shows measured points: give max_kl, max_ppl_increase or min_top1")
     if plot is not None:
         require("matplotlib", "plot")
     with new_bundle(out, force=force, source=bundle.path):
         pass  # nothing is published: what stands in the way is found before minutes of work
-    work = _Work(bundle, wishes, limits, calibration, eval_text, target, progress)
+    work = _Work(bundle, wishes, budget, calibration, eval_text, target, progress)
     with tempfile.TemporaryDirectory(prefix="gpt-edge-") as scratch:
         work.open(Path(scratch))
-        outcome = work.outcome(with_schemes=plot is not None) if limits else None
+        outcome = work.outcome(with_schemes=plot is not None) if budget else None
         if plot is not None and outcome is not None:
             from gpt_edge.export.budget.plot import plot_outcome
 
@@ -160,16 +158,16 @@ class _Work:
         self,
         bundle: Bundle,
         wishes: QuantizeOptions,
-        limits: Limits,
+        budget: LossBudget,
         calibration: Path | None,
         eval_text: Path | None,
         target: str | None,
         progress: Progress,
     ) -> None:
-        self.bundle, self.wishes, self.limits, self.target, self.progress = (
+        self.bundle, self.wishes, self.budget, self.target, self.progress = (
             bundle,
             wishes,
-            limits,
+            budget,
             target,
             progress,
         )
@@ -217,18 +215,18 @@ class _Work:
             found = self._uniform()
         else:
             options = self._options(rows)
-            found = search(options, self.limits, self.measure, self.progress)
+            found = search(options, self.budget, self.measure, self.progress)
         if not with_schemes:
             return found
         return Outcome(
-            found.limits,
+            found.budget,
             found.plan,
             found.best,
             (*self._schemes(found), *found.points),
             found.options,
         )
 
-    def measure(self, plan: Plan | None, scheme: str | None = None) -> Damage:
+    def measure(self, plan: Plan | None, scheme: str | None = None) -> Degradation:
         """Build the graph of a plan and run the evaluation text through it."""
         assert self._reference is not None
         scheme = scheme or self.wishes.scheme
@@ -285,27 +283,27 @@ class _Work:
 
     def _fp32(self) -> Session:
         if self._session is None:
-            self._session = Session(self.bundle)
+            self._session = Session(self.bundle, native=False)
         return self._session
 
     def _options(self, rows: Rows) -> dict[str, list[Option]]:
         assert self.rounder is not None
         self.progress("loading the reference")
         few = rows.first(rows_that_fit(self.bundle.config, SENSITIVITY_TOKENS, SENSITIVITY_VALUES))
-        probe = Probe(load_reference(self.source), few, self.bundle.graph, self.rounder)
+        probe = SensitivityProbe(load_reference(self.source), few, self.bundle.graph, self.rounder)
         found = probe.sensitivities(self.wanted, self.progress)
         sizes = shapes(self.bundle.config, self.bundle.graph)
         return {
             name: [
-                Option(form, form.n_bytes(*sizes[name], self.bundle.graph), damage.mean_kl)
-                for form, damage in of_name.items()
+                Option(form, form.n_bytes(*sizes[name], self.bundle.graph), degradation.mean_kl)
+                for form, degradation in of_name.items()
             ]
             for name, of_name in found.items()
         }
 
     def _uniform(self) -> Outcome:
         point = self._point(self.wishes.scheme, self.plan)
-        return Outcome(self.limits, self.plan or {}, point, (point,), {})
+        return Outcome(self.budget, self.plan or {}, point, (point,), {})
 
     def _schemes(self, found: Outcome) -> list[Point]:
         """The uniform schemes, rounded to nearest, for the picture."""
@@ -320,8 +318,8 @@ class _Work:
 
     def _point(self, scheme: str, plan: Plan | None) -> Point:
         self.progress(f"measuring {scheme}")
-        damage = self.measure(plan, scheme)
+        degradation = self.measure(plan, scheme)
         sizes = shapes(self.bundle.config, self.bundle.graph)
         forms = plan or {name: TensorFormat(8, DEFAULT_BLOCK[8]) for name in sizes}
         n_bytes = sum(form.n_bytes(*sizes[name], self.bundle.graph) for name, form in forms.items())
-        return Point(scheme, n_bytes, None, damage, self.limits.met_by(damage))
+        return Point(scheme, n_bytes, None, degradation, self.budget.is_met_by(degradation))

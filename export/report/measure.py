@@ -27,12 +27,12 @@ from gpt_edge.export.budget.calibration import (
     read_rows,
 )
 from gpt_edge.export.budget.degradation import TextReference, rows_that_fit
-from gpt_edge.export.budget.sensitivity import Probe
+from gpt_edge.export.budget.sensitivity import SensitivityProbe
 from gpt_edge.export.formats.plan import shapes
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.build import MODEL_FILE
 from gpt_edge.export.pipeline.shared import check_same_shape, write_scheme
-from gpt_edge.export.report.data import REFERENCE, Report, Sample, Tokens, Variant
+from gpt_edge.export.report.data import REFERENCE, BundleReport, Sample, TokenDivergences, Variant
 from gpt_edge.export.report.samples import (
     Continuation,
     continue_prompt,
@@ -84,7 +84,7 @@ def make_report(
     n_tokens: int = REPORT_TOKENS,
     with_sensitivity: bool = False,
     progress: Progress = silent,
-) -> Report:
+) -> BundleReport:
     """Measure all that the page shows, and say what cannot be known.
 
     against: the checkpoint, or an fp32 bundle of it; int8 and int4 are made of it for comparison.
@@ -137,7 +137,7 @@ class _Work:
         self.reference: _Reference | None = None
         self.rows: Rows | None = None
         self.variants: list[Variant] = []
-        self.tokens: Tokens | None = None
+        self.tokens: TokenDivergences | None = None
         self.torch: dict[str, Any] | None = None
         self.missing: list[str] = []
         self.sensitivity, self.sensitivity_origin = _stored_sensitivity(bundle)
@@ -190,7 +190,7 @@ class _Work:
         folder.mkdir()
         config, graph = self.bundle.config, self.bundle.graph
         few = self.rows.first(rows_that_fit(config, SENSITIVITY_TOKENS, REPORT_VALUES // 2))
-        probe = Probe(
+        probe = SensitivityProbe(
             load_reference(smooth(self.reference.source, graph, MIXED.name)),
             few,
             graph,
@@ -200,12 +200,12 @@ class _Work:
             dict.fromkeys(shapes(config, graph), SENSITIVITY_FORMATS), self.progress
         )
         self.sensitivity = {
-            name: {form.label: damage.mean_kl for form, damage in of_name.items()}
+            name: {form.label: degradation.mean_kl for form, degradation in of_name.items()}
             for name, of_name in found.items()
         }
         self.sensitivity_origin = f"measured on {few.n_tokens:,} tokens of {few.origin}"
 
-    def report(self) -> Report:
+    def report(self) -> BundleReport:
         """What was found, in the order of the columns: reference, the bundle, others, those that
         were made.
         """
@@ -215,7 +215,7 @@ class _Work:
                 "--sensitivity."
             )
         origin = "given for this report" if self.has_own_prompts else "the report's own"
-        return Report(
+        return BundleReport(
             self.bundle,
             self.reference.words if self.reference else None,
             tuple(self.variants),
@@ -285,7 +285,7 @@ class _Work:
         """Measure one version."""
         self.progress(f"measuring {label}")
         session = Session(bundle)
-        damage = self._text_reference.measure(session) if self.reference is not None else None
+        degradation = self._text_reference.measure(session) if self.reference is not None else None
         samples = tuple(
             self._sample(i, continue_prompt(session, ids, self.words)[0])
             for i, (_, ids) in enumerate(self.prompts)
@@ -296,7 +296,7 @@ class _Work:
         size = _graph_bytes(bundle)
         layers = self._layers(bundle, label)
         self.variants.append(
-            Variant(label, bundle.scheme, size, is_main, is_made, damage, samples, layers)
+            Variant(label, bundle.scheme, size, is_main, is_made, degradation, samples, layers)
         )
 
     def _make(self, reference: _Reference, scheme: str, folder: Path) -> None:
@@ -312,7 +312,7 @@ class _Work:
         ids = self.rows.ids[0][:N_SHOWN] if self.text is not None else self._passage()
         first = SessionScorer(Session(reference.bundle), REFERENCE)
         found = compare_models(first, SessionScorer(session, "this bundle"), ids)
-        self.tokens = Tokens(pieces_of(found.ids, self.words), (0.0, *found.kl[:-1]))
+        self.tokens = TokenDivergences(pieces_of(found.ids, self.words), (0.0, *found.kl[:-1]))
 
     def _passage(self) -> IntArray:
         return probe_ids(

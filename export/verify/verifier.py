@@ -80,5 +80,5 @@ class Verifier:
         self.report.figures["operators"] = result.operators
         for fault in result.faults:
             self.report.add_operator_fault(
-                fault.place.layer, fault.place.name, str(fault.place), fault.text
+                fault.operator.layer, fault.operator.name, str(fault.operator), fault.text
             )

@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.budget.loss_budget import Limits
+from gpt_edge.export.budget.loss_budget import LossBudget
 from gpt_edge.export.budget.plot import plot_outcome
 from gpt_edge.export.budget.search import (
     GRID,
     MAX_MEASUREMENTS,
+    Bracket,
     Option,
+    Point,
+    best_assignment,
     cheapest,
     most_careful,
     pareto,
@@ -121,7 +124,7 @@ def test_float_activations_cost_more_than_their_bytes() -> None:
 def test_the_search_ends_just_within_the_budget(truth: float, limit: float) -> None:
     options = tensors([10 ** (-5 + 3 * (i * 7 % 40) / 40) for i in range(40)])
     outcome = search(
-        options, Limits(max_kl=limit), lambda plan: Found(truth * summed(options, plan))
+        options, LossBudget(max_kl=limit), lambda plan: Found(truth * summed(options, plan))
     )
     assert outcome.best.is_met
     assert outcome.best.measured.mean_kl <= limit
@@ -132,13 +135,38 @@ def test_the_search_ends_just_within_the_budget(truth: float, limit: float) -> N
     )
 
 
+def test_a_bracket_looks_beyond_its_known_end_then_halves_on_the_logarithm() -> None:
+    bracket = Bracket()
+    bracket.record(1e-3, ok=True)
+    assert bracket.next_limit(1e-3, headroom=2.0) == pytest.approx(2e-3)
+    bracket.record(2e-3, ok=False)
+    assert bracket.next_limit(2e-3, headroom=0.5) == pytest.approx(math.sqrt(2) * 1e-3)
+    bracket.record(1.5e-3, ok=True)
+    assert (bracket.met, bracket.missed, bracket.is_closed) == (1.5e-3, 2e-3, False)
+    bracket.record(1.53e-3, ok=False)
+    assert bracket.is_closed
+    missed_only = Bracket()
+    missed_only.record(1e-3, ok=False)
+    assert missed_only.next_limit(1e-3, headroom=0.1) == pytest.approx(0.095e-3)
+
+
+def test_the_best_assignment_is_the_cheapest_that_meets_the_budget() -> None:
+    cheap, dear = Option(FORMS[0], 10, 1e-3), Option(FORMS[2], 20, 1e-5)
+    trials = [
+        (Point("cheap", 10, 1e-3, Found(1e-3), is_met=False), {"t": cheap}),
+        (Point("dear", 20, 1e-5, Found(1e-5), is_met=True), {"t": dear}),
+    ]
+    assert best_assignment(trials, LossBudget(max_kl=1e-4))[0].label == "dear"
+    assert best_assignment(trials[:1], LossBudget(max_kl=1e-4))[0].label == "cheap"
+
+
 def test_the_search_is_deterministic() -> None:
     options = tensors([1e-4, 3e-4, 1e-3, 2e-5])
 
     def measure(plan: Plan) -> Found:
         return Found(1.3 * summed(options, plan))
 
-    one, two = (search(options, Limits(max_kl=2e-4), measure) for _ in range(2))
+    one, two = (search(options, LossBudget(max_kl=2e-4), measure) for _ in range(2))
     assert json.dumps(one.to_dict()) == json.dumps(two.to_dict())
     assert dict(one.plan) == dict(two.plan)
 
@@ -150,33 +178,33 @@ def test_every_limit_must_be_kept() -> None:
         kl = summed(options, plan)
         return Found(kl, math.expm1(kl), 1 - math.sqrt(kl / 3))
 
-    for limits in (
-        Limits(max_ppl_increase=1e-4),
-        Limits(min_top1=0.995),
-        Limits(max_kl=5e-3, max_ppl_increase=1e-3, min_top1=0.99),
+    for budget in (
+        LossBudget(max_ppl_increase=1e-4),
+        LossBudget(min_top1=0.995),
+        LossBudget(max_kl=5e-3, max_ppl_increase=1e-3, min_top1=0.99),
     ):
-        best = search(options, limits, measure).best
+        best = search(options, budget, measure).best
         assert best.is_met
-        assert limits.met_by(best.measured)
-        assert limits.room(best.measured) < 1.3
-        assert limits.missed(best.measured) == ""
+        assert budget.is_met_by(best.measured)
+        assert budget.headroom(best.measured) < 1.3
+        assert budget.exceeded(best.measured) == ""
 
 
 def test_a_budget_that_nothing_meets_says_how_close_it_came() -> None:
     options = tensors([1e-3] * 5)
-    limits = Limits(max_kl=1e-9, min_top1=0.999)
-    outcome = search(options, limits, lambda plan: Found(summed(options, plan), 0.0, 0.98))
+    budget = LossBudget(max_kl=1e-9, min_top1=0.999)
+    outcome = search(options, budget, lambda plan: Found(summed(options, plan), 0.0, 0.98))
     assert not outcome.best.is_met
     assert dict(outcome.plan) == {
         name: option.form for name, option in most_careful(options).items()
     }
-    assert "mean KL 5e-08 instead of 1e-09" in limits.missed(outcome.best.measured)
-    assert "same token 98.00% instead of 99.90%" in limits.missed(outcome.best.measured)
+    assert "mean KL 5e-08 instead of 1e-09" in budget.exceeded(outcome.best.measured)
+    assert "same token 98.00% instead of 99.90%" in budget.exceeded(outcome.best.measured)
 
 
 def test_an_infinite_kl_is_never_chosen() -> None:
     options = {"t": [Option(FORMS[0], 10, math.inf), Option(FORMS[2], 1000, 1e-5)]}
-    outcome = search(options, Limits(max_kl=1.0), lambda plan: Found(summed(options, plan)))
+    outcome = search(options, LossBudget(max_kl=1.0), lambda plan: Found(summed(options, plan)))
     assert outcome.plan["t"] == FORMS[2]
     json.dumps(outcome.to_dict(), allow_nan=False)
 
@@ -191,12 +219,12 @@ def test_an_infinite_kl_is_never_chosen() -> None:
 )
 def test_limits_that_are_none_are_refused(values: dict[str, float], wanted: str) -> None:
     with pytest.raises(ValueError, match=wanted):
-        Limits(**values)
+        LossBudget(**values)
 
 
 def test_the_plot_is_a_png_and_the_same_each_time(tmp_path: Path) -> None:
     options = tensors([1e-3, 1e-4])
-    outcome = search(options, Limits(max_kl=1e-4), lambda plan: Found(summed(options, plan)))
+    outcome = search(options, LossBudget(max_kl=1e-4), lambda plan: Found(summed(options, plan)))
     for name in ("one.png", "two.png"):
         plot_outcome(outcome, tmp_path / name, "tiny")
     content = (tmp_path / "one.png").read_bytes()

@@ -26,7 +26,7 @@ def test_a_planted_fault_is_found_where_it_was_planted(
     faulty = plant(good, tmp_path / "faulty", fault.edit)
     first = localize(faulty, open_checkpoint(checkpoints[fault.kind]).load_model()).first
     assert first is not None
-    assert str(first.place) == fault.place, first
+    assert str(first.operator) == fault.place, first
 
 
 def check_verify(fault: Fault, export: Export, source: Path, out: Path) -> Verification:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpt_edge.generate.sampling import SamplingParams
 
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
@@ -21,6 +20,7 @@ from gpt_edge.evaluate.measures import kl_divergence, log_softmax
 from gpt_edge.export.formats.rounding import quantize_weight
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.stream import TokenStream
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT

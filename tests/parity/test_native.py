@@ -12,9 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpt_edge.export.export import export_bundle
-from gpt_edge.export.quantize import quantize_bundle
-from gpt_edge.export.shared import open_folder
 
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle, builtin_bundles
@@ -22,6 +19,9 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.export.formats.plan import QuantizeOptions, uniform_plan
 from gpt_edge.export.graph.build import build_graph
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.shared import open_folder
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
 from gpt_edge.native.onnx_model import Model, Node, read_model
 from gpt_edge.native.rewrite import _Rewriter, rewrite
@@ -125,9 +125,7 @@ def whole(session: Session, ids: IntArray) -> FloatArray:
 def test_only_the_entry_can_be_seen_from_outside(library: Path) -> None:
     loaded = ctypes.CDLL(str(library))
     assert hasattr(loaded, "RegisterCustomOps")
-    assert not any(
-        hasattr(loaded, name) for name in ("fail", "attend", "rows_of", "has_matrix_units")
-    )
+    assert not any(hasattr(loaded, name) for name in ("fail", "attend", "rows_of", "has_amx_tiles"))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gpt_edge.export.shared import open_folder
 
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.graph.build import build_graph
+from gpt_edge.export.pipeline.shared import open_folder
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from tests.parity.conftest import Export

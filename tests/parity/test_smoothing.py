@@ -96,7 +96,7 @@ def test_a_smoothed_bundle_is_verified_and_parts_where_another_one_does(
     assert max(divergence.relative for divergence in divergences) < 0.2
     first = first_divergence(divergences)
     assert first is not None
-    assert first.place.name == "embedding"
+    assert first.operator.name == "embedding"
 
 
 def test_quantize_smooths_as_export_does(planted: Path, tmp_path: Path) -> None:

@@ -182,11 +182,13 @@ def _place_table(places: list[Divergence], note: str, fault: str | None) -> str:
     if first is None:
         return "the models do not part: every operator gives the same, but for the order of sums"
     lines = [
-        f"they part first at {first.place}, by {first.relative:.2g} of the value's root mean square"
+        f"they part first at {first.operator}, by {first.relative:.2g} of the value's root mean square"
     ]
-    ends = [found for found in places if found.place.layer is None or _is_end(found, places)]
+    ends = [found for found in places if found.operator.layer is None or _is_end(found, places)]
     lines.append(
-        columns([("  after", "difference"), *((f"  {p.place}", f"{p.relative:.2g}") for p in ends)])
+        columns(
+            [("  after", "difference"), *((f"  {p.operator}", f"{p.relative:.2g}") for p in ends)]
+        )
     )
     if fault:
         lines.append(console.visible(f"more than rounding lies between them at {fault}"))
@@ -197,7 +199,7 @@ def _place_table(places: list[Divergence], note: str, fault: str | None) -> str:
 
 def _is_end(found: Divergence, places: list[Divergence]) -> bool:
     """Whether a place is the last one of its layer."""
-    return [p for p in places if p.place.layer == found.place.layer][-1] is found
+    return [p for p in places if p.operator.layer == found.operator.layer][-1] is found
 
 
 def _legend() -> str:

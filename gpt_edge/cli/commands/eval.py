@@ -113,13 +113,18 @@ def evaluate(
     windows that overlap; last-word accuracy of LAMBADA passages. All errors (±) are standard
     errors.
     """
-    from gpt_edge.evaluate import Settings, State, evaluate_lambada, evaluate_text
+    from gpt_edge.evaluate import (
+        EvaluationSettings,
+        EvaluationState,
+        evaluate_lambada,
+        evaluate_text,
+    )
     from gpt_edge.system.threads import check_threads
 
     paths = texts or []
     if not paths and lambada is None:
         raise ValueError("give a TEXT to score, or passages with --lambada FILE")
-    settings = Settings(
+    settings = EvaluationSettings(
         window=window, stride=stride, separator=separator, format=format, limit=limit
     )
     if threads is not None:
@@ -128,7 +133,7 @@ def evaluate(
     models, words = _open_models(
         model, against, threads, tokenizer, is_noise_wanted, resume is not None
     )
-    state = State(resume)
+    state = EvaluationState(resume)
     report, scores = None, []
     if paths:
         with _bar("text") as progress:

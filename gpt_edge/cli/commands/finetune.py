@@ -4,19 +4,17 @@ Needs the extra `train`.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.examples import columns_of
 from gpt_edge.cli.support.options import JsonOption
 from gpt_edge.errors import require
 
 if TYPE_CHECKING:
-    from gpt_edge.data.examples import Columns
     from gpt_edge.training.finetune.results import FinetuneResult
 
 TaskName = Literal["classification", "entailment", "similarity", "multiple-choice"]
@@ -191,18 +189,11 @@ def finetune(
     export; figures per epoch; and results.json.
     """
     require("gpt_edge.training.finetune.run", "train")
-    from gpt_edge.data.examples import default_columns
     from gpt_edge.training.finetune.run import finetune as run
     from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 
-    columns = _columns(
-        task,
-        default_columns(task, score_range is not None),
-        text,
-        premise,
-        hypothesis,
-        choice,
-        label,
+    columns = columns_of(
+        task, text, premise, hypothesis, choice, label, is_score=score_range is not None
     )
     settings = FinetuneSettings(
         kind=task, score_range=score_range, epochs=epochs, learning_rate=lr, batch=batch, lm_weight=lm_weight,
@@ -221,35 +212,6 @@ def finetune(
         console.say(describe(result))
 
 
-def _columns(
-    task: str,
-    default: Columns,
-    text: Sequence[str] | None,
-    premise: str | None,
-    hypothesis: str | None,
-    choice: Sequence[str] | None,
-    label: str | None,
-) -> Columns:
-    """The columns that were named, in place of the default ones. Raises ValueError for a flag of
-    another task.
-    """
-    texts = tuple(text or default.texts)
-    if task == "entailment":
-        if text:
-            raise ValueError("entailment has --premise and --hypothesis, not --text")
-        texts = (premise or default.texts[0], hypothesis or default.texts[1])
-    else:
-        if premise or hypothesis:
-            raise ValueError(f"--premise and --hypothesis are for entailment, {task} has --text")
-        if task != "multiple-choice" and len(texts) != len(default.texts):
-            raise ValueError(f"{task} wants --text {len(default.texts)} time(s), got {len(texts)}")
-    if choice and task != "multiple-choice":
-        raise ValueError(f"--choice is for multiple-choice, not for {task}")
-    return dataclasses.replace(
-        default, texts=texts, choices=tuple(choice or default.choices), label=label or default.label
-    )
-
-
 def describe(result: FinetuneResult) -> str:
     """The result in a few lines."""
     task = result.spec
@@ -266,7 +228,7 @@ def describe(result: FinetuneResult) -> str:
         if name != "balance":
             lines.append(
                 f"{name:<6} {part['n_examples']:,} examples, {part['n_tokens']:,} tokens, "
-                f"{_cut(part)}"
+                f"{_truncation(part)}"
             )
     if shares := result.data.get("balance"):
         total, largest, smallest = sum(shares.values()), max(shares.values()), min(shares.values())
@@ -289,7 +251,8 @@ def describe(result: FinetuneResult) -> str:
     return "\n".join(lines)
 
 
-def _cut(part: dict[str, int]) -> str:
-    if not part["n_cut_examples"]:
-        return "none cut"
-    return f"{part['n_cut_examples']:,} cut, {part['n_cut_tokens']:,} tokens lost: they pass the context"
+def _truncation(part: dict[str, int]) -> str:
+    n_examples, n_tokens = part["n_truncated_examples"], part["n_truncated_tokens"]
+    if not n_examples:
+        return "none truncated"
+    return f"{n_examples:,} truncated, {n_tokens:,} tokens lost: they exceed the context"

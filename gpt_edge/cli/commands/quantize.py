@@ -150,7 +150,7 @@ def quantize(
         console.progress("loading torch") as progress,
     ):
         require(ROAD, "export")
-        from gpt_edge.export.budget.loss_budget import Limits
+        from gpt_edge.export.budget.loss_budget import LossBudget
         from gpt_edge.export.budget.run import quantize_to_budget
         from gpt_edge.export.formats.plan import QuantizeOptions
 
@@ -168,7 +168,7 @@ def quantize(
             opened,
             out,
             wishes,
-            limits=Limits(max_kl, max_ppl_increase, min_top1),
+            budget=LossBudget(max_kl, max_ppl_increase, min_top1),
             calibration=calibration,
             eval_text=eval_text,
             plot=plot,
