@@ -18,9 +18,10 @@ from torch import Tensor
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget.calibration import Rows, layer_hessians
-from gpt_edge.export.formats.rounding import Rounded, round_tensor
+from gpt_edge.export.formats.quantized_weight import QuantizedWeight
+from gpt_edge.export.formats.rounding import quantize_weight
 from gpt_edge.export.formats.tensor_format import TensorFormat
-from gpt_edge.export.weights.source import Source, pad_heads
+from gpt_edge.export.weights.source import WeightSource, pad_heads
 
 
 class Rounder:
@@ -36,23 +37,23 @@ class Rounder:
         self._folder = folder
         self._files: dict[tuple[str, TensorFormat], Path] = {}
 
-    def __call__(self, name: str, weight: FloatArray, form: TensorFormat) -> Rounded:
+    def __call__(self, name: str, weight: FloatArray, form: TensorFormat) -> QuantizedWeight:
         """Raises ValueError for a gptq format that was not prepared."""
         if (name, form) in self._files:
             with np.load(self._files[name, form]) as arrays:
                 zeros = arrays.get("zeros", None)
-                return Rounded(form.bits, arrays["levels"], arrays["scales"], zeros)
+                return QuantizedWeight(form.bits, arrays["levels"], arrays["scales"], zeros)
         return self.plain(weight, form, self._graph)
 
     @staticmethod
-    def plain(weight: FloatArray, form: TensorFormat, graph: str = "edge") -> Rounded:
+    def plain(weight: FloatArray, form: TensorFormat, graph: str = "edge") -> QuantizedWeight:
         """Quantize without calibration."""
-        return round_tensor(weight, form, form.block_for(weight.shape[1], graph))
+        return quantize_weight(weight, form, form.block_for(weight.shape[1], graph))
 
     def prepare(
         self,
         formats: Mapping[str, Iterable[TensorFormat]],
-        source: Source,
+        source: WeightSource,
         rows: Rows,
         progress: Callable[[str], None] = lambda name: None,
     ) -> None:
@@ -97,7 +98,9 @@ class Rounder:
         )
 
     def _keep(self, name: str, form: TensorFormat, weight: FloatArray, hessian: Tensor) -> None:
-        rounded = round_tensor(weight, form, form.block_for(weight.shape[1], self._graph), hessian)
+        rounded = quantize_weight(
+            weight, form, form.block_for(weight.shape[1], self._graph), hessian
+        )
         path = self._folder / f"{len(self._files)}.npz"
         arrays: dict[str, Any] = {"levels": rounded.levels, "scales": rounded.scales}
         if rounded.zeros is not None:

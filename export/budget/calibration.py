@@ -23,7 +23,7 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.data.documents import TextFile
 from gpt_edge.errors import ExportError
 from gpt_edge.export.weights.reference_operators import LINEARS
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.model import GPT, Block, causal_mask, without_memory
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
@@ -114,7 +114,7 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
     )
 
 
-def load_reference(source: Source) -> GPT:
+def load_reference(source: WeightSource) -> GPT:
     """The whole reference with the source's weights, float32, in evaluation mode, owning its
     memory.
     """
@@ -130,7 +130,7 @@ def load_reference(source: Source) -> GPT:
     return model.eval()
 
 
-def load_block(source: Source, layer: int) -> Block:
+def load_block(source: WeightSource, layer: int) -> Block:
     """One layer of the reference."""
     with without_memory():
         block = Block(source.config, layer, 0.0)
@@ -139,7 +139,7 @@ def load_block(source: Source, layer: int) -> Block:
     return block.eval()
 
 
-def _tensor(source: Source, name: str) -> Tensor:
+def _tensor(source: WeightSource, name: str) -> Tensor:
     array = np.array(source.tensor(name), np.float32, order="C")
     source.release(name)
     return torch.from_numpy(array)
@@ -162,7 +162,7 @@ def batches(rows: IntArray) -> Iterator[slice]:
 
 @torch.inference_mode()
 def layer_hessians(
-    source: Source, rows: Rows, progress: Callable[[str], None] = lambda name: None
+    source: WeightSource, rows: Rows, progress: Callable[[str], None] = lambda name: None
 ) -> Iterator[dict[str, Tensor]]:
     """For each layer in order: by weight name, X^T X, float32 [K, K], of all inputs of the linear
     layer.

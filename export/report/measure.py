@@ -44,8 +44,9 @@ from gpt_edge.export.report.samples import (
 from gpt_edge.export.verify.divergence import Divergence, layer_divergences
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
+from gpt_edge.export.weights.data_file import DATA_FILE
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
-from gpt_edge.export.weights.source import DATA_FILE, Source
+from gpt_edge.export.weights.source import Source, WeightSource
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import FP32, INT4, INT8, MIXED, SCHEMES
@@ -82,7 +83,7 @@ class Reference:
     """
 
     bundle: Bundle
-    source: Source
+    source: WeightSource
     description: str
     torch: dict[str, Any] | None = None
 

@@ -16,7 +16,7 @@ import numpy as np
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, reference_shapes
 
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
@@ -65,7 +65,7 @@ def model_type(config: GPTConfig, has_attention_bias: bool) -> str:
     return "gpt_neo"
 
 
-def has_attention_bias(source: Source) -> bool:
+def has_attention_bias(source: WeightSource) -> bool:
     """Whether a layer's queries, keys or values have a bias other than 0 (its bits: -0.0 is
     another).
     """

@@ -227,7 +227,7 @@ def test_a_graph_that_lost_an_operator_is_an_error(
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8, n_ctx=8, vocab_size=9)
     source = open_checkpoint(save_random(tmp_path / "source", config))
     (tmp_path / "out").mkdir()
-    with pytest.raises(ExportError, match="0 FastGelu nodes, 1 are wanted"):
+    with pytest.raises(ExportError, match="0 FastGelu nodes, expected 1"):
         build_graph(source, tmp_path / "out", graph="edge", scheme="fp32")
 
 
