@@ -378,7 +378,7 @@ def test_a_head_that_differs_from_the_embedding_it_is_tied_to_is_an_error(
         ({"tie_word_embeddings": False}, "lm_head.weight is missing"),
         ({"add_cross_attention": True}, "sets add_cross_attention"),
         ({"quantization_config": {"bits": 4}}, "sets quantization_config"),
-        ({"vocab_size": 84}, r"transformer\.wte\.weight has shape \[83, 24\], wanted \[84, 24\]"),
+        ({"vocab_size": 84}, r"transformer\.wte\.weight has shape \[83, 24\], expected \[84, 24\]"),
         ({"model_type": "openai-gpt"}, r"tokens_embed\.weight is missing"),
         ({"model_type": "gpt_neo"}, "has no num_layers"),
     ],

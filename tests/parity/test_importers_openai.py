@@ -194,7 +194,7 @@ def test_gpt1_variables_in_another_order_are_misshaped_tensors(gpt1_folder: Path
     (gpt1_folder / "params_shapes.json").write_text(json.dumps(shapes))
     with pytest.raises(
         CheckpointError,
-        match=r"h\.0\.attn\.c_attn\.weight has shape \[1, 24, 24\], wanted \[1, 24, 72\]",
+        match=r"h\.0\.attn\.c_attn\.weight has shape \[1, 24, 24\], expected \[1, 24, 72\]",
     ):
         open_checkpoint(gpt1_folder)
 
