@@ -23,7 +23,7 @@ from task_sets import TaskSet
 from gpt_edge.data.examples import Example, read_examples
 from gpt_edge.data.labels import class_labels, class_numbers
 from gpt_edge.evaluate.classification_metrics import (
-    Estimate,
+    IntervalEstimate,
     choice_metrics,
     class_metrics,
     score_metrics,
@@ -144,6 +144,6 @@ def _cosine(train: list[Example], test: list[Example]) -> dict[str, Any]:
     return _row(score_metrics(gold, 5 * cosine), len(test), "cosine, not trained")
 
 
-def _row(metrics: dict[str, Estimate], n_examples: int, settings: str) -> dict[str, Any]:
+def _row(metrics: dict[str, IntervalEstimate], n_examples: int, settings: str) -> dict[str, Any]:
     values = {name: estimate.to_dict() for name, estimate in metrics.items()}
     return {"metrics": {"n_examples": n_examples, **values}, "settings": settings}

@@ -20,9 +20,10 @@ from gpt_edge.bench.figures import Engine
 from gpt_edge.bench.plan import Case
 from gpt_edge.bench.traffic import cache_bytes, weight_bytes
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.generate.completion import TokenChoice
 from gpt_edge.generate.generator import Generator
-from gpt_edge.generate.sampling import SamplingParams
-from gpt_edge.generate.stream import TokenChoice, TokenStream
+from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.stream import TokenStream
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -124,7 +125,7 @@ class Model:
         params = SamplingParams(max_new_tokens=case.n_tokens + 1, ignore_end_token=True)
         tokenizer = self.generator.tokenizer
         rows = [
-            TokenChoice(params, case.n_past, session.config.n_ctx, tokenizer)
+            TokenChoice(params, [0] * case.n_past, session.config.n_ctx, tokenizer)
             for _ in range(case.batch)
         ]
         for row, own in zip(rows, logits, strict=True):
@@ -168,10 +169,11 @@ def clocked_runs(session: Session) -> Iterator[list[float]]:
     """Yield a list that gets the seconds of each run of the graph within the block. Not for two
     threads at once.
     """
-    inner = session._session
+    graph_runner = session._graph_runner
+    inner = graph_runner._session
     seconds: list[float] = []
-    session._session = _Clocked(inner, seconds)
+    graph_runner._session = _Clocked(inner, seconds)
     try:
         yield seconds
     finally:
-        session._session = inner
+        graph_runner._session = inner

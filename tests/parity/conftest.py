@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.export.pipeline.pipeline import export_bundle
-from gpt_edge.export.verify.verifier import Verification
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.verify.report import Verification
 from tests.support.models import TINY, save_random
 
 Export = Callable[[str, str, str], tuple[Bundle, Verification]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_traces(shared_traces: None) -> None:
+    """A model's shape is traced once in a run."""
 
 
 @pytest.fixture(scope="session")

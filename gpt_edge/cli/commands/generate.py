@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,6 +13,8 @@ from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input, read_st
 from gpt_edge.errors import GPTEdgeError
 
 if TYPE_CHECKING:
+    from gpt_edge.generate.generator import Generator
+    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.generate.stream import TextStream
 
 OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
@@ -41,12 +44,13 @@ def generate(
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(
-            help="Sample; below 1 closer to the likely, 0 is greedy. Greedy without --top-k."
-        ),
+        typer.Option(help="Sample; lower is more deterministic, 0 is greedy. 1 with --top-k."),
     ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Take the most likely token each time.")
+    ] = False,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed writes the same text; for sampling.")
+        int | None, typer.Option(help="The same seed generates the same text; for sampling.")
     ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; up to four times.")
@@ -65,12 +69,16 @@ def generate(
 ) -> None:
     """Continue a prompt, token by token.
 
-    Prints the continuation as it is written, and nothing else. The most likely token is taken each
-    time, unless --temperature or --top-k is given.
+    Prints the continuation while it is generated. Samples with --top-k or --temperature. Without
+    them and --greedy, the model's own defaults apply, and standard error says which; a model
+    without defaults takes the most likely token each time.
     """
-    from gpt_edge.generate.sampling import SamplingParams
+    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.system.threads import check_threads
 
+    is_explicit = greedy or top_k is not None or temperature is not None
+    if greedy and (top_k is not None or temperature is not None):
+        raise ValueError("--greedy goes with neither --top-k nor --temperature")
     try:
         params = SamplingParams(
             max_new_tokens=max_new_tokens,
@@ -90,11 +98,28 @@ def generate(
     from gpt_edge.generate.load import load  # loads onnxruntime: only when there is something to do
 
     generator = load(model, threads=threads)
+    if not is_explicit:
+        params = _with_defaults(params, generator)
     stream = generator.stream(text, params, truncate=truncate)
     if as_json:
-        _print_json(stream, generator.session.name, text if echo else "")
-    else:
-        _print_pieces(stream, text if echo else "")
+        _print_json(stream, params, generator.session.name, text if echo else "")
+        return
+    if not is_explicit and not params.is_greedy:
+        console.note(
+            f"sampling: top_k {params.effective_top_k}, "
+            f"temperature {params.effective_temperature:g}, seed {stream.seed}"
+        )
+    _print_pieces(stream, text if echo else "")
+
+
+def _with_defaults(params: SamplingParams, generator: Generator) -> SamplingParams:
+    """`params` with the sampling that the model's maker chose; warns of what is not applied."""
+    from gpt_edge.generate.defaults import unapplied
+
+    if (message := unapplied(generator.bundle_defaults)) is not None:
+        console.show_warning(message)
+    defaults = generator.generation_defaults
+    return dataclasses.replace(params, top_k=defaults.top_k, temperature=defaults.temperature)
 
 
 def _print_pieces(stream: TextStream, before: str) -> None:
@@ -111,7 +136,7 @@ def _print_pieces(stream: TextStream, before: str) -> None:
     console.say()
 
 
-def _print_json(stream: TextStream, model: str, before: str) -> None:
+def _print_json(stream: TextStream, params: SamplingParams, model: str, before: str) -> None:
     for _ in stream:
         pass
     done = stream.completion
@@ -123,6 +148,8 @@ def _print_json(stream: TextStream, model: str, before: str) -> None:
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
             "completion_tokens": done.completion_tokens,
+            "top_k": params.effective_top_k,
+            "temperature": params.effective_temperature,
             "seed": done.seed,
             "seconds": round(done.prefill_seconds + done.decode_seconds, 6),
             "prefill_seconds": round(done.prefill_seconds, 6),

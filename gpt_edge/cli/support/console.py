@@ -90,6 +90,11 @@ def error(message: str, hint: str | None = None) -> None:
         _complain(f"hint: {visible(hint)}")
 
 
+def note(message: str) -> None:
+    """Write a line that is not part of the result to standard error."""
+    _complain(visible(message))
+
+
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Stands in for warnings.showwarning: one line, no source code."""
     _complain(f"warning: {visible(str(message))}")

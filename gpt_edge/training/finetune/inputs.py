@@ -22,7 +22,11 @@ from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, check_fits
 from gpt_edge.training.corpus.batches import encode_documents, read_documents
-from gpt_edge.training.finetune.batches import EncodedExamples, encode, split_examples
+from gpt_edge.training.finetune.batches import (
+    EncodedExamples,
+    encode,
+    split_examples,
+)
 from gpt_edge.training.finetune.lora import check_rank
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 from gpt_edge.training.validation import score_in_torch
