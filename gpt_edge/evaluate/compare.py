@@ -32,6 +32,7 @@ from gpt_edge.evaluate.measures import (
     Sums,
     Tally,
     exp,
+    kl_divergence,
     log_softmax,
     of_targets,
     share,
@@ -83,8 +84,7 @@ class Pair:
 
     def add(self, base: DoubleArray, model: DoubleArray, targets: IntArray) -> None:
         """Count rows: log-probabilities [R, V] of both, and the ids [R] that came."""
-        # A sum of rounded terms may fall below 0 by its last bits.
-        kl = np.maximum(0.0, (np.exp(base) * (base - model)).sum(-1))
+        kl = kl_divergence(base, model)
         before, after = of_targets(base, targets), of_targets(model, targets)
         delta_p = np.exp(after) - np.exp(before)
         self.kl.add(kl)

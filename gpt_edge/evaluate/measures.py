@@ -137,6 +137,16 @@ def log_softmax(logits: FloatArray) -> DoubleArray:
     return shifted
 
 
+def kl_divergence(p: DoubleArray, q: DoubleArray) -> DoubleArray:
+    """KL(p || q) = sum p (log p - log q) in nats, float64 [...], of log-probabilities [..., V].
+
+    p, q: as `log_softmax` returns them. At least 0; NaN where a row holds NaN.
+    Source: Kullback and Leibler 1951.
+    """
+    # A sum of rounded terms may fall below 0 by its last bits.
+    return np.asarray(np.maximum(0.0, (np.exp(p) * (p - q)).sum(-1)))
+
+
 def of_targets(values: npt.NDArray[np.float64], targets: IntArray) -> DoubleArray:
     """values[i, targets[i]] of values [R, V]."""
     return np.asarray(np.take_along_axis(values, targets[:, None], -1)[:, 0])

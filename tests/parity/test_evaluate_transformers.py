@@ -33,7 +33,7 @@ from gpt_edge.evaluate import (
     evaluate_text,
 )
 from gpt_edge.evaluate.lambada import STOP_WORDS
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.scoring import TorchScorer
 from gpt_edge.runtime.session import Session

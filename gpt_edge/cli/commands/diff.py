@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from gpt_edge.export.verify.divergence import Parting
+    from gpt_edge.export.verify.divergence import Divergence
     from gpt_edge.tokenizer import Tokenizer
     from gpt_edge.verify.token_diff import Difference
 
@@ -95,7 +95,7 @@ def _read(text: str | None) -> str | None:
 
 def _places(
     a: OpenModel, b: OpenModel, ids: Any, progress: Callable[[str], None]
-) -> tuple[list[Parting], str, str | None]:
+) -> tuple[list[Divergence], str, str | None]:
     """The difference at each operator, why there is none, and the first place that rounding does
     not explain.
 
@@ -105,7 +105,7 @@ def _places(
         require("gpt_edge.export.verify.divergence", "export")
     except MissingDependencyError as error:
         return [], f"operators are compared with {error.hint or 'the export extra'}", None
-    from gpt_edge.export.verify.divergence import is_comparable, part
+    from gpt_edge.export.verify.divergence import is_comparable, layer_divergences
 
     if not is_comparable(a.config, b.config):
         return [], "the models have different shapes: only their logits can be compared", None
@@ -116,19 +116,19 @@ def _places(
                 f"{opened.path} was not written by gpt-edge: its operators cannot be told apart",
                 None,
             )
-    return part(a.model, b.model, ids), "", _fault(a, b, progress)
+    return layer_divergences(a.model, b.model, ids), "", _fault(a, b, progress)
 
 
 def _fault(a: OpenModel, b: OpenModel, progress: Callable[[str], None]) -> str | None:
     """Of a bundle and a checkpoint: the first place where more than rounding lies between them."""
     from gpt_edge.bundle.bundle import Bundle
-    from gpt_edge.export.verify.localize import locate
+    from gpt_edge.export.verify.localize import localize
 
     bundles = [opened.model for opened in (a, b) if isinstance(opened.model, Bundle)]
     others = [opened.model for opened in (a, b) if not isinstance(opened.model, Bundle)]
     if len(bundles) != 1 or bundles[0].config != others[0].config:
         return None
-    first = locate(bundles[0], others[0], progress=progress).first
+    first = localize(bundles[0], others[0], progress=progress).first
     return str(first) if first is not None else ""
 
 
@@ -136,7 +136,7 @@ def _as_json(
     a: OpenModel,
     b: OpenModel,
     found: Difference,
-    places: list[Parting],
+    places: list[Divergence],
     note: str,
     fault: str | None,
     words: Tokenizer | None,
@@ -145,16 +145,16 @@ def _as_json(
     values["text"] = None if words is None else words.decode(found.ids)
     first = _first(places)
     values["first"] = first.to_dict() if first is not None else None
-    values["places"] = [parting.to_dict() for parting in places]
+    values["places"] = [divergence.to_dict() for divergence in places]
     return {**values, "beyond_rounding": fault or None, "note": note or None}
 
 
-def _first(places: list[Parting]) -> Parting | None:
+def _first(places: list[Divergence]) -> Divergence | None:
     if not places:
         return None
-    from gpt_edge.export.verify.divergence import first_of
+    from gpt_edge.export.verify.divergence import first_divergence
 
-    return first_of(places)
+    return first_divergence(places)
 
 
 def _summary(a: OpenModel, b: OpenModel, found: Difference) -> str:
@@ -174,7 +174,7 @@ def _summary(a: OpenModel, b: OpenModel, found: Difference) -> str:
     return "\n".join(f"{name:<14}{console.visible(value)}" for name, value in rows)
 
 
-def _place_table(places: list[Parting], note: str, fault: str | None) -> str:
+def _place_table(places: list[Divergence], note: str, fault: str | None) -> str:
     """The first place, and how the difference grows: one line for each layer's end."""
     if not places:
         return note
@@ -182,11 +182,13 @@ def _place_table(places: list[Parting], note: str, fault: str | None) -> str:
     if first is None:
         return "the models do not part: every operator gives the same, but for the order of sums"
     lines = [
-        f"they part first at {first.place}, by {first.relative:.2g} of the value's root mean square"
+        f"they part first at {first.operator}, by {first.relative:.2g} of the value's root mean square"
     ]
-    ends = [found for found in places if found.place.layer is None or _is_end(found, places)]
+    ends = [found for found in places if found.operator.layer is None or _is_end(found, places)]
     lines.append(
-        columns([("  after", "difference"), *((f"  {p.place}", f"{p.relative:.2g}") for p in ends)])
+        columns(
+            [("  after", "difference"), *((f"  {p.operator}", f"{p.relative:.2g}") for p in ends)]
+        )
     )
     if fault:
         lines.append(console.visible(f"more than rounding lies between them at {fault}"))
@@ -195,9 +197,9 @@ def _place_table(places: list[Parting], note: str, fault: str | None) -> str:
     return "\n".join(lines)
 
 
-def _is_end(found: Parting, places: list[Parting]) -> bool:
+def _is_end(found: Divergence, places: list[Divergence]) -> bool:
     """Whether a place is the last one of its layer."""
-    return [p for p in places if p.place.layer == found.place.layer][-1] is found
+    return [p for p in places if p.operator.layer == found.operator.layer][-1] is found
 
 
 def _legend() -> str:

@@ -20,8 +20,9 @@ from gpt_edge.cli.support.options import (
 )
 from gpt_edge.cli.support.tables import parity_table, size
 from gpt_edge.errors import require
+from gpt_edge.schemes import INT8
 
-PIPELINE = "gpt_edge.export.pipeline.pipeline"
+PIPELINE = "gpt_edge.export.pipeline.export"
 FOR_BUNDLES = ("graph", "scheme", "target")  # options that a transformers folder has no use for
 
 
@@ -45,7 +46,7 @@ def export(
         GraphName,
         typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum."),
     ] = "edge",
-    scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = "int8",
+    scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = INT8.name,
     target: TargetOption = None,
     tokenizer: Annotated[
         str | None,
@@ -71,7 +72,7 @@ def export(
     check_target(scheme, target)
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
-        from gpt_edge.export.pipeline.pipeline import export_bundle
+        from gpt_edge.export.pipeline.export import export_bundle
 
         bundle, report = export_bundle(
             source,

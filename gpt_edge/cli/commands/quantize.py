@@ -18,6 +18,7 @@ from gpt_edge.cli.support.options import (
     ForceOption,
     JsonOption,
     OutArgument,
+    QuantizedSchemeName,
     TargetOption,
     check_target,
     complete_bundle,
@@ -44,7 +45,7 @@ def quantize(
     ],
     out: OutArgument,
     scheme: Annotated[
-        Literal["int8", "int8-block", "int4", "int8-dynamic", "mixed"],
+        QuantizedSchemeName,
         typer.Option(
             help="How the weights are stored; mixed is searched for a budget.", show_default=False
         ),
@@ -149,11 +150,11 @@ def quantize(
         console.progress("loading torch") as progress,
     ):
         require(ROAD, "export")
-        from gpt_edge.export.budget.loss_budget import Limits
+        from gpt_edge.export.budget.loss_budget import LossBudget
         from gpt_edge.export.budget.run import quantize_to_budget
-        from gpt_edge.export.formats.plan import Wishes
+        from gpt_edge.export.formats.plan import QuantizeOptions
 
-        wishes = Wishes(
+        wishes = QuantizeOptions(
             scheme,
             block_size,
             symmetric,
@@ -167,7 +168,7 @@ def quantize(
             opened,
             out,
             wishes,
-            limits=Limits(max_kl, max_ppl_increase, min_top1),
+            budget=LossBudget(max_kl, max_ppl_increase, min_top1),
             calibration=calibration,
             eval_text=eval_text,
             plot=plot,
