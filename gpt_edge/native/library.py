@@ -17,8 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from gpt_edge.errors import GPTEdgeError, MissingDependencyError
@@ -139,19 +138,6 @@ def _installed_library() -> Path | None:
         return path if path.is_file() and why_unsupported() is None and is_own(path) else None
     except (OSError, GPTEdgeError):  # a folder that may not be read, or no home
         return None
-
-
-@contextmanager
-def using(setting: str) -> Iterator[None]:
-    """Open sessions with GPT_EDGE_NATIVE at `setting`, in the whole process."""
-    before = os.environ.get(SETTING)
-    os.environ[SETTING] = setting
-    try:
-        yield
-    finally:
-        os.environ.pop(SETTING)
-        if before is not None:
-            os.environ[SETTING] = before
 
 
 def is_own(path: Path) -> bool:

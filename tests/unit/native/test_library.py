@@ -19,7 +19,6 @@ from gpt_edge.native.library import (
     compile_library,
     find_library,
     library_path,
-    using,
 )
 from gpt_edge.verify import native_operators as native_check
 from gpt_edge.verify.native_operators import _check_in_child, build_library
@@ -53,8 +52,9 @@ def test_it_is_found_once_it_is_there(cache: Path) -> None:
 
 def test_the_setting_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_library()
-    with using(WITHOUT):
-        assert find_library() is None
+    monkeypatch.setenv(SETTING, WITHOUT)
+    assert find_library() is None
+    monkeypatch.delenv(SETTING)
     assert find_library() is not None
     other = tmp_path / "other.so"
     other.write_bytes(b"")
@@ -161,13 +161,14 @@ def test_a_library_that_ends_its_process_is_an_error(tmp_path: Path) -> None:
         _check_in_child(tmp_path / "broken.so")
 
 
-def test_the_command_says_what_is_used_and_removes_it() -> None:
+def test_the_command_says_what_is_used_and_removes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nothing is built" in run("native").out
     path = put_library()
     assert run("native").out == f"in use: {path}\n"
     assert json.loads(run("native", "--json").out) == {"library": str(path), "reason": None}
-    with using(WITHOUT):
-        assert run("native").out == "not in use: GPT_EDGE_NATIVE is 0\n"
+    monkeypatch.setenv(SETTING, WITHOUT)
+    assert run("native").out == "not in use: GPT_EDGE_NATIVE is 0\n"
+    monkeypatch.delenv(SETTING)
     assert run("native", "remove").code == 0
     assert not path.exists()
     assert run("native", "remove").code == 0
