@@ -21,6 +21,7 @@ from gpt_edge.export.pipeline.shared import (
 )
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.verify.verifier import Verifier
+from gpt_edge.export.weights.generation_config import read_generation_defaults
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
@@ -56,6 +57,7 @@ def export_bundle(
     check_scheme(scheme, target)
     checkpoint = open_checkpoint(source)
     tokenizer_source = tokenizer_for(checkpoint, tokenizer)
+    generation_defaults = read_generation_defaults(checkpoint)
     config = checkpoint.config
     if checkpoint.task is not None:
         check_task(checkpoint.task, scheme, checkpoint.path)
@@ -88,6 +90,7 @@ def export_bundle(
             config=config,
             task=checkpoint.task,
             tokenizer=tokenizer_source.spec.to_dict() if tokenizer_source else None,
+            generation_defaults=generation_defaults,
             provenance={
                 "gpt_edge": __version__,
                 "source": checkpoint.kind,
