@@ -53,6 +53,7 @@ def export_bundle(
     progress: called with the name of each stage and of each weight.
     Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance)
     or OutputError; then `out` is as it was.
+    Figures are measured without custom operators: with what every user has.
     """
     check_scheme(scheme, target)
     checkpoint = open_checkpoint(source)

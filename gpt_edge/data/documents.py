@@ -54,7 +54,7 @@ class TextOptions:
 
     cleans_json: treat a text of JSON Lines as plain text is treated: strip the line breaks around
     it, and replace half a surrogate pair by U+FFFD, which else is a fault. max_line_bytes: JSON
-    Lines are read into memory line by line, and one emoji makes four bytes of each character.
+    Lines are read into memory line by line, and one emoji makes each character of it four bytes.
     """
 
     separator: str = END_OF_TEXT  # between documents of plain text
@@ -209,10 +209,11 @@ class TextFile:
             raise self._error(f"{where} is not UTF-8", hint=options.encoding_hint) from error
         except (ValueError, RecursionError) as error:
             raise self._error(f"{where} is not JSON: {error}", hint=options.json_hint) from error
-        text = value.get(options.field) if isinstance(value, dict) else None
+        field = options.field
+        text = value.get(field) if isinstance(value, dict) else None
         if not isinstance(text, str):
             raise self._error(
-                f"{where} has no text under {options.field!r}: {_description(value, options.field)}",
+                f"{where} has no text under {field!r}: {_description(value, field)}",
                 hint=options.field_hint,
             )
         cleaned, n_halves = _without_surrogates(text)
@@ -234,14 +235,15 @@ def split(chunks: Iterator[str], separator: str) -> Iterator[Piece]:
     each; blank ones are skipped.
     """
     rest = ""
-    is_begun = False  # whether a piece of the current document was given out
+    is_begun = False  # whether a piece of the current document was yielded
     for chunk in chunks:
         *finished, rest = (rest + chunk).split(separator)
         for text in finished:
             yield from _last_pieces(text, is_begun)
             is_begun = False
         start = 0
-        while len(rest) - start > PIECE_CHARACTERS + len(separator):  # the end may be half of one
+        # the end of `rest` may be half a separator
+        while len(rest) - start > PIECE_CHARACTERS + len(separator):
             end = word_end(rest, start, start + PIECE_CHARACTERS)
             text = rest[start:end]
             start = end
@@ -269,7 +271,7 @@ def word_end(text: str, start: int, stop: int) -> int:
     """The last position in start + 1 .. stop where a space follows a word; else the last where a
     line break does; else `stop`.
 
-    GPT-2's pattern and GPT-1's words both begin anew with the white space after a word.
+    GPT-2's pattern and GPT-1's words both split before the white space after a word.
     """
     for character in " \n":
         position = text.rfind(character, start + 1, stop + 1)
@@ -281,7 +283,7 @@ def word_end(text: str, start: int, stop: int) -> int:
 
 
 def _last_pieces(text: str, is_begun: bool) -> Iterator[Piece]:
-    """The rest of a document; nothing for a blank one of which no piece was given out."""
+    """The rest of a document; nothing for a blank one of which no piece was yielded."""
     text = text.rstrip("\r\n")
     if not is_begun:
         text = text.lstrip("\r\n")

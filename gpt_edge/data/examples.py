@@ -1,5 +1,5 @@
-"""Examples of a task: texts, and for training their labels. Every fault is reported with the name of
-its source and its line number.
+"""Examples of a task: texts, and for training their labels. Every fault is reported with the name
+of its source and its line number.
 
 `read_examples` reads a file with labels: CSV with quotes (RFC 4180), TSV without (a tab always
 separates two fields), both under a line of column names, or JSON Lines, one object a line.
@@ -120,9 +120,9 @@ def stream_examples(
 ) -> Iterator[Example]:
     """Yield the examples of a stream, which may be endless, without labels.
 
-    source: its name, for messages. A line holds the texts of an example, separated by tabs; as_json:
-    an object with `columns`, a list of strings, or a string, and blank lines are skipped. Raises
-    GPTEdgeError, naming the line, for one that is too long or is not a valid example,
+    source: its name, for messages. A line holds the texts of an example, separated by tabs;
+    as_json: an object with `columns`, a list of strings, or a string, and blank lines are skipped.
+    Raises GPTEdgeError, naming the line, for one that is too long or is not a valid example,
     TokenizerError for one that is not UTF-8; OSError.
     """
     for line, content in _lines(stream, source):

@@ -1,8 +1,7 @@
-"""How well a model predicts a text, and how far one model is from another: the field's measures,
-through any Scorer.
+"""How well a model predicts a text, and how far one model is from another, through any Scorer.
 
-`measures.py` and `compare.py` define them, `windows.py` and `run.py` are the protocol. Without
-torch; without onnxruntime too, until a session is made.
+`measures.py` and `compare.py` define the measures, `windows.py` and `run.py` are the protocol.
+Imports no torch, and no onnxruntime until a session is opened.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class ClassifierSubject:
 
     probes: TaskProbes
 
-    def open(self, bundle: Bundle, *, native: Native = None) -> Encoder:
+    def open(self, bundle: Bundle, native: Native = None) -> Encoder:
         """An encoder."""
         return Encoder(bundle, native=native)
 

@@ -42,7 +42,7 @@ class LanguageModelSubject:
 
     probes: list[Probe]
 
-    def open(self, bundle: Bundle, *, native: Native = None) -> Session:
+    def open(self, bundle: Bundle, native: Native = None) -> Session:
         """A session."""
         return Session(bundle, native=native)
 

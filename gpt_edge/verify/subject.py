@@ -26,9 +26,9 @@ class Subject(Protocol):
     A runner is what `open` returns; outputs are what `outputs` returns, of any runner.
     """
 
-    def open(self, bundle: Bundle, *, native: Native = None) -> Any:
-        """A runner on a bundle's graph; native: as for `Session`. Raises BundleError for a graph
-        that cannot be loaded.
+    def open(self, bundle: Bundle, native: Native = None) -> Any:
+        """A runner on a bundle's graph. native: see `native.library.find_library`. Raises
+        BundleError for a graph that cannot be loaded.
         """
 
     def outputs(self, runner: Any) -> Any:

@@ -155,7 +155,7 @@ def test_a_long_text_is_cut_where_that_was_asked_for(bundles: dict[str, Path]) -
         found = done(
             "classify", bundles["classification"], "x" * 99, "--truncate", side, "--json"
         ).json
-        assert (found["n_tokens"], found["n_cut"]) == (64, 37)
+        assert (found["n_tokens"], found["n_truncated"]) == (64, 37)
 
 
 def test_other_commands_know_what_a_classifier_is(

@@ -101,7 +101,7 @@ def _as_line(row: Prediction, model: Classifier) -> str:
 
 
 def _as_json(row: Prediction, task: TaskSpec) -> dict[str, Any]:
-    common = {"n_tokens": row.n_tokens, "n_cut": row.n_cut}
+    common = {"n_tokens": row.n_tokens, "n_truncated": row.n_truncated}
     if row.score is not None:
         return {"score": round(row.score, 6), **common}
     shares = [round(float(share), 6) for share in row.probabilities]

@@ -228,7 +228,7 @@ def describe(result: FinetuneResult) -> str:
         if name != "balance":
             lines.append(
                 f"{name:<6} {part['n_examples']:,} examples, {part['n_tokens']:,} tokens, "
-                f"{_cut(part)}"
+                f"{_truncation(part)}"
             )
     if shares := result.data.get("balance"):
         total, largest, smallest = sum(shares.values()), max(shares.values()), min(shares.values())
@@ -251,7 +251,8 @@ def describe(result: FinetuneResult) -> str:
     return "\n".join(lines)
 
 
-def _cut(part: dict[str, int]) -> str:
-    if not part["n_cut_examples"]:
-        return "none cut"
-    return f"{part['n_cut_examples']:,} cut, {part['n_cut_tokens']:,} tokens lost: they pass the context"
+def _truncation(part: dict[str, int]) -> str:
+    n_examples, n_tokens = part["n_truncated_examples"], part["n_truncated_tokens"]
+    if not n_examples:
+        return "none truncated"
+    return f"{n_examples:,} truncated, {n_tokens:,} tokens lost: they exceed the context"

@@ -174,7 +174,7 @@ def test_processes_share_the_rows_of_a_batch() -> None:
 
 
 def test_too_little_text_for_a_batch_is_said() -> None:
-    with pytest.raises(TrainingError, match="fills 1 rows of 64 tokens, a batch wants 4"):
+    with pytest.raises(TrainingError, match="fills 1 rows of 64 tokens, a batch needs 4"):
         batches([5], 256).next(64)
 
 
@@ -204,7 +204,7 @@ def test_plain_and_gzip_give_the_same_documents(tmp_path: Path) -> None:
         (b"\x1f\x8b" + b"\0" * 30, "corrupt gzip"),
     ],
 )
-def test_a_text_that_is_none_is_refused(tmp_path: Path, content: bytes, wanted: str) -> None:
+def test_an_unreadable_text_is_refused(tmp_path: Path, content: bytes, wanted: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(TrainingError, match=wanted):
         read_documents(tmp_path / "a.txt", "<|endoftext|>")
@@ -215,7 +215,7 @@ def test_a_missing_text_is_refused(tmp_path: Path) -> None:
         read_documents(tmp_path / "none.txt", "<|endoftext|>")
 
 
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(TrainingError, match="is not a regular file"):

@@ -91,14 +91,16 @@ def test_json_lines_plain_and_gzip(tmp_path: Path) -> None:
         (b'{"text": "' + b"a" * (4 << 20) + b'"}', "line 2 is longer than 4 MiB"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, line: bytes, wanted: str) -> None:
+def test_a_faulty_line_is_reported_with_its_number(
+    tmp_path: Path, line: bytes, wanted: str
+) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine"}\n' + line + b"\n")
     with pytest.raises(TrainingError, match=wanted) as caught:
         documents(TextFiles((tmp_path / "a.jsonl",)))
     assert len(caught.value.message) < 500
 
 
-def test_bytes_that_are_no_utf8_can_be_replaced_and_are_counted(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_can_be_replaced_and_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(
         b"a\xffb\xc3" + END.encode() + "é\ufffd".encode() + b"\xe2\x82"
     )

@@ -80,7 +80,7 @@ def test_cut_examples_are_counted() -> None:
         Example(4, ("a" * 12,), "no"),
     ]
     data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [0, 0, 0], 10)
-    assert (data.n_cut_examples, data.n_cut_tokens) == (2, 12 + 4)
+    assert (data.n_truncated_examples, data.n_truncated_tokens) == (2, 12 + 4)
     assert data.n_tokens == 5 + 10 + 10
 
 

@@ -375,14 +375,20 @@ def test_a_language_model_has_no_task(tmp_path: Path) -> None:
     [
         (lambda d: d.pop("task"), "config has n_label 2, but there is no task"),
         (lambda d: d["config"].pop("n_label"), "the task has 2 outputs, config n_label None"),
-        (lambda d: d["task"].update(labels=["a", "b", "c"]), "the task has 3 outputs, config n_label 2"),
+        (
+            lambda d: d["task"].update(labels=["a", "b", "c"]),
+            "the task has 3 outputs, config n_label 2",
+        ),
         (lambda d: d["task"].update(extract=260), "tokens lie beyond the vocabulary of 260"),
         (lambda d: d["task"].update(kind="chat"), "task kind must be one of"),
         (lambda d: d.update(task=[]), "a task must be an object"),
-        (lambda d: (d["task"].update(labels=["a", "b", "c"]), d["config"].update(n_label=3)), "task_head.weight has shape"),
+        (
+            lambda d: (d["task"].update(labels=["a", "b", "c"]), d["config"].update(n_label=3)),
+            "task_head.weight has shape",
+        ),
     ],
-)  # fmt: skip
-def test_a_damaged_task_is_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+)
+def test_a_corrupt_task_is_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     model, _ = make(tmp_path, "classification")
     save_checkpoint(
         tmp_path / "saved", model.config, model.tensors(), byte_tokenizer(), {}, model.spec

@@ -300,7 +300,7 @@ def test_the_manifest_is_small_flat_json(tmp_path: Path) -> None:
         refused(tmp_path / "out", "manifest.json")
 
 
-@quotes("A key that comes twice, NaN, an infinity, and a whole number beyond 64 bits are refused.")
+@quotes("A duplicate key, NaN, an infinity, and a whole number beyond 64 bits are refused.")
 def test_json_that_two_readers_read_differently_is_refused(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out")
     path = tmp_path / "out" / "manifest.json"
@@ -388,9 +388,8 @@ WRONG_CONFIG: dict[str, list[object]] = {
 
 
 @quotes(
-    "Every field of the table is there, has exactly the type and range given, and no other field "
-    "is, "
-    "except those whose name starts with `x-`, which are ignored."
+    "Every field of the table is present and has exactly the type and range given; no "
+    "other field is allowed, except those whose name starts with `x-`, which are ignored."
 )
 def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     table = re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)
@@ -425,9 +424,8 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
 
 
 @quotes(
-    "The last field, `manifest_sha256`, is the SHA-256 of the file itself with these 64 digits "
-    "written as zeros: "
-    "a changed byte anywhere is found."
+    "The last field, `manifest_sha256`, is the SHA-256 of the file itself with these 64 "
+    "digits written as zeros: a changed byte anywhere is detected."
 )
 def test_the_manifest_carries_its_own_hash(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out")
@@ -454,7 +452,7 @@ def test_texts_cannot_act_on_a_terminal(tmp_path: Path) -> None:
     Bundle.open(changed(tmp_path / "out", tokenizer={"special_tokens": {"\n": 1}}))
 
 
-@quotes("There is no date and no path in it, so the same export gives the same bytes.")
+@quotes("It holds no date and no path, so the same export produces the same bytes.")
 def test_a_manifest_says_nothing_of_when_and_where(tmp_path: Path) -> None:
     bundles = [write_tiny_bundle(tmp_path / name) for name in ("a", "b")]
     first, second = (bundle.path.joinpath("manifest.json").read_bytes() for bundle in bundles)
@@ -526,9 +524,8 @@ def test_generation_defaults_are_applied_by_generate(tmp_path: Path) -> None:
 
 
 @quotes(
-    "A bundle is of kind `task` exactly where it has a `task` and `config` has its `n_label`, the "
-    "number of the graph's "
-    "outputs."
+    "A bundle is of kind `task` if and only if it has a `task` and `config` has its "
+    "`n_label`, the number of the graph's outputs."
 )
 def test_a_task_its_kind_and_its_outputs_come_together(tmp_path: Path) -> None:
     config = manifest().config.to_dict()
@@ -568,7 +565,8 @@ def test_a_newer_version_is_named_before_anything_else_is_looked_at(tmp_path: Pa
 
 
 @quotes(
-    "A bundle of every released format version can be opened for ever; the tests keep one of each."
+    "A bundle of every released format version can be opened permanently; the tests keep "
+    "one of each."
 )
 def test_the_frozen_bundle_of_version_1_opens(tmp_path: Path) -> None:
     for name, data in FROZEN.items():
@@ -616,8 +614,8 @@ def test_a_local_folder_wins_over_an_embedded_name(
 
 
 @quotes(
-    "A bundle that is replaced while it is opened is read as the old one or as the new one, never "
-    "as a mixture."
+    "A bundle that is replaced while it is opened is read as the old one or the new one, "
+    "never as a mixture."
 )
 @pytest.mark.parametrize("n_times", [1, 2, 9])
 def test_a_replacement_during_the_reading_is_noticed(
@@ -642,8 +640,8 @@ def test_a_replacement_during_the_reading_is_noticed(
 
 
 @quotes(
-    "The checksums find damage, not an attacker, who would write new ones; "
-    "the SHA-256 of `manifest.json` pins every byte of a bundle for whoever noted it down."
+    "The checksums detect corruption, not an attacker, who can write new ones; the "
+    "SHA-256 of `manifest.json`, noted elsewhere, pins every byte of a bundle."
 )
 def test_the_manifest_pins_every_other_file(tmp_path: Path) -> None:
     for number, labels in enumerate([("a", "a"), ("b", "a"), ("a", "b")]):
@@ -658,9 +656,8 @@ def test_the_manifest_pins_every_other_file(tmp_path: Path) -> None:
 
 
 @quotes(
-    "A bundle is written under a temporary name beside its target, flushed to the disk, hashed "
-    "after re-reading, "
-    "and published by one rename."
+    "A bundle is written under a temporary name beside its target, flushed to the disk, "
+    "read back and hashed, and published by one rename."
 )
 def test_everything_is_flushed_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -690,8 +687,9 @@ def test_everything_is_flushed_before_the_rename(
 
 
 @quotes(
-    "Killed at any moment, the target is the old bundle or the new one, whole; "
-    "what the dead process left is cleared by the next export to the same target."
+    "If the process is killed at any moment, the target is the complete old bundle or the "
+    "complete new one; what the dead process left is removed by the next export to the "
+    "same target."
 )
 def test_what_a_dead_process_left_is_cleared(tmp_path: Path) -> None:
     # test_files_faults.py kills real processes
@@ -727,8 +725,8 @@ def test_a_failure_leaves_the_target_untouched(tmp_path: Path, error: BaseExcept
 
 
 @quotes(
-    "Of two exports to one target, the second to come fails at once and says that the target is "
-    "busy."
+    "If two exports write to one target, the second fails at once and reports that the "
+    "target is busy."
 )
 def test_the_second_export_is_told_that_the_target_is_busy(tmp_path: Path) -> None:
     with new_bundle(tmp_path / "out") as writer:
@@ -740,9 +738,8 @@ def test_the_second_export_is_told_that_the_target_is_busy(tmp_path: Path) -> No
 
 
 @quotes(
-    "An existing target is replaced only with `--force`, and only if it is a bundle without "
-    "foreign files in it, "
-    "or an empty folder."
+    "An existing target is replaced only with `--force`, and only if it is an empty "
+    "folder or a bundle without other files in it."
 )
 def test_force_replaces_bundles_and_empty_folders_only(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out", "old")
@@ -763,8 +760,8 @@ def test_force_replaces_bundles_and_empty_folders_only(tmp_path: Path) -> None:
 
 
 @quotes(
-    "A target that is a file or a symbolic link, that is the source, lies inside it or contains "
-    "it, is refused."
+    "A target is refused if it is a file or a symbolic link, if it is the source, or if "
+    "one contains the other."
 )
 def test_targets_that_would_cost_a_user_something_are_refused(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "source")

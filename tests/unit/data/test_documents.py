@@ -76,7 +76,7 @@ def test_the_ids_of_pieces_cut_between_words_are_those_of_the_whole(
         cut[1] == " " and not any(character.isspace() for character in cut[::2])
         for cut in neighbours
     ]
-    if all(is_safe):  # the others were cut where there is no such place
+    if all(is_safe):  # the others were cut inside a word
         assert [id for part in pieces for id in tokenizer.encode(part)] == tokenizer.encode(text)
 
 
@@ -139,7 +139,7 @@ def test_text_and_json_lines_plain_or_gzip_hold_the_same_documents(
         assert file.is_json == (name == "a.jsonl")
 
 
-def test_the_format_can_be_said(tmp_path: Path) -> None:
+def test_the_format_can_be_named(tmp_path: Path) -> None:
     path = tmp_path / "corpus"
     path.write_text('{"text": "a b"}\n')
     assert documents(TextFile(path, TextOptions(format="jsonl")).pieces()) == ["a b"]
@@ -176,7 +176,7 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": " "}', "holds no text"),
     ],
 )
-def test_a_file_that_is_wrong_is_named_with_its_place(
+def test_a_fault_is_reported_with_file_and_position(
     name: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -186,14 +186,14 @@ def test_a_file_that_is_wrong_is_named_with_its_place(
     assert name in caught.value.message
 
 
-def test_a_byte_that_is_wrong_far_into_the_file_is_named_by_its_place(tmp_path: Path) -> None:
+def test_a_wrong_byte_far_into_the_file_is_reported_by_its_offset(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("é".encode() * 1_500_000 + b"\xff")
     with pytest.raises(EvaluationError, match="byte 3000000 is 0xff"):
         list(TextFile(path).pieces())
 
 
-def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused_before_reading(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="no such file"):
         TextFile(tmp_path / "missing.txt")
     with pytest.raises(EvaluationError, match="not a regular file"):
@@ -209,7 +209,8 @@ from gpt_edge.bench.process import peak_bytes
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.evaluate.corpus import WindowedCorpus
 from gpt_edge.data.documents import TextFile
-corpus = WindowedCorpus([TextFile(Path(sys.argv[1]))], Bundle.open(sys.argv[2]).load_tokenizer(), None)
+tokenizer = Bundle.open(sys.argv[2]).load_tokenizer()
+corpus = WindowedCorpus([TextFile(Path(sys.argv[1]))], tokenizer, None)
 n_targets = sum(len(ids) - 1 - n_counted for ids, n_counted in corpus.windows(512, 256))
 print(peak_bytes() or 0, n_targets, corpus.n_bytes)
 """

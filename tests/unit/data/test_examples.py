@@ -79,19 +79,59 @@ def test_the_format_can_be_named(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', TEXT, "line 2: not JSON"),
         ("a.jsonl", "[1]\n", TEXT, "line 1: expected a JSON object, got list"),
         ("a.jsonl", '{"text": 3, "label": 1}', TEXT, "line 1: text is 3, expected a string"),
-        ("a.jsonl", '{"text": "a", "label": [1]}', TEXT, r"line 1: label is \[1\], expected a string or a number"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": [1]}',
+            TEXT,
+            r"line 1: label is \[1\], expected a string or a number",
+        ),
         ("a.jsonl", '{"text": "a"}', TEXT, "line 1: there is no 'label'"),
-        ("a.jsonl", '{"text": "a", "label": NaN}', TEXT, "line 1: label is nan, expected a string or a finite number"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": NaN}',
+            TEXT,
+            "line 1: label is nan, expected a string or a finite number",
+        ),
         ("a.jsonl", '{"text": "a", "label": "x\\ud800"}', TEXT, r"line 1: label holds '\\ud800'"),
-        ("a.csv", 'text,label\na,x\nb,"p\nq"\n', TEXT, r"line 3: label holds '\\n', which a bundle's label may not"),
-        ("a.tsv", f"text\tlabel\na\t{'x' * 1025}\n", TEXT, "line 2: label has 1,025 characters, expected at most 1,024"),
-        ("a.jsonl", '{"question": "a", "choices": ["b", "c"], "gold": 2}', CHOICE, "line 1: gold is '2', .* from 0 to 1"),
-        ("a.jsonl", '{"question": "a", "choices": ["b", "c"], "gold": "B"}', CHOICE, "line 1: gold is 'B'"),
-        ("a.jsonl", '{"question": "a", "choices": ["b"], "gold": 0}', CHOICE, "line 1: 1 answer, expected at least 2"),
-        ("a.jsonl", '{"question": "a", "choices": ["b", 1], "gold": 0}', CHOICE, "line 1: an answer in choices is 1, expected a string"),
+        (
+            "a.csv",
+            'text,label\na,x\nb,"p\nq"\n',
+            TEXT,
+            r"line 3: label holds '\\n', which a bundle's label may not",
+        ),
+        (
+            "a.tsv",
+            f"text\tlabel\na\t{'x' * 1025}\n",
+            TEXT,
+            "line 2: label has 1,025 characters, expected at most 1,024",
+        ),
+        (
+            "a.jsonl",
+            '{"question": "a", "choices": ["b", "c"], "gold": 2}',
+            CHOICE,
+            "line 1: gold is '2', .* from 0 to 1",
+        ),
+        (
+            "a.jsonl",
+            '{"question": "a", "choices": ["b", "c"], "gold": "B"}',
+            CHOICE,
+            "line 1: gold is 'B'",
+        ),
+        (
+            "a.jsonl",
+            '{"question": "a", "choices": ["b"], "gold": 0}',
+            CHOICE,
+            "line 1: 1 answer, expected at least 2",
+        ),
+        (
+            "a.jsonl",
+            '{"question": "a", "choices": ["b", 1], "gold": 0}',
+            CHOICE,
+            "line 1: an answer in choices is 1, expected a string",
+        ),
     ],
-)  # fmt: skip
-def test_what_is_wrong_is_told_by_line(
+)
+def test_a_fault_is_reported_with_its_line_number(
     tmp_path: Path, name: str, content: str | bytes, columns: Columns, message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message) as caught:
@@ -100,7 +140,7 @@ def test_what_is_wrong_is_told_by_line(
     assert "\n" not in caught.value.message
 
 
-def test_a_field_may_be_as_long_as_a_book_and_numbers_are_told_apart_by_value(
+def test_a_field_may_be_as_long_as_a_book_and_numbers_are_compared_by_value(
     tmp_path: Path,
 ) -> None:
     long = "word " * 60_000

@@ -87,7 +87,7 @@ def test_the_tokens_of_the_last_word_are_those_that_the_choices_below_name() -> 
             },
             (0, 1, 1),
         ),
-        # "her...": it goes on
+        # "her...": the word continues
         ({"saw": [" he", " "], "saw ": ["B"], "saw B": ["o"], "saw he": ["r"]}, (0, 0, 1)),
         (
             {

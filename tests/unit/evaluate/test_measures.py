@@ -215,7 +215,7 @@ def test_a_quantile_is_that_of_numpy_to_one_part_in_sixteen_thousand(
     ) == quantiles.at(share)
 
 
-def test_quantiles_of_nothing_and_of_a_damaged_file_are_refused() -> None:
+def test_quantiles_of_nothing_and_of_a_corrupt_file_are_refused() -> None:
     with pytest.raises(ValueError, match="of 0 values"):
         Quantiles().at(0.5)
     with pytest.raises(ValueError, match="do not belong together"):

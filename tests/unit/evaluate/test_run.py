@@ -38,8 +38,8 @@ STORIES = [
 
 
 class Scripted:
-    """A model whose logits are random, but the same for the same ids; perhaps one that is cut off,
-    or broken.
+    """A model whose logits are random, but the same for the same ids; perhaps one that is
+    interrupted, or broken.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ def test_an_evaluation_that_was_cut_off_goes_on_and_ends_with_the_same_bits(
     assert evaluate_text(third, words, [corpus], state=EvaluationState(path)) == wanted
 
 
-def test_lambada_goes_on_too(corpus: Path, words, tmp_path: Path) -> None:
+def test_lambada_resumes_too(corpus: Path, words, tmp_path: Path) -> None:
     wanted = evaluate_lambada(models(), words, corpus)
     path = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
@@ -270,7 +270,7 @@ def test_a_file_that_is_no_state_is_refused_and_left_alone(content: bytes, tmp_p
     assert path.read_bytes() == content
 
 
-def test_a_state_with_a_damaged_section_is_refused(corpus: Path, words, tmp_path: Path) -> None:
+def test_a_state_with_a_corrupt_section_is_refused(corpus: Path, words, tmp_path: Path) -> None:
     path = tmp_path / "state"
     evaluate_text(models(), words, [corpus], state=EvaluationState(path))
     values = json.loads(path.read_bytes())
@@ -279,7 +279,7 @@ def test_a_state_with_a_damaged_section_is_refused(corpus: Path, words, tmp_path
         values["sections"]["text"]["done"]["tallies"][0]["nll"],
     )
     path.write_text(json.dumps(values))
-    with pytest.raises(EvaluationError, match="is damaged in text"):
+    with pytest.raises(EvaluationError, match="is corrupt in text"):
         evaluate_text(models(), words, [corpus], state=EvaluationState(path))
 
 
@@ -288,7 +288,7 @@ def test_a_state_that_cannot_be_written_is_known_before_the_work(tmp_path: Path)
         EvaluationState(tmp_path / "missing" / "state")
 
 
-def test_progress_tells_the_fraction_and_what_is_done(corpus: Path, words) -> None:
+def test_progress_gives_the_fraction_and_what_is_done(corpus: Path, words) -> None:
     steps: list[Step] = []
     report = evaluate_text(
         Models(Scripted()), words, [corpus], EvaluationSettings(limit=4), progress=steps.append

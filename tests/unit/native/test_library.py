@@ -52,9 +52,9 @@ def test_it_is_found_once_it_is_there(cache: Path) -> None:
 
 def test_the_setting_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_library()
-    monkeypatch.setenv(SETTING, WITHOUT)
-    assert find_library() is None
-    monkeypatch.delenv(SETTING)
+    with monkeypatch.context() as environment:
+        environment.setenv(SETTING, WITHOUT)
+        assert find_library() is None
     assert find_library() is not None
     other = tmp_path / "other.so"
     other.write_bytes(b"")
@@ -166,9 +166,9 @@ def test_the_command_says_what_is_used_and_removes_it(monkeypatch: pytest.Monkey
     path = put_library()
     assert run("native").out == f"in use: {path}\n"
     assert json.loads(run("native", "--json").out) == {"library": str(path), "reason": None}
-    monkeypatch.setenv(SETTING, WITHOUT)
-    assert run("native").out == "not in use: GPT_EDGE_NATIVE is 0\n"
-    monkeypatch.delenv(SETTING)
+    with monkeypatch.context() as environment:
+        environment.setenv(SETTING, WITHOUT)
+        assert run("native").out == "not in use: GPT_EDGE_NATIVE is 0\n"
     assert run("native", "remove").code == 0
     assert not path.exists()
     assert run("native", "remove").code == 0
