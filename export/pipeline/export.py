@@ -21,6 +21,7 @@ from gpt_edge.export.pipeline.shared import (
 )
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.verify.verifier import Verifier
+from gpt_edge.export.weights.generation_config import read_generation_defaults
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
@@ -57,6 +58,7 @@ def export_bundle(
     check_scheme(scheme, target)
     checkpoint = open_checkpoint(source)
     tokenizer_source = tokenizer_for(checkpoint, tokenizer)
+    generation_defaults = read_generation_defaults(checkpoint)
     config = checkpoint.config
     if checkpoint.task is not None:
         check_task(checkpoint.task, scheme, checkpoint.path)
@@ -75,6 +77,7 @@ def export_bundle(
             weights = checkpoint if step == FP32.name else smoothed
             write_scheme(folder, weights, graph, step, target, progress)
             made = unpublished(folder, config, graph, step, checkpoint.task)
+            # what is published is measured as everybody runs it, without custom operators
             verifier.check(subject.open(made, native=False), step)
             if step != scheme:
                 shutil.rmtree(folder)
@@ -88,6 +91,7 @@ def export_bundle(
             config=config,
             task=checkpoint.task,
             tokenizer=tokenizer_source.spec.to_dict() if tokenizer_source else None,
+            generation_defaults=generation_defaults,
             provenance={
                 "gpt_edge": __version__,
                 "source": checkpoint.kind,

@@ -18,6 +18,7 @@ from gpt_edge.export.formats.tensor_format import Plan
 from gpt_edge.export.graph.build import MODEL_FILE, build_graph, check_structure
 from gpt_edge.export.graph.optimum_int8 import quantize_dynamic
 from gpt_edge.export.weights.source import WeightSource
+from gpt_edge.native.library import Native
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import EXPORTED, FOR_TASKS, FP32, INT8_DYNAMIC, SCHEMES
@@ -144,11 +145,11 @@ def unpublished(
     )
 
 
-def open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Session:
-    """A session on a language model's graph in a folder that is no bundle yet, without custom
-    operators.
-    """
-    return Session(unpublished(folder, config, graph, scheme), native=False)
+def open_folder(
+    folder: Path, config: GPTConfig, graph: str, scheme: str, *, native: Native = None
+) -> Session:
+    """A session on a language model's graph in a folder that is no bundle yet."""
+    return Session(unpublished(folder, config, graph, scheme), native=native)
 
 
 def kind_of(task: TaskSpec | None) -> str:

@@ -28,6 +28,11 @@ from gpt_edge.export.transformers.layout import (
     model_type,
 )
 from gpt_edge.export.verify.reference import run_reference
+from gpt_edge.export.weights.generation_config import (
+    GENERATION_CONFIG_FILE,
+    generation_config,
+    read_generation_defaults,
+)
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.importers.settings import read_json_object
 from gpt_edge.system.atomic_files import publish_folder, write_file
@@ -97,6 +102,7 @@ def export_transformers(
     source_tokenizer = tokenizer_for(checkpoint, tokenizer)
     require("transformers", "export")
     tensors = hf_tensors(config, architecture)
+    defaults = read_generation_defaults(checkpoint)
     n_bytes = 4 * config.n_parameters
     with publish_folder(
         out, force=force, is_ours=is_ours, source=Path(source), n_bytes=n_bytes
@@ -108,6 +114,9 @@ def export_transformers(
             WRITTEN_BY: f"gpt-edge {__version__}",
         }
         write_file(folder / CONFIG_FILE, (json.dumps(described, indent=1) + "\n").encode())
+        if defaults is not None:
+            end_token = source_tokenizer.spec.end_token if source_tokenizer else None
+            write_file(folder / GENERATION_CONFIG_FILE, generation_config(defaults, end_token))
         if source_tokenizer is not None:
             progress("writing the tokenizer")
             for name, content in hf_files(source_tokenizer, config.n_ctx).items():
@@ -127,7 +136,8 @@ def export_transformers(
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder holds what this module writes, and nothing else."""
-    if not {path.name for path in folder.iterdir()} <= {CONFIG_FILE, WEIGHTS_FILE, *FILE_NAMES}:
+    written = {CONFIG_FILE, GENERATION_CONFIG_FILE, WEIGHTS_FILE, *FILE_NAMES}
+    if not {path.name for path in folder.iterdir()} <= written:
         return False
     try:
         return str(read_json_object(folder / CONFIG_FILE).get(WRITTEN_BY)).startswith("gpt-edge ")

@@ -50,6 +50,24 @@ def rewrite(data: bytes, threads: int, head_size: int, *, half_cache: bool) -> R
         return None  # not for this module to say what is wrong with the file
 
 
+@dataclass(frozen=True, slots=True)
+class _RowProductMatch:
+    """The nodes that one RowProduct replaces: what finds a row's scale, QuantizeLinear, the integer
+    product, the Mul that rescales it, and maybe what adds a bias (and applies GELU).
+
+    inputs: the operator's. high, low: fractions of a row's largest and smallest value, see
+    `_row_scale`.
+    """
+
+    nodes: list[Node]
+    inputs: list[str]
+    bias: str  # "" for none
+    is_gelu: bool
+    zero_point: int
+    high: float
+    low: float
+
+
 class _Rewriter:
     def __init__(self, model: Model, threads: int, head_size: int, half_cache: bool) -> None:
         self.model, self.threads, self.half_cache = model, threads, half_cache
@@ -91,56 +109,77 @@ class _Rewriter:
         self.counts[new.op] = self.counts.get(new.op, 0) + 1
 
     def _row_product(self, product: Node) -> None:
-        """Rounding a row, the integer product, and what turns its sums into floats."""
-        if len(product.inputs) != 5:
-            return
-        quantized, weights, one, scales, zero = product.inputs
-        rounding = self.makers.get(quantized)
-        if (
-            rounding is None
-            or rounding.op != "QuantizeLinear"
-            or not self._is_made_for(weights, scales, one)
-        ):
-            return
-        x, row_scale, zeros = rounding.inputs
-        depth = self.model.constants[weights].dims[0]
-        spread = self.makers.get(zeros)
-        is_by_row = (
-            rounding.attributes.get("axis") == -1 and rounding.attributes.get("block_size") == depth
-        )
-        if not is_by_row or spread is None or spread.op != "Expand" or spread.inputs[0] != zero:
-            return
-        shares = self._row_scale(row_scale, x)
-        mul = self._only_reader(product.outputs[0], "Mul")
-        zero_point = self._constant(zero, UINT8)
-        if (
-            shares is None
-            or mul is None
-            or zero_point is None
-            or set(mul.inputs) != {product.outputs[0], row_scale}
-        ):
-            return
-        nodes, high, low = shares
-        last, bias, is_gelu = mul, "", False
-        after = self._only_reader(mul.outputs[0], "Add") or self._only_reader(
-            mul.outputs[0], "FastGelu"
-        )
-        if after is not None and len(after.inputs) == 2:
-            other = next(name for name in after.inputs if name != mul.outputs[0])
-            constant = self.model.constants.get(other)
-            if constant is not None and constant.dims == self.model.constants[scales].dims:
-                last, bias, is_gelu = after, other, after.op == "FastGelu"
-        old = [*nodes, rounding, product, mul, *([last] if bias else [])]
-        if not self._are_private(old):
+        """An int8 product by rows: one operator replaces all nodes of a `_RowProductMatch`."""
+        match = self._match_row_product(product)
+        if match is None or not self._are_private(match.nodes):
             return
         attributes: dict[str, int | float] = {
-            "threads": self.threads, "zero_point": zero_point.raw[0], "has_bias": int(bool(bias)),
-            "is_gelu": int(is_gelu), "high": high, "low": low,
+            "threads": self.threads, "zero_point": match.zero_point,
+            "has_bias": int(bool(match.bias)), "is_gelu": int(match.is_gelu),
+            "high": match.high, "low": match.low,
         }  # fmt: skip
-        inputs = [x, weights, scales, *([bias] if bias else [])]
-        self._replace(
-            old, Node("RowProduct", inputs, last.outputs, attributes, DOMAIN, product.name)
+        new = Node(
+            "RowProduct", match.inputs, match.nodes[-1].outputs, attributes, DOMAIN, product.name
         )
+        self._replace(match.nodes, new)
+
+    def _match_row_product(self, product: Node) -> _RowProductMatch | None:
+        """The nodes around an integer product whose rows are quantized as RowProduct does it."""
+        quantize = self._match_quantize_rows(product)
+        if quantize is None:
+            return None
+        _, weights, _, scales, zero = product.inputs
+        x, row_scale, _ = quantize.inputs
+        range_match = self._row_scale(row_scale, x)
+        rescale = self._only_reader(product.outputs[0], "Mul")
+        zero_point = self._constant(zero, UINT8)
+        if range_match is None or rescale is None or zero_point is None:
+            return None
+        if set(rescale.inputs) != {product.outputs[0], row_scale}:
+            return None
+        range_nodes, high, low = range_match
+        nodes = [*range_nodes, quantize, product, rescale]
+        inputs = [x, weights, scales]
+        bias_node, bias = self._match_bias(rescale, scales)
+        if bias_node is not None:
+            nodes.append(bias_node)
+            inputs.append(bias)
+        is_gelu = bias_node is not None and bias_node.op == "FastGelu"
+        return _RowProductMatch(nodes, inputs, bias, is_gelu, zero_point.raw[0], high, low)
+
+    def _match_quantize_rows(self, product: Node) -> Node | None:
+        """The QuantizeLinear before a product, if it quantizes each whole row with one scale and
+        the product's zero point.
+        """
+        if len(product.inputs) != 5:
+            return None
+        quantized, weights, one, scales, zero = product.inputs
+        quantize = self.makers.get(quantized)
+        if quantize is None or quantize.op != "QuantizeLinear":
+            return None
+        if not self._is_made_for(weights, scales, one):
+            return None
+        _, _, zeros = quantize.inputs
+        depth = self.model.constants[weights].dims[0]
+        expand = self.makers.get(zeros)
+        has_row_blocks = quantize.attributes.get("block_size") == depth
+        if quantize.attributes.get("axis") != -1 or not has_row_blocks:
+            return None
+        if expand is None or expand.op != "Expand" or expand.inputs[0] != zero:
+            return None
+        return quantize
+
+    def _match_bias(self, rescale: Node, scales: str) -> tuple[Node | None, str]:
+        """The node that alone reads a rescaled product and adds a constant bias, and the bias."""
+        output = rescale.outputs[0]
+        node = self._only_reader(output, "Add") or self._only_reader(output, "FastGelu")
+        if node is None or len(node.inputs) != 2:
+            return None, ""
+        bias = next(name for name in node.inputs if name != output)
+        constant = self.model.constants.get(bias)
+        if constant is None or constant.dims != self.model.constants[scales].dims:
+            return None, ""
+        return node, bias
 
     def _block_product(self, node: Node) -> None:
         """Weights in blocks around the middle of their range; those with zero points of their own

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,14 +102,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
 
 
 @pytest.fixture
-def open_with(
-    folders: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Open]:
+def open_with(folders: Callable[[str, str], Path]) -> Open:
     """open_with(kind, scheme, library or None)."""
 
     def open_session(kind: str, scheme: str, with_library: Path | None) -> Session:
-        monkeypatch.setenv(SETTING, "0" if with_library is None else str(with_library))
-        return open_folder(folders(kind, scheme), CONFIGS[kind], "edge", scheme)
+        folder = folders(kind, scheme)
+        return open_folder(folder, CONFIGS[kind], "edge", scheme, native=with_library or False)
 
     return open_session
 
@@ -172,7 +170,9 @@ def test_a_cpu_without_tiles_and_more_threads_give_the_same_bits(
     wanted = whole(open_with("gpt2", scheme, library), ids)
     assert np.array_equal(wanted, whole(open_with("gpt2", scheme, library_without_tiles), ids))
     for threads in ("1", "2", "3"):
-        monkeypatch.setattr("gpt_edge.runtime.session.default_threads", lambda n=int(threads): n)
+        monkeypatch.setattr(
+            "gpt_edge.runtime.graph_runner.default_threads", lambda n=int(threads): n
+        )
         session = open_with("gpt2", scheme, library)
         assert session.threads == int(threads)
         assert np.array_equal(wanted, whole(session, ids))
@@ -183,9 +183,7 @@ def test_a_cpu_without_tiles_and_more_threads_give_the_same_bits(
 
 @pytest.mark.parametrize("block_size", [16, 32, 64, 128])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_blocks_of_every_size(
-    bits: int, block_size: int, tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_of_every_size(bits: int, block_size: int, tmp_path: Path, library: Path) -> None:
     config = replace(CONFIGS["gpt2"], n_embd=128, n_head=2)
     checkpoint = open_checkpoint(save_random(tmp_path / "source", config))
     scheme = "int4" if bits == 4 else "int8-block"
@@ -196,9 +194,8 @@ def test_blocks_of_every_size(
     build_graph(checkpoint, tmp_path / "graph", graph="edge", scheme=scheme, plan=plan)
     ids = np.random.default_rng(1).integers(0, config.vocab_size, (1, 70))
     found = []
-    for setting in ("0", str(library)):
-        monkeypatch.setenv(SETTING, setting)
-        session = open_folder(tmp_path / "graph", config, "edge", scheme)
+    for native in (False, library):
+        session = open_folder(tmp_path / "graph", config, "edge", scheme, native=native)
         found.append(whole(session, ids))
     cache = session.new_cache()
     steps = [session.decode([int(id)], cache)[0].copy() for id in ids[0]]
@@ -265,24 +262,18 @@ def test_the_embedded_bundles_pass_the_check_of_a_build(library: Path) -> None:
     assert report.figures["onnxruntime against native"].keys() == set(builtin_bundles())
 
 
-def test_a_classifier_alone_and_among_others(
-    library: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(SETTING, str(library))
+def test_a_classifier_alone_and_among_others(library: Path) -> None:
     bundle = Bundle.open("banking77-6m-int8")
-    encoder = Encoder(bundle)
+    encoder = Encoder(bundle, native=library)
     rng = np.random.default_rng(0)
     texts = [tuple(rng.integers(0, 8000, n).tolist()) for n in (1, 2, 3, 17, 64, 65, 130)]
     together = encoder.logits(texts)
     assert np.array_equal(together, np.concatenate([encoder.logits([ids]) for ids in texts]))
 
 
-def test_embeddings_of_a_language_model(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_of_a_language_model(library: Path) -> None:
     texts = [[1, 2, 3], list(range(40)), [7]]
-    found = []
-    for setting in ("0", str(library)):
-        monkeypatch.setenv(SETTING, setting)
-        found.append(Encoder(Bundle.open()).states(texts))
+    found = [Encoder(Bundle.open(), native=native).states(texts) for native in (False, library)]
     assert np.abs(found[0] - found[1]).max() <= 0.05 * np.abs(found[0]).max()
 
 
@@ -338,14 +329,43 @@ def test_what_is_published_is_measured_by_onnxruntimes_own(
         Session(bundle)
 
 
+def test_an_export_does_not_influence_sessions_of_other_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting names no library, so a session that heeds it is refused; an export goes without
+    one.
+    """
+    monkeypatch.setenv(SETTING, str(tmp_path / "nowhere"))
+    source = save_random(tmp_path / "source", CONFIGS["gpt1"])
+    bundle = Bundle.open()
+    opened, refused = [], []
+    is_over = threading.Event()
+
+    def open_sessions() -> None:
+        while not is_over.is_set():
+            try:
+                opened.append(Session(bundle, threads=1))
+            except GPTEdgeError as error:
+                refused.append(error)
+
+    other = threading.Thread(target=open_sessions)
+    other.start()
+    try:
+        exported, _ = export_bundle(source, tmp_path / "out", scheme="int8", tokenizer="none")
+    finally:
+        is_over.set()
+        other.join()
+    assert (len(opened), len(refused) > 10) == (0, True)
+    assert Session(exported, native=False).config == exported.config
+
+
 def test_a_file_that_is_no_library_is_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpt_edge.native.library.why_unsupported", lambda: None)  # on any CPU
     (tmp_path / "operators.so").write_bytes(b"no library")
-    monkeypatch.setenv(SETTING, str(tmp_path / "operators.so"))
     with pytest.raises(
         GPTEdgeError, match=r"the operators in .*operators.so cannot be loaded"
     ) as caught:
-        Session(Bundle.open())
+        Session(Bundle.open(), native=tmp_path / "operators.so")
     assert "gpt-edge native build" in (caught.value.hint or "")
