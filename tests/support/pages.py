@@ -71,7 +71,18 @@ def matches(shown: Sequence[str], printed: Sequence[str]) -> bool:
 
 
 def write_program(folder: Path) -> None:
-    """Put a `gpt-edge` into the folder that is this checkout's."""
+    """Put a `gpt-edge` into the folder that is this checkout's; its `verify` shares the traces of
+    the run.
+    """
     program = folder / "gpt-edge"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPO / "cli.py"}" "$@"\n')
+    traced = folder / "traced.py"
+    traced.write_text(
+        f"import sys; sys.path.insert(0, {str(REPO)!r})\n"
+        "from tests.support.traces import share_traces; share_traces()\n"
+        "from gpt_edge.cli import main; sys.exit(main())\n"
+    )
+    program.write_text(
+        f'#!/bin/sh\ncase "$1" in verify) program="{traced}" ;; *) program="{REPO / "cli.py"}" ;; '
+        f'esac\nexec "{sys.executable}" "$program" "$@"\n'
+    )
     program.chmod(0o755)

@@ -111,10 +111,10 @@ def test_ten_megabytes_are_refused_without_cutting_them_into_tokens(
 ) -> None:
     generator = open_generator()
     monkeypatch.setattr(generator.tokenizer, "encode", None)
-    started = time.perf_counter()
+    started = time.thread_time()  # of this thread: the machine may be busy
     with pytest.raises(ContextLengthError, match="the prompt has 10000000 bytes"):
         generator.stream("x" * 10_000_000)
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 def test_an_empty_prompt_starts_after_an_end_token(
