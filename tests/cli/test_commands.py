@@ -303,15 +303,16 @@ def test_a_table_of_somebody_elses_figures_never_fails_and_never_acts_on_the_ter
     assert "\x1b" not in parity_table(figures)
 
 
-def test_the_launcher_of_a_checkout_is_the_same_command() -> None:
-    said = subprocess.run(
-        [sys.executable, "cli.py", "--version"],
+@pytest.mark.parametrize("launcher", [["cli.py"], ["-m", "gpt_edge"]])
+def test_a_launcher_is_the_same_command(launcher: list[str]) -> None:
+    shown = subprocess.run(
+        [sys.executable, *launcher, "--version"],
         cwd=REPO,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout == f"gpt-edge {__version__}\n"
+    assert shown.stdout == f"gpt-edge {__version__}\n"
 
 
 def test_what_went_wrong_inside_is_one_line_and_the_traceback_on_demand(

@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"reference"},
     {"training", "export"},
     {"cli"},
+    {"__main__"},
 ]
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "optimum", "transformers", "safetensors"}
 # what is not of the standard library; reference, training and export may use anything
