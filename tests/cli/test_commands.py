@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from gpt_edge import graph
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
+from gpt_edge.cli.app import GROUPS
 from gpt_edge.cli.support import options
 from gpt_edge.cli.support.tables import parity_table, size
 from gpt_edge.version import __version__
@@ -207,12 +209,25 @@ def test_the_version_is_that_of_the_package() -> None:
     assert done("--version").out == f"gpt-edge {__version__}\n"
 
 
-def test_help_names_every_command_and_no_argument_is_help() -> None:
+def test_help_shows_every_command_in_one_group_and_no_argument_is_help() -> None:
     text = done("--help").out
     assert run().out == text
-    for command in ("generate", "export", "quantize", "verify", "inspect", "tokenize", "train"):
-        assert f"  {command} " in text
-        assert done(command, "--help").out.startswith(f"Usage: gpt-edge {command} ")
+    sections = re.findall(r"^(\w.*):\n((?:  .*\n)+)", text, re.MULTILINE)
+    shown = {
+        heading: re.findall(r"^  ([a-z]+)  ", lines, re.MULTILINE)
+        for heading, lines in sections
+        if heading != "Options"
+    }
+    assert shown == {heading: list(commands) for heading, commands in GROUPS.items()}
+    files = {path.stem for path in (REPO / "gpt_edge" / "cli" / "commands").glob("*.py")} - {
+        "__init__"
+    }
+    assert sorted(name for names in shown.values() for name in names) == sorted(files)
+
+
+@pytest.mark.parametrize("command", [name for names in GROUPS.values() for name in names])
+def test_a_command_has_help(command: str) -> None:
+    assert done(command, "--help").out.startswith(f"Usage: gpt-edge {command} ")
 
 
 def test_choices_of_options_are_those_of_the_library() -> None:
