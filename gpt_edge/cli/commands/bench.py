@@ -20,7 +20,6 @@ def bench(
         typer.Argument(
             metavar="BUNDLE",
             help=f"{BUNDLE_HELP} Several are measured in alternation and compared with the first.",
-            show_default=False,
             autocompletion=complete_bundle,
         ),
     ] = None,
@@ -31,7 +30,6 @@ def bench(
             "--prompt",
             metavar="N,...",
             help=f"Tokens to read (pp); 32,512 if they fit. {LIST_HELP}",
-            show_default=False,
         ),
     ] = None,
     new: Annotated[
@@ -41,7 +39,6 @@ def bench(
             "--new",
             metavar="N,...",
             help="Tokens to write (tg); 128 if they fit.",
-            show_default=False,
         ),
     ] = None,
     depth: Annotated[
@@ -51,7 +48,6 @@ def bench(
             "--depth",
             metavar="N,...",
             help="Tokens in the context before; 0 if not given.",
-            show_default=False,
         ),
     ] = None,
     threads: Annotated[
@@ -61,7 +57,6 @@ def bench(
             "--threads",
             metavar="N,...",
             help="Threads; what the machine allows if not given.",
-            show_default=False,
         ),
     ] = None,
     batch: Annotated[
@@ -81,7 +76,6 @@ def bench(
         typer.Option(
             metavar="FILE.png",
             help="Draw decoding speed over the context; spreads -d over it.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -42,21 +42,15 @@ def classify(
     text: ColumnOption = None,
     premise: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Name of the premise in JSON objects.", show_default=False
-        ),
+        typer.Option(metavar="NAME", help="Name of the premise in JSON objects."),
     ] = None,
     hypothesis: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Name of the hypothesis in JSON objects.", show_default=False
-        ),
+        typer.Option(metavar="NAME", help="Name of the hypothesis in JSON objects."),
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Name of the answers' list, or of each answer.", show_default=False
-        ),
+        typer.Option(metavar="NAME", help="Name of the answers' list, or of each answer."),
     ] = None,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,

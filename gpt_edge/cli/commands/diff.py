@@ -35,15 +35,15 @@ MAX_FLIPS, MAX_TEXT = 8, 1 << 20  # lines; bytes of a text, of which the context
 
 def diff(
     first: Annotated[
-        str, typer.Argument(metavar="A", help=MODEL_HELP, show_default=False, autocompletion=complete_bundle)
+        str, typer.Argument(metavar="A", help=MODEL_HELP, autocompletion=complete_bundle)
     ],
     second: Annotated[
-        str, typer.Argument(metavar="B", help="The same, held against A.", show_default=False,
+        str, typer.Argument(metavar="B", help="The same, held against A.",
                             autocompletion=complete_bundle)
     ],
     text: Annotated[
         str | None,
-        typer.Option(metavar="FILE|STRING", help="What both read; a passage if not given.", show_default=False),
+        typer.Option(metavar="FILE|STRING", help="What both read; a passage if not given."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip

@@ -36,7 +36,6 @@ def embed(
         typer.Option(
             metavar="FILE.npy",
             help="Write a numpy array [texts, width] instead of JSON lines.",
-            show_default=False,
         ),
     ] = None,
     pooling: Annotated[

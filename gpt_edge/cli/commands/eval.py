@@ -28,44 +28,36 @@ def evaluate(
         typer.Argument(
             metavar="MODEL",
             help=MODEL_HELP,
-            show_default=False,
             autocompletion=complete_bundle,
         ),
     ],
     texts: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="TEXT...", help="Text or JSON-lines files, gzip or not.", show_default=False
-        ),
+        typer.Argument(metavar="TEXT...", help="Text or JSON-lines files, gzip or not."),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
             help="Hold MODEL against this one: KL divergence, top-1 agreement, RMS Δp.",
-            show_default=False,
             autocompletion=complete_bundle,
         ),
     ] = None,
     lambada: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Find the last words of these passages.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="Find the last words of these passages."),
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option(help="Tokens read at once; by default the context.", show_default=False),
+        typer.Option(help="Tokens read at once; by default the context."),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(
-            help="Tokens that a window moves on by; by default half of it.", show_default=False
-        ),
+        typer.Option(help="Tokens that a window moves on by; by default half of it."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(help="Stop after so many documents, and passages.", show_default=False),
+        typer.Option(help="Stop after so many documents, and passages."),
     ] = None,
     separator: Annotated[
         str, typer.Option(help="What stands between documents of a plain text.")
@@ -79,14 +71,11 @@ def evaluate(
         typer.Option(
             metavar="FILE|NAME",
             help="Tokenizer file, folder or name (gpt2); by default that of the models.",
-            show_default=False,
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(
-            help="Threads to compute with; by default the machine's cores.", show_default=False
-        ),
+        typer.Option(help="Threads to compute with; by default the machine's cores."),
     ] = None,
     noise_floor: Annotated[
         bool | None,
@@ -94,7 +83,6 @@ def evaluate(
             "--noise-floor/--no-noise-floor",
             help="Hold MODEL against itself with another number of threads; by default with "
             "--against.",
-            show_default=False,
         ),
     ] = None,
     resume: Annotated[
@@ -102,7 +90,6 @@ def evaluate(
         typer.Option(
             metavar="FILE",
             help="Keep progress in FILE, and go on from it if it is there.",
-            show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,

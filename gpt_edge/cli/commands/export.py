@@ -29,9 +29,7 @@ def export(
     context: typer.Context,
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt.", show_default=False
-        ),
+        typer.Argument(metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt."),
     ],
     out: OutArgument,
     to: Annotated[
@@ -53,7 +51,6 @@ def export(
             metavar="FILE|NAME",
             help="Tokenizer file, folder or name (gpt2), or none; by default what lies beside the "
             "checkpoint.",
-            show_default=False,
         ),
     ] = None,
     force: ForceOption = False,

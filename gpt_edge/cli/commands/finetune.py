@@ -23,13 +23,12 @@ TaskName = Literal["classification", "entailment", "similarity", "multiple-choic
 
 
 def finetune(
-    task: Annotated[TaskName, typer.Option(help="Kind of task.", show_default=False)],
+    task: Annotated[TaskName, typer.Option(help="Kind of task.")],
     data: Annotated[
         Path,
         typer.Option(
             metavar="FILE",
             help="Examples: TSV, CSV or JSON lines, columns named.",
-            show_default=False,
         ),
     ],
     checkpoint: Annotated[
@@ -37,27 +36,20 @@ def finetune(
         typer.Option(
             metavar="SOURCE",
             help="Checkpoint to start from; any that export takes.",
-            show_default=False,
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.")],
     dev: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Examples that choose the best epoch.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="Examples that choose the best epoch."),
     ] = None,
     test: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Examples scored once, at the end.", show_default=False),
+        typer.Option(metavar="FILE", help="Examples scored once, at the end."),
     ] = None,
     hold_out: Annotated[
         float,
-        typer.Option(
-            metavar="SHARE", help="Take this share of --data away as dev.", show_default=False
-        ),
+        typer.Option(metavar="SHARE", help="Take this share of --data away as dev."),
     ] = 0.0,
     text: Annotated[
         list[str] | None,
@@ -65,23 +57,21 @@ def finetune(
             metavar="COLUMN",
             help="Column of the text; give it twice for similarity; of multiple choice, the "
             "question's one or more.",
-            show_default=False,
         ),
     ] = None,
     premise: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of the premise.", show_default=False),
+        typer.Option(metavar="COLUMN", help="Column of the premise."),
     ] = None,
     hypothesis: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of the hypothesis.", show_default=False),
+        typer.Option(metavar="COLUMN", help="Column of the hypothesis."),
     ] = None,
     choice: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
             help="Column of the answers' list, or one for each answer.",
-            show_default=False,
         ),
     ] = None,
     label: Annotated[
@@ -89,19 +79,17 @@ def finetune(
         typer.Option(
             metavar="COLUMN",
             help="Column of the label, the score or the right answer.",
-            show_default=False,
         ),
     ] = None,
     format: Annotated[
         Literal["csv", "tsv", "jsonl"] | None,
-        typer.Option(help="Format of the files, if their names do not say.", show_default=False),
+        typer.Option(help="Format of the files, if their names do not say."),
     ] = None,
     score_range: Annotated[
         tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
             help="Similarity is a number in this range, not a class.",
-            show_default=False,
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every example is seen.")] = 3,
@@ -136,9 +124,7 @@ def finetune(
     ] = 0,
     lora_rank: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Train corrections of this rank, merged at the end.", show_default=False
-        ),
+        typer.Option(min=1, help="Train corrections of this rank, merged at the end."),
     ] = None,
     lora_alpha: Annotated[
         float | None, typer.Option(help="Their scale; by default twice the rank.")
@@ -163,7 +149,6 @@ def finetune(
             metavar="FILE|NAME",
             help="Tokenizer file, folder or name (gpt2); by default what lies beside the "
             "checkpoint.",
-            show_default=False,
         ),
     ] = None,
     forgetting_text: Annotated[
@@ -171,7 +156,6 @@ def finetune(
         typer.Option(
             metavar="FILE",
             help="Text whose perplexity is measured before and after.",
-            show_default=False,
         ),
     ] = None,
     separator: Annotated[

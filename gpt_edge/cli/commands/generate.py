@@ -25,7 +25,6 @@ def generate(
             metavar="PROMPT|-",
             help="Text to continue; - reads standard input, and so does no PROMPT, except on a "
             "terminal: from nothing then.",
-            show_default=False,
         ),
     ] = None,
     model: BundleOption = None,

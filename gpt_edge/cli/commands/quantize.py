@@ -38,23 +38,19 @@ def quantize(
         typer.Argument(
             metavar="BUNDLE",
             help=BUNDLE_HELP.partition(";")[0] + "; its scheme must be fp32.",
-            show_default=False,
             autocompletion=complete_bundle,
         ),
     ],
     out: OutArgument,
     scheme: Annotated[
         Literal["int8", "int8-block", "int4", "int8-dynamic", "mixed"],
-        typer.Option(
-            help="How the weights are stored; mixed is searched for a budget.", show_default=False
-        ),
+        typer.Option(help="How the weights are stored; mixed is searched for a budget."),
     ],
     block_size: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             help="Weights that share a scale: 16, 32, 64, ...; not for int8.",
-            show_default=False,
         ),
     ] = None,
     symmetric: Annotated[
@@ -65,28 +61,21 @@ def quantize(
     ] = True,
     head: Annotated[
         Bits | None,
-        typer.Option(
-            help="Bits of the head; a tied embedding is the same table.", show_default=False
-        ),
+        typer.Option(help="Bits of the head; a tied embedding is the same table."),
     ] = None,
-    embedding: Annotated[
-        Bits | None, typer.Option(help="Bits of the embedding.", show_default=False)
-    ] = None,
+    embedding: Annotated[Bits | None, typer.Option(help="Bits of the embedding.")] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="PATTERN", help="Round only weights like 'h.*.mlp.*'.", show_default=False
-        ),
+        typer.Option(metavar="PATTERN", help="Round only weights like 'h.*.mlp.*'."),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Leave weights like 'h.0.*'.", show_default=False),
+        typer.Option(metavar="PATTERN", help="Leave weights like 'h.0.*'."),
     ] = None,
     rounding: Annotated[
         Literal["nearest", "gptq", "search"] | None,
         typer.Option(
             help="How to choose levels; gptq for 4 bits and nearest for 8 if not given.",
-            show_default=False,
         ),
     ] = None,
     calibration: Annotated[
@@ -94,25 +83,21 @@ def quantize(
         typer.Option(
             metavar="FILE",
             help="Text for gptq; by default the model writes its own.",
-            show_default=False,
         ),
     ] = None,
     max_kl: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Most mean KL from fp32, in nats.", show_default=False),
+        typer.Option(metavar="X", help="Most mean KL from fp32, in nats."),
     ] = None,
     max_ppl_increase: Annotated[
         float | None,
-        typer.Option(
-            metavar="X", help="Most growth of perplexity: 0.002 is 0.2 %.", show_default=False
-        ),
+        typer.Option(metavar="X", help="Most growth of perplexity: 0.002 is 0.2 %."),
     ] = None,
     min_top1: Annotated[
         float | None,
         typer.Option(
             metavar="X",
             help="Least share of tokens that stay the most likely one: 0.985.",
-            show_default=False,
         ),
     ] = None,
     eval_text: Annotated[
@@ -120,14 +105,11 @@ def quantize(
         typer.Option(
             metavar="FILE",
             help="Text to measure the budget on; by default the model writes its own.",
-            show_default=False,
         ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PNG", help="Draw size against loss into this file.", show_default=False
-        ),
+        typer.Option(metavar="PNG", help="Draw size against loss into this file."),
     ] = None,
     target: TargetOption = None,
     force: ForceOption = False,

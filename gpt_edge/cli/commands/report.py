@@ -22,25 +22,24 @@ def report(
             metavar="CHECKPOINT",
             help="Checkpoint or fp32 bundle to hold it against; int8 and int4 are made of it as "
             "well.",
-            show_default=False,
         ),
     ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="BUNDLE", help="Another bundle for the comparison.", show_default=False,
+            metavar="BUNDLE", help="Another bundle for the comparison.",
             autocompletion=complete_bundle,
         ),
     ] = None,
     text: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Text to measure on; without it the fp32 model writes one.", show_default=False
+            metavar="FILE", help="Text to measure on; without it the fp32 model writes one."
         ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="Prompt of a sample; three of its own if not given.", show_default=False),
+        typer.Option(metavar="TEXT", help="Prompt of a sample; three of its own if not given."),
     ] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of text to measure on, at most.")] = 8192,
     sensitivity: Annotated[

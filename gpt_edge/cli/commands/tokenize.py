@@ -17,7 +17,6 @@ def tokenize(
         typer.Argument(
             metavar="TEXT|-",
             help="Text, or ids with --decode; - or nothing reads standard input.",
-            show_default=False,
         ),
     ] = None,
     model: BundleOption = None,

@@ -17,7 +17,7 @@ from gpt_edge.errors import require
 def train(
     recipe: Annotated[
         Path | None,
-        typer.Argument(metavar="[RECIPE]", help="Recipe file (TOML).", show_default=False),
+        typer.Argument(metavar="[RECIPE]", help="Recipe file (TOML)."),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -27,7 +27,6 @@ def train(
             help="Put VALUE in place of the recipe's, such as training.steps=100; repeat it for "
             "more. Without RECIPE, "
             "all that is wanted.",
-            show_default=False,
         ),
     ] = None,
     resume: Annotated[

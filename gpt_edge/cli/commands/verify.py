@@ -17,9 +17,7 @@ def verify(
     bundle: BundleArgument = None,
     against: Annotated[
         Path | None,
-        typer.Option(
-            metavar="CHECKPOINT", help="Compare with this checkpoint, in torch.", show_default=False
-        ),
+        typer.Option(metavar="CHECKPOINT", help="Compare with this checkpoint, in torch."),
     ] = None,
     full: Annotated[
         bool,

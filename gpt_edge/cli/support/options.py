@@ -39,9 +39,7 @@ BUNDLE_HELP = "Bundle folder, or name of an embedded bundle; by default the embe
 
 BundleArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="BUNDLE", help=BUNDLE_HELP, show_default=False, autocompletion=complete_bundle
-    ),
+    typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, autocompletion=complete_bundle),
 ]
 BundleOption = Annotated[
     str | None,
@@ -50,18 +48,13 @@ BundleOption = Annotated[
         "--model",
         metavar="BUNDLE",
         help=BUNDLE_HELP,
-        show_default=False,
         autocompletion=complete_bundle,
     ),
 ]
-OutArgument = Annotated[
-    Path, typer.Argument(metavar="OUT", help="Folder to make.", show_default=False)
-]
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")]
 TargetOption = Annotated[
     TargetName | None,
-    typer.Option(
-        help="Kind of CPU, for int8-dynamic alone; avx512_vnni if not given.", show_default=False
-    ),
+    typer.Option(help="Kind of CPU, for int8-dynamic alone; avx512_vnni if not given."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -16,12 +16,11 @@ TextsPosition = Annotated[
     typer.Argument(
         metavar="TEXT|-",
         help="Texts; - or nothing reads standard input, an example a line.",
-        show_default=False,
     ),
 ]
 FileOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Read examples from a file, one a line.", show_default=False),
+    typer.Option(metavar="FILE", help="Read examples from a file, one a line."),
 ]
 JsonlOption = Annotated[
     bool,
@@ -35,7 +34,6 @@ ColumnOption = Annotated[
         "--text",
         metavar="NAME",
         help="Name of the text in JSON objects, as in finetune.",
-        show_default=False,
     ),
 ]
 BatchOption = Annotated[
@@ -46,15 +44,12 @@ BatchOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(
-        help="Threads to compute with; by default the machine's cores.", show_default=False
-    ),
+    typer.Option(help="Threads to compute with; by default the machine's cores."),
 ]
 TruncateOption = Annotated[
     Literal["left", "right"] | None,
     typer.Option(
         help="Cut texts that do not fit, at this side, instead of refusing them.",
-        show_default=False,
     ),
 ]
 
