@@ -104,4 +104,4 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Run, export, quantize and verify small GPTs on the user's own machine."""
+    """Run, export, quantize and verify small GPTs on your own machine."""

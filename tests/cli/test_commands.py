@@ -223,6 +223,7 @@ def test_help_shows_every_command_in_one_group_and_no_argument_is_help() -> None
         "__init__"
     }
     assert sorted(name for names in shown.values() for name in names) == sorted(files)
+    assert "..." not in text.partition("Run a model:")[2]  # every summary fits its line
 
 
 @pytest.mark.parametrize("command", [name for names in GROUPS.values() for name in names])

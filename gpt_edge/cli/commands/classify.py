@@ -8,14 +8,13 @@ import typer
 
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples
-from gpt_edge.cli.support.options import complete_bundle
+from gpt_edge.cli.support.options import ThreadsOption, complete_bundle
 from gpt_edge.cli.support.text_options import (
     BatchOption,
     ColumnOption,
     FileOption,
     JsonlOption,
     TextsPosition,
-    ThreadsOption,
     TruncateOption,
     chunk_size,
 )
@@ -42,15 +41,17 @@ def classify(
     text: ColumnOption = None,
     premise: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the premise in JSON objects."),
+        typer.Option(metavar="NAME", help="Key of the premise in JSON objects."),
     ] = None,
     hypothesis: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the hypothesis in JSON objects."),
+        typer.Option(metavar="NAME", help="Key of the hypothesis in JSON objects."),
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Name of the answers' list, or of each answer."),
+        typer.Option(
+            metavar="NAME", help="Key of the list of answers, or of each answer (repeatable)."
+        ),
     ] = None,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
@@ -58,16 +59,17 @@ def classify(
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Print a JSON object for each example, with every probability."
+            "--json", help="Print one JSON object per example, with the probability of every label."
         ),
     ] = False,
 ) -> None:
-    """Label texts with a fine-tuned model.
+    """Label or score texts with a fine-tuned model.
 
-    TEXT is a text; premise and hypothesis; two texts; or a question and its answers, as the model
-    was fine-tuned. In lines they are parted by tabs. Prints a line for each example: the label and
-    its probability, the score, or the number of the answer (from 0), its probability and the
-    answer. JSON lines in give JSON lines out.
+    An example has the texts that the model was fine-tuned on: one text, a premise and a hypothesis,
+    two texts, or a question and its answers. On a line, tabs separate them.
+
+    Prints one line per example: the label and its probability; or the score; or the index of the
+    answer (from 0), its probability and its text. JSON lines as input give JSON lines as output.
     """
     # loads onnxruntime: only when there is something to do
     from gpt_edge.classify.classifier import Classifier

@@ -38,19 +38,28 @@ def diff(
         str, typer.Argument(metavar="A", help=MODEL_HELP, autocompletion=complete_bundle)
     ],
     second: Annotated[
-        str, typer.Argument(metavar="B", help="The same, held against A.",
-                            autocompletion=complete_bundle)
+        str,
+        typer.Argument(
+            metavar="B",
+            help="Model to compare with A, given in the same way.",
+            autocompletion=complete_bundle,
+        ),
     ],
     text: Annotated[
         str | None,
-        typer.Option(metavar="FILE|STRING", help="What both read; a passage if not given."),
+        typer.Option(
+            metavar="FILE|STRING",
+            help="Text to run both models on: a file, or the text itself; by default a built-in "
+            "passage.",
+        ),
     ] = None,
     as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Show where two models part: in which operator, by how much, and in which tokens of a text.
+) -> None:
+    """Compare two models operator by operator and token by token.
 
-    Each token is marked by the KL divergence, in nats, of the two predictions of it: with colours
-    on a terminal, with braces elsewhere or where NO_COLOR is set.
+    Shows where the models diverge first, and by how much. Each token of the text is marked by the
+    KL divergence of the two predictions, in nats: with colours on a terminal; with braces
+    elsewhere, or if NO_COLOR is set.
     """
     from gpt_edge.evaluate import check_same_tokens
     from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids

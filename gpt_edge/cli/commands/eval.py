@@ -14,7 +14,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.eval_tables import lambada_table, text_table
 from gpt_edge.cli.support.open_model import MODEL_HELP, open_model
-from gpt_edge.cli.support.options import JsonOption, complete_bundle
+from gpt_edge.cli.support.options import JsonOption, ThreadsOption, complete_bundle
 from gpt_edge.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -33,55 +33,54 @@ def evaluate(
     ],
     texts: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="TEXT...", help="Text or JSON-lines files, gzip or not."),
+        typer.Argument(metavar="TEXT", help="Plain-text or JSON-lines files, optionally gzipped."),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Hold MODEL against this one: KL divergence, top-1 agreement, RMS Δp.",
+            help="Compare MODEL with this model: KL divergence, top-1 agreement, RMS Δp.",
             autocompletion=complete_bundle,
         ),
     ] = None,
     lambada: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Find the last words of these passages."),
+        typer.Option(metavar="FILE", help="Measure last-word accuracy on these LAMBADA passages."),
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option(help="Tokens read at once; by default the context."),
+        typer.Option(help="Tokens per window; by default the context length."),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(help="Tokens that a window moves on by; by default half of it."),
+        typer.Option(help="Tokens between the starts of two windows; by default half a window."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(help="Stop after so many documents, and passages."),
+        typer.Option(help="Maximum number of documents, and of passages."),
     ] = None,
     separator: Annotated[
-        str, typer.Option(help="What stands between documents of a plain text.")
+        str, typer.Option(help="Separator between the documents of a plain-text file.")
     ] = "<|endoftext|>",
     format: Annotated[
         Literal["auto", "text", "jsonl"],
-        typer.Option(help="auto takes .jsonl, .ndjson (.gz) for JSON lines."),
+        typer.Option(
+            help="Format of TEXT; auto reads .jsonl and .ndjson, also gzipped, as JSON lines."
+        ),
     ] = "auto",
     tokenizer: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Tokenizer file, folder or name (gpt2); by default that of the models.",
+            help="Tokenizer file, folder or name (gpt2); by default the model's own.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Threads to compute with; by default the machine's cores."),
-    ] = None,
+    threads: ThreadsOption = None,
     noise_floor: Annotated[
         bool | None,
         typer.Option(
             "--noise-floor/--no-noise-floor",
-            help="Hold MODEL against itself with another number of threads; by default with "
+            help="Compare MODEL with itself at another number of threads; by default only with "
             "--against.",
         ),
     ] = None,
@@ -89,16 +88,16 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Keep progress in FILE, and go on from it if it is there.",
+            help="Save progress to FILE, and resume from it if it exists.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model on texts, alone or against another.
+    """Measure how well a model predicts texts.
 
-    Perplexity, bits per byte and next-token accuracy of TEXT, each document read on its own in
-    windows that overlap; last-word accuracy of LAMBADA passages. All errors (±) are standard
-    errors.
+    Prints perplexity, bits per byte and next-token accuracy of TEXT, where each document is
+    evaluated on its own in overlapping windows. With --lambada, also the accuracy of the last words
+    of passages. Every error (±) is a standard error.
     """
     from gpt_edge.evaluate import Settings, State, evaluate_lambada, evaluate_text
     from gpt_edge.system.threads import check_threads

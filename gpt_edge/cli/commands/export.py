@@ -35,32 +35,36 @@ def export(
     to: Annotated[
         Literal["bundle", "transformers"],
         typer.Option(
-            help="transformers is a float32 folder for transformers and for what converts its "
-            "folders."
+            help="Output format: a gpt-edge bundle, or a float32 folder for transformers and the "
+            "tools that read its folders."
         ),
     ] = "bundle",
     graph: Annotated[
         GraphName,
-        typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum."),
+        typer.Option(
+            help="ONNX graph: edge for gpt-edge, portable for any ONNX runtime and Optimum."
+        ),
     ] = "edge",
-    scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = "int8",
+    scheme: Annotated[
+        SchemeName, typer.Option(help="Quantization scheme of the weights.")
+    ] = "int8",
     target: TargetOption = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Tokenizer file, folder or name (gpt2), or none; by default what lies beside the "
+            help="Tokenizer file, folder or name (gpt2), or none; by default the one beside the "
             "checkpoint.",
         ),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a verified bundle from a checkpoint, or a transformers folder.
+    """Export a checkpoint to a verified bundle.
 
-    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's own GPT-1 and GPT-2 files,
-    nanoGPT's ckpt.pt, and gpt-edge's checkpoints. What does not say the same as the checkpoint is
-    not published.
+    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's GPT-1 and GPT-2 files, nanoGPT's
+    ckpt.pt, and gpt-edge checkpoints. Compares the outputs with the checkpoint's, and publishes
+    nothing that is out of tolerance.
     """
     if to == "transformers":
         _export_transformers(context, source, out, tokenizer, force, as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.options import BundleOption, JsonOption
+from gpt_edge.cli.support.options import BundleOption, JsonOption, ThreadsOption
 from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input, read_stdin
 from gpt_edge.errors import GPTEdgeError
 
@@ -23,49 +23,50 @@ def generate(
         str | None,
         typer.Argument(
             metavar="PROMPT|-",
-            help="Text to continue; - reads standard input, and so does no PROMPT, except on a "
-            "terminal: from nothing then.",
+            help="Prompt text; - reads standard input. Without it, read piped input, or generate "
+            "unconditionally on a terminal.",
         ),
     ] = None,
     model: BundleOption = None,
     max_new_tokens: Annotated[
         int,
-        typer.Option(
-            "-n", "--max-new-tokens", help="Stop after so many tokens, if the text has not ended."
-        ),
+        typer.Option("-n", "--max-new-tokens", help="Maximum number of new tokens."),
     ] = MAX_NEW_TOKENS,
     top_k: Annotated[
         int | None,
-        typer.Option(help="Sample among the K most likely tokens; 40 if a temperature is given."),
+        typer.Option(
+            help="Sample from the K most likely tokens; 40 if only --temperature is given."
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(
-            help="Sample; below 1 closer to the likely, 0 is greedy. Greedy without --top-k."
+            help="Sampling temperature: lower is more deterministic, 0 is greedy; 1 if only "
+            "--top-k is given."
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed writes the same text; for sampling.")
+        int | None, typer.Option(help="Seed for sampling: the same seed gives the same text.")
     ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="End before this text; up to four times.")
+        list[str] | None, typer.Option(help="Stop before this text; repeatable up to four times.")
     ] = None,
     truncate: Annotated[
         Literal["left"] | None,
-        typer.Option(help="Cut the start of a prompt that does not fit, instead of refusing it."),
+        typer.Option(
+            help="Truncate the start of a prompt that exceeds the context, instead of failing."
+        ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads to compute with; by default the machine's cores.")
-    ] = None,
+    threads: ThreadsOption = None,
     echo: Annotated[
-        bool, typer.Option("--echo", help="Print the prompt before its continuation.")
+        bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Continue a prompt, token by token.
+    """Generate text that continues a prompt.
 
-    Prints the continuation as it is written, and nothing else. The most likely token is taken each
-    time, unless --temperature or --top-k is given.
+    Prints the text as it is generated, and nothing else. Decoding is greedy unless --temperature or
+    --top-k is given.
     """
     from gpt_edge.generate.sampling import SamplingParams
     from gpt_edge.system.threads import check_threads

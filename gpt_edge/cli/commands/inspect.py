@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 def inspect(
     bundle: BundleArgument = None,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Say what memory it takes, by formula and measured.")
+        bool,
+        typer.Option("--memory", help="Show the memory that it takes, calculated and measured."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what a bundle is, and its figures."""
+    """Show what a bundle contains, its sizes and its measured quality."""
     from gpt_edge.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)

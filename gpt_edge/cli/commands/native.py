@@ -14,16 +14,17 @@ from gpt_edge.cli.support.tables import parity_table
 
 def native(
     action: Annotated[
-        Literal["status", "build", "remove"], typer.Argument(help="What to do.")
+        Literal["status", "build", "remove"],
+        typer.Argument(metavar="ACTION", help="status (default), build or remove the library."),
     ] = "status",
     as_json: JsonOption = False,
 ) -> None:
-    """Compile gpt-edge's own operators for this machine: faster, smaller, and every path the same
-    bits.
+    """Build the custom operators in C for this CPU.
 
-    build wants a C compiler and takes half a minute; it checks the operators against onnxruntime's
-    own on the embedded bundles before it puts them into the cache folder, where every later command
-    finds them. GPT_EDGE_NATIVE=0 in the environment goes without them.
+    They make models faster and smaller, and every execution path bit-identical. build needs a C
+    compiler and takes half a minute. It checks the operators against onnxruntime's on the built-in
+    models, then installs the library in the cache folder, where every later command finds it. Set
+    GPT_EDGE_NATIVE=0 in the environment to run without it.
     """
     from gpt_edge.native.library import SETTING, find_library, library_path, why_unsupported
 

@@ -14,7 +14,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.export_output import figures_of_failure, print_made
 from gpt_edge.cli.support.options import (
-    BUNDLE_HELP,
+    BUNDLE_NAME_HELP,
     ForceOption,
     JsonOption,
     OutArgument,
@@ -37,89 +37,97 @@ def quantize(
         str,
         typer.Argument(
             metavar="BUNDLE",
-            help=BUNDLE_HELP.partition(";")[0] + "; its scheme must be fp32.",
+            help=f"{BUNDLE_NAME_HELP}; its scheme must be fp32.",
             autocompletion=complete_bundle,
         ),
     ],
     out: OutArgument,
     scheme: Annotated[
         Literal["int8", "int8-block", "int4", "int8-dynamic", "mixed"],
-        typer.Option(help="How the weights are stored; mixed is searched for a budget."),
+        typer.Option(
+            help="Quantization scheme; mixed searches a format for each tensor within the budget."
+        ),
     ],
     block_size: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Weights that share a scale: 16, 32, 64, ...; not for int8.",
+            help="Weights that share one scale: 16, 32, 64, ...; not for int8.",
         ),
     ] = None,
     symmetric: Annotated[
         bool,
         typer.Option(
-            "--symmetric/--asymmetric", help="Without or with a zero point for each block."
+            "--symmetric/--asymmetric", help="Quantize without or with a zero point per block."
         ),
     ] = True,
     head: Annotated[
         Bits | None,
-        typer.Option(help="Bits of the head; a tied embedding is the same table."),
+        typer.Option(help="Bits of the output head, and of a tied embedding."),
     ] = None,
-    embedding: Annotated[Bits | None, typer.Option(help="Bits of the embedding.")] = None,
+    embedding: Annotated[Bits | None, typer.Option(help="Bits of the token embedding.")] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Round only weights like 'h.*.mlp.*'."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Quantize only the weights that match, such as 'h.*.mlp.*'; repeatable.",
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Leave weights like 'h.0.*'."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Keep the weights that match in fp32, such as 'h.0.*'; repeatable.",
+        ),
     ] = None,
     rounding: Annotated[
         Literal["nearest", "gptq", "search"] | None,
         typer.Option(
-            help="How to choose levels; gptq for 4 bits and nearest for 8 if not given.",
+            help="How to choose quantization levels; by default gptq for 4 bits, nearest for 8.",
         ),
     ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Text for gptq; by default the model writes its own.",
+            help="Calibration text for gptq; by default the model generates it.",
         ),
     ] = None,
     max_kl: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Most mean KL from fp32, in nats."),
+        typer.Option(metavar="X", help="Maximum mean KL divergence from fp32, in nats."),
     ] = None,
     max_ppl_increase: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Most growth of perplexity: 0.002 is 0.2 %."),
+        typer.Option(metavar="X", help="Maximum perplexity increase: 0.002 is 0.2 %."),
     ] = None,
     min_top1: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Least share of tokens that stay the most likely one: 0.985.",
+            help="Minimum top-1 agreement: 0.985 is 98.5 % of tokens.",
         ),
     ] = None,
     eval_text: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Text to measure the budget on; by default the model writes its own.",
+            help="Text to measure the budget on; by default the model generates it.",
         ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Draw size against loss into this file."),
+        typer.Option(metavar="PNG", help="Plot size against quality loss to this file."),
     ] = None,
     target: TargetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Round the weights of an fp32 bundle, within a budget of loss if one is given.
+    """Quantize an fp32 bundle, optionally within a quality budget.
 
-    The new bundle at OUT is held against the one that it came from, and published if it is within
-    tolerance and within the budget. With --scheme mixed each tensor gets the cheapest of 4, 8 and
-    16 bits that the budget allows.
+    The new bundle is compared with the fp32 bundle, and published only if it is within tolerance
+    and within the budget. --scheme mixed gives each tensor the smallest of 4, 8 and 16 bits that
+    the budget allows.
     """
     check_target(scheme, target)
     from gpt_edge.bundle.bundle import Bundle

@@ -15,42 +15,53 @@ from gpt_edge.errors import require
 
 def report(
     bundle: BundleArgument = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="HTML file to write.")
+    ] = Path("report.html"),
     against: Annotated[
         Path | None,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Checkpoint or fp32 bundle to hold it against; int8 and int4 are made of it as "
-            "well.",
+            help="Checkpoint or fp32 bundle to compare with; int8 and int4 bundles of it are "
+            "added to the comparison.",
         ),
     ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="BUNDLE", help="Another bundle for the comparison.",
+            metavar="BUNDLE",
+            help="Add this bundle to the comparison; repeatable.",
             autocompletion=complete_bundle,
         ),
     ] = None,
     text: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Text to measure on; without it the fp32 model writes one."
+            metavar="FILE", help="Text to measure on; by default the fp32 model generates it."
         ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="Prompt of a sample; three of its own if not given."),
+        typer.Option(
+            metavar="TEXT",
+            help="Prompt of a sample; repeatable; by default three built-in prompts.",
+        ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens of text to measure on, at most.")] = 8192,
+    tokens: Annotated[
+        int, typer.Option(min=2, help="Maximum number of tokens to measure on.")
+    ] = 8192,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Measure what rounding each weight alone costs.")
+        bool,
+        typer.Option(
+            "--sensitivity", help="Measure the quality loss from quantizing each weight alone."
+        ),
     ] = False,
     as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Write one HTML page about a bundle: size, loss, samples side by side, error layer by layer.
+) -> None:
+    """Write a self-contained HTML report about a bundle.
 
-    The page needs nothing but itself. Without --against it holds what can be known without the
-    unrounded model, and says what is missing.
+    Shows size, quality loss, samples side by side and the error of each layer. Without --against,
+    the report has only what can be measured without the fp32 model, and lists what is missing.
     """
     from gpt_edge.bundle.bundle import Bundle
 

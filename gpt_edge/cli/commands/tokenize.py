@@ -16,19 +16,18 @@ def tokenize(
         str | None,
         typer.Argument(
             metavar="TEXT|-",
-            help="Text, or ids with --decode; - or nothing reads standard input.",
+            help="Text, or token ids with --decode; - reads standard input, as does piped input "
+            "without TEXT.",
         ),
     ] = None,
     model: BundleOption = None,
-    decode: Annotated[
-        bool, typer.Option("--decode", help="Read ids and print their text.")
-    ] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Convert token ids to text.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the token ids of a text, or the text of ids.
+    """Convert text to token ids, or token ids to text.
 
-    Special tokens in TEXT are plain text. Standard input is taken as it is, the last line end
-    included.
+    Special tokens in TEXT are treated as plain text. Standard input is used unchanged, including
+    the last line ending.
     """
     if text in (None, "-"):
         if text is None and is_terminal_input():

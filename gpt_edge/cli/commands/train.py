@@ -17,28 +17,27 @@ from gpt_edge.errors import require
 def train(
     recipe: Annotated[
         Path | None,
-        typer.Argument(metavar="[RECIPE]", help="Recipe file (TOML)."),
+        typer.Argument(metavar="RECIPE", help="Recipe file (TOML)."),
     ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="SECTION.KEY=VALUE",
-            help="Put VALUE in place of the recipe's, such as training.steps=100; repeat it for "
-            "more. Without RECIPE, "
-            "all that is wanted.",
+            help="Override one value of the recipe, such as training.steps=100; repeatable. "
+            "Without RECIPE, set every required value.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint of this recipe.")
+        bool, typer.Option("--resume", help="Resume from the last checkpoint of this recipe.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model from a recipe.
 
-    The run's folder, named in the recipe, gets the best checkpoint so far, what --resume goes on
-    from, a file of figures and a picture of the losses. Export the checkpoint to run it. Under
-    torchrun the processes train together.
+    Writes the best checkpoint so far, the state for --resume, a file of figures and a plot of the
+    losses to the run folder that the recipe names. Export the checkpoint to run it. Under torchrun,
+    the processes train one model together.
     """
     if recipe is None and not changes:
         raise ValueError("give a RECIPE, or everything that is wanted with --set")

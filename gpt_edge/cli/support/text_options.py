@@ -15,17 +15,19 @@ TextsPosition = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="TEXT|-",
-        help="Texts; - or nothing reads standard input, an example a line.",
+        help="Texts; - reads standard input, one example per line, as does piped input "
+        "without TEXT.",
     ),
 ]
 FileOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Read examples from a file, one a line."),
+    typer.Option(metavar="FILE", help="Read examples from this file, one per line."),
 ]
 JsonlOption = Annotated[
     bool,
     typer.Option(
-        "--jsonl", help="Lines are JSON: objects with the names below, lists of texts, or texts."
+        "--jsonl",
+        help="Read JSON lines: objects with the keys named below, lists of texts, or strings.",
     ),
 ]
 ColumnOption = Annotated[
@@ -33,23 +35,17 @@ ColumnOption = Annotated[
     typer.Option(
         "--text",
         metavar="NAME",
-        help="Name of the text in JSON objects, as in finetune.",
+        help="Key of the text in JSON objects; repeatable, as in finetune.",
     ),
 ]
 BatchOption = Annotated[
     int,
-    typer.Option(
-        min=1, help="Examples computed at once; 1 answers each line of a stream as it comes."
-    ),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(help="Threads to compute with; by default the machine's cores."),
+    typer.Option(min=1, help="Examples per batch; 1 answers each line of a stream immediately."),
 ]
 TruncateOption = Annotated[
     Literal["left", "right"] | None,
     typer.Option(
-        help="Cut texts that do not fit, at this side, instead of refusing them.",
+        help="Truncate texts that exceed the context on this side, instead of failing.",
     ),
 ]
 
