@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.bundle.bundle import Bundle, new_bundle
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.errors import ExportError, require
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import (

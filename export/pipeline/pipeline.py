@@ -14,7 +14,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from gpt_edge.bundle.bundle import Bundle, Draft, FileRecord, Manifest, new_bundle
+from gpt_edge.bundle.bundle import Bundle, FileRecord, Manifest
+from gpt_edge.bundle.writer import BundleWriter, new_bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, TokenizerError
 from gpt_edge.export.formats.rounding import RoundWeight
@@ -96,21 +97,21 @@ def export_bundle(
     rounded = smooth(checkpoint, graph, scheme)
     with new_bundle(
         out, force=force, source=Path(source), n_bytes=_estimate(checkpoint.config, scheme)
-    ) as draft:
+    ) as writer:
         progress("asking the reference")
         verifier = Verifier("torch", probes, ask_reference(checkpoint, probes), progress)
         # The fp32 graph is the witness between torch and a rounded graph.
-        witness = draft.path if scheme == "fp32" else draft.path / "fp32"
+        witness = writer.path if scheme == "fp32" else writer.path / "fp32"
         witness.mkdir(exist_ok=True)
         progress("building the fp32 graph")
         build_graph(checkpoint, witness, graph=graph, scheme="fp32", progress=progress)
         verifier.check(open_folder(witness, checkpoint.config, graph, "fp32"), "fp32")
         if scheme != "fp32":
             shutil.rmtree(witness)
-            write_scheme(draft.path, rounded, graph, scheme, target, progress)
-            verifier.check(open_folder(draft.path, checkpoint.config, graph, scheme), scheme)
+            write_scheme(writer.path, rounded, graph, scheme, target, progress)
+            verifier.check(open_folder(writer.path, checkpoint.config, graph, scheme), scheme)
         verifier.report.raise_if_wrong()
-        _write_tokenizer(draft, words, checkpoint.config, graph)
+        _write_tokenizer(writer, words, checkpoint.config, graph)
         manifest = Manifest(
             name=_name(out),
             graph=graph,
@@ -126,8 +127,8 @@ def export_bundle(
             quality=_quality(checkpoint),
         )
         progress("publishing")
-        draft.seal(manifest)
-    return draft.bundle, verifier.report
+        writer.finalize(manifest)
+    return writer.bundle, verifier.report
 
 
 @using(WITHOUT)  # what is published is measured as everybody runs it
@@ -165,16 +166,16 @@ def quantize_bundle(
     probes = parity.probes(bundle.config, words_of(bundle))
     with new_bundle(
         out, force=force, source=bundle.path, n_bytes=_estimate(bundle.config, scheme)
-    ) as draft:
+    ) as writer:
         progress("asking the fp32 bundle")
         verifier = Verifier("fp32", probes, ask_session(Session(bundle), probes), progress)
         write_scheme(
-            draft.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder
+            writer.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder
         )
-        verifier.check(open_folder(draft.path, bundle.config, bundle.graph, scheme), scheme)
+        verifier.check(open_folder(writer.path, bundle.config, bundle.graph, scheme), scheme)
         verifier.report.raise_if_wrong()
         for name in set(bundle.manifest.files) - {MODEL_FILE, DATA_FILE}:
-            shutil.copyfile(bundle.path / name, draft.path / name)
+            shutil.copyfile(bundle.path / name, writer.path / name)
         manifest = dataclasses.replace(
             bundle.manifest,
             name=_name(out),
@@ -188,8 +189,8 @@ def quantize_bundle(
             parity={**bundle.manifest.parity, **verifier.report.figures},
         )
         progress("publishing")
-        draft.seal(manifest)
-    return draft.bundle, verifier.report
+        writer.finalize(manifest)
+    return writer.bundle, verifier.report
 
 
 def verify_bundle(
@@ -222,7 +223,7 @@ def verify_bundle(
     verifier.check_bundle(bundle)
     model = checkpoint.load_model()
     verifier.check_reference(model)
-    if not bundle.is_foreign:
+    if not bundle.is_optimum_export:
         verifier.locate(bundle, model)
     return verifier.report
 
@@ -265,7 +266,7 @@ def open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Ses
     files: dict[str, FileRecord] = {MODEL_FILE: {"size": 0, "sha256": "0" * 64}}
     return Session(
         Bundle(
-            folder, Manifest(name="draft", graph=graph, scheme=scheme, config=config, files=files)
+            folder, Manifest(name="writer", graph=graph, scheme=scheme, config=config, files=files)
         )
     )
 
@@ -320,15 +321,15 @@ def tokenizer_for(checkpoint: Checkpoint, wanted: str | None) -> TokenizerSource
 
 
 def _write_tokenizer(
-    draft: Draft, words: TokenizerSource | None, config: GPTConfig, graph: str
+    writer: BundleWriter, words: TokenizerSource | None, config: GPTConfig, graph: str
 ) -> None:
     if words is not None:
-        (draft.path / words.spec.file).write_bytes(words.content)
+        (writer.path / words.spec.file).write_bytes(words.content)
     if graph == "portable":
-        write_optimum_config(config, words.spec.end_token if words else None, draft.path)
+        write_optimum_config(config, words.spec.end_token if words else None, writer.path)
 
 
 def _estimate(config: GPTConfig, scheme: str) -> int:
-    """Bytes that the draft needs at its largest: the bundle, and the fp32 witness beside it."""
+    """Bytes that the writer needs at its largest: the bundle, and the fp32 witness beside it."""
     weights = config.n_parameters
     return int(weights * BYTES_PER_WEIGHT[scheme]) + (0 if scheme == "fp32" else 4 * weights)

@@ -9,8 +9,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from gpt_edge.bundle.bundle import Bundle, Manifest, new_bundle
+from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.manifest import CONTROL, MAX_MANIFEST_BYTES, TASK
+from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.errors import BundleError, ExportError, GPTEdgeError
 from gpt_edge.export.graph.build import MODEL_FILE, build_graph
 from gpt_edge.export.verify.task_verifier import TaskVerifier, open_task_folder
@@ -40,13 +41,13 @@ def export_task(
     progress: Progress,
 ) -> tuple[Bundle, Verification]:
     """`pipeline.export_bundle` for a fine-tuned checkpoint. name: of the bundle; n_bytes: that the
-    draft needs.
+    writer needs.
     """
     task, config = checkpoint.task, checkpoint.config
     assert task is not None
     _check_scheme(scheme)
     _check_labels(checkpoint.path, task)
-    with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as draft:
+    with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as writer:
         progress("asking the reference")
         verifier = TaskVerifier.of_checkpoint(
             checkpoint, build_tokenizer(words) if words else None, progress
@@ -54,7 +55,7 @@ def export_task(
         rounded = smooth(checkpoint, graph, scheme)
         # fp32 is the witness between torch and a rounded graph
         for kind in dict.fromkeys(("fp32", scheme)):
-            folder = draft.path if kind == scheme else draft.path / "fp32"
+            folder = writer.path if kind == scheme else writer.path / "fp32"
             folder.mkdir(exist_ok=True)
             progress(f"building the {kind} graph")
             source = checkpoint if kind == "fp32" else rounded
@@ -64,7 +65,7 @@ def export_task(
                 shutil.rmtree(folder)
         verifier.report.raise_if_wrong()
         if words is not None:
-            (draft.path / words.spec.file).write_bytes(words.content)
+            (writer.path / words.spec.file).write_bytes(words.content)
         manifest = Manifest(
             name=name,
             kind=TASK,
@@ -81,8 +82,8 @@ def export_task(
             parity=verifier.report.figures,
         )
         progress("publishing")
-        draft.seal(manifest)
-    return draft.bundle, verifier.report
+        writer.finalize(manifest)
+    return writer.bundle, verifier.report
 
 
 def quantize_task(
@@ -102,17 +103,17 @@ def quantize_task(
     assert task is not None
     _check_scheme(scheme)
     source = smooth(BundleSource(bundle), bundle.graph, scheme)
-    with new_bundle(out, force=force, source=bundle.path, n_bytes=n_bytes) as draft:
+    with new_bundle(out, force=force, source=bundle.path, n_bytes=n_bytes) as writer:
         progress("asking the fp32 bundle")
         verifier = TaskVerifier.of_bundle(bundle, words_of(bundle), progress)
         progress(f"building the {scheme} graph")
-        build_graph(source, draft.path, graph=bundle.graph, scheme=scheme, progress=progress)
+        build_graph(source, writer.path, graph=bundle.graph, scheme=scheme, progress=progress)
         verifier.check(
-            open_task_folder(draft.path, bundle.config, bundle.graph, scheme, task), scheme
+            open_task_folder(writer.path, bundle.config, bundle.graph, scheme, task), scheme
         )
         verifier.report.raise_if_wrong()
         for file in set(bundle.manifest.files) - {MODEL_FILE, DATA_FILE}:
-            shutil.copyfile(bundle.path / file, draft.path / file)
+            shutil.copyfile(bundle.path / file, writer.path / file)
         manifest = dataclasses.replace(
             bundle.manifest,
             name=name,
@@ -125,8 +126,8 @@ def quantize_task(
             parity={**bundle.manifest.parity, **verifier.report.figures},
         )
         progress("publishing")
-        draft.seal(manifest)
-    return draft.bundle, verifier.report
+        writer.finalize(manifest)
+    return writer.bundle, verifier.report
 
 
 def verify_task(bundle: Bundle, checkpoint: Checkpoint, progress: Progress) -> Verification:

@@ -148,7 +148,7 @@ class _Work:
             return
         candidates = [Bundle.open(against)] if against is not None else [self.bundle, *self.also]
         for found in candidates:
-            if against is not None or (found.scheme == "fp32" and not found.is_foreign):
+            if against is not None or (found.scheme == "fp32" and not found.is_optimum_export):
                 self._check_shape(found, str(found.path))
                 self.reference = _Reference(
                     found, BundleSource(found), f"the fp32 bundle {found.manifest.name}"
@@ -317,7 +317,7 @@ class _Work:
     def _layers(self, bundle: Bundle, label: str) -> tuple[Parting, ...]:
         if self.reference is None:
             return ()
-        if bundle.is_foreign or bundle.config != self.bundle.config:
+        if bundle.is_optimum_export or bundle.config != self.bundle.config:
             self.missing.append(
                 f"Error layer by layer of {label}: its operators cannot be told apart or differ in "
                 "shape."

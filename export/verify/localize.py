@@ -74,7 +74,7 @@ def locate(
 
     Raises BundleError for a bundle that gpt-edge did not write: its operators may be any.
     """
-    if bundle.is_foreign:
+    if bundle.is_optimum_export:
         raise BundleError(
             f"{bundle.path} was not written by gpt-edge: its operators cannot be told apart"
         )

@@ -61,10 +61,16 @@ def open_task_folder(
 ) -> Encoder:
     """An encoder on a graph that lies in a folder which is no bundle yet."""
     files: dict[str, FileRecord] = {MODEL_FILE: {"size": 0, "sha256": "0" * 64}}
-    draft = Manifest(
-        name="draft", kind="task", graph=graph, scheme=scheme, config=config, task=task, files=files
+    writer = Manifest(
+        name="writer",
+        kind="task",
+        graph=graph,
+        scheme=scheme,
+        config=config,
+        task=task,
+        files=files,
     )
-    return Encoder(Bundle(folder, draft))
+    return Encoder(Bundle(folder, writer))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,10 @@ class BundleSource:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        if bundle.scheme != "fp32" or bundle.is_foreign:
-            found = "was not written by gpt-edge" if bundle.is_foreign else f"is {bundle.scheme}"
+        if bundle.scheme != "fp32" or bundle.is_optimum_export:
+            found = (
+                "was not written by gpt-edge" if bundle.is_optimum_export else f"is {bundle.scheme}"
+            )
             raise BundleError(
                 f"{bundle.path} {found}; rounding starts from an fp32 bundle",
                 hint="make one with gpt-edge export SOURCE OUT --scheme fp32",

@@ -1,9 +1,9 @@
-"""Manifest: what `manifest.json` says about a bundle, and its strict reader. models/README.md is
-the format in words.
+"""Manifest: what `manifest.json` says about a bundle, and its strict reader. models/README.md
+describes the format.
 
 The file is untrusted: its size, nesting, keys, types and ranges are checked before anything acts on
-them, and its own SHA-256 is in it, so that no changed byte goes unseen. It guards against damage,
-not against an attacker, who would write a new checksum. Knows nothing of folders.
+them, and its own SHA-256 is in it, so that no changed byte goes unseen. It guards against
+corruption, not against an attacker, who would write a new checksum. Knows nothing of folders.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> Manifest:
-        """Read the bytes of a manifest.json. Raises BundleError naming `where`, what was found and
-        what was wanted.
+        """Read the bytes of a manifest.json. Raises BundleError naming `where`, the actual and the
+        expected value.
         """
         values = load_json_object(data, where)
         _check_version(values, where)
@@ -152,8 +152,8 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
-        """Check every field and make a Manifest. Raises ValueError naming the field, what was found
-        and wanted.
+        """Check every field and make a Manifest. Raises ValueError naming the field, the actual
+        and the expected value.
         """
         known = {item.name for item in dataclasses.fields(cls)}
         given = {name for name in values if name != SELF_HASH and not name.startswith("x-")}
@@ -227,7 +227,7 @@ def _check_version(values: Mapping[str, Any], where: str) -> None:
     if type(version) is not int or version < 1:  # True is an int to isinstance
         found = "no format_version" if version is None else f"format_version {ascii(version)[:40]}"
         raise BundleError(
-            f"{where} has {found}, a whole number from 1 to {FORMAT_VERSION} was wanted"
+            f"{where} has {found}, expected a whole number from 1 to {FORMAT_VERSION}"
         )
     if version > FORMAT_VERSION:
         raise BundleError(

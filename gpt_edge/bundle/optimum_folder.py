@@ -47,7 +47,7 @@ CHECKPOINT_SUFFIXES = (
 EXPORT_HINT = "gpt-edge export SOURCE OUT makes a bundle from a checkpoint"
 
 
-def foreign_manifest(folder: FolderReader) -> Manifest | None:
+def optimum_manifest(folder: FolderReader) -> Manifest | None:
     """Return a manifest for an Optimum export of a GPT-2, or None if the folder is not an ONNX
     export at all.
 
@@ -60,9 +60,9 @@ def foreign_manifest(folder: FolderReader) -> Manifest | None:
         return None
     model = next((name for name in SCHEME_OF if name in graphs), None)
     if model is None:
-        wanted = " or ".join(SCHEME_OF)
+        expected = " or ".join(SCHEME_OF)
         raise BundleError(
-            f"{folder.path} holds {', '.join(graphs)[:200]}, wanted {wanted}", hint=EXPORT_HINT
+            f"{folder.path} holds {', '.join(graphs)[:200]}, expected {expected}", hint=EXPORT_HINT
         )
     where = str(folder.path / CONFIG_FILE)
     with folder.open(CONFIG_FILE) as stream:
@@ -97,13 +97,13 @@ def describe(folder: FolderReader) -> BundleError:
 def _gpt2_config(values: Mapping[str, Any], where: str) -> GPTConfig:
     if (architecture := values.get("model_type")) != "gpt2":
         raise BundleError(
-            f"{where} says model_type {ascii(architecture)[:40]}, wanted 'gpt2'", hint=EXPORT_HINT
+            f"{where} says model_type {ascii(architecture)[:40]}, expected 'gpt2'", hint=EXPORT_HINT
         )
     activation = values.get("activation_function", "gelu_new")
     if not isinstance(activation, str) or activation not in ACTIVATION_OF:
         known = ", ".join(ACTIVATION_OF)
         raise BundleError(
-            f"{where} says activation_function {ascii(activation)[:40]}, wanted one of {known}"
+            f"{where} says activation_function {ascii(activation)[:40]}, expected one of {known}"
         )
     given = {
         name: values[name]

@@ -18,35 +18,35 @@ from gpt_edge.bundle.manifest import (
     FileRecord,
     Manifest,
 )
-from gpt_edge.bundle.optimum_folder import SCHEME_OF, describe, foreign_manifest
+from gpt_edge.bundle.optimum_folder import SCHEME_OF, describe, optimum_manifest
 from gpt_edge.errors import BundleError
 from gpt_edge.system.atomic_files import find_set_aside
 from gpt_edge.system.disk import FolderReader, sha256_stream
 
 DEFAULT_BUNDLE = "tinystories-5m-int8"
-EMBEDDED = Path(__file__).parents[1] / "models"  # a link to ../models in a checkout
+BUILTIN = Path(__file__).parents[1] / "models"  # a link to ../models in a checkout
 # made by file managers wherever they look
 SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 LARGE = 1 << 22  # bytes: 4 ms of hashing
 COPY_HINT = "copy the bundle again, or rebuild it with gpt-edge export"
 
 
-def embedded_bundles() -> tuple[str, ...]:
+def builtin_bundles() -> tuple[str, ...]:
     """Names of the bundles that came with gpt-edge, sorted."""
-    return tuple(sorted(path.parent.name for path in EMBEDDED.glob(f"*/{MANIFEST_FILE}")))
+    return tuple(sorted(path.parent.name for path in BUILTIN.glob(f"*/{MANIFEST_FILE}")))
 
 
-def locate(path_or_name: str | os.PathLike[str] | None) -> Path:
+def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
     """Return the folder that a name or path means; see Bundle.open. Raises BundleError if it cannot
     mean any.
     """
     if path_or_name is None:
-        if not (EMBEDDED / DEFAULT_BUNDLE).is_dir():
+        if not (BUILTIN / DEFAULT_BUNDLE).is_dir():
             raise BundleError(
-                f"the embedded bundle {DEFAULT_BUNDLE} is missing from this installation",
+                f"the built-in bundle {DEFAULT_BUNDLE} is missing from this installation",
                 hint="install gpt-edge again, or give a bundle folder with -m",
             )
-        return EMBEDDED / DEFAULT_BUNDLE
+        return BUILTIN / DEFAULT_BUNDLE
     name = os.fspath(path_or_name)
     if not name or "\0" in name:
         raise BundleError(
@@ -54,8 +54,8 @@ def locate(path_or_name: str | os.PathLike[str] | None) -> Path:
         )
     path = Path(name)
     plain = name.rstrip("/")  # a shell's completion may have put it there
-    if not os.path.lexists(path) and FILE_NAME.fullmatch(plain) and plain in embedded_bundles():
-        return EMBEDDED / plain
+    if not os.path.lexists(path) and FILE_NAME.fullmatch(plain) and plain in builtin_bundles():
+        return BUILTIN / plain
     return path
 
 
@@ -68,9 +68,9 @@ def open_folder(path: Path) -> FolderReader:
             raise BundleError(
                 f"{path} is missing: a replacement was cut short", hint=f"mv {aside} {path}"
             ) from error
-        names = ", ".join(embedded_bundles()) or "none"
+        names = ", ".join(builtin_bundles()) or "none"
         raise BundleError(
-            f"{path} is not there", hint=f"give a bundle folder; embedded bundles: {names}"
+            f"{path} is not there", hint=f"give a bundle folder; built-in bundles: {names}"
         ) from error
     except NotADirectoryError as error:
         what = "a file" if path.is_file() else "not a folder"
@@ -87,17 +87,17 @@ def open_folder(path: Path) -> FolderReader:
 
 
 def read_manifest(folder: FolderReader, check: bool) -> tuple[Manifest, bool, LargeFiles | None]:
-    """Return the manifest, whether it is made up for a foreign folder, and what is still being
-    checked.
+    """Return the manifest, whether it was derived from an Optimum export, and what is still
+    being checked.
 
     check: hash every file, the small ones before this returns. Raises BundleError.
     """
-    with _faults_told(folder):
+    with _errors_as_bundle_error(folder):
         if MANIFEST_FILE in folder.names():
             manifest = _read_own(folder, check)
             return manifest, False, LargeFiles(folder, manifest) if check else None
-        if (foreign := foreign_manifest(folder)) is not None:
-            return foreign, True, None
+        if (derived := optimum_manifest(folder)) is not None:
+            return derived, True, None
     raise describe(folder)
 
 
@@ -118,7 +118,7 @@ class LargeFiles(threading.Thread):
     def run(self) -> None:
         """Hash them one after the other; an error waits for `finish`."""
         try:
-            with _faults_told(self._folder):
+            with _errors_as_bundle_error(self._folder):
                 for name, record in self._files.items():
                     _check_file(self._folder, name, record, check=True)
         except Exception as error:
@@ -134,7 +134,7 @@ class LargeFiles(threading.Thread):
 
 
 @contextmanager
-def _faults_told(folder: FolderReader) -> Iterator[None]:
+def _errors_as_bundle_error(folder: FolderReader) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -171,7 +171,7 @@ def _check_file(folder: FolderReader, name: str, record: FileRecord, check: bool
             stream.seek(0)
             if check and (found := sha256_stream(stream)) != record["sha256"]:
                 raise BundleError(
-                    f"{path} is damaged: its SHA-256 is {found[:12]}, the manifest says "
+                    f"{path} is corrupt: its SHA-256 is {found[:12]}, the manifest says "
                     f"{record['sha256'][:12]}",
                     hint=COPY_HINT,
                 )

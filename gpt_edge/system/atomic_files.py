@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and publish a finished folder by one rename. The only module
+"""Write files atomically, and publish a finished folder by one rename. The only module
 that publishes.
 
 A folder or file is made under a temporary name beside its target, flushed to the disk, and renamed;
@@ -110,7 +110,7 @@ def publish_folder(
                 yield temporary
             try:
                 _fsync_tree(temporary)
-                # the work took a while: somebody else may have come
+                # the work took a while: another writer may have come
                 _check_target(target, force, is_ours)
                 _put_in_place(temporary, target)
                 _fsync_folder(target.parent)
@@ -177,7 +177,7 @@ def _check_target(target: Path, force: bool, is_ours: Callable[[Path], bool]) ->
             f"{target} is a symbolic link", hint="give the folder that it should lead to"
         )
     if not stat.S_ISDIR(mode):
-        raise OutputError(f"{target} is a file, a folder was wanted", hint="choose another name")
+        raise OutputError(f"{target} is a file, expected a folder", hint="choose another name")
     if not force:
         raise OutputError(
             f"{target} exists", hint="choose another folder, or replace it with --force"

@@ -43,7 +43,7 @@ class FolderReader:
     """A folder held open: its names keep leading to its own files, even while another folder takes
     its path.
 
-    Windows has no such handle; there the path is looked up anew each time.
+    Windows has no such handle; there the path is looked up again each time.
     """
 
     def __init__(self, path: Path) -> None:

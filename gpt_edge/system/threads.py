@@ -85,22 +85,22 @@ def _limits(line: str, root: Path) -> Iterator[float]:
 
 
 def _quota_v2(folder: Path) -> float | None:
-    return _ratio(*_words(folder / "cpu.max"))
+    return _ratio(*_fields(folder / "cpu.max"))
 
 
 def _quota_v1(folder: Path) -> float | None:
-    return _ratio(*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us"))
+    return _ratio(*_fields(folder / "cpu.cfs_quota_us"), *_fields(folder / "cpu.cfs_period_us"))
 
 
-def _words(path: Path) -> list[str]:
+def _fields(path: Path) -> list[str]:
     try:
         return path.read_text().split()
     except OSError:
         return []
 
 
-def _ratio(*words: str) -> float | None:
+def _ratio(*fields: str) -> float | None:
     """Quota by period, both in microseconds; "max" and -1 are no limit."""
-    if len(words) != 2 or not all(word.isdecimal() for word in words) or int(words[1]) == 0:
+    if len(fields) != 2 or not all(field.isdecimal() for field in fields) or int(fields[1]) == 0:
         return None
-    return int(words[0]) / int(words[1])
+    return int(fields[0]) / int(fields[1])

@@ -36,7 +36,7 @@ class ByteDetokenizer:
         return self._decoder.decode(look_up(self._bytes_of, id))
 
     def flush(self) -> str:
-        """Return U+FFFD for a character that never was completed, else "", and start anew."""
+        """Return U+FFFD for a character that never was completed, else "", and start again."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
@@ -65,7 +65,7 @@ class WordDetokenizer:
         return certain
 
     def flush(self) -> str:
-        """Return what was held back, the white space at its end dropped, and start anew."""
+        """Return what was held back, the white space at its end dropped, and start again."""
         rest = self._held.rstrip()
         self._held, self._has_begun = "", False
         return rest

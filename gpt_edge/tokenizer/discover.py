@@ -1,7 +1,7 @@
-"""Where a tokenizer comes from: a checkpoint folder, a file somebody names, or a name.
+"""Where a tokenizer comes from: a checkpoint folder, a file, or a known name.
 
 Whatever the form, the result is a TokenizerSource: the spec, and the one file that a bundle or
-checkpoint stores. Files are told apart by what they hold; names only say where to look and which
+checkpoint stores. Files are recognized by their content; names only say where to look and which
 two files belong together.
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.formats.bpe_files import parse_merges
-from gpt_edge.tokenizer.formats.gpt1_file import parse_words_file
+from gpt_edge.tokenizer.formats.gpt1_file import parse_gpt1_file
 from gpt_edge.tokenizer.formats.hf_json import (
+    GPT1_FILE,
     RANK_FILE,
-    WORDS_FILE,
     make_spec,
     source_from_json,
     source_from_merges,
@@ -31,7 +31,7 @@ PAIRS = (
     ("encoder_bpe_40000.json", "vocab_40000.bpe"),  # OpenAI's GPT-1
 )
 REGISTRY_NAMES = ("gpt2",)
-WANTED = ", ".join([RANK_FILE, WORDS_FILE, *(f"{vocab} + {merges}" for vocab, merges in PAIRS)])
+EXPECTED = ", ".join([RANK_FILE, GPT1_FILE, *(f"{vocab} + {merges}" for vocab, merges in PAIRS)])
 
 
 def find_tokenizer(folder: Path) -> TokenizerSource | None:
@@ -39,13 +39,13 @@ def find_tokenizer(folder: Path) -> TokenizerSource | None:
 
     Our own checkpoints say so in config.json ("tokenizer": a spec or null); elsewhere the first of
     a rank file, tokenizer.json and the vocabulary pairs counts. Raises TokenizerError for a file
-    that is damaged, half a pair, or of a kind that gpt-edge does not have.
+    that is corrupt, half a pair, or of a kind that gpt-edge does not have.
     """
     folder = Path(folder)
     config = _read_object(folder / "config.json")
     if "tokenizer" in config:
         return _own_source(folder, config["tokenizer"])
-    for name in (RANK_FILE, WORDS_FILE):
+    for name in (RANK_FILE, GPT1_FILE):
         if (folder / name).is_file():
             return _source_from_file(folder / name)
     for vocab, merges in PAIRS:
@@ -69,7 +69,7 @@ def tokenizer_from(name_or_path: str) -> TokenizerSource:
     path = Path(name_or_path)
     if path.is_dir():
         if (source := find_tokenizer(path)) is None:
-            raise TokenizerError(f"{path} holds no tokenizer", hint=f"wanted: {WANTED}")
+            raise TokenizerError(f"{path} holds no tokenizer", hint=f"expected: {EXPECTED}")
         return source
     if path.is_file():
         return _source_from_file(path)
@@ -80,7 +80,7 @@ def tokenizer_from(name_or_path: str) -> TokenizerSource:
     raise TokenizerError(
         f"there is no tokenizer {name_or_path!r}: no such folder or file, and the known name is "
         f"{REGISTRY_NAMES[0]!r}",
-        hint=f"give a folder or file: {WANTED}",
+        hint=f"give a folder or file: {EXPECTED}",
     )
 
 
@@ -88,7 +88,7 @@ def source_from_ranks(content: bytes, where: str = RANK_FILE) -> TokenizerSource
     """Return the tokenizer of a rank file alone: `<|endoftext|>` comes after the last id and ends a
     text.
 
-    This is what a freshly trained vocabulary is. Raises TokenizerError for a damaged file or one
+    This is what a freshly trained vocabulary is. Raises TokenizerError for a corrupt file or one
     with gaps.
     """
     n_tokens = len(parse_ranks(content, where).tokens)
@@ -102,7 +102,7 @@ def _checked(source: TokenizerSource) -> TokenizerSource:
     """
     spec, content, where = source.spec, source.content, source.origin
     if spec.kind == "gpt1":
-        parse_words_file(content, spec, where)
+        parse_gpt1_file(content, spec, where)
     else:
         parse_ranks(content, where).by_id(dict(spec.special_tokens), spec.vocab_size, where)
     return source
@@ -113,7 +113,8 @@ def _own_source(folder: Path, value: object) -> TokenizerSource | None:
         return None
     if not isinstance(value, dict):
         raise TokenizerError(
-            f'{folder / "config.json"}: "tokenizer" must be an object or null, got {type(value).__name__}'
+            f'{folder / "config.json"}: "tokenizer" must be an object or null, got '
+            f"{type(value).__name__}"
         )
     spec = TokenizerSpec.from_dict(value)
     return _checked(
@@ -133,7 +134,7 @@ def _source_from_file(path: Path) -> TokenizerSource:
     if "model" not in document:
         raise TokenizerError(
             f"{path} is a JSON file without a model, so not a tokenizer.json",
-            hint=f"wanted: {WANTED}",
+            hint=f"expected: {EXPECTED}",
         )
     return _checked(source_from_json(document, _end_token(path.parent), str(path)))
 

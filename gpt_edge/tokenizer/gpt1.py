@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 
 from gpt_edge.errors import require
 from gpt_edge.tokenizer.detokenizer import END_OF_WORD, WordDetokenizer, decode_words, look_up
-from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN, parse_words_file
+from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN, parse_gpt1_file
 from gpt_edge.tokenizer.spec import TokenizerSpec
 
 
 class GPT1Tokenizer:
-    """The `Tokenizer` of kind gpt1. Raises TokenizerError for a damaged file,
+    """The `Tokenizer` of kind gpt1. Raises TokenizerError for a corrupt file,
     MissingDependencyError without the extra.
     """
 
@@ -32,7 +32,7 @@ class GPT1Tokenizer:
 
     def __init__(self, spec: TokenizerSpec, content: bytes, where: str) -> None:
         tokenizers = require("tokenizers", "gpt1")
-        vocab, merges = parse_words_file(content, spec, where)
+        vocab, merges = parse_gpt1_file(content, spec, where)
         self.vocab_size = spec.vocab_size
         self.end_token = spec.end_token
         self._unknown = vocab[UNKNOWN]

@@ -32,14 +32,14 @@ _WHITE_SPACE = re.compile(
 
 
 class GPT2Tokenizer:
-    """The `Tokenizer` of kind gpt2. Raises TokenizerError for a rank file that is damaged or not
+    """The `Tokenizer` of kind gpt2. Raises TokenizerError for a rank file that is corrupt or not
     that of `spec`.
     """
 
     kind: str = "gpt2"
 
     def __init__(self, spec: TokenizerSpec, content: bytes, where: str) -> None:
-        import tiktoken  # 30 ms: only when text is wanted
+        import tiktoken  # 30 ms: only when text is needed
 
         table = parse_ranks(content, where)
         self.vocab_size = spec.vocab_size

@@ -15,7 +15,7 @@ MAX_FILE_BYTES = 16 << 20
 def load_tokenizer(folder: Path, spec: TokenizerSpec) -> Tokenizer:
     """Return the tokenizer that `spec` describes, from its file in `folder`.
 
-    Raises TokenizerError when the file is missing, damaged or another tokenizer's;
+    Raises TokenizerError when the file is missing, corrupt or another tokenizer's;
     MissingDependencyError for kind gpt1 without the `tokenizers` package.
     """
     path = Path(folder) / spec.file

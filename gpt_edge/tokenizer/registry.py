@@ -30,8 +30,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 HINT = (
     "give the file instead: --tokenizer FOLDER with vocab.json and merges.txt (or encoder.json and "
-    "vocab.bpe), a"
-    " tokenizer.json or a .tiktoken file; or set TIKTOKEN_CACHE_DIR to a filled tiktoken cache"
+    "vocab.bpe), a "
+    "tokenizer.json or a .tiktoken file; or set TIKTOKEN_CACHE_DIR to a filled tiktoken cache"
 )
 
 
@@ -59,19 +59,19 @@ def source_from_registry() -> TokenizerSource:
 
 
 def is_cached() -> bool:
-    """Whether tiktoken will find both files, undamaged, in its cache: the rules of
+    """Whether tiktoken will find both files, intact, in its cache: the rules of
     tiktoken/load.py.
     """
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if folder == "":
         return False
     cache = Path(folder) if folder is not None else Path(tempfile.gettempdir()) / "data-gym-cache"
-    for url, wanted in GPT2_FILES.items():
+    for url, expected in GPT2_FILES.items():
         try:
             content = (cache / hashlib.sha1(url.encode()).hexdigest()).read_bytes()
         except OSError:
             return False
-        if hashlib.sha256(content).hexdigest() != wanted:
+        if hashlib.sha256(content).hexdigest() != expected:
             return False
     return True
 

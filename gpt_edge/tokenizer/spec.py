@@ -36,7 +36,7 @@ class Detokenizer(Protocol):
         """
 
     def flush(self) -> str:
-        """Return what was held back and start anew."""
+        """Return what was held back and start again."""
 
 
 class Tokenizer(Protocol):
@@ -98,10 +98,10 @@ class TokenizerSpec:
             raise ValueError(
                 f"tokenizer end_token must be an id below {self.vocab_size}, got {self.end_token!r}"
             )
-        wanted_pattern = "gpt2" if self.kind == "gpt2" else None
-        if self.pattern != wanted_pattern:
+        expected_pattern = "gpt2" if self.kind == "gpt2" else None
+        if self.pattern != expected_pattern:
             raise ValueError(
-                f"tokenizer pattern of kind {self.kind} must be {wanted_pattern!r}, got "
+                f"tokenizer pattern of kind {self.kind} must be {expected_pattern!r}, got "
                 f"{self.pattern!r}"
             )
         self._check_special_tokens()

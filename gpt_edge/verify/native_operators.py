@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.bundle.bundle import Bundle, embedded_bundles
+from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.native.library import (
     WITHOUT,
@@ -115,7 +115,7 @@ def check_library(library: Path) -> Verification:
     if reason is not None:
         raise GPTEdgeError(reason)
     report = Verification()
-    for name in embedded_bundles():
+    for name in builtin_bundles():
         bundle = Bundle.open(name)
         if bundle.task is None:
             _check_model(report, bundle, library)

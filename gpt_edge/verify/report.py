@@ -171,4 +171,6 @@ def verify_alone(
 
 def words_of(bundle: Bundle) -> Tokenizer | None:
     """The bundle's tokenizer, or None for a bundle of ids."""
-    return bundle.load_tokenizer() if bundle.manifest.tokenizer or bundle.is_foreign else None
+    return (
+        bundle.load_tokenizer() if bundle.manifest.tokenizer or bundle.is_optimum_export else None
+    )

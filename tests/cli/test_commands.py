@@ -16,7 +16,7 @@ from typing import get_args
 import pytest
 
 from gpt_edge import graph
-from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from gpt_edge.cli.app import GROUPS
 from gpt_edge.cli.support import options
 from gpt_edge.cli.support.tables import parity_table, size
@@ -250,7 +250,7 @@ def test_bash_completes_names_of_bundles_and_folders(tmp_path: Path) -> None:
     (tmp_path / "tiny-bundle").mkdir()
     (tmp_path / "tiny-file").write_text("")
     assert complete("gpt-edge generate hi -m tin", tmp_path).split() == [
-        *[name for name in embedded_bundles() if name.startswith("tin")],
+        *[name for name in builtin_bundles() if name.startswith("tin")],
         "tiny-bundle",
     ]
     assert options.complete_bundle(f"{tmp_path}{os.sep}t") == [f"{tmp_path}{os.sep}tiny-bundle"]
@@ -345,7 +345,7 @@ def test_what_went_wrong_inside_is_one_line_and_the_traceback_on_demand(
 
 
 def test_the_default_bundle_needs_no_name() -> None:
-    assert DEFAULT_BUNDLE in embedded_bundles()
+    assert DEFAULT_BUNDLE in builtin_bundles()
     assert done("inspect", "--json").json["name"] == DEFAULT_BUNDLE
     assert (
         json.loads(done("generate", "Once upon a time", "-n", "3", "--json").out)["model"]

@@ -158,17 +158,18 @@ def test_a_wrong_text_is_one_line(
 def test_a_bundle_without_a_tokenizer_says_how_to_give_one(
     tiny_edge: Path, tmp_path: Path, corpus: Path
 ) -> None:
-    from gpt_edge.bundle.bundle import Bundle, new_bundle
+    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.bundle.writer import new_bundle
     from gpt_edge.system.atomic_files import write_file
 
     source = Bundle.open(tiny_edge)
-    with new_bundle(tmp_path / "ids") as draft:
+    with new_bundle(tmp_path / "ids") as writer:
         for file in source.manifest.files:
             if file != "tokenizer.tiktoken":
-                write_file(draft.path / file, (source.path / file).read_bytes())
+                write_file(writer.path / file, (source.path / file).read_bytes())
         import dataclasses
 
-        draft.seal(dataclasses.replace(source.manifest, tokenizer=None))
+        writer.finalize(dataclasses.replace(source.manifest, tokenizer=None))
     result = run("eval", tmp_path / "ids", corpus)
     assert (result.code, len(result.errors)) == (1, 1)
     assert "has no tokenizer" in result.err

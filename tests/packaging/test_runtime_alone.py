@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, embedded_bundles
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from tests.conftest import REPO
 
 BUNDLES = [str(REPO / "tests" / "golden" / name) for name in ("tiny-edge", "tiny-portable")] + list(
-    embedded_bundles()
+    builtin_bundles()
 )
 TRAINING = (
     "torch",

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt_edge.bundle.bundle import Bundle, embedded_bundles
+from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.export.formats.plan import Wishes, uniform_plan
@@ -233,7 +233,7 @@ def test_nan_is_not_hidden(open_with: Open, library: Path) -> None:
     assert np.isnan(session.decode([1], cache)).any()
 
 
-@pytest.mark.parametrize("name", embedded_bundles())
+@pytest.mark.parametrize("name", builtin_bundles())
 def test_an_embedded_bundle_is_replaced_whole(name: str) -> None:
     bundle = Bundle.open(name)
     found = rewrite(
@@ -261,7 +261,7 @@ def test_the_embedded_bundles_pass_the_check_of_a_build(library: Path) -> None:
     assert all(
         way["max_difference"] == 0 for way in report.figures["tinystories-5m-int8 paths"].values()
     )
-    assert report.figures["onnxruntime against native"].keys() == set(embedded_bundles())
+    assert report.figures["onnxruntime against native"].keys() == set(builtin_bundles())
 
 
 def test_a_classifier_alone_and_among_others(

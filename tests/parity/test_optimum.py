@@ -81,7 +81,7 @@ def test_a_folder_that_optimum_exported_runs_in_our_generate(
         str(source), tmp_path / "optimum", task="text-generation-with-past", do_validation=False
     )
     bundle = Bundle.open(tmp_path / "optimum")
-    assert (bundle.graph, bundle.scheme, bundle.is_foreign) == ("portable", "fp32", True)
+    assert (bundle.graph, bundle.scheme, bundle.is_optimum_export) == ("portable", "fp32", True)
     assert parity.greedy(Session(bundle), PROMPT[0].numpy(), N_NEW) == wanted
     # The command takes it as it is, tokenizer and all.
     words = transformers.AutoTokenizer.from_pretrained(source)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from gpt_edge.bundle.bundle import Bundle, Manifest, new_bundle
+from gpt_edge.bundle.bundle import Bundle, Manifest
+from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.system.atomic_files import write_file
 
@@ -33,11 +34,11 @@ def write_tiny_bundle(
     out: Path, label: str = "one", *, force: bool = False, size: int = 3000
 ) -> Bundle:
     """Publish a bundle of two files at `out`."""
-    with new_bundle(out, force=force) as draft:
-        write_file(draft.path / "model.onnx", payload(label, size))
-        write_file(draft.path / "tokenizer.tiktoken", payload(label + " tokenizer", size // 4))
-        draft.seal(manifest(label))
-    return draft.bundle
+    with new_bundle(out, force=force) as writer:
+        write_file(writer.path / "model.onnx", payload(label, size))
+        write_file(writer.path / "tokenizer.tiktoken", payload(label + " tokenizer", size // 4))
+        writer.finalize(manifest(label))
+    return writer.bundle
 
 
 def label_of(out: Path) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from gpt_edge.bundle.bundle import Bundle, new_bundle
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.config import GPTConfig
 
 Edit = Callable[[ir.Graph, GPTConfig], None]
@@ -42,15 +43,15 @@ def plant(bundle: Bundle, out: Path, edit: Edit) -> Bundle:
     """A copy of `bundle` at `out` with the fault, its manifest and checksums as if it had been
     exported so.
     """
-    with new_bundle(out) as draft:
+    with new_bundle(out) as writer:
         model = ir.load(bundle.model_path)
         edit(model.graph, bundle.config)
         model.graph.sort()
         model.opset_imports.setdefault("com.microsoft", 1)
-        ir.save(model, draft.path / MODEL, external_data=DATA)
+        ir.save(model, writer.path / MODEL, external_data=DATA)
         for name in set(bundle.manifest.files) - {MODEL, DATA}:
-            shutil.copyfile(bundle.path / name, draft.path / name)
-        draft.seal(dataclasses.replace(bundle.manifest, name="faulty"))
+            shutil.copyfile(bundle.path / name, writer.path / name)
+        writer.finalize(dataclasses.replace(bundle.manifest, name="faulty"))
     return Bundle.open(out)
 
 

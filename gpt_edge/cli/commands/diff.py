@@ -119,7 +119,7 @@ def _places(
     if not is_comparable(a.config, b.config):
         return [], "the models have different shapes: only their logits can be compared", None
     for opened in (a, b):
-        if getattr(opened.model, "is_foreign", False):
+        if getattr(opened.model, "is_optimum_export", False):
             return (
                 [],
                 f"{opened.path} was not written by gpt-edge: its operators cannot be told apart",

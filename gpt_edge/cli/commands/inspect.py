@@ -71,7 +71,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ),
         (
             "size",
-            f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_foreign)} files",
+            f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_optimum_export)} files",
         ),
         ("parameters", f"{config.n_parameters:,}"),
         (
@@ -113,7 +113,7 @@ def _vocabulary(bundle: Bundle) -> str:
     words = bundle.manifest.tokenizer
     rows = f"{bundle.config.vocab_size:,} rows"
     if words is None:
-        return rows if bundle.is_foreign else f"{rows}, no tokenizer"
+        return rows if bundle.is_optimum_export else f"{rows}, no tokenizer"
     return console.visible(
         f"{rows}, tokenizer {words.get('kind')} with {words.get('vocab_size')} tokens"
     )

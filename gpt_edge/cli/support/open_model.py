@@ -63,10 +63,10 @@ def open_model(path_or_name: str, tokenizer: str | None = None) -> OpenModel:
     BundleError, CheckpointError, TokenizerError (also for one with more tokens than the embedding
     has rows), MissingDependencyError for a checkpoint without torch.
     """
-    from gpt_edge.bundle.reader import locate
+    from gpt_edge.bundle.reader import resolve_bundle_path
     from gpt_edge.tokenizer import tokenizer_from
 
-    path = locate(path_or_name)
+    path = resolve_bundle_path(path_or_name)
     source = tokenizer_from(tokenizer) if tokenizer else None
     if _is_checkpoint(path):
         return _open_checkpoint(path, source)

@@ -15,10 +15,10 @@ TargetName = Literal["avx2", "avx512_vnni", "arm64"]
 
 def complete_bundle(incomplete: str) -> list[str]:
     """Names of built-in models and of folders that begin with `incomplete`."""
-    from gpt_edge.bundle.reader import embedded_bundles
+    from gpt_edge.bundle.reader import builtin_bundles
 
     parent, separator, beginning = incomplete.rpartition(os.sep)
-    names = [name for name in embedded_bundles() if name.startswith(incomplete)]
+    names = [name for name in builtin_bundles() if name.startswith(incomplete)]
     try:
         with os.scandir(parent + separator or ".") as entries:
             folders = sorted(

@@ -49,7 +49,7 @@ def parse_merges(text: str, where: str) -> list[Merge]:
         parts = line.split(" ")
         if len(parts) != 2 or not all(parts):
             raise TokenizerError(
-                f"{where}, line {number}: found {line[:60]!r}, wanted two parts and one space "
+                f"{where}, line {number}: found {line[:60]!r}, expected two parts and one space "
                 "between"
             )
         merges.append((parts[0], parts[1]))
@@ -70,7 +70,7 @@ def check_merges(vocab: Mapping[str, int], merges: Sequence[Merge], where: str) 
                 )
     if len(set(merges)) < len(merges):
         raise TokenizerError(
-            f"{where}: {len(merges) - len(set(merges))} merges come twice, each was wanted once"
+            f"{where}: {len(merges) - len(set(merges))} merges come twice, each is expected once"
         )
 
 
@@ -157,7 +157,7 @@ def _check_reproducible(
     """
     if len(set(tokens)) < len(tokens):
         raise TokenizerError(
-            f"{where}: two merges make the same token, which a rank file cannot say"
+            f"{where}: two merges make the same token, which a rank file cannot express"
         )
     rank_of = {token: rank for rank, token in enumerate(tokens)}
     for token, pair in zip(tokens[N_BYTES:], merges, strict=True):
@@ -180,6 +180,6 @@ def join_by_rank(token: bytes, rank_of: Mapping[bytes, int], below: int) -> list
         lowest = min(ranks)
         if lowest >= below:
             break
-        at = ranks.index(lowest)
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        index = ranks.index(lowest)
+        parts[index : index + 2] = [parts[index] + parts[index + 1]]
     return parts

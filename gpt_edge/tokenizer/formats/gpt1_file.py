@@ -28,7 +28,7 @@ BERT_NORMALIZER = {
 }
 
 
-def format_words_file(
+def format_gpt1_file(
     vocab: Mapping[str, int], merges: Sequence[Merge], special_tokens: Mapping[str, int]
 ) -> bytes:
     """Return the tokenizer.json: the same vocabulary gives the same bytes."""
@@ -69,7 +69,7 @@ def format_words_file(
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
-def parse_words_file(
+def parse_gpt1_file(
     content: bytes, spec: TokenizerSpec, where: str
 ) -> tuple[dict[str, int], list[Merge]]:
     """Return vocabulary and merges. Raises TokenizerError unless they are whole and are those of
@@ -84,7 +84,7 @@ def parse_words_file(
         )
     vocab = parse_vocab(model.get("vocab"), where)
     merges = parse_merge_list(model.get("merges"), where)
-    check_words(vocab, merges, where)
+    check_gpt1_vocabulary(vocab, merges, where)
     ids = sorted({**vocab, **dict(spec.special_tokens)}.values())
     if ids != list(range(spec.vocab_size)):
         raise TokenizerError(
@@ -96,7 +96,7 @@ def parse_words_file(
     return vocab, merges
 
 
-def check_words(vocab: Mapping[str, int], merges: Sequence[Merge], where: str) -> None:
+def check_gpt1_vocabulary(vocab: Mapping[str, int], merges: Sequence[Merge], where: str) -> None:
     """Raise TokenizerError unless `vocab` and `merges` are those of a GPT-1 tokenizer."""
     if UNKNOWN not in vocab:
         raise TokenizerError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.formats.bpe_files import Merge, join_by_rank, unicode_to_byte
-from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN, parse_words_file
+from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN, parse_gpt1_file
 from gpt_edge.tokenizer.formats.hf_json import source_from_json
 from gpt_edge.tokenizer.formats.json_file import parse_json
 from gpt_edge.tokenizer.formats.rank_file import RankTable, parse_ranks
@@ -34,12 +34,12 @@ def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
     """Return the content of each of FILE_NAMES for a tokenizer; n_ctx is the longest text that its
     model reads, in tokens.
 
-    Raises TokenizerError for a vocabulary that merges cannot say: a token that no pair of
+    Raises TokenizerError for a vocabulary that merges cannot express: a token that no pair of
     lower-ranked tokens makes, or a special token whose text is another token's name.
     """
     spec = source.spec
     if spec.kind == "gpt1":
-        vocab, merges = parse_words_file(source.content, spec, source.origin)
+        vocab, merges = parse_gpt1_file(source.content, spec, source.origin)
         names = _names_with_special(vocab, spec, source.origin)
         document = source.content
     else:
@@ -152,15 +152,20 @@ def _byte_level_document(
 
 def _added(text: str) -> dict[str, Any]:
     return {
-        "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True,
-    }  # fmt: skip
+        "content": text,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
 
 
 def _settings(spec: TokenizerSpec, n_ctx: int) -> dict[str, Any]:
-    is_words = spec.kind == "gpt1"
+    is_gpt1 = spec.kind == "gpt1"
     return {
-        "tokenizer_class": "OpenAIGPTTokenizer" if is_words else "GPT2Tokenizer",
-        **({} if is_words else {"add_prefix_space": False}),
+        "tokenizer_class": "OpenAIGPTTokenizer" if is_gpt1 else "GPT2Tokenizer",
+        **({} if is_gpt1 else {"add_prefix_space": False}),
         "model_max_length": n_ctx,
         "clean_up_tokenization_spaces": False,
         "added_tokens_decoder": {str(id): _added(text) for text, id in spec.special_tokens},
@@ -188,8 +193,8 @@ def _check_round_trip(source: TokenizerSource, files: Mapping[str, bytes]) -> No
         spec.vocab_size,
     )
     if spec.kind == "gpt1":
-        wanted = parse_words_file(source.content, spec, source.origin)
-        is_same = is_same and parse_words_file(read.content, read.spec, where) == wanted
+        expected = parse_gpt1_file(source.content, spec, source.origin)
+        is_same = is_same and parse_gpt1_file(read.content, read.spec, where) == expected
     else:
         is_same = is_same and _meaning(source) == _meaning(read)
     if not is_same:

@@ -15,14 +15,14 @@ from gpt_edge.tokenizer.formats.bpe_files import Merge, ranks_from_merges, unico
 from gpt_edge.tokenizer.formats.gpt1_file import (
     BERT_NORMALIZER,
     UNKNOWN,
-    check_words,
-    format_words_file,
+    check_gpt1_vocabulary,
+    format_gpt1_file,
 )
 from gpt_edge.tokenizer.formats.json_file import parse_merge_list, parse_vocab
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource, TokenizerSpec
 
 RANK_FILE = "tokenizer.tiktoken"
-WORDS_FILE = "tokenizer.json"
+GPT1_FILE = "tokenizer.json"
 HINT = "give GPT-2's or GPT-1's tokenizer files, or a .tiktoken rank file: --tokenizer FILE"
 
 
@@ -35,7 +35,7 @@ def source_from_json(
     model: Any = document.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         found = model.get("type") if isinstance(model, dict) else "none"
-        raise TokenizerError(f"{where} holds a {found!r:.40} model, BPE was wanted", hint=HINT)
+        raise TokenizerError(f"{where} holds a {found!r:.40} model, expected BPE", hint=HINT)
     for name in ("dropout", "continuing_subword_prefix", "byte_fallback"):
         if model.get(name):
             raise TokenizerError(
@@ -46,14 +46,15 @@ def source_from_json(
     merges = parse_merge_list(model.get("merges"), where)
     added = parse_added_tokens(document.get("added_tokens"), where)
     suffix = model.get("end_of_word_suffix")
-    is_words = suffix == END_OF_WORD
-    if suffix and not is_words:
+    is_gpt1 = suffix == END_OF_WORD
+    if suffix and not is_gpt1:
         raise TokenizerError(
-            f"{where}: model.end_of_word_suffix is {suffix!r:.40}, wanted {END_OF_WORD!r} or none",
+            f"{where}: model.end_of_word_suffix is {suffix!r:.40}, expected {END_OF_WORD!r} or "
+            "none",
             hint=HINT,
         )
-    if is_words:
-        _check_words_settings(document, where)
+    if is_gpt1:
+        _check_gpt1_settings(document, where)
     else:
         _check_byte_settings(document, where)
         if model.get("ignore_merges") and not set(vocab) - set(added) <= made_tokens(merges):
@@ -88,11 +89,11 @@ def source_from_merges(
             make_spec("gpt2", RANK_FILE, len(vocab), special_tokens, end, where), content, where
         )
     if any(token.endswith(END_OF_WORD) for token in vocab):
-        check_words(vocab, merges, where)
+        check_gpt1_vocabulary(vocab, merges, where)
         special_tokens = {UNKNOWN: vocab[UNKNOWN], **added}
-        content = format_words_file(vocab, merges, special_tokens)
+        content = format_gpt1_file(vocab, merges, special_tokens)
         return TokenizerSource(
-            make_spec("gpt1", WORDS_FILE, len(vocab), special_tokens, end, where), content, where
+            make_spec("gpt1", GPT1_FILE, len(vocab), special_tokens, end, where), content, where
         )
     raise TokenizerError(
         f"{where} is neither GPT-2's kind (a token for each of the 256 bytes) nor GPT-1's (words "
@@ -128,8 +129,8 @@ def make_spec(
 
 
 def is_byte_level(vocab: Mapping[str, int]) -> bool:
-    """Whether nearly every byte is a token: a vocabulary that lacks a few is meant so, and refused
-    with a better word.
+    """Whether nearly every byte is a token: a vocabulary that lacks a few is meant as one, and
+    refused with a better message.
     """
     return sum(character in vocab for character in unicode_to_byte()) > 200
 
@@ -150,14 +151,14 @@ def parse_added_tokens(value: object, where: str) -> dict[str, int]:
         )
         if not isinstance(text, str) or type(id) is not int:
             raise TokenizerError(
-                f"{where}: an added token is {entry!r:.80}, content and id were wanted"
+                f"{where}: an added token is {entry!r:.80}, expected content and id"
             )
         if not entry.get("special"):
             raise TokenizerError(
                 f"{where}: the added token {text!r:.60} (id {id}) is not special: its maker "
-                "encodes plain text to it,"
-                " which gpt-edge does not",
-                hint='mark it "special": true in the file if the model never reads it from plain text',
+                "encodes plain text to it, which gpt-edge does not",
+                hint='mark it "special": true in the file if the model never reads it from '
+                "plain text",
             )
         added[text] = id
     return added
@@ -175,7 +176,8 @@ def _check_byte_settings(document: Mapping[str, Any], where: str) -> None:
     ):
         found = splitter.get("type") if isinstance(splitter, dict) else None
         raise TokenizerError(
-            f"{where}: pre_tokenizer is {found!r:.40}, wanted ByteLevel with GPT-2's split pattern",
+            f"{where}: pre_tokenizer is {found!r:.40}, expected ByteLevel with GPT-2's split "
+            "pattern",
             hint=HINT,
         )
     if splitter.get("add_prefix_space", True):
@@ -187,16 +189,16 @@ def _check_byte_settings(document: Mapping[str, Any], where: str) -> None:
     _check_post_processor(document, where)
 
 
-def _check_words_settings(document: Mapping[str, Any], where: str) -> None:
+def _check_gpt1_settings(document: Mapping[str, Any], where: str) -> None:
     """Raise TokenizerError unless text is lower-cased and split as GPT-1's is."""
     normalizer, splitter = document.get("normalizer"), document.get("pre_tokenizer")
     if normalizer != BERT_NORMALIZER:
         raise TokenizerError(
-            f"{where}: normalizer is {normalizer!r:.160}, wanted {BERT_NORMALIZER}", hint=HINT
+            f"{where}: normalizer is {normalizer!r:.160}, expected {BERT_NORMALIZER}", hint=HINT
         )
     if splitter != {"type": "BertPreTokenizer"}:
         raise TokenizerError(
-            f"{where}: pre_tokenizer is {splitter!r:.80}, wanted BertPreTokenizer", hint=HINT
+            f"{where}: pre_tokenizer is {splitter!r:.80}, expected BertPreTokenizer", hint=HINT
         )
     _check_post_processor(document, where)
 

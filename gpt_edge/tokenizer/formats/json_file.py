@@ -20,9 +20,7 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
         reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)
         raise TokenizerError(f"{where} is not readable JSON: {reason}") from error
     if not isinstance(document, dict):
-        raise TokenizerError(
-            f"{where} holds a JSON {type(document).__name__}, an object was wanted"
-        )
+        raise TokenizerError(f"{where} holds a JSON {type(document).__name__}, expected an object")
     return document
 
 
@@ -43,7 +41,7 @@ def parse_vocab(value: object, where: str) -> dict[str, int]:
     for token, id in value.items():
         if type(id) is not int or not 0 <= id < MAX_VOCAB_SIZE:
             raise TokenizerError(
-                f"{where}: token {token!r:.60} has id {id!r:.60}, a number from 0 was wanted"
+                f"{where}: token {token!r:.60} has id {id!r:.60}, expected a number from 0"
             )
         if not token:
             raise TokenizerError(f"{where}: the empty token (id {id}) is not a token")
@@ -71,7 +69,7 @@ def parse_merge_list(value: object, where: str) -> list[Merge]:
             or len(parts) != 2
             or not all(isinstance(part, str) and part for part in parts)
         ):
-            raise TokenizerError(f"{where}: merge {number} is {entry!r:.60}, two parts were wanted")
+            raise TokenizerError(f"{where}: merge {number} is {entry!r:.60}, expected two parts")
         merges.append((parts[0], parts[1]))
     return merges
 

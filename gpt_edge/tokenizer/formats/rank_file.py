@@ -17,7 +17,10 @@ from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.spec import MAX_VOCAB_SIZE
 
 N_BYTES = 256  # every byte is a token, so any text can be encoded
-HINT = "a line is base64(token), a space and the rank; make the file again from vocab.json and merges.txt"
+HINT = (
+    "a line is base64(token), a space and the rank; make the file again from vocab.json and "
+    "merges.txt"
+)
 
 _TOKEN = rb"(?! )(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?+"
 _NUMBER = rb"[0-9]{1,7}"
@@ -60,7 +63,7 @@ class RankTable:
         if None in bytes_of:
             raise TokenizerError(
                 f"{where}: no token has id {bytes_of.index(None)}, ids 0 to {vocab_size - 1} were "
-                "wanted",
+                "expected",
                 hint="this is not the tokenizer the description belongs to, or its special tokens "
                 "are missing",
             )
@@ -84,7 +87,7 @@ def parse_ranks(content: bytes, where: str) -> RankTable:
     """Read a rank file and check it: base64, the 256 byte tokens, no token, rank or id twice.
 
     Takes about 30 ms for 50,000 tokens. Raises TokenizerError naming `where`, the line, and what
-    was wanted.
+    was expected.
     """
     if not content.endswith(b"\n"):
         content += b"\n"
@@ -94,7 +97,7 @@ def parse_ranks(content: bytes, where: str) -> RankTable:
     fields = content.split()
     if len(fields) > columns * MAX_VOCAB_SIZE:
         raise TokenizerError(
-            f"{where}: {len(fields) // columns} tokens, at most {MAX_VOCAB_SIZE} were wanted"
+            f"{where}: {len(fields) // columns} tokens, the maximum is {MAX_VOCAB_SIZE}"
         )
     tokens = tuple(map(binascii.a2b_base64, fields[0::columns]))
     ranks = tuple(map(int, fields[1::columns]))
@@ -114,24 +117,25 @@ def parse_ranks(content: bytes, where: str) -> RankTable:
 
 def _bad_line(content: bytes, columns: int, where: str) -> TokenizerError:
     """The first line that is not of the form, for the message."""
-    wanted = "base64(token) rank" + (" id" if columns == 3 else "")
+    expected = "base64(token) rank" + (" id" if columns == 3 else "")
     for number, line in enumerate(content[:-1].split(b"\n"), start=1):
         if not _LINE[columns].fullmatch(line):
             found = line[:60].decode("utf-8", "replace")
             return TokenizerError(
-                f"{where}, line {number}: found {found!r}, wanted {wanted!r}", hint=HINT
+                f"{where}, line {number}: found {found!r}, expected {expected!r}", hint=HINT
             )
     return TokenizerError(f"{where} is not a rank file", hint=HINT)
 
 
-def _check_once(what: str, values: Sequence[object], where: str) -> None:
+def _check_once(noun: str, values: Sequence[object], where: str) -> None:
     if len(set(values)) == len(values):
         return
     first_line: dict[object, int] = {}
     for number, value in enumerate(values, start=1):
         if value in first_line:
             raise TokenizerError(
-                f"{where}, line {number}: {what} {value!r:.60} stands on line {first_line[value]} "
-                "too, each was wanted once"
+                f"{where}, line {number}: {noun} {value!r:.60} is also on line "
+                f"{first_line[value]}, "
+                "each is expected once"
             )
         first_line[value] = number

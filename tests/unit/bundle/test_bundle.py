@@ -12,28 +12,22 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.bundle import reader as bundle_reader
-from gpt_edge.bundle.bundle import (
-    DEFAULT_BUNDLE,
-    Bundle,
-    Manifest,
-    embedded_bundles,
-    new_bundle,
-    read_bundle,
-)
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, Manifest, builtin_bundles, read_bundle
+from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.errors import BundleError, OutputError
 from gpt_edge.system import atomic_files as files
 from gpt_edge.system.disk import FolderReader
 from tests.support.bundle_factory import CONFIG, label_of, manifest, payload, write_tiny_bundle
 
 
-def test_a_written_bundle_opens_as_it_was_sealed(tmp_path: Path) -> None:
+def test_a_written_bundle_opens_as_it_was_finalized(tmp_path: Path) -> None:
     written = write_tiny_bundle(tmp_path / "out")
     opened = Bundle.open(tmp_path / "out")
     assert opened == written
     assert (opened.config, opened.graph, opened.scheme) == (CONFIG, "edge", "int8")
     assert opened.model_path == tmp_path / "out" / "model.onnx"
     assert opened.n_bytes == 3000 + 750
-    assert not opened.is_foreign
+    assert not opened.is_optimum_export
     assert dataclasses.replace(opened.manifest, files={}) == manifest()
 
 
@@ -45,64 +39,64 @@ def test_the_same_export_gives_the_same_bytes(tmp_path: Path) -> None:
     ).read_bytes()
 
 
-def test_a_draft_can_be_verified_and_sealed_again_before_it_is_published(
+def test_a_bundle_can_be_verified_and_finalized_again_before_it_is_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
     monkeypatch.setattr(
-        "gpt_edge.bundle.bundle.sha256_file",
+        "gpt_edge.bundle.writer.sha256_file",
         lambda path: hashed.append(path.name) or files.sha256_file(path),
     )
-    with new_bundle(tmp_path / "out") as draft:
-        (draft.path / "model.onnx").write_bytes(payload("one"))
-        first = draft.seal(manifest())
-        assert first.path == draft.path
+    with new_bundle(tmp_path / "out") as writer:
+        (writer.path / "model.onnx").write_bytes(payload("one"))
+        first = writer.finalize(manifest())
+        assert first.path == writer.path
         assert Bundle.open(first.path) == first
         assert not (tmp_path / "out").exists()
-        draft.seal(dataclasses.replace(manifest(), quality={"bits_per_byte": 0.8}))
+        writer.finalize(dataclasses.replace(manifest(), quality={"bits_per_byte": 0.8}))
     assert hashed == ["model.onnx"]  # once: it did not change
-    assert draft.bundle.path == tmp_path / "out"
+    assert writer.bundle.path == tmp_path / "out"
     assert Bundle.open(tmp_path / "out").manifest.quality == {"bits_per_byte": 0.8}
     assert sorted(os.listdir(tmp_path / "out")) == ["manifest.json", "model.onnx"]
 
 
 def test_a_file_that_changed_between_two_seals_is_hashed_again(tmp_path: Path) -> None:
-    with new_bundle(tmp_path / "out") as draft:
-        (draft.path / "model.onnx").write_bytes(b"first")
-        draft.seal(manifest())
-        (draft.path / "model.onnx").write_bytes(b"second")
-        draft.seal(manifest())
+    with new_bundle(tmp_path / "out") as writer:
+        (writer.path / "model.onnx").write_bytes(b"first")
+        writer.finalize(manifest())
+        (writer.path / "model.onnx").write_bytes(b"second")
+        writer.finalize(manifest())
     Bundle.open(tmp_path / "out")
 
 
 def test_without_a_seal_nothing_is_published(tmp_path: Path) -> None:
-    with new_bundle(tmp_path / "out") as draft:
-        (draft.path / "model.onnx").write_bytes(b"x")
+    with new_bundle(tmp_path / "out") as writer:
+        (writer.path / "model.onnx").write_bytes(b"x")
     assert os.listdir(tmp_path) == []
     with pytest.raises(RuntimeError, match="was not published"):
-        _ = draft.bundle
+        _ = writer.bundle
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "late.bin", "manifest.json"])
 def test_a_change_after_the_seal_stops_the_publication(tmp_path: Path, name: str) -> None:
     write_tiny_bundle(tmp_path / "out", "old")
-    with pytest.raises(OutputError, match="changed after the bundle was sealed"):
+    with pytest.raises(OutputError, match="changed after the bundle was finalized"):
         seal_then_write(tmp_path / "out", name)
     assert label_of(tmp_path / "out") == "old"
     assert os.listdir(tmp_path) == ["out"]
 
 
 def seal_then_write(out: Path, name: str) -> None:
-    with new_bundle(out, force=True) as draft:
-        (draft.path / "model.onnx").write_bytes(payload("new"))
-        draft.seal(manifest("new"))
-        (draft.path / name).write_bytes(b"later")
+    with new_bundle(out, force=True) as writer:
+        (writer.path / "model.onnx").write_bytes(payload("new"))
+        writer.finalize(manifest("new"))
+        (writer.path / name).write_bytes(b"later")
 
 
 def write_one_file(out: Path, name: str, description: Manifest) -> None:
-    with new_bundle(out) as draft:
-        (draft.path / name).write_bytes(b"x")
-        draft.seal(description)
+    with new_bundle(out) as writer:
+        (writer.path / name).write_bytes(b"x")
+        writer.finalize(description)
 
 
 @pytest.mark.parametrize("name", ["-x", ".x", "a b", "ä", "x" * 81])
@@ -125,7 +119,7 @@ def test_a_figure_that_json_cannot_hold_is_a_mistake_of_the_exporter(
     assert os.listdir(tmp_path) == []
 
 
-def test_force_replaces_a_bundle_that_is_damaged_or_newer(tmp_path: Path) -> None:
+def test_force_replaces_a_bundle_that_is_corrupt_or_newer(tmp_path: Path) -> None:
     for damage in ("model.onnx", "manifest.json"):
         out = tmp_path / damage
         write_tiny_bundle(out, "old")
@@ -177,7 +171,7 @@ def test_each_wrong_path_is_called_by_its_name(tmp_path: Path) -> None:
         (tmp_path / f"of {name}").mkdir()
         (tmp_path / f"of {name}" / name).touch()
         check_error(tmp_path / f"of {name}", "is a checkpoint, not a bundle", "gpt-edge export")
-    check_error(tmp_path / "nowhere", "is not there", "embedded bundles")
+    check_error(tmp_path / "nowhere", "is not there", "built-in bundles")
     check_error(
         tmp_path / "bundle" / "manifest.json",
         "is a file, a bundle is a folder",
@@ -206,7 +200,7 @@ def test_without_check_presence_and_sizes_are_still_checked(tmp_path: Path) -> N
     data[0] ^= 1
     model.write_bytes(data)
     Bundle.open(tmp_path / "out", check=False)
-    with pytest.raises(BundleError, match="is damaged"):
+    with pytest.raises(BundleError, match="is corrupt"):
         Bundle.open(tmp_path / "out")
     model.write_bytes(data[:-1])
     with pytest.raises(BundleError, match="has 2999 bytes, the manifest says 3000"):
@@ -249,7 +243,7 @@ def test_a_bundle_replaced_while_it_is_used_is_used_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_large_file_that_is_damaged_is_named_whatever_became_of_its_use(
+def test_a_large_file_that_is_corrupt_is_named_whatever_became_of_its_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     monkeypatch.setattr(bundle_reader, "LARGE", 1)  # every file is hashed while the bundle is used
@@ -263,7 +257,7 @@ def test_a_large_file_that_is_damaged_is_named_whatever_became_of_its_use(
         if fails:
             raise BundleError("onnxruntime cannot read it")
 
-    with pytest.raises(BundleError, match=r"model\.onnx is damaged"):
+    with pytest.raises(BundleError, match=r"model\.onnx is corrupt"):
         read_bundle(tmp_path / "out", use)
     assert used
 
@@ -280,8 +274,8 @@ def test_an_error_of_its_use_is_what_is_told_of_a_sound_bundle(tmp_path: Path) -
 
 @pytest.fixture
 def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation with two embedded bundles, seen from an empty current folder."""
-    monkeypatch.setattr(bundle_reader, "EMBEDDED", tmp_path / "models")
+    """An installation with two built-in bundles, seen from an empty current folder."""
+    monkeypatch.setattr(bundle_reader, "BUILTIN", tmp_path / "models")
     write_tiny_bundle(tmp_path / "models" / DEFAULT_BUNDLE, "default")
     write_tiny_bundle(tmp_path / "models" / "other", "other")
     (tmp_path / "here").mkdir()
@@ -290,7 +284,7 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_embedded_bundles_are_found_by_name_and_the_default_without(embedded: Path) -> None:
-    assert embedded_bundles() == tuple(sorted(("other", DEFAULT_BUNDLE)))
+    assert builtin_bundles() == tuple(sorted(("other", DEFAULT_BUNDLE)))
     assert Bundle.open().path == embedded / DEFAULT_BUNDLE
     assert Bundle.open("other").path == Bundle.open("other/").path == embedded / "other"
     assert Bundle.open(Path("other")).path == embedded / "other"
@@ -300,10 +294,10 @@ def test_embedded_bundles_are_found_by_name_and_the_default_without(embedded: Pa
 
 
 def test_a_missing_default_bundle_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_reader, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(bundle_reader, "BUILTIN", tmp_path)
     with pytest.raises(BundleError, match=f"{DEFAULT_BUNDLE} is missing from this installation"):
         Bundle.open()
-    assert embedded_bundles() == ()
+    assert builtin_bundles() == ()
 
 
 def test_a_bundle_without_a_tokenizer_opens_and_says_how_to_add_one(tmp_path: Path) -> None:
@@ -318,10 +312,10 @@ def test_a_bundle_loads_its_own_tokenizer(tmp_path: Path) -> None:
     from gpt_edge.tokenizer.formats.rank_file import format_ranks
 
     source = source_from_ranks(format_ranks([bytes([value]) for value in range(256)] + [b"ab"]))
-    with new_bundle(tmp_path / "out") as draft:
-        (draft.path / "model.onnx").write_bytes(b"x")
-        (draft.path / source.spec.file).write_bytes(source.content)
-        draft.seal(dataclasses.replace(manifest(), tokenizer=source.spec.to_dict()))
+    with new_bundle(tmp_path / "out") as writer:
+        (writer.path / "model.onnx").write_bytes(b"x")
+        (writer.path / source.spec.file).write_bytes(source.content)
+        writer.finalize(dataclasses.replace(manifest(), tokenizer=source.spec.to_dict()))
     tokenizer = Bundle.open(tmp_path / "out").load_tokenizer()
     assert tokenizer.decode(tokenizer.encode("cab")) == "cab"
     assert tokenizer.encode("ab") == [256]

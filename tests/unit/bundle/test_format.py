@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from gpt_edge.bundle.bundle import Bundle, Draft, new_bundle
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.manifest import (
     FORMAT_VERSION,
     KINDS,
@@ -27,6 +27,7 @@ from gpt_edge.bundle.manifest import (
     SELF_HASH,
     Manifest,
 )
+from gpt_edge.bundle.writer import BundleWriter, new_bundle
 from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerError
 from gpt_edge.graph import GRAPHS, SCHEMES
 from gpt_edge.tasks import new_task
@@ -148,9 +149,9 @@ print(json.dumps(events))
 
 
 def write_bundle_with_a_subfolder(out: Path) -> None:
-    with new_bundle(out) as draft:
-        (draft.path / "folder").mkdir()
-        draft.seal(manifest())
+    with new_bundle(out) as writer:
+        (writer.path / "folder").mkdir()
+        writer.finalize(manifest())
 
 
 @quotes(
@@ -483,30 +484,30 @@ def test_the_frozen_bundle_of_version_1_opens(tmp_path: Path) -> None:
 
 @quotes(
     "Opening a bundle checks the size and the SHA-256 of every file, and the error names the file "
-    "that is damaged or missing."
+    "that is corrupt or missing."
 )
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.tiktoken"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+def test_a_corrupt_file_is_named(tmp_path: Path, name: str) -> None:
     write_tiny_bundle(tmp_path / "out")
     path = tmp_path / "out" / name
     data = path.read_bytes()
-    for damaged, message in (
-        (bytes([data[0] ^ 1]) + data[1:], f"{name} is damaged"),
+    for corrupt, message in (
+        (bytes([data[0] ^ 1]) + data[1:], f"{name} is corrupt"),
         (data[:-1], f"{name} has {len(data) - 1} bytes"),
         (data + b"\0", f"{name} has {len(data) + 1} bytes"),
         (b"", f"{name} has 0 bytes"),
     ):
-        path.write_bytes(damaged)
+        path.write_bytes(corrupt)
         refused(tmp_path / "out", message)
     path.unlink()
     refused(tmp_path / "out", f"{name} is missing")
 
 
-@quotes("A folder in the current directory comes before an embedded bundle of the same name.")
+@quotes("A folder in the current directory comes before a built-in bundle of the same name.")
 def test_a_local_folder_wins_over_an_embedded_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpt_edge.bundle.reader.EMBEDDED", tmp_path / "models")
+    monkeypatch.setattr("gpt_edge.bundle.reader.BUILTIN", tmp_path / "models")
     monkeypatch.chdir(tmp_path)
     write_tiny_bundle(tmp_path / "models" / "tiny", "embedded")
     assert Bundle.open("tiny").path == tmp_path / "models" / "tiny"
@@ -547,10 +548,10 @@ def test_a_replacement_during_the_reading_is_noticed(
 )
 def test_the_manifest_pins_every_other_file(tmp_path: Path) -> None:
     for number, labels in enumerate([("a", "a"), ("b", "a"), ("a", "b")]):
-        with new_bundle(tmp_path / str(number)) as draft:
+        with new_bundle(tmp_path / str(number)) as writer:
             for name, label in zip(("model.onnx", "x.bin"), labels, strict=True):
-                (draft.path / name).write_bytes(payload(label))
-            draft.seal(manifest())
+                (writer.path / name).write_bytes(payload(label))
+            writer.finalize(manifest())
     assert (
         len({(tmp_path / str(number) / "manifest.json").read_bytes() for number in range(3)}) == 3
     )
@@ -600,17 +601,17 @@ def test_what_a_dead_process_left_is_cleared(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
-def start_and_fail(out: Path, error: BaseException) -> Draft:
-    """Replace `out` up to the last moment, then fail; return the draft."""
-    drafts = []
+def start_and_fail(out: Path, error: BaseException) -> BundleWriter:
+    """Replace `out` up to the last moment, then fail; return the writer."""
+    writers = []
     try:
-        with new_bundle(out, force=True) as draft:
-            drafts.append(draft)
-            (draft.path / "model.onnx").write_bytes(payload("new"))
-            draft.seal(manifest("new"))
+        with new_bundle(out, force=True) as writer:
+            writers.append(writer)
+            (writer.path / "model.onnx").write_bytes(payload("new"))
+            writer.finalize(manifest("new"))
             raise error
     except type(error):
-        return drafts[0]
+        return writers[0]
 
 
 @quotes("An export that fails or is interrupted leaves nothing behind and the target untouched.")
@@ -619,11 +620,11 @@ def start_and_fail(out: Path, error: BaseException) -> Draft:
 )
 def test_a_failure_leaves_the_target_untouched(tmp_path: Path, error: BaseException) -> None:
     write_tiny_bundle(tmp_path / "out", "old")
-    draft = start_and_fail(tmp_path / "out", error)
+    writer = start_and_fail(tmp_path / "out", error)
     assert label_of(tmp_path / "out") == "old"
     assert os.listdir(tmp_path) == ["out"]
     with pytest.raises(RuntimeError, match="not published"):
-        _ = draft.bundle
+        _ = writer.bundle
 
 
 @quotes(
@@ -631,11 +632,11 @@ def test_a_failure_leaves_the_target_untouched(tmp_path: Path, error: BaseExcept
     "busy."
 )
 def test_the_second_export_is_told_that_the_target_is_busy(tmp_path: Path) -> None:
-    with new_bundle(tmp_path / "out") as draft:
+    with new_bundle(tmp_path / "out") as writer:
         with pytest.raises(OutputError, match="is busy"):
             write_tiny_bundle(tmp_path / "out", "second", force=True)
-        (draft.path / "model.onnx").write_bytes(payload("first"))
-        draft.seal(manifest("first"))
+        (writer.path / "model.onnx").write_bytes(payload("first"))
+        writer.finalize(manifest("first"))
     assert label_of(tmp_path / "out") == "first"
 
 
@@ -692,7 +693,7 @@ def test_an_optimum_folder_is_a_portable_bundle(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
     (tmp_path / "model.onnx").write_bytes(b"x")  # test_bundle_foreign.py says more
     bundle = Bundle.open(tmp_path)
-    assert bundle.is_foreign
+    assert bundle.is_optimum_export
     assert bundle.graph == "portable"
     assert {record["sha256"] for record in bundle.manifest.files.values()} == {""}
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gpt_edge.bundle.bundle import Bundle, is_bundle
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.writer import is_bundle
 from gpt_edge.errors import BundleError, OutputError
 from gpt_edge.system.atomic_files import publish_folder
 
@@ -46,7 +47,7 @@ def test_an_optimum_folder_opens_with_the_shape_of_its_config(tmp_path: Path) ->
     bundle = Bundle.open(
         optimum_folder(tmp_path / "My model!", ("model.onnx", "model.onnx_data", "merges.txt"))
     )
-    assert (bundle.graph, bundle.scheme, bundle.is_foreign) == ("portable", "fp32", True)
+    assert (bundle.graph, bundle.scheme, bundle.is_optimum_export) == ("portable", "fp32", True)
     assert bundle.manifest.name == "My_model_"
     assert bundle.model_path.name == "model.onnx"
     config = bundle.config
@@ -78,7 +79,7 @@ def test_the_float_graph_comes_before_the_quantized_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama', wanted 'gpt2'"),
+        ({"model_type": "llama"}, "model_type 'llama', expected 'gpt2'"),
         ({"model_type": ...}, "model_type None"),
         ({"n_layer": 0}, "n_layer must be"),
         ({"n_layer": ...}, "missing config fields: n_layer"),
@@ -104,7 +105,7 @@ def test_an_old_config_that_says_n_ctx_is_understood(tmp_path: Path) -> None:
 def test_a_folder_with_other_graphs_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         BundleError,
-        match=r"holds decoder_model_merged\.onnx, wanted model\.onnx or model_quantized\.onnx",
+        match=r"holds decoder_model_merged\.onnx, expected model\.onnx or model_quantized\.onnx",
     ):
         Bundle.open(optimum_folder(tmp_path / "f", ("decoder_model_merged.onnx",)))
 

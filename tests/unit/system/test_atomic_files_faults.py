@@ -179,9 +179,9 @@ def test_a_fault_at_any_operation_leaves_the_old_bundle_or_the_new_one(
     else:
         pytest.fail("the export never came to its end")
     assert index >= 20  # as many operations were made to fail
-    wanted = {"death": "died", "short write": "done"}.get(kind)
-    wanted = wanted or ("KeyboardInterrupt" if kind.startswith("interrupt") else "OutputError")
-    assert outcomes == {"done", wanted}
+    expected = {"death": "died", "short write": "done"}.get(kind)
+    expected = expected or ("KeyboardInterrupt" if kind.startswith("interrupt") else "OutputError")
+    assert outcomes == {"done", expected}
 
 
 def in_child(work: Callable[[], object]) -> str:

@@ -16,7 +16,7 @@ def write(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "expected"),
     [
         ("200000 100000\n", 2.0),
         ("50000 100000", 0.5),
@@ -26,10 +26,10 @@ def write(path: Path, text: str) -> None:
         ("", None),
     ],
 )
-def test_a_version_2_quota_is_read(tmp_path: Path, content: str, wanted: float | None) -> None:
+def test_a_version_2_quota_is_read(tmp_path: Path, content: str, expected: float | None) -> None:
     write(tmp_path / "membership", "0::/a/b\n")
     write(tmp_path / "root" / "a" / "b" / "cpu.max", content)
-    assert threads.cgroup_cpus(tmp_path / "membership", tmp_path / "root") == wanted
+    assert threads.cgroup_cpus(tmp_path / "membership", tmp_path / "root") == expected
 
 
 def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
@@ -65,15 +65,15 @@ def test_hyperthreads_of_one_core_count_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "limit", "wanted"),
+    ("cores", "limit", "expected"),
     [(8, None, 8), (8, 2.9, 2), (8, 0.5, 1), (1, 4.0, 1), (64, None, 16)],
 )
 def test_the_smallest_limit_decides(
-    monkeypatch: pytest.MonkeyPatch, cores: int, limit: float | None, wanted: int
+    monkeypatch: pytest.MonkeyPatch, cores: int, limit: float | None, expected: int
 ) -> None:
     monkeypatch.setattr(threads, "physical_cores", lambda cpus, topology: cores)
     monkeypatch.setattr(threads, "cgroup_cpus", lambda membership, root: limit)
-    assert threads.default_threads() == wanted
+    assert threads.default_threads() == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

@@ -289,7 +289,7 @@ def change(**values: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (change_model(type="Unigram"), "holds a 'Unigram' model, BPE was wanted"),
+        (change_model(type="Unigram"), "holds a 'Unigram' model, expected BPE"),
         (change(model=None), "holds a 'none' model"),
         (change_model(dropout=0.1), "model.dropout is 0.1"),
         (change_model(byte_fallback=True), "model.byte_fallback is True"),
@@ -310,8 +310,8 @@ def change(**values: object) -> Callable[[dict[str, Any]], None]:
         ),
         (change_model(vocab={"a": 0}), "neither GPT-2's kind .* nor GPT-1's"),
         (change_model(merges="h e"), "merges must be a list, got str"),
-        (change_model(merges=["h e", "l"]), "merge 2 is 'l', two parts"),
-        (change_model(merges=["h e x"]), "merge 1 is 'h e x', two parts"),
+        (change_model(merges=["h e", "l"]), "merge 2 is 'l', expected two parts"),
+        (change_model(merges=["h e x"]), "merge 1 is 'h e x', expected two parts"),
         (change_model(merges=[["h", 3]]), "merge 1 is"),
         (change_model(merges=["q z"]), "merge 1 is 'q' \\+ 'z', but 'qz' is not in the vocabulary"),
         (change_model(merges=["h e", "h e"]), "1 merges come twice"),
@@ -323,7 +323,7 @@ def change(**values: object) -> Callable[[dict[str, Any]], None]:
             change(added_tokens=[{"id": 3, "content": "<|endoftext|>", "special": True}]),
             f"has id {END} in the vocabulary and 3",
         ),
-        (change(added_tokens=[{"content": "x"}]), "content and id were wanted"),
+        (change(added_tokens=[{"content": "x"}]), "expected content and id"),
         (
             change(added_tokens=[{"id": 1 << 30, "content": "<x>", "special": True}]),
             "vocab_size must be from 1",
@@ -333,14 +333,14 @@ def change(**values: object) -> Callable[[dict[str, Any]], None]:
             f"no token has id {END + 1}",
         ),
         (change(normalizer={"type": "NFC"}), "a normalizer changes the text"),
-        (change(pre_tokenizer=None), "pre_tokenizer is None, wanted ByteLevel"),
+        (change(pre_tokenizer=None), "pre_tokenizer is None, expected ByteLevel"),
         (
             change(pre_tokenizer={"type": "Whitespace"}),
-            "pre_tokenizer is 'Whitespace', wanted ByteLevel",
+            "pre_tokenizer is 'Whitespace', expected ByteLevel",
         ),
         (
             change(pre_tokenizer={"type": "ByteLevel", "use_regex": False}),
-            "wanted ByteLevel with GPT-2's split",
+            "expected ByteLevel with GPT-2's split",
         ),
         (change(pre_tokenizer={"type": "ByteLevel"}), "add_prefix_space is true"),
         (
@@ -366,8 +366,8 @@ def test_a_tokenizer_json_that_is_not_gpt2s_is_refused(
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (change(normalizer=None), "normalizer is None, wanted"),
-        (change(pre_tokenizer={"type": "Whitespace"}), "wanted BertPreTokenizer"),
+        (change(normalizer=None), "normalizer is None, expected"),
+        (change(pre_tokenizer={"type": "Whitespace"}), "expected BertPreTokenizer"),
         (change(post_processor={"type": "BertProcessing"}), "may add tokens"),
         (
             change_model(vocab={k: v for k, v in WORD_VOCAB.items() if k != "<unk>"}),
@@ -414,12 +414,12 @@ def test_gpt1_comes_from_the_pair_or_from_tokenizer_json(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("merges", "message"),
     [
-        ("#version: 0.2\nh e\nhell\n", "merges.txt, line 3: found 'hell', wanted two parts"),
+        ("#version: 0.2\nh e\nhell\n", "merges.txt, line 3: found 'hell', expected two parts"),
         ("#version: 0.2\nh e\nh  e\n", "merges.txt, line 3: found 'h  e'"),
         ("h e\nl l\nl o\n", r"merge 3 is 'l' \+ 'o', but 'lo' is not in the vocabulary"),
     ],
 )
-def test_a_damaged_merges_file_is_refused_by_line(
+def test_a_corrupt_merges_file_is_refused_by_line(
     tmp_path: Path, merges: str, message: str
 ) -> None:
     write_pair(tmp_path)
@@ -504,7 +504,7 @@ def test_without_cache_and_network_the_registry_fails_soon_and_says_what_to_give
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    if damage is not None:  # tiktoken deletes a damaged cache file and downloads it again
+    if damage is not None:  # tiktoken deletes a corrupt cache file and downloads it again
         (tmp_path / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee").write_bytes(damage)
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
     begin = time.monotonic()

@@ -55,10 +55,10 @@ def test_merges_from_ranks_join_what_the_ranks_join(text: str) -> None:
     source = ranks()
     merges = merges_from_ranks(parse_ranks(source.content, "ranks"), "ranks")
     stand_in = {id: name for name, id in json.loads(hf_files(source, 64)["vocab.json"]).items()}
-    wanted = build_tokenizer(source)
+    expected = build_tokenizer(source)
     # each token, from its bytes: the pattern has split the text already
-    for id in wanted.encode(text):
-        parts = [stand_in[byte] for byte in wanted.token_bytes(id)]
+    for id in expected.encode(text):
+        parts = [stand_in[byte] for byte in expected.token_bytes(id)]
         for left, right in merges:
             at = 0
             while at + 1 < len(parts):
@@ -118,10 +118,10 @@ def test_transformers_reads_the_published_vocabularies_with_the_same_ids(
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
     text = next((shared_data / "tinyshakespeare").glob("*.txt")).read_text("utf-8")[:50_000]
     text += " émigré naïve 🦙🦙 中文 3333 \t\t don't 'LL \n\n x"
-    wanted = build_tokenizer(source).encode(text)
+    expected = build_tokenizer(source).encode(text)
     for use_fast in (True, False):
         theirs = transformers.AutoTokenizer.from_pretrained(folder, use_fast=use_fast)
-        assert theirs.encode(text, add_special_tokens=False) == wanted
+        assert theirs.encode(text, add_special_tokens=False) == expected
     vocab, merges = (
         (folder / "vocab.json").read_text("utf-8"),
         (folder / "merges.txt").read_text("utf-8"),

@@ -118,11 +118,11 @@ def test_special_tokens_may_come_first() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "line 1: found '', wanted 'base64"),
+        (b"", "line 1: found '', expected 'base64"),
         (b"\x00\xff\xfe", "line 1"),
         (b"version https://git-lfs.github.com/spec/v1\n", "line 1: found 'version https://git-lfs"),
         (RANKS + b"\n", f"line {END + 1}: found ''"),
-        (RANKS + b"AAAA\n", f"line {END + 1}: found 'AAAA', wanted 'base64\\(token\\) rank'"),
+        (RANKS + b"AAAA\n", f"line {END + 1}: found 'AAAA', expected 'base64\\(token\\) rank'"),
         (RANKS + b" 264\n", f"line {END + 1}: found ' 264'"),
         (RANKS + b"AAA 264\n", f"line {END + 1}: found 'AAA 264'"),
         (RANKS + b"A?== 264\n", f"line {END + 1}"),
@@ -130,8 +130,8 @@ def test_special_tokens_may_come_first() -> None:
         (RANKS + b"AAAA 1.5\n", f"line {END + 1}"),
         (RANKS + b"AAAA 99999999999999999999\n", f"line {END + 1}"),
         (RANKS + line(b"new", 264, 3), f"line {END + 1}"),
-        (RANKS + line(b"hello", 264), f"line {END + 1}: token b'hello' stands on line 260 too"),
-        (RANKS + line(b"new", 259), f"line {END + 1}: rank 259 stands on line 260 too"),
+        (RANKS + line(b"hello", 264), f"line {END + 1}: token b'hello' is also on line 260"),
+        (RANKS + line(b"new", 259), f"line {END + 1}: rank 259 is also on line 260"),
         (RANKS[:-4], f"line {END}: found"),
         (format_ranks(BYTES[1:]), "no token for byte 0x00 \\(1 of the 256"),
         (format_ranks([b"a", b"b"]), "254 of the 256 byte tokens are missing"),
@@ -139,11 +139,11 @@ def test_special_tokens_may_come_first() -> None:
         (RANKS + line(b"new", 265), "id 265 belongs to b'new' and to b'<|endoftext|>'"),
         (
             b"".join(line(token, rank, rank // 2) for rank, token in enumerate(BYTES)),
-            "line 2: id 0 stands on line 1 too",
+            "line 2: id 0 is also on line 1",
         ),
     ],
 )
-def test_a_damaged_rank_file_is_refused_by_line(content: bytes, message: str) -> None:
+def test_a_corrupt_rank_file_is_refused_by_line(content: bytes, message: str) -> None:
     with pytest.raises(TokenizerError, match=message.replace("|", r"\|")):
         source_from_ranks(content, "t.tiktoken")
 
@@ -155,7 +155,7 @@ def test_a_missing_last_newline_is_no_damage() -> None:
 def test_a_file_of_another_size_than_the_spec_is_refused() -> None:
     spec = TokenizerSpec("gpt2", "t.tiktoken", END + 2, END, (("<|endoftext|>", END),), "gpt2")
     with pytest.raises(
-        TokenizerError, match=f"no token has id {END + 1}, ids 0 to {END + 1} were wanted"
+        TokenizerError, match=f"no token has id {END + 1}, ids 0 to {END + 1} were expected"
     ):
         build_tokenizer(type(source_from_ranks(RANKS))(spec, RANKS))
 
