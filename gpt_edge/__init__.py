@@ -40,21 +40,22 @@ if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
     from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.load import load
-    from gpt_edge.generate.sampling import SamplingParams
-    from gpt_edge.generate.stream import Completion, TextStream, TokenStream
+    from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.stream import TextStream, TokenStream
     from gpt_edge.runtime.session import Session
 
 _MODULE_OF = {
     "Bundle": "bundle.bundle",
     "Classifier": "classify.classifier",
-    "Completion": "generate.stream",
+    "Completion": "generate.completion",
     "Embedder": "classify.embedder",
     "Generator": "generate.generator",
     "Prediction": "classify.classifier",
     "Predictions": "classify.classifier",
-    "SamplingParams": "generate.sampling",
+    "SamplingParams": "generate.params",
     "Session": "runtime.session",
     "TextStream": "generate.stream",
     "TokenStream": "generate.stream",

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from outliers import plant_outliers
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import CALIBRATION_TOKENS, Rows, load_reference, read_rows
@@ -30,7 +31,7 @@ from gpt_edge.export.budget.degradation import TextReference, rows_that_fit
 from gpt_edge.export.budget.loss_budget import Limits
 from gpt_edge.export.budget.run import quantize_to_budget
 from gpt_edge.export.formats.plan import EMBEDDING, HEAD, Wishes, shapes, uniform_plan
-from gpt_edge.export.formats.rounding import FloatArray, Rounded, RoundWeight
+from gpt_edge.export.formats.rounding import Rounded, RoundWeight
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 from gpt_edge.export.pipeline import pipeline
 from gpt_edge.export.pipeline.pipeline import export_bundle

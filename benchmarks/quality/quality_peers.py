@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from quality import HEADINGS, Subject, uniform_rows
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.export.budget.calibration import (
     CALIBRATION_TOKENS,
     Rows,
@@ -42,7 +43,6 @@ from gpt_edge.export.budget.degradation import Damage, DamageSum, TextReference,
 from gpt_edge.export.pipeline.pipeline import export_bundle
 from gpt_edge.export.transformers.folder import export_transformers
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.verify.parity import FloatArray
 from gpt_edge.verify.report import words_of
 
 KINDS = ("Q8_0", "Q4_0")

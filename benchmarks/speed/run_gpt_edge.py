@@ -42,7 +42,8 @@ class Engine:
         import onnxruntime as ort
 
         from gpt_edge.bundle.bundle import Bundle
-        from gpt_edge.generate.sampling import Sampler, SamplingParams
+        from gpt_edge.generate.params import SamplingParams
+        from gpt_edge.generate.sampler import Sampler
         from gpt_edge.native.library import find_library
         from gpt_edge.version import __version__
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget.calibration import Rows, layer_hessians
-from gpt_edge.export.formats.rounding import FloatArray, Rounded, round_tensor
+from gpt_edge.export.formats.rounding import Rounded, round_tensor
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.weights.source import Source, pad_heads
 

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.data.documents import TextFile
 from gpt_edge.errors import ExportError
-from gpt_edge.export.formats.plan import LINEARS
+from gpt_edge.export.weights.reference_operators import LINEARS
 from gpt_edge.export.weights.source import Source
 from gpt_edge.reference.model import GPT, Block, causal_mask, without_memory
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
-from gpt_edge.verify.parity import FloatArray, IntArray
 
 # tokens in a row of calibration or evaluation text, less where the context is shorter
 ROW_TOKENS = 256

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget.calibration import Rows
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify.parity import FloatArray
 
 REFERENCE_VALUES = 1 << 28  # logits of the reference that are kept in memory: 1 GiB
 ROWS_AT_ONCE = 256  # of logits in several copies: 50 MB each for 50,257 tokens

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import Rows, batches, run_block
 from gpt_edge.export.budget.degradation import Damage, DamageSum
-from gpt_edge.export.formats.plan import LINEARS
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT, UINT8_MIDDLE
+from gpt_edge.export.weights.reference_operators import LINEARS
 from gpt_edge.export.weights.source import unpad_heads
 from gpt_edge.reference.model import GPT
 
@@ -72,7 +72,10 @@ class RoundedLinear(nn.Module):
         if name.endswith("mlp.c_proj.weight"):
             self.zero_point = 0 if config.activation == "relu" else LOW_ZERO_POINT
         if graph == "edge" and name.endswith("attn.c_proj.weight"):
-            self.heads = (config.n_head, contract.cache_head_size(config, graph) - config.head_size)
+            self.heads = (
+                config.n_head,
+                onnx_contract.cache_head_size(config, graph) - config.head_size,
+            )
         self.n_inputs = weight.shape[1] + (self.heads[0] * self.heads[1] if self.heads else 0)
 
     def forward(self, x: Tensor) -> Tensor:

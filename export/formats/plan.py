@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, Plan, Rounding, TensorFormat
+from gpt_edge.export.weights.reference_operators import LINEARS
 
-LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 BODY_BITS = {"fp32": 32, "int8": 8, "int8-block": 8, "int4": 4, "int8-dynamic": 32, "mixed": 0}
 DEFAULT_BLOCK = {8: 64, 4: 32}
 MIXED_BLOCKS = {8: (32, 128), 4: (32, 128)}  # tried where no block size is wished
@@ -76,7 +76,7 @@ def shapes(config: GPTConfig, graph: str) -> dict[str, tuple[int, int]]:
     """Every weight that a plan names, with its [N, K] in the graph; in the order in which it is
     used.
     """
-    width, heads = config.n_embd, config.n_head * contract.cache_head_size(config, graph)
+    width, heads = config.n_embd, config.n_head * onnx_contract.cache_head_size(config, graph)
     of_layer = (
         (3 * heads, width),
         (width, heads),
@@ -235,14 +235,14 @@ def scheme_plan(config: GPTConfig, graph: str, scheme: str) -> Plan:
 
 
 def operator_counts(config: GPTConfig, graph: str, plan: Plan) -> dict[str, int]:
-    """How many nodes of each telling operator a graph with this plan holds; as `graph.operators`
-    for plain schemes.
+    """How many nodes of each telling operator a graph with this plan holds; as
+    `onnx_contract.operators` for plain schemes.
     """
     head = EMBEDDING if config.tied_embeddings else HEAD
     body = [form for name, form in plan.items() if name not in (EMBEDDING, HEAD)]
     n_float = sum(form.is_float for form in body)
     n_row = sum(form.activations == "row" for form in body)
-    counts = contract.operators(config, graph, "fp32")
+    counts = onnx_contract.operators(config, graph, "fp32")
     if graph == "portable":
         return counts | {"DequantizeLinear": len(body) - n_float + (not plan[head].is_float)}
     return counts | {

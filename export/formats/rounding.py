@@ -22,14 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt_edge.arrays import ByteArray, FloatArray
 from gpt_edge.errors import NumericError
 from gpt_edge.export.formats.tensor_format import TensorFormat
-
-FloatArray = NDArray[np.float32]
-ByteArray = NDArray[np.uint8]
 
 # weights rounded in one go: what a core keeps in its cache, five times faster than 1 << 22
 VALUES_AT_ONCE = 1 << 17

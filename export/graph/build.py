@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
 from gpt_edge.export.formats.plan import operator_counts, scheme_plan
@@ -52,8 +52,8 @@ def build_graph(
 ) -> None:
     """Write `model.onnx` and `model.onnx.data` into `folder`.
 
-    graph: "edge" or "portable"; scheme: one of graph.SCHEMES; of "int8-dynamic" this makes what
-    Optimum then rounds.
+    graph: "edge" or "portable"; scheme: one of onnx_contract.SCHEMES; of "int8-dynamic" this
+    makes what Optimum then rounds.
     plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of
     the largest tensor, not of the model. Raises ExportError when the graph does not hold the
     operators that the contract names.
@@ -108,12 +108,12 @@ def _finish(model: ir.Model, config: GPTConfig, graph: str) -> None:
 def check_structure(
     graph: ir.Graph, config: GPTConfig, kind: str, scheme: str, plan: Plan | None = None
 ) -> None:
-    """Hold the graph against `graph.py`, or against a plan. Raises ExportError naming what is
-    missing or too many.
+    """Hold the graph against `onnx_contract.py`, or against a plan. Raises ExportError naming what
+    is missing or too many.
     """
     found = rewrite.count_operators(graph)
     counts = (
-        contract.operators(config, kind, scheme)
+        onnx_contract.operators(config, kind, scheme)
         if plan is None
         else operator_counts(config, kind, plan)
     )
@@ -130,8 +130,8 @@ def check_structure(
                 f"the portable graph holds operators that are not standard: {', '.join(foreign)}"
             )
     for values, specs in (
-        (graph.inputs, contract.inputs(config, kind)),
-        (graph.outputs, contract.outputs(config, kind)),
+        (graph.inputs, onnx_contract.inputs(config, kind)),
+        (graph.outputs, onnx_contract.outputs(config, kind)),
     ):
         names = [value.name for value in values]
         if names != [spec.name for spec in specs]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
 from gpt_edge.export.formats.plan import shapes
@@ -301,9 +301,9 @@ class Lowering:
             "attn.c_attn.weight"
         )
         return (
-            contract.LOGIT_ROWS
+            onnx_contract.LOGIT_ROWS
             if is_end and self.config.n_label is not None
-            else contract.INPUT_IDS
+            else onnx_contract.INPUT_IDS
         )
 
     def _zero_points(self, zero_point: int, rows: str) -> ir.Value:

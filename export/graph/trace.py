@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
 from gpt_edge.reference.model import GPT, Block, KeyValue
@@ -90,7 +90,7 @@ class EdgeGraph(nn.Module):
         logit_rows: Tensor,
         past_key_values: list[KeyValue],
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Shapes as in `graph.inputs(config, "edge")` and `outputs`."""
+        """Shapes as in `onnx_contract.inputs(config, "edge")` and `outputs`."""
         x = self.gpt.embed(input_ids, position_ids)
         present: list[Tensor] = []
         for layer, block in enumerate(cast(list[Block], self.gpt.h)):
@@ -120,7 +120,7 @@ class PortableGraph(nn.Module):
         position_ids: Tensor,
         past_key_values: list[KeyValue],
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Shapes as in `graph.inputs(config, "portable")` and `outputs`."""
+        """Shapes as in `onnx_contract.inputs(config, "portable")` and `outputs`."""
         x, present = self.gpt.hidden(input_ids, position_ids, past_key_values, attention_mask)
         return self.gpt.lm_head(x), [side for layer in present for side in layer], x
 
@@ -145,12 +145,12 @@ def quiet() -> Iterator[None]:
 
 
 def trace(config: GPTConfig, graph: str) -> ir.Model:
-    """Return the traced wiring of `config`: inputs and outputs named as in `graph.py`, initializers
-    without values.
+    """Return the traced wiring of `config`: inputs and outputs named as in `onnx_contract.py`,
+    initializers without values.
 
     graph: "edge" or "portable". Raises ExportError when torch cannot trace the model.
     """
-    heads, size = config.n_head, contract.cache_head_size(config, graph)
+    heads, size = config.n_head, onnx_contract.cache_head_size(config, graph)
     batch, new, past = 2, 3, 5  # a traced size of 0 or 1 would be taken for a constant
     automatic = torch.export.Dim.AUTO
     with FakeTensorMode():
@@ -214,8 +214,8 @@ def traced(
 def named(model: ir.Model, config: GPTConfig, graph: str) -> ir.Model:
     """Give inputs, outputs and initializers the names of the contract; axes too."""
     for values, specs in (
-        (model.graph.inputs, contract.inputs(config, graph)),
-        (model.graph.outputs, contract.outputs(config, graph)),
+        (model.graph.inputs, onnx_contract.inputs(config, graph)),
+        (model.graph.outputs, onnx_contract.outputs(config, graph)),
     ):
         if len(values) != len(specs):
             raise ExportError(

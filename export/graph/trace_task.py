@@ -56,7 +56,7 @@ class EdgeTaskGraph(TaskGraph):
         total_sequence_length: Tensor,
         logit_rows: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Shapes as in `graph.inputs(config, "edge")` and `outputs`."""
+        """Shapes as in `onnx_contract.inputs(config, "edge")` and `outputs`."""
         x, blocks = self.embed(input_ids), self.gpt.blocks()
         for layer, block in enumerate(blocks):
             is_last = layer == len(blocks) - 1
@@ -84,7 +84,7 @@ class PortableTaskGraph(TaskGraph):
     """
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapes as in `graph.inputs(config, "portable")` and `outputs`."""
+        """Shapes as in `onnx_contract.inputs(config, "portable")` and `outputs`."""
         x, _ = self.gpt.hidden(input_ids)
         last = attention_mask.sum(1, keepdim=True) - 1  # [B, 1]
         return self.head(pick_rows(x, last)[:, 0]), x

@@ -27,8 +27,8 @@ from gpt_edge.export.verify.verifier import Verifier, ask_reference, ask_session
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
-from gpt_edge.graph import MIXED, SCHEMES
 from gpt_edge.native.library import WITHOUT, using
+from gpt_edge.onnx_contract import MIXED, SCHEMES
 from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
@@ -70,7 +70,7 @@ def export_bundle(
     """Export the checkpoint at `source` into a bundle at `out`, and return it with the figures that
     prove it.
 
-    graph: "edge" or "portable". scheme: one of graph.SCHEMES. target: Optimum's preset, for
+    graph: "edge" or "portable". scheme: one of onnx_contract.SCHEMES. target: Optimum's preset, for
     int8-dynamic only.
     tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a
     bundle at `out`.

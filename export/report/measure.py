@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.bundle.bundle import Bundle, FileRecord, Manifest
 from gpt_edge.bundle.manifest import MANIFEST_FILE
 from gpt_edge.errors import BundleError
@@ -44,12 +45,11 @@ from gpt_edge.export.verify.verifier import ask_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
-from gpt_edge.graph import MIXED
+from gpt_edge.onnx_contract import MIXED
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
-from gpt_edge.verify.parity import IntArray
 from gpt_edge.verify.report import Progress, silent, words_of
 from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 

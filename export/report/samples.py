@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import EvaluationError
 from gpt_edge.export.report.data import Sample
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
-from gpt_edge.verify.parity import IntArray
 
 DEFAULT_PROMPTS = ("Once upon a time", "The answer to the question is", "In the morning")
 N_SAMPLE = 64  # tokens

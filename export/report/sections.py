@@ -124,7 +124,7 @@ def _layer_ends(variant: Variant) -> dict[str, str]:
         name = (
             str(place.layer)
             if place.layer is not None
-            else {"embedding": "in", "lm_head": "out"}.get(place.operator)
+            else {"embedding": "in", "lm_head": "out"}.get(place.name)
         )
         if name is not None:
             ends[name] = str(place)

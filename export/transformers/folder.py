@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError, ExportError, ParityError, require
 from gpt_edge.export.pipeline.pipeline import tokenizer_for
@@ -33,7 +34,7 @@ from gpt_edge.system.atomic_files import publish_folder, write_file
 from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
 from gpt_edge.tokenizer.formats.hf_files import FILE_NAMES, hf_files
 from gpt_edge.verify import parity
-from gpt_edge.verify.parity import Agreement, FloatArray, Probe
+from gpt_edge.verify.parity import Agreement, Probe
 from gpt_edge.verify.report import Progress, silent
 from gpt_edge.version import __version__
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
-from gpt_edge.export.weights.source import FloatArray, Source
+from gpt_edge.export.weights.source import Source
 from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, reference_shapes
 
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}

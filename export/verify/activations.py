@@ -16,20 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.dequantize import array_of
-from gpt_edge.export.verify.graph_map import Place, Site
+from gpt_edge.export.verify.graph_map import Site
+from gpt_edge.export.weights.reference_operators import ReferenceOperator
 from gpt_edge.reference.model import GPT, Block, KeyValue
 from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
 from gpt_edge.system.threads import default_threads
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 # what each place leaves behind, [T, width]; attn.c_attn: queries, keys and values
-Trace = Mapping[Place, FloatArray]
+Trace = Mapping[ReferenceOperator, FloatArray]
 
 
 class ExposedGraph:
@@ -45,7 +45,7 @@ class ExposedGraph:
         folder: Path,
         config: GPTConfig,
         graph: str,
-        sites: Mapping[Place, Site],
+        sites: Mapping[ReferenceOperator, Site],
         capacity: int,
     ) -> None:
         self._config, self._graph, self._sites = config, graph, sites
@@ -71,7 +71,7 @@ class ExposedGraph:
             1,
             config.n_head,
             capacity if graph == "edge" else 0,
-            contract.cache_head_size(config, graph),
+            onnx_contract.cache_head_size(config, graph),
         )
         self.restart()
 
@@ -80,7 +80,7 @@ class ExposedGraph:
         self.past = [np.zeros(self._shape, np.float32) for _ in range(2 * self._config.n_layer)]
         self.n_past = 0
 
-    def run(self, ids: IntArray) -> dict[Place, FloatArray]:
+    def run(self, ids: IntArray) -> dict[ReferenceOperator, FloatArray]:
         """Append ids [T] and return what each site left behind. Raises BundleError if the graph
         cannot be run.
         """
@@ -89,32 +89,35 @@ class ExposedGraph:
             found = dict(zip(self._names, self._session.run(None, inputs), strict=True))
         except ORT_ERRORS as error:
             raise BundleError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
-        self.past = [found[name] for layer in range(self._config.n_layer)
-                     for name in (contract.present_key(layer), contract.present_value(layer))]  # fmt: skip
+        self.past = [
+            found[name]
+            for layer in range(self._config.n_layer)
+            for name in (onnx_contract.present_key(layer), onnx_contract.present_value(layer))
+        ]
         self.n_past += ids.size
         return {place: self._rows(site, found, ids.size) for place, site in self._sites.items()}
 
     def _feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
         n_past, total = self.n_past, self.n_past + ids.size
         values: dict[str, NDArray[Any]] = {
-            contract.INPUT_IDS: ids[None],
-            contract.POSITION_IDS: np.arange(n_past, total)[None],
-            contract.ATTENTION_MASK: np.ones((1, total), np.int64),
-            contract.SEQLENS_K: np.array([total - 1], np.int32),
-            contract.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
-            contract.LOGIT_ROWS: np.arange(ids.size)[None],
+            onnx_contract.INPUT_IDS: ids[None],
+            onnx_contract.POSITION_IDS: np.arange(n_past, total)[None],
+            onnx_contract.ATTENTION_MASK: np.ones((1, total), np.int64),
+            onnx_contract.SEQLENS_K: np.array([total - 1], np.int32),
+            onnx_contract.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
+            onnx_contract.LOGIT_ROWS: np.arange(ids.size)[None],
         }
         for layer in range(self._config.n_layer):
-            values[contract.past_key(layer)], values[contract.past_value(layer)] = self.past[
-                2 * layer : 2 * layer + 2
-            ]
+            values[onnx_contract.past_key(layer)], values[onnx_contract.past_value(layer)] = (
+                self.past[2 * layer : 2 * layer + 2]
+            )
         return values
 
     def _rows(self, site: Site, found: Mapping[str, Any], n_new: int) -> FloatArray:
         parts = [found[str(value.name)] for value in site.values]
-        if site.place.operator == "attn.c_attn":
+        if site.place.name == "attn.c_attn":
             return self._heads(parts, 3, n_new)
-        if site.place.operator == "attn.attention":
+        if site.place.name == "attn.attention":
             return self._heads(parts, 1, n_new)
         total = sum(part[0] for part in parts)  # a sum that no node shows has two parts
         return np.asarray(total + self._biases.get(site.place, np.float32(0)), np.float32)
@@ -151,28 +154,28 @@ def _open(model: ir.Model, folder: Path) -> ort.InferenceSession:
 
 def reference_trace(
     model: GPT, ids: IntArray, past: list[KeyValue] | None = None
-) -> tuple[dict[Place, FloatArray], list[KeyValue]]:
+) -> tuple[dict[ReferenceOperator, FloatArray], list[KeyValue]]:
     """What each operator of the reference leaves behind on ids [T], and the keys and values of
     every layer.
     """
-    found: dict[Place, FloatArray] = {}
+    found: dict[ReferenceOperator, FloatArray] = {}
     hooks = []
 
-    def keep(place: Place, value: Tensor) -> None:
+    def keep(place: ReferenceOperator, value: Tensor) -> None:
         found[place] = value[0].numpy().copy()
 
-    def after(module: nn.Module, place: Place) -> None:
+    def after(module: nn.Module, place: ReferenceOperator) -> None:
         hooks.append(module.register_forward_hook(lambda _, __, output: keep(place, output)))
 
-    def before(module: nn.Module, place: Place) -> None:
+    def before(module: nn.Module, place: ReferenceOperator) -> None:
         hooks.append(module.register_forward_pre_hook(lambda _, inputs: keep(place, inputs[0])))
 
-    before(model.blocks()[0], Place(None, "embedding"))
+    before(model.blocks()[0], ReferenceOperator(None, "embedding"))
     for layer, block in enumerate(model.blocks()):
         _hook_layer(block, layer, before, after)
     if model.config.norm == "pre":
-        after(model.ln_f, Place(None, "ln_f"))
-    after(model.lm_head, Place(None, "lm_head"))
+        after(model.ln_f, ReferenceOperator(None, "ln_f"))
+    after(model.lm_head, ReferenceOperator(None, "lm_head"))
     try:
         with torch.inference_mode():
             _, present = model(torch.from_numpy(ids)[None], None, past)
@@ -183,17 +186,17 @@ def reference_trace(
 
 
 def _hook_layer(block: Block, layer: int, before: Any, after: Any) -> None:
-    after(block.attn.c_attn, Place(layer, "attn.c_attn"))
-    before(block.attn.c_proj, Place(layer, "attn.attention"))
-    after(block.attn.c_proj, Place(layer, "attn.c_proj"))
-    after(block.mlp.c_fc, Place(layer, "mlp.c_fc"))
-    before(block.mlp.c_proj, Place(layer, "mlp.activation"))
-    after(block.mlp.c_proj, Place(layer, "mlp.c_proj"))
-    after(block.ln_1, Place(layer, "ln_1"))
-    after(block.ln_2, Place(layer, "ln_2"))
+    after(block.attn.c_attn, ReferenceOperator(layer, "attn.c_attn"))
+    before(block.attn.c_proj, ReferenceOperator(layer, "attn.attention"))
+    after(block.attn.c_proj, ReferenceOperator(layer, "attn.c_proj"))
+    after(block.mlp.c_fc, ReferenceOperator(layer, "mlp.c_fc"))
+    before(block.mlp.c_proj, ReferenceOperator(layer, "mlp.activation"))
+    after(block.mlp.c_proj, ReferenceOperator(layer, "mlp.c_proj"))
+    after(block.ln_1, ReferenceOperator(layer, "ln_1"))
+    after(block.ln_2, ReferenceOperator(layer, "ln_2"))
     if block.is_post_norm:
-        before(block.ln_1, Place(layer, "attn.residual"))
-        before(block.ln_2, Place(layer, "mlp.residual"))
+        before(block.ln_1, ReferenceOperator(layer, "attn.residual"))
+        before(block.ln_2, ReferenceOperator(layer, "mlp.residual"))
     else:
-        before(block.ln_2, Place(layer, "attn.residual"))
-        after(block, Place(layer, "mlp.residual"))
+        before(block.ln_2, ReferenceOperator(layer, "attn.residual"))
+        after(block, ReferenceOperator(layer, "mlp.residual"))

@@ -14,17 +14,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT
 from gpt_edge.export.verify.check_weights import WeightCheck
-from gpt_edge.export.verify.graph_map import LINEARS, Place, inputs_of, parameters_of
+from gpt_edge.export.weights.reference_operators import (
+    LINEARS,
+    ReferenceOperator,
+    inputs_of,
+    parameters_of,
+)
 from gpt_edge.reference.model import GPT, activate, causal_mask
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 # of the largest value: float32 kernels of torch and onnxruntime, summing in another order
 EPSILON = 2e-5
 SUM_EPSILON = 2e-6  # of sum |x w|: the same for products
@@ -58,14 +61,18 @@ class OperatorChecker:
     """
 
     def __init__(
-        self, model: GPT, weights: Mapping[Place, WeightCheck], *, tensor_wide: bool
+        self, model: GPT, weights: Mapping[ReferenceOperator, WeightCheck], *, tensor_wide: bool
     ) -> None:
         self._model, self._weights, self._tensor_wide = model, weights, tensor_wide
         # by layer: what the graph computed so far
         self._keys_values: dict[int, tuple[Tensor, Tensor]] = {}
 
     def check(
-        self, place: Place, trace: Mapping[Place, FloatArray], ids: IntArray, n_past: int
+        self,
+        place: ReferenceOperator,
+        trace: Mapping[ReferenceOperator, FloatArray],
+        ids: IntArray,
+        n_past: int,
     ) -> OperatorCheck:
         """Check one place of one call. trace: what the graph left behind, up to this place; n_past:
         tokens read before.
@@ -87,36 +94,36 @@ class OperatorChecker:
         keys, values = self._keys_values[layer]
         return keys[0].numpy(), values[0].numpy()
 
-    def _is_rounded(self, place: Place) -> bool:
-        is_product = place.operator in LINEARS or place.operator == "lm_head"
+    def _is_rounded(self, place: ReferenceOperator) -> bool:
+        is_product = place.name in LINEARS or place.name == "lm_head"
         return is_product and not self._weights[place].is_exact
 
     def _expect(
-        self, place: Place, inputs: list[Tensor], ids: IntArray, n_past: int
+        self, place: ReferenceOperator, inputs: list[Tensor], ids: IntArray, n_past: int
     ) -> tuple[Tensor, Tensor]:
         """The reference's result, and by how much each value may differ."""
-        if place.operator == "embedding":
+        if place.name == "embedding":
             return self._embed(place, ids, n_past)
-        if place.operator in ("attn.residual", "mlp.residual"):
+        if place.name in ("attn.residual", "mlp.residual"):
             branch, stream = inputs
             return branch + stream, EPSILON * torch.maximum(branch.abs(), stream.abs()) + 1e-12
-        if place.operator in LINEARS or place.operator == "lm_head":
+        if place.name in LINEARS or place.name == "lm_head":
             return self._product(place, inputs[0])
-        if place.operator == "attn.attention":
+        if place.name == "attn.attention":
             assert place.layer is not None
             return self._attend(place.layer, inputs[0], n_past)
-        if place.operator == "mlp.activation":
+        if place.name == "mlp.activation":
             y = activate(inputs[0], self._model.config.activation)
             return y, EPSILON * (0.1 + y.abs())
         norm = (
             self._model.ln_f
             if place.layer is None
-            else getattr(self._model.h[place.layer], place.operator)
+            else getattr(self._model.h[place.layer], place.name)
         )
         y = norm(inputs[0])
         return y, (EPSILON * y.abs().amax(-1, keepdim=True) + 1e-12).expand_as(y)
 
-    def _embed(self, place: Place, ids: IntArray, n_past: int) -> tuple[Tensor, Tensor]:
+    def _embed(self, place: ReferenceOperator, ids: IntArray, n_past: int) -> tuple[Tensor, Tensor]:
         check, positions = self._weights[place], torch.arange(n_past, n_past + ids.size)
         token, position = self._model.wte(torch.from_numpy(ids)), self._model.wpe(positions)
         if check.weight is not None and check.weight.values.shape == tuple(
@@ -125,7 +132,7 @@ class OperatorChecker:
             token = torch.from_numpy(check.weight.values[ids])
         return token + position, EPSILON * (token.abs() + position.abs()) + 1e-12
 
-    def _product(self, place: Place, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _product(self, place: ReferenceOperator, x: Tensor) -> tuple[Tensor, Tensor]:
         state, check = self._model.state_dict(), self._weights[place]
         names = parameters_of(place, self._model.config)
         weight = state[names[0]]
@@ -134,7 +141,7 @@ class OperatorChecker:
         bias = state[names[1]] if len(names) > 1 else None
         allowed = SUM_EPSILON * (x.abs() @ weight.abs().T) + 1e-12
         if self._is_rounded(place):
-            steps = self._steps(x, place.operator == "mlp.c_proj")
+            steps = self._steps(x, place.name == "mlp.c_proj")
             allowed = allowed + SIGMAS / math.sqrt(12) * ((steps**2) @ (weight**2).T).sqrt()
         return F.linear(x, weight, bias), allowed
 

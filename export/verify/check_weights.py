@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify import dequantize as stored
 from gpt_edge.export.verify.dequantize import Stored, UnknownLayout
-from gpt_edge.export.verify.graph_map import LINEARS, Site, parameters_of
+from gpt_edge.export.verify.graph_map import Site
+from gpt_edge.export.weights.reference_operators import LINEARS, parameters_of
 from gpt_edge.export.weights.source import unpad_heads
 
-FloatArray = NDArray[np.float32]
 HALF_STEP = 0.5 * (1 + 2e-3)  # a level is found with a float32 division
 CUT_OFF = 1.05  # steps that a 4-bit weight may lie beyond the last level: +8 is stored as 7
 # Roundings that trade one weight's error for another's: steps that a weight may be away, and steps
@@ -67,9 +68,9 @@ def check_weights(
     names = parameters_of(site.place, config)
     if not names:
         return WeightCheck()
-    if site.place.operator == "embedding":
+    if site.place.name == "embedding":
         return _embedding(site, names, wanted, rounding)
-    if site.place.operator in LINEARS or site.place.operator == "lm_head":
+    if site.place.name in LINEARS or site.place.name == "lm_head":
         return _linear(site, graph, config, names, wanted, rounding)
     return _norm(site, names, wanted)
 
@@ -78,8 +79,8 @@ def _embedding(
     site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray], rounding: str
 ) -> WeightCheck:
     try:
-        tokens = stored.table(site.nodes, contract.INPUT_IDS)
-        positions = stored.table(site.nodes, contract.POSITION_IDS)
+        tokens = stored.table(site.nodes, onnx_contract.INPUT_IDS)
+        positions = stored.table(site.nodes, onnx_contract.POSITION_IDS)
     except UnknownLayout as error:
         return WeightCheck(share=np.inf, faults=(f"its weights cannot be read back: {error}",))
     width = wanted[names[0]].shape[1]

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
+from gpt_edge.arrays import BoolArray, FloatArray
+
 PRODUCTS = ("MatMulNBits", "MatMul", "FusedMatMul", "Gemm", "MatMulInteger", "MatMulIntegerToFloat")
 
 

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.verify.activations import ExposedGraph, FloatArray, IntArray, reference_trace
-from gpt_edge.export.verify.graph_map import Place, find_sites, places
+from gpt_edge.export.verify.activations import ExposedGraph, reference_trace
+from gpt_edge.export.verify.graph_map import find_sites
+from gpt_edge.export.weights.reference_operators import ReferenceOperator, reference_operators
 from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
 
@@ -29,16 +31,16 @@ PARTED = 1e-4  # relative: a hundred times what the order of float32 sums explai
 class Parting:
     """The difference at one place: its root mean square as a share of the first model's."""
 
-    place: Place
+    place: ReferenceOperator
     relative: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"layer": self.place.layer, "operator": self.place.operator, "place": str(self.place),
+        return {"layer": self.place.layer, "operator": self.place.name, "place": str(self.place),
                 "relative": self.relative}  # fmt: skip
 
 
-def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[Place, FloatArray]:
+def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[ReferenceOperator, FloatArray]:
     """What each operator of a bundle or of the reference leaves behind on ids [T]; of a graph, as
     far as it is a GPT's.
     """
@@ -63,7 +65,7 @@ def part(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Parti
     """
     one, other = trace_of(first, ids), trace_of(second, ids)
     found = []
-    for place in places(first.config):
+    for place in reference_operators(first.config):
         if place in one and place in other:
             size = float(np.sqrt(np.mean(np.square(one[place], dtype=np.float64))))
             gap = float(np.sqrt(np.mean(np.square(one[place] - other[place], dtype=np.float64))))

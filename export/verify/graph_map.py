@@ -14,23 +14,19 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
+from gpt_edge.export.weights.reference_operators import (
+    LINEARS,
+    ReferenceOperator,
+    reference_operators,
+)
 
 NORMS = ("LayerNormalization", "SkipLayerNormalization")
 ATTENTIONS = ("GroupQueryAttention", "Attention", "MultiHeadAttention")
 ACTIVATIONS = ("Gelu", "FastGelu", "QuickGelu", "Relu")
-PRE_NORM = (
-    "ln_1", "attn.c_attn", "attn.attention", "attn.c_proj", "attn.residual",
-    "ln_2", "mlp.c_fc", "mlp.activation", "mlp.c_proj", "mlp.residual",
-)  # fmt: skip
-POST_NORM = (
-    "attn.c_attn", "attn.attention", "attn.c_proj", "attn.residual", "ln_1",
-    "mlp.c_fc", "mlp.activation", "mlp.c_proj", "mlp.residual", "ln_2",
-)  # fmt: skip
 # operators that add a bias to what they read
 BIAS_INPUTS = {"FastGelu": 1, "SkipLayerNormalization": 4}
-LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 EVENTS = {
     "ln_1": "norm",
     "ln_2": "norm",
@@ -44,17 +40,6 @@ EVENTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """An operator of the reference. layer is None for the embedding, ln_f and lm_head."""
-
-    layer: int | None
-    operator: str
-
-    def __str__(self) -> str:
-        return self.operator if self.layer is None else f"layer {self.layer}, {self.operator}"
-
-
-@dataclass(frozen=True, slots=True)
 class Site:
     """Where a place is in one graph.
 
@@ -64,7 +49,7 @@ class Site:
     is part of it. nodes: all nodes between this place and those before it.
     """
 
-    place: Place
+    place: ReferenceOperator
     node: ir.Node
     values: tuple[ir.Value, ...]
     nodes: tuple[ir.Node, ...]
@@ -75,29 +60,23 @@ class Site:
 class Misfit:
     """A place where the graph has something else than the reference."""
 
-    place: Place
+    place: ReferenceOperator
     text: str
 
 
-def places(config: GPTConfig) -> list[Place]:
-    """Every operator of the reference in the order in which it is computed."""
-    inside = PRE_NORM if config.norm == "pre" else POST_NORM
-    layers = [Place(layer, operator) for layer in range(config.n_layer) for operator in inside]
-    final = [Place(None, "ln_f")] if config.norm == "pre" else []
-    return [Place(None, "embedding"), *layers, *final, Place(None, "lm_head")]
-
-
-def find_sites(graph: ir.Graph, config: GPTConfig) -> tuple[dict[Place, Site], Misfit | None]:
+def find_sites(
+    graph: ir.Graph, config: GPTConfig
+) -> tuple[dict[ReferenceOperator, Site], Misfit | None]:
     """Return the site of each place in order, up to the first one that is not there, and what is
     there instead.
     """
     events = list(_events(graph))
-    found: dict[Place, Site] = {}
+    found: dict[ReferenceOperator, Site] = {}
     seen: set[ir.Node] = set()
     origin: ir.Node | None = None  # the attention or activation that a branch starts from
-    for place in places(config):
-        if place.operator in EVENTS:
-            wanted = EVENTS[place.operator]
+    for place in reference_operators(config):
+        if place.name in EVENTS:
+            wanted = EVENTS[place.name]
             kind, node = events.pop(0) if events else ("end", None)
             if kind != wanted or node is None:
                 what = "its end" if node is None else f"a node of kind {kind} ({node.op_type})"
@@ -105,12 +84,14 @@ def find_sites(graph: ir.Graph, config: GPTConfig) -> tuple[dict[Place, Site], M
                     place, f"the graph has {what} where the reference has a node of kind {wanted}"
                 )
             values, origin = _left_behind(node, kind), node
-        elif place.operator == "lm_head":
+        elif place.name == "lm_head":
             if events:
                 return found, Misfit(
                     place, f"the graph has one more node of kind {events[0][0]} before its head"
                 )
-            logits = next((value for value in graph.outputs if value.name == contract.LOGITS), None)
+            logits = next(
+                (value for value in graph.outputs if value.name == onnx_contract.LOGITS), None
+            )
             node = logits.producer() if logits is not None else None
             if logits is None or node is None:
                 return found, Misfit(place, "the graph computes no logits")
@@ -191,27 +172,27 @@ def _left_behind(node: ir.Node, kind: str) -> tuple[ir.Value, ...]:
     return (node.outputs[0],)
 
 
-def _bias(node: ir.Node, place: Place, values: tuple[ir.Value, ...]) -> ir.Value | None:
+def _bias(node: ir.Node, place: ReferenceOperator, values: tuple[ir.Value, ...]) -> ir.Value | None:
     """The bias that the reading node adds: it belongs to a linear layer, and to a sum that no node
     shows.
     """
     index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
-    reads_it = place.operator in LINEARS or (
-        place.operator in ("attn.residual", "mlp.residual") and len(values) > 1
+    reads_it = place.name in LINEARS or (
+        place.name in ("attn.residual", "mlp.residual") and len(values) > 1
     )
     return node.inputs[index] if reads_it and index < len(node.inputs) else None
 
 
 def _read_by(
-    node: ir.Node, place: Place, origin: ir.Node | None, seen: Collection[ir.Node]
+    node: ir.Node, place: ReferenceOperator, origin: ir.Node | None, seen: Collection[ir.Node]
 ) -> tuple[ir.Value, ...]:
     """What a linear layer hands to the node that reads it; nothing where its input's `origin` does
     not lead there.
     """
-    if place.operator == "attn.c_attn":
+    if place.name == "attn.c_attn":
         packed = node.op_type == "GroupQueryAttention" and node.inputs[1] is None
         return tuple(value for value in node.inputs[: 1 if packed else 3] if value is not None)
-    if place.operator == "mlp.c_fc":
+    if place.name == "mlp.c_fc":
         return tuple(value for value in node.inputs[:1] if value is not None)
     branches = [
         value for value in node.inputs[:2] if value is not None and _comes_from(value, origin, seen)
@@ -256,53 +237,3 @@ def initializers(nodes: Collection[ir.Node]) -> dict[str, ir.Value]:
         if value is not None and value.is_initializer()
     ]
     return {str(value.name): value for value in values}
-
-
-def inputs_of(place: Place, config: GPTConfig) -> tuple[Place, ...]:
-    """The places that an operator of the reference reads; none for the embedding. Of a sum, the
-    branch comes first.
-    """
-    layer, is_pre = place.layer, config.norm == "pre"
-    if layer is None:
-        last = config.n_layer - 1
-        if place.operator == "ln_f":
-            return (Place(last, "mlp.residual"),)
-        if place.operator == "lm_head":
-            return (Place(None, "ln_f") if is_pre else Place(last, "ln_2"),)
-        return ()
-    stream = (
-        Place(None, "embedding")
-        if layer == 0
-        else Place(layer - 1, "mlp.residual" if is_pre else "ln_2")
-    )
-    middle = Place(layer, "attn.residual" if is_pre else "ln_1")
-
-    def here(operator: str) -> Place:
-        return Place(layer, operator)
-
-    return {
-        "ln_1": (stream if is_pre else here("attn.residual"),),
-        "attn.c_attn": (here("ln_1") if is_pre else stream,),
-        "attn.attention": (here("attn.c_attn"),),
-        "attn.c_proj": (here("attn.attention"),),
-        "attn.residual": (here("attn.c_proj"), stream),
-        "ln_2": (here("attn.residual") if is_pre else here("mlp.residual"),),
-        "mlp.c_fc": (here("ln_2") if is_pre else middle,),
-        "mlp.activation": (here("mlp.c_fc"),),
-        "mlp.c_proj": (here("mlp.activation"),),
-        "mlp.residual": (here("mlp.c_proj"), middle),
-    }[place.operator]
-
-
-def parameters_of(place: Place, config: GPTConfig) -> tuple[str, ...]:
-    """Names in `GPT.state_dict()` of the weights that a place holds, a bias second; of the
-    embedding both tables.
-    """
-    if place.operator == "embedding":
-        return ("wte.weight", "wpe.weight")
-    if place.operator == "lm_head":
-        return ("wte.weight" if config.tied_embeddings else "lm_head.weight",)
-    if place.operator in (*LINEARS, "ln_1", "ln_2", "ln_f"):
-        name = place.operator if place.layer is None else f"h.{place.layer}.{place.operator}"
-        return (f"{name}.weight", f"{name}.bias")
-    return ()

@@ -16,13 +16,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.export.verify.activations import ExposedGraph, FloatArray, IntArray
+from gpt_edge.export.verify.activations import ExposedGraph
 from gpt_edge.export.verify.check_operators import OperatorChecker
 from gpt_edge.export.verify.check_weights import LOOSE, WeightCheck, check_weights
-from gpt_edge.export.verify.graph_map import Place, Site, find_sites, parameters_of, places
+from gpt_edge.export.verify.graph_map import Site, find_sites
+from gpt_edge.export.weights.reference_operators import (
+    ReferenceOperator,
+    parameters_of,
+    reference_operators,
+)
 from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
 
@@ -41,7 +47,7 @@ MAX_SHARE = 1e9  # JSON knows no infinity
 class Fault:
     """What is wrong at a place."""
 
-    place: Place
+    place: ReferenceOperator
     text: str
 
     def __str__(self) -> str:
@@ -101,11 +107,13 @@ def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Loca
             exposed, model, sites, weights, found, faults, bundle.scheme == "int8-dynamic"
         )
     except BundleError as error:
-        faults.append(Fault(misfit.place if misfit else places(config)[-1], error.message))
+        faults.append(
+            Fault(misfit.place if misfit else reference_operators(config)[-1], error.message)
+        )
     for figures in (found.weights, found.operators):
         for operator, values in figures.items():
-            values["places"] = sum(place.operator == operator for place in sites)
-    order = {place: index for index, place in enumerate(places(config))}
+            values["places"] = sum(place.name == operator for place in sites)
+    order = {place: index for index, place in enumerate(reference_operators(config))}
     found.faults = sorted(faults, key=lambda fault: order[fault.place])
     return found
 
@@ -118,11 +126,11 @@ def _n_tokens(config: GPTConfig) -> int:
 def _check_weights(
     bundle: Bundle,
     model: GPT,
-    sites: dict[Place, Site],
+    sites: dict[ReferenceOperator, Site],
     found: Location,
     faults: list[Fault],
     progress: Callable[[str], None],
-) -> dict[Place, WeightCheck]:
+) -> dict[ReferenceOperator, WeightCheck]:
     wanted = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     checks = {}
     for place, site in sites.items():
@@ -135,7 +143,7 @@ def _check_weights(
     return checks
 
 
-def _rounding(bundle: Bundle, place: Place) -> str:
+def _rounding(bundle: Bundle, place: ReferenceOperator) -> str:
     """How `quantize` rounded the weight of a place, as the manifest says; to the nearest level
     where it says nothing.
     """
@@ -149,8 +157,8 @@ def _rounding(bundle: Bundle, place: Place) -> str:
 def _check_operators(
     exposed: ExposedGraph,
     model: GPT,
-    sites: dict[Place, Site],
-    weights: dict[Place, WeightCheck],
+    sites: dict[ReferenceOperator, Site],
+    weights: dict[ReferenceOperator, WeightCheck],
     found: Location,
     faults: list[Fault],
     tensor_wide: bool,
@@ -160,7 +168,7 @@ def _check_operators(
     ids = np.random.default_rng(SEED).integers(0, config.vocab_size, n_tokens)
     cut = max(1, n_tokens - N_MORE)
     known = {fault.place for fault in faults}
-    whole: dict[Place, tuple[FloatArray, float]] = {}
+    whole: dict[ReferenceOperator, tuple[FloatArray, float]] = {}
     for part in (ids[:cut], ids[cut:]):
         if not part.size:
             continue
@@ -169,7 +177,7 @@ def _check_operators(
         for place in sites:
             check = checker.check(place, trace, part, n_past)
             text = check.fault
-            if not text and place.operator == "attn.attention" and place.layer is not None:
+            if not text and place.name == "attn.attention" and place.layer is not None:
                 text = _check_cache(exposed, checker, place.layer)
             _record(found.operators, place, check.share, not text)
             if text and place not in known:
@@ -188,8 +196,8 @@ def _check_operators(
 def _check_alone(
     exposed: ExposedGraph,
     ids: IntArray,
-    whole: dict[Place, tuple[FloatArray, float]],
-    known: set[Place],
+    whole: dict[ReferenceOperator, tuple[FloatArray, float]],
+    known: set[ReferenceOperator],
 ) -> list[Fault]:
     """Read the first tokens by themselves: a row of a rounded product must not depend on those that
     were read with it.
@@ -228,7 +236,7 @@ def _check_cache(exposed: ExposedGraph, checker: OperatorChecker, layer: int) ->
 
 def _epsilon(site: Site, config: GPTConfig) -> str:
     """What is wrong with a norm's epsilon: too small to show on most inputs."""
-    if not site.place.operator.startswith("ln_"):
+    if not site.place.name.startswith("ln_"):
         return ""
     attribute = site.node.attributes.get("epsilon")
     default = 1e-12 if site.node.op_type == "SkipLayerNormalization" else 1e-5
@@ -241,12 +249,14 @@ def _epsilon(site: Site, config: GPTConfig) -> str:
     return f"its epsilon is {found:.3g}, the reference's is {wanted:.3g}"
 
 
-def _record(figures: dict[str, dict[str, Any]], place: Place, share: float, ok: bool) -> None:
+def _record(
+    figures: dict[str, dict[str, Any]], place: ReferenceOperator, share: float, ok: bool
+) -> None:
     """Take a place into its operator's figures. share: infinite where the two cannot be compared at
     all.
     """
     known = figures.setdefault(
-        place.operator, {"places": 0, "share": 0.0, "worst": str(place), "ok": True}
+        place.name, {"places": 0, "share": 0.0, "worst": str(place), "ok": True}
     )
     share = min(share, MAX_SHARE)
     if share > known["share"]:

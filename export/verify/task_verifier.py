@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, FileRecord, Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.graph.build import MODEL_FILE
@@ -21,7 +22,6 @@ from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify.classifiers import (
-    FloatArray,
     TaskProbes,
     check_alone,
     compare_tasks,

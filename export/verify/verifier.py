@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
@@ -23,7 +24,7 @@ from gpt_edge.reference.model import GPT, KeyValue
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort
-from gpt_edge.verify.parity import FloatArray, IntArray, Probe
+from gpt_edge.verify.parity import Probe
 from gpt_edge.verify.report import Progress, Verification, check_paths
 
 # max |difference| of logits, as a share of their spread within a row (and at least as if that were
@@ -209,9 +210,7 @@ class Verifier:
         self.report.figures["weights"] = found.weights
         self.report.figures["operators"] = found.operators
         for fault in found.faults:
-            self.report.add_place(
-                fault.place.layer, fault.place.operator, str(fault.place), fault.text
-            )
+            self.report.add_place(fault.place.layer, fault.place.name, str(fault.place), fault.text)
 
     def _against_reference(self, session: Session, scheme: str, name: str) -> None:
         section, found = f"{self.reference} against {name}", ask_session(session, self.probes)

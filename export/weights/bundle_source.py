@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.export.weights.source import FloatArray, unpad_heads
+from gpt_edge.export.weights.source import unpad_heads
 from gpt_edge.tasks import TaskSpec
 
 

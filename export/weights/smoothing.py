@@ -21,15 +21,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.manifest import Manifest
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.verify.graph_map import Place
-from gpt_edge.export.weights.source import FloatArray, Source
+from gpt_edge.export.weights.reference_operators import ReferenceOperator
+from gpt_edge.export.weights.source import Source
 from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import TaskSpec
 
-SCHEMES = ("int8", "int8-block", "int4", contract.MIXED)
+SCHEMES = ("int8", "int8-block", "int4", onnx_contract.MIXED)
 KEY = "smoothing"  # in a manifest's provenance
 NORMS = {"ln_1": "attn.c_attn", "ln_2": "mlp.c_fc"}  # of a pre-norm layer, and what reads them
 VALUES, READER = "attn.values", "attn.c_proj"
@@ -110,24 +111,30 @@ class Smoothing:
         return rows[:, None] if scale is None else rows[:, None] * scale
 
     def restore(
-        self, trace: Mapping[Place, FloatArray], config: GPTConfig
-    ) -> dict[Place, FloatArray]:
+        self, trace: Mapping[ReferenceOperator, FloatArray], config: GPTConfig
+    ) -> dict[ReferenceOperator, FloatArray]:
         """What a smoothed graph left behind, as the reference would have it."""
         restored = dict(trace)
         for layer in range(config.n_layer):
             for norm in NORMS:
                 self._multiply(
-                    restored, Place(layer, norm), self.factors(f"h.{layer}.{norm}", config.n_embd)
+                    restored,
+                    ReferenceOperator(layer, norm),
+                    self.factors(f"h.{layer}.{norm}", config.n_embd),
                 )
             values = self.factors(f"h.{layer}.{VALUES}", config.n_embd)
             if values is not None:
                 rows = np.concatenate([np.ones(2 * config.n_embd, np.float32), values])
-                self._multiply(restored, Place(layer, "attn.c_attn"), rows)
-                self._multiply(restored, Place(layer, "attn.attention"), values)
+                self._multiply(restored, ReferenceOperator(layer, "attn.c_attn"), rows)
+                self._multiply(restored, ReferenceOperator(layer, "attn.attention"), values)
         return restored
 
     @staticmethod
-    def _multiply(trace: dict[Place, FloatArray], place: Place, factors: FloatArray | None) -> None:
+    def _multiply(
+        trace: dict[ReferenceOperator, FloatArray],
+        place: ReferenceOperator,
+        factors: FloatArray | None,
+    ) -> None:
         if factors is not None and place in trace and trace[place].shape[-1] == factors.size:
             trace[place] = trace[place] * factors
 

@@ -13,11 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.tasks import TaskSpec
-
-FloatArray = NDArray[np.float32]
 
 DATA_FILE = "model.onnx.data"
 PAGE = 4096  # bytes; large tensors start on a page, so that onnxruntime can map them
@@ -53,7 +52,11 @@ def pad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
     c_attn: [3C, C] -> [3HD', C], its bias [3C] -> [3HD']; c_proj: [C, C] -> [C, HD']. Others come
     back as they are.
     """
-    heads, size, padded = config.n_head, config.head_size, contract.cache_head_size(config, "edge")
+    heads, size, padded = (
+        config.n_head,
+        config.head_size,
+        onnx_contract.cache_head_size(config, "edge"),
+    )
     if size == padded or ".attn." not in name:
         return array
     extra = padded - size
@@ -70,7 +73,11 @@ def pad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
 
 def unpad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
     """The inverse of `pad_heads`."""
-    heads, size, padded = config.n_head, config.head_size, contract.cache_head_size(config, "edge")
+    heads, size, padded = (
+        config.n_head,
+        config.head_size,
+        onnx_contract.cache_head_size(config, "edge"),
+    )
     if size == padded or ".attn." not in name:
         return array
     if name.endswith("c_attn.weight"):

@@ -15,14 +15,15 @@ from typing import Any, cast
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.bench.figures import Engine
 from gpt_edge.bench.plan import Case
 from gpt_edge.bench.traffic import cache_bytes, weight_bytes
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.generate.completion import TokenChoice
 from gpt_edge.generate.generator import Generator
-from gpt_edge.generate.sampling import SamplingParams
-from gpt_edge.generate.stream import TokenChoice, TokenStream
-from gpt_edge.runtime.kv_cache import IntArray
+from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.stream import TokenStream
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -124,7 +125,7 @@ class Model:
         params = SamplingParams(max_new_tokens=case.n_tokens + 1, ignore_end_token=True)
         tokenizer = self.generator.tokenizer
         rows = [
-            TokenChoice(params, case.n_past, session.config.n_ctx, tokenizer)
+            TokenChoice(params, [0] * case.n_past, session.config.n_ctx, tokenizer)
             for _ in range(case.batch)
         ]
         for row, own in zip(rows, logits, strict=True):

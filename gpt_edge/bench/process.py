@@ -42,7 +42,7 @@ def open_model(bundle):  # as gpt_edge.load: what follows is imported while the 
 generator = read_bundle(sys.argv[1], open_model)
 marks.append(time.perf_counter())
 print("ready", flush=True)
-from gpt_edge.generate.sampling import SamplingParams
+from gpt_edge.generate.params import SamplingParams
 n_prompt, n_context, last = (int(word) for word in sys.argv[3:])
 params = SamplingParams(max_new_tokens=last + 1, ignore_end_token=True)
 next(generator.generate_ids([0] * n_prompt, params))

@@ -79,7 +79,7 @@ class Bundle:
 
     @property
     def scheme(self) -> str:
-        """How the weights are stored: one of graph.SCHEMES."""
+        """How the weights are stored: one of onnx_contract.SCHEMES."""
         return self.manifest.scheme
 
     @property

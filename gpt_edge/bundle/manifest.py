@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.graph import GRAPHS, MIXED, SCHEMES
+from gpt_edge.onnx_contract import GRAPHS, MIXED, SCHEMES
 from gpt_edge.tasks import TaskSpec
 
 FORMAT_VERSION = 1
@@ -57,8 +57,8 @@ class Manifest:
     """
 
     name: str
-    graph: str  # one of graph.GRAPHS
-    scheme: str  # one of graph.SCHEMES, or graph.MIXED
+    graph: str  # one of onnx_contract.GRAPHS
+    scheme: str  # one of onnx_contract.SCHEMES, or onnx_contract.MIXED
     config: GPTConfig
     kind: str = CAUSAL_LM
     task: TaskSpec | None = None  # of kind "task", and not in the file of another one

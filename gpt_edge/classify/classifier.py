@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import read_bundle
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.runtime.encoder import BATCH, Encoder
 from gpt_edge.tasks import TaskSpec, transform
 from gpt_edge.tokenizer.spec import Tokenizer
 
-FloatArray = npt.NDArray[np.float32]
 Truncate = Literal["left", "right"]
 Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 

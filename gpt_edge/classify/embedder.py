@@ -13,16 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import read_bundle
 from gpt_edge.classify.classifier import Truncate, check_bytes, check_texts
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.runtime.encoder import BATCH, Encoder, Pooling
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.tokenizer.spec import Tokenizer
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class Embedder:

@@ -13,7 +13,6 @@ from gpt_edge.evaluate.documents import Score, compare_documents, score_document
 from gpt_edge.evaluate.lambada import LambadaScore
 from gpt_edge.evaluate.measures import (
     Estimate,
-    IntArray,
     TextScore,
     log_softmax,
     negative_log_likelihood,
@@ -26,7 +25,6 @@ from gpt_edge.evaluate.windows import windows
 __all__ = [
     "Comparison",
     "Estimate",
-    "IntArray",
     "LambadaScore",
     "Models",
     "Score",

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from gpt_edge.arrays import DoubleArray, IntArray
 
 Z95 = 1.959963984540054  # of a two-sided 95 % interval of the normal distribution
 N_RESAMPLES = 1000
@@ -80,7 +79,7 @@ def matthews(confusion: IntArray) -> float:
     return float((hits * n - guessed @ true) / math.sqrt(spread)) if spread > 0 else 0.0
 
 
-def pearson(gold: FloatArray, predicted: FloatArray) -> float:
+def pearson(gold: DoubleArray, predicted: DoubleArray) -> float:
     """Pearson's correlation coefficient; 0 where one side does not vary."""
     _check_lengths(gold, predicted)
     # the mean of equal numbers may be off by a rounding
@@ -91,7 +90,7 @@ def pearson(gold: FloatArray, predicted: FloatArray) -> float:
     return float(x @ y) / spread if spread > 0 else 0.0
 
 
-def spearman(gold: FloatArray, predicted: FloatArray) -> float:
+def spearman(gold: DoubleArray, predicted: DoubleArray) -> float:
     """Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of their
     ranks.
     """
@@ -99,7 +98,7 @@ def spearman(gold: FloatArray, predicted: FloatArray) -> float:
     return pearson(ranks(gold), ranks(predicted))
 
 
-def ranks(values: FloatArray) -> FloatArray:
+def ranks(values: DoubleArray) -> DoubleArray:
     """Ranks from 1, equal values sharing the mean of theirs."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
@@ -147,7 +146,7 @@ def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, Estimate]:
     return {"accuracy": Estimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
 
 
-def score_metrics(gold: FloatArray, predicted: FloatArray) -> dict[str, Estimate]:
+def score_metrics(gold: DoubleArray, predicted: DoubleArray) -> dict[str, Estimate]:
     """pearson, spearman and root_mean_squared_error of predicted scores."""
     _check_lengths(gold, predicted)
     figures = (
@@ -159,7 +158,7 @@ def score_metrics(gold: FloatArray, predicted: FloatArray) -> dict[str, Estimate
     for name, figure in figures:
 
         def of_rows(
-            rows: IntArray, figure: Callable[[FloatArray, FloatArray], float] = figure
+            rows: IntArray, figure: Callable[[DoubleArray, DoubleArray], float] = figure
         ) -> float:
             return figure(gold[rows], predicted[rows])
 
@@ -169,7 +168,7 @@ def score_metrics(gold: FloatArray, predicted: FloatArray) -> dict[str, Estimate
     return metrics
 
 
-def root_mean_squared_error(gold: FloatArray, predicted: FloatArray) -> float:
+def root_mean_squared_error(gold: DoubleArray, predicted: DoubleArray) -> float:
     """In the scores' own unit."""
     return math.sqrt(float(np.mean((gold - predicted) ** 2)))
 

@@ -25,12 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from gpt_edge.arrays import DoubleArray, FloatArray, IntArray
 from gpt_edge.evaluate.measures import (
     BLOCK_ROWS,
-    DoubleArray,
     Estimate,
-    FloatArray,
-    IntArray,
     Sums,
     Tally,
     exp,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.documents import Piece, TextFile, TextFormat
 from gpt_edge.errors import EvaluationError
-from gpt_edge.evaluate.measures import IntArray
 from gpt_edge.evaluate.windows import Window, WindowCutter, check_window
 from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.evaluate.compare import Comparison, Pair, add_rows, comparison
-from gpt_edge.evaluate.measures import IntArray, Tally, text_score
+from gpt_edge.evaluate.measures import Tally, text_score
 from gpt_edge.evaluate.scorer import Scorer, SessionScorer, finite
 from gpt_edge.evaluate.windows import windows
 

@@ -25,18 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.data.documents import TextFile, TextFormat
 from gpt_edge.errors import EvaluationError
-from gpt_edge.evaluate.measures import (
-    Estimate,
-    FloatArray,
-    IntArray,
-    Sums,
-    exp,
-    log_softmax,
-    of_targets,
-    share,
-)
+from gpt_edge.evaluate.measures import Estimate, Sums, exp, log_softmax, of_targets, share
 from gpt_edge.evaluate.scorer import Scorer, finite
 from gpt_edge.tokenizer.spec import Tokenizer
 

@@ -28,9 +28,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
-DoubleArray = npt.NDArray[np.float64]
+from gpt_edge.arrays import DoubleArray, FloatArray, IntArray
 
 BLOCK_ROWS = 32  # rows in float64 at a time: 13 MB each for 50,257 tokens
 

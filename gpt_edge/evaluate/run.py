@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.documents import TextFile
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.compare import Comparison, Pair, comparison
@@ -26,7 +27,7 @@ from gpt_edge.evaluate.lambada import (
     passages,
     stop_tokens,
 )
-from gpt_edge.evaluate.measures import IntArray, Sums, Tally, TextScore, text_score
+from gpt_edge.evaluate.measures import Sums, Tally, TextScore, text_score
 from gpt_edge.evaluate.scorer import Scorer
 from gpt_edge.evaluate.state import State
 from gpt_edge.system.disk import sha256_file

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import NumericError
-from gpt_edge.evaluate.measures import FloatArray, IntArray
 
 if TYPE_CHECKING:
     # training scores in torch and has no use for onnxruntime

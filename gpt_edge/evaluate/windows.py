@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from gpt_edge.arrays import IntArray
+
 # ids [2 .. context + 1], and how many of their targets, ids[1:], were counted before
 Window = tuple[IntArray, int]
 

@@ -1,8 +1,7 @@
-"""One generation as it happens: TokenStream gives ids, TextStream text, and Completion is the whole
-when it has ended.
+"""One generation as it happens: TokenStream yields ids, TextStream text.
 
-Each ring knows only the one inside it: ids know the session, text knows ids. A stream works when it
-is asked for its next item, so a caller who stops asking stops the model.
+Each layer knows only the one inside it: ids know the session, text knows ids. A stream works when
+it is asked for its next item, so a caller who stops asking stops the model.
 """
 
 from __future__ import annotations
@@ -10,120 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
-from gpt_edge.generate.sampling import Sampler, SamplingParams
-from gpt_edge.generate.stop_strings import StopMatcher
-from gpt_edge.runtime.edge_runner import FloatArray
+from gpt_edge.arrays import FloatArray
+from gpt_edge.generate.completion import Completion, FinishReason, TextAssembly, TokenChoice
+from gpt_edge.generate.params import SamplingParams
 from gpt_edge.runtime.session import PREFILL_CHUNK, Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
-FinishReason = Literal["stop", "length", "context_full", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What a generation gave. `ids` has neither the end token nor, in `text`, the stop string that
-    ended it.
-    """
-
-    text: str
-    # stop: end token or stop string; length: max_new_tokens; context_full; cancelled
-    finish_reason: FinishReason
-    ids: tuple[int, ...]
-    prompt_tokens: int  # read by the model
-    dropped_tokens: int  # cut from the start of the prompt by truncate="left"
-    seed: int | None  # gives the same text again; None when greedy
-    prefill_seconds: float  # until the first token was chosen
-    decode_seconds: float  # from there to the end
-
-    @property
-    def completion_tokens(self) -> int:
-        """How many tokens were generated."""
-        return len(self.ids)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decoding speed; 0 for fewer than two tokens."""
-        return (
-            (len(self.ids) - 1) / self.decode_seconds
-            if len(self.ids) > 1 and self.decode_seconds > 0
-            else 0.0
-        )
-
-
-class TokenChoice:
-    """Chooses the ids of one sequence and says when it ends. Shared by streams and batches.
-
-    tokenizer's `vocab_size`: rows of the embedding beyond it have no token and are never chosen.
-    """
-
-    def __init__(
-        self, params: SamplingParams, n_prompt: int, n_ctx: int, tokenizer: Tokenizer
-    ) -> None:
-        self.ids: list[int] = []
-        self.finish_reason: FinishReason | None = None
-        self._sampler = Sampler(params)
-        self.seed = None if params.is_greedy else self._sampler.seed
-        self._end_token = None if params.ignore_end_token else tokenizer.end_token
-        self._vocab_size = tokenizer.vocab_size
-        self._max_new_tokens = params.max_new_tokens
-        # the last token is never read, so it needs no place in the context
-        self._room = n_ctx - n_prompt + 1
-
-    def choose(self, logits: FloatArray) -> int | None:
-        """Append and return the next id, or None for the end token. logits: float32 [V]. Raises
-        NumericError.
-        """
-        id = self._sampler.sample(logits[: self._vocab_size])
-        if id == self._end_token:
-            self.finish_reason = "stop"
-            return None
-        self.ids.append(id)
-        if len(self.ids) == self._max_new_tokens:
-            self.finish_reason = "length"
-        elif len(self.ids) == self._room:
-            self.finish_reason = "context_full"
-        return id
-
-
-class TextAssembly:
-    """Turns the ids of one sequence into text and cuts it at a stop string. Shared by streams and
-    batches.
-    """
-
-    def __init__(self, params: SamplingParams, tokenizer: Tokenizer) -> None:
-        self.pieces: list[str] = []
-        self._detokenizer = tokenizer.detokenizer()
-        self._stops = StopMatcher(params.stop)
-
-    @property
-    def is_stopped(self) -> bool:
-        """True once a stop string was found."""
-        return self._stops.is_found
-
-    def push(self, id: int) -> str:
-        """Return the text that is certain after this id, often ""."""
-        return self._keep(self._stops.push(self._detokenizer.push(id)))
-
-    def flush(self) -> str:
-        """Return what was held back; no more ids follow."""
-        return self._keep(self._stops.push(self._detokenizer.flush()) + self._stops.flush())
-
-    def _keep(self, piece: str) -> str:
-        if piece:
-            self.pieces.append(piece)
-        return piece
-
 
 class TokenStream:
-    """Iterator over the ids of one generation; `finish_reason` tells why it ended, None while it
-    goes on.
+    """Iterator over the ids of one generation; `finish_reason` says why it ended, None until then.
 
-    Threads that share one take turns. After an error, or `close`, it gives nothing more.
+    Threads that share one take turns. After an error, or `close`, it yields nothing more.
     """
 
     def __init__(
@@ -139,7 +39,7 @@ class TokenStream:
         self.decode_seconds = 0.0
         self._session = session
         self._cache = session.new_cache()
-        self._choice = TokenChoice(params, len(self.prompt), session.config.n_ctx, tokenizer)
+        self._choice = TokenChoice(params, self.prompt, session.config.n_ctx, tokenizer)
         self._cancel = cancel or threading.Event()
         self._has_failed = False
         # re-entrant: a signal handler may call close() while a step runs
@@ -147,7 +47,7 @@ class TokenStream:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """None until the last id was given."""
+        """None until the last id was yielded."""
         return self._choice.finish_reason
 
     @property
@@ -169,7 +69,7 @@ class TokenStream:
                 raise StopIteration
             try:
                 id = self._advance()
-            except BaseException:  # whatever it was, also Ctrl-C: the cache may be half-written
+            except BaseException:  # also Ctrl-C: the cache may be half-written
                 self._has_failed = True
                 raise
         if id is None:
@@ -183,7 +83,7 @@ class TokenStream:
             id = self._choice.choose(self._session.decode(ids[-1:], self._cache)[0])
             self.decode_seconds += time.perf_counter() - started
             return id
-        logits = None if ids else self._read_prompt()
+        logits = None if ids else self._prefill()
         if logits is None:
             self._choice.finish_reason = "cancelled"
             return None
@@ -191,8 +91,8 @@ class TokenStream:
         self.prefill_seconds = time.perf_counter() - started
         return id
 
-    def _read_prompt(self) -> FloatArray | None:
-        """Logits [V] after the prompt; None if cancelled, which is looked at before every chunk."""
+    def _prefill(self) -> FloatArray | None:
+        """Logits [V] after the prompt; None if cancelled, which is checked before every chunk."""
         prompt = np.array(self.prompt, np.int64)[None]
         self._session.reserve(self._cache, prompt.size)
         logits: FloatArray | None = None
@@ -219,7 +119,7 @@ class TextStream:
     """Iterator over the text of one generation, piece by piece, never half a character, never a
     stop string.
 
-    The pieces join to the whole text. Afterwards `finish_reason` and `completion` tell the rest.
+    The pieces join to the whole text. Afterwards `finish_reason` and `completion` hold the rest.
     `close`, or leaving a with-block, ends it early.
     """
 
@@ -234,7 +134,7 @@ class TextStream:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """None until the last piece was given."""
+        """None until the last piece was yielded."""
         return self._finish_reason
 
     def __iter__(self) -> Self:
@@ -248,7 +148,7 @@ class TextStream:
         raise StopIteration
 
     def _next_piece(self) -> str:
-        """The text of the next token, often "", or at the end what was held back."""
+        """The text of the next token, often "", or at the end the text that was held back."""
         id = next(self._tokens, None)
         if id is not None:
             piece = self._text.push(id)
@@ -263,7 +163,7 @@ class TextStream:
         return piece
 
     def close(self) -> None:
-        """End it after the step that runs, if one does; what was held back is dropped."""
+        """End it after the step that runs, if one does; text that was held back is dropped."""
         self._tokens.close()
         with self._lock:
             self._finish_reason = self._finish_reason or "cancelled"
@@ -276,7 +176,7 @@ class TextStream:
 
     @property
     def completion(self) -> Completion:
-        """All of it. Raises RuntimeError before the end."""
+        """The whole result. Raises RuntimeError before the end."""
         if self._finish_reason is None:
             raise RuntimeError("the stream has not ended: read it to its end, or close it")
         return Completion(

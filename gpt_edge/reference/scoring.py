@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.errors import ContextLengthError
-from gpt_edge.evaluate.measures import FloatArray, IntArray
 from gpt_edge.evaluate.scorer import blocks
 from gpt_edge.reference.model import GPT
 from gpt_edge.system.threads import check_threads, default_threads

@@ -7,9 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from gpt_edge.arrays import IntArray
 
 # of a batch: bounds its memory, and what falls out of the CPU's cache between two layers
 MAX_POSITIONS = 2048

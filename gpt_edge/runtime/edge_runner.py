@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from gpt_edge import graph
+from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
-from gpt_edge.runtime.kv_cache import CacheArray, IntArray, KVCache
+from gpt_edge.runtime.kv_cache import CacheArray, KVCache
 
-FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Any], None]  # runs an IOBinding
 
 
@@ -26,7 +26,7 @@ def cache_dtype(kinds: dict[str, str]) -> str:
     """What a graph keeps keys and values in, by its inputs' types in onnxruntime's words;
     float32 where it keeps none.
     """
-    return "float16" if kinds.get(graph.past_key(0)) == "tensor(float16)" else "float32"
+    return "float16" if kinds.get(onnx_contract.past_key(0)) == "tensor(float16)" else "float32"
 
 
 def bind_memory(
@@ -54,21 +54,24 @@ class _Step:
         self.logits: FloatArray = np.zeros((batch, config.vocab_size), np.float32)
         self.binding = session.io_binding()
         inputs: dict[str, npt.NDArray[Any]] = {
-            graph.INPUT_IDS: self.ids.reshape(batch, 1),
+            onnx_contract.INPUT_IDS: self.ids.reshape(batch, 1),
             # the next position of a row is its length
-            graph.POSITION_IDS: cache.lengths.reshape(batch, 1),
-            graph.SEQLENS_K: self.seqlens_k,
-            graph.TOTAL_SEQUENCE_LENGTH: self.total,
-            graph.LOGIT_ROWS: np.zeros((batch, 1), np.int64),
+            onnx_contract.POSITION_IDS: cache.lengths.reshape(batch, 1),
+            onnx_contract.SEQLENS_K: self.seqlens_k,
+            onnx_contract.TOTAL_SEQUENCE_LENGTH: self.total,
+            onnx_contract.LOGIT_ROWS: np.zeros((batch, 1), np.int64),
         }
-        bind_memory(self.binding, inputs, {graph.LOGITS: self.logits.reshape(batch, 1, -1)})
+        bind_memory(self.binding, inputs, {onnx_contract.LOGITS: self.logits.reshape(batch, 1, -1)})
         _bind_cache(self.binding, cache.arrays)
 
 
 def _bind_cache(binding: Any, arrays: list[CacheArray]) -> None:
     """Bind past and present of each layer to the same memory."""
     for layer in range(len(arrays) // 2):
-        names = (graph.past_key, graph.present_key), (graph.past_value, graph.present_value)
+        names = (
+            (onnx_contract.past_key, onnx_contract.present_key),
+            (onnx_contract.past_value, onnx_contract.present_value),
+        )
         for (past, present), array in zip(names, arrays[2 * layer : 2 * layer + 2], strict=True):
             bind_memory(binding, {past(layer): array}, {present(layer): array})
 
@@ -106,14 +109,14 @@ class EdgeRunner:
         total = past + ids.size
         cache.reserve(total)
         inputs: dict[str, npt.NDArray[Any]] = {
-            graph.INPUT_IDS: ids[None],
-            graph.POSITION_IDS: np.arange(past, total, dtype=np.int64)[None],
-            graph.SEQLENS_K: np.array([total - 1], np.int32),
-            graph.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
-            graph.LOGIT_ROWS: logit_rows[None],
+            onnx_contract.INPUT_IDS: ids[None],
+            onnx_contract.POSITION_IDS: np.arange(past, total, dtype=np.int64)[None],
+            onnx_contract.SEQLENS_K: np.array([total - 1], np.int32),
+            onnx_contract.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
+            onnx_contract.LOGIT_ROWS: logit_rows[None],
         }
         binding = self._session.io_binding()
-        bind_memory(binding, inputs, {graph.LOGITS: out[None]})
+        bind_memory(binding, inputs, {onnx_contract.LOGITS: out[None]})
         _bind_cache(binding, [array[row : row + 1] for array in cache.arrays])
         self._run(binding)
         cache.lengths[row] = total

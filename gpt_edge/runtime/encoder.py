@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gpt_edge import graph
+from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError, NumericError
 from gpt_edge.runtime.batching import batches, pad
-from gpt_edge.runtime.edge_runner import FloatArray, bind_memory, cache_dtype
-from gpt_edge.runtime.kv_cache import IntArray
+from gpt_edge.runtime.edge_runner import bind_memory, cache_dtype
 from gpt_edge.runtime.open_graph import open_graph
 from gpt_edge.runtime.ort_session import ORT_ERRORS, first_line
 from gpt_edge.system.fork_safety import keep_in_child
@@ -54,7 +54,7 @@ class Encoder:
         self._inputs = set(kinds)
         self._cache_dtype = cache_dtype(kinds)
         self._has_states = any(
-            value.name == graph.HIDDEN_STATES for value in self._session.get_outputs()
+            value.name == onnx_contract.HIDDEN_STATES for value in self._session.get_outputs()
         )
 
     def logits(self, sequences: Ids, *, batch: int = BATCH) -> FloatArray:
@@ -76,7 +76,7 @@ class Encoder:
         found = np.empty((len(sequences) // per_example, self.config.n_label), np.float32)
         for rows in batches([len(ids) for ids in sequences], batch, per_example):
             ids, lengths = pad([sequences[row] for row in rows])
-            logits = self._run(ids, lengths, graph.LOGITS, lengths[:, None] - 1)
+            logits = self._run(ids, lengths, onnx_contract.LOGITS, lengths[:, None] - 1)
             found[rows[::per_example] // per_example] = logits.reshape(-1, self.config.n_label)
         if not np.isfinite(found).all():
             raise NumericError(f"{self.path} gave NaN or infinite logits")
@@ -113,7 +113,7 @@ class Encoder:
     def _pooled(self, ids: IntArray, lengths: IntArray, pooling: Pooling) -> FloatArray:
         places = np.arange(ids.shape[1])[None]
         rows = lengths[:, None] - 1 if pooling == "last" else np.repeat(places, len(ids), 0)
-        states = self._run(ids, lengths, graph.HIDDEN_STATES, rows)
+        states = self._run(ids, lengths, onnx_contract.HIDDEN_STATES, rows)
         has_all_rows = self.task is None or self.graph == "portable"
         if pooling == "last":
             return states[np.arange(len(ids)), lengths - 1] if has_all_rows else states[:, 0]
@@ -136,12 +136,12 @@ class Encoder:
             )
         n_rows, width = ids.shape
         feeds: dict[str, npt.NDArray[Any]] = {
-            graph.INPUT_IDS: ids,
-            graph.POSITION_IDS: np.repeat(np.arange(width)[None], n_rows, 0),
-            graph.ATTENTION_MASK: (np.arange(width) < lengths[:, None]).astype(np.int64),
-            graph.SEQLENS_K: (lengths - 1).astype(np.int32),
-            graph.TOTAL_SEQUENCE_LENGTH: np.array([width], np.int32),
-            graph.LOGIT_ROWS: np.ascontiguousarray(rows)
+            onnx_contract.INPUT_IDS: ids,
+            onnx_contract.POSITION_IDS: np.repeat(np.arange(width)[None], n_rows, 0),
+            onnx_contract.ATTENTION_MASK: (np.arange(width) < lengths[:, None]).astype(np.int64),
+            onnx_contract.SEQLENS_K: (lengths - 1).astype(np.int32),
+            onnx_contract.TOTAL_SEQUENCE_LENGTH: np.array([width], np.int32),
+            onnx_contract.LOGIT_ROWS: np.ascontiguousarray(rows)
             if self.task is not None
             else np.zeros((n_rows, 1), np.int64),
         }
@@ -165,12 +165,12 @@ class Encoder:
         """A language model's empty past: of the edge graph memory for `width` tokens, which it
         writes into.
         """
-        size = graph.cache_head_size(self.config, self.graph)
+        size = onnx_contract.cache_head_size(self.config, self.graph)
         shape = (n_rows, self.config.n_head, width if self.graph == "edge" else 0, size)
         for layer in range(self.config.n_layer):
             for past, present in (
-                (graph.past_key, graph.present_key),
-                (graph.past_value, graph.present_value),
+                (onnx_contract.past_key, onnx_contract.present_key),
+                (onnx_contract.past_value, onnx_contract.present_value),
             ):
                 array = np.zeros(shape, self._cache_dtype)
                 shared = {present(layer): array} if self.graph == "edge" else {}

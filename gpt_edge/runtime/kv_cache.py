@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ContextLengthError
-from gpt_edge.graph import cache_head_size, past_key, past_value
+from gpt_edge.onnx_contract import cache_head_size, past_key, past_value
 
-IntArray = npt.NDArray[np.int64]
 CacheArray = npt.NDArray[Any]  # float32, or the float16 of somebody else's portable file
 
 FIRST_CAPACITY = 128  # tokens; doubled until the context is full

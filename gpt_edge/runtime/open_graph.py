@@ -1,5 +1,5 @@
 """A bundle's graph in onnxruntime: its options, our own operators where they are built, and the
-contract of `graph.py`.
+contract of `onnx_contract.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from gpt_edge import graph
+from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.native.library import find_library
@@ -71,7 +71,7 @@ def _with_operators(bundle: Bundle, threads: int) -> bytes | None:
     stand for.
     """
     head_size, is_rounded = (
-        graph.cache_head_size(bundle.config, bundle.graph),
+        onnx_contract.cache_head_size(bundle.config, bundle.graph),
         bundle.scheme != "fp32",
     )
     rewritten = rewrite(bundle.model_path.read_bytes(), threads, head_size, half_cache=is_rounded)
@@ -89,19 +89,19 @@ def _register(library: Path, options: ort.SessionOptions) -> None:
 
 
 def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
-    """Raise BundleError unless the graph asks for and returns what graph.py says; a foreign file
-    may ask for less.
+    """Raise BundleError unless the graph asks for and returns what onnx_contract.py says; a foreign
+    file may ask for less.
     """
     sides = (
-        ("input", session.get_inputs(), graph.inputs(bundle.config, bundle.graph)),
-        ("output", session.get_outputs(), graph.outputs(bundle.config, bundle.graph)),
+        ("input", session.get_inputs(), onnx_contract.inputs(bundle.config, bundle.graph)),
+        ("output", session.get_outputs(), onnx_contract.outputs(bundle.config, bundle.graph)),
     )
     optional = (
-        {graph.POSITION_IDS, graph.ATTENTION_MASK, USE_CACHE_BRANCH}
+        {onnx_contract.POSITION_IDS, onnx_contract.ATTENTION_MASK, USE_CACHE_BRANCH}
         if bundle.graph == "portable"
         else set()
     )
-    optional = {*optional, graph.HIDDEN_STATES} if bundle.task is None else set()
+    optional = {*optional, onnx_contract.HIDDEN_STATES} if bundle.task is None else set()
     for side, values, specs in sides:
         found, wanted = {value.name for value in values}, {spec.name for spec in specs}
         missing, unknown = sorted(wanted - found - optional), sorted(found - wanted - optional)

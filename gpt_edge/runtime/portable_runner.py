@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from gpt_edge import graph
+from gpt_edge import onnx_contract
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.runtime.edge_runner import FloatArray, Run, bind_memory
-from gpt_edge.runtime.kv_cache import CacheArray, IntArray, KVCache
+from gpt_edge.runtime.edge_runner import Run, bind_memory
+from gpt_edge.runtime.kv_cache import CacheArray, KVCache
 
 USE_CACHE_BRANCH = "use_cache_branch"  # of Optimum's merged decoders
 DTYPE_OF = {"tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -36,8 +37,8 @@ class PortableRunner:
         types = {
             value.name: value.type for value in (*session.get_inputs(), *session.get_outputs())
         }
-        self.cache_dtype = _dtype(graph.past_key(0), types)
-        self._logits_dtype = _dtype(graph.LOGITS, types)
+        self.cache_dtype = _dtype(onnx_contract.past_key(0), types)
+        self._logits_dtype = _dtype(onnx_contract.LOGITS, types)
 
     def decode(self, ids: Sequence[int] | IntArray, cache: KVCache) -> FloatArray:
         """Append one token per row; see Session.decode."""
@@ -45,7 +46,7 @@ class PortableRunner:
         past = cache.length
         is_ragged = bool((cache.lengths != past).any())
         if is_ragged and (
-            graph.POSITION_IDS not in self._inputs or self._config.window is not None
+            onnx_contract.POSITION_IDS not in self._inputs or self._config.window is not None
         ):
             return self._decode_rows(column, cache)
         pasts = [_first(array, past) for array in cache.arrays]
@@ -100,19 +101,24 @@ class PortableRunner:
         new = ids.shape[1]
         logits = np.empty((batch, new, self._config.vocab_size), self._logits_dtype)
         presents = [np.empty((batch, heads, past + new, width), self.cache_dtype) for _ in pasts]
-        values = {graph.INPUT_IDS: ids, graph.ATTENTION_MASK: mask, graph.POSITION_IDS: positions}
+        values = {
+            onnx_contract.INPUT_IDS: ids,
+            onnx_contract.ATTENTION_MASK: mask,
+            onnx_contract.POSITION_IDS: positions,
+        }
         values[USE_CACHE_BRANCH] = np.array([past > 0])
         inputs: dict[str, npt.NDArray[Any]] = {
             name: value for name, value in values.items() if name in self._inputs
         }
-        outputs: dict[str, npt.NDArray[Any]] = {graph.LOGITS: logits}
+        outputs: dict[str, npt.NDArray[Any]] = {onnx_contract.LOGITS: logits}
         for layer in range(self._config.n_layer):
-            inputs[graph.past_key(layer)], inputs[graph.past_value(layer)] = pasts[
+            inputs[onnx_contract.past_key(layer)], inputs[onnx_contract.past_value(layer)] = pasts[
                 2 * layer : 2 * layer + 2
             ]
-            outputs[graph.present_key(layer)], outputs[graph.present_value(layer)] = presents[
-                2 * layer : 2 * layer + 2
-            ]
+            (
+                outputs[onnx_contract.present_key(layer)],
+                outputs[onnx_contract.present_value(layer)],
+            ) = presents[2 * layer : 2 * layer + 2]
         binding = self._session.io_binding()
         bind_memory(binding, inputs, outputs)
         self._run(binding)

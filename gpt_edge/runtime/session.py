@@ -16,10 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
-from gpt_edge.runtime.edge_runner import EdgeRunner, FloatArray
-from gpt_edge.runtime.kv_cache import IntArray, KVCache
+from gpt_edge.runtime.edge_runner import EdgeRunner
+from gpt_edge.runtime.kv_cache import KVCache
 from gpt_edge.runtime.open_graph import open_graph
 from gpt_edge.runtime.ort_session import ORT_ERRORS, first_line
 from gpt_edge.runtime.portable_runner import PortableRunner
@@ -36,7 +37,7 @@ class Session:
 
     threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and
     BundleError for a classifier, or a graph that onnxruntime refuses or that lacks an input or
-    output of `graph.py`. A process forked from this one must open its own.
+    output of `onnx_contract.py`. A process forked from this one must open its own.
     profile: onnxruntime times every operator, and `end_profile` names the file, whose path begins
     with this one.
     """

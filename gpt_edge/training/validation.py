@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from gpt_edge.evaluate import IntArray, Score, windows
+from gpt_edge.arrays import IntArray
+from gpt_edge.evaluate import Score, windows
 from gpt_edge.reference.model import GPT
 from gpt_edge.training.corpus.batches import IGNORED
 from gpt_edge.training.loss import BatchLoss

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.runtime.encoder import Encoder
@@ -28,8 +28,6 @@ from gpt_edge.verify.report import (
     silent,
     words_of,
 )
-
-FloatArray = npt.NDArray[np.float32]
 
 N_EXAMPLES, N_OF_LARGE = 64, 12  # how many are asked
 LONGEST = 160  # tokens of most probes; one fills the context, up to MAX_FULL

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from gpt_edge.verify.parity import Agreement, FloatArray, Probe, Runner, answer, compare
+from gpt_edge.arrays import FloatArray
+from gpt_edge.verify.parity import Agreement, Probe, Runner, answer, compare
 
 Effort = Literal["export", "verify", "full"]
 

@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.evaluate.measures import log_softmax
 from gpt_edge.tokenizer import Tokenizer
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 # of the spread: a choice this close is nobody's; random GPT-2 124M, whose spread is 0.55, showed
 # 0.045

@@ -142,8 +142,8 @@ def check_paths(
     """Hold a model against itself: every path of a prompt that `effort` names against the whole
     prompt at once.
 
-    scheme: one of graph.SCHEMES, or "torch", which is held to what fp32 is. name: in the figures,
-    instead of it.
+    scheme: one of onnx_contract.SCHEMES, or "torch", which is held to what fp32 is. name: in the
+    figures, instead of it.
     """
     for way, agreement in paths(session, probes, effort):
         limits = {}

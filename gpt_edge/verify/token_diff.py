@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.measures import log_softmax
 from gpt_edge.evaluate.scorer import Scorer, finite
 from gpt_edge.tokenizer.spec import Tokenizer
-from gpt_edge.verify.parity import PASSAGE, IntArray
+from gpt_edge.verify.parity import PASSAGE
 
 N_RANDOM = 128  # ids that stand for a text where there is no tokenizer
 SEED = 20201228

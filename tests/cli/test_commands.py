@@ -15,7 +15,7 @@ from typing import get_args
 
 import pytest
 
-from gpt_edge import graph
+from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from gpt_edge.cli.app import GROUPS
 from gpt_edge.cli.support import options
@@ -234,8 +234,8 @@ def test_a_command_has_help(command: str) -> None:
 def test_choices_of_options_are_those_of_the_library() -> None:
     from gpt_edge.export.graph.optimum_int8 import TARGETS
 
-    assert get_args(options.SchemeName) == graph.SCHEMES
-    assert get_args(options.GraphName) == graph.GRAPHS
+    assert get_args(options.SchemeName) == onnx_contract.SCHEMES
+    assert get_args(options.GraphName) == onnx_contract.GRAPHS
     assert get_args(options.TargetName) == TARGETS
 
 

@@ -16,7 +16,7 @@ from tests.conftest import REPO
 # Folders (and, at the bottom, files) from the bottom up. A module may import its own folder, and
 # what lies strictly lower; folders on one line lie side by side, and none imports another.
 LAYERS: list[set[str]] = [
-    {"version", "errors", "config", "graph", "tasks"},
+    {"version", "errors", "config", "onnx_contract", "tasks", "arrays"},
     {"system", "tokenizer"},
     {"bundle"},
     {"data", "native"},
@@ -28,10 +28,21 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
+# The same of the folders in export, which are the parts of `gpt_edge.export`.
+EXPORT_LAYERS: list[set[str]] = [
+    {"weights"},
+    {"formats"},
+    {"graph"},
+    {"verify"},
+    {"pipeline"},
+    {"budget", "transformers"},
+    {"report"},
+]
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "optimum", "transformers", "safetensors"}
 # what is not of the standard library; reference, training and export may use anything
 ALLOWED: dict[str, set[str]] = {
     **{name: set() for name in LAYERS[0]},
+    "arrays": {"numpy"},  # types alone; whoever imports them computes with numpy
     "system": set(),
     # requests: what tiktoken fails with
     "tokenizer": {"tiktoken", "tiktoken_ext", "tokenizers", "requests"},
@@ -44,6 +55,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 BASE = LAYERS[0]  # files that import one another
 DEPTH_OF = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
+EXPORT_DEPTH_OF = {name: depth for depth, layer in enumerate(EXPORT_LAYERS) for name in layer}
+EXPORT = "gpt_edge.export."
 STDLIB = set(sys.stdlib_module_names)
 
 
@@ -117,6 +130,22 @@ def test_imports_point_downward(name: str) -> None:
         assert len(parts) > 1, f"{name} imports the package's root"
         is_own = parts[1] == top or {top, parts[1]} <= BASE
         assert is_own or DEPTH_OF[parts[1]] < DEPTH_OF[top], f"{name} imports {imported}"
+
+
+def test_every_folder_of_export_has_a_layer() -> None:
+    folders = {name.split(".")[2] for name in sources() if name.startswith(EXPORT)}
+    assert folders == set(EXPORT_DEPTH_OF)
+
+
+@pytest.mark.parametrize("name", [name for name in sources() if name.startswith(EXPORT)])
+def test_imports_inside_export_point_downward(name: str) -> None:
+    folder = name.split(".")[2]
+    for imported in imports(sources()[name]):
+        if not imported.startswith(EXPORT):
+            continue
+        target = imported.split(".")[2]
+        is_lower = EXPORT_DEPTH_OF[target] < EXPORT_DEPTH_OF[folder]
+        assert target == folder or is_lower, f"{name} imports {imported}"
 
 
 @pytest.mark.parametrize(

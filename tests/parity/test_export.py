@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, ParityError
@@ -83,7 +83,7 @@ def test_optimum_int8_depends_on_the_path_and_ours_does_not(
     assert sum(figure["n_flips"] for figure in theirs.values()) > 0
 
 
-@pytest.mark.parametrize("graph", contract.GRAPHS)
+@pytest.mark.parametrize("graph", onnx_contract.GRAPHS)
 @pytest.mark.parametrize("name", ODD)
 def test_odd_shapes_export_in_every_scheme_and_are_right(
     name: str, graph: str, tmp_path: Path
@@ -181,7 +181,7 @@ def test_every_preset_of_optimum_makes_a_bundle(
     counts = rewrite.count_operators(ir.load(bundle.model_path).graph)
     assert (
         counts["MatMulInteger"]
-        == contract.operators(bundle.config, "edge", "int8-dynamic")["MatMulInteger"]
+        == onnx_contract.operators(bundle.config, "edge", "int8-dynamic")["MatMulInteger"]
     )
 
 

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.evaluate.measures import log_softmax
 from gpt_edge.export.formats.rounding import round_tensor
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.pipeline.pipeline import export_bundle
-from gpt_edge.generate.sampling import SamplingParams
+from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.stream import TokenStream
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
-from gpt_edge.verify.parity import FloatArray, IntArray
 from tests.parity.conftest import Export
 from tests.support.models import TINY, save_random
 

@@ -13,23 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.export.formats.plan import Wishes, uniform_plan
 from gpt_edge.export.graph.build import build_graph
 from gpt_edge.export.pipeline import pipeline
-from gpt_edge.graph import cache_head_size
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
 from gpt_edge.native.onnx_model import Model, Node, read_model
 from gpt_edge.native.rewrite import _Rewriter, rewrite
+from gpt_edge.onnx_contract import cache_head_size
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import paths
 from gpt_edge.verify.native_operators import check_library
-from gpt_edge.verify.parity import FloatArray, IntArray, compare
+from gpt_edge.verify.parity import compare
 from tests.support.models import save_random
 
 # Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by

@@ -19,9 +19,9 @@ from gpt_edge.errors import NumericError
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import Rows, layer_hessians, load_reference
 from gpt_edge.export.budget.sensitivity import Probe, round_activations
-from gpt_edge.export.formats.plan import LINEARS
 from gpt_edge.export.formats.rounding import Rounded, gptq, round_tensor
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, TensorFormat
+from gpt_edge.export.weights.reference_operators import LINEARS
 from gpt_edge.export.weights.source import pad_heads
 from gpt_edge.reference.importers import open_checkpoint
 from tests.support.models import TINY

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.graph.build import build_graph
 from gpt_edge.export.pipeline import pipeline
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify.parity import IntArray
 from tests.parity.conftest import Export
 from tests.support.models import TINY, random_model, save_random
 

@@ -94,7 +94,7 @@ def test_a_smoothed_bundle_is_verified_and_parts_where_another_one_does(
     assert max(parting.relative for parting in partings) < 0.2
     first = first_of(partings)
     assert first is not None
-    assert first.place.operator == "embedding"
+    assert first.place.name == "embedding"
 
 
 def test_quantize_smooths_as_export_does(planted: Path, tmp_path: Path) -> None:

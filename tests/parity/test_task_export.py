@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from gpt_edge import graph as contract
+from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ExportError, ParityError
 from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
@@ -41,7 +41,7 @@ CASES = [
     )
     for kind in TINY
     for task in TASKS
-    for graph in contract.GRAPHS
+    for graph in onnx_contract.GRAPHS
 ]
 Make = Callable[[str, str, str, str], tuple[Bundle, Verification]]
 
@@ -121,11 +121,11 @@ def test_the_graph_holds_the_embedding_once_and_no_language_model_head(make: Mak
         tables = [name for name in graph.initializers if name.startswith(("wte", "lm_head"))]
         assert sorted(tables) in (["wte.weight"], ["wte.weight_q8", "wte.weight_scales"])
         assert [value.name for value in graph.inputs] == [
-            spec.name for spec in contract.inputs(config, "edge")
+            spec.name for spec in onnx_contract.inputs(config, "edge")
         ]
 
 
-@pytest.mark.parametrize("graph", contract.GRAPHS)
+@pytest.mark.parametrize("graph", onnx_contract.GRAPHS)
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
 def test_quantize_rounds_a_classifier_as_export_does(
     make: Make, tmp_path: Path, scheme: str, graph: str
@@ -183,7 +183,7 @@ def test_what_a_classifier_is_not_for_is_refused(
         )
 
 
-@pytest.mark.parametrize("graph", contract.GRAPHS)
+@pytest.mark.parametrize("graph", onnx_contract.GRAPHS)
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_states_of_a_language_model_are_those_of_torch(
     export: Export, checkpoints: dict[str, Path], graph: str, pooling: str

@@ -19,7 +19,7 @@ from typing import Any
 from gpt_edge.bench.machine import describe_machine
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.load import load
-from gpt_edge.generate.sampling import SamplingParams
+from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.stream import TokenStream
 from tests.speed.judge import Pair, measure_ratio
 from tests.speed.reference import reference_session, reference_work

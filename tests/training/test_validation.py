@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.evaluate import windows
 from gpt_edge.reference.model import GPT
-from gpt_edge.training.corpus.batches import IntArray
 from gpt_edge.training.validation import score_documents
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ctx=24, vocab_size=50)

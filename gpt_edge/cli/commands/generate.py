@@ -68,7 +68,7 @@ def generate(
     Prints the text as it is generated, and nothing else. Decoding is greedy unless --temperature or
     --top-k is given.
     """
-    from gpt_edge.generate.sampling import SamplingParams
+    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.system.threads import check_threads
 
     try:

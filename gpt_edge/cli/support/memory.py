@@ -14,7 +14,7 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError
-from gpt_edge.graph import cache_head_size
+from gpt_edge.onnx_contract import cache_head_size
 from gpt_edge.system.python_process import python_command, python_environment
 
 FLOAT_BYTES = 4

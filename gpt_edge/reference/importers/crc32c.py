@@ -13,7 +13,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-WordArray = npt.NDArray[np.uint32]
+from gpt_edge.arrays import WordArray
+
 _POLYNOMIAL = 0x82F63B78  # reflected
 _LANE_BYTES = 1024
 _MAX_LANES, _MIN_LANES = 8192, 64  # below 64 KiB the plain loop is as fast

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.errors import CheckpointError, NumericError
 from gpt_edge.reference.importers.crc32c import masked_crc32c
 
-FloatArray = npt.NDArray[np.float32]
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 _STORED_AS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 

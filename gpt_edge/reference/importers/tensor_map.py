@@ -14,15 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.sources import (
-    FLOAT_DTYPES,
-    FloatArray,
-    TensorSource,
-    check_finite,
-    shown,
-)
+from gpt_edge.reference.importers.sources import FLOAT_DTYPES, TensorSource, check_finite, shown
 from gpt_edge.reference.model import GPT, without_memory
 from gpt_edge.tasks import TaskSpec
 

@@ -18,8 +18,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.sources import FloatArray, TensorInfo, shown
+from gpt_edge.reference.importers.sources import TensorInfo, shown
 
 MAX_PICKLE_BYTES = 1 << 26
 # torch.save before 1.6: five pickles, then the data

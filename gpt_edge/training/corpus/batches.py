@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.text_files import TextFiles
 from gpt_edge.errors import TrainingError
 from gpt_edge.tokenizer.spec import Tokenizer
-from gpt_edge.training.corpus.shards import IntArray, TokenArray, document_edges
+from gpt_edge.training.corpus.shards import TokenArray, document_edges
 
 __all__ = [
     "IGNORED",

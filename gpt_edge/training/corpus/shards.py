@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.text_files import TextFiles
 from gpt_edge.errors import TrainingError
 from gpt_edge.system.atomic_files import atomic_write
@@ -30,7 +31,6 @@ SHARD_TOKENS = 1 << 24  # 32 MiB of uint16
 # of version 1 the whole ones are taken: its pieces were longer, so its places in the text are
 # others
 VERSION = 2
-IntArray = NDArray[np.int64]
 TokenArray = NDArray[np.unsignedinteger[Any]] | IntArray  # one stream of ids, [n]
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.examples import Example
 from gpt_edge.errors import TrainingError
 from gpt_edge.reference.heads import pad
@@ -25,7 +26,6 @@ from gpt_edge.tasks import TaskSpec, encode_texts
 from gpt_edge.tokenizer.spec import Tokenizer
 
 POOL = 32  # batches
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

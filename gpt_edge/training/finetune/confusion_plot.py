@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import require
-from gpt_edge.evaluate.classification_metrics import IntArray
 from gpt_edge.system.atomic_files import atomic_write
 
 MAX_NUMBERED = 12  # classes up to which each field shows its count

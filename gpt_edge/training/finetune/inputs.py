@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.examples import (
     Example,
     balance,
@@ -27,7 +28,7 @@ from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, check_fits
 from gpt_edge.training.corpus.batches import encode_documents, read_documents
-from gpt_edge.training.finetune.batches import Encoded, IntArray, encode, split
+from gpt_edge.training.finetune.batches import Encoded, encode, split
 from gpt_edge.training.finetune.lora import check_rank
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 from gpt_edge.training.validation import score_documents

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.evaluate import Score
 from gpt_edge.evaluate.classification_metrics import (
     Estimate,
-    IntArray,
     choice_metrics,
     class_metrics,
     confusion_matrix,

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import NumericError
 from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dropout
-from gpt_edge.training.finetune.batches import Encoded, IntArray, Part
+from gpt_edge.training.finetune.batches import Encoded, Part
 from gpt_edge.training.finetune.lora import add_lora
 from gpt_edge.training.finetune.settings import FinetuneSettings
 from gpt_edge.training.run_state import NON_FINITE_HINT, RunState

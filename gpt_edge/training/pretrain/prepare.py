@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.data.text_files import TextFiles, find_texts
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.system.atomic_files import atomic_write
@@ -27,13 +28,7 @@ from gpt_edge.tokenizer.formats.rank_file import N_BYTES, format_ranks
 from gpt_edge.tokenizer.load import build_tokenizer, read_tokenizer_file
 from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer, TokenizerSource, TokenizerSpec
 from gpt_edge.training.corpus.learn_tokenizer import train_tokenizer
-from gpt_edge.training.corpus.shards import (
-    IntArray,
-    TokenShards,
-    documents_of,
-    is_tokenized,
-    tokenize,
-)
+from gpt_edge.training.corpus.shards import TokenShards, documents_of, is_tokenized, tokenize
 from gpt_edge.training.recipe import Recipe
 
 TOKENIZER, TOKENS, SOURCE = "tokenizer.tiktoken", "tokens", "source.json"

@@ -21,12 +21,13 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import NumericError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.model import GPT
 from gpt_edge.training.allocator import keep_freed_memory
 from gpt_edge.training.corpus.batches import Batches
-from gpt_edge.training.corpus.shards import IntArray, TokenArray
+from gpt_edge.training.corpus.shards import TokenArray
 from gpt_edge.training.loss import BatchLoss
 from gpt_edge.training.optimizer import Optimizer
 from gpt_edge.training.pretrain.resume import (

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.errors import TrainingError
 from gpt_edge.training.corpus import batches as corpus
 from gpt_edge.training.corpus.batches import IGNORED, Batches, join_documents, pack, read_documents
-from gpt_edge.training.corpus.shards import IntArray, documents_of
+from gpt_edge.training.corpus.shards import documents_of
 
 END = 0
 

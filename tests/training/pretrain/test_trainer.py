@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import NumericError, TrainingError
 from gpt_edge.reference.model import GPT, causal_mask
 from gpt_edge.training.corpus.batches import join_documents
-from gpt_edge.training.corpus.shards import IntArray, documents_of
+from gpt_edge.training.corpus.shards import documents_of
 from gpt_edge.training.loss import BatchLoss, attention_written_out
 from gpt_edge.training.pretrain.trainer import Trainer
 from gpt_edge.training.recipe import Recipe

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from gpt_edge import graph
+from gpt_edge import onnx_contract
 from gpt_edge.bench import run as rounds
 from gpt_edge.bench.bandwidth import MAX_BYTES, MIN_BYTES, ReadProbe
 from gpt_edge.bench.figures import Engine
@@ -231,7 +231,7 @@ def test_the_profile_counts_the_operators_of_a_token_and_leaves_no_file(temporar
     assert list(temporary.iterdir()) == []
     for phase in ("pp8", "tg4 @ d3"):
         own = {row.operator: row for row in rows if row.phase == phase}
-        for name, count in graph.operators(bundle.config, "edge", "fp32").items():
+        for name, count in onnx_contract.operators(bundle.config, "edge", "fp32").items():
             if count:
                 found = [row for row in own.values() if row.operator in (name, f"{name} (head)")]
                 assert sum(row.calls for row in found) == count, name

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.generate.generator import Generator
-from gpt_edge.generate.sampling import SamplingParams
+from gpt_edge.generate.params import SamplingParams
 from tests.support.scripted import scripted
 from tests.support.tiny_model import END_TOKEN, GRAPHS, N_CTX, open_generator
 

@@ -17,7 +17,7 @@ import pytest
 import gpt_edge.generate.stream
 from gpt_edge.errors import GPTEdgeError, NumericError
 from gpt_edge.generate.generator import Generator
-from gpt_edge.generate.sampling import SamplingParams
+from gpt_edge.generate.params import SamplingParams
 from tests.support.scripted import Scripted, scripted
 from tests.support.tiny_model import GRAPHS, bundle_path, open_generator
 
@@ -91,7 +91,7 @@ def test_a_batch_takes_params_per_prompt_and_checks_their_number(generator: Gene
     together = generator.generate_batch(["the", "end", "is"], each)
     for prompt, params, done in zip(["the", "end", "is"], each, together, strict=True):
         assert done.ids == generator.complete(prompt, params).ids
-    with pytest.raises(ValueError, match="one SamplingParams per prompt is wanted, 2, got 3"):
+    with pytest.raises(ValueError, match="expected one SamplingParams per prompt, 2, got 3"):
         generator.generate_batch(["the", "end"], each)
     with pytest.raises(ValueError, match="got one string"):
         generator.generate_batch("the end")

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt_edge import graph
+from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.runtime.kv_cache import KVCache
 from gpt_edge.runtime.portable_runner import USE_CACHE_BRANCH, PortableRunner
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=8, n_ctx=16, vocab_size=5)
-PASTS = (graph.past_key(0), graph.past_value(0))
+PASTS = (onnx_contract.past_key(0), onnx_contract.past_value(0))
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Recorder:
         self, *extra: str, cache_type: str = "tensor(float)", logits_type: str = "tensor(float)"
     ) -> None:
         self._inputs = [
-            Value(graph.INPUT_IDS),
+            Value(onnx_contract.INPUT_IDS),
             *map(Value, extra),
             *(Value(name, cache_type) for name in PASTS),
         ]
@@ -47,7 +47,7 @@ class Recorder:
         return self._inputs
 
     def get_outputs(self) -> list[Value]:
-        return [Value(graph.LOGITS, self._logits_type)]
+        return [Value(onnx_contract.LOGITS, self._logits_type)]
 
     def io_binding(self) -> Recorder:
         self._bound = {}
@@ -64,13 +64,13 @@ class Recorder:
         self.runs.append(
             {name: value.numpy().copy() for name, value in self._bound.items() if name in names}
         )
-        present = self._bound[graph.present_key(0)]
+        present = self._bound[onnx_contract.present_key(0)]
         past = self.runs[-1][PASTS[0]].shape[2]
         memory = np.concatenate(
             [
                 self.runs[-1][PASTS[0]],
                 np.broadcast_to(
-                    self.runs[-1][graph.INPUT_IDS][:, None, :, None],
+                    self.runs[-1][onnx_contract.INPUT_IDS][:, None, :, None],
                     (*present.shape()[:2], present.shape()[2] - past, 4),
                 ),
             ],
@@ -89,19 +89,19 @@ def append(own: PortableRunner, cache: KVCache, row: int, ids: list[int]) -> Non
 
 
 def test_only_what_the_file_asks_for_is_fed() -> None:
-    session = Recorder(graph.ATTENTION_MASK)
+    session = Recorder(onnx_contract.ATTENTION_MASK)
     own, cache = runner(session), KVCache(CONFIG, "portable")
     append(own, cache, 0, [1, 2, 3])
     own.decode([4], cache)
     assert [set(fed) for fed in session.runs] == [
-        {graph.INPUT_IDS, graph.ATTENTION_MASK, *PASTS}
+        {onnx_contract.INPUT_IDS, onnx_contract.ATTENTION_MASK, *PASTS}
     ] * 2
-    assert session.runs[1][graph.ATTENTION_MASK].tolist() == [[1, 1, 1, 1]]
+    assert session.runs[1][onnx_contract.ATTENTION_MASK].tolist() == [[1, 1, 1, 1]]
     assert session.runs[1][PASTS[0]][0, 0, :, 0].tolist() == [1, 2, 3]
 
 
 def test_a_merged_decoder_is_told_whether_there_is_a_past() -> None:
-    session = Recorder(graph.ATTENTION_MASK, graph.POSITION_IDS, USE_CACHE_BRANCH)
+    session = Recorder(onnx_contract.ATTENTION_MASK, onnx_contract.POSITION_IDS, USE_CACHE_BRANCH)
     own, cache = runner(session), KVCache(CONFIG, "portable")
     append(own, cache, 0, [1, 2])
     own.decode([3], cache)
@@ -109,28 +109,31 @@ def test_a_merged_decoder_is_told_whether_there_is_a_past() -> None:
 
 
 def test_rows_of_different_lengths_are_masked_and_lie_at_the_start() -> None:
-    session = Recorder(graph.ATTENTION_MASK, graph.POSITION_IDS)
+    session = Recorder(onnx_contract.ATTENTION_MASK, onnx_contract.POSITION_IDS)
     own, cache = runner(session), KVCache(CONFIG, "portable", batch=2)
     append(own, cache, 0, [1, 2, 3])
     append(own, cache, 1, [4])
     for ids in ([3, 2], [1, 0]):
         own.decode(ids, cache)
     assert len(session.runs) == 4
-    assert session.runs[3][graph.ATTENTION_MASK].tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 1]]
-    assert session.runs[3][graph.POSITION_IDS].tolist() == [[4], [2]]
+    assert session.runs[3][onnx_contract.ATTENTION_MASK].tolist() == [
+        [1, 1, 1, 1, 1],
+        [1, 1, 0, 0, 1],
+    ]
+    assert session.runs[3][onnx_contract.POSITION_IDS].tolist() == [[4], [2]]
     assert cache.arrays[0][0, 0, :5, 0].tolist() == [1, 2, 3, 3, 1]
     assert cache.arrays[0][1, 0, :3, 0].tolist() == [4, 2, 0]
     assert cache.lengths.tolist() == [5, 3]
 
 
 def test_without_position_ids_rows_of_different_lengths_go_alone() -> None:
-    session = Recorder(graph.ATTENTION_MASK)
+    session = Recorder(onnx_contract.ATTENTION_MASK)
     own, cache = runner(session), KVCache(CONFIG, "portable", batch=2)
     append(own, cache, 0, [1, 2, 3])
     append(own, cache, 1, [4])
     own.decode([3, 2], cache)
-    assert [fed[graph.INPUT_IDS].tolist() for fed in session.runs[2:]] == [[[3]], [[2]]]
-    assert [fed[graph.ATTENTION_MASK].shape for fed in session.runs[2:]] == [(1, 4), (1, 2)]
+    assert [fed[onnx_contract.INPUT_IDS].tolist() for fed in session.runs[2:]] == [[[3]], [[2]]]
+    assert [fed[onnx_contract.ATTENTION_MASK].shape for fed in session.runs[2:]] == [(1, 4), (1, 2)]
     assert cache.lengths.tolist() == [4, 2]
 
 

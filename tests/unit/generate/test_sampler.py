@@ -1,14 +1,14 @@
-"""SamplingParams, keep_top_k and Sampler: defaults, refusals, exactness against slow versions,
-soundness of logits.
+"""Sampler: choices against slow versions, the fast way against the list of processors, soundness of
+logits.
 """
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import math
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_edge.errors import NumericError
-from gpt_edge.generate import sampling
-from gpt_edge.generate.sampling import Sampler, SamplingParams, keep_top_k, philox, top_k_ids
+from gpt_edge.generate import sampler as sampler_module
+from gpt_edge.generate.logits import LogitsRow
+from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.sampler import Sampler
+from tests.support.logit_rows import V, row, slow_top_k
 
-V = 50257
 PARAMS = [
     SamplingParams(),
     SamplingParams(temperature=0.0, top_k=5),
@@ -30,42 +32,9 @@ PARAMS = [
 ]
 
 
-def row(size: int = V, seed: int = 0) -> np.ndarray:
-    return (np.random.default_rng(seed).standard_normal(size) * 3).astype(np.float32)
-
-
-def slow_top_k(logits: np.ndarray, k: int) -> list[int]:
-    """By sorting pairs: the largest first, the lower id first in a tie."""
-    return sorted(sorted(range(logits.size), key=lambda id: (-logits[id], id))[:k])
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("max_new_tokens", [0, -1, 1.5, True, "3", None]),
-        ("temperature", [-0.1, math.nan, math.inf, "1", True]),
-        ("top_k", [0, -1, 2.0, True]),
-        ("seed", [-1, 2**64, 1.0, True]),
-        ("stop", ["END", ("",), ("a" * 65,), ("a",) * 5, (3,), None]),
-    ],
-)
-def test_a_value_that_means_nothing_is_refused_by_name(name: str, values: list[Any]) -> None:
-    for value in values:
-        with pytest.raises(ValueError, match="stop" if name == "stop" else name):
-            SamplingParams(**{name: value})
-
-
-def test_extreme_values_that_mean_something_are_accepted() -> None:
-    params = SamplingParams(1, 1e-300, 10**9, 2**64 - 1, ["a" * 64, "b", "c", "d"])  # type: ignore[arg-type]
-    assert params.stop == ("a" * 64, "b", "c", "d")
-
-
-def test_greedy_unless_a_temperature_or_top_k_is_given() -> None:
-    assert SamplingParams().is_greedy
-    assert SamplingParams(seed=3).is_greedy
-    assert SamplingParams(temperature=0, top_k=40).is_greedy
-    assert not SamplingParams(top_k=40).is_greedy
-    assert not SamplingParams(temperature=0.5).is_greedy
+def unchanged(history: Sequence[int], logits: LogitsRow) -> LogitsRow:
+    """A processor that changes nothing, but is one: the sampler takes the general way."""
+    return logits
 
 
 def test_a_temperature_alone_samples_from_the_forty_most_likely() -> None:
@@ -84,56 +53,6 @@ def test_a_top_k_alone_samples_at_temperature_one() -> None:
     assert [one.sample(logits) for _ in range(200)] == [other.sample(logits) for _ in range(200)]
 
 
-@given(
-    st.lists(
-        st.sampled_from([0.0, 1.0, 1.0, 2.5, -3.0, -math.inf])
-        | st.floats(-(2.0**99), 2.0**99, width=32),
-        min_size=1,
-        max_size=400,
-    ),
-    st.integers(1, 450),
-)
-@settings(max_examples=300, deadline=None)
-def test_top_k_keeps_what_sorting_keeps(values: list[float], k: int) -> None:
-    logits = np.array(values, np.float32)
-    before = logits.copy()
-    kept = slow_top_k(logits, k)
-    assert top_k_ids(logits, k).tolist() == kept
-    filtered = keep_top_k(logits, k)
-    assert (filtered[kept] == logits[kept]).all()
-    assert (np.delete(filtered, kept) == -np.inf).all()
-    assert (logits == before).all()
-
-
-@pytest.mark.parametrize("size", [1, 31, 32, 33, 1283, 4096, V])
-@pytest.mark.parametrize(
-    "make",
-    [
-        row,
-        lambda n: np.sort(row(n)),
-        lambda n: -np.sort(row(n)),
-        lambda n: np.round(row(n)),
-        np.zeros,
-    ],
-)
-def test_top_k_is_exact_for_orders_that_break_shortcuts(size: int, make: Any) -> None:
-    logits = make(size).astype(np.float32)
-    for k in (1, 2, 40, 41, 1000, size - 1, size, size + 1):
-        if k >= 1:
-            assert top_k_ids(logits, k).tolist() == slow_top_k(logits, k)
-
-
-def test_top_k_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
-        keep_top_k(row(), 0)
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
-def test_the_random_numbers_are_those_of_numpys_philox(seed: int) -> None:
-    ours = list(itertools.islice(philox(seed), 1000))
-    assert ours == np.random.Philox(key=seed).random_raw(1000).tolist()
-
-
 GOLDEN_IDS = [333, 600, 710, 333, 617, 843, 894, 150, 111, 120, 706, 244]
 
 
@@ -150,7 +69,9 @@ def test_a_seed_gives_the_same_choices_in_every_release() -> None:
 
 def test_a_seed_gives_the_same_choices_in_another_process() -> None:
     code = (
-        "import numpy as np\nfrom gpt_edge.generate.sampling import *\n"
+        "import numpy as np\n"
+        "from gpt_edge.generate.params import SamplingParams\n"
+        "from gpt_edge.generate.sampler import Sampler\n"
         "s = Sampler(SamplingParams(temperature=0.8, top_k=40, seed=1234))\n"
         "print([s.sample(np.cos(np.arange(1000, dtype=np.float32) * step)) for step in range(1, "
         "13)])"
@@ -270,7 +191,7 @@ def test_few_candidates_are_drawn_as_many_are(
     params = SamplingParams(top_k=40, temperature=0.7, seed=9)
     sampler = Sampler(params)
     few = [sampler.sample(row) for row in rows]
-    monkeypatch.setattr(sampling, "_FEW", 0)
+    monkeypatch.setattr(sampler_module, "_FEW", 0)
     sampler = Sampler(params)
     assert few == [sampler.sample(row) for row in rows]
 
@@ -289,3 +210,63 @@ def test_the_ends_of_the_random_range_choose_tokens_of_the_support(
     assert sampler.sample(logits) == wanted
     monkeypatch.setattr(sampler, "_uniform", lambda: 1.0)  # as if the product had been rounded up
     assert sampler.sample(logits) in (3, 4)
+
+
+@given(
+    st.lists(
+        st.sampled_from(ENTRIES) | st.floats(-100, 100, width=32), min_size=1, max_size=60
+    ).filter(lambda values: max(values) > -math.inf),
+    st.sampled_from([None, 0.0, 1e-300, 0.7, 1.0, 50.0, 1e300]),
+    st.sampled_from([None, 1, 2, 7, 40, 100]),
+    st.integers(0, 2**64 - 1),
+)
+@settings(max_examples=400, deadline=None)
+def test_the_fast_way_chooses_what_the_list_of_processors_chooses(
+    values: list[float], temperature: float | None, top_k: int | None, seed: int
+) -> None:
+    logits = np.array(values, np.float32)
+    params = SamplingParams(temperature=temperature, top_k=top_k, seed=seed)
+    fast, general = Sampler(params), Sampler(params, [unchanged])
+    assert [fast.sample(logits) for _ in range(5)] == [general.sample(logits) for _ in range(5)]
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+@pytest.mark.parametrize("n_levels", [3, 60, 10**6], ids=["many ties", "ties", "hardly any"])
+def test_both_ways_choose_the_same_from_rows_of_full_size(
+    params: SamplingParams, n_levels: int
+) -> None:
+    random = np.random.default_rng(n_levels)
+    rows = [
+        (random.integers(0, n_levels, V) * (8 / n_levels)).astype(np.float32) for _ in range(10)
+    ]
+    params = dataclasses.replace(params, seed=3)
+    fast, general = Sampler(params), Sampler(params, [unchanged])
+    assert [fast.sample(row) for row in rows] == [general.sample(row) for row in rows]
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+def test_a_processor_sees_the_history_and_may_remove_tokens(params: SamplingParams) -> None:
+    def never_again(history: Sequence[int], logits: LogitsRow) -> LogitsRow:
+        changed = logits.copy()
+        changed[list(history)] = -math.inf
+        return changed
+
+    logits = row(300)
+    sampler = Sampler(params, [never_again])
+    history: list[int] = []
+    for _ in range(300):
+        history.append(sampler.sample(logits, history))
+    assert sorted(history) == list(range(300))
+    assert (logits == row(300)).all()
+    with pytest.raises(NumericError, match="-inf for every token"):
+        sampler.sample(logits, history)
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=str)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_unsound_logits_reach_no_processor(params: SamplingParams, value: float) -> None:
+    logits = row(300)
+    logits[7] = value
+    sampler = Sampler(params, [lambda history, logits: np.zeros_like(logits)])
+    with pytest.raises(NumericError, match="at token 7;"):
+        sampler.sample(logits)

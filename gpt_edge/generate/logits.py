@@ -1,0 +1,122 @@
+"""Logits processors: what is done to a row of logits before a token is drawn from it.
+
+A processor is a callable `(history, logits) -> logits`. history: the ids before this row, the
+prompt's included. logits: [V], natural-log scale, without NaN or +inf and not all -inf; never
+changed in place. -inf removes a token. The arithmetic is in pure functions on a row; a class here
+only holds their setting. To add one: its function, its class if it has a setting, and one line in
+`sampler.build_processors`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+LogitsRow = npt.NDArray[Any]  # float32 from the model, float64 after a division
+LogitsProcessor = Callable[[Sequence[int], LogitsRow], LogitsRow]
+
+# of the table whose column maxima bound the k-th largest logit; measured best of 8 to 256
+_ROWS = 32
+_SMALL = 4096  # logits up to which their own k-th largest is the bound
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """Keeps the k most likely tokens; see `keep_top_k`."""
+
+    k: int
+
+    def __call__(self, history: Sequence[int], logits: LogitsRow) -> LogitsRow:
+        return keep_top_k(logits, self.k)
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """Divides by a temperature above 0; see `divide_by_temperature`."""
+
+    temperature: float
+
+    def __call__(self, history: Sequence[int], logits: LogitsRow) -> LogitsRow:
+        return divide_by_temperature(logits, self.temperature)
+
+
+def keep_top_k(logits: LogitsRow, k: int) -> LogitsRow:
+    """Return `logits` with all but the `k` largest set to -inf.
+
+    logits: float32 [V], natural-log scale, without NaN, not changed in place.
+    Exactly min(k, V) entries are kept: a tie at the k-th place goes to the lower token id.
+    Raises ValueError if k < 1.
+    Source: Fan, Lewis and Dauphin 2018 (top-k sampling); GPT-2 used k = 40.
+    """
+    kept = top_k_ids(logits, k)
+    filtered = np.full_like(logits, -np.inf)
+    filtered[kept] = logits[kept]
+    return filtered
+
+
+def divide_by_temperature(logits: LogitsRow, temperature: float) -> LogitsRow:
+    """Return float64 [V]: (logits - max(logits)) / temperature, so the largest is 0.
+
+    The maximum is subtracted first: a tiny temperature then sends all but the largest to -inf, and
+    nothing to +inf or NaN. temperature: above 0.
+    """
+    scaled = logits.astype(np.float64)
+    scaled -= scaled.max()
+    with np.errstate(over="ignore", under="ignore"):
+        scaled /= temperature
+    return scaled
+
+
+def top_k_ids(logits: LogitsRow, k: int) -> IntArray:
+    """The ids of the `k` largest logits, ascending: min(k, V) of them, ties to the lower id. Raises
+    ValueError if k < 1.
+
+    logits: [V] without NaN.
+    """
+    if k < 1:
+        raise ValueError(f"top_k must be at least 1, got {k}")
+    if k >= logits.size:
+        return np.arange(logits.size)
+    candidates = (logits >= top_k_bound(logits, k)[0]).nonzero()[0]
+    return cut_to_top_k(candidates, logits[candidates], k)
+
+
+def top_k_bound(logits: LogitsRow, k: int) -> tuple[float, float]:
+    """A number that at least k logits reach, and hardly more; and the largest logit, NaN if one is
+    NaN. Wants more than k logits.
+
+    At least k entries reach the k-th largest of the column maxima of a table: the logits in
+    32 rows, [V // 32], without the up to 31 entries that are left over.
+    """
+    width = logits.size // _ROWS
+    if logits.size <= _SMALL or k >= width:
+        values = logits.copy()
+        rest = []
+    else:
+        values = np.maximum.reduce(logits[: width * _ROWS].reshape(_ROWS, width), axis=0)
+        rest = logits[width * _ROWS :].tolist()
+    values.partition((values.size - k, values.size - 1))
+    bound = float(values[-k])
+    largest = float(values[-1])
+    if math.isnan(sum(rest)):  # a NaN, or infinities of both signs
+        largest = math.nan
+    return bound, max([largest, *rest])  # NaN stays where it comes first
+
+
+def cut_to_top_k(ids: IntArray, values: LogitsRow, k: int) -> IntArray:
+    """The `k` of the ascending `ids` with the largest `values`, ascending, ties to the lower id."""
+    if ids.size == k:
+        return ids
+    threshold = np.partition(values, values.size - k)[values.size - k]
+    kept = values > threshold
+    ties = (values == threshold).nonzero()[0]
+    kept[ties[: k - np.count_nonzero(kept)]] = True
+    chosen: IntArray = ids[kept]
+    return chosen

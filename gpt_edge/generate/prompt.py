@@ -1,0 +1,86 @@
+"""Prompt rules: from a text to the ids that the model processes.
+
+A prompt that cannot fit is refused before any work, by its bytes alone where that suffices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.errors import ContextLengthError
+from gpt_edge.tokenizer.spec import Tokenizer
+
+Truncate = Literal["left"]
+LENGTH_HINT = "shorten it, or keep its end with --truncate left"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Ids that the model processes, and how many were cut from their start."""
+
+    ids: list[int]
+    dropped_tokens: int = 0
+
+
+def encode_prompt(
+    text: str,
+    tokenizer: Tokenizer,
+    config: GPTConfig,
+    max_new_tokens: int,
+    truncate: Truncate | None = None,
+) -> Prompt:
+    """Ids of `text`, at least one and at most a context full.
+
+    An empty text becomes one end token. truncate="left" keeps the end of the prompt: as many tokens
+    as leave room for max_new_tokens, but at least half the context.
+    Raises ValueError for a text that is not a string, or is empty where the model has no end token;
+    ContextLengthError.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"prompt must be a string, got {type(text).__name__}")
+    if truncate not in (None, "left"):
+        raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
+    if truncate is None:
+        _check_bytes(text, tokenizer, config.n_ctx)
+    ids = tokenizer.encode(text)
+    if not ids:
+        if tokenizer.end_token is None:
+            raise ValueError(
+                "the prompt is empty, and this model has no end token to start a text from"
+            )
+        ids = [tokenizer.end_token]
+    if truncate is None:
+        _check_length(len(ids), config.n_ctx)
+        return Prompt(ids)
+    n_kept = max(config.n_ctx - max_new_tokens, config.n_ctx // 2, 1)
+    kept = ids[-n_kept:]
+    return Prompt(kept, len(ids) - len(kept))
+
+
+def check_ids(ids: Sequence[int], config: GPTConfig) -> None:
+    """Raise ValueError for no ids or ids out of range, ContextLengthError for too many."""
+    if not ids or not all(0 <= id < config.vocab_size for id in ids):
+        raise ValueError(f"ids must be one or more token ids from 0 to {config.vocab_size - 1}")
+    _check_length(len(ids), config.n_ctx)
+
+
+def _check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
+    """Refuse a text by its size alone: to tokenize 10 MB would take seconds, only to refuse it."""
+    widest = tokenizer.max_token_bytes
+    n_bytes = len(text.encode("utf-8", "replace"))
+    if widest is not None and n_bytes > widest * n_ctx:
+        raise ContextLengthError(
+            f"the prompt has {n_bytes} bytes, more than the context of {n_ctx} tokens can hold",
+            hint=LENGTH_HINT,
+        )
+
+
+def _check_length(n_tokens: int, n_ctx: int) -> None:
+    if n_tokens > n_ctx:
+        raise ContextLengthError(
+            f"the prompt has {n_tokens} tokens, the context of this model holds {n_ctx}",
+            hint=LENGTH_HINT,
+        )
