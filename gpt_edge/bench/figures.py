@@ -1,4 +1,4 @@
-"""What a benchmark found: Spread, the rows of its tables, and the Report that holds them. Plain
+"""What a benchmark found: Spread, the rows of its tables, and the BenchReport that holds them. Plain
 values, no measuring.
 """
 
@@ -127,7 +127,7 @@ Row = SpeedRow | StartRow | LoopRow | ProfileRow
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BenchReport:
     """Everything measured, and where. `profile` is empty unless it was asked for."""
 
     machine: Mapping[str, Any]

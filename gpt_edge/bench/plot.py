@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.bench.figures import Report, SpeedRow
+from gpt_edge.bench.figures import BenchReport, SpeedRow
 from gpt_edge.errors import OutputError, require
 from gpt_edge.system.atomic_files import atomic_write
 
@@ -28,7 +28,7 @@ def check_target(path: Path) -> None:
         raise OutputError(f"{path.parent} is not a folder", hint=f"mkdir -p {path.parent}")
 
 
-def write_plot(report: Report, path: Path) -> None:
+def write_plot(report: BenchReport, path: Path) -> None:
     """Draw the decode rows of `report`: one line for each bundle, number of threads and batch, min
     to max as a band.
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 from gpt_edge.bench.bandwidth import ReadProbe
 from gpt_edge.bench.figures import (
+    BenchReport,
     Engine,
     LoopRow,
     ProfileRow,
-    Report,
     SpeedRow,
     Spread,
     StartRow,
@@ -41,7 +41,7 @@ def bench(
     *,
     with_profile: bool = False,
     progress: Progress = lambda stage: None,
-) -> Report:
+) -> BenchReport:
     """Measure every bundle by the plan; ratios are to the first one. progress gets the name of each
     stage.
 
@@ -71,7 +71,7 @@ def bench(
             progress(f"profiling {label} with {threads} threads")
             engine = Engine(label, bundle.scheme, bundle.graph, threads)
             profiles += profile(bundle, engine, [case for case in plan.cases() if case.batch == 1])
-    return Report(
+    return BenchReport(
         describe_machine(), plan, tuple(speed), tuple(start), tuple(loop), tuple(profiles)
     )
 

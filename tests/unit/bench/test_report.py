@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.bench.figures import (
+    BenchReport,
     Engine,
     LoopRow,
     ProfileRow,
-    Report,
     SpeedRow,
     StartRow,
     flat,
@@ -44,7 +44,7 @@ def start_row(bundle: str) -> StartRow:
     return StartRow(Engine(bundle, "int8", "edge", 2), one, one, one, one, one, 32, None, 512, None)
 
 
-def report(*bundles: str) -> Report:
+def report(*bundles: str) -> BenchReport:
     speed = tuple(speed_row(bundle, is_first=bundle == bundles[0]) for bundle in bundles)
     engine = speed[0].engine
     profile = (
@@ -52,7 +52,7 @@ def report(*bundles: str) -> Report:
         ProfileRow(engine, "tg8", "Gelu", 5, 1e-5, 0.25),
     )
     loop = (LoopRow(engine, spread([5e-5]), spread([1e-4]), 1.5e10, 5_000_000),)
-    return Report(
+    return BenchReport(
         MACHINE, Plan((), (8,), repetitions=3), speed, tuple(map(start_row, bundles)), loop, profile
     )
 
@@ -165,7 +165,7 @@ def test_the_plot_is_a_png(tmp_path: Path) -> None:
     rows = tuple(speed_row("one", f"tg8 @ d{depth}", depth) for depth in (40, 0, 20))
     path = tmp_path / "speed.png"
     path.write_bytes(b"an older one")
-    write_plot(Report(MACHINE, figures.plan, rows, figures.start, ()), path)
+    write_plot(BenchReport(MACHINE, figures.plan, rows, figures.start, ()), path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     assert [found.name for found in tmp_path.iterdir() if found.suffix == ".png"] == ["speed.png"]
 
@@ -174,7 +174,7 @@ def test_a_plot_of_prompts_alone_is_refused(tmp_path: Path) -> None:
     figures = report("one")
     with pytest.raises(OutputError, match="nothing to draw"):
         write_plot(
-            Report(MACHINE, figures.plan, (speed_row("one", "pp8"),), figures.start, ()),
+            BenchReport(MACHINE, figures.plan, (speed_row("one", "pp8"),), figures.start, ()),
             tmp_path / "x.png",
         )
     assert list(tmp_path.iterdir()) == []
