@@ -64,7 +64,7 @@ def export(
 
     Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's GPT-1 and GPT-2 files, nanoGPT's
     ckpt.pt, and gpt-edge checkpoints. Compares the outputs with the checkpoint's, and publishes
-    nothing that is out of tolerance.
+    nothing that is out of tolerance. Needs the extra gpt-edge[export].
     """
     if to == "transformers":
         _export_transformers(context, source, out, tokenizer, force, as_json)

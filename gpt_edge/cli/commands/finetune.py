@@ -184,7 +184,8 @@ def finetune(
     """Fine-tune a model on one of GPT-1's four tasks.
 
     The defaults are those of the GPT-1 paper. Writes checkpoint/ (the model of the best epoch with
-    its head, ready to export), figures per epoch, and results.json to the run folder.
+    its head, ready to export), figures per epoch, and results.json to the run folder. Needs the
+    extra gpt-edge[train].
     """
     require("gpt_edge.training.finetune.run", "train")
     from gpt_edge.data.examples import default_columns

@@ -49,7 +49,7 @@ def generate(
         int | None, typer.Option(help="Seed for sampling: the same seed gives the same text.")
     ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="Stop before this text; repeatable up to four times.")
+        list[str] | None, typer.Option(help="Stop before this text; repeatable, up to four times.")
     ] = None,
     truncate: Annotated[
         Literal["left"] | None,

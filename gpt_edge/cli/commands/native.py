@@ -15,7 +15,9 @@ from gpt_edge.cli.support.tables import parity_table
 def native(
     action: Annotated[
         Literal["status", "build", "remove"],
-        typer.Argument(metavar="ACTION", help="status (default), build or remove the library."),
+        typer.Argument(
+            metavar="ACTION", help="Show the status of the library, build it, or remove it."
+        ),
     ] = "status",
     as_json: JsonOption = False,
 ) -> None:

@@ -127,7 +127,7 @@ def quantize(
 
     The new bundle is compared with the fp32 bundle, and published only if it is within tolerance
     and within the budget. --scheme mixed gives each tensor the smallest of 4, 8 and 16 bits that
-    the budget allows.
+    the budget allows. Needs the extra gpt-edge[export].
     """
     check_target(scheme, target)
     from gpt_edge.bundle.bundle import Bundle

@@ -62,6 +62,7 @@ def report(
 
     Shows size, quality loss, samples side by side and the error of each layer. Without --against,
     the report has only what can be measured without the fp32 model, and lists what is missing.
+    Needs the extra gpt-edge[export].
     """
     from gpt_edge.bundle.bundle import Bundle
 

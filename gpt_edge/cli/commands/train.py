@@ -37,7 +37,7 @@ def train(
 
     Writes the best checkpoint so far, the state for --resume, a file of figures and a plot of the
     losses to the run folder that the recipe names. Export the checkpoint to run it. Under torchrun,
-    the processes train one model together.
+    the processes train one model together. Needs the extra gpt-edge[train].
     """
     if recipe is None and not changes:
         raise ValueError("give a RECIPE, or everything that is wanted with --set")
