@@ -32,8 +32,8 @@ Draw = Callable[[Sequence[Sequence[str]]], str]  # a table's cells as text
 
 
 def render(report: BenchReport, format: Format) -> str:
-    """Return the whole report. "table" and "md" are rounded; the others are not, and have the spread
-    of every figure.
+    """Return the whole report. "table" and "md" are rounded; the others are not, and have the
+    spread of every figure.
 
     json: one object. jsonl: the run, then one row per line. csv: one row per line with the columns
     of all tables; `table` names the row's. Raises ValueError for another format.

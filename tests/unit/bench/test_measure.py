@@ -108,7 +108,6 @@ def test_a_bundle_without_a_tokenizer_is_measured_by_ids(model: Model) -> None:
 
 
 # --- bytes
-# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -193,7 +192,6 @@ def test_the_bandwidth_is_that_of_memory(threads: int) -> None:
 
 
 # --- processes and the profiler
-# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -244,7 +242,6 @@ def test_the_profile_counts_the_operators_of_a_token_and_leaves_no_file(temporar
 
 
 # --- rounds
-# ----------------------------------------------------------------------------------------------------------
 
 
 def test_bundles_alternate_and_the_ratio_is_of_equal_rounds(

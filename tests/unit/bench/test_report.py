@@ -26,17 +26,33 @@ from gpt_edge.bench.report import FORMATS, render
 from gpt_edge.errors import MissingDependencyError, OutputError
 
 MACHINE = {
-    "gpt_edge": "0.1.0", "onnxruntime": "1.31.1", "numpy": "2.4", "python": "3.11", "system": "Linux x86_64",
-    "cpu": "a CPU", "cpus": 2, "default_threads": 2, "date": "2026-01-01",
-}  # fmt: skip
+    "gpt_edge": "0.1.0",
+    "onnxruntime": "1.31.1",
+    "numpy": "2.4",
+    "python": "3.11",
+    "system": "Linux x86_64",
+    "cpu": "a CPU",
+    "cpus": 2,
+    "default_threads": 2,
+    "date": "2026-01-01",
+}
 
 
 def speed_row(bundle: str, test: str = "tg8", depth: int = 0, is_first: bool = True) -> SpeedRow:
     seconds = spread([2.0, 1.0, 4.0])
     ratio = None if is_first else spread([1.0, 1.5, 1.25])
     return SpeedRow(
-        Engine(bundle, "int8", "edge", 2), 1, test, depth, 8, seconds.per(8), seconds, 5e6, 0.5, ratio
-    )  # fmt: skip
+        Engine(bundle, "int8", "edge", 2),
+        1,
+        test,
+        depth,
+        8,
+        seconds.per(8),
+        seconds,
+        5e6,
+        0.5,
+        ratio,
+    )
 
 
 def start_row(bundle: str) -> StartRow:
@@ -81,8 +97,11 @@ def test_a_row_is_flat_with_its_spread() -> None:
 def test_json_holds_every_row_and_how_it_was_measured() -> None:
     values = json.loads(render(report("one", "two"), "json"))
     assert {name: len(values[name]) for name in ("speed", "start", "loop", "profile")} == {
-        "speed": 2, "start": 2, "loop": 1, "profile": 2,
-    }  # fmt: skip
+        "speed": 2,
+        "start": 2,
+        "loop": 1,
+        "profile": 2,
+    }
     assert values["machine"] == MACHINE
     assert values["plan"]["repetitions"] == 3
     assert values["speed"][1]["ratio"] == 1.25
@@ -172,7 +191,7 @@ def test_the_plot_is_a_png(tmp_path: Path) -> None:
 
 def test_a_plot_of_prompts_alone_is_refused(tmp_path: Path) -> None:
     figures = report("one")
-    with pytest.raises(OutputError, match="nothing to draw"):
+    with pytest.raises(OutputError, match="nothing to plot"):
         write_plot(
             BenchReport(MACHINE, figures.plan, (speed_row("one", "pp8"),), figures.start, ()),
             tmp_path / "x.png",
