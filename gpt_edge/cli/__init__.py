@@ -69,8 +69,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """Return the KeyboardInterrupt that caused `error`, else `error`. Python wraps an interrupt that
-    arrives while a class is being created.
+    """Return the KeyboardInterrupt that caused `error`, else `error`. Python wraps an interrupt
+    that arrives while a class is being created.
     """
     links = [error]
     seen = set()

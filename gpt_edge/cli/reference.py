@@ -1,7 +1,7 @@
 """docs/cli.md, written from the commands: usage, arguments, options and defaults.
 
-After a change of a command: `python -m gpt_edge.cli.reference >docs/cli.md`. Reads the signatures of
-the commands' functions, because the text of --help changes with typer's releases.
+After a change of a command: `python -m gpt_edge.cli.reference >docs/cli.md`. Reads the signatures
+of the commands' functions, because the text of --help changes with typer's releases.
 """
 
 from __future__ import annotations

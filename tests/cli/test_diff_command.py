@@ -83,8 +83,10 @@ def test_marks_follow_the_divergence_of_each_token() -> None:
     styled = diff._coloured(pieces)
     assert styled.plain == "abcd"
     assert [(span.start, str(span.style)) for span in styled.spans] == [
-        (1, "yellow"), (2, "bold red"), (3, "bold white on red")
-    ]  # fmt: skip
+        (1, "yellow"),
+        (2, "bold red"),
+        (3, "bold white on red"),
+    ]
 
 
 def test_a_text_may_be_a_file_and_control_characters_in_it_do_not_act(

@@ -196,8 +196,10 @@ def test_killed_in_the_middle_it_goes_on_and_prints_the_same_figures(
     for n_windows in (1, 100):  # two kills
         process = subprocess.Popen(
             [sys.executable, "-c", SAVE_ALWAYS, *map(str, command), "--resume", str(state)],
-            cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            cwd=REPO,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 100
         while (
             (found := windows_in(state)) < n_windows

@@ -25,9 +25,13 @@ def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
     to ignore.
     """
     given = {
-        "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True,
-        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
-    }  # fmt: skip
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    }
     return subprocess.Popen([*COMMAND, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
 
 
@@ -157,9 +161,13 @@ def test_a_closed_standard_output_is_one_line(tiny_edge: Path) -> None:
 def test_an_export_onto_a_full_disk_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     limit = 20_000  # bytes in a file: less than half of the weights
     process = start(
-        "export", checkpoint, tmp_path / "out", "--scheme", "fp32",
+        "export",
+        checkpoint,
+        tmp_path / "out",
+        "--scheme",
+        "fp32",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    )
     out, err = process.communicate(timeout=200)
     lines = err.splitlines()
     assert (process.returncode, out) == (1, ""), err

@@ -71,7 +71,7 @@ def classify(
     Prints one line per example: the label and its probability; or the score; or the index of the
     answer (from 0), its probability and its text. JSON lines as input give JSON lines as output.
     """
-    # loads onnxruntime: only when there is something to do
+    # imports onnxruntime: only when this command runs
     from gpt_edge.classify.classifier import Classifier
 
     model = Classifier.load(bundle, threads=threads)
@@ -91,27 +91,28 @@ def _as_line(row: Prediction, model: Classifier) -> str:
     if row.score is not None:
         return f"{row.score:.4f}"
     number = f"{row.index}\t" if model.task.kind == "multiple-choice" else ""
-    label, share = console.visible(row.label or ""), f"{row.probability:.4f}"
-    return f"{number}{share}\t{label}" if number else f"{label}\t{share}"
+    label = console.visible(row.label or "")
+    probability = f"{row.probability:.4f}"
+    return f"{number}{probability}\t{label}" if number else f"{label}\t{probability}"
 
 
 def _as_json(row: Prediction, task: TaskSpec) -> dict[str, Any]:
     common = {"n_tokens": row.n_tokens, "n_cut": row.n_cut}
     if row.score is not None:
         return {"score": round(row.score, 6), **common}
-    shares = [round(float(share), 6) for share in row.probabilities]
+    probabilities = [round(float(probability), 6) for probability in row.probabilities]
     if task.kind == "multiple-choice":
         return {
             "answer": row.index,
             "text": row.label,
-            "probability": shares[row.index or 0],
-            "probabilities": shares,
+            "probability": probabilities[row.index or 0],
+            "probabilities": probabilities,
             **common,
         }
-    named = dict(zip(task.labels, shares, strict=True))
+    by_label = dict(zip(task.labels, probabilities, strict=True))
     return {
         "label": row.label,
-        "probability": shares[row.index or 0],
-        "probabilities": named,
+        "probability": probabilities[row.index or 0],
+        "probabilities": by_label,
         **common,
     }

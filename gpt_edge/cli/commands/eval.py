@@ -1,4 +1,4 @@
-"""`eval`: how well a model predicts a text, and how far two models are from each other."""
+"""`eval`: how well a model predicts texts, and how far two models differ on them."""
 
 from __future__ import annotations
 
@@ -110,19 +110,28 @@ def evaluate(
     )
     if threads is not None:
         check_threads(threads)
-    is_noise_wanted = bool(paths) and (against is not None if noise_floor is None else noise_floor)
-    models, words = _open_models(
-        model, against, threads, tokenizer, is_noise_wanted, resume is not None
+    if noise_floor is None:
+        noise_floor = against is not None
+    models, shared_tokenizer = _open_models(
+        model,
+        against,
+        threads,
+        tokenizer,
+        with_noise_floor=noise_floor and bool(paths),
+        with_identity=resume is not None,
     )
     state = State(resume)
-    report, scores = None, []
+    report = None
+    scores = []
     if paths:
         with _bar("text") as progress:
-            report = evaluate_text(models, words, paths, settings, state=state, progress=progress)
+            report = evaluate_text(
+                models, shared_tokenizer, paths, settings, state=state, progress=progress
+            )
     if lambada is not None:
         with _bar("lambada") as progress:
             scores = evaluate_lambada(
-                models, words, lambada, settings, state=state, progress=progress
+                models, shared_tokenizer, lambada, settings, state=state, progress=progress
             )
     if as_json:
         console.say_json(_as_json(models, report, scores))
@@ -135,11 +144,12 @@ def _open_models(
     against: str | None,
     threads: int | None,
     tokenizer_name: str | None,
+    *,
     with_noise_floor: bool,
     with_identity: bool,
 ) -> tuple[Models, Tokenizer]:
-    """The models, and the tokenizer of both. with_identity: hash their files, for a run that may be
-    resumed.
+    """Return the models and the tokenizer that they share. with_identity: hash their files, for a
+    run that may be resumed.
     """
     from gpt_edge.evaluate import Models, check_same_tokens, fingerprint
 
@@ -164,7 +174,7 @@ def _open_models(
 
 @contextmanager
 def _bar(title: str) -> Iterator[Callable[[Step], None]]:
-    """On a terminal, a bar on standard error; elsewhere nothing is written."""
+    """Show a bar on standard error if that is a terminal; else write nothing."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -174,23 +184,25 @@ def _bar(title: str) -> Iterator[Callable[[Step], None]]:
         TimeRemainingColumn,
     )
 
-    where = Console(stderr=True)
+    terminal = Console(stderr=True)
     columns = (
         TextColumn(title),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    started, first = time.monotonic(), -1
+    started = time.monotonic()
+    n_resumed: int | None = None  # done before this run: does not count for its speed
     with Progress(
-        *columns, TimeRemainingColumn(), console=where, disable=not where.is_terminal
+        *columns, TimeRemainingColumn(), console=terminal, disable=not terminal.is_terminal
     ) as bar:
         task = bar.add_task(title, total=1.0, note="")
 
         def show(step: Step) -> None:
-            nonlocal first
-            first = step.n_done if first < 0 else first  # what a resumed run found done is no speed
-            rate = (step.n_done - first) / max(1e-9, time.monotonic() - started)
+            nonlocal n_resumed
+            if n_resumed is None:
+                n_resumed = step.n_done
+            rate = (step.n_done - n_resumed) / max(1e-9, time.monotonic() - started)
             note = f"{step.n_done:,} done  {rate:,.0f}/s  loss {step.loss:.4f}"
             bar.update(task, completed=step.fraction, note=note)
 
@@ -207,9 +219,9 @@ def _as_json(
         if scorer is not None
     }
     if report is not None:
-        found = dataclasses.asdict(report)
+        text = dataclasses.asdict(report)
         values["text"] = {
-            "against" if name == "base" else name: value for name, value in found.items()
+            "against" if name == "base" else name: value for name, value in text.items()
         }
     if scores:
         names = [role for role, scorer in roles if scorer is not None]
@@ -223,7 +235,7 @@ def _print(
     models: Models, files: list[str], report: TextReport | None, scores: list[LambadaScore]
 ) -> None:
     names = [scorer.name for scorer in (models.model, models.base) if scorer is not None]
-    parts = [] if report is None else [text_table(names, files, report)]
+    tables = [] if report is None else [text_table(names, files, report)]
     if scores:
-        parts.append(lambada_table(names, scores))
-    console.say("\n\n".join(parts))
+        tables.append(lambada_table(names, scores))
+    console.say("\n\n".join(tables))

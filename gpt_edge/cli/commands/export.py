@@ -1,4 +1,4 @@
-"""`export`: a bundle, or a transformers folder, out of a checkpoint. Needs the extra `export`."""
+"""`export`: a checkpoint to a bundle or a transformers folder. Needs the extra `export`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.export_output import figures_of_failure, print_made
+from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
     ForceOption,
     GraphName,
@@ -22,7 +22,7 @@ from gpt_edge.cli.support.tables import parity_table, size
 from gpt_edge.errors import require
 
 PIPELINE = "gpt_edge.export.pipeline.pipeline"
-FOR_BUNDLES = ("graph", "scheme", "target")  # options that a transformers folder has no use for
+FOR_BUNDLES = ("graph", "scheme", "target")  # options that do not apply to a transformers folder
 
 
 def export(
@@ -84,7 +84,7 @@ def export(
             force=force,
             progress=progress,
         )
-    print_made(bundle, report.figures, as_json)
+    print_exported(bundle, report.figures, as_json)
 
 
 def _export_transformers(
@@ -96,23 +96,29 @@ def _export_transformers(
     as_json: bool,
 ) -> None:
     for name in FOR_BUNDLES:
-        found = context.get_parameter_source(name)
-        if found is not None and found.name == "COMMANDLINE":
+        source_of_value = context.get_parameter_source(name)
+        if source_of_value is not None and source_of_value.name == "COMMANDLINE":
             raise ValueError(f"--{name} is for bundles; --to transformers writes float32 weights")
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
         from gpt_edge.export.transformers.folder import export_transformers
 
-        made = export_transformers(source, out, tokenizer=tokenizer, force=force, progress=progress)
+        exported = export_transformers(
+            source, out, tokenizer=tokenizer, force=force, progress=progress
+        )
     if as_json:
-        values = {"folder": str(made.path), "model_type": made.model_type, "files": made.files}
-        console.say_json({"ok": True, **values, "notes": list(made.notes), "parity": made.figures})
+        values = {
+            "folder": str(exported.path),
+            "model_type": exported.model_type,
+            "files": exported.files,
+        }
+        console.say_json(
+            {"ok": True, **values, "notes": list(exported.notes), "parity": exported.figures}
+        )
         return
-    console.say(
-        f"{made.path}: transformers' {made.model_type}, {size(made.n_bytes)} in {len(made.files)} "
-        "files"
-    )
+    sizes = f"{size(exported.n_bytes)} in {len(exported.files)} files"
+    console.say(f"{exported.path}: transformers' {exported.model_type}, {sizes}")
     console.say()
-    console.say(parity_table(made.figures))
-    for note in made.notes:
+    console.say(parity_table(exported.figures))
+    for note in exported.notes:
         console.say(console.visible(f"note: {note}"))

@@ -1,11 +1,11 @@
-"""`finetune`: a model for one of GPT-1's four tasks, from a checkpoint and a file of examples.
-Needs the extra `train`.
+"""`finetune`: a checkpoint and a file of examples to a model for one of GPT-1's four tasks. Needs
+the extra `train`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +17,7 @@ from gpt_edge.errors import require
 
 if TYPE_CHECKING:
     from gpt_edge.data.examples import Columns
+    from gpt_edge.tasks import TaskSpec
     from gpt_edge.training.finetune.results import FinetuneResult
 
 TaskName = Literal["classification", "entailment", "similarity", "multiple-choice"]
@@ -269,31 +270,20 @@ def _columns(
 
 
 def describe(result: FinetuneResult) -> str:
-    """The result in a few lines."""
-    task = result.spec
-    answer = (
-        f"scores {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
-    )
-    answer = answer or (f"{len(task.labels)} classes" if task.labels else "one score per answer")
+    """Return the result in a few lines."""
     lines = [
-        f"{result.checkpoint}: {task.kind}, {answer}, {result.steps:,} steps in "
-        f"{result.seconds:,.0f} s, "
+        f"{result.checkpoint}: {result.spec.kind}, {_outputs(result.spec)}, "
+        f"{result.steps:,} steps in {result.seconds:,.0f} s, "
         f"best epoch {result.best_epoch} of {result.epochs}"
     ]
-    for name, part in result.data.items():
+    for name, counts in result.data.items():
         if name != "balance":
-            lines.append(
-                f"{name:<6} {part['n_examples']:,} examples, {part['n_tokens']:,} tokens, "
-                f"{_cut(part)}"
-            )
-    if shares := result.data.get("balance"):
-        total, largest, smallest = sum(shares.values()), max(shares.values()), min(shares.values())
-        lines.append(
-            f"labels {len(shares)} in train, {smallest:,} to {largest:,} examples each; "
-            f"the most frequent, {next(iter(shares))!r}, has {largest / total:.1%}"
-        )
-    for name, found in result.sets.items():
-        for metric, estimate in found.metrics.items():
+            sizes = f"{counts['n_examples']:,} examples, {counts['n_tokens']:,} tokens"
+            lines.append(f"{name:<6} {sizes}, {_truncated(counts)}")
+    if balance := result.data.get("balance"):
+        lines.append(_balance(balance))
+    for name, scores in result.sets.items():
+        for metric, estimate in scores.metrics.items():
             lines.append(
                 f"{name:<6} {metric.replace('_', ' ')} {estimate.value:.4f}, 95 % interval "
                 f"{estimate.low:.4f} to {estimate.high:.4f} ({estimate.interval})"
@@ -307,7 +297,27 @@ def describe(result: FinetuneResult) -> str:
     return "\n".join(lines)
 
 
-def _cut(part: dict[str, int]) -> str:
-    if not part["n_cut_examples"]:
-        return "none cut"
-    return f"{part['n_cut_examples']:,} cut, {part['n_cut_tokens']:,} tokens lost: they pass the context"
+def _outputs(task: TaskSpec) -> str:
+    if task.score_range:
+        return f"scores {task.score_range[0]:g} to {task.score_range[1]:g}"
+    return f"{len(task.labels)} classes" if task.labels else "one score per answer"
+
+
+def _balance(counts: Mapping[str, int]) -> str:
+    """counts: of each label, the most frequent one first."""
+    total = sum(counts.values())
+    largest = max(counts.values())
+    smallest = min(counts.values())
+    return (
+        f"labels {len(counts)} in train, {smallest:,} to {largest:,} examples each; "
+        f"the most frequent, {next(iter(counts))!r}, has {largest / total:.1%}"
+    )
+
+
+def _truncated(counts: Mapping[str, int]) -> str:
+    if not counts["n_cut_examples"]:
+        return "none truncated"
+    return (
+        f"{counts['n_cut_examples']:,} truncated to the context, "
+        f"{counts['n_cut_tokens']:,} tokens lost"
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpt_edge.generate.stream import TextStream
 
 OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
-MAX_NEW_TOKENS = 400  # a story of the embedded model ends before
+MAX_NEW_TOKENS = 400  # stories of the built-in model end earlier
 
 
 def generate(
@@ -87,7 +87,9 @@ def generate(
         check_unicode(end, "--stop")
     text = _read_prompt(prompt)
 
-    from gpt_edge.generate.load import load  # loads onnxruntime: only when there is something to do
+    from gpt_edge.generate.load import (
+        load,  # imports onnxruntime: only after the arguments are checked
+    )
 
     generator = load(model, threads=threads)
     stream = generator.stream(text, params, truncate=truncate)
@@ -98,8 +100,8 @@ def generate(
 
 
 def _print_pieces(stream: TextStream, before: str) -> None:
-    """Each piece as it comes. An error in the middle leaves the cursor at the start of a line, as
-    Ctrl-C does.
+    """Print each piece as it is generated. After an error in the middle, the cursor is at the start
+    of a line, as after Ctrl-C.
     """
     try:
         console.write(before)
@@ -132,15 +134,15 @@ def _print_json(stream: TextStream, model: str, before: str) -> None:
 
 
 def _as_option(message: str) -> str:
-    """Where the message begins with a field of SamplingParams, name the option instead."""
+    """Return the message with the name of the option in place of the SamplingParams field."""
     name, _, rest = message.partition(" ")
     return f"--{name.replace('_', '-')} {rest}" if name in OPTION_FIELDS else f"--stop: {message}"
 
 
 def _read_prompt(prompt: str | None) -> str:
-    """The argument, or standard input without the line end that `echo` and editors put there."""
+    """Return the argument, or standard input without the line ending that `echo` adds."""
     if prompt is None and is_terminal_input():
-        return ""  # starts from nothing
+        return ""  # unconditional generation
     if prompt in (None, "-"):
         prompt = read_stdin()
         prompt = prompt.removesuffix("\n").removesuffix("\r")

@@ -1,5 +1,5 @@
-"""`quantize`: an fp32 bundle rounded by a scheme, or as cheaply as a budget of loss allows. Needs
-the extra `export`.
+"""`quantize`: an fp32 bundle quantized by a scheme, or within a quality budget. Needs the extra
+`export`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.export_output import figures_of_failure, print_made
+from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
     BUNDLE_NAME_HELP,
     ForceOption,
@@ -28,7 +28,7 @@ from gpt_edge.errors import ExportError, require
 if TYPE_CHECKING:
     from gpt_edge.export.budget.run import Quantized
 
-ROAD = "gpt_edge.export.budget.run"
+PIPELINE = "gpt_edge.export.budget.run"
 Bits = Literal["4", "8", "16", "32"]
 
 
@@ -138,7 +138,7 @@ def quantize(
         figures_of_failure(as_json),
         console.progress("loading torch") as progress,
     ):
-        require(ROAD, "export")
+        require(PIPELINE, "export")
         from gpt_edge.export.budget.loss_budget import Limits
         from gpt_edge.export.budget.run import quantize_to_budget
         from gpt_edge.export.formats.plan import Wishes
@@ -153,7 +153,7 @@ def quantize(
             tuple(include or ()),
             tuple(exclude or ()),
         )
-        made = quantize_to_budget(
+        quantized = quantize_to_budget(
             opened,
             out,
             wishes,
@@ -165,12 +165,12 @@ def quantize(
             force=force,
             progress=progress,
         )
-    _print(made, as_json)
+    _print(quantized, as_json)
 
 
 @contextmanager
 def _outcome_of_failure(as_json: bool) -> Iterator[None]:
-    """Where the budget is missed, show what was tried before the error goes on."""
+    """Print the assignments that were tried before reporting that none met the budget."""
     try:
         yield
     except ExportError as error:
@@ -182,19 +182,21 @@ def _outcome_of_failure(as_json: bool) -> Iterator[None]:
         raise
 
 
-def _print(made: Quantized, as_json: bool) -> None:
-    more: dict[str, Any] = {"notes": list(made.notes)}
-    if made.plan is not None:
-        more["tensors"] = {name: form.label for name, form in made.plan.items()}
-    if made.outcome is not None:
-        more["budget"] = made.outcome.to_dict()
-    print_made(made.bundle, made.verification.figures, as_json, more)
+def _print(quantized: Quantized, as_json: bool) -> None:
+    more: dict[str, Any] = {"notes": list(quantized.notes)}
+    if quantized.plan is not None:
+        more["tensors"] = {
+            name: tensor_format.label for name, tensor_format in quantized.plan.items()
+        }
+    if quantized.outcome is not None:
+        more["budget"] = quantized.outcome.to_dict()
+    print_exported(quantized.bundle, quantized.verification.figures, as_json, more)
     if as_json:
         return
-    if made.outcome is not None:
+    if quantized.outcome is not None:
         console.say()
-        console.say(outcome_tables(made.outcome.to_dict()))
-    if made.notes:
+        console.say(outcome_tables(quantized.outcome.to_dict()))
+    if quantized.notes:
         console.say()
-    for note in made.notes:
+    for note in quantized.notes:
         console.say(note)

@@ -1,4 +1,4 @@
-"""`report`: one HTML page about a bundle, to attach to a release. Needs the extra `export`."""
+"""`report`: an HTML page about a bundle, to attach to a release. Needs the extra `export`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def report(
         from gpt_edge.export.report.page import check_target, write_page
 
         check_target(out)
-        found = make_report(
+        bundle_report = make_report(
             Bundle.open(bundle),
             against=against,
             also=[Bundle.open(name) for name in also or ()],
@@ -82,13 +82,13 @@ def report(
             with_sensitivity=sensitivity,
             progress=progress,
         )
-        n_bytes = write_page(found, out)
+        n_bytes = write_page(bundle_report, out)
     if as_json:
-        console.say_json({"report": str(out), **found.to_dict()})
+        console.say_json({"report": str(out), **bundle_report.to_dict()})
         return
     console.say(f"{out}: {size(n_bytes)}")
     rows = [("", "size", "mean KL", "perplexity", "same token")]
-    for variant in found.variants:
+    for variant in bundle_report.variants:
         loss = variant.damage
         figures = (
             (f"{loss.mean_kl:.2g}", f"{loss.ppl_increase:+.3%}", f"{loss.top1:.2%}")
@@ -97,5 +97,5 @@ def report(
         )
         rows.append((console.visible(variant.label), size(variant.n_bytes), *figures))
     console.say(columns(rows))
-    for reason in found.missing:
+    for reason in bundle_report.missing:
         console.say(console.visible(f"missing: {reason}"))

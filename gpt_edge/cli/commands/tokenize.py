@@ -58,8 +58,8 @@ def tokenize(
 
 
 def _parse_ids(text: str) -> list[int]:
-    words = text.replace(",", " ").split()
-    for word in words:
-        if not (word.isascii() and word.isdigit() and len(word) < 10):
-            raise ValueError(f"--decode wants token ids separated by spaces, got {word!r:.40}")
-    return [int(word) for word in words]
+    numbers = text.replace(",", " ").split()
+    for number in numbers:
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            raise ValueError(f"--decode needs token ids separated by spaces, got {number!r:.40}")
+    return [int(number) for number in numbers]

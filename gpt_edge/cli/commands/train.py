@@ -1,4 +1,4 @@
-"""`train`: a model from a recipe. Needs the extra `train`."""
+"""`train`: train a model from a recipe. Needs the extra `train`."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def train(
     the processes train one model together. Needs the extra gpt-edge[train].
     """
     if recipe is None and not changes:
-        raise ValueError("give a RECIPE, or everything that is wanted with --set")
+        raise ValueError("give a RECIPE, or every required value with --set")
     require("gpt_edge.training.pretrain.run", "train")
     from gpt_edge.training.pretrain.run import train as run
 
     result = run(recipe, resume=resume, changes=changes or [])
-    if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
+    if os.environ.get("RANK", "0") != "0":  # of several processes, one prints
         return
     if as_json:
         console.say_json({**asdict(result), "checkpoint": str(result.checkpoint)})

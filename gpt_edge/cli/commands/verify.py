@@ -1,4 +1,4 @@
-"""`verify`: is a bundle what it claims to be?"""
+"""`verify`: does a bundle produce the right outputs?"""
 
 from __future__ import annotations
 
@@ -55,9 +55,8 @@ def verify(
 
             report = verify_bundle(opened, against, full=full, progress=progress)
     if as_json:
-        is_right = not report.faults
-        found = {"parity": report.figures, "faults": report.faults, "first": report.first}
-        console.say_json({"ok": is_right, **describe(opened), **found})
+        result = {"parity": report.figures, "faults": report.faults, "first": report.first}
+        console.say_json({"ok": not report.faults, **describe(opened), **result})
     else:
         console.say(parity_table(report.figures))
     if report.faults:

@@ -51,7 +51,7 @@ TruncateOption = Annotated[
 
 
 def chunk_size(batch: int) -> int:
-    """Examples to read before the first is computed; 1 for `batch` 1, so that a stream is answered
-    line by line.
+    """Return how many examples to read before the first is computed: 1 for a `batch` of 1, so that
+    a stream is answered line by line.
     """
     return batch * BATCHES_AT_ONCE if batch > 1 else 1
