@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpt_edge.config import GPTConfig
+from gpt_edge.schemes import SCHEMES
 
 GRAPHS = ("edge", "portable")
-SCHEMES = ("fp32", "int8", "int8-block", "int4", "int8-dynamic")
-# each weight in a format of its own, as `quantize` found it; the manifest's provenance names them
-MIXED = "mixed"
+# of the edge graph
+ACTIVATION_OPERATORS = {"gelu_tanh": "FastGelu", "gelu": "Gelu", "relu": "Relu"}
 
 INPUT_IDS = "input_ids"
 POSITION_IDS = "position_ids"
@@ -156,44 +156,26 @@ def _task_outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
 
 
 def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
-    """How many nodes of each telling operator the graph must hold: one fewer means that a fusion
-    was lost.
+    """How many nodes of each characteristic operator the graph must hold: one fewer means that a
+    fusion was lost.
 
-    A task has a small head in float32 instead of the language model's.
+    A task has a small head in float32 instead of the language model's. Of a mixed scheme the plan
+    decides which operators hold weights, so only the others are counted.
     """
-    layers, is_task = config.n_layer, config.n_label is not None
-    n_heads, n_task_heads = int(not is_task), int(is_task)
-    if graph == "portable":
-        norms = 2 * layers + (1 if config.norm == "pre" else 0)
-        counts = {"Attention": layers, "LayerNormalization": norms}
-        if scheme in ("int8", "int8-block", "int4"):
-            counts["DequantizeLinear"] = 4 * layers + n_heads
-        if scheme == "int8-dynamic":
-            counts |= {"MatMulInteger": 4 * layers, "DequantizeLinear": 1, "MatMul": 1}
-        return counts
-    counts = {
-        "GroupQueryAttention": layers,
-        "SkipLayerNormalization": 2 * layers + (1 if config.norm == "pre" else 0),
-        "LayerNormalization": 0,
-        {"gelu_tanh": "FastGelu", "gelu": "Gelu", "relu": "Relu"}[config.activation]: layers,
-    }
-    if scheme in ("int8-block", "int4"):
-        counts |= {"MatMulNBits": 4 * layers + n_heads, "GatherBlockQuantized": 1}
-        counts |= {"MatMul": n_task_heads, "FusedMatMul": 0}
-    if scheme == "int8":
-        counts |= {
-            "MatMulIntegerToFloat": 4 * layers,
-            "QuantizeLinear": 4 * layers,
-            "MatMulNBits": n_heads,
-        }
-        counts |= {"GatherBlockQuantized": 1, "MatMul": n_task_heads, "FusedMatMul": 0}
-    if scheme == "fp32":
-        counts |= {"MatMul": 4 * layers + n_task_heads, "FusedMatMul": n_heads}
-    if scheme == "int8-dynamic":
-        counts |= {
-            "MatMulInteger": 4 * layers,
-            "MatMulNBits": 1,
-            "GatherBlockQuantized": 1,
-            "MatMul": 0,
-        }
+    counts = _unweighted_operators(config, graph)
+    for name, count in SCHEMES[scheme].operators.get(graph, {}).items():
+        counts[name] = count.total(config.n_layer, is_task=config.n_label is not None)
     return counts
+
+
+def _unweighted_operators(config: GPTConfig, graph: str) -> dict[str, int]:
+    """The operators that hold no quantized weight: attention, norms, and activations."""
+    n_norms = 2 * config.n_layer + (1 if config.norm == "pre" else 0)
+    if graph == "portable":
+        return {"Attention": config.n_layer, "LayerNormalization": n_norms}
+    return {
+        "GroupQueryAttention": config.n_layer,
+        "SkipLayerNormalization": n_norms,
+        "LayerNormalization": 0,
+        ACTIVATION_OPERATORS[config.activation]: config.n_layer,
+    }

@@ -166,12 +166,12 @@ class TaskInput:
     """One example as the model reads it.
 
     sequences: ids, each beginning with start and ending with extract. One; for similarity two, the
-    texts in both orders; for multiple choice one per answer. n_cut: tokens of the texts that no
+    texts in both orders; for multiple choice one per answer. n_truncated: tokens of the texts that no
     sequence holds, because n_ctx is too short.
     """
 
     sequences: tuple[tuple[int, ...], ...]
-    n_cut: int
+    n_truncated: int
 
 
 def encode_texts(
@@ -213,8 +213,8 @@ def transform(
         case _:
             kept = _cut_pair(texts[0], texts[1], room, keep_end)
             together = [kept]
-    n_cut = sum(map(len, texts)) - sum(map(len, kept))
-    return TaskInput(tuple(_sequence(spec, parts) for parts in together), n_cut)
+    n_truncated = sum(map(len, texts)) - sum(map(len, kept))
+    return TaskInput(tuple(_sequence(spec, parts) for parts in together), n_truncated)
 
 
 def _check_texts(kind: str, n_texts: int) -> None:

@@ -21,12 +21,12 @@ import torch
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.evaluate import score_documents
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import build_tokenizer, find_tokenizer
 from gpt_edge.training.corpus.batches import encode_documents, read_documents
-from gpt_edge.training.validation import score_documents as score_in_torch
+from gpt_edge.training.validation import score_in_torch
 from gpt_edge.verify import parity
 
 
@@ -80,7 +80,9 @@ def row(
     """One line of the table."""
     session = Session(bundle)
     found = score_documents(session, documents, n_bytes)
-    agreement = parity.compare(probes, wanted, [parity.answer(session, probe) for probe in probes])
+    agreement = parity.compare(
+        probes, wanted, [parity.probe_logits(session, probe) for probe in probes]
+    )
     return (
         f"| ONNX {bundle.scheme} | {bundle.n_bytes / 1e6:.2f} | {found.loss:.5f} | "
         f"{found.bits_per_byte:.5f} | "

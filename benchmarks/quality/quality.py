@@ -30,11 +30,11 @@ from gpt_edge.export.budget.calibration import CALIBRATION_TOKENS, Rows, load_re
 from gpt_edge.export.budget.degradation import TextReference, rows_that_fit
 from gpt_edge.export.budget.loss_budget import Limits
 from gpt_edge.export.budget.run import quantize_to_budget
-from gpt_edge.export.formats.plan import EMBEDDING, HEAD, Wishes, shapes, uniform_plan
+from gpt_edge.export.formats.plan import EMBEDDING, HEAD, QuantizeOptions, shapes, uniform_plan
 from gpt_edge.export.formats.rounding import Rounded, RoundWeight
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
-from gpt_edge.export.pipeline import pipeline
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.export.weights.source import Source
@@ -42,23 +42,23 @@ from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import find_tokenizer
-from gpt_edge.verify.report import words_of
+from gpt_edge.verify.report import tokenizer_of
 
 HEADINGS = ("model", "rounding", "bits/weight", "MB", "ppl ratio", "mean KL", "same token")
 UNIFORM = {
-    "int8": Wishes("int8"),
-    "int8, scale search": Wishes("int8", rounding="scale-search"),
-    "int8, GPTQ": Wishes("int8", rounding="gptq"),
-    "int8-block, 64": Wishes("int8-block"),
-    "int8-block, 32": Wishes("int8-block", block_size=32),
-    "int4, 32, nearest": Wishes("int4", rounding="nearest"),
-    "int4, 32, scale search": Wishes("int4", rounding="scale-search"),
-    "int4, 32, GPTQ": Wishes("int4"),
-    "int4, 32, asymmetric, GPTQ": Wishes("int4", symmetric=False),
-    "int4, 64, nearest": Wishes("int4", block_size=64, rounding="nearest", head=8),
-    "int4, 64, GPTQ": Wishes("int4", block_size=64),
-    "int4, 128, GPTQ": Wishes("int4", block_size=128),
-    "int4, 32, head 4, GPTQ": Wishes("int4", head=4),
+    "int8": QuantizeOptions("int8"),
+    "int8, scale search": QuantizeOptions("int8", rounding="scale-search"),
+    "int8, GPTQ": QuantizeOptions("int8", rounding="gptq"),
+    "int8-block, 64": QuantizeOptions("int8-block"),
+    "int8-block, 32": QuantizeOptions("int8-block", block_size=32),
+    "int4, 32, nearest": QuantizeOptions("int4", rounding="nearest"),
+    "int4, 32, scale search": QuantizeOptions("int4", rounding="scale-search"),
+    "int4, 32, GPTQ": QuantizeOptions("int4"),
+    "int4, 32, asymmetric, GPTQ": QuantizeOptions("int4", symmetric=False),
+    "int4, 64, nearest": QuantizeOptions("int4", block_size=64, rounding="nearest", head=8),
+    "int4, 64, GPTQ": QuantizeOptions("int4", block_size=64),
+    "int4, 128, GPTQ": QuantizeOptions("int4", block_size=128),
+    "int4, 32, head 4, GPTQ": QuantizeOptions("int4", head=4),
 }
 BUDGETS = (1e-2, 1e-3)
 OUTLIER_ROWS = ("int8", "int8-block, 64", "int4, 32, GPTQ", "Q4_0 of llama.cpp, 32")
@@ -102,10 +102,10 @@ class Subject:
             source: Source = BundleSource(self.bundle)
             if smoothed and rounder is not q4_0:
                 source = smooth(source, graph, scheme)
-            pipeline.write_scheme(
+            write_scheme(
                 folder, source, graph, scheme, None, lambda stage: None, plan=plan, rounder=rounder
             )
-            found = self.reference.measure(pipeline.open_folder(folder, config, graph, scheme))
+            found = self.reference.measure(open_folder(folder, config, graph, scheme))
             n_bytes = sum(file.stat().st_size for file in folder.iterdir())
         cells = (
             self.name,
@@ -136,7 +136,7 @@ class Subject:
             made = quantize_to_budget(
                 self.bundle,
                 Path(name) / "mixed",
-                Wishes("mixed"),
+                QuantizeOptions("mixed"),
                 limits=Limits(max_kl=max_kl),
                 calibration=calibration,
                 eval_text=text,
@@ -158,7 +158,7 @@ def subject(
 ) -> Subject:
     """Export the checkpoint and ask its fp32 graph."""
     bundle, _ = export_bundle(checkpoint, folder / "fp32", scheme="fp32")
-    words, config = words_of(bundle), bundle.config
+    words, config = tokenizer_of(bundle), bundle.config
     reference = TextReference(
         Session(bundle), read_rows(text, words, config, rows_that_fit(config, n_tokens))
     )
@@ -179,7 +179,7 @@ def uniform_rows(
         rounder = Rounder(model.bundle.config, "edge", place)
         rounder.prepare({name: [form] for name, form in plan.items()}, source, model.calibration)
         yield label, wishes.scheme, plan, rounder, model.bits(plan)
-    plan = uniform_plan(model.bundle.config, "edge", Wishes("int4", rounding="nearest"))
+    plan = uniform_plan(model.bundle.config, "edge", QuantizeOptions("int4", rounding="nearest"))
     yield "Q4_0 of llama.cpp, 32", "int4", plan, q4_0, 4.5
 
 

@@ -39,11 +39,16 @@ from gpt_edge.export.budget.calibration import (
     load_reference,
     read_rows,
 )
-from gpt_edge.export.budget.degradation import Damage, DamageSum, TextReference, rows_that_fit
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.budget.degradation import (
+    Degradation,
+    DegradationSum,
+    TextReference,
+    rows_that_fit,
+)
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.transformers.folder import export_transformers
 from gpt_edge.reference.importers import open_checkpoint
-from gpt_edge.verify.report import words_of
+from gpt_edge.verify.report import tokenizer_of
 
 KINDS = ("Q8_0", "Q4_0")
 # of quality.UNIFORM
@@ -106,9 +111,9 @@ class TorchReference(TextReference):
                 found, _ = model(torch.from_numpy(rows.ids[part, :-1]))
                 self._logits += list(found.numpy())
 
-    def measure_logits(self, logits: FloatArray) -> Damage:
+    def measure_logits(self, logits: FloatArray) -> Degradation:
         """logits [S, T - 1, V] of another engine on the same rows."""
-        total = DamageSum()
+        total = DegradationSum()
         for row, (wanted, found) in enumerate(zip(self._logits, logits, strict=True)):
             targets = torch.from_numpy(self.rows.ids[row, 1:])
             total.add(torch.from_numpy(wanted), torch.from_numpy(np.array(found)), targets)
@@ -131,8 +136,8 @@ def run_python(python: Path, program: str, *arguments: object) -> None:
 
 def llama_rows(
     given: argparse.Namespace, reference: TorchReference, folder: Path
-) -> Iterator[tuple[str, Path, Damage]]:
-    """Label, file and damage of llama.cpp's float32 graph and of each of KINDS."""
+) -> Iterator[tuple[str, Path, Degradation]]:
+    """Label, file and degradation of llama.cpp's float32 graph and of each of KINDS."""
     hf, ids = folder / "transformers", folder / "ids.npy"
     export_transformers(given.checkpoint, hf, tokenizer=given.tokenizer)
     np.save(ids, reference.rows.ids[:, :-1].astype(np.int32))
@@ -148,7 +153,7 @@ def llama_rows(
         found.unlink()
 
 
-def cells(model: str, label: str, bits: float | None, n_bytes: int, found: Damage) -> str:
+def cells(model: str, label: str, bits: float | None, n_bytes: int, found: Degradation) -> str:
     """One line of the table."""
     figures = (
         f"{bits:.2f}" if bits else "",
@@ -196,7 +201,7 @@ def main() -> None:
         bundle, _ = export_bundle(
             given.checkpoint, folder / "fp32", scheme="fp32", tokenizer=given.tokenizer
         )
-        words, config = words_of(bundle), bundle.config
+        words, config = tokenizer_of(bundle), bundle.config
         rows = read_rows(given.text, words, config, rows_that_fit(config, given.tokens))
         reference = TorchReference(given.checkpoint, rows)
         calibration = read_rows(given.calibration, words, config, CALIBRATION_TOKENS)

@@ -26,7 +26,7 @@ import onnxruntime as ort
 import torch
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.model import GPT

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.verify.report import Verification
 
 SCHEMES = {"int8": "int8", "int4": "int4", "int8-dynamic": "Optimum int8"}

@@ -18,8 +18,8 @@ from task_sets import SETS, prepare
 
 from gpt_edge import Classifier
 from gpt_edge.data.examples import Example, read_examples
-from gpt_edge.export.pipeline.pipeline import export_bundle
-from gpt_edge.export.verify.task_verifier import reference_logits
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.verify.reference import classifier_logits
 from gpt_edge.reference.checkpoint import task_model_of
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.verify.classifiers import TaskProbes
@@ -65,7 +65,7 @@ def line(name: str, checkpoint: Path, graph: str, data: Path) -> str:
         [len(example.answers) or 1 for example in encoded],
     )
     logits = {name: each.encoder.logits(asked.sequences) for name, each in classifiers.items()}
-    logits["torch"] = reference_logits(task_model_of(open_checkpoint(checkpoint)), asked)
+    logits["torch"] = classifier_logits(task_model_of(open_checkpoint(checkpoint)), asked)
     far = float(np.abs(logits["torch"] - logits["fp32"]).max())
     rows = {name: asked.by_example(found) for name, found in logits.items()}
     task = classifiers["fp32"].task

@@ -20,9 +20,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from task_sets import TaskSet
 
-from gpt_edge.data.examples import Example, class_labels, class_numbers, read_examples
+from gpt_edge.data.examples import Example, read_examples
+from gpt_edge.data.labels import class_labels, class_numbers
 from gpt_edge.evaluate.classification_metrics import (
-    Estimate,
+    IntervalEstimate,
     choice_metrics,
     class_metrics,
     score_metrics,
@@ -143,6 +144,6 @@ def _cosine(train: list[Example], test: list[Example]) -> dict[str, Any]:
     return _row(score_metrics(gold, 5 * cosine), len(test), "cosine, not trained")
 
 
-def _row(metrics: dict[str, Estimate], n_examples: int, settings: str) -> dict[str, Any]:
+def _row(metrics: dict[str, IntervalEstimate], n_examples: int, settings: str) -> dict[str, Any]:
     values = {name: estimate.to_dict() for name, estimate in metrics.items()}
     return {"metrics": {"n_examples": n_examples, **values}, "settings": settings}

@@ -87,7 +87,7 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
     """The first `n_tokens` tokens or fewer of a corpus, cut into rows; a last, shorter row is left
     out.
 
-    path: as `evaluate.text.TextFile` reads it; each document becomes `end token, its tokens`.
+    path: as `TextFile` reads it; each document becomes `end token, its tokens`.
     Raises ExportError for a bundle without a tokenizer and for a text shorter than a row,
     EvaluationError for a file that cannot be read.
     """
@@ -96,7 +96,7 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
     end = [] if tokenizer.end_token is None else [tokenizer.end_token]
     width, ids = min(ROW_TOKENS, config.n_ctx), list[int]()
     for piece in TextFile(path).pieces():
-        ids += (end if piece.starts else []) + tokenizer.encode(piece.text)
+        ids += (end if piece.is_start else []) + tokenizer.encode(piece.text)
         if len(ids) >= n_tokens:
             break
     n_rows = min(len(ids), max(n_tokens, width)) // width

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 256  # of logits in several copies: 50 MB each for 50,257 tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class Degradation:
     """What a change costs, over rows of a text. KL in nats from the reference, mean over rows, with
     standard errors.
     """
@@ -54,7 +54,7 @@ class Damage:
         return {"rows": self.n_rows, **figures}
 
 
-class DamageSum:
+class DegradationSum:
     """Adds up rows of logits against the reference's."""
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class DamageSum:
             self._loss.append((p.gather(-1, index) - q.gather(-1, index))[:, 0].to(torch.float64))
             self._n_same += int((p.argmax(-1) == q.argmax(-1)).sum())
 
-    def result(self) -> Damage:
+    def result(self) -> Degradation:
         """The means; a model that overflows has an infinite KL."""
         kl, loss = torch.cat(self._kl), torch.cat(self._loss)
         kl = torch.where(torch.isfinite(kl), kl, torch.inf)
         loss = torch.where(torch.isfinite(loss), loss, torch.inf)
         root = math.sqrt(max(1, len(kl) - 1))
-        return Damage(
+        return Degradation(
             len(kl),
             float(kl.mean()),
             float(kl.std(correction=0)) / root,
@@ -101,9 +101,9 @@ class TextReference:
         self.rows = rows
         self._logits = [_answer(session, rows, i) for i in range(len(rows.ids))]
 
-    def measure(self, session: Session) -> Damage:
+    def measure(self, session: Session) -> Degradation:
         """Run the text through another session of the same vocabulary."""
-        total = DamageSum()
+        total = DegradationSum()
         for i, logits in enumerate(self._logits):
             changed = torch.from_numpy(_answer(session, self.rows, i))
             total.add(torch.from_numpy(logits), changed, torch.from_numpy(self.rows.ids[i, 1:]))

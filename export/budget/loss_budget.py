@@ -13,7 +13,7 @@ FLIPS_PER_KL = 3.0
 
 
 class Measured(Protocol):
-    """The figures of one measurement, as `sensitivity.Damage` has them."""
+    """The figures of one measurement, as `sensitivity.Degradation` has them."""
 
     @property
     def mean_kl(self) -> float: ...
@@ -25,7 +25,7 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LossBudget:
     """What may be lost, each None where it does not matter. Raises ValueError for a limit that is
     no limit.
 
@@ -50,7 +50,7 @@ class Limits:
             value is not None for value in (self.max_kl, self.max_ppl_increase, self.min_top1)
         )
 
-    def room(self, found: Measured) -> float:
+    def headroom(self, found: Measured) -> float:
         """By how much the KL could grow until the tightest limit is reached: 2 is twice; below
         1 the budget is missed.
         """
@@ -64,7 +64,7 @@ class Limits:
             rooms.append(room * room if found.top1 < self.min_top1 or room > 1 else 1.0)
         return min(rooms, default=math.inf)
 
-    def met_by(self, found: Measured) -> bool:
+    def is_met_by(self, found: Measured) -> bool:
         """Whether every limit is kept."""
         return (
             (self.max_kl is None or found.mean_kl <= self.max_kl)
@@ -81,7 +81,7 @@ class Limits:
             guesses.append(max(FLIPS_PER_KL * (1 - self.min_top1) ** 2, 1e-9))
         return min(guesses)
 
-    def missed(self, found: Measured) -> str:
+    def exceeded(self, found: Measured) -> str:
         """In words, what is missed and by how much."""
         parts = []
         if self.max_kl is not None and not found.mean_kl <= self.max_kl:

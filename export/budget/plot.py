@@ -30,9 +30,9 @@ def plot_outcome(outcome: Outcome, path: Path, title: str) -> None:
         axes.plot(x, y, "*" if is_best else "o", color=colour, markersize=13 if is_best else 6)
         axes.annotate(point.label, (x, y), textcoords="offset points", xytext=(6, 4), fontsize=8)
     axes.set_yscale("log")
-    if outcome.limits.max_kl is not None:
+    if outcome.budget.max_kl is not None:
         axes.axhline(
-            outcome.limits.max_kl, color="gray", linestyle="--", linewidth=1, label="--max-kl"
+            outcome.budget.max_kl, color="gray", linestyle="--", linewidth=1, label="--max-kl"
         )
         axes.legend(loc="best", fontsize=8)
     axes.set_xlabel("rounded weights, MB")

@@ -24,26 +24,28 @@ from gpt_edge.export.budget.calibration import (
     own_text,
     read_rows,
 )
-from gpt_edge.export.budget.degradation import Damage, TextReference, rows_that_fit
-from gpt_edge.export.budget.loss_budget import Limits
+from gpt_edge.export.budget.degradation import Degradation, TextReference, rows_that_fit
+from gpt_edge.export.budget.loss_budget import LossBudget
 from gpt_edge.export.budget.search import Option, Outcome, Point, search
-from gpt_edge.export.budget.sensitivity import Probe
+from gpt_edge.export.budget.sensitivity import SensitivityProbe
 from gpt_edge.export.formats.plan import (
     DEFAULT_BLOCK,
     EMBEDDING,
-    Wishes,
+    QuantizeOptions,
     candidates,
     describe,
     shapes,
     uniform_plan,
 )
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
-from gpt_edge.export.pipeline import pipeline
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify.report import Progress, Verification, silent, words_of
+from gpt_edge.schemes import FOR_TASKS, SCHEMES, UNIFORM
+from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
 SENSITIVITY_TOKENS, SENSITIVITY_VALUES = 4096, 1 << 26  # at most 256 MiB of logits
 
@@ -55,7 +57,7 @@ class BudgetError(ExportError):
         best = outcome.best
         super().__init__(
             f"no assignment meets the budget; the closest of {len(outcome.points)} has "
-            f"{outcome.limits.missed(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of weights",
+            f"{outcome.budget.exceeded(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of weights",
             hint="nothing was published; allow more loss, or more formats: --scheme mixed without "
             "--block-size",
         )
@@ -79,9 +81,9 @@ class Quantized:
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,
-    wishes: Wishes,
+    wishes: QuantizeOptions,
     *,
-    limits: Limits | None = None,
+    budget: LossBudget | None = None,
     calibration: Path | None = None,
     eval_text: Path | None = None,
     plot: Path | None = None,
@@ -95,41 +97,41 @@ def quantize_to_budget(
     of different seeds. plot: a PNG of every measured point, also where the budget is missed.
     target: for int8-dynamic. Raises ValueError for wishes that contradict each other or the model,
     BudgetError when nothing meets the limits, EvaluationError for a text that cannot be read, else
-    as `pipeline.quantize_bundle`; then `out` is as it was.
+    as `quantize_bundle`; then `out` is as it was.
     """
-    limits = limits or Limits()
+    budget = budget or LossBudget()
     if bundle.task is not None:
         if (
-            limits
+            budget
             or wishes.is_special
-            or wishes.scheme == "mixed"
+            or SCHEMES[wishes.scheme].is_mixed
             or calibration
             or eval_text
             or plot
             or target
         ):
             raise ValueError(
-                "a classifier is rounded by --scheme alone: fp32 bundle in, int8, int8-block or "
-                "int4 out"
+                "a classifier is quantized by --scheme alone: fp32 bundle in, "
+                f"{', '.join(name for name in FOR_TASKS if name in UNIFORM)} out"
             )
-        made, report = pipeline.quantize_bundle(
+        made, report = quantize_bundle(
             bundle, out, scheme=wishes.scheme, force=force, progress=progress
         )
         return Quantized(made, report, None, None, ())
-    if wishes.scheme == "mixed" and not limits:
+    if SCHEMES[wishes.scheme].is_mixed and not budget:
         raise ValueError(
             "scheme mixed is searched for a budget: give max_kl, max_ppl_increase or min_top1"
         )
-    if plot is not None and not limits:
+    if plot is not None and not budget:
         raise ValueError("a plot shows measured points: give max_kl, max_ppl_increase or min_top1")
     if plot is not None:
         require("matplotlib", "plot")
     with new_bundle(out, force=force, source=bundle.path):
         pass  # nothing is published: what stands in the way is found before minutes of work
-    work = _Work(bundle, wishes, limits, calibration, eval_text, target, progress)
+    work = _Work(bundle, wishes, budget, calibration, eval_text, target, progress)
     with tempfile.TemporaryDirectory(prefix="gpt-edge-") as scratch:
         work.open(Path(scratch))
-        outcome = work.outcome(with_schemes=plot is not None) if limits else None
+        outcome = work.outcome(with_schemes=plot is not None) if budget else None
         if plot is not None and outcome is not None:
             from gpt_edge.export.budget.plot import plot_outcome
 
@@ -137,7 +139,7 @@ def quantize_to_budget(
         if outcome is not None and not outcome.best.is_met:
             raise BudgetError(outcome)
         plan = outcome.plan if outcome is not None else work.plan
-        made, report = pipeline.quantize_bundle(
+        made, report = quantize_bundle(
             bundle,
             out,
             scheme=wishes.scheme,
@@ -157,24 +159,25 @@ class _Work:
     def __init__(
         self,
         bundle: Bundle,
-        wishes: Wishes,
-        limits: Limits,
+        wishes: QuantizeOptions,
+        budget: LossBudget,
         calibration: Path | None,
         eval_text: Path | None,
         target: str | None,
         progress: Progress,
     ) -> None:
-        self.bundle, self.wishes, self.limits, self.target, self.progress = (
+        self.bundle, self.wishes, self.budget, self.target, self.progress = (
             bundle,
             wishes,
-            limits,
+            budget,
             target,
             progress,
         )
         self.calibration, self.eval_text = calibration, eval_text
         self.source = smooth(BundleSource(bundle), bundle.graph, wishes.scheme)
         config, graph = bundle.config, bundle.graph
-        self.is_dynamic, is_mixed = wishes.scheme == "int8-dynamic", wishes.scheme == "mixed"
+        is_mixed = SCHEMES[wishes.scheme].is_mixed
+        self.is_dynamic = SCHEMES[wishes.scheme].by_optimum
         self.wanted: dict[str, list[TensorFormat]] = (
             candidates(config, graph, wishes) if is_mixed else {}
         )
@@ -210,28 +213,28 @@ class _Work:
         self.progress("asking the fp32 bundle")
         self._reference = TextReference(self._fp32(), rows)
         self._session = None  # gives its memory back before others are opened
-        if self.wishes.scheme != "mixed":
+        if not SCHEMES[self.wishes.scheme].is_mixed:
             found = self._uniform()
         else:
             options = self._options(rows)
-            found = search(options, self.limits, self.measure, self.progress)
+            found = search(options, self.budget, self.measure, self.progress)
         if not with_schemes:
             return found
         return Outcome(
-            found.limits,
+            found.budget,
             found.plan,
             found.best,
             (*self._schemes(found), *found.points),
             found.options,
         )
 
-    def measure(self, plan: Plan | None, scheme: str | None = None) -> Damage:
+    def measure(self, plan: Plan | None, scheme: str | None = None) -> Degradation:
         """Build the graph of a plan and run the evaluation text through it."""
         assert self._reference is not None
         scheme = scheme or self.wishes.scheme
         with tempfile.TemporaryDirectory(dir=self._scratch) as name:
             folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
-            pipeline.write_scheme(
+            write_scheme(
                 folder,
                 self.source,
                 graph,
@@ -241,7 +244,7 @@ class _Work:
                 plan=plan,
                 rounder=self.rounder,
             )
-            return self._reference.measure(pipeline.open_folder(folder, config, graph, scheme))
+            return self._reference.measure(open_folder(folder, config, graph, scheme))
 
     def described(self, plan: Plan | None, outcome: Outcome | None) -> Mapping[str, Any]:
         """For the manifest: what each tensor is, what it was calibrated on, and how the budget was
@@ -275,7 +278,7 @@ class _Work:
     def _text(self, path: Path | None, n_tokens: int, seed: int, what: str) -> Rows:
         if path is not None:
             self.progress(f"reading the {what} text")
-            return read_rows(path, words_of(self.bundle), self.bundle.config, n_tokens)
+            return read_rows(path, tokenizer_of(self.bundle), self.bundle.config, n_tokens)
         words = self.bundle.manifest.tokenizer
         self.progress(f"writing {what} text")
         return own_text(self._fp32(), words.get("end_token") if words else None, n_tokens, seed)
@@ -289,27 +292,27 @@ class _Work:
         assert self.rounder is not None
         self.progress("loading the reference")
         few = rows.first(rows_that_fit(self.bundle.config, SENSITIVITY_TOKENS, SENSITIVITY_VALUES))
-        probe = Probe(load_reference(self.source), few, self.bundle.graph, self.rounder)
+        probe = SensitivityProbe(load_reference(self.source), few, self.bundle.graph, self.rounder)
         found = probe.sensitivities(self.wanted, self.progress)
         sizes = shapes(self.bundle.config, self.bundle.graph)
         return {
             name: [
-                Option(form, form.n_bytes(*sizes[name], self.bundle.graph), damage.mean_kl)
-                for form, damage in of_name.items()
+                Option(form, form.n_bytes(*sizes[name], self.bundle.graph), degradation.mean_kl)
+                for form, degradation in of_name.items()
             ]
             for name, of_name in found.items()
         }
 
     def _uniform(self) -> Outcome:
         point = self._point(self.wishes.scheme, self.plan)
-        return Outcome(self.limits, self.plan or {}, point, (point,), {})
+        return Outcome(self.budget, self.plan or {}, point, (point,), {})
 
     def _schemes(self, found: Outcome) -> list[Point]:
         """The uniform schemes, rounded to nearest, for the picture."""
         points = []
-        for scheme in ("int8", "int8-block", "int4"):
+        for scheme in UNIFORM:
             if scheme not in {point.label for point in found.points}:
-                plain = Wishes(scheme, rounding="nearest")
+                plain = QuantizeOptions(scheme, rounding="nearest")
                 points.append(
                     self._point(scheme, uniform_plan(self.bundle.config, self.bundle.graph, plain))
                 )
@@ -317,8 +320,8 @@ class _Work:
 
     def _point(self, scheme: str, plan: Plan | None) -> Point:
         self.progress(f"measuring {scheme}")
-        damage = self.measure(plan, scheme)
+        degradation = self.measure(plan, scheme)
         sizes = shapes(self.bundle.config, self.bundle.graph)
         forms = plan or {name: TensorFormat(8, DEFAULT_BLOCK[8]) for name in sizes}
         n_bytes = sum(form.n_bytes(*sizes[name], self.bundle.graph) for name, form in forms.items())
-        return Point(scheme, n_bytes, None, damage, self.limits.met_by(damage))
+        return Point(scheme, n_bytes, None, degradation, self.budget.is_met_by(degradation))

@@ -20,7 +20,7 @@ from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import Rows, batches, run_block
-from gpt_edge.export.budget.degradation import Damage, DamageSum
+from gpt_edge.export.budget.degradation import Degradation, DegradationSum
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT, UINT8_MIDDLE
 from gpt_edge.export.weights.reference_operators import LINEARS
@@ -92,7 +92,7 @@ class RoundedLinear(nn.Module):
         return F.linear(rounded[..., : -self.heads[1]].flatten(-2), self.weight, self.bias)
 
 
-class Probe:
+class SensitivityProbe:
     """The reference, a text, and what the reference says to it. graph: "edge" or "portable"."""
 
     def __init__(self, model: GPT, rows: Rows, graph: str, rounder: Rounder) -> None:
@@ -106,11 +106,11 @@ class Probe:
         self,
         wanted: Mapping[str, Iterable[TensorFormat]],
         progress: Callable[[str], None] = lambda name: None,
-    ) -> dict[str, dict[TensorFormat, Damage]]:
-        """For each named weight and format, the Damage of that change alone. Formats of 32 bits
+    ) -> dict[str, dict[TensorFormat, Degradation]]:
+        """For each named weight and format, the Degradation of that change alone. Formats of 32 bits
         cost nothing.
         """
-        model, found = self._model, dict[str, dict[TensorFormat, Damage]]()
+        model, found = self._model, dict[str, dict[TensorFormat, Degradation]]()
         states = self._embed()
         self._reference = [model.lm_head(self._run(x, 0)).flatten(0, 1) for x in states]
         if "wte.weight" in wanted:
@@ -159,8 +159,8 @@ class Probe:
         y: Tensor = self._model.ln_f(x)
         return y
 
-    def _measure(self, states: list[Tensor], layer: int) -> Damage:
-        total = DamageSum()
+    def _measure(self, states: list[Tensor], layer: int) -> Degradation:
+        total = DegradationSum()
         for x, reference, (_, targets) in zip(states, self._reference, self._parts, strict=True):
             total.add(
                 reference, self._model.lm_head(self._run(x, layer)).flatten(0, 1), targets.flatten()
@@ -175,14 +175,14 @@ class Probe:
         form: TensorFormat,
         states: list[Tensor],
         layer: int,
-    ) -> Damage:
+    ) -> Degradation:
         original = getattr(owner, leaf)
         setattr(owner, leaf, self._rounded(name, original, form))
-        damage = self._measure(states, layer)
+        degradation = self._measure(states, layer)
         setattr(owner, leaf, original)
-        return damage
+        return degradation
 
-    def _of_table(self, form: TensorFormat) -> Damage:
+    def _of_table(self, form: TensorFormat) -> Degradation:
         """The embedding; where the head is tied to it, both."""
         model = self._model
         table, head = model.wte.weight, model.lm_head
@@ -192,9 +192,9 @@ class Probe:
         model.wte.weight = nn.Parameter(rounded.weight, requires_grad=False)
         if model.config.tied_embeddings:
             model.register_module("lm_head", rounded)
-        damage = self._measure(self._embed(), 0)
+        degradation = self._measure(self._embed(), 0)
         model.wte.weight, model.lm_head = table, head
-        return damage
+        return degradation
 
     def _rounded(self, name: str, module: nn.Module, form: TensorFormat) -> RoundedLinear:
         weight, config = module.weight, self._model.config

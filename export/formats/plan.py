@@ -1,6 +1,4 @@
-"""From what a user wishes to a format for each tensor: uniform plans, and the candidates of a
-search.
-"""
+"""From a user's options to a format for each tensor: uniform plans, and the candidates of a search."""
 
 from __future__ import annotations
 
@@ -12,20 +10,22 @@ from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, Plan, Rounding, TensorFormat
 from gpt_edge.export.weights.reference_operators import LINEARS
+from gpt_edge.schemes import FP32, SCHEMES
 
-BODY_BITS = {"fp32": 32, "int8": 8, "int8-block": 8, "int4": 4, "int8-dynamic": 32, "mixed": 0}
 DEFAULT_BLOCK = {8: 64, 4: 32}
-MIXED_BLOCKS = {8: (32, 128), 4: (32, 128)}  # tried where no block size is wished
+TABLE_BITS = 8  # of embedding and head, in every quantized scheme
+MIXED_BLOCKS = {8: (32, 128), 4: (32, 128)}  # tried where no block size is given
 EMBEDDING, HEAD = "wte.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What `quantize` was asked for; None takes the scheme's default. Raises ValueError for wishes
-    that contradict.
+class QuantizeOptions:
+    """What a caller of `quantize` asked for; None takes the scheme's default. Raises ValueError for
+    options that contradict each other.
 
-    head, embedding: bits, 4, 8, 16 or 32; their blocks are symmetric always. include, exclude:
-    shell patterns on parameter names; what is not included, or is excluded, stays float32.
+    scheme: a name in `schemes.SCHEMES`. head, embedding: bits, 4, 8, 16 or 32; their blocks are
+    always symmetric. include, exclude: shell patterns on parameter names; what is not included, or
+    is excluded, stays float32.
     """
 
     scheme: str
@@ -38,17 +38,20 @@ class Wishes:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.scheme not in BODY_BITS:
-            raise ValueError(f"scheme must be one of {', '.join(BODY_BITS)}, got {self.scheme!r}")
-        if self.scheme == "int8-dynamic" and self.is_special:
+        scheme = SCHEMES.get(self.scheme)
+        if scheme is None:
+            raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {self.scheme!r}")
+        if scheme.by_optimum and self.is_special:
             raise ValueError(
-                "int8-dynamic is Optimum's: block sizes, rounding, tables and patterns are not for "
-                "it"
+                f"{scheme.name} is Optimum's: block sizes, rounding, tables and patterns do not "
+                "apply to it"
             )
-        if self.scheme == "int8" and (self.block_size is not None or not self.symmetric):
+        if scheme.activations == "row" and (self.block_size is not None or not self.symmetric):
+            by_block = ("block", "any")
+            others = [other.name for other in SCHEMES.values() if other.activations in by_block]
             raise ValueError(
-                "int8 has one symmetric scale for each row of weights; blocks are for int8-block, "
-                "int4, mixed"
+                f"{scheme.name} has one symmetric scale for each row of weights; blocks are for "
+                f"{', '.join(others)}"
             )
         for name in ("head", "embedding"):
             bits = getattr(self, name)
@@ -57,18 +60,16 @@ class Wishes:
 
     @property
     def is_special(self) -> bool:
-        """Whether anything but the scheme was wished for."""
-        wished = (self.block_size, self.rounding, self.head, self.embedding)
+        """Whether anything but the scheme was given."""
+        given = (self.block_size, self.rounding, self.head, self.embedding)
         return (
-            any(value is not None for value in wished)
+            any(value is not None for value in given)
             or not self.symmetric
             or bool(self.include or self.exclude)
         )
 
     def rounding_of(self, bits: int) -> Rounding:
-        """How weights of so many bits are rounded: 4 bits by GPTQ if nothing else is wished, 8 to
-        nearest.
-        """
+        """How weights of so many bits are rounded: by default 4 bits by GPTQ, 8 to nearest."""
         return self.rounding or ("gptq" if bits == 4 else "nearest")
 
 
@@ -93,49 +94,51 @@ def shapes(config: GPTConfig, graph: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def uniform_plan(config: GPTConfig, graph: str, wishes: Wishes) -> Plan:
-    """The plan of a scheme other than mixed. Raises ValueError for wishes that this model or graph
-    cannot have.
+def uniform_plan(config: GPTConfig, graph: str, options: QuantizeOptions) -> Plan:
+    """The plan of a scheme other than mixed. Raises ValueError for options that this model or
+    graph cannot have.
     """
-    kept = rounded_names(config, graph, wishes)
+    kept = rounded_names(config, graph, options)
     plan: dict[str, TensorFormat] = {}
     for name in shapes(config, graph):
         is_table = name in (EMBEDDING, HEAD)
-        form = _table_form(name, config, graph, wishes) if is_table else _body_form(graph, wishes)
+        form = _table_form(name, config, graph, options) if is_table else _body_form(graph, options)
         plan[name] = form if name in kept else FLOAT32
     return plan
 
 
-def candidates(config: GPTConfig, graph: str, wishes: Wishes) -> dict[str, list[TensorFormat]]:
+def candidates(
+    config: GPTConfig, graph: str, options: QuantizeOptions
+) -> dict[str, list[TensorFormat]]:
     """For each weight the formats that a search may choose from. Raises as `uniform_plan`."""
-    kept = rounded_names(config, graph, wishes)
+    kept = rounded_names(config, graph, options)
     found: dict[str, list[TensorFormat]] = {}
     for name in shapes(config, graph):
         is_table = name in (EMBEDDING, HEAD)
-        wished = _table_bits(name, config, wishes) if is_table else None
+        table_bits = _table_bits(name, config, options) if is_table else None
         if name not in kept:
             found[name] = [FLOAT32]
-        elif wished is not None:
+        elif table_bits is not None:
             found[name] = [
-                form for form in _mixed_forms(graph, wishes, is_table) if form.bits == wished
+                form for form in _mixed_forms(graph, options, is_table) if form.bits == table_bits
             ] or [FLOAT32]
         else:
-            found[name] = _mixed_forms(graph, wishes, is_table)
+            found[name] = _mixed_forms(graph, options, is_table)
     return found
 
 
-def rounded_names(config: GPTConfig, graph: str, wishes: Wishes) -> set[str]:
+def rounded_names(config: GPTConfig, graph: str, options: QuantizeOptions) -> set[str]:
     """The weights that the patterns leave to be rounded. Raises ValueError for a pattern that
     matches none.
     """
     names = list(shapes(config, graph))
-    for pattern in (*wishes.include, *wishes.exclude):
+    for pattern in (*options.include, *options.exclude):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(
                 f"the pattern {pattern!r} matches no weight; there are {_examples(names)}"
             )
-    included = [name for name in names if not wishes.include or _matches(name, wishes.include)]
-    return {name for name in included if not _matches(name, wishes.exclude)}
+    included = [name for name in names if not options.include or _matches(name, options.include)]
+    return {name for name in included if not _matches(name, options.exclude)}
 
 
 def _examples(names: Sequence[str]) -> str:
@@ -146,48 +149,58 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _table_bits(name: str, config: GPTConfig, wishes: Wishes) -> int | None:
-    """Bits wished for a table; a tied one is embedding and head at once."""
+def _table_bits(name: str, config: GPTConfig, options: QuantizeOptions) -> int | None:
+    """Bits given for a table; a tied one is embedding and head at once."""
     if not config.tied_embeddings:
-        return wishes.embedding if name == EMBEDDING else wishes.head
-    wished = {bits for bits in (wishes.embedding, wishes.head) if bits is not None}
-    if len(wished) > 1:
+        return options.embedding if name == EMBEDDING else options.head
+    given = {bits for bits in (options.embedding, options.head) if bits is not None}
+    if len(given) > 1:
         raise ValueError(
-            f"embedding and head are one table in this model: it cannot have {wishes.embedding} "
-            f"and {wishes.head} bits"
+            f"embedding and head are one table in this model: it cannot have {options.embedding} "
+            f"and {options.head} bits"
         )
-    return next(iter(wished), None)
+    return next(iter(given), None)
 
 
-def _table_form(name: str, config: GPTConfig, graph: str, wishes: Wishes) -> TensorFormat:
-    bits = _table_bits(name, config, wishes)
-    usual = 32 if wishes.scheme == "fp32" else 8
-    return _form(usual if bits is None else bits, graph, wishes, is_table=True)
+def _table_form(name: str, config: GPTConfig, graph: str, options: QuantizeOptions) -> TensorFormat:
+    bits = _table_bits(name, config, options)
+    if bits is None:
+        bits = 32 if SCHEMES[options.scheme].is_float else TABLE_BITS
+    return _form(bits, graph, options, is_table=True)
 
 
-def _body_form(graph: str, wishes: Wishes) -> TensorFormat:
-    if wishes.scheme == "int8" and graph == "edge":
-        return _by_row(wishes)
-    return _form(BODY_BITS[wishes.scheme], graph, wishes, is_table=False)
+def _body_form(graph: str, options: QuantizeOptions) -> TensorFormat:
+    scheme = SCHEMES[options.scheme]
+    if scheme.activations == "row" and graph == "edge":
+        return _by_row(options)
+    assert scheme.bits is not None, f"{scheme.name} has no uniform plan"
+    # Optimum quantizes the layers of a graph whose weights are floats
+    bits = 32 if scheme.by_optimum else scheme.bits
+    return _form(bits, graph, options, is_table=False)
 
 
-def _by_row(wishes: Wishes) -> TensorFormat:
-    return TensorFormat(8, activations="row", rounding=wishes.rounding_of(8))
+def _by_row(options: QuantizeOptions) -> TensorFormat:
+    return TensorFormat(8, activations="row", rounding=options.rounding_of(8))
 
 
 def _form(
-    bits: int, graph: str, wishes: Wishes, *, is_table: bool, block_size: int | None = None
+    bits: int,
+    graph: str,
+    options: QuantizeOptions,
+    *,
+    is_table: bool,
+    block_size: int | None = None,
 ) -> TensorFormat:
     """A format of the block-wise kind."""
     if bits >= 16:
         return TensorFormat(bits)
-    size = block_size or wishes.block_size or DEFAULT_BLOCK[bits]
-    rounding = wishes.rounding_of(bits)
+    size = block_size or options.block_size or DEFAULT_BLOCK[bits]
+    rounding = options.rounding_of(bits)
     # rows that are looked up have no input to be compensated for
     if is_table and rounding == "gptq":
         rounding = "scale-search"
     if graph == "portable":
-        if not wishes.symmetric:
+        if not options.symmetric:
             raise ValueError(
                 "the portable graph has no zero points: --asymmetric is for the edge graph"
             )
@@ -195,12 +208,12 @@ def _form(
             raise ValueError(
                 "embedding and head of the portable graph have 8, 16 or 32 bits, not 4"
             )
-        is_by_row = is_table or wishes.scheme == "int8"
+        is_by_row = is_table or SCHEMES[options.scheme].activations == "row"
         return TensorFormat(bits, 0 if is_by_row else size, True, rounding, "float")
-    return TensorFormat(bits, size, wishes.symmetric or is_table, rounding)
+    return TensorFormat(bits, size, options.symmetric or is_table, rounding)
 
 
-def _mixed_forms(graph: str, wishes: Wishes, is_table: bool) -> list[TensorFormat]:
+def _mixed_forms(graph: str, options: QuantizeOptions, is_table: bool) -> list[TensorFormat]:
     """Cheapest first. A table of the portable graph has at least 8 bits.
 
     8 bits with float activations are left out: MatMulNBits takes five times as long for them as
@@ -214,13 +227,13 @@ def _mixed_forms(graph: str, wishes: Wishes, is_table: bool) -> list[TensorForma
             graph == "edge"
             and bits == 8
             and not is_table
-            and not wishes.block_size
-            and wishes.symmetric
+            and not options.block_size
+            and options.symmetric
         ):
-            found.append(_by_row(wishes))
-        sizes = (wishes.block_size,) if wishes.block_size else tuple(reversed(MIXED_BLOCKS[bits]))
+            found.append(_by_row(options))
+        sizes = (options.block_size,) if options.block_size else tuple(reversed(MIXED_BLOCKS[bits]))
         for size in sizes:
-            form = _form(bits, graph, wishes, is_table=is_table, block_size=size)
+            form = _form(bits, graph, options, is_table=is_table, block_size=size)
             found += [form] if form not in found else []
         if bits == 4 and not is_table and form.activations != "float":
             found.append(replace(form, activations="float"))
@@ -228,21 +241,20 @@ def _mixed_forms(graph: str, wishes: Wishes, is_table: bool) -> list[TensorForma
 
 
 def scheme_plan(config: GPTConfig, graph: str, scheme: str) -> Plan:
-    """What `export` makes of a scheme: everything rounded to nearest."""
-    return uniform_plan(
-        config, graph, Wishes(scheme, rounding=None if scheme == "int8-dynamic" else "nearest")
-    )
+    """What `export` stores for a scheme: everything rounded to nearest."""
+    rounding: Rounding | None = None if SCHEMES[scheme].by_optimum else "nearest"
+    return uniform_plan(config, graph, QuantizeOptions(scheme, rounding=rounding))
 
 
 def operator_counts(config: GPTConfig, graph: str, plan: Plan) -> dict[str, int]:
-    """How many nodes of each telling operator a graph with this plan holds; as
+    """How many nodes of each characteristic operator a graph with this plan holds; as
     `onnx_contract.operators` for plain schemes.
     """
     head = EMBEDDING if config.tied_embeddings else HEAD
     body = [form for name, form in plan.items() if name not in (EMBEDDING, HEAD)]
     n_float = sum(form.is_float for form in body)
     n_row = sum(form.activations == "row" for form in body)
-    counts = onnx_contract.operators(config, graph, "fp32")
+    counts = onnx_contract.operators(config, graph, FP32.name)
     if graph == "portable":
         return counts | {"DequantizeLinear": len(body) - n_float + (not plan[head].is_float)}
     return counts | {

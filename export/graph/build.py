@@ -20,8 +20,8 @@ from gpt_edge.export.graph import fuse as rewrite
 from gpt_edge.export.graph.lower_edge import Lowering
 from gpt_edge.export.graph.lower_portable import PortableLowering
 from gpt_edge.export.graph.trace import OPSET, trace
-from gpt_edge.export.graph.trace_task import trace_task
 from gpt_edge.export.weights.source import Source, WeightsFile
+from gpt_edge.schemes import SCHEMES
 
 MODEL_FILE = "model.onnx"
 IR_VERSION = 10
@@ -29,11 +29,9 @@ TASK_HEAD = "task_head.weight"  # tiny, and as precise as it is in every scheme
 
 
 @functools.lru_cache(maxsize=16)  # small: no weights
-def _wiring(config: GPTConfig, graph: str, kind: str | None) -> ir.Model:
-    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme.
-    kind: a task's.
-    """
-    model = rewrite.tidy(trace(config, graph) if kind is None else trace_task(config, graph, kind))
+def _wiring(config: GPTConfig, graph: str, task_kind: str | None) -> ir.Model:
+    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme."""
+    model = rewrite.tidy(trace(config, graph, task_kind))
     if graph == "edge":
         rewrite.use_fast_gelu(model.graph)
         rewrite.fuse_skip_norms(model.graph)
@@ -52,8 +50,8 @@ def build_graph(
 ) -> None:
     """Write `model.onnx` and `model.onnx.data` into `folder`.
 
-    graph: "edge" or "portable"; scheme: one of onnx_contract.SCHEMES; of "int8-dynamic" this
-    makes what Optimum then rounds.
+    graph: "edge" or "portable"; scheme: a name in `schemes.SCHEMES`; of a
+    scheme of Optimum's this builds what Optimum then quantizes.
     plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of
     the largest tensor, not of the model. Raises ExportError when the graph does not hold the
     operators that the contract names.
@@ -76,7 +74,7 @@ def build_graph(
             elif value.const_value is None:
                 value.const_value = weights.add(name, lowering.tensor(name))
     _finish(model, config, graph)
-    if scheme != "int8-dynamic":
+    if not SCHEMES[scheme].by_optimum:
         check_structure(model.graph, config, graph, scheme, plan)
     ir.save(model, folder / MODEL_FILE)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.export.budget.degradation import Damage
-from gpt_edge.export.verify.divergence import Parting
+from gpt_edge.export.budget.degradation import Degradation
+from gpt_edge.export.verify.divergence import Divergence
+from gpt_edge.schemes import FP32
 
-REFERENCE = "fp32"  # the label of what everything is held against
+REFERENCE = FP32.name  # the label of what everything is held against
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,9 @@ class Variant:
     n_bytes: int  # graph and weights
     is_main: bool = False
     is_made: bool = False  # in a temporary folder, for this page
-    damage: Damage | None = None  # against the reference
+    degradation: Degradation | None = None  # against the reference
     samples: tuple[Sample, ...] = ()
-    layers: tuple[Parting, ...] = ()  # the difference at each operator
+    layers: tuple[Divergence, ...] = ()  # the difference at each operator
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; samples as ids."""
@@ -49,7 +50,7 @@ class Variant:
             "scheme": self.scheme,
             "n_bytes": self.n_bytes,
             "made_for_this_report": self.is_made,
-            "damage": self.damage.to_dict() if self.damage else None,
+            "damage": self.degradation.to_dict() if self.degradation else None,
             "samples": [
                 {"prompt": sample.prompt, "ids": list(sample.ids), "parted": sample.parted}
                 for sample in self.samples
@@ -59,7 +60,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenDivergences:
     """A text, each token with the KL of the bundle's prediction of it from the reference's, in
     nats.
     """
@@ -69,7 +70,7 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BundleReport:
     """Everything on the page. missing: what is not there, why, and how to have it. text: what was
     measured on.
     """
@@ -80,7 +81,7 @@ class Report:
     text: str | None
     n_tokens: int
     prompts: str  # where they come from
-    tokens: Tokens | None
+    tokens: TokenDivergences | None
     sensitivity: Mapping[str, Mapping[str, float]]  # KL by weight and format
     sensitivity_origin: str | None
     torch: Mapping[str, Any] | None  # torch against the fp32 graph, measured for this page

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_edge.arrays import IntArray
-from gpt_edge.bundle.bundle import Bundle, FileRecord, Manifest
+from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.manifest import MANIFEST_FILE
 from gpt_edge.errors import BundleError
 from gpt_edge.evaluate import SessionScorer
@@ -27,12 +27,12 @@ from gpt_edge.export.budget.calibration import (
     read_rows,
 )
 from gpt_edge.export.budget.degradation import TextReference, rows_that_fit
-from gpt_edge.export.budget.sensitivity import Probe
+from gpt_edge.export.budget.sensitivity import SensitivityProbe
 from gpt_edge.export.formats.plan import shapes
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.build import MODEL_FILE
-from gpt_edge.export.pipeline.pipeline import write_scheme
-from gpt_edge.export.report.data import REFERENCE, Report, Sample, Tokens, Variant
+from gpt_edge.export.pipeline.shared import check_same_shape, write_scheme
+from gpt_edge.export.report.data import REFERENCE, BundleReport, Sample, TokenDivergences, Variant
 from gpt_edge.export.report.samples import (
     Continuation,
     continue_prompt,
@@ -40,23 +40,24 @@ from gpt_edge.export.report.samples import (
     prompts_of,
     sample_of,
 )
-from gpt_edge.export.verify.divergence import Parting, part
-from gpt_edge.export.verify.verifier import ask_reference
+from gpt_edge.export.verify.divergence import Divergence, layer_divergences
+from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import DATA_FILE, Source
-from gpt_edge.onnx_contract import MIXED
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.runtime.session import Session
+from gpt_edge.schemes import FP32, INT4, INT8, MIXED, SCHEMES
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
-from gpt_edge.verify.report import Progress, silent, words_of
+from gpt_edge.verify.language_models import LanguageModelSubject
+from gpt_edge.verify.report import Progress, silent, tokenizer_of
 from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 
 REPORT_TOKENS, REPORT_VALUES = 8192, 1 << 27  # at most 512 MiB of logits
 SENSITIVITY_TOKENS = 2048
 N_SHOWN = 192  # tokens of the text that is shown token by token
-MADE = ("int8", "int4")  # rounded to nearest
+MADE = (INT8.name, INT4.name)  # rounded to nearest
 SENSITIVITY_FORMATS = (TensorFormat(4, 32), TensorFormat(8, 64))
 
 
@@ -82,7 +83,7 @@ def make_report(
     n_tokens: int = REPORT_TOKENS,
     with_sensitivity: bool = False,
     progress: Progress = silent,
-) -> Report:
+) -> BundleReport:
     """Measure all that the page shows, and say what cannot be known.
 
     against: the checkpoint, or an fp32 bundle of it; int8 and int4 are made of it for comparison.
@@ -129,13 +130,13 @@ class _Work:
             check_same_vocabulary(
                 bundle.config, other.config, (bundle.manifest.name, other.manifest.name)
             )
-        self.words: Tokenizer | None = words_of(bundle)
+        self.words: Tokenizer | None = tokenizer_of(bundle)
         self.has_own_prompts = bool(prompts)
         self.prompts = prompts_of(prompts, self.words, bundle.config)
         self.reference: _Reference | None = None
         self.rows: Rows | None = None
         self.variants: list[Variant] = []
-        self.tokens: Tokens | None = None
+        self.tokens: TokenDivergences | None = None
         self.torch: dict[str, Any] | None = None
         self.missing: list[str] = []
         self.sensitivity, self.sensitivity_origin = _stored_sensitivity(bundle)
@@ -148,7 +149,9 @@ class _Work:
             return
         candidates = [Bundle.open(against)] if against is not None else [self.bundle, *self.also]
         for found in candidates:
-            if against is not None or (found.scheme == "fp32" and not found.is_optimum_export):
+            if against is not None or (
+                SCHEMES[found.scheme].is_float and not found.is_optimum_export
+            ):
                 self._check_shape(found, str(found.path))
                 self.reference = _Reference(
                     found, BundleSource(found), f"the fp32 bundle {found.manifest.name}"
@@ -186,8 +189,8 @@ class _Work:
         folder.mkdir()
         config, graph = self.bundle.config, self.bundle.graph
         few = self.rows.first(rows_that_fit(config, SENSITIVITY_TOKENS, REPORT_VALUES // 2))
-        probe = Probe(
-            load_reference(smooth(self.reference.source, graph, MIXED)),
+        probe = SensitivityProbe(
+            load_reference(smooth(self.reference.source, graph, MIXED.name)),
             few,
             graph,
             Rounder(config, graph, folder),
@@ -196,12 +199,12 @@ class _Work:
             dict.fromkeys(shapes(config, graph), SENSITIVITY_FORMATS), self.progress
         )
         self.sensitivity = {
-            name: {form.label: damage.mean_kl for form, damage in of_name.items()}
+            name: {form.label: degradation.mean_kl for form, degradation in of_name.items()}
             for name, of_name in found.items()
         }
         self.sensitivity_origin = f"measured on {few.n_tokens:,} tokens of {few.origin}"
 
-    def report(self) -> Report:
+    def report(self) -> BundleReport:
         """What was found, in the order of the columns: reference, the bundle, others, those that
         were made.
         """
@@ -211,7 +214,7 @@ class _Work:
                 "--sensitivity."
             )
         origin = "given for this report" if self.has_own_prompts else "the report's own"
-        return Report(
+        return BundleReport(
             self.bundle,
             self.reference.words if self.reference else None,
             tuple(self.variants),
@@ -226,25 +229,22 @@ class _Work:
         )
 
     def _check_shape(self, found: Bundle | Checkpoint, name: str) -> None:
-        if found.config != self.bundle.config:
-            raise BundleError(
-                f"{self.bundle.path} is a {self.bundle.config}, {name} a {found.config}"
-            )
+        check_same_shape(self.bundle, found.config, name)
 
     def _open_checkpoint(self, path: Path, scratch: Path) -> None:
         checkpoint = open_checkpoint(path)
         self._check_shape(checkpoint, str(path))
-        folder = scratch / "fp32"
+        folder = scratch / FP32.name
         folder.mkdir()
-        write_scheme(folder, checkpoint, self.bundle.graph, "fp32", None, self.progress)
-        made = _draft(folder, self.bundle, "fp32")
+        write_scheme(folder, checkpoint, self.bundle.graph, FP32.name, None, self.progress)
+        made = _draft(folder, self.bundle, FP32.name)
         self.progress("asking torch")
         probes = parity.probes(self.bundle.config, self.words)
         session = Session(made)
         found = parity.compare(
             probes,
-            ask_reference(checkpoint, probes).logits,
-            [parity.answer(session, probe) for probe in probes],
+            run_reference(checkpoint, LanguageModelSubject(probes)).logits,
+            [parity.probe_logits(session, probe) for probe in probes],
         )
         self.torch = found.to_dict()
         self.reference = _Reference(
@@ -270,7 +270,11 @@ class _Work:
         samples = tuple(self._sample(i, ids) for i, (ids, _) in enumerate(self._wanted))
         self.variants.append(
             Variant(
-                REFERENCE, "fp32", _graph_bytes(reference.bundle), is_main=is_main, samples=samples
+                REFERENCE,
+                FP32.name,
+                _graph_bytes(reference.bundle),
+                is_main=is_main,
+                samples=samples,
             )
         )
 
@@ -280,7 +284,7 @@ class _Work:
         """Measure one version."""
         self.progress(f"measuring {label}")
         session = Session(bundle)
-        damage = self._text_reference.measure(session) if self.reference is not None else None
+        degradation = self._text_reference.measure(session) if self.reference is not None else None
         samples = tuple(
             self._sample(i, continue_prompt(session, ids, self.words)[0])
             for i, (_, ids) in enumerate(self.prompts)
@@ -291,7 +295,7 @@ class _Work:
         size = _graph_bytes(bundle)
         layers = self._layers(bundle, label)
         self.variants.append(
-            Variant(label, bundle.scheme, size, is_main, is_made, damage, samples, layers)
+            Variant(label, bundle.scheme, size, is_main, is_made, degradation, samples, layers)
         )
 
     def _make(self, reference: _Reference, scheme: str, folder: Path) -> None:
@@ -307,14 +311,14 @@ class _Work:
         ids = self.rows.ids[0][:N_SHOWN] if self.text is not None else self._passage()
         first = SessionScorer(Session(reference.bundle), REFERENCE)
         found = compare_models(first, SessionScorer(session, "this bundle"), ids)
-        self.tokens = Tokens(pieces_of(found.ids, self.words), (0.0, *found.kl[:-1]))
+        self.tokens = TokenDivergences(pieces_of(found.ids, self.words), (0.0, *found.kl[:-1]))
 
     def _passage(self) -> IntArray:
         return probe_ids(
             None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
         )
 
-    def _layers(self, bundle: Bundle, label: str) -> tuple[Parting, ...]:
+    def _layers(self, bundle: Bundle, label: str) -> tuple[Divergence, ...]:
         if self.reference is None:
             return ()
         if bundle.is_optimum_export or bundle.config != self.bundle.config:
@@ -327,7 +331,7 @@ class _Work:
         ids = probe_ids(
             None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
         )
-        return tuple(part(self.reference.bundle, bundle, ids))
+        return tuple(layer_divergences(self.reference.bundle, bundle, ids))
 
     def _sample(self, index: int, ids: Sequence[int]) -> Sample:
         wanted = self._wanted[index] if self._wanted else None
@@ -335,16 +339,15 @@ class _Work:
 
 
 def _draft(folder: Path, bundle: Bundle, scheme: str, smoothing: Smoothing | None = None) -> Bundle:
-    """A graph in a folder as a bundle; the sizes are those of the files."""
-    files: dict[str, FileRecord] = {
-        path.name: {"size": path.stat().st_size, "sha256": "0" * 64}
-        for path in sorted(folder.iterdir())
-    }
+    """A graph in a folder as a bundle."""
     manifest = Manifest(
-        name=scheme, graph=bundle.graph, scheme=scheme, config=bundle.config, files=files,
+        name=scheme,
+        graph=bundle.graph,
+        scheme=scheme,
+        config=bundle.config,
         provenance=smoothing.provenance if smoothing else {},
-    )  # fmt: skip
-    return Bundle(folder, manifest)
+    )
+    return Bundle.unpublished(folder, manifest)
 
 
 def _graph_bytes(bundle: Bundle) -> int:

@@ -1,4 +1,4 @@
-"""A Report as one HTML page: self-contained, without scripts, readable offline, on a phone and in
+"""A BundleReport as one HTML page: self-contained, without scripts, readable offline, on a phone and in
 the dark.
 
 Everything in it goes through `html.tag`, which escapes. The page forbids itself every request by
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from gpt_edge.errors import OutputError
-from gpt_edge.export.report.data import REFERENCE, Report, Variant
+from gpt_edge.export.report.data import REFERENCE, BundleReport, Variant
 from gpt_edge.export.report.format import percent, shown, size
 from gpt_edge.export.report.html import Content, Html, table, tag
 from gpt_edge.export.report.plots import Mark, scatter, short_power
 from gpt_edge.export.report.sections import layers, samples, search, sensitivity, styled, tokens
 from gpt_edge.export.report.style import CSS
+from gpt_edge.schemes import FP32
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.version import __version__
 
@@ -35,7 +36,7 @@ def check_target(path: Path) -> None:
         raise OutputError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
 
 
-def write_page(report: Report, path: Path) -> int:
+def write_page(report: BundleReport, path: Path) -> int:
     """Put the page at `path` by one rename, and return its bytes. Raises OutputError as
     `files.atomic_write`.
     """
@@ -44,7 +45,7 @@ def write_page(report: Report, path: Path) -> int:
     return len(content)
 
 
-def page(report: Report) -> str:
+def page(report: BundleReport) -> str:
     """The whole document."""
     name = report.bundle.manifest.name
     head = tag(
@@ -59,7 +60,7 @@ def page(report: Report) -> str:
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
-def _sections(report: Report) -> Iterator[Html]:
+def _sections(report: BundleReport) -> Iterator[Html]:
     yield _header(report)
     yield from _quality(report)
     yield from samples(report)
@@ -79,7 +80,7 @@ def _sections(report: Report) -> Iterator[Html]:
     )
 
 
-def _header(report: Report) -> Html:
+def _header(report: BundleReport) -> Html:
     bundle, main = report.bundle, report.main
     config = bundle.config
     what = (
@@ -89,14 +90,14 @@ def _header(report: Report) -> Html:
         f"{bundle.graph}."
     )
     tiles = [(size(main.n_bytes), f"graph and weights{_share(report)}")]
-    if main.damage is not None:
+    if main.degradation is not None:
         tiles += [
-            (f"{100 * main.damage.top1:.2f} %", "same next token as fp32"),
-            (short_power(main.damage.mean_kl, 1), "mean KL from fp32, nats"),
-            (f"{1 + main.damage.ppl_increase:.4f}", "perplexity, fp32 is 1"),
+            (f"{100 * main.degradation.top1:.2f} %", "same next token as fp32"),
+            (short_power(main.degradation.mean_kl, 1), "mean KL from fp32, nats"),
+            (f"{1 + main.degradation.ppl_increase:.4f}", "perplexity, fp32 is 1"),
         ]
     elif main.label == REFERENCE:
-        tiles.append(("fp32", "not rounded: the reference of this page"))
+        tiles.append((FP32.name, "not rounded: the reference of this page"))
     if (verdict := _verdict(bundle.manifest.parity)) is not None:
         tiles.append((verdict, "verification at export"))
     scores = [
@@ -113,7 +114,7 @@ def _header(report: Report) -> Html:
     )  # fmt: skip
 
 
-def _share(report: Report) -> str:
+def _share(report: BundleReport) -> str:
     reference = next((variant for variant in report.variants if variant.label == REFERENCE), None)
     if reference is None or reference.is_main:
         return ""
@@ -132,9 +133,9 @@ def _verdict(parity: Mapping[str, Any]) -> str | None:
     )
 
 
-def _quality(report: Report) -> Iterator[Html]:
+def _quality(report: BundleReport) -> Iterator[Html]:
     yield tag("h2", "Size and loss")
-    has_loss = any(variant.damage for variant in report.variants)
+    has_loss = any(variant.degradation for variant in report.variants)
     if has_loss:
         yield tag(
             "p",
@@ -156,12 +157,12 @@ def _quality(report: Report) -> Iterator[Html]:
         Mark(
             variant.label,
             variant.n_bytes / 1e6,
-            max(variant.damage.mean_kl, 1e-9),
+            max(variant.degradation.mean_kl, 1e-9),
             style,
             variant.is_main,
         )
         for style, variant in styled(report)
-        if variant.damage is not None and math.isfinite(variant.damage.mean_kl)
+        if variant.degradation is not None and math.isfinite(variant.degradation.mean_kl)
     ]
     if marks:
         yield scatter(
@@ -177,12 +178,12 @@ def _quality(report: Report) -> Iterator[Html]:
                   f"{percent(report.torch.get('top1'))}.", class_="soft")  # fmt: skip
 
 
-def _row(variant: Variant, report: Report) -> list[Content]:
+def _row(variant: Variant, report: BundleReport) -> list[Content]:
     fp32 = next((other.n_bytes for other in report.variants if other.label == REFERENCE), None)
-    damage = variant.damage
+    degradation = variant.degradation
     share = f"{variant.n_bytes / fp32:.0%}" if fp32 else "–"
     label = tag("b", variant.label) if variant.is_main else variant.label
-    if damage is None:
+    if degradation is None:
         return [
             label,
             size(variant.n_bytes),
@@ -195,15 +196,15 @@ def _row(variant: Variant, report: Report) -> list[Content]:
     return [
         label,
         size(variant.n_bytes),
-        short_power(damage.mean_kl, 2),
-        f"{100 * damage.top1:.2f} %",
-        f"{1 + damage.ppl_increase:.5f}",
+        short_power(degradation.mean_kl, 2),
+        f"{100 * degradation.top1:.2f} %",
+        f"{1 + degradation.ppl_increase:.5f}",
         share,
-        short_power(damage.kl_error, 0),
+        short_power(degradation.kl_error, 0),
     ]
 
 
-def _parity(report: Report) -> Iterator[Html]:
+def _parity(report: BundleReport) -> Iterator[Html]:
     figures = report.bundle.manifest.parity
     if not figures:
         return
@@ -238,7 +239,7 @@ def _parity_cells(values: Mapping[str, Any]) -> list[Content]:
     ]
 
 
-def _facts(report: Report) -> Iterator[Html]:
+def _facts(report: BundleReport) -> Iterator[Html]:
     manifest = report.bundle.manifest
     yield tag("h2", "The bundle")
     facts: list[tuple[str, Content]] = [

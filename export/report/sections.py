@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from gpt_edge.export.report.data import Report, Sample, Variant
+from gpt_edge.export.report.data import BundleReport, Sample, Variant
 from gpt_edge.export.report.format import HEAT_TOP, heat, is_number, short, shown
 from gpt_edge.export.report.html import Content, Html, join, table, tag, text
 from gpt_edge.export.report.plots import N_COLOURS, Line, Mark, legend, lines, scatter, short_power
@@ -17,7 +17,7 @@ SHOWN_FORMATS = 2  # whose sensitivities are seen at once; others are folded awa
 HEAT_OF_TOKENS = 0.001  # nats from which a token of a text is coloured
 
 
-def samples(report: Report) -> Iterator[Html]:
+def samples(report: BundleReport) -> Iterator[Html]:
     if not any(variant.samples for variant in report.variants):
         return
     yield tag("h2", "Samples, side by side")
@@ -58,7 +58,7 @@ def _card(variant: Variant, sample: Sample) -> Html:
             else ""
         )
         note = f" · parts after {sample.parted} tokens{margin}"
-    elif variant.damage is not None:
+    elif variant.degradation is not None:
         note = f" · the same {len(sample.ids)} tokens"
     shown = join(pieces) if pieces else tag("i", "(nothing: the text ends at once)")
     return tag(
@@ -66,7 +66,7 @@ def _card(variant: Variant, sample: Sample) -> Html:
     )
 
 
-def tokens(report: Report) -> Iterator[Html]:
+def tokens(report: BundleReport) -> Iterator[Html]:
     if report.tokens is None:
         return
     yield tag("h2", "Token by token")
@@ -84,7 +84,7 @@ def tokens(report: Report) -> Iterator[Html]:
               class_="soft")  # fmt: skip
 
 
-def layers(report: Report) -> Iterator[Html]:
+def layers(report: BundleReport) -> Iterator[Html]:
     found = [(style, variant) for style, variant in styled(report) if variant.layers]
     if not found:
         return
@@ -106,7 +106,7 @@ def layers(report: Report) -> Iterator[Html]:
         "layer",
         "share of the value; lower is better",
     )
-    places = [parting.place for parting in found[0][1].layers]
+    places = [parting.operator for parting in found[0][1].layers]
     rows = [
         [str(place), *(short(_at(variant, str(place))) for _, variant in found)] for place in places
     ]
@@ -120,7 +120,7 @@ def _layer_ends(variant: Variant) -> dict[str, str]:
     """
     ends: dict[str, str] = {}
     for parting in variant.layers:
-        place = parting.place
+        place = parting.operator
         name = (
             str(place.layer)
             if place.layer is not None
@@ -133,11 +133,11 @@ def _layer_ends(variant: Variant) -> dict[str, str]:
 
 def _at(variant: Variant, place: str) -> float | None:
     return next(
-        (parting.relative for parting in variant.layers if str(parting.place) == place), None
+        (parting.relative for parting in variant.layers if str(parting.operator) == place), None
     )
 
 
-def sensitivity(report: Report) -> Iterator[Html]:
+def sensitivity(report: BundleReport) -> Iterator[Html]:
     if not report.sensitivity:
         return
     yield tag("h2", "Sensitivity")
@@ -187,7 +187,7 @@ def _heat_cell(value: float | None, top: float) -> Html:
     return tag("td", short_power(value, 1), style=heat(value, top * HEAT_SPAN, top))
 
 
-def search(report: Report) -> Iterator[Html]:
+def search(report: BundleReport) -> Iterator[Html]:
     """The assignments that `quantize` measured for a budget, where the manifest has them."""
     described = report.bundle.manifest.provenance.get("quantization")
     budget = described.get("budget") if isinstance(described, Mapping) else None
@@ -226,5 +226,5 @@ def _is_point(point: object) -> bool:
     )
 
 
-def styled(report: Report) -> list[tuple[int, Variant]]:
+def styled(report: BundleReport) -> list[tuple[int, Variant]]:
     return [(index % N_COLOURS, variant) for index, variant in enumerate(report.variants)]

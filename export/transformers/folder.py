@@ -19,7 +19,7 @@ import torch
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError, ExportError, ParityError, require
-from gpt_edge.export.pipeline.pipeline import tokenizer_for
+from gpt_edge.export.pipeline.shared import tokenizer_for
 from gpt_edge.export.transformers.layout import (
     HFTensor,
     has_attention_bias,
@@ -27,13 +27,14 @@ from gpt_edge.export.transformers.layout import (
     hf_tensors,
     model_type,
 )
-from gpt_edge.export.verify.verifier import N_PROMPT, ask_reference
+from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.importers.settings import read_json_object
 from gpt_edge.system.atomic_files import publish_folder, write_file
 from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
 from gpt_edge.tokenizer.formats.hf_files import FILE_NAMES, hf_files
 from gpt_edge.verify import parity
+from gpt_edge.verify.language_models import N_PROMPT, LanguageModelSubject, Outputs
 from gpt_edge.verify.parity import Agreement, Probe
 from gpt_edge.verify.report import Progress, silent
 from gpt_edge.version import __version__
@@ -208,7 +209,7 @@ def _check_transformers(
     greedy tokens.
     """
     probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
-    wanted = ask_reference(checkpoint, probes)
+    wanted: Outputs = run_reference(checkpoint, LanguageModelSubject(probes))
     progress("asking transformers")
     logits, greedy = _ask_transformers(folder, probes, wanted.greedy)
     agreement = parity.compare(probes, wanted.logits, logits)
@@ -218,7 +219,7 @@ def _check_transformers(
         None,
     )
     # both are right, and go on differently
-    is_tie = n_equal is not None and wanted.gaps[n_equal] <= 2 * limit
+    is_tie = n_equal is not None and wanted.margins[n_equal] <= 2 * limit
     figures = {
         "logits": {**agreement.to_dict(), "limits": {"max_difference": limit}},
         "greedy": {

@@ -21,19 +21,19 @@ from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.dequantize import array_of
-from gpt_edge.export.verify.graph_map import Site
+from gpt_edge.export.verify.graph_map import MappedOperator
 from gpt_edge.export.weights.reference_operators import ReferenceOperator
 from gpt_edge.reference.model import GPT, Block, KeyValue
 from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
 from gpt_edge.system.threads import default_threads
 
-# what each place leaves behind, [T, width]; attn.c_attn: queries, keys and values
+# what each operator leaves behind, [T, width]; attn.c_attn: queries, keys and values
 Trace = Mapping[ReferenceOperator, FloatArray]
 
 
 class ExposedGraph:
-    """A bundle's graph in onnxruntime with the values of its sites as outputs. Reads on from call
+    """A bundle's graph in onnxruntime with the values of its mapped_operators as outputs. Reads on from call
     to call.
 
     capacity: tokens in all. Raises BundleError for a graph that onnxruntime refuses.
@@ -45,11 +45,11 @@ class ExposedGraph:
         folder: Path,
         config: GPTConfig,
         graph: str,
-        sites: Mapping[ReferenceOperator, Site],
+        mapped_operators: Mapping[ReferenceOperator, MappedOperator],
         capacity: int,
     ) -> None:
-        self._config, self._graph, self._sites = config, graph, sites
-        names = {str(value.name) for site in sites.values() for value in site.values}
+        self._config, self._graph, self._sites = config, graph, mapped_operators
+        names = {str(value.name) for mapped in mapped_operators.values() for value in mapped.values}
         model = model.clone()
         self._inputs = {str(value.name): value for value in model.graph.inputs}
         known = {value.name for value in model.graph.outputs}
@@ -64,7 +64,9 @@ class ExposedGraph:
             model.graph.outputs.append(value)
         self._names = [str(value.name) for value in model.graph.outputs]
         self._biases = {
-            place: array_of(site.bias) for place, site in sites.items() if site.bias is not None
+            operator: array_of(mapped.bias)
+            for operator, mapped in mapped_operators.items()
+            if mapped.bias is not None
         }
         self._session = _open(model, folder)
         self._shape = (
@@ -81,7 +83,7 @@ class ExposedGraph:
         self.n_past = 0
 
     def run(self, ids: IntArray) -> dict[ReferenceOperator, FloatArray]:
-        """Append ids [T] and return what each site left behind. Raises BundleError if the graph
+        """Append ids [T] and return what each mapped left behind. Raises BundleError if the graph
         cannot be run.
         """
         inputs = {name: value for name, value in self._feeds(ids).items() if name in self._inputs}
@@ -95,7 +97,10 @@ class ExposedGraph:
             for name in (onnx_contract.present_key(layer), onnx_contract.present_value(layer))
         ]
         self.n_past += ids.size
-        return {place: self._rows(site, found, ids.size) for place, site in self._sites.items()}
+        return {
+            operator: self._rows(mapped, found, ids.size)
+            for operator, mapped in self._sites.items()
+        }
 
     def _feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
         n_past, total = self.n_past, self.n_past + ids.size
@@ -113,14 +118,14 @@ class ExposedGraph:
             )
         return values
 
-    def _rows(self, site: Site, found: Mapping[str, Any], n_new: int) -> FloatArray:
-        parts = [found[str(value.name)] for value in site.values]
-        if site.place.name == "attn.c_attn":
+    def _rows(self, mapped: MappedOperator, found: Mapping[str, Any], n_new: int) -> FloatArray:
+        parts = [found[str(value.name)] for value in mapped.values]
+        if mapped.operator.name == "attn.c_attn":
             return self._heads(parts, 3, n_new)
-        if site.place.name == "attn.attention":
+        if mapped.operator.name == "attn.attention":
             return self._heads(parts, 1, n_new)
         total = sum(part[0] for part in parts)  # a sum that no node shows has two parts
-        return np.asarray(total + self._biases.get(site.place, np.float32(0)), np.float32)
+        return np.asarray(total + self._biases.get(mapped.operator, np.float32(0)), np.float32)
 
     def _heads(self, parts: Sequence[FloatArray], n_parts: int, n_new: int) -> FloatArray:
         """[1, T, parts * H * D'] or parts of [1, H, T, D'] -> [T, parts * C], without the padding
@@ -161,14 +166,14 @@ def reference_trace(
     found: dict[ReferenceOperator, FloatArray] = {}
     hooks = []
 
-    def keep(place: ReferenceOperator, value: Tensor) -> None:
-        found[place] = value[0].numpy().copy()
+    def keep(operator: ReferenceOperator, value: Tensor) -> None:
+        found[operator] = value[0].numpy().copy()
 
-    def after(module: nn.Module, place: ReferenceOperator) -> None:
-        hooks.append(module.register_forward_hook(lambda _, __, output: keep(place, output)))
+    def after(module: nn.Module, operator: ReferenceOperator) -> None:
+        hooks.append(module.register_forward_hook(lambda _, __, output: keep(operator, output)))
 
-    def before(module: nn.Module, place: ReferenceOperator) -> None:
-        hooks.append(module.register_forward_pre_hook(lambda _, inputs: keep(place, inputs[0])))
+    def before(module: nn.Module, operator: ReferenceOperator) -> None:
+        hooks.append(module.register_forward_pre_hook(lambda _, inputs: keep(operator, inputs[0])))
 
     before(model.blocks()[0], ReferenceOperator(None, "embedding"))
     for layer, block in enumerate(model.blocks()):

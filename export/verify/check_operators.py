@@ -69,22 +69,22 @@ class OperatorChecker:
 
     def check(
         self,
-        place: ReferenceOperator,
+        operator: ReferenceOperator,
         trace: Mapping[ReferenceOperator, FloatArray],
         ids: IntArray,
         n_past: int,
     ) -> OperatorCheck:
-        """Check one place of one call. trace: what the graph left behind, up to this place; n_past:
+        """Check one operator of one call. trace: what the graph left behind, up to this operator; n_past:
         tokens read before.
         """
         inputs = [
-            torch.from_numpy(trace[source]) for source in inputs_of(place, self._model.config)
+            torch.from_numpy(trace[source]) for source in inputs_of(operator, self._model.config)
         ]
         with torch.inference_mode():
-            expected, allowed = self._expect(place, inputs, ids, n_past)
-        check = _compare(trace[place], expected.numpy(), allowed.numpy(), n_past)
-        if not check.fault and self._is_rounded(place):
-            arrays = trace[place], expected.numpy(), allowed.numpy()
+            expected, allowed = self._expect(operator, inputs, ids, n_past)
+        check = _compare(trace[operator], expected.numpy(), allowed.numpy(), n_past)
+        if not check.fault and self._is_rounded(operator):
+            arrays = trace[operator], expected.numpy(), allowed.numpy()
             noise = float(np.sqrt(np.mean(np.square(arrays[2])))) / SIGMAS
             return _check_slope(*arrays) or _check_shift(*arrays) or replace(check, noise=noise)
         return check
@@ -94,37 +94,39 @@ class OperatorChecker:
         keys, values = self._keys_values[layer]
         return keys[0].numpy(), values[0].numpy()
 
-    def _is_rounded(self, place: ReferenceOperator) -> bool:
-        is_product = place.name in LINEARS or place.name == "lm_head"
-        return is_product and not self._weights[place].is_exact
+    def _is_rounded(self, operator: ReferenceOperator) -> bool:
+        is_product = operator.name in LINEARS or operator.name == "lm_head"
+        return is_product and not self._weights[operator].is_exact
 
     def _expect(
-        self, place: ReferenceOperator, inputs: list[Tensor], ids: IntArray, n_past: int
+        self, operator: ReferenceOperator, inputs: list[Tensor], ids: IntArray, n_past: int
     ) -> tuple[Tensor, Tensor]:
         """The reference's result, and by how much each value may differ."""
-        if place.name == "embedding":
-            return self._embed(place, ids, n_past)
-        if place.name in ("attn.residual", "mlp.residual"):
+        if operator.name == "embedding":
+            return self._embed(operator, ids, n_past)
+        if operator.name in ("attn.residual", "mlp.residual"):
             branch, stream = inputs
             return branch + stream, EPSILON * torch.maximum(branch.abs(), stream.abs()) + 1e-12
-        if place.name in LINEARS or place.name == "lm_head":
-            return self._product(place, inputs[0])
-        if place.name == "attn.attention":
-            assert place.layer is not None
-            return self._attend(place.layer, inputs[0], n_past)
-        if place.name == "mlp.activation":
+        if operator.name in LINEARS or operator.name == "lm_head":
+            return self._product(operator, inputs[0])
+        if operator.name == "attn.attention":
+            assert operator.layer is not None
+            return self._attend(operator.layer, inputs[0], n_past)
+        if operator.name == "mlp.activation":
             y = activate(inputs[0], self._model.config.activation)
             return y, EPSILON * (0.1 + y.abs())
         norm = (
             self._model.ln_f
-            if place.layer is None
-            else getattr(self._model.h[place.layer], place.name)
+            if operator.layer is None
+            else getattr(self._model.h[operator.layer], operator.name)
         )
         y = norm(inputs[0])
         return y, (EPSILON * y.abs().amax(-1, keepdim=True) + 1e-12).expand_as(y)
 
-    def _embed(self, place: ReferenceOperator, ids: IntArray, n_past: int) -> tuple[Tensor, Tensor]:
-        check, positions = self._weights[place], torch.arange(n_past, n_past + ids.size)
+    def _embed(
+        self, operator: ReferenceOperator, ids: IntArray, n_past: int
+    ) -> tuple[Tensor, Tensor]:
+        check, positions = self._weights[operator], torch.arange(n_past, n_past + ids.size)
         token, position = self._model.wte(torch.from_numpy(ids)), self._model.wpe(positions)
         if check.weight is not None and check.weight.values.shape == tuple(
             self._model.wte.weight.shape
@@ -132,16 +134,16 @@ class OperatorChecker:
             token = torch.from_numpy(check.weight.values[ids])
         return token + position, EPSILON * (token.abs() + position.abs()) + 1e-12
 
-    def _product(self, place: ReferenceOperator, x: Tensor) -> tuple[Tensor, Tensor]:
-        state, check = self._model.state_dict(), self._weights[place]
-        names = parameters_of(place, self._model.config)
+    def _product(self, operator: ReferenceOperator, x: Tensor) -> tuple[Tensor, Tensor]:
+        state, check = self._model.state_dict(), self._weights[operator]
+        names = parameters_of(operator, self._model.config)
         weight = state[names[0]]
         if check.weight is not None and check.weight.values.shape == weight.shape:
             weight = torch.from_numpy(np.ascontiguousarray(check.weight.values))
         bias = state[names[1]] if len(names) > 1 else None
         allowed = SUM_EPSILON * (x.abs() @ weight.abs().T) + 1e-12
-        if self._is_rounded(place):
-            steps = self._steps(x, place.name == "mlp.c_proj")
+        if self._is_rounded(operator):
+            steps = self._steps(x, operator.name == "mlp.c_proj")
             allowed = allowed + SIGMAS / math.sqrt(12) * ((steps**2) @ (weight**2).T).sqrt()
         return F.linear(x, weight, bias), allowed
 

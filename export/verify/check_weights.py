@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.verify import dequantize as stored
-from gpt_edge.export.verify.dequantize import Stored, UnknownLayout
-from gpt_edge.export.verify.graph_map import Site
+from gpt_edge.export.verify import dequantize
+from gpt_edge.export.verify.dequantize import DequantizedWeight, UnknownLayout
+from gpt_edge.export.verify.graph_map import MappedOperator
 from gpt_edge.export.weights.reference_operators import LINEARS, parameters_of
 from gpt_edge.export.weights.source import unpad_heads
 
@@ -35,14 +35,14 @@ NEIGHBOURS = 16  # the smallest block
 
 @dataclass(frozen=True, slots=True)
 class WeightCheck:
-    """The weights of one place: as the graph has them, how far from the checkpoint, and what is
+    """The weights of one operator: as the graph has them, how far from the checkpoint, and what is
     wrong.
 
     weight: None where there is none, or it cannot be read. share: the largest distance as a part of
     what rounding explains. is_exact: float32 all through.
     """
 
-    weight: Stored | None = None
+    weight: DequantizedWeight | None = None
     bias: FloatArray | None = None
     share: float = 0.0
     faults: tuple[str, ...] = ()
@@ -54,33 +54,33 @@ class WeightCheck:
 
 
 def check_weights(
-    site: Site,
+    mapped: MappedOperator,
     graph: str,
     config: GPTConfig,
     wanted: Mapping[str, FloatArray],
     rounding: str = "nearest",
 ) -> WeightCheck:
-    """Hold the weights at a site against the checkpoint's.
+    """Hold the weights at a mapped against the checkpoint's.
 
-    wanted: by name in `GPT.state_dict()`. rounding: "nearest" or one of LOOSE; what the site's
+    wanted: by name in `GPT.state_dict()`. rounding: "nearest" or one of LOOSE; what the mapped's
     rounded weight was made by.
     """
-    names = parameters_of(site.place, config)
+    names = parameters_of(mapped.operator, config)
     if not names:
         return WeightCheck()
-    if site.place.name == "embedding":
-        return _embedding(site, names, wanted, rounding)
-    if site.place.name in LINEARS or site.place.name == "lm_head":
-        return _linear(site, graph, config, names, wanted, rounding)
-    return _norm(site, names, wanted)
+    if mapped.operator.name == "embedding":
+        return _embedding(mapped, names, wanted, rounding)
+    if mapped.operator.name in LINEARS or mapped.operator.name == "lm_head":
+        return _linear(mapped, graph, config, names, wanted, rounding)
+    return _norm(mapped, names, wanted)
 
 
 def _embedding(
-    site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray], rounding: str
+    mapped: MappedOperator, names: tuple[str, ...], wanted: Mapping[str, FloatArray], rounding: str
 ) -> WeightCheck:
     try:
-        tokens = stored.table(site.nodes, onnx_contract.INPUT_IDS)
-        positions = stored.table(site.nodes, onnx_contract.POSITION_IDS)
+        tokens = dequantize.lookup_table(mapped.nodes, onnx_contract.INPUT_IDS)
+        positions = dequantize.lookup_table(mapped.nodes, onnx_contract.POSITION_IDS)
     except UnknownLayout as error:
         return WeightCheck(share=np.inf, faults=(f"its weights cannot be read back: {error}",))
     width = wanted[names[0]].shape[1]
@@ -92,7 +92,7 @@ def _embedding(
 
 
 def _linear(
-    site: Site,
+    mapped: MappedOperator,
     graph: str,
     config: GPTConfig,
     names: tuple[str, ...],
@@ -100,7 +100,7 @@ def _linear(
     rounding: str,
 ) -> WeightCheck:
     try:
-        weight = stored.linear_weight(site.nodes)
+        weight = dequantize.linear_weight(mapped.nodes)
     except UnknownLayout as error:
         return WeightCheck(share=np.inf, faults=(f"its weights cannot be read back: {error}",))
 
@@ -114,7 +114,11 @@ def _linear(
     faults = [fault] if fault else []
     bias = None
     if len(names) > 1:
-        bias = stored.linear_bias(site.nodes) if site.bias is None else stored.array_of(site.bias)
+        bias = (
+            dequantize.linear_bias(mapped.nodes)
+            if mapped.bias is None
+            else dequantize.array_of(mapped.bias)
+        )
         if bias is None:
             if wanted[names[1]].any():
                 faults.append(f"{names[1]} is not added")
@@ -126,11 +130,17 @@ def _linear(
     return WeightCheck(weight, bias, share, tuple(faults))
 
 
-def _norm(site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray]) -> WeightCheck:
-    first = 2 if site.node.op_type == "SkipLayerNormalization" else 1
+def _norm(
+    mapped: MappedOperator, names: tuple[str, ...], wanted: Mapping[str, FloatArray]
+) -> WeightCheck:
+    first = 2 if mapped.node.op_type == "SkipLayerNormalization" else 1
     faults, shares = [], [0.0]
     for name, index in zip(names, (first, first + 1), strict=True):
-        found = stored.array_of(site.node.inputs[index]) if index < len(site.node.inputs) else None
+        found = (
+            dequantize.array_of(mapped.node.inputs[index])
+            if index < len(mapped.node.inputs)
+            else None
+        )
         share, fault = (
             (np.inf, f"{name} is not there")
             if found is None
@@ -141,12 +151,12 @@ def _norm(site: Site, names: tuple[str, ...], wanted: Mapping[str, FloatArray]) 
     return WeightCheck(share=max(shares), faults=tuple(faults))
 
 
-def _exact(array: FloatArray) -> Stored:
-    return Stored(array.astype(np.float32), np.zeros((1,) * array.ndim, np.float32))
+def _exact(array: FloatArray) -> DequantizedWeight:
+    return DequantizedWeight(array.astype(np.float32), np.zeros((1,) * array.ndim, np.float32))
 
 
 def _compare(
-    name: str, found: Stored, wanted: FloatArray, rounding: str = "nearest"
+    name: str, found: DequantizedWeight, wanted: FloatArray, rounding: str = "nearest"
 ) -> tuple[float, str]:
     """The largest difference as a share of what rounding explains, and what is wrong in words, or
     "".
@@ -172,15 +182,15 @@ def _compare(
     if worst <= 1:
         return worst, ""
     wrong = ~(share <= 1)
-    place = np.unravel_index(int(np.nan_to_num(share, nan=np.inf).argmax()), share.shape)
+    worst_index = np.unravel_index(int(np.nan_to_num(share, nan=np.inf).argmax()), share.shape)
     rows = (
         np.flatnonzero(wrong.any(axis=tuple(range(1, wrong.ndim))))
         if wrong.ndim > 1
         else np.flatnonzero(wrong)
     )
     which = f"row {rows[0]}" if rows.size == 1 else f"{rows.size:,} rows, the first {rows[0]},"
-    steps = float(difference[place] / step[place]) if step[place] else 0.0
-    size = f"{steps:.3g} steps" if steps else f"{float(difference[place]):.3g}"
+    steps = float(difference[worst_index] / step[worst_index]) if step[worst_index] else 0.0
+    size = f"{steps:.3g} steps" if steps else f"{float(difference[worst_index]):.3g}"
     return (
         worst,
         f"{name} differs from the checkpoint in {int(wrong.sum()):,} of {wrong.size:,} values "

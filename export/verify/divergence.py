@@ -19,7 +19,7 @@ from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify.activations import ExposedGraph, reference_trace
-from gpt_edge.export.verify.graph_map import find_sites
+from gpt_edge.export.verify.graph_map import map_operators
 from gpt_edge.export.weights.reference_operators import ReferenceOperator, reference_operators
 from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
@@ -28,15 +28,15 @@ PARTED = 1e-4  # relative: a hundred times what the order of float32 sums explai
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
-    """The difference at one place: its root mean square as a share of the first model's."""
+class Divergence:
+    """The difference at one operator: its root mean square as a share of the first model's."""
 
-    place: ReferenceOperator
+    operator: ReferenceOperator
     relative: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"layer": self.place.layer, "operator": self.place.name, "place": str(self.place),
+        return {"layer": self.operator.layer, "operator": self.operator.name, "place": str(self.operator),
                 "relative": self.relative}  # fmt: skip
 
 
@@ -47,10 +47,10 @@ def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[ReferenceOperator, F
     if isinstance(model, GPT):
         return reference_trace(model, ids)[0]
     graph = ir.load(model.model_path)
-    sites, _ = find_sites(graph.graph, model.config)
-    trace = ExposedGraph(graph, Path(model.path), model.config, model.graph, sites, ids.size).run(
-        ids
-    )
+    mapped_operators, _ = map_operators(graph.graph, model.config)
+    trace = ExposedGraph(
+        graph, Path(model.path), model.config, model.graph, mapped_operators, ids.size
+    ).run(ids)
     return Smoothing.of_manifest(model.manifest).restore(trace, model.config)
 
 
@@ -59,20 +59,24 @@ def is_comparable(first: GPTConfig, second: GPTConfig) -> bool:
     return replace(first, n_ctx=1) == replace(second, n_ctx=1)
 
 
-def part(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Parting]:
-    """The difference at every place that both have. Raises BundleError for a graph that cannot be
+def layer_divergences(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Divergence]:
+    """The difference at every operator that both have. Raises BundleError for a graph that cannot be
     run.
     """
     one, other = trace_of(first, ids), trace_of(second, ids)
     found = []
-    for place in reference_operators(first.config):
-        if place in one and place in other:
-            size = float(np.sqrt(np.mean(np.square(one[place], dtype=np.float64))))
-            gap = float(np.sqrt(np.mean(np.square(one[place] - other[place], dtype=np.float64))))
-            found.append(Parting(place, gap / size if size else gap))
+    for operator in reference_operators(first.config):
+        if operator in one and operator in other:
+            size = float(np.sqrt(np.mean(np.square(one[operator], dtype=np.float64))))
+            gap = float(
+                np.sqrt(np.mean(np.square(one[operator] - other[operator], dtype=np.float64)))
+            )
+            found.append(Divergence(operator, gap / size if size else gap))
     return found
 
 
-def first_of(partings: list[Parting]) -> Parting | None:
-    """The first place where the difference is none of summation order."""
-    return next((parting for parting in partings if not parting.relative <= PARTED), None)
+def first_divergence(divergences: list[Divergence]) -> Divergence | None:
+    """The first operator where the difference is none of summation order."""
+    return next(
+        (divergence for divergence in divergences if not divergence.relative <= PARTED), None
+    )

@@ -1,9 +1,9 @@
-"""Where does a bundle part from its checkpoint? Weights and operators, place by place, in the order
+"""Where does a bundle part from its checkpoint? Weights and operators, operator by operator, in the order
 of the computation.
 
-Three questions at each place: is this operator there, are its weights those of the checkpoint, and
+Three questions at each operator: is this operator there, are its weights those of the checkpoint, and
 does it do what the reference's does with the input that the graph gives it? The first no is the
-place to look at. Logits alone cannot tell: a wrong row of an embedding, or one wrong scale among
+operator to look at. Logits alone cannot tell: a wrong row of an embedding, or one wrong scale among
 thousands, hides in the noise of 8 bits.
 """
 
@@ -23,7 +23,7 @@ from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.activations import ExposedGraph
 from gpt_edge.export.verify.check_operators import OperatorChecker
 from gpt_edge.export.verify.check_weights import LOOSE, WeightCheck, check_weights
-from gpt_edge.export.verify.graph_map import Site, find_sites
+from gpt_edge.export.verify.graph_map import MappedOperator, map_operators
 from gpt_edge.export.weights.reference_operators import (
     ReferenceOperator,
     parameters_of,
@@ -31,6 +31,7 @@ from gpt_edge.export.weights.reference_operators import (
 )
 from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
+from gpt_edge.schemes import SCHEMES
 
 N_PROMPT, N_MORE = 40, 12  # tokens of the first call and of the second, which finds a past
 N_ALONE, MAX_ALONE = (
@@ -45,19 +46,19 @@ MAX_SHARE = 1e9  # JSON knows no infinity
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong at a place."""
+    """What is wrong at a operator."""
 
-    place: ReferenceOperator
+    operator: ReferenceOperator
     text: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.text}"
+        return f"{self.operator}: {self.text}"
 
 
 @dataclass(slots=True)
-class Location:
+class Localization:
     """What was found. faults: in the order of the computation, at most one of each kind for a
-    place.
+    operator.
 
     operators, weights: by operator, the number of places, the largest share of what rounding
     explains, and where it is.
@@ -73,9 +74,9 @@ class Location:
         return self.faults[0] if self.faults else None
 
 
-def locate(
+def localize(
     bundle: Bundle, model: GPT, *, progress: Callable[[str], None] = lambda stage: None
-) -> Location:
+) -> Localization:
     """Hold every weight and every operator of a bundle against the reference. Changes nothing.
 
     Raises BundleError for a bundle that gpt-edge did not write: its operators may be any.
@@ -85,36 +86,37 @@ def locate(
             f"{bundle.path} was not written by gpt-edge: its operators cannot be told apart"
         )
     with Smoothing.of_manifest(bundle.manifest).applied(model) as smoothed:
-        return _locate(bundle, smoothed, progress)
+        return _localize(bundle, smoothed, progress)
 
 
-def _locate(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Location:
-    config, found = bundle.config, Location()
+def _localize(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Localization:
+    config, found = bundle.config, Localization()
     graph_model = ir.load(bundle.model_path)
-    sites, misfit = find_sites(graph_model.graph, config)
-    faults = [Fault(misfit.place, misfit.text)] if misfit else []
+    mapped_operators, mismatch = map_operators(graph_model.graph, config)
+    faults = [Fault(mismatch.operator, mismatch.text)] if mismatch else []
     progress("comparing the weights with the checkpoint")
-    weights = _check_weights(bundle, model, sites, found, faults, progress)
+    weights = _check_weights(bundle, model, mapped_operators, found, faults, progress)
     progress("comparing the operators with torch")
     faults += [
-        Fault(site.place, text) for site in sites.values() if (text := _epsilon(site, config))
+        Fault(mapped.operator, text)
+        for mapped in mapped_operators.values()
+        if (text := _epsilon(mapped, config))
     ]
     try:
         exposed = ExposedGraph(
-            graph_model, bundle.path, config, bundle.graph, sites, _n_tokens(config)
+            graph_model, bundle.path, config, bundle.graph, mapped_operators, _n_tokens(config)
         )
-        _check_operators(
-            exposed, model, sites, weights, found, faults, bundle.scheme == "int8-dynamic"
-        )
+        is_tensor_wide = SCHEMES[bundle.scheme].activations == "tensor"
+        _check_operators(exposed, model, mapped_operators, weights, found, faults, is_tensor_wide)
     except BundleError as error:
         faults.append(
-            Fault(misfit.place if misfit else reference_operators(config)[-1], error.message)
+            Fault(mismatch.operator if mismatch else reference_operators(config)[-1], error.message)
         )
     for figures in (found.weights, found.operators):
-        for operator, values in figures.items():
-            values["places"] = sum(place.name == operator for place in sites)
-    order = {place: index for index, place in enumerate(reference_operators(config))}
-    found.faults = sorted(faults, key=lambda fault: order[fault.place])
+        for name, values in figures.items():
+            values["places"] = sum(mapped.name == name for mapped in mapped_operators)
+    order = {operator: index for index, operator in enumerate(reference_operators(config))}
+    found.faults = sorted(faults, key=lambda fault: order[fault.operator])
     return found
 
 
@@ -126,30 +128,32 @@ def _n_tokens(config: GPTConfig) -> int:
 def _check_weights(
     bundle: Bundle,
     model: GPT,
-    sites: dict[ReferenceOperator, Site],
-    found: Location,
+    mapped_operators: dict[ReferenceOperator, MappedOperator],
+    found: Localization,
     faults: list[Fault],
     progress: Callable[[str], None],
 ) -> dict[ReferenceOperator, WeightCheck]:
     wanted = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     checks = {}
-    for place, site in sites.items():
-        progress(f"{place}".replace(" ", "."))
-        rounding = _rounding(bundle, place)
-        check = checks[place] = check_weights(site, bundle.graph, bundle.config, wanted, rounding)
-        faults += [Fault(place, text) for text in check.faults]
+    for operator, mapped in mapped_operators.items():
+        progress(f"{operator}".replace(" ", "."))
+        rounding = _rounding(bundle, operator)
+        check = checks[operator] = check_weights(
+            mapped, bundle.graph, bundle.config, wanted, rounding
+        )
+        faults += [Fault(operator, text) for text in check.faults]
         if check.weight is not None or check.share:
-            _record(found.weights, place, check.share, not check.faults)
+            _record(found.weights, operator, check.share, not check.faults)
     return checks
 
 
-def _rounding(bundle: Bundle, place: ReferenceOperator) -> str:
-    """How `quantize` rounded the weight of a place, as the manifest says; to the nearest level
+def _rounding(bundle: Bundle, operator: ReferenceOperator) -> str:
+    """How `quantize` rounded the weight of a operator, as the manifest says; to the nearest level
     where it says nothing.
     """
     described = bundle.manifest.provenance.get("quantization")
     tensors = described.get("tensors") if isinstance(described, dict) else None
-    names = parameters_of(place, bundle.config)
+    names = parameters_of(operator, bundle.config)
     label = tensors.get(names[0], "") if names and isinstance(tensors, dict) else ""
     return next((name for name in LOOSE if name in str(label).split()), "nearest")
 
@@ -157,9 +161,9 @@ def _rounding(bundle: Bundle, place: ReferenceOperator) -> str:
 def _check_operators(
     exposed: ExposedGraph,
     model: GPT,
-    sites: dict[ReferenceOperator, Site],
+    mapped_operators: dict[ReferenceOperator, MappedOperator],
     weights: dict[ReferenceOperator, WeightCheck],
-    found: Location,
+    found: Localization,
     faults: list[Fault],
     tensor_wide: bool,
 ) -> None:
@@ -167,28 +171,29 @@ def _check_operators(
     n_tokens = _n_tokens(config)
     ids = np.random.default_rng(SEED).integers(0, config.vocab_size, n_tokens)
     cut = max(1, n_tokens - N_MORE)
-    known = {fault.place for fault in faults}
+    known = {fault.operator for fault in faults}
     whole: dict[ReferenceOperator, tuple[FloatArray, float]] = {}
     for part in (ids[:cut], ids[cut:]):
         if not part.size:
             continue
         n_past = exposed.n_past
         trace = exposed.run(part)
-        for place in sites:
-            check = checker.check(place, trace, part, n_past)
+        for operator in mapped_operators:
+            check = checker.check(operator, trace, part, n_past)
             text = check.fault
-            if not text and place.name == "attn.attention" and place.layer is not None:
-                text = _check_cache(exposed, checker, place.layer)
-            _record(found.operators, place, check.share, not text)
-            if text and place not in known:
-                known.add(place)
+            if not text and operator.name == "attn.attention" and operator.layer is not None:
+                text = _check_cache(exposed, checker, operator.layer)
+            _record(found.operators, operator, check.share, not text)
+            if text and operator not in known:
+                known.add(operator)
                 faults.append(
                     Fault(
-                        place, text if not n_past else f"{text} (with {n_past} tokens in the cache)"
+                        operator,
+                        text if not n_past else f"{text} (with {n_past} tokens in the cache)",
                     )
                 )
             if not n_past:
-                whole[place] = trace[place], check.noise
+                whole[operator] = trace[operator], check.noise
     if not tensor_wide:
         faults += _check_alone(exposed, ids[: min(N_ALONE, cut)], whole, known)
 
@@ -202,18 +207,18 @@ def _check_alone(
     """Read the first tokens by themselves: a row of a rounded product must not depend on those that
     were read with it.
 
-    whole: what each place left behind with all tokens, and the noise of its rounding. The first
-    such place is returned.
+    whole: what each operator left behind with all tokens, and the noise of its rounding. The first
+    such operator is returned.
     """
     exposed.restart()
-    for place, rows in exposed.run(ids).items():
-        wanted, noise = whole[place]
-        if noise and place not in known:
+    for operator, rows in exposed.run(ids).items():
+        wanted, noise = whole[operator]
+        if noise and operator not in known:
             gap = float(np.sqrt(np.mean(np.square(rows - wanted[: ids.size]))))
             if gap > MAX_ALONE * noise:
                 return [
                     Fault(
-                        place,
+                        operator,
                         f"a row depends on its neighbours: read alone it differs by {gap:.2g}",
                     )
                 ]
@@ -234,12 +239,12 @@ def _check_cache(exposed: ExposedGraph, checker: OperatorChecker, layer: int) ->
     return ""
 
 
-def _epsilon(site: Site, config: GPTConfig) -> str:
+def _epsilon(mapped: MappedOperator, config: GPTConfig) -> str:
     """What is wrong with a norm's epsilon: too small to show on most inputs."""
-    if not site.place.name.startswith("ln_"):
+    if not mapped.operator.name.startswith("ln_"):
         return ""
-    attribute = site.node.attributes.get("epsilon")
-    default = 1e-12 if site.node.op_type == "SkipLayerNormalization" else 1e-5
+    attribute = mapped.node.attributes.get("epsilon")
+    default = 1e-12 if mapped.node.op_type == "SkipLayerNormalization" else 1e-5
     found, wanted = (
         attribute.as_float() if attribute is not None else default,
         config.layer_norm_epsilon,
@@ -250,15 +255,15 @@ def _epsilon(site: Site, config: GPTConfig) -> str:
 
 
 def _record(
-    figures: dict[str, dict[str, Any]], place: ReferenceOperator, share: float, ok: bool
+    figures: dict[str, dict[str, Any]], operator: ReferenceOperator, share: float, ok: bool
 ) -> None:
-    """Take a place into its operator's figures. share: infinite where the two cannot be compared at
+    """Take a operator into its operator's figures. share: infinite where the two cannot be compared at
     all.
     """
     known = figures.setdefault(
-        place.name, {"places": 0, "share": 0.0, "worst": str(place), "ok": True}
+        operator.name, {"places": 0, "share": 0.0, "worst": str(operator), "ok": True}
     )
     share = min(share, MAX_SHARE)
     if share > known["share"]:
-        known["share"], known["worst"] = float(f"{share:.3g}"), str(place)
+        known["share"], known["worst"] = float(f"{share:.3g}"), str(operator)
     known["ok"] = known["ok"] and ok

@@ -12,6 +12,7 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.weights.source import unpad_heads
+from gpt_edge.schemes import FP32, SCHEMES
 from gpt_edge.tasks import TaskSpec
 
 
@@ -23,13 +24,13 @@ class BundleSource:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        if bundle.scheme != "fp32" or bundle.is_optimum_export:
+        if not SCHEMES[bundle.scheme].is_float or bundle.is_optimum_export:
             found = (
                 "was not written by gpt-edge" if bundle.is_optimum_export else f"is {bundle.scheme}"
             )
             raise BundleError(
                 f"{bundle.path} {found}; rounding starts from an fp32 bundle",
-                hint="make one with gpt-edge export SOURCE OUT --scheme fp32",
+                hint=f"make one with gpt-edge export SOURCE OUT --scheme {FP32.name}",
             )
         self._bundle = bundle
         self._initializers = ir.load(bundle.model_path).graph.initializers

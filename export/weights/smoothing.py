@@ -21,16 +21,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.manifest import Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.weights.reference_operators import ReferenceOperator
 from gpt_edge.export.weights.source import Source
 from gpt_edge.reference.model import GPT
+from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import TaskSpec
 
-SCHEMES = ("int8", "int8-block", "int4", onnx_contract.MIXED)
+# Optimum quantizes a whole call with one scale, and knows nothing of smoothed weights
+SMOOTHED_ACTIVATIONS = ("row", "block", "any")
 KEY = "smoothing"  # in a manifest's provenance
 NORMS = {"ln_1": "attn.c_attn", "ln_2": "mlp.c_fc"}  # of a pre-norm layer, and what reads them
 VALUES, READER = "attn.values", "attn.c_proj"
@@ -191,8 +192,9 @@ def smooth(source: Source, graph: str, scheme: str) -> SmoothedSource:
     """The source for a rounded graph: channels that stand out are evened out where activations are
     rounded with them.
     """
-    is_rounded = graph == "edge" and scheme in SCHEMES
-    return SmoothedSource(source, find_smoothing(source) if is_rounded else Smoothing())
+    activations = SCHEMES[scheme].activations
+    has_outlier_cost = graph == "edge" and activations in SMOOTHED_ACTIVATIONS
+    return SmoothedSource(source, find_smoothing(source) if has_outlier_cost else Smoothing())
 
 
 def find_smoothing(source: Source) -> Smoothing:

@@ -8,6 +8,7 @@ new one, never as a mixture.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+NO_CHECKSUM = "0" * 64
 MAX_READS = 3  # of a bundle that is replaced each time it is read
 
 
@@ -67,6 +69,20 @@ class Bundle:
         """
         return read_bundle(path_or_name, lambda bundle: bundle, check=check)
 
+    @classmethod
+    def unpublished(cls, folder: Path, manifest: Manifest) -> Bundle:
+        """A folder that is no bundle yet as one, so that its graph can be run and measured.
+
+        manifest: its `files` are replaced by those in the folder, with their sizes and without
+        checksums; such a bundle is never written.
+        """
+        files: dict[str, FileRecord] = {
+            path.name: {"size": path.stat().st_size, "sha256": NO_CHECKSUM}
+            for path in sorted(folder.iterdir())
+            if path.is_file()
+        }
+        return cls(folder, dataclasses.replace(manifest, files=files))
+
     @property
     def config(self) -> GPTConfig:
         """Shape of the model."""
@@ -79,7 +95,7 @@ class Bundle:
 
     @property
     def scheme(self) -> str:
-        """How the weights are stored: one of onnx_contract.SCHEMES."""
+        """How the weights are stored: a name in `schemes.SCHEMES`."""
         return self.manifest.scheme
 
     @property

@@ -20,7 +20,8 @@ from typing import Any, TypedDict
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.onnx_contract import GRAPHS, MIXED, SCHEMES
+from gpt_edge.onnx_contract import GRAPHS
+from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import TaskSpec
 
 FORMAT_VERSION = 1
@@ -58,7 +59,7 @@ class Manifest:
 
     name: str
     graph: str  # one of onnx_contract.GRAPHS
-    scheme: str  # one of onnx_contract.SCHEMES, or onnx_contract.MIXED
+    scheme: str  # a name in gpt_edge.schemes.SCHEMES
     config: GPTConfig
     kind: str = CAUSAL_LM
     task: TaskSpec | None = None  # of kind "task", and not in the file of another one
@@ -76,7 +77,7 @@ class Manifest:
         for name, value, choices in (
             ("kind", self.kind, KINDS),
             ("graph", self.graph, GRAPHS),
-            ("scheme", self.scheme, (*SCHEMES, MIXED)),
+            ("scheme", self.scheme, tuple(SCHEMES)),
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -23,11 +23,12 @@ from gpt_edge.bundle.manifest import (
 )
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
+from gpt_edge.schemes import FP32, INT8_DYNAMIC
 from gpt_edge.system.disk import FolderReader
 
 CONFIG_FILE = "config.json"
 QUANTIZED_MODEL_FILE = "model_quantized.onnx"
-SCHEME_OF = {MODEL_FILE: "fp32", QUANTIZED_MODEL_FILE: "int8-dynamic"}  # by preference
+SCHEME_OF = {MODEL_FILE: FP32.name, QUANTIZED_MODEL_FILE: INT8_DYNAMIC.name}  # by preference
 ACTIVATION_OF = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",

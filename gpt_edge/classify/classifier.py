@@ -28,13 +28,13 @@ Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question; n_cut:
+    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question; n_truncated:
     tokens left out.
     """
 
     sequences: tuple[tuple[int, ...], ...]
     answers: tuple[str, ...] = ()
-    n_cut: int = 0
+    n_truncated: int = 0
 
     @property
     def n_tokens(self) -> int:
@@ -50,7 +50,7 @@ class Prediction:
     number, from 0.
     probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers;
     empty for a score.
-    score: of a similarity that is a number. n_cut: tokens that were cut, because the context is too
+    score: of a similarity that is a number. n_truncated: tokens that were cut, because the context is too
     short.
     """
 
@@ -59,7 +59,7 @@ class Prediction:
     probabilities: FloatArray
     score: float | None
     n_tokens: int
-    n_cut: int
+    n_truncated: int
 
     @property
     def probability(self) -> float | None:
@@ -174,15 +174,15 @@ class Classifier:
                 check_bytes(part, self.tokenizer, self.encoder.config.n_ctx)
         ids = [self.tokenizer.encode(part) for part in parts]
         found = transform(self.task, ids, self.encoder.config.n_ctx, keep_end=truncate == "left")
-        if found.n_cut and truncate is None:
+        if found.n_truncated and truncate is None:
             raise ContextLengthError(
                 f"{sum(map(len, ids)):,} tokens of text do not fit into the context of "
                 f"{self.encoder.config.n_ctx}, "
-                f"{found.n_cut:,} too many",
+                f"{found.n_truncated:,} too many",
                 hint="shorten it, or cut it with --truncate right",
             )
         answers = parts[1:] if self.task.kind == "multiple-choice" else ()
-        return Encoded(found.sequences, answers, found.n_cut)
+        return Encoded(found.sequences, answers, found.n_truncated)
 
     def predict_encoded(self, encoded: Sequence[Encoded], *, batch: int = BATCH) -> Predictions:
         """Answer examples that `encode` made ids of."""
@@ -223,7 +223,7 @@ def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Predict
     if task.is_score:
         score = task.score(float(values[0]))
         return Prediction(
-            None, None, np.empty(0, np.float32), score, example.n_tokens, example.n_cut
+            None, None, np.empty(0, np.float32), score, example.n_tokens, example.n_truncated
         )
     shares = np.exp(values - values.max())
     index, labels = int(values.argmax()), example.answers or task.labels
@@ -233,5 +233,5 @@ def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Predict
         (shares / shares.sum()).astype(np.float32),
         None,
         example.n_tokens,
-        example.n_cut,
+        example.n_truncated,
     )

@@ -1,8 +1,10 @@
-"""Examples of a task out of TSV, CSV and JSON-lines files with named columns; whatever is wrong is
-told by line number.
+"""Examples of a task: texts, and for training their labels. Every fault is reported with the name
+of its source and its line number.
 
-CSV is read with quoting (RFC 4180), TSV without: a tab always parts two fields. Both begin with a
-line of column names. Knows nothing of tokens and models.
+`read_examples` reads a file with labels: CSV with quotes (RFC 4180), TSV without (a tab always
+separates two fields), both under a line of column names, or JSON Lines, one object a line.
+`stream_examples` reads examples without labels as they come, one a line. Knows nothing of tokens,
+models and the command line.
 """
 
 from __future__ import annotations
@@ -11,65 +13,90 @@ import csv
 import io
 import json
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gpt_edge.bundle.manifest import CONTROL
-from gpt_edge.errors import TrainingError
-from gpt_edge.tasks import MAX_LABEL_CHARACTERS, MAX_LABELS
+from gpt_edge.errors import GPTEdgeError, TokenizerError, TrainingError
+from gpt_edge.tasks import MAX_LABEL_CHARACTERS
 
 FORMATS = ("csv", "tsv", "jsonl")
 MAX_FILE_BYTES = 1 << 30
+MAX_LINE_BYTES = 64 << 20  # of a stream
+UTF8_HINT = "convert it, for example with iconv -t UTF-8"
+# "embedding" is no task: any text, by itself
 DEFAULT_TEXTS = {
+    "embedding": ("text",),
     "classification": ("text",),
     "entailment": ("premise", "hypothesis"),
     "similarity": ("sentence1", "sentence2"),
     "multiple-choice": ("question",),
 }
+EXPECTED_TEXTS = {
+    "embedding": "a text",
+    "classification": "a text",
+    "entailment": "a premise and a hypothesis",
+    "similarity": "two texts",
+    "multiple-choice": "a question and at least two answers",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns hold what.
+    """Columns of a table, or keys of JSON objects, and what they hold.
 
     texts: one for classification, two for entailment and similarity; for multiple choice those that
-    make the context, joined by a space. choices: of multiple choice alone; one column that holds a
-    list, or one column for each answer.
+    make the context, joined by a space. label: not read where examples have none. choices: of
+    multiple choice alone; one column that holds a list, or one column for each answer.
     """
 
     texts: tuple[str, ...]
-    label: str
+    label: str = "label"
     choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One line of a file. label: a class, a score as it is written, or the number of the right
-    answer, from 0.
+    """One example. label: a class, a score as written, or the number of the right answer, from 0;
+    "" where none was read.
     """
 
-    line: int
+    line: int  # that it begins on; 0 for an example that is in no file
     texts: tuple[str, ...]  # for multiple choice the context, then the answers
-    label: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a source, for messages."""
+
+    source: str
+    number: int
+    error: type[GPTEdgeError]
+
+    def fault(self, message: str, hint: str | None = None) -> GPTEdgeError:
+        return self.error(f"{self.source}, line {self.number}: {message}", hint=hint)
+
+
+Check = Callable[[_Line, str, Any], str]  # of a value, by its name; returns it as a text
 
 
 def default_columns(kind: str, is_score: bool = False) -> Columns:
-    """The columns of a task kind where nobody names them."""
+    """The columns of a task kind unless others are named."""
     if kind == "multiple-choice":
         return Columns(DEFAULT_TEXTS[kind], "gold", ("choices",))
     return Columns(DEFAULT_TEXTS[kind], "score" if is_score else "label")
 
 
 def read_examples(path: Path, columns: Columns, format: str | None = None) -> list[Example]:
-    """Return the examples of a file, in its order.
+    """Return the labelled examples of a file, in its order.
 
     format: one of FORMATS; None takes the file's suffix. Raises TrainingError, naming file and
     line: a file that cannot be read, is not UTF-8 or holds no example; a missing column; a line
     with too many or too few fields; an empty text or label, or a label that no bundle may have; of
-    multiple choice, fewer than two answers or a label that is no answer's number.
+    multiple choice, fewer than two answers or a label that is not an answer's number.
     """
     format = format or path.suffix.lower().removeprefix(".")
     if format not in FORMATS:
@@ -79,90 +106,92 @@ def read_examples(path: Path, columns: Columns, format: str | None = None) -> li
         )
     text = _read_text(path)
     rows = _json_rows(path, text) if format == "jsonl" else _table_rows(path, text, columns, format)
-    examples = [_example(path, line, row, columns) for line, row in rows]
+    examples = [_labelled(line, row, columns) for line, row in rows]
     if not examples:
         raise TrainingError(
             f"{path} holds no example",
-            hint="wanted one line for each, under a line of column names",
+            hint="expected one a line, under a line of column names",
         )
     return examples
 
 
-def class_labels(path: Path, examples: Sequence[Example]) -> tuple[str, ...]:
-    """The classes that occur, in the order of their numbers if all are whole numbers, else of their
-    letters.
+def stream_examples(
+    stream: BinaryIO, source: str, kind: str, columns: Columns, as_json: bool
+) -> Iterator[Example]:
+    """Yield the examples of a stream, which may be endless, without labels.
 
-    Raises TrainingError for fewer than two or too many.
+    source: its name, for messages. A line holds the texts of an example, separated by tabs;
+    as_json: an object with `columns`, a list of strings, or a string, and blank lines are skipped.
+    Raises GPTEdgeError, naming the line, for one that is too long or is not a valid example,
+    TokenizerError for one that is not UTF-8; OSError.
     """
-    found = {example.label for example in examples}
-    if len(found) == 1:
-        raise TrainingError(
-            f"{path}: every example has the label {found.pop()!r:.80}, wanted at least two classes"
-        )
-    if len(found) > MAX_LABELS:
-        raise TrainingError(
-            f"{path}: {len(found):,} different labels, wanted at most {MAX_LABELS:,}",
-            hint="is --label the column of the class?",
-        )
-    try:
-        return tuple(sorted(found, key=lambda label: (int(label), label)))
-    except ValueError:
-        return tuple(sorted(found))
+    for line, content in _lines(stream, source):
+        if as_json:
+            if not content.strip():
+                continue
+            texts = _texts_of_json(line, content, columns)
+        elif kind in ("classification", "embedding"):
+            texts = (content,)
+        else:
+            texts = tuple(content.split("\t"))
+        if fault := count_fault(kind, len(texts)):
+            is_short = kind == "multiple-choice" or len(texts) < 2
+            hint = "separate them with a tab, or give JSON lines with --jsonl"
+            raise line.fault(fault, hint=hint if is_short else None)
+        yield Example(line.number, texts)
 
 
-def class_numbers(path: Path, examples: Sequence[Example], labels: Sequence[str]) -> list[int]:
-    """The number of each example's class in `labels`. Raises TrainingError, by line, for a label
-    that is not there.
-    """
-    number = {label: i for i, label in enumerate(labels)}
-    for example in examples:
-        if example.label not in number:
-            shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
-            raise TrainingError(
-                f"{path}, line {example.line}: label {example.label!r:.80} does not occur in the "
-                "training data",
-                hint=f"its labels: {shown}",
-            )
-    return [number[example.label] for example in examples]
+def count_fault(kind: str, n_texts: int) -> str | None:
+    """What is wrong with the number of an example's texts; None if nothing is."""
+    is_right = n_texts == len(DEFAULT_TEXTS[kind])
+    if kind == "multiple-choice":
+        is_right = n_texts >= 3
+    if is_right:
+        return None
+    return f"{n_texts} text{'s' * (n_texts != 1)}, {kind} expects {EXPECTED_TEXTS[kind]}"
 
 
-def scores(
-    path: Path, examples: Sequence[Example], score_range: tuple[float, float]
-) -> list[float]:
-    """The examples' scores. Raises TrainingError, by line, for one that is no number or lies
-    outside of the range.
-    """
-    found = []
-    for example in examples:
+def _lines(stream: BinaryIO, source: str) -> Iterator[tuple[_Line, str]]:
+    """Lines without their ends."""
+    number = 0
+    while content := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        line = _Line(source, number, GPTEdgeError)
+        if len(content) > MAX_LINE_BYTES:
+            raise line.fault(f"more than {MAX_LINE_BYTES >> 20} MiB")
         try:
-            score = float(example.label)
-        except ValueError:
-            score = math.nan
-        if not score_range[0] <= score <= score_range[1]:
-            raise TrainingError(
-                f"{path}, line {example.line}: score {example.label!r:.80}, wanted a number from "
-                f"{score_range[0]:g} to {score_range[1]:g}",
-                hint="without --score-range, labels are classes",
-            )
-        found.append(score)
-    return found
+            text = content.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            fault = _Line(source, number, TokenizerError)
+            raise fault.fault("not UTF-8", hint=UTF8_HINT) from error
+        yield line, text.removesuffix("\n").removesuffix("\r")
 
 
-def balance(examples: Sequence[Example]) -> dict[str, int]:
-    """How often each label occurs, the most frequent first."""
-    return dict(Counter(example.label for example in examples).most_common())
+def _texts_of_json(line: _Line, content: str, columns: Columns) -> tuple[str, ...]:
+    value = _parsed_json(line, content)
+    if isinstance(value, dict):
+        return _texts(line, value, columns, _checked_string)
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list):
+        raise line.fault(
+            f"expected an object, a list of strings or a string, got {json.dumps(value)[:40]}"
+        )
+    return tuple(
+        _checked_string(line, f"text {number}", text) for number, text in enumerate(value, 1)
+    )
 
 
 def _read_text(path: Path) -> str:
+    """The text of a whole file, without a byte order mark."""
     try:
         if path.exists() and not path.is_file():  # a folder, or a pipe that may never end
             raise TrainingError(f"cannot read the examples {path}: it is not a regular file")
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise TrainingError(
-            f"cannot read the examples {path}: {error.strerror or error}"
-        ) from error
+        reason = error.strerror or error
+        raise TrainingError(f"cannot read the examples {path}: {reason}") from error
     if len(content) > MAX_FILE_BYTES:
         raise TrainingError(
             f"{path} is longer than {MAX_FILE_BYTES >> 20} MiB: examples must fit into memory"
@@ -170,51 +199,51 @@ def _read_text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise TrainingError(
-            f"{path}, line {line}: not UTF-8", hint="convert it, for example with iconv -t UTF-8"
-        ) from error
+        line = _Line(str(path), content.count(b"\n", 0, error.start) + 1, TrainingError)
+        raise line.fault("not UTF-8", hint=UTF8_HINT) from error
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(text.split("\n"), 1):
+def _json_rows(path: Path, text: str) -> Iterator[tuple[_Line, dict[str, Any]]]:
+    for number, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
-        try:
-            row = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise TrainingError(
-                f"{path}, line {line}: not JSON: {error}", hint="one object a line"
-            ) from error
+        line = _Line(str(path), number, TrainingError)
+        row = _parsed_json(line, content, hint="one object a line")
         if not isinstance(row, dict):
-            raise TrainingError(
-                f"{path}, line {line}: wanted a JSON object, found {type(row).__name__}",
+            raise line.fault(
+                f"expected a JSON object, got {type(row).__name__}",
                 hint='one a line, such as {"text": "fine", "label": "good"}',
             )
         yield line, row
 
 
+def _parsed_json(line: _Line, content: str, hint: str | None = None) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise line.fault(f"not JSON: {error}", hint=hint) from error
+
+
 def _table_rows(
     path: Path, text: str, columns: Columns, format: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[_Line, dict[str, Any]]]:
     records = _csv_records(path, text) if format == "csv" else _tsv_records(text)
     _, header = next(records, (1, []))
-    wanted = (*columns.texts, *columns.choices, columns.label)
-    if missing := [name for name in wanted if name not in header]:
-        raise TrainingError(
-            f"{path}, line 1: there is no column {missing[0]!r}",
+    first = _Line(str(path), 1, TrainingError)
+    needed = (*columns.texts, *columns.choices, columns.label)
+    if missing := [name for name in needed if name not in header]:
+        raise first.fault(
+            f"there is no column {missing[0]!r}",
             hint=f"its columns: {', '.join(header) or 'none'}"[:300],
         )
-    if twice := [name for name in wanted if header.count(name) > 1]:
-        raise TrainingError(
-            f"{path}, line 1: there are two columns {twice[0]!r}", hint="rename one of them"
-        )
-    for line, fields in records:
+    if twice := [name for name in needed if header.count(name) > 1]:
+        raise first.fault(f"there are two columns {twice[0]!r}", hint="rename one of them")
+    for number, fields in records:
+        line = _Line(str(path), number, TrainingError)
         if len(fields) != len(header):
-            raise TrainingError(
-                f"{path}, line {line}: {len(fields)} fields, the first line names {len(header)} "
-                "columns",
-                hint="a text that holds the separator belongs into CSV, between quotes",
+            raise line.fault(
+                f"{len(fields)} fields, the first line names {len(header)} columns",
+                hint="write a text that holds the separator as CSV, between quotes",
             )
         yield line, dict(zip(header, fields, strict=True))
 
@@ -224,99 +253,95 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     be as long as a file.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    first, limit = 1, csv.field_size_limit(MAX_FILE_BYTES)  # of the whole process
+    number = 1
+    limit = csv.field_size_limit(MAX_FILE_BYTES)  # of the whole process
     try:
         for fields in reader:
             if fields:  # not an empty line
-                yield first, fields
-            first = reader.line_num + 1
+                yield number, fields
+            number = reader.line_num + 1
     except csv.Error as error:
-        raise TrainingError(
-            f"{path}, line {first}: not CSV: {error}", hint='a quote inside a field is ""'
-        ) from error
+        line = _Line(str(path), number, TrainingError)
+        raise line.fault(f"not CSV: {error}", hint='a quote inside a field is ""') from error
     finally:
         csv.field_size_limit(limit)
 
 
 def _tsv_records(text: str) -> Iterator[tuple[int, list[str]]]:
-    for line, content in enumerate(text.split("\n"), 1):
+    for number, content in enumerate(text.split("\n"), 1):
         if content.strip("\r"):
-            yield line, content.removesuffix("\r").split("\t")
+            yield number, content.removesuffix("\r").split("\t")
 
 
-def _example(path: Path, line: int, row: dict[str, Any], columns: Columns) -> Example:
-    where = f"{path}, line {line}"
-    texts = [_text(where, row, name) for name in columns.texts]
-    label = _label(where, row, columns.label)
+def _labelled(line: _Line, row: dict[str, Any], columns: Columns) -> Example:
+    texts = _texts(line, row, columns, _checked_text)
+    label = _label(line, row, columns.label)
     if not columns.choices:
-        return Example(line, tuple(texts), label)
-    answers = _answers(where, row, columns.choices)
-    if not label.isascii() or not label.isdigit() or int(label) >= len(answers):
-        raise TrainingError(
-            f"{where}: {columns.label} is {label!r:.80}, wanted the number of the right answer, "
-            f"from 0 to {len(answers) - 1}",
-            hint="the first answer is 0",
-        )
-    return Example(line, (" ".join(texts), *answers), str(int(label)))
-
-
-def _answers(where: str, row: dict[str, Any], choices: Sequence[str]) -> list[str]:
-    if len(choices) == 1 and isinstance(row.get(choices[0]), list):
-        found = row[choices[0]]
-        if not all(isinstance(answer, str) and answer.strip() for answer in found):
-            raise TrainingError(f"{where}: {choices[0]} must be a list of texts that are not empty")
-        answers = list(found)
-    else:
-        answers = [_text(where, row, name) for name in choices]
-    if len(answers) < 2:
-        raise TrainingError(
-            f"{where}: {len(answers)} answer, wanted at least 2",
+        return Example(line.number, texts, label)
+    n_answers = len(texts) - 1
+    if n_answers < 2:
+        raise line.fault(
+            f"{n_answers} answer, expected at least 2",
             hint="a JSON list, or --choice for each answer's column",
         )
-    return answers
-
-
-def _text(where: str, row: dict[str, Any], name: str) -> str:
-    value = _value(where, row, name)
-    if not isinstance(value, str):
-        raise TrainingError(f"{where}: {name} is {value!r:.80}, wanted a text")
-    if not value.strip():
-        raise TrainingError(
-            f"{where}: {name} is empty", hint="remove the line, or name another column"
+    if not label.isascii() or not label.isdigit() or int(label) >= n_answers:
+        raise line.fault(
+            f"{columns.label} is {label!r:.80}, expected the number of the right answer, from 0 to "
+            f"{n_answers - 1}",
+            hint="the first answer is 0",
         )
+    return Example(line.number, texts, str(int(label)))
+
+
+def _texts(line: _Line, row: dict[str, Any], columns: Columns, check: Check) -> tuple[str, ...]:
+    texts = [check(line, name, _value(line, row, name)) for name in columns.texts]
+    choices = columns.choices
+    if not choices:
+        return tuple(texts)
+    if len(choices) == 1 and isinstance(row.get(choices[0]), list):
+        name = f"an answer in {choices[0]}"
+        answers = [check(line, name, answer) for answer in row[choices[0]]]
+    else:
+        answers = [check(line, name, _value(line, row, name)) for name in choices]
+    return (" ".join(texts), *answers)
+
+
+def _checked_string(line: _Line, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise line.fault(f"{name} is {value!r:.80}, expected a string")
     return value
 
 
-def _label(where: str, row: dict[str, Any], name: str) -> str:
-    value = _value(where, row, name)
+def _checked_text(line: _Line, name: str, value: Any) -> str:
+    text = _checked_string(line, name, value)
+    if not text.strip():
+        raise line.fault(f"{name} is empty", hint="remove the line, or name another column")
+    return text
+
+
+def _label(line: _Line, row: dict[str, Any], name: str) -> str:
+    value = _value(line, row, name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TrainingError(f"{where}: {name} is {value!r:.80}, wanted a text or a number")
+        raise line.fault(f"{name} is {value!r:.80}, expected a string or a number")
     if isinstance(value, float):  # JSON's alone
         if not math.isfinite(value):
-            raise TrainingError(
-                f"{where}: {name} is {value}, wanted a text or a finite number",
-                hint="is it missing?",
+            raise line.fault(
+                f"{name} is {value}, expected a string or a finite number", hint="is it missing?"
             )
         value = int(value) if value.is_integer() else value
-    label = str(value).strip()
-    if not label:
-        raise TrainingError(
-            f"{where}: {name} is empty", hint="remove the line, or name another column"
-        )
+    label = _checked_text(line, name, str(value)).strip()
     if len(label) > MAX_LABEL_CHARACTERS:
-        raise TrainingError(
-            f"{where}: {name} has {len(label):,} characters, wanted at most "
-            f"{MAX_LABEL_CHARACTERS:,}",
+        raise line.fault(
+            f"{name} has {len(label):,} characters, expected at most {MAX_LABEL_CHARACTERS:,}",
             hint="is --label the column of the class?",
         )
-    if found := CONTROL.search(label):
-        raise TrainingError(f"{where}: {name} holds {found[0]!a}, which no bundle's label may")
+    if control := CONTROL.search(label):
+        raise line.fault(f"{name} holds {control[0]!a}, which a bundle's label may not hold")
     return label
 
 
-def _value(where: str, row: dict[str, Any], name: str) -> Any:
+def _value(line: _Line, row: dict[str, Any], name: str) -> Any:
     if name not in row:
-        raise TrainingError(
-            f"{where}: there is no {name!r}", hint=f"it has: {', '.join(row) or 'nothing'}"[:300]
-        )
+        keys = ", ".join(row) or "nothing"
+        raise line.fault(f"there is no {name!r}", hint=f"it has: {keys}"[:300])
     return row[name]

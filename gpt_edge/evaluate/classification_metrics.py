@@ -1,9 +1,8 @@
-"""How well predictions fit: accuracy, F1, Matthews' correlation, Pearson, Spearman, each with a
-95 % confidence interval.
+"""Metrics of predictions: accuracy, F1, Matthews' correlation, Pearson, Spearman, each with a 95 %
+confidence interval.
 
-Accuracy has Wilson's score interval; the others percentiles of a bootstrap over the examples (Efron
-1979). Numbers in, numbers out: knows nothing of models, texts or labels' names. Sources at each
-function.
+Accuracy has Wilson's score interval; the others have percentiles of a bootstrap over the examples
+(Efron 1979). Knows nothing of models, texts and names of labels. Sources at each function.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ N_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class IntervalEstimate:
     """A figure and the ends of its 95 % confidence interval. `interval` names the method: "wilson"
     or "bootstrap".
     """
@@ -39,7 +38,7 @@ class Estimate:
 
 
 def confusion_matrix(gold: IntArray, predicted: IntArray, n_label: int) -> IntArray:
-    """int64 [n_label, n_label]: how often class i (row) was taken for class j (column).
+    """int64 [n_label, n_label]: how often class i (row) was predicted as class j (column).
 
     Raises ValueError for arrays of different or no length, and for classes outside 0 .. n_label -
     1.
@@ -53,7 +52,7 @@ def confusion_matrix(gold: IntArray, predicted: IntArray, n_label: int) -> IntAr
 
 
 def accuracy(confusion: IntArray) -> float:
-    """Share of the examples on the diagonal."""
+    """Fraction of the examples on the diagonal."""
     return float(np.trace(confusion) / confusion.sum())
 
 
@@ -68,15 +67,16 @@ def macro_f1(confusion: IntArray) -> float:
 
 
 def matthews(confusion: IntArray) -> float:
-    """Matthews' correlation coefficient, for any number of classes; 0 where gold or predictions are
-    all of one class.
+    """Matthews' correlation coefficient, for any number of classes; 0 where gold or predictions
+    have only one class.
 
     Source: Gorodkin 2004 (R_K); Matthews 1975 for two classes.
     """
     table = confusion.astype(np.float64)
-    n, hits, guessed, true = table.sum(), np.trace(table), table.sum(0), table.sum(1)
-    spread = (n * n - guessed @ guessed) * (n * n - true @ true)
-    return float((hits * n - guessed @ true) / math.sqrt(spread)) if spread > 0 else 0.0
+    n, hits = table.sum(), np.trace(table)
+    predicted, gold = table.sum(0), table.sum(1)
+    spread = (n * n - predicted @ predicted) * (n * n - gold @ gold)
+    return float((hits * n - predicted @ gold) / math.sqrt(spread)) if spread > 0 else 0.0
 
 
 def pearson(gold: DoubleArray, predicted: DoubleArray) -> float:
@@ -106,7 +106,7 @@ def ranks(values: DoubleArray) -> DoubleArray:
 
 
 def wilson(n_hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share of `n_hits` in `n`. Source: Wilson 1927."""
+    """95 % interval of the fraction `n_hits` / `n`. Source: Wilson 1927."""
     share, z2 = n_hits / n, Z95 * Z95
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
@@ -118,35 +118,35 @@ def bootstrap(figure: Callable[[IntArray], float], n: int, seed: int = 0) -> tup
     percentiles 2.5 and 97.5.
     """
     rng = np.random.default_rng(seed)
-    found = [figure(rng.integers(0, n, n)) for _ in range(N_RESAMPLES)]
-    low, high = np.percentile(found, [2.5, 97.5])
+    values = [figure(rng.integers(0, n, n)) for _ in range(N_RESAMPLES)]
+    low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
-def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str, Estimate]:
+def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str, IntervalEstimate]:
     """accuracy, macro_f1 and matthews of predicted classes. Raises as `confusion_matrix`."""
     confusion = confusion_matrix(gold, predicted, n_label)
     n, hits = len(gold), int(np.trace(confusion))
-    metrics = {"accuracy": Estimate(accuracy(confusion), *wilson(hits, n), "wilson")}
+    metrics = {"accuracy": IntervalEstimate(accuracy(confusion), *wilson(hits, n), "wilson")}
     for name, figure in (("macro_f1", macro_f1), ("matthews", matthews)):
 
         def of_rows(rows: IntArray, figure: Callable[[IntArray], float] = figure) -> float:
             return figure(confusion_matrix(gold[rows], predicted[rows], n_label))
 
-        metrics[name] = Estimate(figure(confusion), *bootstrap(of_rows, n), "bootstrap")
+        metrics[name] = IntervalEstimate(figure(confusion), *bootstrap(of_rows, n), "bootstrap")
     return metrics
 
 
-def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, Estimate]:
-    """accuracy of chosen answers: their numbers are places in a list, not classes, so there is no
-    F1.
+def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, IntervalEstimate]:
+    """accuracy of chosen answers. Their numbers are positions in a list, not classes, so there is
+    no F1.
     """
     _check_lengths(gold, predicted)
     hits = int((gold == predicted).sum())
-    return {"accuracy": Estimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
+    return {"accuracy": IntervalEstimate(hits / len(gold), *wilson(hits, len(gold)), "wilson")}
 
 
-def score_metrics(gold: DoubleArray, predicted: DoubleArray) -> dict[str, Estimate]:
+def score_metrics(gold: DoubleArray, predicted: DoubleArray) -> dict[str, IntervalEstimate]:
     """pearson, spearman and root_mean_squared_error of predicted scores."""
     _check_lengths(gold, predicted)
     figures = (
@@ -162,14 +162,14 @@ def score_metrics(gold: DoubleArray, predicted: DoubleArray) -> dict[str, Estima
         ) -> float:
             return figure(gold[rows], predicted[rows])
 
-        metrics[name] = Estimate(
+        metrics[name] = IntervalEstimate(
             figure(gold, predicted), *bootstrap(of_rows, len(gold)), "bootstrap"
         )
     return metrics
 
 
 def root_mean_squared_error(gold: DoubleArray, predicted: DoubleArray) -> float:
-    """In the scores' own unit."""
+    """Root mean squared error, in the unit of the scores."""
     return math.sqrt(float(np.mean((gold - predicted) ** 2)))
 
 

@@ -3,15 +3,15 @@ tool, by its definitions.
 
 With p the base's probabilities and q the model's, over the vocabulary, and w the token that came:
 - KL divergence = sum p (log p - log q) in nats (Kullback and Leibler 1951), at least 0, and 0 only
-where they agree. llama.cpp
-  leaves out tokens with log p < -16 and stores p in 16 bits; here nothing is left out and p is
-  float64.
-- Top-1 agreement: the share of rows with the same most likely token ("same top p").
-- Δp = q(w) - p(w): above 0 where the model does better. Its root mean square is the noise on a
-token's probability.
-- ln(PPL(model) / PPL(base)), from the rows' differences, so that what both find hard cancels in its
-standard error.
-Errors: `measures.py`; that of the RMS is half the error of the mean square, divided by the RMS.
+  where both are equal. llama.cpp leaves out tokens with log p < -16 and stores p in 16 bits; here
+  every token counts and p is float64.
+- Top-1 agreement: the fraction of rows with the same most likely token ("same top p").
+- Δp = q(w) - p(w): above 0 where the model predicts better. Its root mean square is the noise on a
+  token's probability.
+- ln(PPL(model) / PPL(base)), from the rows' differences: rows that are hard for both models cancel
+  in its standard error.
+Standard errors: `measures.py`; the error of the RMS is half the error of the mean square, divided
+by the RMS.
 Source: ggml-org/llama.cpp, tools/perplexity.
 """
 
@@ -32,6 +32,7 @@ from gpt_edge.evaluate.measures import (
     Sums,
     Tally,
     exp,
+    kl_divergence,
     log_softmax,
     of_targets,
     share,
@@ -44,8 +45,8 @@ DELTA_P_SHARES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A model against its base. KL in nats, Δp as a share of 1; quantiles by their share, known to
-    6e-5 of themselves.
+    """A model against its base. KL in nats, Δp from -1 to 1; quantiles by their share, exact to a
+    relative 6e-5.
     """
 
     n_rows: int
@@ -65,13 +66,13 @@ class Comparison:
 
     @property
     def median_kl(self) -> float:
-        """Half of the rows diverge by no more."""
+        """Half of the rows have no larger divergence."""
         return self.kl_quantiles[0.5]
 
 
 @dataclass(slots=True)
 class Pair:
-    """What two models made of the same rows so far."""
+    """Sums over the rows that both models scored so far."""
 
     kl: Sums = field(default_factory=Sums)
     delta_p: Sums = field(default_factory=Sums)
@@ -83,8 +84,7 @@ class Pair:
 
     def add(self, base: DoubleArray, model: DoubleArray, targets: IntArray) -> None:
         """Count rows: log-probabilities [R, V] of both, and the ids [R] that came."""
-        # A sum of rounded terms may fall below 0 by its last bits.
-        kl = np.maximum(0.0, (np.exp(base) * (base - model)).sum(-1))
+        kl = kl_divergence(base, model)
         before, after = of_targets(base, targets), of_targets(model, targets)
         delta_p = np.exp(after) - np.exp(before)
         self.kl.add(kl)
@@ -96,20 +96,22 @@ class Pair:
         self.n_same_top += int((base.argmax(-1) == model.argmax(-1)).sum())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` goes on from them, bit by bit."""
+        """Plain JSON values, from which `from_dict` restores the same bits."""
         values: dict[str, Any] = {name: dataclasses.asdict(getattr(self, name)) for name in SUMS}
         quantiles = {name: getattr(self, name).to_dict() for name in QUANTILES}
         return {**values, **quantiles, "n_same_top": self.n_same_top}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Pair:
-        """Raises ValueError, KeyError, TypeError or IndexError for what `to_dict` did not make."""
-        made = cls(n_same_top=int(values["n_same_top"]))
+        """The inverse of `to_dict`. Raises ValueError, KeyError, TypeError or IndexError for other
+        values.
+        """
+        pair = cls(n_same_top=int(values["n_same_top"]))
         for name in SUMS:
-            setattr(made, name, Sums(**values[name]))
+            setattr(pair, name, Sums(**values[name]))
         for name in QUANTILES:
-            setattr(made, name, Quantiles.from_dict(values[name]))
-        return made
+            setattr(pair, name, Quantiles.from_dict(values[name]))
+        return pair
 
 
 SUMS = ("kl", "delta_p", "squared_delta_p", "log_ratio")
@@ -128,16 +130,18 @@ def add_rows(
     model), indices into them.
     """
     for start in range(0, len(targets), BLOCK_ROWS):
-        part = slice(start, start + BLOCK_ROWS)
-        logs = [log_softmax(rows[part]) for rows in logits]
+        block = slice(start, start + BLOCK_ROWS)
+        logs = [log_softmax(rows[block]) for rows in logits]
         for tally, log in zip(tallies, logs, strict=True):
-            tally.add(-of_targets(log, targets[part]), log.argmax(-1) == targets[part])
+            tally.add(-of_targets(log, targets[block]), log.argmax(-1) == targets[block])
         for (base, model), pair in pairs.items():
-            pair.add(logs[base], logs[model], targets[part])
+            pair.add(logs[base], logs[model], targets[block])
 
 
 def comparison(pair: Pair, base: Tally, model: Tally) -> Comparison:
-    """Sum up a pair whose rows are those of the tallies. Raises ValueError for no rows."""
+    """The statistics of a pair, whose rows are those of the tallies. Raises ValueError for no
+    rows.
+    """
     ratio, spread = pair.log_ratio.estimate(), pair.log_ratio.variance_of_mean
     variances = base.nll.variance_of_mean, model.nll.variance_of_mean
     covariance = (sum(variances) - spread) / 2

@@ -1,5 +1,5 @@
-"""Documents that are ids already, in memory: what training, export and benchmarks score and
-compare.
+"""Scores and comparisons of documents that are ids in memory, for training, export and
+benchmarks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a model makes of a text."""
+    """How well a model predicts a text."""
 
     loss: float  # nats per token
     bits_per_byte: float
@@ -37,7 +37,7 @@ def score_documents(
     progress: Callable[[int], None] = lambda done: None,
 ) -> Score:
     """Score `documents`, each int64 `end, tokens, end`, whose texts have `n_bytes` bytes in all, in
-    windows by half a context.
+    windows that move by half a context.
 
     progress: called with the number of documents done. Raises ValueError for a document of fewer
     than two ids.
@@ -53,8 +53,8 @@ def compare_documents(
     documents: Sequence[IntArray],
     progress: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
-    """Hold `model` against `base` on `documents`, each int64 [2 ..], in windows by half of the
-    shorter context.
+    """Compare `model` with `base` on `documents`, each int64 [2 ..], in windows that move by half
+    of the shorter context.
 
     Raises ValueError for no documents, one of fewer than two ids, or models with different
     vocabularies.
@@ -79,7 +79,7 @@ def _tally(
     context = min(scorer.config.n_ctx for scorer in scorers)
     for number, document in enumerate(documents):
         if len(document) < 2:
-            raise ValueError(f"document {number} has {len(document)} ids, at least 2 are wanted")
+            raise ValueError(f"document {number} has {len(document)} ids, expected at least 2")
         for ids, n_counted in windows(np.asarray(document, np.int64), context):
             score_window(scorers, ids, n_counted, tallies, pairs)
         progress(number + 1)
@@ -93,8 +93,8 @@ def score_window(
     tallies: Sequence[Tally],
     pairs: dict[tuple[int, int], Pair],
 ) -> None:
-    """Count the targets of one window, but for the `n_counted` first. pairs: by (base, model),
-    indices into `scorers`.
+    """Count the targets of one window after the first `n_counted`. pairs: by (base, model), indices
+    into `scorers`.
 
     Raises NumericError for NaN or infinite logits, ValueError for ids beyond the vocabulary.
     """

@@ -1,19 +1,18 @@
-"""LAMBADA: the last word of a passage, which only the whole passage gives away (Paperno et al.
-2016), as GPT-2 was tested.
+"""LAMBADA: predict the last word of a passage, which only the whole passage gives away (Paperno et
+al. 2016), as GPT-2 was tested.
 
 A passage is prepared as GPT-2's authors did (openai/gpt-2, issue 131): straight quotation marks, a
 line break before it. Its last word, with the space before it, is the target; the model reads what
 comes before.
 - Accuracy: the word is right if each of its tokens is the most likely one, given those before.
 - Perplexity: exp(-(1/passages) sum log p(word)), p(word) being the product of its tokens'.
-- Last token: accuracy and perplexity of the word's last token alone, the ones before it given. It
-is the easier task that
-  GPT-2's figures count; for a word of one token it is the same.
-- Stop-word filter: the paper found that the most likely word is often a fine continuation but no
-last word, such as "the",
-  and filtered such words (Radford et al. 2019, section 3.3: 52.66 to 63.24 %). The filter was not
-  published. Here a first token that spells a stop word is passed over, unless the model's next
-  token goes on within the word ("a" of "apple"); a target that is a stop word counts as wrong.
+- Last token: accuracy and perplexity of the word's last token alone, given the ones before it. This
+  is the easier task that GPT-2's figures count; for a word of one token it is the same.
+- Stop-word filter: the paper found that the most likely word is often a fine continuation but not a
+  last word, such as "the", and filtered such words (Radford et al. 2019, section 3.3: 52.66 to
+  63.24 %). The filter was not published. Here a first token that spells a stop word is skipped,
+  unless the model's next token continues the word ("a" of "apple"); a target that is a stop word
+  counts as wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from gpt_edge.arrays import FloatArray, IntArray
-from gpt_edge.data.documents import TextFile, TextFormat
+from gpt_edge.data.documents import TextFile, TextFormat, TextOptions
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.measures import Estimate, Sums, exp, log_softmax, of_targets, share
 from gpt_edge.evaluate.scorer import Scorer, finite
@@ -35,12 +34,13 @@ from gpt_edge.tokenizer.spec import Tokenizer
 # The 127 English stop words of NLTK's list (Porter; Bird, Klein and Loper 2009), which
 # reproductions of the paper use.
 _WORDS = """
-i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its
-itself they them their theirs themselves what which who whom this that these those am is are was were be been being have
-has had having do does did doing a an the and but if or because as until while of at by for with about against between
-into through during before after above below to from up down in out on off over under again further then once here there
-when where why how all any both each few more most other some such no nor not only own same so than too very s t can
-will just don should now
+i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her
+hers herself it its itself they them their theirs themselves what which who whom this that these
+those am is are was were be been being have has had having do does did doing a an the and but if or
+because as until while of at by for with about against between into through during before after
+above below to from up down in out on off over under again further then once here there when where
+why how all any both each few more most other some such no nor not only own same so than too very s
+t can will just don should now
 """
 STOP_WORDS = frozenset(_WORDS.split())
 QUOTES = str.maketrans({"“": '"', "”": '"'})
@@ -48,7 +48,7 @@ QUOTES = str.maketrans({"“": '"', "”": '"'})
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What the model reads, the tokens of the word that it has to find, and the word."""
+    """What the model reads, the tokens of the word that it must predict, and the word."""
 
     context: IntArray
     target: IntArray
@@ -57,7 +57,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class LambadaScore:
-    """Figures of one model; see the module."""
+    """Figures of one model, defined in the module's docstring."""
 
     n_passages: int
     accuracy: Estimate
@@ -69,7 +69,7 @@ class LambadaScore:
 
 @dataclass(slots=True)
 class LambadaTally:
-    """What one model made of the passages so far."""
+    """Sums over the passages that one model was scored on so far."""
 
     word: Sums = field(default_factory=Sums)
     last_token: Sums = field(default_factory=Sums)
@@ -109,15 +109,15 @@ def _perplexity(sums: Sums) -> Estimate | None:
 def passages(
     file: TextFile, tokenizer: Tokenizer, context: int, limit: int | None
 ) -> Iterator[Passage]:
-    """Every passage, its start cut off where it is longer than `context` tokens; the last token is
+    """Every passage. One that does not fit into `context` tokens loses its start; its last token is
     not read.
 
     Raises EvaluationError for a passage of one word, or whose word alone fills the context.
     """
     n_passages, text = 0, ""
     for piece in file.pieces():
-        text = piece.text if piece.starts else text + piece.text
-        if piece.ends and text.strip():
+        text = piece.text if piece.is_start else text + piece.text
+        if piece.is_end and text.strip():
             n_passages += 1
             yield _passage(text, tokenizer, context, f"passage {n_passages} of {file.path}")
             if n_passages == limit:
@@ -130,7 +130,7 @@ def _passage(text: str, tokenizer: Tokenizer, context: int, where: str) -> Passa
     before = text[: -len(word)]
     if not before:
         raise EvaluationError(
-            f"{where} has one word, {word[:40]!a}: wanted some text and its last word"
+            f"{where} has one word, {word[:40]!a}: expected some text and its last word"
         )
     spaced = before.endswith(" ")
     ids = tokenizer.encode("\n" + before.removesuffix(" "))
@@ -139,8 +139,8 @@ def _passage(text: str, tokenizer: Tokenizer, context: int, where: str) -> Passa
         raise EvaluationError(
             f"{where} ends in {word[:40]!a}, {len(target)} tokens: the context has {context}"
         )
-    kept = ids[-(context + 1 - len(target)) :]
-    return Passage(np.array(kept, np.int64), np.array(target, np.int64), word)
+    fitting = ids[-(context + 1 - len(target)) :]
+    return Passage(np.array(fitting, np.int64), np.array(target, np.int64), word)
 
 
 def add_passage(
@@ -166,24 +166,24 @@ def add_passage(
 def _is_best_unfiltered(
     scorer: Scorer, passage: Passage, first: FloatArray, tokenizer: Tokenizer, stops: Set[int]
 ) -> bool:
-    """Whether all that is more likely than the target's first token, by logits [V], falls to the
-    stop-word filter.
+    """Whether the stop-word filter skips every token that is more likely than the target's first,
+    by logits [V].
     """
     if passage.word.strip(".,;:!?\"'").lower() in STOP_WORDS:
         return False
-    mine = int(passage.target[0])
+    target = int(passage.target[0])
     rivals = [
         int(id)
-        for id in np.flatnonzero(first >= first[mine])
-        if first[id] > first[mine] or id < mine
+        for id in np.flatnonzero(first >= first[target])
+        if first[id] > first[target] or id < target
     ]
     return all(id in stops for id in rivals) and not any(
-        _goes_on(scorer, passage, id, tokenizer) for id in rivals
+        _continues_word(scorer, passage, id, tokenizer) for id in rivals
     )
 
 
-def _goes_on(scorer: Scorer, passage: Passage, id: int, tokenizer: Tokenizer) -> bool:
-    """Whether the model, after this token, is still within the word."""
+def _continues_word(scorer: Scorer, passage: Passage, id: int, tokenizer: Tokenizer) -> bool:
+    """Whether the model's next token after this one belongs to the same word."""
     if tokenizer.token_bytes(id).endswith(b" "):  # GPT-1's end of a word
         return False
     ids = np.append(passage.context, id)[-scorer.config.n_ctx :]
@@ -207,5 +207,5 @@ def stop_tokens(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def lambada_file(path: Path, format: TextFormat = "auto") -> TextFile:
-    """JSON lines, or plain text with a passage on each line."""
-    return TextFile(path, "\n", format)
+    """A file of passages: JSON Lines, or plain text with a passage on each line."""
+    return TextFile(path, TextOptions(separator="\n", format=format))

@@ -3,19 +3,17 @@ models, text or files.
 
 Of N targets w_i, each given the probability p(w_i) by the model, with logarithms to base e:
 - loss = -(1/N) sum log p(w_i), nats per token.
-- Perplexity PPL = exp(-(1/N) sum log p(w_i)), per token. The minus sign belongs there: one popular
-write-up leaves it out,
-  which gives the inverse, a figure below 1 that grows as the model improves. A model that knows
-  nothing has PPL = V.
-- Word perplexity = exp(-(1/words) sum log p(w_i)), words being what white space separates: it can
-be compared between
-  tokenizers, PPL per token cannot. Source: Radford et al. 2019, section 3.1.
-- Bits per byte = -(1/bytes) sum log2 p(w_i), bytes of the text in UTF-8: the same, without asking
-what a word is.
-- ACC = correct / total: the share of targets that were the model's most likely token; a tie goes to
-the lower id.
+- Perplexity PPL = exp(-(1/N) sum log p(w_i)), per token. The minus sign matters: one popular
+  write-up leaves it out, which gives the inverse, a figure below 1 that grows as the model
+  improves. A model that knows nothing has PPL = V.
+- Word perplexity = exp(-(1/words) sum log p(w_i)), words being separated by white space: it can be
+  compared between tokenizers, PPL per token cannot. Source: Radford et al. 2019, section 3.1.
+- Bits per byte = -(1/bytes) sum log2 p(w_i), bytes of the text in UTF-8: comparable too, and needs
+  no definition of a word.
+- ACC = correct / total: the fraction of targets that were the model's most likely token; a tie goes
+  to the lower id.
 
-A standard error takes the rows for independent draws, as llama.cpp's perplexity tool does:
+A standard error treats the rows as independent draws, as llama.cpp's perplexity tool does:
 sqrt((E[x^2] - E[x]^2) / (n-1)), carried through a function by its derivative. Rows of one text are
 not independent, so it is a lower bound.
 """
@@ -59,7 +57,7 @@ class Sums:
 
     @property
     def mean(self) -> float:
-        """Of what was counted; 0 of nothing."""
+        """The mean of the counted values; 0 without any."""
         return self.total / self.n if self.n else 0.0
 
     @property
@@ -76,7 +74,7 @@ class Sums:
 
 @dataclass(slots=True)
 class Tally:
-    """What one model made of the targets so far."""
+    """Sums over the targets that one model was scored on so far."""
 
     nll: Sums = field(default_factory=Sums)
     n_correct: int = 0
@@ -89,7 +87,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class TextScore:
-    """What one model makes of a text; None where the figure is too large for a float."""
+    """How well one model predicts a text; None where the figure is too large for a float."""
 
     loss: Estimate  # nats per token
     perplexity: Estimate | None  # per token
@@ -99,7 +97,7 @@ class TextScore:
 
 
 def text_score(tally: Tally, n_words: int, n_bytes: int) -> TextScore:
-    """Sum up a tally over a text of that size. Raises ValueError for no targets, words or bytes."""
+    """The score of a text of that size. Raises ValueError for no targets, words or bytes."""
     if not (tally.nll.n and n_words and n_bytes):
         raise ValueError(
             f"nothing to score: {tally.nll.n} targets, {n_words} words, {n_bytes} bytes"
@@ -116,7 +114,7 @@ def text_score(tally: Tally, n_words: int, n_bytes: int) -> TextScore:
 
 
 def share(n_right: int, n: int) -> Estimate:
-    """n_right / n and the standard error of a binomial share. n: at least 1."""
+    """n_right / n and the standard error of a binomial fraction. n: at least 1."""
     value = n_right / n
     return Estimate(value, math.sqrt(value * (1 - value) / (n - 1)) if n > 1 else 0.0)
 
@@ -135,6 +133,16 @@ def log_softmax(logits: FloatArray) -> DoubleArray:
     shifted -= shifted.max(-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
     return shifted
+
+
+def kl_divergence(p: DoubleArray, q: DoubleArray) -> DoubleArray:
+    """KL(p || q) = sum p (log p - log q) in nats, float64 [...], of log-probabilities [..., V].
+
+    p, q: as `log_softmax` returns them. At least 0; NaN where a row holds NaN.
+    Source: Kullback and Leibler 1951.
+    """
+    # A sum of rounded terms may fall below 0 by its last bits.
+    return np.asarray(np.maximum(0.0, (np.exp(p) * (p - q)).sum(-1)))
 
 
 def of_targets(values: npt.NDArray[np.float64], targets: IntArray) -> DoubleArray:

@@ -1,11 +1,11 @@
 """Quantiles of any number of values in bounded memory: a histogram over the leading bits of
 float32.
 
-A float32 with its sign bit turned reads as a whole number in the order of the values. Its sign,
-exponent and first 13 bits of mantissa choose one of 2^22 bins, so a value is known to 2^-14 of
-itself (6.1e-5); smallest and largest are exact. A bin that is used takes 12 bytes: a few MB in
-practice, 50 MB at most. Unlike a sample or a sketch it loses nothing as it grows, and the same
-values give the same answer in any order.
+The bits of a float32, with the sign bit flipped, form a whole number in the order of the values.
+Its sign, exponent and first 13 bits of mantissa choose one of 2^22 bins, so a value is known to a
+relative 2^-14 (6.1e-5); smallest and largest are exact. A bin in use takes 12 bytes: a few MB in
+practice, 50 MB at most. Unlike a sample or a sketch it loses no precision as it grows, and the same
+values give the same quantiles in any order.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy.typing as npt
 DROPPED_BITS = 10  # of 23 bits of mantissa
 MAX_PENDING = 1 << 16
 SIGN = np.uint32(1 << 31)
-TINY = 1e-37  # what is smaller counts as 0
+TINY = 1e-37  # a smaller value counts as 0
 
 
 class Quantiles:
-    """Values go in, in blocks; `at` answers for all of them."""
+    """Counts blocks of values; `at` gives the quantiles of all of them."""
 
     def __init__(self) -> None:
-        # those in use, ascending
+        # the bins in use, ascending
         self._bins, self._counts = np.empty(0, np.uint32), np.empty(0, np.int64)
         self._pending: list[npt.NDArray[np.uint32]] = []  # bins of values that are not counted yet
         self._n_pending = 0
@@ -52,7 +52,7 @@ class Quantiles:
 
     def _merge(self) -> None:
         fresh, counts = np.unique(np.concatenate([self._bins, *self._pending]), return_counts=True)
-        # each bin in use was there once itself
+        # each bin in use was counted once itself
         counts[np.searchsorted(fresh, self._bins)] += self._counts - 1
         self._bins, self._counts = fresh.astype(np.uint32), counts.astype(np.int64)
         self._pending, self._n_pending = [], 0
@@ -76,7 +76,7 @@ class Quantiles:
         return self._value(int(self._bins[np.searchsorted(np.cumsum(self._counts), rank, "right")]))
 
     def _value(self, index: int) -> float:
-        """The middle of a bin, not beyond what was seen."""
+        """The middle of a bin, limited to the smallest and the largest value."""
         key = np.uint32((index << DROPPED_BITS) | (1 << (DROPPED_BITS - 1)))
         bits = np.array([key ^ SIGN if key & SIGN else ~key], np.uint32)
         value = float(bits.view(np.float32)[0])
@@ -84,25 +84,29 @@ class Quantiles:
         return min(max(value, self.smallest), self.largest)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` gives the same histogram back."""
+        """Plain JSON values, from which `from_dict` restores the same histogram."""
         self._merge()
         limits = [self.smallest, self.largest] if self.n else []
         return {"limits": limits, "bins": self._bins.tolist(), "counts": self._counts.tolist()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Quantiles:
-        """Raises ValueError, KeyError, TypeError or OverflowError for what `to_dict` did
-        not make.
+        """The inverse of `to_dict`. Raises ValueError, KeyError, TypeError or OverflowError for
+        other values.
         """
-        made = cls()
-        made._bins, made._counts = (
+        quantiles = cls()
+        quantiles._bins, quantiles._counts = (
             np.array(values["bins"], np.uint32),
             np.array(values["counts"], np.int64),
         )
-        is_sorted = bool((np.diff(made._bins.astype(np.int64)) > 0).all())
-        if made._bins.shape != made._counts.shape or (made._counts < 1).any() or not is_sorted:
+        is_sorted = bool((np.diff(quantiles._bins.astype(np.int64)) > 0).all())
+        if (
+            quantiles._bins.shape != quantiles._counts.shape
+            or (quantiles._counts < 1).any()
+            or not is_sorted
+        ):
             raise ValueError("bins and their counts do not belong together")
-        made.n = int(made._counts.sum())
-        if made.n:
-            made.smallest, made.largest = map(float, values["limits"])
-        return made
+        quantiles.n = int(quantiles._counts.sum())
+        if quantiles.n:
+            quantiles.smallest, quantiles.largest = map(float, values["limits"])
+        return quantiles

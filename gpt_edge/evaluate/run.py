@@ -1,5 +1,5 @@
-"""A whole evaluation: texts or LAMBADA through one model, or two against each other, with progress
-that survives a kill.
+"""A whole evaluation: score texts or LAMBADA with one model, or compare two. A killed evaluation
+can be resumed.
 
 Memory: the models, ROWS rows of logits of each, a window, and at most 100 MB of histograms for each
 pair (in practice a few), whatever the size of the corpus.
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt_edge.arrays import IntArray
-from gpt_edge.data.documents import TextFile
+from gpt_edge.data.documents import TextFile, TextOptions
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.compare import Comparison, Pair, comparison
-from gpt_edge.evaluate.corpus import Corpus, Settings
+from gpt_edge.evaluate.corpus import EvaluationSettings, WindowedCorpus
 from gpt_edge.evaluate.documents import score_window
 from gpt_edge.evaluate.lambada import (
     LambadaScore,
@@ -29,51 +29,48 @@ from gpt_edge.evaluate.lambada import (
 )
 from gpt_edge.evaluate.measures import Sums, Tally, TextScore, text_score
 from gpt_edge.evaluate.scorer import Scorer
-from gpt_edge.evaluate.state import State
+from gpt_edge.evaluate.state import EvaluationState
 from gpt_edge.system.disk import sha256_file
 from gpt_edge.tokenizer.spec import Tokenizer
 
-DAMAGES = (
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-)  # what a state that was tampered with gives
+# raised while a corrupt state is restored
+CORRUPT = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What is evaluated. Raises EvaluationError unless all have the vocabulary of `model`."""
+    """The models of an evaluation. Raises EvaluationError unless all have the vocabulary of
+    `model`.
+    """
 
     model: Scorer
-    base: Scorer | None = None  # what `model` is held against
+    base: Scorer | None = None  # what `model` is compared with
     # `model` once more, with another number of threads: the noise floor
     again: Scorer | None = None
     identity: tuple[str, ...] = ()  # hashes of model and base, by which a resumed run knows them
 
     def __post_init__(self) -> None:
         for other in self.all():
-            if (found := other.config.vocab_size) != (wanted := self.model.config.vocab_size):
+            expected = self.model.config.vocab_size
+            actual = other.config.vocab_size
+            if actual != expected:
                 raise EvaluationError(
-                    f"{self.model.name} has a vocabulary of {wanted} tokens and {other.name} of "
-                    f"{found}: "
-                    "their probabilities are of different things",
+                    f"{self.model.name} has a vocabulary of {expected} tokens and {other.name} of "
+                    f"{actual}: their probabilities cannot be compared",
                     hint="compare models with the same tokenizer, or look at bits per byte of each",
                 )
 
     def all(self) -> list[Scorer]:
-        """Those that are there, `model` first."""
+        """The models that were given, `model` first."""
         return [scorer for scorer in (self.model, self.base, self.again) if scorer is not None]
 
     @property
     def context(self) -> int:
-        """Of the shortest."""
+        """The shortest of the models' contexts."""
         return min(scorer.config.n_ctx for scorer in self.all())
 
     def owner(self) -> dict[str, Any]:
-        """What a state is tied to. The number of threads decides the last bits of a sum."""
+        """What a state belongs to. The number of threads decides the last bits of a sum."""
         return {
             "models": list(self.identity),
             "with": [self.base is not None, self.again is not None],
@@ -83,19 +80,19 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far an evaluation is."""
+    """The progress of an evaluation."""
 
     fraction: float  # of the texts, by bytes or documents
     n_done: int  # targets or passages, those of a resumed run included
     loss: float  # of `model` so far
 
 
-Progress = Callable[[Step], None]
+StepCallback = Callable[[Step], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TextReport:
-    """What came out; `comparison` and `noise_floor` only with a base and with `again`."""
+    """The figures of an evaluation; `comparison` needs a base, `noise_floor` needs `again`."""
 
     window: int
     stride: int
@@ -107,40 +104,43 @@ class TextReport:
     base: TextScore | None
     comparison: Comparison | None
     noise_floor: Comparison | None
-    noise_threads: tuple[int, int] | None  # of the two runs that the noise floor lies between
+    noise_threads: tuple[int, int] | None  # of the two runs that the noise floor compares
 
 
 def evaluate_text(
     models: Models,
     tokenizer: Tokenizer,
     paths: Sequence[Path],
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     *,
-    state: State | None = None,
-    progress: Progress = lambda step: None,
+    state: EvaluationState | None = None,
+    progress: StepCallback = lambda step: None,
 ) -> TextReport:
-    """Score every document of the files, and hold `model` against its base and itself.
+    """Score every document of the files, and compare `model` with its base and with itself.
 
-    state: kept as it goes; what it holds of this very evaluation is not computed again, and the
-    figures are the same to the last bit. Raises EvaluationError for a text or a state, NumericError
-    for a model with NaN, ValueError for settings.
+    state: saved regularly; what it holds of this evaluation is not computed again, and the figures
+    are bit-identical. Raises EvaluationError for a text or a state, NumericError for a model with
+    NaN, ValueError for settings.
     """
-    settings, state = settings or Settings(), state or State()
+    settings = settings or EvaluationSettings()
+    state = state or EvaluationState()
     window, stride = settings.fit(models.context)
-    files = [TextFile(path, settings.separator, settings.format) for path in paths]
+    options = TextOptions(separator=settings.separator, format=settings.format)
+    files = [TextFile(path, options) for path in paths]
     if not files:
         raise ValueError("no text was given")
     owner: dict[str, Any] = {}
-    if state.is_kept:
+    if state.is_saved:
         owner = {**models.owner(), "texts": [sha256_file(path) for path in paths]}
         owner |= {**dataclasses.asdict(settings), "window": window, "stride": stride}
     run = _TextRun.of(models)
     if (saved := state.begin("text", owner)) is not None:
         try:
             run.restore(saved)
-        except DAMAGES as error:
-            raise state.damaged("text", error) from error
-    corpus, n_saved = Corpus(files, tokenizer, settings.limit), run.n_windows
+        except CORRUPT as error:
+            raise state.corrupt("text", error) from error
+    corpus = WindowedCorpus(files, tokenizer, settings.limit)
+    n_saved = run.n_windows
     for number, (ids, n_counted) in enumerate(corpus.windows(window, stride)):
         if number >= n_saved:
             run.add(models.all(), ids, n_counted)
@@ -149,7 +149,7 @@ def evaluate_text(
     state.save("text", run.to_dict, now=True)
     progress(Step(1.0, run.tallies[0].nll.n, run.tallies[0].nll.mean))
     if not run.tallies[0].nll.n or not corpus.n_words:
-        raise EvaluationError(f"{files[0].path} holds too little text: no token follows another")
+        raise EvaluationError(f"{files[0].path} holds too little text: it has no token to predict")
     return run.report(models, corpus, window, stride)
 
 
@@ -189,9 +189,11 @@ class _TextRun:
         self.tallies = [tally for tally, _ in zip(tallies, self.tallies, strict=True)]
         self.n_windows = int(values["n_windows"])
 
-    def report(self, models: Models, corpus: Corpus, window: int, stride: int) -> TextReport:
+    def report(
+        self, models: Models, corpus: WindowedCorpus, window: int, stride: int
+    ) -> TextReport:
         scores = [text_score(tally, corpus.n_words, corpus.n_bytes) for tally in self.tallies]
-        found = {
+        comparisons = {
             key: comparison(pair, *(self.tallies[i] for i in key))
             for key, pair in self.pairs.items()
         }
@@ -205,8 +207,8 @@ class _TextRun:
             n_bytes=corpus.n_bytes,
             model=scores[0],
             base=scores[1] if models.base is not None else None,
-            comparison=found.get((1, 0)),
-            noise_floor=None if again is None else found[0, len(scores) - 1],
+            comparison=comparisons.get((1, 0)),
+            noise_floor=None if again is None else comparisons[0, len(scores) - 1],
             noise_threads=None if again is None else (models.model.threads, again.threads),
         )
 
@@ -215,32 +217,32 @@ def evaluate_lambada(
     models: Models,
     tokenizer: Tokenizer,
     path: Path,
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     *,
-    state: State | None = None,
-    progress: Progress = lambda step: None,
+    state: EvaluationState | None = None,
+    progress: StepCallback = lambda step: None,
 ) -> list[LambadaScore]:
     """Score `model`, and `base` if there is one, on the passages of a file; window and stride do
     not matter.
 
     state, progress and errors: as `evaluate_text`.
     """
-    settings, state = settings or Settings(), state or State()
+    settings = settings or EvaluationSettings()
+    state = state or EvaluationState()
     scorers = [scorer for scorer in (models.model, models.base) if scorer is not None]
     file = lambada_file(path, settings.format)
-    owner = (
-        {**models.owner(), "texts": [sha256_file(path)], "limit": settings.limit}
-        if state.is_kept
-        else {}
-    )
-    tallies, stops = [LambadaTally() for _ in scorers], stop_tokens(tokenizer)
+    owner: dict[str, Any] = {}
+    if state.is_saved:
+        owner = {**models.owner(), "texts": [sha256_file(path)], "limit": settings.limit}
+    tallies = [LambadaTally() for _ in scorers]
+    stops = stop_tokens(tokenizer)
     if (saved := state.begin("lambada", owner)) is not None:
         try:
             tallies = [
                 LambadaTally.from_dict(saved["tallies"][index]) for index in range(len(scorers))
             ]
-        except DAMAGES as error:
-            raise state.damaged("lambada", error) from error
+        except CORRUPT as error:
+            raise state.corrupt("lambada", error) from error
     n_saved = tallies[0].word.n
     for number, passage in enumerate(passages(file, tokenizer, models.context, settings.limit)):
         if number >= n_saved:

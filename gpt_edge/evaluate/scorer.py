@@ -1,8 +1,7 @@
-"""Scorer: ids in, logits of the rows that are asked for out, in blocks. What `evaluate` wants of a
-model, and a Session as one.
+"""Scorer: what `evaluate` needs of a model, ids to logits in blocks of rows; and a Session as one.
 
-Torch's twin is `gpt_edge/reference/scoring.py`. Blocks are alike in all scorers, so that two can be
-read side by side.
+`gpt_edge/reference/scoring.py` is the same in torch. All scorers yield the same blocks, so that two
+models can be compared block by block.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import NumericError
 
 if TYPE_CHECKING:
-    # training scores in torch and has no use for onnxruntime
+    # training scores in torch, without onnxruntime
     from gpt_edge.runtime.session import Session
 
-# logits at a time: 51 MB for 50,257 tokens; a session's own chunk, so the sums are those of
-# generating
+# rows of logits at a time, 51 MB for 50,257 tokens: the chunk of a session's prefill, so the sums
+# are those of generation
 ROWS = 256
 
 
@@ -33,11 +32,10 @@ class Scorer(Protocol):
     threads: int
 
     def rows(self, ids: IntArray, first: int) -> Iterator[FloatArray]:
-        """Logits float32 [r, V] of rows first .. T - 1 of ids [T], what follows each id, in the
-        blocks of `blocks`.
+        """Yield the logits float32 [r, V] of rows first .. T - 1 of ids [T], in the blocks of
+        `blocks`.
 
-        ids: 1 to n_ctx of them, read from an empty context. An array may be overwritten by the
-        next.
+        ids: 1 to n_ctx of them, read from an empty context. The next array may overwrite one.
         """
 
 
@@ -68,12 +66,12 @@ class SessionScorer:
 
 
 def finite(logits: FloatArray, name: str) -> FloatArray:
-    """Return `logits`. Raises NumericError for NaN or an infinity in them: no measure after it
-    would mean anything.
+    """Return `logits`. Raises NumericError for NaN or an infinity in them: a measure of them would
+    mean nothing.
     """
     if not np.isfinite(logits).all():
         raise NumericError(
             f"{name} gives NaN or infinite logits",
-            hint="gpt-edge verify says where a bundle goes wrong",
+            hint="gpt-edge verify names the operator that is wrong",
         )
     return logits

@@ -1,9 +1,9 @@
-"""How far an evaluation has come, in a file: what `--resume` goes on from. JSON, replaced by one
+"""The progress of an evaluation in a file, from which `--resume` continues. JSON, replaced by one
 rename, never a pickle.
 
-Floats are written so that they read back as the same bits. The file says what it belongs to
-(models, texts, settings); for anything else it is refused, as figures of two evaluations must not
-be mixed.
+Floats are written so that they read back as the same bits. The file names what it belongs to
+(models, texts, settings); another evaluation refuses it, as figures of two evaluations must not be
+mixed.
 """
 
 from __future__ import annotations
@@ -22,49 +22,51 @@ FORMAT, VERSION = "gpt-edge evaluation", 1
 SAVE_SECONDS = 15.0
 
 
-class State:
-    """Sections of progress, each with what it belongs to. With no path, nothing is kept."""
+class EvaluationState:
+    """Sections of progress, each with what it belongs to. Without a path nothing is saved."""
 
     def __init__(self, path: Path | None = None, *, seconds: float | None = None) -> None:
         """seconds: between two savings; None is SAVE_SECONDS. Raises EvaluationError if there is a
         file at `path` that is not such a state.
         """
-        self._path, self._saved = path, time.monotonic()
+        self._path = path
+        self._saved = time.monotonic()
         self._seconds = SAVE_SECONDS if seconds is None else seconds
         self._sections: dict[str, Any] = {}
         if path is not None:
             try:
                 self._sections = _read(path)
             except FileNotFoundError:
-                # now, not after the first minutes, if it cannot be written
+                # fails at once, not after minutes, where the file cannot be written
                 atomic_write(path, self._content())
 
     @property
-    def is_kept(self) -> bool:
-        """True if there is a file."""
+    def is_saved(self) -> bool:
+        """Whether there is a file."""
         return self._path is not None
 
     def begin(self, section: str, owner: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What was saved for this section, None where nothing was.
+        """What was saved for this section, None if nothing was.
 
-        owner: plain JSON values that say what is evaluated, and how. Raises EvaluationError if the
-        section is another's.
+        owner: plain JSON values that describe what is evaluated, and how. Raises EvaluationError
+        if the section belongs to another evaluation.
         """
-        found = self._sections.setdefault(section, {"owner": dict(owner), "done": None})
+        saved = self._sections.setdefault(section, {"owner": dict(owner), "done": None})
         for name, value in owner.items():
-            if (other := found["owner"].get(name)) != value:
+            other = saved["owner"].get(name)
+            if other != value:
                 raise EvaluationError(
                     f"{self._path} belongs to another evaluation: its {name} is {_shown(other)}, "
                     f"here it is {_shown(value)}",
                     hint=f"choose another file, or remove {self._path}",
                 )
-        return found["done"] if found["done"] is None else dict(found["done"])
+        return saved["done"] if saved["done"] is None else dict(saved["done"])
 
     def save(
         self, section: str, done: Callable[[], Mapping[str, Any]], *, now: bool = False
     ) -> None:
-        """Keep what `done` returns, if it is time to, or `now`. Raises OutputError; the old file
-        stays then.
+        """Save what `done` returns if it is time to, or `now`. Raises OutputError; the old file
+        then stays.
         """
         if self._path is None or not (now or time.monotonic() - self._saved >= self._seconds):
             return
@@ -72,11 +74,11 @@ class State:
         atomic_write(self._path, self._content())
         self._saved = time.monotonic()
 
-    def damaged(self, section: str, error: Exception) -> EvaluationError:
-        """The error for a section that could not be understood."""
+    def corrupt(self, section: str, error: Exception) -> EvaluationError:
+        """The error for a section that could not be restored."""
         return EvaluationError(
-            f"{self._path} is damaged in {section}: {error}",
-            hint=f"remove {self._path} and start anew",
+            f"{self._path} is corrupt in {section}: {error}",
+            hint=f"remove {self._path} and start again",
         )
 
     def _content(self) -> bytes:
@@ -90,7 +92,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_bytes())
         sections = values["sections"]
         if values["format"] != FORMAT or not all(
-            set(part) == {"owner", "done"} for part in sections.values()
+            set(section) == {"owner", "done"} for section in sections.values()
         ):
             raise ValueError("it is another kind of file")
     except FileNotFoundError:
@@ -99,7 +101,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise EvaluationError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(
-            f"{path} is not the state of an evaluation, or damaged: {error}"
+            f"{path} is not the state of an evaluation, or corrupt: {error}"
         ) from error
     if values["version"] != VERSION:
         raise EvaluationError(
@@ -117,8 +119,8 @@ def fingerprint(path: Path) -> str:
         if path.is_file():
             return sha256_file(path)
         total = hashlib.sha256()
-        for place in sorted(place for place in path.rglob("*") if place.is_file()):
-            total.update(f"{place.relative_to(path)}\0{sha256_file(place)}\n".encode())
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            total.update(f"{file.relative_to(path)}\0{sha256_file(file)}\n".encode())
     except OSError as error:
         raise EvaluationError(
             f"{error.filename or path} cannot be read: {error.strerror or error}"

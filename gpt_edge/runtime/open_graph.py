@@ -15,6 +15,7 @@ from gpt_edge.native.library import find_library
 from gpt_edge.native.rewrite import rewrite
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
 from gpt_edge.runtime.portable_runner import USE_CACHE_BRANCH
+from gpt_edge.schemes import SCHEMES
 
 # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside
 # them
@@ -58,7 +59,7 @@ def _options(bundle: Bundle, threads: int, profile: Path | None) -> ort.SessionO
     # Threads spin within a run, where they wait for microseconds, and not between runs, where they
     # would heat an idle app.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if bundle.scheme == "fp32" and bundle.config.n_parameters > LARGE:
+    if SCHEMES[bundle.scheme].is_float and bundle.config.n_parameters > LARGE:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if profile is not None:
         options.enable_profiling = True
@@ -72,7 +73,7 @@ def _with_operators(bundle: Bundle, threads: int) -> bytes | None:
     """
     head_size, is_rounded = (
         onnx_contract.cache_head_size(bundle.config, bundle.graph),
-        bundle.scheme != "fp32",
+        not SCHEMES[bundle.scheme].is_float,
     )
     rewritten = rewrite(bundle.model_path.read_bytes(), threads, head_size, half_cache=is_rounded)
     return None if rewritten is None else rewritten.model

@@ -1,8 +1,8 @@
-"""Keeps the memory that a training step frees, so that the next one finds it.
+"""Keeps the memory that a training step frees for the next step.
 
-glibc gives large blocks back to the system and gets them anew, page after page of zeros: a step
+glibc returns large blocks to the system and requests them again, page after page of zeros: a step
 whose logits take 200 MB spent half of its time there (21M parameters, vocabulary 50,257,
-micro-batches of 1,024 tokens: 420 tokens a second before, 720 with this).
+micro-batches of 1,024 tokens: 420 tokens per second before, 720 with this).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ GROWTH = 1 << 26  # bytes that the heap grows by
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc, for the rest of this process. False where the C library is
-    another one.
+    """Set the options of glibc's malloc for the rest of this process. False with another C
+    library.
     """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    wishes = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, LARGEST), (M_TOP_PAD, GROWTH))
-    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in wishes)
+    options = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, LARGEST), (M_TOP_PAD, GROWTH))
+    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in options)

@@ -10,12 +10,12 @@ from torch.utils.checkpoint import checkpoint
 from gpt_edge.reference.model import GPT, Block, CausalSelfAttention, causal_mask
 from gpt_edge.training.corpus.batches import IGNORED
 
-SHORT_ROW = 128  # tokens; at 256 both ways of attention took as long, at 512 the fused kernel less
+SHORT_ROW = 128  # tokens; at 256 both attentions took as long, at 512 the fused kernel took less
 
 
 class BatchLoss(nn.Module):
-    """A GPT and its cross entropy. With `activation_checkpointing` a layer's activations are
-    computed again when needed.
+    """A GPT and its cross entropy. With `activation_checkpointing` the backward pass computes a
+    layer's activations again.
 
     Source of the latter: Chen et al. 2016, Training deep nets with sublinear memory cost.
     """
@@ -26,13 +26,16 @@ class BatchLoss(nn.Module):
         self.activation_checkpointing = activation_checkpointing
 
     def forward(self, inputs: Tensor, targets: Tensor, positions: Tensor) -> Tensor:
-        """Sum of -log p(target), float32, in nats. inputs, targets: int64 [B, T], IGNORED is left
-        out; positions [1, T].
+        """Sum of -log p(target), float32, in nats.
+
+        inputs, targets: int64 [B, T]; targets that are IGNORED do not count. positions: [1, T].
         """
         x = self.model.embed(inputs, positions)
         for block in self.model.blocks():
-            is_kept = not self.activation_checkpointing
-            x = _layer(block, x) if is_kept else checkpoint(_layer, block, x, use_reentrant=False)
+            if self.activation_checkpointing:
+                x = checkpoint(_layer, block, x, use_reentrant=False)
+            else:
+                x = _layer(block, x)
         logits = self.model.lm_head(self.model.ln_f(x))
         return F.cross_entropy(
             logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -40,20 +43,20 @@ class BatchLoss(nn.Module):
 
 
 def _layer(block: Block, x: Tensor) -> Tensor:
-    """One layer without the keys and values that `GPT.hidden` would keep."""
+    """One layer, without the keys and values that `GPT.hidden` would cache."""
     attn = block.attn
     if x.device.type == "cpu" and x.shape[1] <= SHORT_ROW and torch.is_autocast_enabled("cpu"):
-        y: Tensor = block(x, lambda n: attention_written_out(attn, n))
+        y: Tensor = block(x, lambda n: unfused_attention(attn, n))
     else:
-        mask = (
-            causal_mask(0, x.shape[1], attn.window, x.device) if attn.window is not None else None
-        )
+        mask = None
+        if attn.window is not None:
+            mask = causal_mask(0, x.shape[1], attn.window, x.device)
         y = block(x, lambda n: attn(n, None, mask)[0])
     return y
 
 
-def attention_written_out(attn: CausalSelfAttention, x: Tensor) -> Tensor:
-    """What `attn` gives without a past, [B, T, C], as two matrix products with a softmax between.
+def unfused_attention(attn: CausalSelfAttention, x: Tensor) -> Tensor:
+    """The output of `attn` without a past, [B, T, C]: two matrix products with a softmax between.
 
     For bfloat16 and short rows on CPUs, where the backward pass of torch 2.13's fused kernel is
     slow: 9 ms a layer in a profile of 4 heads and 12 rows of 64. Memory grows with T squared.

@@ -1,5 +1,5 @@
-"""The optimiser and its schedule: AdamW with decay groups, linear warm-up, then cosine; Muon for
-the matrices by choice.
+"""The optimizer and its schedule: AdamW with decay groups, linear warm-up, then cosine; Muon for
+the matrices, optionally.
 
 Sources: Loshchilov and Hutter 2019 (AdamW, cosine); GPT-1 section 4.1 (warm-up); GPT-3 appendix B
 (betas, clipping, weight decay 0.1); Jordan et al. 2024 (Muon).
@@ -15,15 +15,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gpt_edge.training.processes import sharded_like
-from gpt_edge.training.recipe import Training
+from gpt_edge.training.recipe import TrainingSection
 
 
-def learning_rate_factor(step: int, training: Training) -> float:
-    """What every peak rate is multiplied by at `step`, counted from 0: linear up to 1, then a
-    cosine down.
+def learning_rate_factor(step: int, training: TrainingSection) -> float:
+    """The factor of every peak rate at `step`, counted from 0: linear up to 1, then a cosine down.
 
-    Up to `constant_until` it stays at 1, so that the length of a run can still be changed while it
-    goes.
+    Up to `constant_until` it stays at 1, so the length of a run can still be changed until then.
     """
     if step < training.warmup_steps:
         return (step + 1) / training.warmup_steps
@@ -36,10 +34,10 @@ def learning_rate_factor(step: int, training: Training) -> float:
 def decay_groups(
     model: nn.Module,
 ) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Return the matrices of the layers, the embeddings, and the rest: biases and norms, which
-    weight decay must not touch.
+    """Return the matrices of the layers, the embeddings, and the rest: biases and norms, which have
+    no weight decay.
 
-    A tied parameter is there once.
+    A tied parameter occurs once.
     """
     matrices, embeddings, rest = [], [], []
     for name, parameter in model.named_parameters():
@@ -53,12 +51,13 @@ def decay_groups(
 
 
 class Optimizer:
-    """One or two torch optimisers that step together, and the schedule of their rates."""
+    """One or two torch optimizers that step together, and the schedule of their rates."""
 
-    def __init__(self, model: nn.Module, training: Training) -> None:
+    def __init__(self, model: nn.Module, training: TrainingSection) -> None:
         self._training = training
         matrices, embeddings, rest = decay_groups(model)
-        decay, betas = training.weight_decay, (training.beta1, training.beta2)
+        decay = training.weight_decay
+        betas = (training.beta1, training.beta2)
         self._parts: list[torch.optim.Optimizer] = []
         decayed = matrices + embeddings
         if training.optimizer == "muon":
@@ -76,19 +75,20 @@ class Optimizer:
         self._peaks = [[group["lr"] for group in part.param_groups] for part in self._parts]
 
     def norm(self) -> float:
-        """Length of the whole gradient."""
+        """The norm of the whole gradient."""
         total = torch.nn.utils.get_total_norm(
             [p.grad for p in self._parameters if p.grad is not None]
         )
         return (total.full_tensor() if isinstance(total, DTensor) else total).item()
 
     def step(self, step: int, norm: float = 0.0) -> None:
-        """Update the weights at the rate of `step` and forget the gradients.
+        """Update the weights at the rate of `step` and clear the gradients.
 
-        norm: what `norm` said; a longer gradient than clip_norm is shortened to it (Pascanu et al.
-        2013).
+        norm: the gradient's, from `norm`; a gradient with a larger norm than clip_norm is scaled
+        down to it (Pascanu et al. 2013).
         """
-        factor, clip = learning_rate_factor(step, self._training), self._training.clip_norm
+        factor = learning_rate_factor(step, self._training)
+        clip = self._training.clip_norm
         if norm > clip:
             torch._foreach_mul_(
                 [p.grad for p in self._parameters if p.grad is not None], clip / (norm + 1e-6)
@@ -100,15 +100,15 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Everything the optimisers remember, as names `part.parameter.moment` and tensors."""
+        """The state of the optimizers: names `part.parameter.moment`, and tensors."""
         for i, part in enumerate(self._parts):
-            # processes put them together in step
+            # in the same order in every process: sharded tensors are gathered one by one
             for index, moments in sorted(part.state_dict()["state"].items()):
                 for name, value in sorted(moments.items()):
                     yield f"{i}.{index}.{name}", value
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` told."""
+        """Restore the state that `tensors` returned."""
         for i, part in enumerate(self._parts):
             ordered = [parameter for group in part.param_groups for parameter in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}

@@ -1,7 +1,6 @@
-"""The processes of one training: one, or as many as torchrun started, and what they tell each
-other.
+"""The processes of one training, one or as many as torchrun started, and how they communicate.
 
-Nothing here starts a process. Source: PyTorch's torchrun (RANK, WORLD_SIZE, LOCAL_RANK), DDP (Li et
+Starts no process. Source: PyTorch's torchrun (RANK, WORLD_SIZE, LOCAL_RANK), DDP (Li et
 al. 2020), FSDP2.
 """
 
@@ -21,15 +20,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gpt_edge.errors import TrainingError
 
-# for the first process to tokenise the text: not a collective's usual limit
+# The first process tokenizes the text meanwhile: longer than the usual limit of a collective.
 WAITING = timedelta(days=2)
 CPU = torch.device("cpu")
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process, number `rank` of `n`, and where it computes."""
+    """This process, number `rank` of `n`, and its device."""
 
     rank: int = 0
     n: int = 1
@@ -38,7 +37,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this one writes files and shows progress."""
+        """Whether this process writes files and shows progress."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -59,10 +58,8 @@ class Processes:
         dist.all_gather(parts, tensor, group=self.waiting)
         return torch.stack(parts)
 
-    def first_then_others(self, work: Callable[[], Result]) -> Result:
-        """Do `work` in the first process, and when it is done in the others, which find
-        its files.
-        """
+    def first_then_others(self, work: Callable[[], T]) -> T:
+        """Do `work` in the first process, then in the others, which find the files it wrote."""
         if self.waiting is None:
             return work()
         if self.is_first:
@@ -73,7 +70,7 @@ class Processes:
         return work()
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Return when all processes have called this."""
         if self.waiting is not None:
             dist.barrier(self.waiting)
 
@@ -85,19 +82,17 @@ def join_processes(device: str) -> Iterator[Processes]:
     device: "auto", "cpu" or "cuda"; on GPUs the process takes the one of its LOCAL_RANK. Raises
     TrainingError when there is no such GPU.
     """
-    n, rank, local = (
-        int(os.environ.get(name, at))
-        for name, at in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
-    )
-    place = _device(device, local)
+    n = int(os.environ.get("WORLD_SIZE", 1))
+    rank = int(os.environ.get("RANK", 0))
+    own_device = _device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if n == 1:
-        yield Processes(0, 1, place)
+        yield Processes(0, 1, own_device)
         return
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    if own_device.type == "cuda":
+        torch.cuda.set_device(own_device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if own_device.type == "cuda" else "gloo")
     try:
-        yield Processes(rank, n, place, dist.new_group(backend="gloo", timeout=WAITING))
+        yield Processes(rank, n, own_device, dist.new_group(backend="gloo", timeout=WAITING))
     finally:
         dist.destroy_process_group()
 
@@ -118,22 +113,22 @@ def _device(device: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together, a plain one as it is; on the CPU. All processes must
-    call it.
+def gather_to_cpu(tensor: Tensor) -> Tensor:
+    """A copy of the tensor on the CPU, gathered from all processes if it is sharded. All processes
+    must call it.
     """
     full: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return full.detach().to("cpu", copy=True)
 
 
 def sharded_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """This process's part of `tensor`, cut as `parameter` is; all of it where that is plain or of
-    another shape.
+    """This process's shard of `tensor`, sharded as `parameter` is; the whole tensor if that is not
+    sharded or has another shape.
     """
     tensor = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor
-    # src_data_rank None: every process has all of it and cuts out its own part, so nothing is sent.
+    # src_data_rank None: every process has the whole tensor and takes its shard, nothing is sent.
     return distribute_tensor(
         tensor, parameter.device_mesh, parameter.placements, src_data_rank=None
     )

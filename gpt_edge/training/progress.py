@@ -1,4 +1,4 @@
-"""How a run is going, on stderr: a live bar on a terminal, one line per evaluation anywhere."""
+"""The progress of a run on stderr: a live bar on a terminal, and one line per evaluation."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ from rich.progress import (
 REFRESH_SECONDS = 0.2  # of the bar: steps may be faster than a terminal
 
 
-class Report:
-    """Shows steps and evaluations."""
+class TrainingProgress:
+    """Shows the steps and evaluations of a run."""
 
     def __init__(self, console: Console, bar: Progress, task: TaskID) -> None:
-        self._console, self._bar, self._task = console, bar, task
+        self._console = console
+        self._bar = bar
+        self._task = task
         self._started: tuple[float, int] | None = None
         self._shown = 0.0
 
     @contextmanager
-    def reading(self, what: str) -> Iterator[Callable[[int], None]]:
-        """Show a pass over the text; yields what to call with the bytes just read. A pass that
-        reads none is not shown.
+    def reading(self, name: str) -> Iterator[Callable[[int], None]]:
+        """Show a pass over the text; yields a function to call with the number of bytes just read.
+        A pass that reads nothing is not shown.
         """
-        columns = (SpinnerColumn(), TextColumn(what), DownloadColumn(binary_units=True))
+        columns = (SpinnerColumn(), TextColumn(name), DownloadColumn(binary_units=True))
         with Progress(
             *columns, console=self._console, transient=True, disable=self._bar.disable
         ) as bar:
-            task = bar.add_task(what, total=None)
+            task = bar.add_task(name, total=None)
             yield lambda n_bytes: bar.advance(task, n_bytes)
 
     def start(self) -> None:
@@ -46,10 +48,10 @@ class Report:
         self._bar.start()
 
     def step(self, n_done: int, loss: float, n_tokens: int) -> None:
-        """After each step: `loss` of that step, `n_tokens` since the run began."""
+        """Show a step: its loss, and the tokens since the run began."""
         now = time.monotonic()
         if self._started is None:
-            # the first step of a process compiles: it would spoil the rate
+            # the first step of a process compiles the model, and does not count for the rate
             self._started = (now, n_tokens)
         if self._bar.disable or now - self._shown < REFRESH_SECONDS:
             return
@@ -58,33 +60,33 @@ class Report:
         self._bar.update(self._task, completed=n_done, loss=f"{loss:.3f}", rate=f"{rate:,.0f}")
 
     def evaluation(self, record: dict[str, Any]) -> None:
-        """After each evaluation: the record that also goes to metrics.jsonl."""
+        """Show an evaluation: the record that is also written to metrics.jsonl."""
         self.say(
-            f"step {record['step']:>6}  {record['tokens'] / 1e6:6.2f}M tokens  epoch "
-            f"{record['epoch']:>3}  "
+            f"step {record['step']:>6}  {record['tokens'] / 1e6:6.2f}M tokens  "
+            f"epoch {record['epoch']:>3}  "
             f"train {record['train_loss']:.4f}  valid {record['validation_loss']:.4f}  "
-            f"{record['bits_per_byte']:.4f} bits/byte  {record['tokens_per_second']:,.0f} tokens/s "
-            " "
+            f"{record['bits_per_byte']:.4f} bits/byte  "
+            f"{record['tokens_per_second']:,.0f} tokens/s  "
             f"{record['seconds']:,.0f} s{'  *' if record['is_best'] else ''}"
         )
 
     def say(self, line: str) -> None:
-        """One line above the bar."""
+        """Print one line above the bar."""
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager
-def show_progress(n_steps: int) -> Iterator[Report]:
-    """Yield a Report that shows on stderr until the block ends."""
+def show_training_progress(n_steps: int) -> Iterator[TrainingProgress]:
+    """Show the progress on stderr until the block ends."""
     console, bar, task = step_bar(n_steps, "loss {task.fields[loss]}  {task.fields[rate]} tokens/s")
     try:
-        yield Report(console, bar, task)
+        yield TrainingProgress(console, bar, task)
     finally:
         bar.stop()
 
 
 def step_bar(n_steps: int, figures: str) -> tuple[Console, Progress, TaskID]:
-    """A bar of steps with `figures` of the latest one, not yet started; it shows on a stderr that
+    """A bar of steps with `figures` of the latest one, not yet started. It is shown only if stderr
     is a terminal.
     """
     console = Console(stderr=True)

@@ -1,5 +1,5 @@
-"""The recipe: everything a pretraining run depends on, from a TOML file, from flags, or both,
-checked before any work.
+"""The recipe: everything that a pretraining run depends on, from a TOML file, from flags, or both,
+validated before any work.
 
 Sections [data], [tokenizer], [model], [training], [evaluation], [output]. A wrong key or value is
 one TrainingError that names the file, the section and the key.
@@ -17,13 +17,34 @@ from typing import Any, TypeVar
 
 from gpt_edge.config import PRESETS, GPTConfig
 from gpt_edge.errors import TrainingError
-from gpt_edge.training.settings import Data, Evaluation, Output, Training, Vocabulary
+from gpt_edge.training.settings import (
+    DataSection,
+    EvaluationSection,
+    OutputSection,
+    TokenizerSection,
+    TrainingSection,
+)
 
-__all__ = ["Data", "Evaluation", "Output", "Recipe", "Training", "Vocabulary", "read_recipe"]
+__all__ = [
+    "DataSection",
+    "EvaluationSection",
+    "OutputSection",
+    "Recipe",
+    "TokenizerSection",
+    "TrainingSection",
+    "read_recipe",
+]
 
 SECTIONS = ("data", "tokenizer", "model", "training", "evaluation", "output")
-NO_FILE = "the command line"  # how messages call a recipe that is flags alone
-Section = TypeVar("Section", "Data", "Vocabulary", "Training", "Evaluation", "Output")
+NO_FILE = "the command line"  # the name in messages of a recipe without a file
+Section = TypeVar(
+    "Section",
+    "DataSection",
+    "TokenizerSection",
+    "TrainingSection",
+    "EvaluationSection",
+    "OutputSection",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +52,15 @@ class Recipe:
     """A whole recipe. `model.vocab_size` is the vocabulary's, and its last id the end token."""
 
     path: Path
-    data: Data
-    tokenizer: Vocabulary
+    data: DataSection
+    tokenizer: TokenizerSection
     model: GPTConfig
-    training: Training
-    output: Output
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    training: TrainingSection
+    output: OutputSection
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one it goes on from, as plain JSON
-        values.
-        """
+        """What a resumed run must have in common with the interrupted one, as plain JSON values."""
         training = dataclasses.asdict(self.training)
         for name in ("threads", "device", "parallel"):  # they change the speed, and the last bits
             del training[name]
@@ -58,11 +77,11 @@ class Recipe:
 
 
 def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe file; `changes`, such as "training.steps=100", replace or add values;
-    opens no other file.
+    """Read and validate a recipe file. `changes`, such as "training.steps=100", replace or add
+    values. Opens no other file.
 
-    path: None is an empty recipe in the current folder, all in `changes`. A value is written as in
-    TOML; a text needs no quotes. Raises TrainingError for all that is wrong with file and changes.
+    path: None is an empty recipe in the current folder; `changes` hold everything. A value is
+    written as in TOML; a string needs no quotes. Raises TrainingError for any fault.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -78,26 +97,24 @@ def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
     path = path or Path(NO_FILE)
     if unknown := sorted(set(values) - set(SECTIONS)):
         raise TrainingError(
-            f"{path} has unknown sections {', '.join(unknown)}; wanted {', '.join(SECTIONS)}"
+            f"{path} has unknown sections {', '.join(unknown)}; expected {', '.join(SECTIONS)}"
         )
     for name in SECTIONS:
         if not isinstance(values.get(name, {}), Mapping):
-            raise TrainingError(f"{path}: {name} is {values[name]!r}, wanted a section [{name}]")
+            raise TrainingError(f"{path}: {name} is {values[name]!r}, expected a section [{name}]")
     for change in changes:
         _apply(values, change)
-    data, tokenizer = (
-        _section(path, values, "data", Data),
-        _section(path, values, "tokenizer", Vocabulary),
-    )
+    data = _section(path, values, "data", DataSection)
+    tokenizer = _section(path, values, "tokenizer", TokenizerSection)
     model = _model(path, values, tokenizer.vocab_size)
     recipe = Recipe(
         path=path,
         data=data,
         tokenizer=dataclasses.replace(tokenizer, vocab_size=model.vocab_size),
         model=model,
-        training=_section(path, values, "training", Training),
-        evaluation=_section(path, values, "evaluation", Evaluation),
-        output=_section(path, values, "output", Output),
+        training=_section(path, values, "training", TrainingSection),
+        evaluation=_section(path, values, "evaluation", EvaluationSection),
+        output=_section(path, values, "output", OutputSection),
     )
     _check_rows(recipe)
     return recipe
@@ -109,13 +126,13 @@ def _apply(values: dict[str, Any], change: str) -> None:
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and key and section in SECTIONS):
         raise TrainingError(
-            f"--set {change}: wanted SECTION.KEY=VALUE with a section of {', '.join(SECTIONS)}",
+            f"--set {change}: expected SECTION.KEY=VALUE with a section of {', '.join(SECTIONS)}",
             hint="for example --set training.steps=100",
         )
     try:
         value = tomllib.loads(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
-        value = written.strip()  # a text without quotes
+        value = written.strip()  # a string without quotes
     values[section] = {**values.get(section, {}), key: value}
 
 
@@ -124,7 +141,7 @@ def _section(path: Path, values: Mapping[str, Any], name: str, kind: type[Sectio
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}
     if unknown := sorted(set(given) - set(fields)):
         raise TrainingError(
-            f"{path}: [{name}] has unknown keys {', '.join(unknown)}; wanted {', '.join(fields)}"
+            f"{path}: [{name}] has unknown keys {', '.join(unknown)}; expected {', '.join(fields)}"
         )
     required = [key for key, entry in fields.items() if entry.default is dataclasses.MISSING]
     if missing := [key for key in required if key not in given]:
@@ -139,18 +156,18 @@ def _section(path: Path, values: Mapping[str, Any], name: str, kind: type[Sectio
         raise TrainingError(f"{path}: [{name}] {error}") from error
 
 
-def _typed(where: str, value: object, kind: str) -> Any:
-    """`value` if TOML gave it the type of the field; a whole number may stand for a fraction, one
-    text for a list.
+def _typed(where: str, value: object, type_name: str) -> Any:
+    """`value` if it has the type of the field; a whole number is taken as a float, one string as a
+    list of one.
     """
     if (
-        kind == "float"
+        type_name == "float"
         and isinstance(value, int | float)
         and not isinstance(value, bool)
         and math.isfinite(value)
     ):
         return float(value)
-    if kind == "tuple[str, ...]":
+    if type_name == "tuple[str, ...]":
         values = [value] if isinstance(value, str) else value
         if isinstance(values, list) and all(isinstance(entry, str) and entry for entry in values):
             return tuple(values)
@@ -159,38 +176,37 @@ def _typed(where: str, value: object, kind: str) -> Any:
         "bool": isinstance(value, bool),
         "str": isinstance(value, str),
     }
-    if not is_right.get(kind, False):
-        words = {
+    if not is_right.get(type_name, False):
+        named = {
             "float": "a finite number",
             "int": "a whole number",
             "bool": "true or false",
-            "str": "a text",
+            "str": "a string",
         }
-        raise TrainingError(
-            f"{where} is {value!r}, wanted {words.get(kind, 'a text or a list of texts')}"
-        )
+        expected = named.get(type_name, "a string or a list of strings")
+        raise TrainingError(f"{where} is {value!r}, expected {expected}")
     return value
 
 
 def _model(path: Path, values: Mapping[str, Any], vocab_size: int) -> GPTConfig:
-    """The [model] section: a preset's shape, if it names one, with the keys that are given in their
-    place.
+    """The [model] section: the shape of the preset that it names, if any, with the given keys
+    replaced.
     """
     given = dict(values.get("model", {}))
     if "vocab_size" in given:
-        raise TrainingError(f"{path}: [model] has vocab_size; it belongs into [tokenizer]")
+        raise TrainingError(f"{path}: [model] has vocab_size; it belongs in [tokenizer]")
     shape: dict[str, Any] = {}
     if "preset" in given:
         preset = given.pop("preset")
         if not isinstance(preset, str) or preset not in PRESETS:
             raise TrainingError(
-                f"{path}: [model] preset is {preset!r}, wanted one of {', '.join(PRESETS)}"
+                f"{path}: [model] preset is {preset!r}, expected one of {', '.join(PRESETS)}"
             )
         shape = PRESETS[preset].to_dict()
     elif not vocab_size:
         raise TrainingError(
             f"{path}: [tokenizer] lacks vocab_size",
-            hint="of a vocabulary from a file that is its tokens and the end token: 50257 for gpt2",
+            hint="for a vocabulary from a file: its tokens and the end token, 50257 for gpt2",
         )
     if vocab_size:
         shape["vocab_size"] = vocab_size
@@ -204,12 +220,13 @@ def _check_rows(recipe: Recipe) -> None:
     n_ctx, training = recipe.model.n_ctx, recipe.training
     if training.row_tokens > n_ctx:
         raise TrainingError(
-            f"{recipe.path}: [training] row_tokens is {training.row_tokens}, wanted at most n_ctx, "
-            f"{n_ctx}"
+            f"{recipe.path}: [training] row_tokens is {training.row_tokens}, expected at most "
+            f"n_ctx, {n_ctx}"
         )
     for name in ("batch_tokens", "micro_batch_tokens"):
-        found = getattr(training, name)
-        if training.long_rows_from and found % n_ctx:
+        n_tokens = getattr(training, name)
+        if training.long_rows_from and n_tokens % n_ctx:
             raise TrainingError(
-                f"{recipe.path}: [training] {name} is {found}, wanted a multiple of n_ctx, {n_ctx}"
+                f"{recipe.path}: [training] {name} is {n_tokens}, expected a multiple of n_ctx, "
+                f"{n_ctx}"
             )

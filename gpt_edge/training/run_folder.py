@@ -1,4 +1,6 @@
-"""The folder of a run: free for a new one, or holding one to go on with; one process at a time."""
+"""The folder of a run: free for a new run, or holding a run to resume; used by one process at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ STATE, CHECKPOINT = "state.safetensors", "checkpoint"
 def hold_run_folder(
     folder: Path, resume: bool, option: str, is_prepared: Callable[[str], bool] = lambda name: False
 ) -> Iterator[None]:
-    """Make `folder` if need be, and hold its lock.
+    """Create `folder` if it is missing, and hold its lock.
 
-    option: what names it, for hints. is_prepared: whether a name in it is that of something made
-    before a run begins. Raises TrainingError unless it holds a run to go on with, or is free for a
-    new one; OutputError.
+    option: what names it, for hints. is_prepared: whether a name in it belongs to something that is
+    prepared before a run begins. Raises TrainingError unless the folder holds a run to resume, or
+    is free for a new one; OutputError.
     """
     _check(folder, resume, option, is_prepared)
     try:
@@ -47,9 +49,9 @@ def _check(folder: Path, resume: bool, option: str, is_prepared: Callable[[str],
         return
     except OSError as error:
         raise output_error(error, folder) from error
-    # What a run leaves that is killed before its first state.
+    # A run that is killed before its first state leaves a temporary file.
     if any(not is_prepared(name) and not name.startswith(f".{STATE}.") for name in names):
-        hint = "go on with it: --resume" if has_run else "remove it"
+        hint = "resume it: --resume" if has_run else "remove it"
         raise TrainingError(
             f"{folder} is not empty", hint=f"{hint}, or name another {option} folder"
         )

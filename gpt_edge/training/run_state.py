@@ -1,8 +1,8 @@
-"""What a run needs to go on: one safetensors file, replaced by one rename. Tensors and JSON, never
-a pickle.
+"""What a run needs to be resumed: one safetensors file, replaced by one rename. Tensors and JSON,
+never a pickle.
 
-Weights, the optimiser's moments, torch's random state, and the counters. Killed at any moment, the
-file is the old one or the new one, whole; a NaN never gets into it.
+It holds the weights, the optimizer's moments, torch's random state, and the counters. A run that is
+killed at any moment leaves the old file or the new one, complete, and never with a NaN.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpt_edge.system.atomic_files import atomic_write
 KEY = "gpt-edge-run"  # the one entry of the file's metadata
 VERSION = 1
 NON_FINITE_HINT = (
-    "what was saved before is kept; lower the learning rate and start anew in another folder"
+    "what was saved before stays; lower the learning rate and start again in another folder"
 )
 
 
@@ -35,30 +35,30 @@ class RunState:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     random: Tensor  # uint8, torch.get_rng_state(); of several processes [n, …]
-    progress: dict[str, Any]  # plain JSON values: step, place in the corpus, best loss so far, …
+    progress: dict[str, Any]  # plain JSON values: step, position in the corpus, best loss so far, …
     recipe: dict[str, Any] = field(default_factory=dict)  # Recipe.fingerprint()
     # the moving average of the weights, if there is one
     ema: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_state(path: Path, state: RunState) -> None:
-    """Put `state` at `path`. Raises NumericError for a NaN or an infinity in it, OutputError; then
-    the old file stays.
+    """Write `state` to `path`. Raises NumericError for a NaN or an infinity in it, OutputError; the
+    old file then stays.
     """
     tensors = {f"model.{name}": tensor for name, tensor in state.model.items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
     tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.items()}
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise NumericError(f"{path} was left as it is: {name} holds NaN or infinity")
+            raise NumericError(f"{path} was not replaced: {name} holds NaN or infinity")
     tensors["random"] = state.random
     described = {"version": VERSION, "progress": state.progress, "recipe": state.recipe}
     atomic_write(path, save(tensors, {KEY: json.dumps(described)}))
 
 
 def load_state(path: Path) -> RunState:
-    """Read what `save_state` wrote. Raises TrainingError when it is missing, damaged, or not such a
-    file.
+    """Read what `save_state` wrote. Raises TrainingError for a file that is missing, corrupt, or of
+    another kind.
     """
     try:
         content = path.read_bytes()
@@ -75,7 +75,7 @@ def load_state(path: Path) -> RunState:
         version, progress, recipe = described["version"], described["progress"], described["recipe"]
         random = tensors.pop("random")
     except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise TrainingError(f"{path} is damaged or not the state of a run: {error}") from error
+        raise TrainingError(f"{path} is corrupt or not the state of a run: {error}") from error
     if version != VERSION:
         raise TrainingError(
             f"{path} has format version {version!r}, this gpt-edge reads version {VERSION}"

@@ -1,4 +1,4 @@
-"""Loss per token and bits per byte of documents, in PyTorch: the protocol of `gpt_edge.evaluate`,
+"""Loss per token and bits per byte of documents in PyTorch, by the protocol of `gpt_edge.evaluate`,
 in batches.
 """
 
@@ -19,7 +19,7 @@ BATCH_TOKENS = 8192
 BATCH_LOGITS = 1 << 27  # 512 MiB of float32: fewer tokens at once for a large vocabulary
 
 
-def score_documents(
+def score_in_torch(
     model: GPT, documents: Sequence[IntArray], n_bytes: int, context: int, precision: str
 ) -> Score:
     """Score `documents`, each int64 `end, tokens, end`, whose texts have `n_bytes` bytes in all.
@@ -36,28 +36,29 @@ def total_loss(
     loss_of: BatchLoss, documents: Sequence[IntArray], context: int, precision: str
 ) -> tuple[float, int]:
     """The sum of -log p(token), in nats, over the documents, and how many tokens that is; see
-    `score_documents`.
+    `score_in_torch`.
     """
     model = loss_of.model
-    device, batch_tokens = (
-        model.wte.weight.device,
-        min(BATCH_TOKENS, BATCH_LOGITS // model.config.vocab_size),
-    )
+    device = model.wte.weight.device
+    batch_tokens = min(BATCH_TOKENS, BATCH_LOGITS // model.config.vocab_size)
     was_training = model.training
     loss_of.eval()
-    parts = sorted(
-        (part for document in documents for part in windows(document, context)),
-        key=lambda part: len(part[0]),
+    by_length = sorted(
+        (window for document in documents for window in windows(document, context)),
+        key=lambda window: len(window[0]),
     )
-    total, n_tokens, at = 0.0, 0, 0
-    while at < len(parts):
-        n_rows = 1  # parts of like lengths together: little padding
-        while (
-            at + n_rows < len(parts) and (n_rows + 1) * len(parts[at + n_rows][0]) <= batch_tokens
-        ):
-            n_rows += 1
-        batch = parts[at : at + n_rows]
-        at += n_rows
+    total, n_tokens = 0.0, 0
+    start = 0
+    while start < len(by_length):
+        stop = start + 1  # windows of similar lengths together: little padding
+        while stop < len(by_length):
+            n_positions = (stop + 1 - start) * len(by_length[stop][0])
+            if n_positions > batch_tokens:
+                break
+            stop += 1
+        batch = by_length[start:stop]
+        n_rows = stop - start
+        start = stop
         length = max(len(ids) for ids, _ in batch) - 1
         inputs = torch.zeros((n_rows, length), dtype=torch.int64)
         targets = torch.full((n_rows, length), IGNORED, dtype=torch.int64)

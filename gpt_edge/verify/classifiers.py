@@ -15,18 +15,17 @@ from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.runtime.encoder import Encoder
+from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import TaskSpec, transform
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
+from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.parity import PASSAGE, Agreement, Probe
 from gpt_edge.verify.report import (
     PATH_TOLERANCE,
     QUANTIZED_PATH_TOLERANCE,
-    Progress,
     Verification,
     describe,
-    silent,
-    words_of,
 )
 
 N_EXAMPLES, N_OF_LARGE = 64, 12  # how many are asked
@@ -34,6 +33,9 @@ LONGEST = 160  # tokens of most probes; one fills the context, up to MAX_FULL
 MAX_FULL = 1024
 LARGE = 500_000_000  # parameters
 SEED = 20180611
+# max |difference| of logits between torch and ONNX fp32, as a fraction of their spread, at least 1:
+# summation order
+REFERENCE_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,34 +106,71 @@ def unexplained(agreement: Agreement) -> str:
     """The first example whose label changed although its margin is more than the difference of the
     others; or "".
     """
-    far = [flip for flip in agreement.flips if flip.gap > 2 * agreement.noise]
+    far = [flip for flip in agreement.flips if flip.margin > 2 * agreement.noise]
     return "" if not far else f"the label {describe(far[0]).removeprefix('in ')} is no near tie"
 
 
-def check_alone(
-    report: Verification, encoder: Encoder, probes: TaskProbes, scheme: str, name: str | None = None
-) -> None:
-    """Hold every example read alone against all of them in batches of like lengths, padded."""
-    together = encoder.logits(probes.sequences)
-    alone = np.concatenate([encoder.logits(part) for part in _examples(probes, encoder.task)])
-    agreement = compare_tasks(probes, together, alone)
-    share = PATH_TOLERANCE if scheme == "fp32" else QUANTIZED_PATH_TOLERANCE
-    limits = {"max_difference": share * scale_of(agreement, together)}
-    report.add(f"{name or scheme} paths", "labels one by one", agreement, limits, excuse_ties=False)
+@dataclass(frozen=True, slots=True)
+class ClassifierSubject:
+    """See `subject.Subject`. A runner is an Encoder; its outputs are logits [E, n_label]."""
+
+    probes: TaskProbes
+
+    def open(self, bundle: Bundle) -> Encoder:
+        """An encoder."""
+        return Encoder(bundle)
+
+    def outputs(self, runner: Encoder) -> FloatArray:
+        """Logits of all examples, in batches of like lengths."""
+        return runner.logits(self.probes.sequences)
+
+    def check_outputs(
+        self,
+        report: Verification,
+        section: str,
+        scheme: str,
+        expected: FloatArray,
+        actual: FloatArray,
+    ) -> None:
+        """fp32: logits within summation order; else the mean KL, or the difference of scores. Every
+        label that changes must be a near tie.
+        """
+        agreement = compare_tasks(self.probes, expected, actual)
+        scale = scale_of(agreement, expected)
+        row = SCHEMES[scheme]
+        is_score = self.probes.by_example(expected)[0].size == 1
+        if row.task_max_mean_kl is None or row.task_max_difference is None:
+            limits = {"max_difference": REFERENCE_TOLERANCE * scale}
+        elif is_score:
+            limits = {"max_difference": row.task_max_difference * scale}
+        else:
+            limits = {"mean_kl": row.task_max_mean_kl}
+        report.add(section, "labels", agreement, limits, excuse_ties=False)
+        if fault := unexplained(agreement):
+            report.faults.append(f"{section}: {fault}")
+            report.figures[section]["labels"]["ok"] = False
+
+    def check_paths(
+        self,
+        report: Verification,
+        runner: Encoder,
+        scheme: str,
+        effort: Effort = "export",
+        name: str | None = None,
+    ) -> None:
+        """Every example alone against all of them in padded batches, whatever the effort."""
+        together = self.outputs(runner)
+        alone = np.concatenate([runner.logits(part) for part in _examples(self.probes, runner)])
+        agreement = compare_tasks(self.probes, together, alone)
+        tolerance = PATH_TOLERANCE if SCHEMES[scheme].is_float else QUANTIZED_PATH_TOLERANCE
+        limits = {"max_difference": tolerance * scale_of(agreement, together)}
+        section = f"{name or scheme} paths"
+        report.add(section, "labels one by one", agreement, limits, excuse_ties=False)
 
 
-def _examples(probes: TaskProbes, task: TaskSpec | None) -> list[Sequence[tuple[int, ...]]]:
-    size = 2 if task is not None and task.kind == "similarity" else 1
-    return [probes.sequences[at : at + size] for at in range(0, len(probes.sequences), size)]
-
-
-def verify_task_alone(bundle: Bundle, progress: Progress = silent) -> Verification:
-    """Hold a fine-tuned bundle against itself; needs no checkpoint and no torch. Faults are in the
-    report.
-    """
-    assert bundle.task is not None
-    report = Verification()
-    progress(f"checking the paths of {bundle.scheme}")
-    probes = task_probes(bundle.config, bundle.task, words_of(bundle))
-    check_alone(report, Encoder(bundle), probes, bundle.scheme)
-    return report
+def _examples(probes: TaskProbes, encoder: Encoder) -> list[Sequence[tuple[int, ...]]]:
+    """The sequences of each example; one of similarity has both orders of its texts."""
+    is_pair = encoder.task is not None and encoder.task.kind == "similarity"
+    size = 2 if is_pair else 1
+    starts = range(0, len(probes.sequences), size)
+    return [probes.sequences[start : start + size] for start in starts]

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
-from gpt_edge.verify.parity import Agreement, Probe, Runner, answer, compare
+from gpt_edge.verify.parity import Agreement, Probe, Runner, compare, probe_logits
 
 Effort = Literal["export", "verify", "full"]
 
@@ -36,12 +36,12 @@ def paths(
     of the whole prompts, the context token by token and in every size of chunks.
     """
     short = [p for p in probe_list if p.first_row == 0]
-    whole = [answer(session, p) for p in short]
-    yield "step by step", compare(short, whole, [answer(session, p, 1) for p in short])
+    whole = [probe_logits(session, p) for p in short]
+    yield "step by step", compare(short, whole, [probe_logits(session, p, 1) for p in short])
     for chunk in CHUNKS[effort]:
         yield (
             f"chunks of {chunk}",
-            compare(short, whole, [answer(session, p, chunk) for p in short]),
+            compare(short, whole, [probe_logits(session, p, chunk) for p in short]),
         )
     if session.config.n_ctx > 1:
         two = [
@@ -50,7 +50,7 @@ def paths(
             for i in range(2)
         ]
         cut, logits = answer_in_batch(session, two)
-        yield "batch", compare(cut, [answer(session, p) for p in cut], logits)
+        yield "batch", compare(cut, [probe_logits(session, p) for p in cut], logits)
         yield "rewind", compare(short, whole, [_rewound(session, p) for p in short])
     if effort == "export":
         return
@@ -68,11 +68,11 @@ def _long(
     """Prompts that fill the context, of which only the last rows are compared."""
     if not probe_list:
         return
-    whole = [answer(session, p) for p in probe_list]
+    whole = [probe_logits(session, p) for p in probe_list]
     yield "full context", compare(probe_list, whole, [_last_steps(session, p) for p in probe_list])
     if effort == "full":
         for chunk in (1, *CHUNKS[effort]):
-            found = [answer(session, p, chunk) for p in probe_list]
+            found = [probe_logits(session, p, chunk) for p in probe_list]
             yield f"full context, chunks of {chunk}", compare(probe_list, whole, found)
 
 
@@ -94,7 +94,7 @@ def _split_everywhere(session: Runner, probe_list: Sequence[Probe], limit: int |
     probes, wanted, found = [], [], []
     for probe in probe_list:
         ids = probe.ids[:limit]
-        whole = answer(session, Probe(probe.name, ids))
+        whole = probe_logits(session, Probe(probe.name, ids))
         for split in range(1, ids.size):
             cache = session.new_cache()
             session.forward(ids[None, :split], cache, "last")

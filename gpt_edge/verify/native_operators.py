@@ -31,7 +31,8 @@ from gpt_edge.system.disk import output_error
 from gpt_edge.system.python_process import python_command, python_environment
 from gpt_edge.verify import parity
 from gpt_edge.verify.classifiers import compare_tasks, task_probes
-from gpt_edge.verify.report import Progress, Verification, check_paths, silent, words_of
+from gpt_edge.verify.language_models import LanguageModelSubject
+from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
 SECTION = "onnxruntime against native"
 # nats; activations that are rounded the other way make 2e-4 (float32 sums are added in another
@@ -125,22 +126,24 @@ def check_library(library: Path) -> Verification:
 
 
 def _check_model(report: Verification, bundle: Bundle, library: Path) -> None:
-    probes = parity.probes(bundle.config, words_of(bundle))
+    probes = parity.probes(bundle.config, tokenizer_of(bundle))
     with using(WITHOUT):
-        wanted = [parity.answer(Session(bundle), probe) for probe in probes]
+        wanted = [parity.probe_logits(Session(bundle), probe) for probe in probes]
     with using(str(library)):
         session = Session(bundle)
-    found = [parity.answer(session, probe) for probe in probes]
+    found = [parity.probe_logits(session, probe) for probe in probes]
     agreement = parity.compare(probes, wanted, found)
     with using(str(library)):  # embeddings take another way through the graph
         Encoder(bundle).states([probe.ids.tolist() for probe in probes])
     report.add(SECTION, bundle.manifest.name, agreement, {"mean_kl": MAX_KL}, excuse_ties=True)
-    check_paths(report, session, probes, bundle.scheme, name=bundle.manifest.name)
+    LanguageModelSubject(probes).check_paths(
+        report, session, bundle.scheme, name=bundle.manifest.name
+    )
 
 
 def _check_classifier(report: Verification, bundle: Bundle, library: Path) -> None:
     assert bundle.task is not None
-    probes = task_probes(bundle.config, bundle.task, words_of(bundle))
+    probes = task_probes(bundle.config, bundle.task, tokenizer_of(bundle))
     answers = []
     for setting in (WITHOUT, str(library)):
         with using(setting):

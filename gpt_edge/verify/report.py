@@ -1,6 +1,4 @@
-"""What a verification found, and the part of it that needs no torch: a bundle against itself on
-every path of a prompt.
-"""
+"""What a verification measured, with its limits, and what is out of tolerance."""
 
 from __future__ import annotations
 
@@ -10,11 +8,8 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import ParityError
-from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
-from gpt_edge.verify import parity
-from gpt_edge.verify.execution_paths import Effort, paths
-from gpt_edge.verify.parity import Agreement, Flip, Probe, Runner
+from gpt_edge.verify.parity import Agreement, Flip
 
 # max |difference| of logits between paths, as a share of their spread within a row (and at least as
 # if that were 1).
@@ -96,7 +91,7 @@ class Verification:
         values = {"equal_tokens": same, "tokens": len(wanted), "gap": gap, "ok": ok}
         self.figures.setdefault(section, {})["greedy"] = values
 
-    def add_place(self, layer: int | None, operator: str, place: str, text: str) -> None:
+    def add_operator_fault(self, layer: int | None, operator: str, place: str, text: str) -> None:
         """Record a fault at an operator, in the order of the computation: the first one is where to
         look.
         """
@@ -127,49 +122,11 @@ def describe(flip: Flip) -> str:
     """One flip in words."""
     return (
         f"in {flip.probe}, row {flip.row}, token {flip.tokens[0]} against {flip.tokens[1]} with a "
-        f"gap of {flip.gap:.3g}"
+        f"gap of {flip.margin:.3g}"
     )
 
 
-def check_paths(
-    report: Verification,
-    session: Runner,
-    probes: list[Probe],
-    scheme: str,
-    effort: Effort = "export",
-    name: str | None = None,
-) -> None:
-    """Hold a model against itself: every path of a prompt that `effort` names against the whole
-    prompt at once.
-
-    scheme: one of onnx_contract.SCHEMES, or "torch", which is held to what fp32 is. name: in the
-    figures, instead of it.
-    """
-    for way, agreement in paths(session, probes, effort):
-        limits = {}
-        # one activation scale for the whole call: reported, not promised
-        if scheme != "int8-dynamic":
-            tolerance = PATH_TOLERANCE if scheme in ("fp32", "torch") else QUANTIZED_PATH_TOLERANCE
-            limits["max_difference"] = tolerance * max(1.0, agreement.spread)
-        report.add(f"{name or scheme} paths", way, agreement, limits, excuse_ties=bool(limits))
-
-
-def verify_alone(
-    bundle: Bundle, *, full: bool = False, progress: Progress = silent
-) -> Verification:
-    """Hold a bundle against itself on every path; needs no checkpoint and no torch. Faults are in
-    the report.
-
-    full: every split, and the whole context token by token; minutes for a large model.
-    """
-    report = Verification()
-    progress(f"checking the paths of {bundle.scheme}")
-    probes = parity.probes(bundle.config, words_of(bundle), thorough=True)
-    check_paths(report, Session(bundle), probes, bundle.scheme, "full" if full else "verify")
-    return report
-
-
-def words_of(bundle: Bundle) -> Tokenizer | None:
+def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
     """The bundle's tokenizer, or None for a bundle of ids."""
     return (
         bundle.load_tokenizer() if bundle.manifest.tokenizer or bundle.is_optimum_export else None

@@ -18,17 +18,17 @@ import numpy.typing as npt
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import EvaluationError
-from gpt_edge.evaluate.measures import log_softmax
+from gpt_edge.evaluate.measures import kl_divergence, log_softmax
 from gpt_edge.evaluate.scorer import Scorer, finite
 from gpt_edge.tokenizer.spec import Tokenizer
-from gpt_edge.verify.parity import PASSAGE
+from gpt_edge.verify.parity import PASSAGE, logit_margin
 
 N_RANDOM = 128  # ids that stand for a text where there is no tokenizer
 SEED = 20201228
 
 
 @dataclass(frozen=True, slots=True)
-class Flip:
+class TokenFlip:
     """A row where the models choose different tokens; margins are logits of the best token over the
     second best.
     """
@@ -48,7 +48,7 @@ class Difference:
     ids: tuple[int, ...]
     kl: tuple[float, ...]
     max_difference: float  # of a logit
-    flips: tuple[Flip, ...]
+    flips: tuple[TokenFlip, ...]
 
     @property
     def mean_kl(self) -> float:
@@ -116,12 +116,11 @@ def compare_models(first: Scorer, second: Scorer, ids: IntArray) -> Difference:
     check_same_vocabulary(first.config, second.config, (first.name, second.name))
     kl, flips, largest = [], [], 0.0
     for row, (x, y) in enumerate(zip(_rows(first, ids), _rows(second, ids), strict=True)):
-        p, q = log_softmax(x), log_softmax(y)
-        kl.append(max(0.0, float((np.exp(p) * (p - q)).sum())))
+        kl.append(float(kl_divergence(log_softmax(x), log_softmax(y))))
         largest = max(largest, float(np.abs(x - y).max()))
         tokens = int(x.argmax()), int(y.argmax())
         if tokens[0] != tokens[1]:
-            flips.append(Flip(row, tokens, (_margin(x), _margin(y)), kl[-1]))
+            flips.append(TokenFlip(row, tokens, (logit_margin(x), logit_margin(y)), kl[-1]))
     return Difference(tuple(int(id) for id in ids), tuple(kl), largest, tuple(flips))
 
 
@@ -129,8 +128,3 @@ def _rows(model: Scorer, ids: IntArray) -> Iterator[npt.NDArray[np.float32]]:
     """Logits [V] of each row; a block is read to its end before the next overwrites it."""
     for block in model.rows(ids, 0):
         yield from finite(block, model.name)
-
-
-def _margin(logits: npt.NDArray[np.float32]) -> float:
-    best = np.partition(logits, -2)[-2:]
-    return float(best[1] - best[0])

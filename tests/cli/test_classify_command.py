@@ -85,8 +85,8 @@ def test_blank_lines_between_json_lines_are_nothing_and_few_texts_get_a_hint(
         == 2
     )
     short = run("classify", bundles["multiple-choice"], stdin=b"why?\tso\n")
-    assert "2 texts, multiple-choice wants a question and at least two answers" in short.errors[0]
-    assert "hint: part them with a tab" in short.err
+    assert "2 texts, multiple-choice expects a question and at least two answers" in short.errors[0]
+    assert "hint: separate them with a tab" in short.err
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_blank_lines_between_json_lines_are_nothing_and_few_texts_get_a_hint(
             "line 1: a text of 99 bytes is more than the context of 64 tokens can hold",
         ),
         (("--jsonl",), b'{"text": "a"}\n{"texts": "b"}', "line 2: there is no 'text'"),
-        (("--jsonl",), b'{"text": 1}', "line 1: 1 is no text"),
+        (("--jsonl",), b'{"text": 1}', "line 1: text is 1, expected a string"),
         (("--jsonl",), b"[", "line 1: not JSON"),
-        (("--jsonl",), b"3", "line 1: wanted an object"),
+        (("--jsonl",), b"3", "line 1: expected an object"),
         (("--file", "nowhere.txt"), b"", "nowhere.txt: No such file"),
         (("--file", "."), b"", "is not a regular file"),
     ],
@@ -132,11 +132,11 @@ def test_a_wrong_line_is_named(
         ("classification", ("a", "--choice", "p"), "--choice is for multiple-choice"),
         ("classification", ("a", "--batch", "0"), "--batch"),
         ("classification", ("a", "--threads", "0"), "threads must be"),
-        ("scores", ("a",), "1 text, similarity wants two texts"),
+        ("scores", ("a",), "1 text, similarity expects two texts"),
         (
             "multiple-choice",
             ("a", "b"),
-            "2 texts, multiple-choice wants a question and at least two answers",
+            "2 texts, multiple-choice expects a question and at least two answers",
         ),
         ("scores", ("a", ""), "a text is empty"),
     ],
@@ -155,7 +155,7 @@ def test_a_long_text_is_cut_where_that_was_asked_for(bundles: dict[str, Path]) -
         found = done(
             "classify", bundles["classification"], "x" * 99, "--truncate", side, "--json"
         ).json
-        assert (found["n_tokens"], found["n_cut"]) == (64, 37)
+        assert (found["n_tokens"], found["n_truncated"]) == (64, 37)
 
 
 def test_other_commands_know_what_a_classifier_is(

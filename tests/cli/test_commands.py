@@ -4,6 +4,7 @@ help, completion.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import get_args
 
 import pytest
 
-from gpt_edge import onnx_contract
+from gpt_edge import onnx_contract, schemes
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from gpt_edge.cli.app import GROUPS
 from gpt_edge.cli.support import options
@@ -73,7 +74,7 @@ def test_quantize_prints_the_table_and_verify_and_inspect_take_what_it_made(
 def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_code_1(
     exported: tuple[Path, Result], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt_edge.export.pipeline import pipeline
+    from gpt_edge.export.pipeline import verify as pipeline
     from gpt_edge.export.weights.source import Source
 
     fp32 = tmp_path / "fp32"
@@ -116,9 +117,9 @@ def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_cod
 def test_what_is_out_of_tolerance_shows_its_figures_and_publishes_nothing(
     options: list[str], tiny_edge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt_edge.export.verify import verifier as verify
 
-    monkeypatch.setitem(verify.QUANTIZED_KL, "int8", 0.0)
+    strict = dataclasses.replace(schemes.SCHEMES["int8"], max_mean_kl=0.0)
+    monkeypatch.setitem(schemes.SCHEMES, "int8", strict)
     result = run("quantize", tiny_edge, tmp_path / "out", "--scheme", "int8", *options)
     assert result.code == 1
     assert len(result.errors) == 1
@@ -234,7 +235,8 @@ def test_a_command_has_help(command: str) -> None:
 def test_choices_of_options_are_those_of_the_library() -> None:
     from gpt_edge.export.graph.optimum_int8 import TARGETS
 
-    assert get_args(options.SchemeName) == onnx_contract.SCHEMES
+    assert get_args(options.SchemeName) == schemes.EXPORTED
+    assert get_args(options.QuantizedSchemeName) == schemes.QUANTIZED
     assert get_args(options.GraphName) == onnx_contract.GRAPHS
     assert get_args(options.TargetName) == TARGETS
 

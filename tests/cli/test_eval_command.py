@@ -142,7 +142,7 @@ def test_a_wrong_argument_is_one_line(
     [
         ("latin.txt", b"caf\xe9", "is not UTF-8: byte 3 is 0xe9"),
         ("empty.txt", b"\n", "holds no text"),
-        ("lines.jsonl", b'{"text": "a b"}\n{"txt": "c"}\n', "line 2 of"),
+        ("lines.jsonl", b'{"text": "a b"}\n{"txt": "c"}\n', "line 2 has no text under 'text'"),
     ],
 )
 def test_a_wrong_text_is_one_line(

@@ -19,7 +19,7 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget import run as road
 from gpt_edge.export.formats.plan import shapes
 from gpt_edge.export.graph.fuse import count_operators
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.runtime.session import Session

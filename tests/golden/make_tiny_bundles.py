@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.reference.model import GPT
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 

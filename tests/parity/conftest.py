@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.export.pipeline.pipeline import export_bundle
-from gpt_edge.export.verify.verifier import Verification
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.verify.report import Verification
 from tests.support.models import TINY, save_random
 
 Export = Callable[[str, str, str], tuple[Bundle, Verification]]

@@ -13,18 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.budget.loss_budget import Limits
+from gpt_edge.export.budget.loss_budget import LossBudget
 from gpt_edge.export.budget.plot import plot_outcome
 from gpt_edge.export.budget.search import (
     GRID,
     MAX_MEASUREMENTS,
+    Bracket,
     Option,
+    Point,
+    best_assignment,
     cheapest,
     most_careful,
     pareto,
     search,
 )
-from gpt_edge.export.formats.plan import Wishes, candidates, shapes, uniform_plan
+from gpt_edge.export.formats.plan import QuantizeOptions, candidates, shapes, uniform_plan
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, Plan, TensorFormat
 
 # heads of 12: padded to 16 in edge
@@ -121,7 +124,7 @@ def test_float_activations_cost_more_than_their_bytes() -> None:
 def test_the_search_ends_just_within_the_budget(truth: float, limit: float) -> None:
     options = tensors([10 ** (-5 + 3 * (i * 7 % 40) / 40) for i in range(40)])
     outcome = search(
-        options, Limits(max_kl=limit), lambda plan: Found(truth * summed(options, plan))
+        options, LossBudget(max_kl=limit), lambda plan: Found(truth * summed(options, plan))
     )
     assert outcome.best.is_met
     assert outcome.best.measured.mean_kl <= limit
@@ -132,13 +135,38 @@ def test_the_search_ends_just_within_the_budget(truth: float, limit: float) -> N
     )
 
 
+def test_a_bracket_looks_beyond_its_known_end_then_halves_on_the_logarithm() -> None:
+    bracket = Bracket()
+    bracket.record(1e-3, ok=True)
+    assert bracket.next_limit(1e-3, headroom=2.0) == pytest.approx(2e-3)
+    bracket.record(2e-3, ok=False)
+    assert bracket.next_limit(2e-3, headroom=0.5) == pytest.approx(math.sqrt(2) * 1e-3)
+    bracket.record(1.5e-3, ok=True)
+    assert (bracket.met, bracket.missed, bracket.is_closed) == (1.5e-3, 2e-3, False)
+    bracket.record(1.53e-3, ok=False)
+    assert bracket.is_closed
+    missed_only = Bracket()
+    missed_only.record(1e-3, ok=False)
+    assert missed_only.next_limit(1e-3, headroom=0.1) == pytest.approx(0.095e-3)
+
+
+def test_the_best_assignment_is_the_cheapest_that_meets_the_budget() -> None:
+    cheap, dear = Option(FORMS[0], 10, 1e-3), Option(FORMS[2], 20, 1e-5)
+    trials = [
+        (Point("cheap", 10, 1e-3, Found(1e-3), is_met=False), {"t": cheap}),
+        (Point("dear", 20, 1e-5, Found(1e-5), is_met=True), {"t": dear}),
+    ]
+    assert best_assignment(trials, LossBudget(max_kl=1e-4))[0].label == "dear"
+    assert best_assignment(trials[:1], LossBudget(max_kl=1e-4))[0].label == "cheap"
+
+
 def test_the_search_is_deterministic() -> None:
     options = tensors([1e-4, 3e-4, 1e-3, 2e-5])
 
     def measure(plan: Plan) -> Found:
         return Found(1.3 * summed(options, plan))
 
-    one, two = (search(options, Limits(max_kl=2e-4), measure) for _ in range(2))
+    one, two = (search(options, LossBudget(max_kl=2e-4), measure) for _ in range(2))
     assert json.dumps(one.to_dict()) == json.dumps(two.to_dict())
     assert dict(one.plan) == dict(two.plan)
 
@@ -150,33 +178,33 @@ def test_every_limit_must_be_kept() -> None:
         kl = summed(options, plan)
         return Found(kl, math.expm1(kl), 1 - math.sqrt(kl / 3))
 
-    for limits in (
-        Limits(max_ppl_increase=1e-4),
-        Limits(min_top1=0.995),
-        Limits(max_kl=5e-3, max_ppl_increase=1e-3, min_top1=0.99),
+    for budget in (
+        LossBudget(max_ppl_increase=1e-4),
+        LossBudget(min_top1=0.995),
+        LossBudget(max_kl=5e-3, max_ppl_increase=1e-3, min_top1=0.99),
     ):
-        best = search(options, limits, measure).best
+        best = search(options, budget, measure).best
         assert best.is_met
-        assert limits.met_by(best.measured)
-        assert limits.room(best.measured) < 1.3
-        assert limits.missed(best.measured) == ""
+        assert budget.is_met_by(best.measured)
+        assert budget.headroom(best.measured) < 1.3
+        assert budget.exceeded(best.measured) == ""
 
 
 def test_a_budget_that_nothing_meets_says_how_close_it_came() -> None:
     options = tensors([1e-3] * 5)
-    limits = Limits(max_kl=1e-9, min_top1=0.999)
-    outcome = search(options, limits, lambda plan: Found(summed(options, plan), 0.0, 0.98))
+    budget = LossBudget(max_kl=1e-9, min_top1=0.999)
+    outcome = search(options, budget, lambda plan: Found(summed(options, plan), 0.0, 0.98))
     assert not outcome.best.is_met
     assert dict(outcome.plan) == {
         name: option.form for name, option in most_careful(options).items()
     }
-    assert "mean KL 5e-08 instead of 1e-09" in limits.missed(outcome.best.measured)
-    assert "same token 98.00% instead of 99.90%" in limits.missed(outcome.best.measured)
+    assert "mean KL 5e-08 instead of 1e-09" in budget.exceeded(outcome.best.measured)
+    assert "same token 98.00% instead of 99.90%" in budget.exceeded(outcome.best.measured)
 
 
 def test_an_infinite_kl_is_never_chosen() -> None:
     options = {"t": [Option(FORMS[0], 10, math.inf), Option(FORMS[2], 1000, 1e-5)]}
-    outcome = search(options, Limits(max_kl=1.0), lambda plan: Found(summed(options, plan)))
+    outcome = search(options, LossBudget(max_kl=1.0), lambda plan: Found(summed(options, plan)))
     assert outcome.plan["t"] == FORMS[2]
     json.dumps(outcome.to_dict(), allow_nan=False)
 
@@ -191,12 +219,12 @@ def test_an_infinite_kl_is_never_chosen() -> None:
 )
 def test_limits_that_are_none_are_refused(values: dict[str, float], wanted: str) -> None:
     with pytest.raises(ValueError, match=wanted):
-        Limits(**values)
+        LossBudget(**values)
 
 
 def test_the_plot_is_a_png_and_the_same_each_time(tmp_path: Path) -> None:
     options = tensors([1e-3, 1e-4])
-    outcome = search(options, Limits(max_kl=1e-4), lambda plan: Found(summed(options, plan)))
+    outcome = search(options, LossBudget(max_kl=1e-4), lambda plan: Found(summed(options, plan)))
     for name in ("one.png", "two.png"):
         plot_outcome(outcome, tmp_path / name, "tiny")
     content = (tmp_path / "one.png").read_bytes()
@@ -214,42 +242,45 @@ def test_shapes_are_those_of_the_padded_graph() -> None:
 
 
 def test_patterns_choose_what_is_rounded() -> None:
-    wishes = Wishes("int4", include=("h.*.mlp.*",), exclude=("h.0.*",))
+    wishes = QuantizeOptions("int4", include=("h.*.mlp.*",), exclude=("h.0.*",))
     plan = uniform_plan(CONFIG, "edge", wishes)
     rounded = {name for name, form in plan.items() if form != FLOAT32}
     assert rounded == {"h.1.mlp.c_fc.weight", "h.1.mlp.c_proj.weight"}
-    mixed = candidates(CONFIG, "edge", Wishes("mixed", exclude=("h.0.*",)))
+    mixed = candidates(CONFIG, "edge", QuantizeOptions("mixed", exclude=("h.0.*",)))
     assert mixed["h.0.attn.c_attn.weight"] == [FLOAT32]
     assert {form.bits for form in mixed["h.1.attn.c_attn.weight"]} == {4, 8, 16}
 
 
 def test_a_tied_table_has_the_bits_of_head_and_embedding() -> None:
     for wishes in (
-        Wishes("int4", head=4),
-        Wishes("int4", embedding=4),
-        Wishes("int4", head=4, embedding=4),
+        QuantizeOptions("int4", head=4),
+        QuantizeOptions("int4", embedding=4),
+        QuantizeOptions("int4", head=4, embedding=4),
     ):
         assert uniform_plan(CONFIG, "edge", wishes)["wte.weight"].bits == 4
     with pytest.raises(ValueError, match="one table"):
-        uniform_plan(CONFIG, "edge", Wishes("int8", head=8, embedding=4))
+        uniform_plan(CONFIG, "edge", QuantizeOptions("int8", head=8, embedding=4))
 
 
 @pytest.mark.parametrize(
     ("make", "wanted"),
     [
-        (lambda: Wishes("int5"), "scheme must be one of"),
-        (lambda: Wishes("int8-dynamic", head=8), "Optimum's"),
-        (lambda: Wishes("int8", block_size=64), "int8-block"),
-        (lambda: Wishes("int4", head=5), "bits must be one of"),
+        (lambda: QuantizeOptions("int5"), "scheme must be one of"),
+        (lambda: QuantizeOptions("int8-dynamic", head=8), "Optimum's"),
+        (lambda: QuantizeOptions("int8", block_size=64), "int8-block"),
+        (lambda: QuantizeOptions("int4", head=5), "bits must be one of"),
         (
-            lambda: uniform_plan(CONFIG, "edge", Wishes("int4", exclude=("nothing.*",))),
+            lambda: uniform_plan(CONFIG, "edge", QuantizeOptions("int4", exclude=("nothing.*",))),
             "'nothing.\\*' matches no weight",
         ),
         (
-            lambda: uniform_plan(CONFIG, "portable", Wishes("int4", symmetric=False)),
+            lambda: uniform_plan(CONFIG, "portable", QuantizeOptions("int4", symmetric=False)),
             "no zero points",
         ),
-        (lambda: uniform_plan(CONFIG, "edge", Wishes("int4", block_size=48)), "power of two"),
+        (
+            lambda: uniform_plan(CONFIG, "edge", QuantizeOptions("int4", block_size=48)),
+            "power of two",
+        ),
     ],
 )
 def test_wishes_that_contradict_are_refused(make: object, wanted: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from gpt_edge.evaluate import negative_log_likelihood, score_documents
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
-from gpt_edge.training.validation import score_documents as score_in_torch
+from gpt_edge.training.validation import score_in_torch
 from tests.parity.conftest import Export
 from tests.support.models import TINY
 

@@ -25,15 +25,15 @@ from transformers import (
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.evaluate import (
+    EvaluationSettings,
     Models,
     Scorer,
     SessionScorer,
-    Settings,
     evaluate_lambada,
     evaluate_text,
 )
 from gpt_edge.evaluate.lambada import STOP_WORDS
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.scoring import TorchScorer
 from gpt_edge.runtime.session import Session
@@ -139,7 +139,7 @@ def test_perplexity_and_accuracy_are_those_of_transformers(
         n = int(counted.sum())
         total, n_targets = total + loss * n, n_targets + n
         n_correct += int((logits.argmax(-1) == labels)[counted].sum())
-    settings = Settings(window=window, stride=stride)
+    settings = EvaluationSettings(window=window, stride=stride)
     report = evaluate_text(Models(ours), WORDS, [corpus], settings)
     n_words, n_bytes = (
         sum(map(len, parts)) for parts in (map(str.split, TEXTS), map(str.encode, TEXTS))
@@ -171,7 +171,7 @@ def test_divergence_and_agreement_are_those_of_torch_on_transformers_logits(
     rows = torch.cat(kl)
     models = Models(pair[0][1], base=pair[1][1])
     found = evaluate_text(
-        models, WORDS, [corpus], Settings(window=CONTEXT - 1, stride=32)
+        models, WORDS, [corpus], EvaluationSettings(window=CONTEXT - 1, stride=32)
     ).comparison
     assert found is not None
     assert found.n_rows == rows.numel()

@@ -13,20 +13,20 @@ import pytest
 import torch
 
 from gpt_edge import onnx_contract
-from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, ParityError
 from gpt_edge.export.graph import fuse as rewrite
 from gpt_edge.export.graph.build import build_graph
 from gpt_edge.export.graph.optimum_int8 import TARGETS
-from gpt_edge.export.pipeline import pipeline
-from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
-from gpt_edge.export.verify import verifier as verify
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.shared import bundle_name, unpublished
+from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify import parity
-from gpt_edge.verify.report import verify_alone
+from gpt_edge.verify import language_models, parity
+from gpt_edge.verify.subject import verify_alone
 from tests.parity.conftest import Export
 from tests.support.models import ODD, TINY, random_model, save_random
 
@@ -101,7 +101,7 @@ def test_odd_shapes_export_in_every_scheme_and_are_right(
         session = _session(folder, config, graph, scheme)
         probe = parity.Probe("ids", ids)
         for chunk in (None, 1, 5):
-            found = parity.answer(session, probe, chunk)
+            found = parity.probe_logits(session, probe, chunk)
             assert np.abs(found - wanted).max() <= tolerance * max(float(wanted.std()), 0.05), (
                 scheme,
                 chunk,
@@ -118,11 +118,7 @@ def test_odd_shapes_export_in_every_scheme_and_are_right(
 
 
 def _session(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Session:
-    files = {"model.onnx": {"size": 0, "sha256": "0" * 64}}
-    return Session(
-        Bundle(folder, Manifest(name="x", graph=graph, scheme=scheme, config=config, files=files)),
-        threads=1,
-    )
+    return Session(unpublished(folder, config, graph, scheme), threads=1)
 
 
 def test_the_tied_embedding_is_stored_once(export: Export) -> None:
@@ -193,7 +189,7 @@ def test_quantize_refuses_weights_that_were_rounded_before(export: Export) -> No
 def test_an_export_out_of_tolerance_publishes_nothing(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "REFERENCE_TOLERANCE", 0.0)
+    monkeypatch.setattr(language_models, "REFERENCE_TOLERANCE", 0.0)
     with pytest.raises(ParityError, match="torch against fp32, logits: max_difference"):
         export_bundle(checkpoints["gpt2"], tmp_path / "out", tokenizer="none")
     assert list(tmp_path.iterdir()) == []
@@ -229,7 +225,7 @@ def test_a_graph_that_lost_an_operator_is_an_error(
 def test_a_folder_of_any_name_gives_the_bundle_a_name(
     folder: str, name: str, tmp_path: Path
 ) -> None:
-    assert pipeline._name(tmp_path / folder) == name
+    assert bundle_name(tmp_path / folder) == name
 
 
 def test_schemes_and_targets_that_do_not_exist_are_named(
@@ -272,6 +268,27 @@ def test_compare_excuses_a_flip_only_as_a_near_tie() -> None:
     quiet[5, 8], quiet[3] = 6.1, first[3]
     # without any noise
     assert [flip.row for flip in parity.compare([probe], [first], [quiet]).unexcused()] == [5]
+
+
+def test_a_row_of_nan_is_infinitely_far() -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 9)).astype(np.float32)
+    broken = rows.copy()
+    broken[1, 4] = np.nan
+    agreement = parity.compare([parity.Probe("p", np.arange(3))], [rows], [broken])
+    assert (agreement.max_difference, agreement.mean_kl) == (np.inf, np.inf)
+
+
+def test_rows_are_compared_by_the_definitions() -> None:
+    reference = np.log([[0.5, 0.25, 0.25], [0.2, 0.5, 0.3]]).astype(np.float32)
+    candidate = np.log([[0.5, 0.25, 0.25], [0.2, 0.3, 0.5]]).astype(np.float32)
+    same, other = parity.compare_rows(reference, candidate, parity.Probe("p", np.arange(9), 7))
+    assert (same.max_diff, same.kl, same.flip) == (0, 0, None)
+    assert other.max_diff == pytest.approx(np.log(5 / 3), rel=1e-6)
+    assert other.kl == pytest.approx(0.2 * np.log(5 / 3), rel=1e-6)
+    assert other.spread == pytest.approx(reference[1].std())
+    assert other.flip is not None
+    assert (other.flip.probe, other.flip.row, other.flip.tokens) == ("p", 8, (1, 2))
+    assert other.flip.margin == pytest.approx(np.log(5 / 3), rel=1e-6)
 
 
 def test_random_models_are_not_flat() -> None:

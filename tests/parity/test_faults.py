@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.export.pipeline.pipeline import verify_bundle
-from gpt_edge.export.verify.localize import locate
+from gpt_edge.export.pipeline.verify import verify_bundle
+from gpt_edge.export.verify.localize import localize
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.verify.report import Verification
 from tests.parity.conftest import Export
@@ -24,9 +24,9 @@ def test_a_planted_fault_is_found_where_it_was_planted(
 ) -> None:
     good, _ = export(fault.kind, fault.graph, fault.scheme)
     faulty = plant(good, tmp_path / "faulty", fault.edit)
-    first = locate(faulty, open_checkpoint(checkpoints[fault.kind]).load_model()).first
+    first = localize(faulty, open_checkpoint(checkpoints[fault.kind]).load_model()).first
     assert first is not None
-    assert str(first.place) == fault.place, first
+    assert str(first.operator) == fault.place, first
 
 
 def check_verify(fault: Fault, export: Export, source: Path, out: Path) -> Verification:
@@ -82,7 +82,7 @@ def test_no_fault_is_found_where_none_is(
 ) -> None:
     model = open_checkpoint(checkpoints[kind]).load_model()
     for scheme in (*SCHEMES, "int8-dynamic") if kind == "gpt2" else SCHEMES:
-        found = locate(export(kind, graph, scheme)[0], model)
+        found = localize(export(kind, graph, scheme)[0], model)
         assert found.faults == [], scheme
         assert all(values["share"] < 0.8 for values in found.operators.values()), (
             scheme,

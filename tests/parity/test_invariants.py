@@ -16,10 +16,10 @@ import torch
 
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
-from gpt_edge.evaluate.measures import log_softmax
+from gpt_edge.evaluate.measures import kl_divergence, log_softmax
 from gpt_edge.export.formats.rounding import round_tensor
 from gpt_edge.export.formats.tensor_format import TensorFormat
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.stream import TokenStream
 from gpt_edge.reference.importers import open_checkpoint
@@ -64,8 +64,7 @@ def reference(model: GPT, ids: IntArray) -> tuple[FloatArray, list[tuple[FloatAr
 
 def mean_kl(first: FloatArray, second: FloatArray) -> float:
     """KL(first || second) in nats, of logits [B, T, V]."""
-    p, q = log_softmax(first), log_softmax(second)
-    return float((np.exp(p) * (p - q)).sum(-1).mean())
+    return float(kl_divergence(log_softmax(first), log_softmax(second)).mean())
 
 
 def check_random_shapes(session: Session, model: GPT, n_cases: int) -> None:
@@ -140,10 +139,10 @@ def check_chunks(session: Session, n_prompts: int, n_new: int, longest: int | No
     for _ in range(n_prompts):
         length = int(rng.integers(1, min(longest or config.n_ctx, config.n_ctx - 1)))
         probe = parity.Probe("ids", rng.integers(0, config.vocab_size, length))
-        whole = parity.answer(session, probe)
+        whole = parity.probe_logits(session, probe)
         tokens, arrays = None, None
         for chunk in (1, 7, 37, 64, 128, 512):
-            assert np.abs(parity.answer(session, probe, chunk) - whole).max() <= TOLERANCE, (
+            assert np.abs(parity.probe_logits(session, probe, chunk) - whole).max() <= TOLERANCE, (
                 length,
                 chunk,
             )
@@ -270,10 +269,10 @@ def check_quantized_steps(session: Session, n_sequences: int) -> None:
         )
         for i in range(n_sequences)
     ]
-    whole = [parity.answer(session, probe) for probe in probes]
+    whole = [parity.probe_logits(session, probe) for probe in probes]
     for chunk in (1, 7):
         found = parity.compare(
-            probes, whole, [parity.answer(session, probe, chunk) for probe in probes]
+            probes, whole, [parity.probe_logits(session, probe, chunk) for probe in probes]
         )
         assert found.unexcused() == [], chunk
         # two near ties are no rate

@@ -17,9 +17,11 @@ from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.export.formats.plan import Wishes, uniform_plan
+from gpt_edge.export.formats.plan import QuantizeOptions, uniform_plan
 from gpt_edge.export.graph.build import build_graph
-from gpt_edge.export.pipeline import pipeline
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.shared import open_folder
 from gpt_edge.native.library import SETTING, compile_library, why_unsupported
 from gpt_edge.native.onnx_model import Model, Node, read_model
 from gpt_edge.native.rewrite import _Rewriter, rewrite
@@ -107,7 +109,7 @@ def open_with(
 
     def open_session(kind: str, scheme: str, with_library: Path | None) -> Session:
         monkeypatch.setenv(SETTING, "0" if with_library is None else str(with_library))
-        return pipeline.open_folder(folders(kind, scheme), CONFIGS[kind], "edge", scheme)
+        return open_folder(folders(kind, scheme), CONFIGS[kind], "edge", scheme)
 
     return open_session
 
@@ -123,9 +125,7 @@ def whole(session: Session, ids: IntArray) -> FloatArray:
 def test_only_the_entry_can_be_seen_from_outside(library: Path) -> None:
     loaded = ctypes.CDLL(str(library))
     assert hasattr(loaded, "RegisterCustomOps")
-    assert not any(
-        hasattr(loaded, name) for name in ("fail", "attend", "rows_of", "has_matrix_units")
-    )
+    assert not any(hasattr(loaded, name) for name in ("fail", "attend", "rows_of", "has_amx_tiles"))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -191,14 +191,14 @@ def test_blocks_of_every_size(
     scheme = "int4" if bits == 4 else "int8-block"
     (tmp_path / "graph").mkdir()
     plan = uniform_plan(
-        config, "edge", Wishes(scheme=scheme, block_size=block_size, rounding="nearest")
+        config, "edge", QuantizeOptions(scheme=scheme, block_size=block_size, rounding="nearest")
     )
     build_graph(checkpoint, tmp_path / "graph", graph="edge", scheme=scheme, plan=plan)
     ids = np.random.default_rng(1).integers(0, config.vocab_size, (1, 70))
     found = []
     for setting in ("0", str(library)):
         monkeypatch.setenv(SETTING, setting)
-        session = pipeline.open_folder(tmp_path / "graph", config, "edge", scheme)
+        session = open_folder(tmp_path / "graph", config, "edge", scheme)
         found.append(whole(session, ids))
     cache = session.new_cache()
     steps = [session.decode([int(id)], cache)[0].copy() for id in ids[0]]
@@ -332,8 +332,8 @@ def test_what_is_published_is_measured_by_onnxruntimes_own(
     """Whatever is built here: a manifest's figures are those of every machine."""
     monkeypatch.setenv(SETTING, str(tmp_path / "nowhere"))
     source = save_random(tmp_path / "source", CONFIGS["gpt1"])
-    bundle, _ = pipeline.export_bundle(source, tmp_path / "bundle", scheme="fp32", tokenizer="none")
-    pipeline.quantize_bundle(bundle, tmp_path / "int8", scheme="int8")
+    bundle, _ = export_bundle(source, tmp_path / "bundle", scheme="fp32", tokenizer="none")
+    quantize_bundle(bundle, tmp_path / "int8", scheme="int8")
     with pytest.raises(GPTEdgeError, match="there is no file"):
         Session(bundle)
 

@@ -11,7 +11,7 @@ import torch
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.cli import main
-from gpt_edge.export.pipeline.pipeline import export_bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
 
@@ -61,7 +61,7 @@ def test_a_portable_bundle_loads_in_optimum(
     bundle, _ = export_bundle(
         source, tmp_path / "out", graph="portable", scheme=scheme, tokenizer="none"
     )
-    ours = parity.greedy(Session(bundle), PROMPT[0].numpy(), N_NEW)
+    ours = parity.greedy_tokens(Session(bundle), PROMPT[0].numpy(), N_NEW)
     model = onnxruntime_models.ORTModelForCausalLM.from_pretrained(bundle.path)
     theirs = model.generate(PROMPT, max_new_tokens=N_NEW, do_sample=False, pad_token_id=0)[
         0, PROMPT.shape[1] :
@@ -82,7 +82,7 @@ def test_a_folder_that_optimum_exported_runs_in_our_generate(
     )
     bundle = Bundle.open(tmp_path / "optimum")
     assert (bundle.graph, bundle.scheme, bundle.is_optimum_export) == ("portable", "fp32", True)
-    assert parity.greedy(Session(bundle), PROMPT[0].numpy(), N_NEW) == wanted
+    assert parity.greedy_tokens(Session(bundle), PROMPT[0].numpy(), N_NEW) == wanted
     # The command takes it as it is, tokenizer and all.
     words = transformers.AutoTokenizer.from_pretrained(source)
     ids = words("hello there", return_tensors="pt").input_ids

@@ -17,8 +17,8 @@ import torch
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, EvaluationError
-from gpt_edge.export.pipeline.pipeline import export_bundle
-from gpt_edge.export.report.data import Report
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.report.data import BundleReport
 from gpt_edge.export.report.html import tag, text
 from gpt_edge.export.report.measure import make_report
 from gpt_edge.export.report.page import page
@@ -29,7 +29,7 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import TokenizerSource
 from gpt_edge.tokenizer.formats.hf_json import make_spec
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
-from gpt_edge.verify.report import words_of
+from gpt_edge.verify.report import tokenizer_of
 from tests.conftest import REPO
 from tests.support.models import random_model
 from tests.support.runner import done, run
@@ -139,13 +139,13 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
 
 
 @pytest.fixture(scope="module")
-def whole(evil: tuple[Path, Bundle]) -> Report:
+def whole(evil: tuple[Path, Bundle]) -> BundleReport:
     checkpoint, bundle = evil
     return make_report(bundle, against=checkpoint, prompts=(f"{EVIL} & \x1b[2J", "plain"), n_tokens=128,
                        with_sensitivity=True)  # fmt: skip
 
 
-def test_a_model_that_writes_html_is_shown_and_does_nothing(whole: Report) -> None:
+def test_a_model_that_writes_html_is_shown_and_does_nothing(whole: BundleReport) -> None:
     found = assert_inert(page(whole))
     assert any(
         EVIL in "".join(sample.pieces) for variant in whole.variants for sample in variant.samples
@@ -161,7 +161,7 @@ def test_a_model_that_writes_html_is_shown_and_does_nothing(whole: Report) -> No
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
 
-def test_the_page_holds_every_version_and_every_section(whole: Report) -> None:
+def test_the_page_holds_every_version_and_every_section(whole: BundleReport) -> None:
     words = assert_inert(page(whole)).words
     assert [variant.label for variant in whole.variants] == ["fp32", "this bundle (int4)", "int8"]
     for heading in ("Size and loss", "Samples, side by side", "Token by token", "Error, layer by layer", "Sensitivity",
@@ -173,14 +173,14 @@ def test_the_page_holds_every_version_and_every_section(whole: Report) -> None:
         assert record["sha256"] in words
 
 
-def test_figures_are_those_of_the_models(whole: Report, evil: tuple[Path, Bundle]) -> None:
+def test_figures_are_those_of_the_models(whole: BundleReport, evil: tuple[Path, Bundle]) -> None:
     fp32, main, int8 = whole.variants
-    assert main.damage is not None
-    assert int8.damage is not None
-    assert fp32.damage is None
+    assert main.degradation is not None
+    assert int8.degradation is not None
+    assert fp32.degradation is None
     assert main.is_main
-    assert 0 < int8.damage.mean_kl < main.damage.mean_kl
-    assert f"{1 + main.damage.ppl_increase:.5f}" in page(whole)
+    assert 0 < int8.degradation.mean_kl < main.degradation.mean_kl
+    assert f"{1 + main.degradation.ppl_increase:.5f}" in page(whole)
     assert fp32.n_bytes > int8.n_bytes > main.n_bytes > 0
     layers = {str(parting.place): parting.relative for parting in main.layers}
     exact = {str(parting.place): parting.relative for parting in int8.layers}
@@ -193,13 +193,13 @@ def test_figures_are_those_of_the_models(whole: Report, evil: tuple[Path, Bundle
     }
     assert whole.torch is not None
     assert whole.torch["max_difference"] < 1e-3
-    session, words = Session(evil[1]), words_of(evil[1])
+    session, words = Session(evil[1]), tokenizer_of(evil[1])
     assert words is not None
     wanted, _ = continue_prompt(session, np.array(words.encode("plain")), words)
     assert main.samples[1].ids == tuple(wanted)
 
 
-def test_marks_are_where_the_tokens_differ(whole: Report) -> None:
+def test_marks_are_where_the_tokens_differ(whole: BundleReport) -> None:
     reference = whole.variants[0].samples
     n_parted = 0
     for variant in whole.variants[1:]:
@@ -221,7 +221,7 @@ def test_marks_are_where_the_tokens_differ(whole: Report) -> None:
 
 def test_without_a_checkpoint_the_page_says_what_is_missing(evil: tuple[Path, Bundle]) -> None:
     found = make_report(evil[1], prompts=("plain",))
-    assert [variant.damage for variant in found.variants] == [None]
+    assert [variant.degradation for variant in found.variants] == [None]
     assert len(found.variants[0].samples) == 1
     words = assert_inert(page(found)).words
     assert "What is not on this page" in words

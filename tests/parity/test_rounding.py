@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gpt_edge.errors import NumericError
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import Rows, layer_hessians, load_reference
-from gpt_edge.export.budget.sensitivity import Probe, round_activations
+from gpt_edge.export.budget.sensitivity import SensitivityProbe, round_activations
 from gpt_edge.export.formats.rounding import Rounded, gptq, round_tensor
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, TensorFormat
 from gpt_edge.export.weights.reference_operators import LINEARS
@@ -319,7 +319,7 @@ def test_gptq_of_a_whole_model_costs_less_than_rounding_to_nearest(
     rounder.prepare(dict.fromkeys(names, forms), source, text)
     padded = pad_heads(names[1], source.tensor(names[1]), source.config)
     assert rounder(names[1], padded, forms[1]).dequantize(padded.shape[1]).shape == padded.shape
-    found = Probe(load_reference(source), other, "edge", rounder).sensitivities(
+    found = SensitivityProbe(load_reference(source), other, "edge", rounder).sensitivities(
         dict.fromkeys(names, forms)
     )
     sums = [sum(found[name][form].mean_kl for name in names) for form in forms]

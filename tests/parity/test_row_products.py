@@ -14,7 +14,7 @@ import torch
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.graph.build import build_graph
-from gpt_edge.export.pipeline import pipeline
+from gpt_edge.export.pipeline.shared import open_folder
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from tests.parity.conftest import Export
@@ -32,7 +32,7 @@ def built(folder: Path, config: GPTConfig, scheme: str = "int8", **kwargs: float
     checkpoint = open_checkpoint(save_random(folder / "source", config, **kwargs))
     (folder / "graph").mkdir()
     build_graph(checkpoint, folder / "graph", graph="edge", scheme=scheme)
-    return pipeline.open_folder(folder / "graph", config, "edge", scheme)
+    return open_folder(folder / "graph", config, "edge", scheme)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(export: Export) -> None:
@@ -105,7 +105,7 @@ def test_rows_of_zeros_give_the_bias(tmp_path: Path) -> None:
     build_graph(
         open_checkpoint(tmp_path / "source"), tmp_path / "graph", graph="edge", scheme="int8"
     )
-    session = pipeline.open_folder(tmp_path / "graph", GPT2, "edge", "int8")
+    session = open_folder(tmp_path / "graph", GPT2, "edge", "int8")
     ids = np.arange(10)[None]
     with torch.no_grad():
         wanted = model(torch.from_numpy(ids))[0].numpy()

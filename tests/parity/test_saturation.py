@@ -14,10 +14,10 @@ import onnxruntime as ort
 import pytest
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.export.verify.verifier import Verification
 from gpt_edge.runtime import ort_session
 from gpt_edge.runtime.session import Session
 from gpt_edge.system.python_process import python_command, python_environment
+from gpt_edge.verify.report import Verification
 from tests.packaging.test_layers import sources
 from tests.parity.conftest import Export
 
@@ -81,7 +81,7 @@ def test_the_verifier_reads_inner_values_as_the_runtime_computes_them(
     export: Export, checkpoints: dict[str, Path]
 ) -> None:
     """Where it opened a session of its own, it accused good int8 bundles on CPUs that saturate."""
-    from gpt_edge.export.pipeline.pipeline import verify_bundle
+    from gpt_edge.export.pipeline.verify import verify_bundle
 
     bundle = export("gpt2", "edge", "int8")[0]
     report = verify_bundle(bundle, checkpoints["gpt2"])

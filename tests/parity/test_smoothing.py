@@ -14,8 +14,10 @@ import torch
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
-from gpt_edge.export.verify.divergence import first_of, part
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.verify import verify_bundle
+from gpt_edge.export.verify.divergence import first_divergence, layer_divergences
 from gpt_edge.export.weights.smoothing import KEY, LARGEST, Smoothing, find_smoothing, smooth
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
@@ -89,12 +91,12 @@ def test_a_smoothed_bundle_is_verified_and_parts_where_another_one_does(
     )
     assert verify_bundle(bundle, planted).faults == []
     model, ids = open_checkpoint(planted).load_model().eval(), np.arange(50)
-    partings = part(model, bundle, ids)
+    divergences = layer_divergences(model, bundle, ids)
     # a channel that is not restored is off by half and more
-    assert max(parting.relative for parting in partings) < 0.2
-    first = first_of(partings)
+    assert max(divergence.relative for divergence in divergences) < 0.2
+    first = first_divergence(divergences)
     assert first is not None
-    assert first.place.name == "embedding"
+    assert first.operator.name == "embedding"
 
 
 def test_quantize_smooths_as_export_does(planted: Path, tmp_path: Path) -> None:

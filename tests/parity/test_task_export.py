@@ -4,6 +4,7 @@ hidden states of any bundle.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,15 +16,18 @@ import torch
 from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ExportError, ParityError
-from gpt_edge.export.pipeline.pipeline import export_bundle, quantize_bundle, verify_bundle
-from gpt_edge.export.verify import task_verifier as task_verify
-from gpt_edge.export.verify.task_verifier import reference_logits
-from gpt_edge.export.verify.verifier import Verification
+from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.export.pipeline.quantize import quantize_bundle
+from gpt_edge.export.pipeline.verify import verify_bundle
+from gpt_edge.export.verify.reference import classifier_logits
 from gpt_edge.reference.checkpoint import load_task_model
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
-from gpt_edge.verify.classifiers import compare_tasks, task_probes, verify_task_alone
+from gpt_edge.schemes import SCHEMES
+from gpt_edge.verify.classifiers import compare_tasks, task_probes
+from gpt_edge.verify.report import Verification
+from gpt_edge.verify.subject import verify_alone
 from tests.parity.conftest import Export
 from tests.support.models import TINY
 from tests.support.task_models import TASKS, save_task
@@ -80,7 +84,7 @@ def test_a_head_says_in_onnx_what_it_says_in_torch(
 ) -> None:
     model = load_task_model(sources(kind, task))
     probes = task_probes(model.config, model.spec, None)
-    wanted = reference_logits(model, probes)
+    wanted = classifier_logits(model, probes)
     bundle, report = make(kind, task, graph, "fp32")
     found = Encoder(bundle).logits(probes.sequences)
     assert np.abs(found - wanted).max() <= FP32_TOLERANCE
@@ -138,7 +142,7 @@ def test_quantize_rounds_a_classifier_as_export_does(
     assert (rounded.path / "model.onnx.data").read_bytes() == (
         exported.path / "model.onnx.data"
     ).read_bytes()
-    assert verify_task_alone(rounded).faults == []
+    assert verify_alone(rounded).faults == []
 
 
 def test_a_bundle_of_other_weights_is_found_out(
@@ -161,7 +165,8 @@ def test_a_bundle_of_other_weights_is_found_out(
 def test_nothing_is_published_when_out_of_tolerance(
     sources: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(task_verify.QUANTIZED_KL, "int8", 0.0)
+    strict = dataclasses.replace(SCHEMES["int8"], task_max_mean_kl=0.0)
+    monkeypatch.setitem(SCHEMES, "int8", strict)
     with pytest.raises(ParityError, match="mean_kl is") as caught:
         export_bundle(sources("gpt3", "classification"), tmp_path / "out", tokenizer="none")
     assert caught.value.figures["torch against int8"]["labels"]["ok"] is False

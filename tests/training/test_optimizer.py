@@ -9,9 +9,11 @@ import torch
 from gpt_edge.config import GPTConfig
 from gpt_edge.reference.model import GPT
 from gpt_edge.training.optimizer import Optimizer, decay_groups, learning_rate_factor
-from gpt_edge.training.recipe import Training
+from gpt_edge.training.recipe import TrainingSection
 
-TRAINING = Training(steps=100, batch_tokens=64, learning_rate=0.01, row_tokens=16, warmup_steps=10)
+TRAINING = TrainingSection(
+    steps=100, batch_tokens=64, learning_rate=0.01, row_tokens=16, warmup_steps=10
+)
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, n_ctx=16, vocab_size=50)
 
 

@@ -21,7 +21,7 @@ from gpt_edge.errors import TrainingError
 from gpt_edge.reference.checkpoint import load_checkpoint, read_checkpoint_config
 from gpt_edge.training.pretrain.run import train
 from gpt_edge.training.pretrain.trainer import Trainer
-from gpt_edge.training.processes import Processes, join_processes, sharded_like, whole
+from gpt_edge.training.processes import Processes, gather_to_cpu, join_processes, sharded_like
 from gpt_edge.training.recipe import read_recipe
 from gpt_edge.training.run_state import load_state
 
@@ -62,9 +62,12 @@ def start(n: int, *arguments: str, **extra: str) -> list[subprocess.CompletedPro
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", KILLED_AFTER, "train", *arguments],
-                env={**os.environ, **ranks, **place, **extra}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **ranks, **place, **extra},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-        )  # fmt: skip
+        )
     found = []
     for process in processes:
         out, err = process.communicate(timeout=250)
@@ -161,7 +164,7 @@ def test_two_processes_drop_different_things_and_resume_alike(make_recipe: MakeR
 
 
 def test_rows_that_cannot_be_shared_are_refused(make_recipe: MakeRecipe) -> None:
-    with pytest.raises(TrainingError, match="wanted a number of rows that 3 processes can share"):
+    with pytest.raises(TrainingError, match="expected a number of rows that 3 processes can share"):
         Trainer(read_recipe(make_recipe()), [], Processes(0, 3))
 
 
@@ -191,5 +194,5 @@ def test_one_process_sums_and_gathers_its_own() -> None:
     tensor = torch.arange(3.0)
     assert alone.gather(tensor) is tensor
     assert alone.first_then_others(lambda: 3) == 3
-    assert torch.equal(whole(tensor), tensor)
+    assert torch.equal(gather_to_cpu(tensor), tensor)
     assert torch.equal(sharded_like(tensor, torch.zeros(3)), tensor)

@@ -24,46 +24,49 @@ def test_the_recipe_of_the_default_model_is_valid() -> None:
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"steps": 0}, r"\[training\] steps is 0, wanted at least 1"),
-        ({"steps": "many"}, r"\[training\] steps is 'many', wanted a whole number"),
-        ({"steps": 1.5}, r"\[training\] steps is 1.5, wanted a whole number"),
-        ({"learning_rate": -0.1}, r"\[training\] learning_rate is -0.1, wanted above 0"),
+        ({"steps": 0}, r"\[training\] steps is 0, expected at least 1"),
+        ({"steps": "many"}, r"\[training\] steps is 'many', expected a whole number"),
+        ({"steps": 1.5}, r"\[training\] steps is 1.5, expected a whole number"),
+        ({"learning_rate": -0.1}, r"\[training\] learning_rate is -0.1, expected above 0"),
         (
             {"learning_rate": "fast"},
-            r"\[training\] learning_rate is 'fast', wanted a finite number",
+            r"\[training\] learning_rate is 'fast', expected a finite number",
         ),
-        ({"dropout": 1.0}, r"\[training\] dropout is 1.0, wanted from 0 to below 1"),
+        ({"dropout": 1.0}, r"\[training\] dropout is 1.0, expected from 0 to below 1"),
         (
             {"precision": "int3"},
-            r"\[training\] precision is 'int3', wanted one of float32, bfloat16",
+            r"\[training\] precision is 'int3', expected one of float32, bfloat16",
         ),
-        ({"compile": "yes"}, r"\[training\] compile is 'yes', wanted true or false"),
+        ({"compile": "yes"}, r"\[training\] compile is 'yes', expected true or false"),
         (
             {"batch_tokens": 250},
-            r"\[training\] batch_tokens is 250, wanted a multiple of row_tokens, 16",
+            r"\[training\] batch_tokens is 250, expected a multiple of row_tokens, 16",
         ),
-        ({"batch_tokens": 48}, r"\[training\] batch_tokens is 48, wanted a multiple of n_ctx, 32"),
-        ({"row_tokens": 64}, r"\[training\] row_tokens is 64, wanted at most n_ctx, 32"),
+        (
+            {"batch_tokens": 48},
+            r"\[training\] batch_tokens is 48, expected a multiple of n_ctx, 32",
+        ),
+        ({"row_tokens": 64}, r"\[training\] row_tokens is 64, expected at most n_ctx, 32"),
         ({"speed": 3}, r"\[training\] has unknown keys speed"),
-        ({"vocab_size": 256}, r"\[tokenizer\] vocab_size is 256, wanted from 257"),
+        ({"vocab_size": 256}, r"\[tokenizer\] vocab_size is 256, expected from 257"),
         ({"n_head": 3}, r"\[model\] n_embd must be a multiple of n_head"),
         (
             {"micro_batch_tokens": 24},
-            r"\[training\] micro_batch_tokens is 24, wanted a multiple of row_tokens, 16",
+            r"\[training\] micro_batch_tokens is 24, expected a multiple of row_tokens, 16",
         ),
         (
             {"micro_batch_tokens": 16},
-            r"\[training\] micro_batch_tokens is 16, wanted a multiple of n_ctx, 32",
+            r"\[training\] micro_batch_tokens is 16, expected a multiple of n_ctx, 32",
         ),
-        ({"ema": 1.0}, r"\[training\] ema is 1.0, wanted from 0 to below 1"),
-        ({"parallel": "pipe"}, r"\[training\] parallel is 'pipe', wanted one of ddp, fsdp"),
-        ({"device": "tpu"}, r"\[training\] device is 'tpu', wanted one of auto, cpu, cuda"),
-        ({"train": 3}, r"\[data\] train is 3, wanted a text or a list of texts"),
-        ({"train": ""}, r"\[data\] train is '', wanted a text or a list of texts"),
-        ({"every_steps": 0}, r"\[evaluation\] every_steps is 0, wanted at least 1"),
+        ({"ema": 1.0}, r"\[training\] ema is 1.0, expected from 0 to below 1"),
+        ({"parallel": "pipe"}, r"\[training\] parallel is 'pipe', expected one of ddp, fsdp"),
+        ({"device": "tpu"}, r"\[training\] device is 'tpu', expected one of auto, cpu, cuda"),
+        ({"train": 3}, r"\[data\] train is 3, expected a string or a list of strings"),
+        ({"train": ""}, r"\[data\] train is '', expected a string or a list of strings"),
+        ({"every_steps": 0}, r"\[evaluation\] every_steps is 0, expected at least 1"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_names_file_key_found_and_wanted(
+def test_a_wrong_value_is_one_line_that_names_file_key_value_and_expectation(
     make_recipe: MakeRecipe, changes: dict[str, object], wanted: str
 ) -> None:
     path = make_recipe(**changes)
@@ -78,11 +81,11 @@ def test_a_wrong_value_is_one_line_that_names_file_key_found_and_wanted(
     [
         ("steps = ", "is not TOML"),
         ("[dta]\n", "unknown sections dta"),
-        ("data = 3\n", r"data is 3, wanted a section \[data\]"),
+        ("data = 3\n", r"data is 3, expected a section \[data\]"),
         ("", r"\[data\] lacks train"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str, wanted: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_refused(tmp_path: Path, content: str, wanted: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(content)
     with pytest.raises(TrainingError, match=wanted):
@@ -101,8 +104,8 @@ def test_threads_are_no_part_of_what_a_resumed_run_must_share(
     assert read_recipe(make_recipe(seed=5)).fingerprint() != recipe.fingerprint()
 
 
-def test_muon_wants_whole_matrices(make_recipe: MakeRecipe) -> None:
-    with pytest.raises(TrainingError, match=r"\[training\] optimizer is 'muon', wanted adamw"):
+def test_muon_needs_whole_matrices(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(TrainingError, match=r"\[training\] optimizer is 'muon', expected adamw"):
         read_recipe(make_recipe(parallel="fsdp", optimizer="muon"))
 
 
@@ -137,7 +140,7 @@ def test_a_preset_gives_the_shape_and_keys_change_it(make_recipe: MakeRecipe, pr
 def test_an_unknown_preset_and_a_size_that_is_nowhere_are_named(make_recipe: MakeRecipe) -> None:
     path = make_recipe()
     with pytest.raises(
-        TrainingError, match=r"\[model\] preset is 'gpt9', wanted one of gpt1, gpt2"
+        TrainingError, match=r"\[model\] preset is 'gpt9', expected one of gpt1, gpt2"
     ):
         read_recipe(path, ["model.preset=gpt9"])
     path.write_text(path.read_text().replace("vocab_size = 300", ""))
@@ -147,8 +150,17 @@ def test_an_unknown_preset_and_a_size_that_is_nowhere_are_named(make_recipe: Mak
 
 def test_flags_change_a_recipe(make_recipe: MakeRecipe) -> None:
     path = make_recipe()
-    recipe = read_recipe(path, ["training.steps=100", "training.learning_rate = 1e-3", "data.train=['a.txt', 'b/*.gz']",
-                                "output.folder=runs/new one", "training.compile=true", "evaluation.patience=2"])  # fmt: skip
+    recipe = read_recipe(
+        path,
+        [
+            "training.steps=100",
+            "training.learning_rate = 1e-3",
+            "data.train=['a.txt', 'b/*.gz']",
+            "output.folder=runs/new one",
+            "training.compile=true",
+            "evaluation.patience=2",
+        ],
+    )
     assert (recipe.training.steps, recipe.training.learning_rate, recipe.training.compile) == (
         100,
         1e-3,
@@ -165,16 +177,27 @@ def test_flags_change_a_recipe(make_recipe: MakeRecipe) -> None:
 )
 def test_a_wrong_flag_is_named(make_recipe: MakeRecipe, change: str) -> None:
     with pytest.raises(
-        TrainingError, match=r"wanted SECTION\.KEY=VALUE with a section of data, tokenizer"
+        TrainingError, match=r"expected SECTION\.KEY=VALUE with a section of data, tokenizer"
     ):
         read_recipe(make_recipe(), [change])
-    with pytest.raises(TrainingError, match=r"\[training\] steps is 'many', wanted a whole number"):
+    with pytest.raises(
+        TrainingError, match=r"\[training\] steps is 'many', expected a whole number"
+    ):
         read_recipe(make_recipe(), ["training.steps=many"])
 
 
 def test_flags_alone_are_a_recipe() -> None:
-    flags = ["data.train=a.txt", "tokenizer.vocab_size=300", "model.preset=gpt2", "model.n_layer=2", "training.steps=3",
-             "training.batch_tokens=2048", "training.row_tokens=1024", "training.learning_rate=1e-3", "output.folder=x"]  # fmt: skip
+    flags = [
+        "data.train=a.txt",
+        "tokenizer.vocab_size=300",
+        "model.preset=gpt2",
+        "model.n_layer=2",
+        "training.steps=3",
+        "training.batch_tokens=2048",
+        "training.row_tokens=1024",
+        "training.learning_rate=1e-3",
+        "output.folder=x",
+    ]
     recipe = read_recipe(None, flags)
     assert recipe.model.n_layer == 2
     with pytest.raises(TrainingError, match=r"the command line: \[data\] lacks train"):

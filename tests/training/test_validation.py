@@ -12,7 +12,7 @@ from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.evaluate import windows
 from gpt_edge.reference.model import GPT
-from gpt_edge.training.validation import score_documents
+from gpt_edge.training.validation import score_in_torch
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ctx=24, vocab_size=50)
 
@@ -41,7 +41,7 @@ def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary() -> None:
     with torch.no_grad():
         model.wte.weight.zero_()
     some = documents([5, 30, 100])
-    score = score_documents(model, some, n_bytes=200, context=24, precision="float32")
+    score = score_in_torch(model, some, n_bytes=200, context=24, precision="float32")
     n_tokens = 5 + 30 + 100 + 3
     assert score.n_tokens == n_tokens
     assert score.loss == pytest.approx(math.log(50), rel=1e-6)
@@ -56,7 +56,7 @@ def test_batching_changes_nothing() -> None:
         torch.nn.init.normal_(parameter, std=0.3)
     some = documents([5, 60, 23, 24, 7])
     model.train()
-    score = score_documents(model, some, n_bytes=100, context=24, precision="float32")
+    score = score_in_torch(model, some, n_bytes=100, context=24, precision="float32")
     assert model.training  # left as it was
     model.eval()
     total, n_tokens = 0.0, 0

@@ -34,7 +34,7 @@ def test_each_kind_is_laid_out_as_in_figure_1(
 ) -> None:
     found = transform(spec_of(kind), texts, n_ctx=16)
     assert list(found.sequences) == wanted
-    assert found.n_cut == 0
+    assert found.n_truncated == 0
 
 
 @given(
@@ -59,9 +59,9 @@ def test_no_sequence_passes_the_context_and_every_lost_token_is_counted(
         n_kept = len(contexts.pop()) + sum(len(_parts(ids)[1]) for ids in found.sequences)
     else:
         n_kept = sum(map(len, _parts(found.sequences[0])))
-    assert found.n_cut == sum(map(len, texts)) - n_kept
+    assert found.n_truncated == sum(map(len, texts)) - n_kept
     if all(len(ids) < n_ctx for ids in found.sequences):
-        assert found.n_cut == 0
+        assert found.n_truncated == 0
 
 
 def _parts(ids: tuple[int, ...]) -> list[list[int]]:
@@ -75,7 +75,7 @@ def _parts(ids: tuple[int, ...]) -> list[list[int]]:
 def test_the_longer_text_of_a_pair_loses_its_end_and_the_shorter_one_stays() -> None:
     found = transform(spec_of("entailment"), [list(range(20)), [50, 51]], n_ctx=10)
     assert found.sequences == ((S, 0, 1, 2, 3, 4, D, 50, 51, E),)
-    assert found.n_cut == 15
+    assert found.n_truncated == 15
 
 
 def test_two_long_texts_are_cut_to_halves_and_the_first_gets_the_odd_token() -> None:
@@ -88,13 +88,13 @@ def test_two_long_texts_are_cut_to_halves_and_the_first_gets_the_odd_token() -> 
 def test_the_context_of_a_choice_keeps_its_end_the_same_for_every_answer() -> None:
     found = transform(spec_of("multiple-choice"), [list(range(20)), [50], [60, 61, 62]], n_ctx=9)
     assert found.sequences == ((S, 17, 18, 19, D, 50, E), (S, 17, 18, 19, D, 60, 61, 62, E))
-    assert found.n_cut == 17
+    assert found.n_truncated == 17
 
 
 def test_a_single_text_loses_its_end() -> None:
     found = transform(spec_of("classification"), [list(range(20))], n_ctx=6)
     assert found.sequences == ((S, 0, 1, 2, 3, E),)
-    assert found.n_cut == 16
+    assert found.n_truncated == 16
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples
+from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples, source_name
 from gpt_edge.cli.support.options import ThreadsOption, complete_bundle
 from gpt_edge.cli.support.text_options import (
     BatchOption,
@@ -79,7 +79,8 @@ def classify(
     examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns)
     is_json = as_json or as_jsonl or (file is not None and file.suffix.lower() == ".jsonl")
     size = chunk_size(batch)
-    for chunk in encode_chunks(examples, lambda parts: model.encode(parts, truncate), size):
+    source = source_name(file)
+    for chunk in encode_chunks(examples, source, lambda parts: model.encode(parts, truncate), size):
         for row in model.predict_encoded(chunk, batch=batch).rows:
             if is_json:
                 console.say_json(_as_json(row, model.task))
@@ -97,7 +98,7 @@ def _as_line(row: Prediction, model: Classifier) -> str:
 
 
 def _as_json(row: Prediction, task: TaskSpec) -> dict[str, Any]:
-    common = {"n_tokens": row.n_tokens, "n_cut": row.n_cut}
+    common = {"n_tokens": row.n_tokens, "n_truncated": row.n_truncated}
     if row.score is not None:
         return {"score": round(row.score, 6), **common}
     probabilities = [round(float(probability), 6) for probability in row.probabilities]

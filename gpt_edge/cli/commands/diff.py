@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from gpt_edge.export.verify.divergence import Parting
+    from gpt_edge.export.verify.divergence import Divergence
     from gpt_edge.tokenizer import Tokenizer
     from gpt_edge.verify.token_diff import Difference
 
@@ -40,7 +40,7 @@ LEGEND = "the text, each token by the KL divergence of its prediction:"
 class OperatorComparison:
     """How far the values of the two models differ after each operator."""
 
-    divergences: list[Parting]
+    divergences: list[Divergence]
     note: str = ""  # why there are none
     # the first operator whose difference rounding does not explain; "": none; None: not known
     fault: str | None = None
@@ -122,7 +122,7 @@ def _compare_operators(
         require("gpt_edge.export.verify.divergence", "export")
     except MissingDependencyError as error:
         return OperatorComparison([], f"to compare operators: {error.hint}")
-    from gpt_edge.export.verify.divergence import is_comparable, part
+    from gpt_edge.export.verify.divergence import is_comparable, layer_divergences
 
     if not is_comparable(a.config, b.config):
         note = "the models have different shapes: only their logits can be compared"
@@ -131,19 +131,21 @@ def _compare_operators(
         if getattr(opened.model, "is_optimum_export", False):
             note = f"{opened.path} is an Optimum export: its operators cannot be compared"
             return OperatorComparison([], note)
-    return OperatorComparison(part(a.model, b.model, ids), fault=_fault(a, b, progress))
+    return OperatorComparison(
+        layer_divergences(a.model, b.model, ids), fault=_fault(a, b, progress)
+    )
 
 
 def _fault(a: OpenModel, b: OpenModel, progress: Callable[[str], None]) -> str | None:
     """Return OperatorComparison.fault, which is known only for a bundle and its checkpoint."""
     from gpt_edge.bundle.bundle import Bundle
-    from gpt_edge.export.verify.localize import locate
+    from gpt_edge.export.verify.localize import localize
 
     bundles = [opened.model for opened in (a, b) if isinstance(opened.model, Bundle)]
     others = [opened.model for opened in (a, b) if not isinstance(opened.model, Bundle)]
     if len(bundles) != 1 or bundles[0].config != others[0].config:
         return None
-    first = locate(bundles[0], others[0], progress=progress).first
+    first = localize(bundles[0], others[0], progress=progress).first
     return str(first) if first is not None else ""
 
 
@@ -166,12 +168,12 @@ def _as_json(
     }
 
 
-def _first(divergences: list[Parting]) -> Parting | None:
+def _first(divergences: list[Divergence]) -> Divergence | None:
     if not divergences:
         return None
-    from gpt_edge.export.verify.divergence import first_of
+    from gpt_edge.export.verify.divergence import first_divergence
 
-    return first_of(divergences)
+    return first_divergence(divergences)
 
 
 def _summary(names: tuple[str, str], difference: Difference) -> str:
@@ -202,12 +204,12 @@ def _operator_table(operators: OperatorComparison) -> str:
     ends = [
         divergence
         for divergence in divergences
-        if divergence.place.layer is None or _is_end_of_layer(divergence, divergences)
+        if divergence.operator.layer is None or _is_end_of_layer(divergence, divergences)
     ]
     rows = [("  after", "difference")]
-    rows += [(f"  {end.place}", f"{end.relative:.2g}") for end in ends]
+    rows += [(f"  {end.operator}", f"{end.relative:.2g}") for end in ends]
     lines = [
-        f"the models diverge first at {first.place}, by {first.relative:.2g} of the value's "
+        f"the models diverge first at {first.operator}, by {first.relative:.2g} of the value's "
         "root mean square",
         columns(rows),
     ]
@@ -218,8 +220,8 @@ def _operator_table(operators: OperatorComparison) -> str:
     return "\n".join(lines)
 
 
-def _is_end_of_layer(divergence: Parting, divergences: list[Parting]) -> bool:
-    layer = [other for other in divergences if other.place.layer == divergence.place.layer]
+def _is_end_of_layer(divergence: Divergence, divergences: list[Divergence]) -> bool:
+    layer = [other for other in divergences if other.operator.layer == divergence.operator.layer]
     return layer[-1] is divergence
 
 

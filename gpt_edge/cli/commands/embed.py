@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import Columns, columns_of, encode_chunks, read_examples
+from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples, source_name
 from gpt_edge.cli.support.options import BUNDLE_NAME_HELP, ThreadsOption, complete_bundle
 from gpt_edge.cli.support.text_options import (
     BatchOption,
@@ -71,12 +71,15 @@ def embed(
     from gpt_edge.classify.embedder import Embedder, save_vectors
 
     model = Embedder.load(bundle, threads=threads)
-    columns = Columns(("text",)) if not text else columns_of("embedding", text)
+    columns = columns_of("embedding", text)
     examples = read_examples("embedding", texts or (), file, as_jsonl, columns)
     size = chunk_size(batch)
+    chunks = encode_chunks(
+        examples, source_name(file), lambda parts: model.encode(parts[0], truncate), size
+    )
     vectors = (
         model.embed_encoded(chunk, pooling=pooling, normalize=normalize, batch=batch)
-        for chunk in encode_chunks(examples, lambda parts: model.encode(parts[0], truncate), size)
+        for chunk in chunks
     )
     if out is None:
         for rows in vectors:

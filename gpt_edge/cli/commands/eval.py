@@ -99,13 +99,18 @@ def evaluate(
     evaluated on its own in overlapping windows. With --lambada, also the accuracy of the last words
     of passages. Every error (±) is a standard error.
     """
-    from gpt_edge.evaluate import Settings, State, evaluate_lambada, evaluate_text
+    from gpt_edge.evaluate import (
+        EvaluationSettings,
+        EvaluationState,
+        evaluate_lambada,
+        evaluate_text,
+    )
     from gpt_edge.system.threads import check_threads
 
     paths = texts or []
     if not paths and lambada is None:
         raise ValueError("give a TEXT to score, or passages with --lambada FILE")
-    settings = Settings(
+    settings = EvaluationSettings(
         window=window, stride=stride, separator=separator, format=format, limit=limit
     )
     if threads is not None:
@@ -120,7 +125,7 @@ def evaluate(
         with_noise_floor=noise_floor and bool(paths),
         with_identity=resume is not None,
     )
-    state = State(resume)
+    state = EvaluationState(resume)
     report = None
     scores = []
     if paths:

@@ -20,8 +20,9 @@ from gpt_edge.cli.support.options import (
 )
 from gpt_edge.cli.support.tables import parity_table, size
 from gpt_edge.errors import require
+from gpt_edge.schemes import INT8
 
-PIPELINE = "gpt_edge.export.pipeline.pipeline"
+PIPELINE = "gpt_edge.export.pipeline.export"
 FOR_BUNDLES = ("graph", "scheme", "target")  # options that do not apply to a transformers folder
 
 
@@ -47,7 +48,7 @@ def export(
     ] = "edge",
     scheme: Annotated[
         SchemeName, typer.Option(help="Quantization scheme of the weights.")
-    ] = "int8",
+    ] = INT8.name,
     target: TargetOption = None,
     tokenizer: Annotated[
         str | None,
@@ -72,7 +73,7 @@ def export(
     check_target(scheme, target)
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
-        from gpt_edge.export.pipeline.pipeline import export_bundle
+        from gpt_edge.export.pipeline.export import export_bundle
 
         bundle, report = export_bundle(
             source,

@@ -4,19 +4,18 @@ the extra `train`.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.examples import columns_of
 from gpt_edge.cli.support.options import JsonOption
 from gpt_edge.errors import require
 
 if TYPE_CHECKING:
-    from gpt_edge.data.examples import Columns
     from gpt_edge.tasks import TaskSpec
     from gpt_edge.training.finetune.results import FinetuneResult
 
@@ -189,18 +188,11 @@ def finetune(
     extra gpt-edge[train].
     """
     require("gpt_edge.training.finetune.run", "train")
-    from gpt_edge.data.examples import default_columns
     from gpt_edge.training.finetune.run import finetune as run
     from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 
-    columns = _columns(
-        task,
-        default_columns(task, score_range is not None),
-        text,
-        premise,
-        hypothesis,
-        choice,
-        label,
+    columns = columns_of(
+        task, text, premise, hypothesis, choice, label, is_score=score_range is not None
     )
     settings = FinetuneSettings(
         kind=task,
@@ -238,35 +230,6 @@ def finetune(
         console.say_json(result.to_dict())
     else:
         console.say(describe(result))
-
-
-def _columns(
-    task: str,
-    default: Columns,
-    text: Sequence[str] | None,
-    premise: str | None,
-    hypothesis: str | None,
-    choice: Sequence[str] | None,
-    label: str | None,
-) -> Columns:
-    """The columns that were named, in place of the default ones. Raises ValueError for a flag of
-    another task.
-    """
-    texts = tuple(text or default.texts)
-    if task == "entailment":
-        if text:
-            raise ValueError("entailment has --premise and --hypothesis, not --text")
-        texts = (premise or default.texts[0], hypothesis or default.texts[1])
-    else:
-        if premise or hypothesis:
-            raise ValueError(f"--premise and --hypothesis are for entailment, {task} has --text")
-        if task != "multiple-choice" and len(texts) != len(default.texts):
-            raise ValueError(f"{task} wants --text {len(default.texts)} time(s), got {len(texts)}")
-    if choice and task != "multiple-choice":
-        raise ValueError(f"--choice is for multiple-choice, not for {task}")
-    return dataclasses.replace(
-        default, texts=texts, choices=tuple(choice or default.choices), label=label or default.label
-    )
 
 
 def describe(result: FinetuneResult) -> str:
@@ -315,9 +278,9 @@ def _balance(counts: Mapping[str, int]) -> str:
 
 
 def _truncated(counts: Mapping[str, int]) -> str:
-    if not counts["n_cut_examples"]:
+    if not counts["n_truncated_examples"]:
         return "none truncated"
     return (
-        f"{counts['n_cut_examples']:,} truncated to the context, "
-        f"{counts['n_cut_tokens']:,} tokens lost"
+        f"{counts['n_truncated_examples']:,} truncated to the context, "
+        f"{counts['n_truncated_tokens']:,} tokens lost"
     )

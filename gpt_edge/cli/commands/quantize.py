@@ -18,6 +18,7 @@ from gpt_edge.cli.support.options import (
     ForceOption,
     JsonOption,
     OutArgument,
+    QuantizedSchemeName,
     TargetOption,
     check_target,
     complete_bundle,
@@ -43,7 +44,7 @@ def quantize(
     ],
     out: OutArgument,
     scheme: Annotated[
-        Literal["int8", "int8-block", "int4", "int8-dynamic", "mixed"],
+        QuantizedSchemeName,
         typer.Option(
             help="Quantization scheme; mixed searches a format for each tensor within the budget."
         ),
@@ -139,11 +140,11 @@ def quantize(
         console.progress("loading torch") as progress,
     ):
         require(PIPELINE, "export")
-        from gpt_edge.export.budget.loss_budget import Limits
+        from gpt_edge.export.budget.loss_budget import LossBudget
         from gpt_edge.export.budget.run import quantize_to_budget
-        from gpt_edge.export.formats.plan import Wishes
+        from gpt_edge.export.formats.plan import QuantizeOptions
 
-        wishes = Wishes(
+        wishes = QuantizeOptions(
             scheme,
             block_size,
             symmetric,
@@ -157,7 +158,7 @@ def quantize(
             opened,
             out,
             wishes,
-            limits=Limits(max_kl, max_ppl_increase, min_top1),
+            budget=LossBudget(max_kl, max_ppl_increase, min_top1),
             calibration=calibration,
             eval_text=eval_text,
             plot=plot,

@@ -89,7 +89,7 @@ def report(
     console.say(f"{out}: {size(n_bytes)}")
     rows = [("", "size", "mean KL", "perplexity", "same token")]
     for variant in bundle_report.variants:
-        loss = variant.damage
+        loss = variant.degradation
         figures = (
             (f"{loss.mean_kl:.2g}", f"{loss.ppl_increase:+.3%}", f"{loss.top1:.2%}")
             if loss

@@ -40,18 +40,14 @@ def verify(
 
     opened = Bundle.open(bundle)
     if against is None:
-        from gpt_edge.verify.classifiers import verify_task_alone
-        from gpt_edge.verify.report import verify_alone
+        from gpt_edge.verify.subject import verify_alone
 
         with console.progress("loading the model") as progress:
-            if opened.task is None:
-                report = verify_alone(opened, full=full, progress=progress)
-            else:
-                report = verify_task_alone(opened, progress)
+            report = verify_alone(opened, full=full, progress=progress)
     else:
         with console.progress("loading torch") as progress:
-            require("gpt_edge.export.pipeline.pipeline", "export")
-            from gpt_edge.export.pipeline.pipeline import verify_bundle
+            require("gpt_edge.export.pipeline.verify", "export")
+            from gpt_edge.export.pipeline.verify import verify_bundle
 
             report = verify_bundle(opened, against, full=full, progress=progress)
     if as_json:

@@ -81,10 +81,10 @@ def _is_checkpoint(path: Path) -> bool:
 
 def _open_bundle(path: Path, source: TokenizerSource | None) -> OpenModel:
     from gpt_edge.bundle.bundle import Bundle
-    from gpt_edge.verify.report import words_of
+    from gpt_edge.verify.report import tokenizer_of
 
     bundle = Bundle.open(path)
-    tokenizer = _build(source, bundle.config) if source else words_of(bundle)
+    tokenizer = _build(source, bundle.config) if source else tokenizer_of(bundle)
     return OpenModel(path, bundle.manifest.name, bundle, tokenizer)
 
 

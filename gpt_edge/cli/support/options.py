@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from gpt_edge.schemes import EXPORTED, INT8_DYNAMIC, QUANTIZED, SCHEMES
+
 GraphName = Literal["edge", "portable"]
-SchemeName = Literal["fp32", "int8", "int8-block", "int4", "int8-dynamic"]
+if TYPE_CHECKING:  # typer reads the choices from the table
+    SchemeName = str
+    QuantizedSchemeName = str
+else:
+    SchemeName = Literal[EXPORTED]
+    QuantizedSchemeName = Literal[QUANTIZED]
 TargetName = Literal["avx2", "avx512_vnni", "arm64"]
 
 
@@ -67,7 +74,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 def check_target(scheme: str, target: str | None) -> None:
     """Raise ValueError for a --target that would have no effect."""
-    if target is not None and scheme != "int8-dynamic":
+    if target is not None and not SCHEMES[scheme].by_optimum:
         raise ValueError(
-            f"--target {target} needs --scheme int8-dynamic; {scheme} runs on every CPU"
+            f"--target {target} needs --scheme {INT8_DYNAMIC.name}; {scheme} runs on every CPU"
         )

@@ -1,7 +1,7 @@
-/* What onnxruntime promises to a library of custom operators, as far as ours use it.
+/* The part of onnxruntime's C API that the custom operators use.
  *
- * OrtApi is a table of functions that only ever grows at its end (onnxruntime_c_api.h), so a function is its number. API 17
- * is onnxruntime 1.17.
+ * OrtApi is a table of functions that only grows at its end (onnxruntime_c_api.h), so an index
+ * names a function permanently. API 17 is that of onnxruntime 1.17.
  */
 #pragma once
 
@@ -36,15 +36,19 @@ typedef struct {
 #define ORT_FLOAT(api) ((OrtStatus * (*)(const OrtInfo *, const char *, float *))(api)[85])
 #define ORT_INT(api) ((OrtStatus * (*)(const OrtInfo *, const char *, int64_t *))(api)[86])
 #define ORT_INPUT(api) ((OrtStatus * (*)(const OrtContext *, size_t, const OrtValue **))(api)[90])
-#define ORT_OUTPUT(api) ((OrtStatus * (*)(OrtContext *, size_t, const int64_t *, size_t, OrtValue **))(api)[91])
+#define ORT_OUTPUT(api) \
+    ((OrtStatus * (*)(OrtContext *, size_t, const int64_t *, size_t, OrtValue **))(api)[91])
 #define ORT_RELEASE_STATUS(api) ((void (*)(OrtStatus *))(api)[93])
 #define ORT_RELEASE_SHAPE(api) ((void (*)(OrtShape *))(api)[99])
-#define ORT_CONSTANT(api) ((OrtStatus * (*)(const OrtInfo *, size_t, int *, const OrtValue **))(api)[249])
-#define ORT_PARALLEL(api) \
-    ((OrtStatus * (*)(const OrtContext *, void (*)(void *, size_t), size_t, size_t, void *))(api)[274])
+#define ORT_CONSTANT(api) \
+    ((OrtStatus * (*)(const OrtInfo *, size_t, int *, const OrtValue **))(api)[249])
+typedef OrtStatus *(*OrtParallel)(const OrtContext *, void (*)(void *, size_t), size_t, size_t,
+                                  void *);
+#define ORT_PARALLEL(api) ((OrtParallel)(api)[274])
 
 enum { ORT_FAIL = 1 }; /* OrtErrorCode */
-enum { ORT_FLOAT32 = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6, ORT_FLOAT16 = 10 }; /* ONNXTensorElementDataType */
+/* ONNXTensorElementDataType */
+enum { ORT_FLOAT32 = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6, ORT_FLOAT16 = 10 };
 enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 }; /* OrtCustomOpInputOutputCharacteristic */
 
 typedef struct OrtCustomOp {
@@ -65,47 +69,46 @@ typedef struct OrtCustomOp {
     int (*get_variadic_input_sameness)(const struct OrtCustomOp *);
     int (*get_variadic_output_arity)(const struct OrtCustomOp *);
     int (*get_variadic_output_sameness)(const struct OrtCustomOp *);
-    OrtStatus *(*create_kernel_or_fail)(const struct OrtCustomOp *, OrtApi, const OrtInfo *, void **);
+    OrtStatus *(*create_kernel_or_fail)(const struct OrtCustomOp *, OrtApi, const OrtInfo *,
+                                        void **);
     OrtStatus *(*compute_or_fail)(void *, OrtContext *);
-    void *infer_shape, *get_start_version, *get_end_version; /* optional, as all that follows */
+    void *infer_shape, *get_start_version, *get_end_version; /* optional, like all members below */
     void *get_in_place, *release_in_place, *get_aliases, *release_aliases;
 } OrtCustomOp;
 
-/* One value: its floats or bytes, and its axes. */
+/* A value: its elements and its shape. */
 typedef struct {
     void *data;
     int64_t dims[8];
     size_t rank;
 } Tensor;
 
-/* How many numbers it holds. */
+/* The number of elements. */
 static inline int64_t count(const Tensor *tensor) {
     int64_t n = 1;
     for (size_t i = 0; i < tensor->rank; i++) n *= tensor->dims[i];
     return n;
 }
 
-/* What a kernel of ours begins with. */
+/* The first member of every kernel. */
 typedef struct {
     OrtApi api;
     int64_t threads;
 } Kernel;
 
-
 OrtStatus *fail(OrtApi api, const char *message);
 OrtStatus *read_value(OrtApi api, const OrtValue *value, Tensor *tensor);
 OrtStatus *read_input(OrtApi api, const OrtContext *context, size_t index, Tensor *tensor);
 OrtStatus *read_constant(OrtApi api, const OrtInfo *info, size_t index, Tensor *tensor);
-OrtStatus *make_output(OrtApi api, OrtContext *context, size_t index, const int64_t *dims, size_t rank, void **data);
+OrtStatus *make_output(OrtApi api, OrtContext *context, size_t index, const int64_t *dims,
+                       size_t rank, void **data);
 
-int64_t rows_of(const Tensor *tensor, int64_t width); /* -1 for rows of another width */
-
-void *take_scratch(size_t size); /* aligned to 64 bytes; NULL where there is no memory */
-void give_scratch(void *memory);
+/* Rows of a tensor [.., width]; -1 for another width. */
+int64_t rows_of(const Tensor *tensor, int64_t width);
 
 /* Call `work(data, i)` for i below n, on the session's threads. */
-static inline OrtStatus *in_parallel(const Kernel *kernel, OrtContext *context, void (*work)(void *, size_t), size_t n,
-                                     void *data) {
+static inline OrtStatus *in_parallel(const Kernel *kernel, OrtContext *context,
+                                     void (*work)(void *, size_t), size_t n, void *data) {
     if (n == 1 || kernel->threads == 1) {
         for (size_t i = 0; i < n; i++) work(data, i);
         return NULL;
@@ -113,20 +116,23 @@ static inline OrtStatus *in_parallel(const Kernel *kernel, OrtContext *context, 
     return ORT_PARALLEL(kernel->api)(context, work, n, 0, data);
 }
 
-#define TRY(call)                        \
-    do {                                 \
-        OrtStatus *status_ = (call);     \
-        if (status_) return status_;     \
+#define TRY(call)                    \
+    do {                             \
+        OrtStatus *status_ = (call); \
+        if (status_) return status_; \
     } while (0)
 
 static inline const char *on_cpu(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
-static inline int all_float(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, ORT_FLOAT32; }
-static inline int all_needed(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, ORT_REQUIRED; }
+static inline int all_float(const OrtCustomOp *op, size_t i) {
+    return (void)op, (void)i, ORT_FLOAT32;
+}
+static inline int all_needed(const OrtCustomOp *op, size_t i) {
+    return (void)op, (void)i, ORT_REQUIRED;
+}
 static inline int anywhere(const OrtCustomOp *op, size_t i) { return (void)op, (void)i, 0; }
 static inline size_t one(const OrtCustomOp *op) { return (void)op, 1; }
 
-/* What every operator of ours begins with. */
-#define OPERATOR \
-    .version = ORT_API, .get_provider = on_cpu, .get_output_need = all_needed, .get_input_memory = anywhere
-
-extern const OrtCustomOp row_product, block_product, skip_norm, cached_attention, half_cached_attention, plain_attention;
+/* The members that all operators have in common. */
+#define OPERATOR                                                               \
+    .version = ORT_API, .get_provider = on_cpu, .get_output_need = all_needed, \
+    .get_input_memory = anywhere

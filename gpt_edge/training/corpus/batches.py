@@ -1,10 +1,10 @@
-"""From shards of token ids to rows of a batch: documents, packing, batches. Reads a shard where it
-lies, row by row.
+"""From shards of token ids to batches: documents, packing, rows. Reads a shard in place, row by
+row.
 
-A document is `end, its tokens, end`: the end token starts it and is the last thing to predict. Rows
-are packed with whole documents (best fit, decreasing: Johnson 1973), so that a story is seen from
-its beginning; an attention mask between the documents of a row is left out, the end token tells the
-model where one starts.
+A document is `end, its tokens, end`: the end token starts it and is the last target. Rows are
+packed with whole documents (best fit, decreasing: Johnson 1973), so that the model sees a story
+from its beginning. There is no attention mask between the documents of a row; the end token marks
+where one starts.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 from gpt_edge.arrays import IntArray
-from gpt_edge.data.text_files import TextFiles
 from gpt_edge.errors import TrainingError
 from gpt_edge.tokenizer.spec import Tokenizer
 from gpt_edge.training.corpus.shards import TokenArray, document_edges
+from gpt_edge.training.corpus.text_files import TextFiles
 
 __all__ = [
     "IGNORED",
     "Batch",
     "Batches",
-    "IntArray",
     "Packing",
     "encode_documents",
     "join_documents",
@@ -38,15 +37,15 @@ __all__ = [
 ]
 
 IGNORED = -1  # a target that is padding
-MAX_TEXT_BYTES = 1 << 30  # of a text that is read whole
-# a document of more rows is cut at a random place: every epoch would give the same parts otherwise
+MAX_TEXT_BYTES = 1 << 30  # of a text that is read into memory
+# a document of more rows is cut at a random offset: every epoch would repeat the same parts else
 LONG_ROWS = 8
 
 
 def read_documents(path: Path, separator: str) -> list[str]:
-    """Return the documents of one file, as `TextFiles` finds them, whole and in memory.
+    """Return the documents of one file, as `TextFiles` reads them, in memory.
 
-    Raises TrainingError as it does, when there is none, and when they are longer than
+    Raises TrainingError as it does, for a file without a document, and for more than
     MAX_TEXT_BYTES.
     """
     n_read = 0
@@ -67,13 +66,13 @@ def read_documents(path: Path, separator: str) -> list[str]:
             documents.append("".join(parts))
             parts.clear()
     if not documents:
-        raise TrainingError(f"{path} holds no text, wanted documents separated by {separator!r}")
+        raise TrainingError(f"{path} holds no text, expected documents separated by {separator!r}")
     return documents
 
 
 def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[IntArray]:
-    """Each document as int64 ids, `end, tokens, end`; without the end tokens where the tokenizer
-    has none.
+    """Each document as int64 ids, `end, tokens, end`; without the end tokens if the tokenizer has
+    none.
     """
     end = [] if tokenizer.end_token is None else [tokenizer.end_token]
     return [
@@ -82,8 +81,8 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[Int
 
 
 def join_documents(documents: Iterable[IntArray]) -> IntArray:
-    """The stream of `end, tokens, end` documents: neighbours share an end token. One shard, in
-    memory.
+    """One shard in memory: the stream of `end, tokens, end` documents, in which neighbours share an
+    end token.
     """
     parts = list(documents)
     return np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
@@ -91,8 +90,8 @@ def join_documents(documents: Iterable[IntArray]) -> IntArray:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Which parts of a shard make which row. Part p is the ids from starts[p] on, sizes[p] of them
-    to predict.
+    """Which parts of a shard form which row. Part p begins at id starts[p] and has sizes[p]
+    targets.
     """
 
     shard: TokenArray
@@ -104,30 +103,30 @@ class Packing:
     def __len__(self) -> int:
         return len(self.first_part) - 1
 
-    def rows(self, which: range) -> tuple[IntArray, IntArray]:
-        """Inputs and targets of some rows, int64 [rows, n_tokens] each. Room left over is padding:
-        targets IGNORED.
+    def rows(self, indices: range) -> tuple[IntArray, IntArray]:
+        """Inputs and targets of some rows, int64 [rows, n_tokens] each. The rest of a row is
+        padding, with targets IGNORED.
         """
-        inputs = np.zeros((len(which), self.n_tokens), dtype=np.int64)
-        targets = np.full((len(which), self.n_tokens), IGNORED, dtype=np.int64)
-        for i, row in enumerate(which):
-            at = 0
+        inputs = np.zeros((len(indices), self.n_tokens), dtype=np.int64)
+        targets = np.full((len(indices), self.n_tokens), IGNORED, dtype=np.int64)
+        for i, row in enumerate(indices):
+            offset = 0
             for part in range(self.first_part[row], self.first_part[row + 1]):
                 start, size = self.starts[part], self.sizes[part]
-                inputs[i, at : at + size] = self.shard[start : start + size]
-                targets[i, at : at + size] = self.shard[start + 1 : start + size + 1]
-                at += size
+                inputs[i, offset : offset + size] = self.shard[start : start + size]
+                targets[i, offset : offset + size] = self.shard[start + 1 : start + size + 1]
+                offset += size
         return inputs, targets
 
-    def n_targets(self, which: range) -> int:
-        """How many tokens of some rows are to be predicted."""
-        return sum(self.sizes[self.first_part[which.start] : self.first_part[which.stop]])
+    def n_targets(self, indices: range) -> int:
+        """The number of targets in some rows."""
+        return sum(self.sizes[self.first_part[indices.start] : self.first_part[indices.stop]])
 
 
 def pack(shard: TokenArray, end_token: int, n_tokens: int, seed: Sequence[int]) -> Packing:
-    """Pack the documents of a shard into rows of `n_tokens`, in a random order that `seed` decides.
+    """Pack the documents of a shard into rows of `n_tokens`, in a random order given by `seed`.
 
-    Every token but the shard's first is a target once; a document longer than a row goes on in
+    Every token but the shard's first is a target once; a document longer than a row continues in
     another one.
     """
     rng = np.random.default_rng(list(seed))
@@ -148,8 +147,8 @@ def pack(shard: TokenArray, end_token: int, n_tokens: int, seed: Sequence[int]) 
 def _parts(
     edges: IntArray, order: IntArray, n_tokens: int, rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """Cut the documents, in this order, into parts of at most `n_tokens` targets; longest first,
-    else in that order.
+    """Cut the documents, in this order, into parts of at most `n_tokens` targets. Returns starts
+    and sizes of the parts, longest first, parts of one size in that order.
     """
     starts: list[int] = []
     sizes: list[int] = []
@@ -164,8 +163,8 @@ def _parts(
 
 
 def _best_fit(sizes: Sequence[int], n_tokens: int) -> list[list[int]]:
-    """Put each part, in turn, into the row with the least room that holds it, or into a new one.
-    Rows of part numbers.
+    """Put each part, in turn, into the fullest row that has room for it, or into a new one. Returns
+    the part numbers of each row.
     """
     rows: list[list[int]] = []
     rows_by_room: list[list[list[int]]] = [[] for _ in range(n_tokens + 1)]
@@ -187,17 +186,17 @@ def _best_fit(sizes: Sequence[int], n_tokens: int) -> list[list[int]]:
 
 
 class Batch(NamedTuple):
-    """What one process sees of a batch."""
+    """One process's rows of a batch."""
 
     inputs: Tensor  # int64 [rows, row_tokens]
     targets: Tensor  # the same; IGNORED is padding
-    n_targets: int  # tokens to predict in the whole batch, over all processes
+    n_targets: int  # of the whole batch, over all processes
 
 
 class Batches:
-    """Batches without end, one random packing of all documents after another, shard by shard.
+    """Endless batches: one random packing of all documents after another, shard by shard.
 
-    `epoch`, `shard` and `cursor` tell where it stands. Process `rank` of `n_ranks` gets its share
+    `epoch`, `shard` and `cursor` are its position. Process `rank` of `n_ranks` gets an equal part
     of each batch's rows.
     """
 
@@ -210,21 +209,22 @@ class Batches:
         rank: int = 0,
         n_ranks: int = 1,
     ) -> None:
-        self._shards, self._end_token, self._batch_tokens, self._seed = (
-            shards,
-            end_token,
-            batch_tokens,
-            seed,
-        )
-        self._rank, self._n_ranks = rank, n_ranks
-        # cursor: rows of this shard given out
-        self.epoch, self.shard, self.cursor, self.row_tokens = 0, 0, 0, 0
+        self._shards = shards
+        self._end_token = end_token
+        self._batch_tokens = batch_tokens
+        self._seed = seed
+        self._rank = rank
+        self._n_ranks = n_ranks
+        self.epoch = 0
+        self.shard = 0
+        self.cursor = 0  # rows of this shard that were used
+        self.row_tokens = 0
         self._packing: Packing | None = None
 
     def next(self, row_tokens: int) -> Batch:
         """The next batch_tokens // row_tokens rows. Another row length starts an epoch.
 
-        Rows at a shard's end that fill no batch are left out, others in each epoch. Raises
+        Rows at a shard's end that do not fill a batch are skipped, other rows in each epoch. Raises
         TrainingError when no shard fills a batch.
         """
         n_rows = self._batch_tokens // row_tokens
@@ -239,25 +239,28 @@ class Batches:
         else:
             raise TrainingError(
                 f"the training text fills {len(self._rows())} rows of {row_tokens} tokens, a batch "
-                f"wants {n_rows}",
+                f"needs {n_rows}",
                 hint="give more text, or lower [training] batch_tokens",
             )
-        whole = range(self.cursor, self.cursor + n_rows)
+        indices = range(self.cursor, self.cursor + n_rows)
         self.cursor += n_rows
-        n_mine = n_rows // self._n_ranks
-        mine = whole[self._rank * n_mine : (self._rank + 1) * n_mine]
-        inputs, targets = self._rows().rows(mine)
+        n_own = n_rows // self._n_ranks
+        own = indices[self._rank * n_own : (self._rank + 1) * n_own]
+        inputs, targets = self._rows().rows(own)
         return Batch(
-            torch.from_numpy(inputs), torch.from_numpy(targets), self._rows().n_targets(whole)
+            torch.from_numpy(inputs), torch.from_numpy(targets), self._rows().n_targets(indices)
         )
 
     def seek(self, epoch: int, cursor: int, row_tokens: int, shard: int = 0) -> None:
-        """Go to a place that another instance with the same shards and seed told; row_tokens 0 is
-        before the first.
+        """Move to a position of another instance with the same shards and seed; row_tokens 0 is
+        before the first batch.
 
         shard: how many shards of this epoch are done.
         """
-        self.epoch, self.shard, self.cursor, self.row_tokens = epoch, shard, cursor, row_tokens
+        self.epoch = epoch
+        self.shard = shard
+        self.cursor = cursor
+        self.row_tokens = row_tokens
         self._packing = None
         if row_tokens:
             order = np.random.default_rng([self._seed, epoch]).permutation(len(self._shards))

@@ -2,7 +2,7 @@
 tiktoken rank file.
 
 Source: Sennrich, Haddow and Birch 2016 (BPE); Radford et al. 2019, section 2.2 (byte-level, split
-by a pattern first). Never writes a file: the caller gets the content.
+by a pattern first). Writes no file: the caller gets the content.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gpt_edge.tokenizer.formats.rank_file import N_BYTES, format_ranks
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     """Return the rank file of a byte-level BPE with GPT-2's split pattern, learned from `texts`.
 
-    vocab_size: tokens of the model, the end token `<|endoftext|>` included; it is not in the file
-    and its id is the number of ranks, `vocab_size - 1`. The file holds a line `base64(token) rank`
+    vocab_size: tokens of the model, with the end token `<|endoftext|>`, which is not in the file
+    and has the id `vocab_size - 1`, the number of ranks. The file holds a line `base64(token) rank`
     per token, the 256 bytes first, then the merged tokens in the order they were learned. The same
-    texts give the same bytes. Each text is split on its own: no token spans two texts.
-    Raises ValueError if vocab_size < 257, TrainingError when the texts are too few for that many
+    texts give the same file. Each text is split on its own: no token spans two texts.
+    Raises ValueError if vocab_size < 257, TrainingError when the texts are too short for that many
     tokens.
     """
     if vocab_size < N_BYTES + 1:
@@ -32,7 +32,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     tokens = learn_tokens(texts, vocab_size - 1)
     if len(tokens) < vocab_size - 1:
         raise TrainingError(
-            f"the texts give {len(tokens) + 1} tokens, {vocab_size} were asked for",
+            f"the texts give {len(tokens) + 1} tokens, vocab_size is {vocab_size}",
             hint=f"give more text, or a vocab_size of at most {len(tokens) + 1}",
         )
     return format_ranks(tokens)

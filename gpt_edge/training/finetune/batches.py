@@ -1,8 +1,7 @@
-"""Examples as ids: encoding with a count of what was cut, splitting, batches of like lengths,
-padding.
+"""Examples as ids: encoding that counts truncated tokens, splitting, batches, padding.
 
-Batches are drawn at random; within a pool of POOL batches examples of like lengths are put
-together, so that little is padding while each batch keeps its size. Knows nothing of files and
+Batches are drawn at random; within a pool of POOL batches, examples of similar lengths come into
+one batch, so there is little padding and each batch keeps its size. Knows nothing of files and
 models.
 """
 
@@ -29,36 +28,37 @@ POOL = 32  # batches
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExamples:
     """Examples as sequences of ids. labels: int64 classes or answers, or float64 scores, [N]."""
 
     sequences: list[tuple[tuple[int, ...], ...]]
     labels: npt.NDArray[Any]
-    n_cut_examples: int
-    n_cut_tokens: int
+    n_truncated_examples: int
+    n_truncated_tokens: int
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     @property
     def n_tokens(self) -> int:
-        """Of all sequences."""
+        """Tokens of all sequences."""
         return sum(len(ids) for example in self.sequences for ids in example)
 
     @property
     def positions(self) -> IntArray:
-        """Of each example, int64 [N]: its number of sequences times the longest."""
+        """Positions of each example, int64 [N]: its number of sequences times the longest."""
         return np.array(
             [len(example) * max(map(len, example)) for example in self.sequences], dtype=np.int64
         )
 
     def parts(
         self, rows: Sequence[int] | IntArray, batch_tokens: int, multiple: int = 1
-    ) -> Iterator[Part]:
-        """`rows` cut into parts of at most `batch_tokens` positions (one example at least), short
-        ones first.
+    ) -> Iterator[MicroBatch]:
+        """Yield `rows` in micro-batches of at most `batch_tokens` positions, but at least one
+        example, short ones first.
 
-        multiple: what the parts' length T is rounded up to, beyond `batch_tokens` if need be.
+        multiple: the length T is rounded up to a multiple of it, beyond `batch_tokens` if
+        necessary.
         """
         chosen: list[int] = []
         n_rows = longest = 0
@@ -73,16 +73,16 @@ class Encoded:
         if chosen:
             yield self._part(chosen, multiple)
 
-    def _part(self, rows: list[int], multiple: int) -> Part:
+    def _part(self, rows: list[int], multiple: int) -> MicroBatch:
         flat = [ids for row in rows for ids in self.sequences[row]]
         ids, extract_at = pad(flat)
         ids = functional.pad(ids, (0, -ids.shape[1] % multiple))
         labels = torch.from_numpy(self.labels[rows])
-        return Part(rows, ids, extract_at, [len(self.sequences[row]) for row in rows], labels)
+        return MicroBatch(rows, ids, extract_at, [len(self.sequences[row]) for row in rows], labels)
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """Examples computed together. ids: int64 [S, T]; extract_at: [S]; n_sequences: of each example;
     labels: [N].
     """
@@ -100,63 +100,66 @@ def encode(
     examples: Sequence[Example],
     labels: Sequence[float],
     n_ctx: int,
-) -> Encoded:
-    """Examples as sequences; labels are their classes' numbers or their scores. Raises
-    TrainingError for a short n_ctx.
+) -> EncodedExamples:
+    """Examples as sequences. labels: the numbers of their classes, or their scores. Raises
+    TrainingError for an n_ctx that is too short.
     """
-    sequences, cuts = [], []
+    sequences = []
+    truncated = []
     for example in examples:
         try:
-            found = encode_texts(spec, tokenizer.encode, example.texts, n_ctx)
+            encoded = encode_texts(spec, tokenizer.encode, example.texts, n_ctx)
         except ValueError as error:
             raise TrainingError(f"line {example.line}: {error}") from error
-        sequences.append(found.sequences)
-        cuts.append(found.n_cut)
+        sequences.append(encoded.sequences)
+        truncated.append(encoded.n_truncated)
     numbers = np.array(labels, dtype=np.float64 if spec.is_score else np.int64)
-    return Encoded(sequences, numbers, sum(cut > 0 for cut in cuts), sum(cuts))
+    return EncodedExamples(sequences, numbers, sum(n > 0 for n in truncated), sum(truncated))
 
 
-def batches(data: Encoded, batch: int, seed: int, epoch: int) -> list[IntArray]:
+def epoch_batches(data: EncodedExamples, batch: int, seed: int, epoch: int) -> list[IntArray]:
     """The rows of each batch of an epoch, every example once; the last batch of an epoch may be
     smaller.
     """
     rng = np.random.default_rng((seed, epoch))
-    order, positions = rng.permutation(len(data)), data.positions
-    found: list[IntArray] = []
+    order = rng.permutation(len(data))
+    positions = data.positions
+    batches: list[IntArray] = []
     for start in range(0, len(order), POOL * batch):
         pool = order[start : start + POOL * batch]
         pool = pool[np.argsort(positions[pool], kind="stable")]
-        found += [pool[at : at + batch] for at in range(0, len(pool), batch)]
-    return [found[i] for i in rng.permutation(len(found))]
+        batches += [pool[first : first + batch] for first in range(0, len(pool), batch)]
+    return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def split(
-    examples: Sequence[Example], share: float, seed: int, by_label: bool
+def split_examples(
+    examples: Sequence[Example], fraction: float, seed: int, by_label: bool
 ) -> tuple[list[Example], list[Example]]:
-    """Take `share` of the examples away as a second list, of each label the same share; both keep
-    their order.
+    """Split the examples into two lists. The second has a fraction of them, the same of
+    each label; both keep their order.
 
-    Each label's share is rounded; where that comes to less than `share` of all, as with many labels
-    of few examples each, those that lost most by it give one more. The last example of a label
-    stays. by_label: whether labels are classes. Raises TrainingError when nothing can be taken.
+    Each label's number is rounded. If they add up to less than that fraction of all, as with many labels
+    of few examples each, the labels that lost most by rounding give one more. A label keeps at
+    least one example. by_label: whether labels are classes. Raises TrainingError when nothing can
+    be taken.
     """
     rng = np.random.default_rng((seed, 1))
     groups: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         groups.setdefault(example.label if by_label else "", []).append(i)
     shuffled = [[rows[i] for i in rng.permutation(len(rows))] for rows in groups.values()]
-    n_taken = [min(round(share * len(rows)), len(rows) - 1) for rows in shuffled]
-    lost = [share * len(rows) - n for rows, n in zip(shuffled, n_taken, strict=True)]
+    n_taken = [min(round(fraction * len(rows)), len(rows) - 1) for rows in shuffled]
+    lost = [fraction * len(rows) - n for rows, n in zip(shuffled, n_taken, strict=True)]
     for group in sorted(rng.permutation(len(shuffled)), key=lambda group: -lost[group]):
         if (
-            sum(n_taken) < round(share * len(examples))
+            sum(n_taken) < round(fraction * len(examples))
             and n_taken[group] < len(shuffled[group]) - 1
         ):
             n_taken[group] += 1
     taken = {row for rows, n in zip(shuffled, n_taken, strict=True) for row in rows[:n]}
     if not taken:
         raise TrainingError(
-            f"a share of {share:g} of {len(examples)} examples leaves nothing to hold out",
+            f"a fraction of {fraction:g} of {len(examples)} examples leaves nothing to hold out",
             hint="give a larger --hold-out, or a file of its own: --dev",
         )
     rest = [example for i, example in enumerate(examples) if i not in taken]

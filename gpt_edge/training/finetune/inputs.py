@@ -1,4 +1,4 @@
-"""What a fine-tuning starts from: the model with the task's tokens and head, its tokenizer, the
+"""The inputs of a fine-tuning run: the model with the task's tokens and head, its tokenizer, the
 examples as ids.
 """
 
@@ -10,14 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt_edge.arrays import IntArray
-from gpt_edge.data.examples import (
-    Example,
-    balance,
-    class_labels,
-    class_numbers,
-    read_examples,
-    scores,
-)
+from gpt_edge.data.examples import Example, read_examples
+from gpt_edge.data.labels import balance, class_labels, class_numbers, scores
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
@@ -28,41 +22,45 @@ from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, check_fits
 from gpt_edge.training.corpus.batches import encode_documents, read_documents
-from gpt_edge.training.finetune.batches import Encoded, encode, split
+from gpt_edge.training.finetune.batches import (
+    EncodedExamples,
+    encode,
+    split_examples,
+)
 from gpt_edge.training.finetune.lora import check_rank
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
-from gpt_edge.training.validation import score_documents
+from gpt_edge.training.validation import score_in_torch
 
 
 @dataclass(frozen=True)
-class Source:
-    """All that a run needs. `model` is in its first state; `documents` are the forgetting text's,
-    none if not asked for.
+class FinetuneInputs:
+    """Everything that a run needs. `model` has its initial weights; `documents` are those of the
+    forgetting text, none without one.
     """
 
     model: TaskModel
     spec: TaskSpec
     tokenizer: TokenizerSource
-    train: Encoded
-    dev: Encoded | None
-    test: Encoded | None
+    train: EncodedExamples
+    dev: EncodedExamples | None
+    test: EncodedExamples | None
     balance: dict[str, int]  # of the training examples' labels
     vocab_size: int  # of the language model without the task's tokens
     documents: list[IntArray]
     n_bytes: int  # of the documents' texts
 
     def forgetting(self, model: TaskModel) -> Score | None:
-        """How well `model` still predicts the forgetting text, the task's tokens set aside; None
+        """How well `model` still predicts the forgetting text, without the task's tokens; None
         without such a text.
         """
         if not self.documents:
             return None
         gpt = without_task_tokens(model.gpt, self.vocab_size)
-        return score_documents(gpt, self.documents, self.n_bytes, gpt.config.n_ctx, "float32")
+        return score_in_torch(gpt, self.documents, self.n_bytes, gpt.config.n_ctx, "float32")
 
     def described(self) -> dict[str, Any]:
-        """Plain JSON values: how many examples and tokens, how many were cut, how the labels are
-        spread.
+        """Plain JSON values: numbers of examples and tokens, how many were truncated, and how often
+        each label occurs.
         """
         values: dict[str, Any] = {}
         for name, part in (("train", self.train), ("dev", self.dev), ("test", self.test)):
@@ -70,24 +68,24 @@ class Source:
                 values[name] = {
                     "n_examples": len(part),
                     "n_tokens": part.n_tokens,
-                    "n_cut_examples": part.n_cut_examples,
-                    "n_cut_tokens": part.n_cut_tokens,
+                    "n_truncated_examples": part.n_truncated_examples,
+                    "n_truncated_tokens": part.n_truncated_tokens,
                 }
         if not self.spec.is_score:
             values["balance"] = self.balance
         return values
 
 
-def open_source(
+def open_inputs(
     checkpoint: Path, data: FinetuneData, settings: FinetuneSettings, tokenizer: str | None = None
-) -> Source:
+) -> FinetuneInputs:
     """Read everything. The head and the new embeddings come from torch's random numbers. Raises as
     `finetune`.
     """
-    examples = _read_all(data, settings)  # first: the cheapest thing to be wrong
+    examples = _read_all(data, settings)  # first: a fault there costs the least time
     opened = open_checkpoint(checkpoint)
-    words = _tokenizer_of(opened, tokenizer)
-    encoder = build_tokenizer(words)
+    tokenizer_source = _tokenizer_of(opened, tokenizer)
+    encoder = build_tokenizer(tokenizer_source)
     has_classes = settings.kind != "multiple-choice" and not settings.score_range
     labels = class_labels(data.train, examples["train"]) if has_classes else ()
     if settings.lora_rank is not None:
@@ -95,17 +93,17 @@ def open_source(
     gpt, spec = _with_tokens(opened, settings, labels)
     paths = {"train": data.train, "dev": data.dev or data.train, "test": data.test or data.train}
     encoded = {}
-    for name, found in examples.items():
-        numbers = _numbers(paths[name], found, spec)
+    for name, examples_of_set in examples.items():
+        labels_of_set = _numbers(paths[name], examples_of_set, spec)
         try:
-            encoded[name] = encode(spec, encoder, found, numbers, gpt.config.n_ctx)
+            encoded[name] = encode(spec, encoder, examples_of_set, labels_of_set, gpt.config.n_ctx)
         except TrainingError as error:
             raise TrainingError(f"{paths[name]}, {error.message}") from error
     documents, n_bytes = _forgetting_documents(data, encoder)
-    return Source(
+    return FinetuneInputs(
         model=TaskModel(gpt, spec),
         spec=spec,
-        tokenizer=words,
+        tokenizer=tokenizer_source,
         train=encoded["train"],
         dev=encoded.get("dev"),
         test=encoded.get("test"),
@@ -118,45 +116,45 @@ def open_source(
 
 def _read_all(data: FinetuneData, settings: FinetuneSettings) -> dict[str, list[Example]]:
     columns = data.columns_for(settings)
-    found = {"train": read_examples(data.train, columns, data.format)}
+    sets = {"train": read_examples(data.train, columns, data.format)}
     for name, path in (("dev", data.dev), ("test", data.test)):
         if path is not None:
-            found[name] = read_examples(path, columns, data.format)
+            sets[name] = read_examples(path, columns, data.format)
     if data.hold_out:
         has_classes = settings.kind != "multiple-choice" and settings.score_range is None
-        found["train"], found["dev"] = split(
-            found["train"], data.hold_out, settings.seed, has_classes
+        sets["train"], sets["dev"] = split_examples(
+            sets["train"], data.hold_out, settings.seed, has_classes
         )
-    return found
+    return sets
 
 
 def _tokenizer_of(opened: Checkpoint, named: str | None) -> TokenizerSource:
     folder = opened.path if opened.path.is_dir() else opened.path.parent
-    words = tokenizer_from(named) if named is not None else find_tokenizer(folder)
-    if words is None:
+    source = tokenizer_from(named) if named is not None else find_tokenizer(folder)
+    if source is None:
         raise TokenizerError(
             f"{opened.path} has no tokenizer beside it", hint="name one: --tokenizer FILE|NAME"
         )
-    check_fits(words.spec, opened.config.vocab_size)
-    return words
+    check_fits(source.spec, opened.config.vocab_size)
+    return source
 
 
 def _with_tokens(
     opened: Checkpoint, settings: FinetuneSettings, labels: Sequence[str]
 ) -> tuple[GPT, TaskSpec]:
     """The GPT with the task's three tokens, and the task. A model that was fine-tuned before keeps
-    the tokens it has.
+    its tokens.
     """
     gpt = opened.load_model()
     if settings.from_scratch:
         gpt = GPT(gpt.config)
     if opened.task is not None:
-        had = opened.task
+        previous = opened.task
         return gpt, TaskSpec(
             settings.kind,
-            had.start,
-            had.delimiter,
-            had.extract,
+            previous.start,
+            previous.delimiter,
+            previous.extract,
             tuple(labels),
             settings.score_range,
         )
@@ -174,8 +172,8 @@ def _numbers(path: Path, examples: Sequence[Example], spec: TaskSpec) -> Sequenc
 
 
 def _forgetting_documents(data: FinetuneData, tokenizer: Tokenizer) -> tuple[list[IntArray], int]:
-    """The forgetting text's documents, each between end tokens where the tokenizer has one, and
-    their bytes.
+    """The forgetting text's documents, each between end tokens if the tokenizer has one, and their
+    bytes.
     """
     if data.forgetting_text is None:
         return [], 0
@@ -183,6 +181,6 @@ def _forgetting_documents(data: FinetuneData, tokenizer: Tokenizer) -> tuple[lis
     documents = encode_documents(texts, tokenizer)
     if (shortest := min(map(len, documents))) < 2:
         raise TrainingError(
-            f"{data.forgetting_text} has a document of {shortest} token, wanted at least 2"
+            f"{data.forgetting_text} has a document of {shortest} token, expected at least 2"
         )
     return documents, sum(len(text.encode()) for text in texts)

@@ -1,5 +1,4 @@
-"""LoRA: the layers' matrices stay as they are, and a product of two thin ones is learned beside
-each.
+"""LoRA: the layers' matrices are frozen, and a product of two thin matrices is learned beside each.
 
 W x + (alpha / rank) B A x, with B zero at first. Merged, a checkpoint is like any other and costs
 nothing at run time. Source: Hu et al. 2022, section 4.1.
@@ -21,7 +20,7 @@ PARTS = ("lora_a", "lora_b")
 
 
 class LoRALinear(nn.Linear):
-    """A linear layer whose own weights are frozen, and its correction of low rank."""
+    """A linear layer with frozen weights, and its low-rank correction."""
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(linear.in_features, linear.out_features, device="meta")
@@ -39,7 +38,7 @@ class LoRALinear(nn.Linear):
         )
 
     def merged(self) -> Tensor:
-        """The one matrix [out, in] that does the same."""
+        """The single matrix [out, in] that computes the same."""
         return self.weight.detach() + self.scale * (self.lora_b.detach() @ self.lora_a.detach())
 
 
@@ -52,8 +51,8 @@ def check_rank(rank: int, config: GPTConfig) -> None:
 
 
 def add_lora(model: TaskModel, rank: int, alpha: float) -> None:
-    """Freeze `model` but for its head and its three new embeddings, and give every matrix of its
-    layers a correction.
+    """Freeze `model` except its head and its three new embeddings, and add a correction to every
+    matrix of its layers.
 
     Raises ValueError as `check_rank` does.
     """
@@ -70,14 +69,14 @@ def add_lora(model: TaskModel, rank: int, alpha: float) -> None:
 
 
 def _replace(block: Block, rank: int, alpha: float) -> None:
-    for part in (block.attn, block.mlp):
-        for name, layer in list(part.named_children()):
+    for module in (block.attn, block.mlp):
+        for name, layer in list(module.named_children()):
             if isinstance(layer, nn.Linear):
-                setattr(part, name, LoRALinear(layer, rank, alpha))
+                setattr(module, name, LoRALinear(layer, rank, alpha))
 
 
 def merged_tensors(model: TaskModel) -> dict[str, Tensor]:
-    """`model.tensors()` with every correction added to its matrix; without LoRA just that."""
+    """`model.tensors()` with every correction added to its matrix; without LoRA unchanged."""
     tensors = model.tensors()
     for name, module in model.gpt.named_modules():
         if isinstance(module, LoRALinear):

@@ -1,4 +1,4 @@
-"""How a fine-tuning is going, on stderr: a live bar on a terminal, one line per epoch anywhere."""
+"""The progress of a fine-tuning run on stderr: a live bar on a terminal, and one line per epoch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from rich.progress import Progress, TaskID
 from gpt_edge.training.progress import step_bar
 
 
-class Report:
-    """Shows steps and epochs."""
+class FinetuneProgress:
+    """Shows the steps and epochs of a run."""
 
     def __init__(self, console: Console, bar: Progress, task: TaskID) -> None:
-        self._console, self._bar, self._task = console, bar, task
+        self._console = console
+        self._bar = bar
+        self._task = task
 
     def step(self, n_done: int, loss: float) -> None:
-        """After each step: its loss."""
+        """Show a step: its loss."""
         self._bar.update(self._task, completed=n_done, loss=f"{loss:.3f}")
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """After each epoch: the record that also goes to metrics.jsonl."""
+        """Show an epoch: the record that is also written to metrics.jsonl."""
         figures = [
             f"{name.replace('_', ' ')} {value:.4f}"
             for name, value in record.items()
@@ -39,8 +41,8 @@ class Report:
 
 
 @contextmanager
-def show_progress(n_steps: int) -> Iterator[Report]:
-    """Yield a Report that shows on stderr until the block ends."""
+def show_finetune_progress(n_steps: int) -> Iterator[FinetuneProgress]:
+    """Show the progress on stderr until the block ends."""
     console, bar, task = step_bar(n_steps, "loss {task.fields[loss]}")
     with bar:
-        yield Report(console, bar, task)
+        yield FinetuneProgress(console, bar, task)

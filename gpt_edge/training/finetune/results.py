@@ -1,5 +1,5 @@
-"""What a fine-tuning came to: figures on dev and test with confidence intervals, and what the model
-forgot.
+"""The result of a fine-tuning run: figures on dev and test with confidence intervals, and how much
+the model forgot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gpt_edge.arrays import IntArray
 from gpt_edge.evaluate import Score
 from gpt_edge.evaluate.classification_metrics import (
-    Estimate,
+    IntervalEstimate,
     choice_metrics,
     class_metrics,
     confusion_matrix,
@@ -24,26 +24,26 @@ from gpt_edge.evaluate.classification_metrics import (
 )
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.tasks import TaskSpec
-from gpt_edge.training.finetune.batches import Encoded
+from gpt_edge.training.finetune.batches import EncodedExamples
 from gpt_edge.training.finetune.trainer import predict
 
 
 @dataclass(frozen=True)
-class Measured:
+class SetFigures:
     """Figures on one set of examples. confusion: int64 [n_label, n_label], of tasks with
     classes.
     """
 
     n_examples: int
     loss: float
-    metrics: Mapping[str, Estimate]
+    metrics: Mapping[str, IntervalEstimate]
     confusion: IntArray | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """What a run came to. `sets` are the best epoch's figures, in float32; data: see
-    `Source.described`.
+    """The result of a run. `sets` are the best epoch's figures, in float32; data: see
+    `FinetuneInputs.described`.
     """
 
     checkpoint: Path
@@ -53,8 +53,8 @@ class FinetuneResult:
     steps: int
     seconds: float  # of training alone
     data: Mapping[str, Any]
-    sets: Mapping[str, Measured]
-    forgetting: tuple[Score, Score] | None  # of the text that was given, before and after
+    sets: Mapping[str, SetFigures]
+    forgetting: tuple[Score, Score] | None  # of the forgetting text, before and after
 
     def to_dict(self, with_confusion: bool = False) -> dict[str, Any]:
         """Plain JSON values."""
@@ -67,11 +67,11 @@ class FinetuneResult:
             "seconds": round(self.seconds, 1),
             "data": dict(self.data),
         }
-        for name, found in self.sets.items():
-            metrics = {metric: estimate.to_dict() for metric, estimate in found.metrics.items()}
-            values[name] = {"n_examples": found.n_examples, "loss": found.loss, **metrics}
-            if with_confusion and found.confusion is not None:
-                values[name]["confusion"] = found.confusion.tolist()
+        for name, figures in self.sets.items():
+            metrics = {metric: estimate.to_dict() for metric, estimate in figures.metrics.items()}
+            values[name] = {"n_examples": figures.n_examples, "loss": figures.loss, **metrics}
+            if with_confusion and figures.confusion is not None:
+                values[name]["confusion"] = figures.confusion.tolist()
         if self.forgetting:
             before, after = self.forgetting
             values["forgetting"] = {
@@ -84,16 +84,24 @@ class FinetuneResult:
         return values
 
 
-def measure(model: TaskModel, data: Encoded, batch_tokens: int) -> Measured:
+def measure(model: TaskModel, data: EncodedExamples, batch_tokens: int) -> SetFigures:
     """Figures of `model`, in float32, on `data`."""
-    spec, found = model.spec, predict(model, data, batch_tokens)
+    spec = model.spec
+    predictions = predict(model, data, batch_tokens)
     if spec.is_score:
-        return Measured(len(data), found.loss, score_metrics(data.labels, found.outputs), None)
+        return SetFigures(
+            len(data), predictions.loss, score_metrics(data.labels, predictions.outputs), None
+        )
     if spec.kind == "multiple-choice":
-        return Measured(len(data), found.loss, choice_metrics(data.labels, found.outputs), None)
-    confusion = confusion_matrix(data.labels, found.outputs, spec.n_label)
-    return Measured(
-        len(data), found.loss, class_metrics(data.labels, found.outputs, spec.n_label), confusion
+        return SetFigures(
+            len(data), predictions.loss, choice_metrics(data.labels, predictions.outputs), None
+        )
+    confusion = confusion_matrix(data.labels, predictions.outputs, spec.n_label)
+    return SetFigures(
+        len(data),
+        predictions.loss,
+        class_metrics(data.labels, predictions.outputs, spec.n_label),
+        confusion,
     )
 
 

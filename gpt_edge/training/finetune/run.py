@@ -1,9 +1,9 @@
 """`finetune`: from a checkpoint and a file of examples to a checkpoint with a task's head, with
 figures.
 
-The run's folder holds `checkpoint/` (the weights of the best epoch), `state.safetensors` (what
---resume goes on from, of the last whole epoch), `metrics.jsonl` (one object per epoch),
-`results.json`, and `confusion.png` if asked for.
+The run's folder holds `checkpoint/` (the weights of the best epoch), `state.safetensors` (of the
+last complete epoch, from which --resume continues), `metrics.jsonl` (one object per epoch),
+`results.json`, and `confusion.png` if requested.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from gpt_edge.reference.heads import TaskModel
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import sha256_file
 from gpt_edge.training.allocator import keep_freed_memory
-from gpt_edge.training.finetune.batches import Encoded, batches
-from gpt_edge.training.finetune.inputs import Source, open_source
+from gpt_edge.training.finetune.batches import EncodedExamples, epoch_batches
+from gpt_edge.training.finetune.inputs import FinetuneInputs, open_inputs
 from gpt_edge.training.finetune.lora import merged_tensors
-from gpt_edge.training.finetune.progress import Report, show_progress
-from gpt_edge.training.finetune.results import FinetuneResult, Measured, measure, primary
+from gpt_edge.training.finetune.progress import FinetuneProgress, show_finetune_progress
+from gpt_edge.training.finetune.results import FinetuneResult, SetFigures, measure, primary
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 from gpt_edge.training.finetune.trainer import Finetuner
 from gpt_edge.training.run_folder import CHECKPOINT, STATE, hold_run_folder
@@ -49,15 +49,15 @@ def finetune(
     plot: bool = False,
     progress: bool = True,
 ) -> FinetuneResult:
-    """Fine-tune the model at `checkpoint`, any that the importers open, on one task; show how it
-    goes on stderr.
+    """Fine-tune the model at `checkpoint`, any that the importers open, on one task; show the
+    progress on stderr.
 
-    tokenizer: file, folder or name; None takes what lies beside the checkpoint. resume: go on after
-    the last whole epoch of a run in `out` that was cut off. plot: draw the confusion matrix, of
-    test, else dev. Raises CheckpointError, TokenizerError, TrainingError for a wrong source, file
-    of examples or run folder; NumericError when the loss is no number any more, with the best
-    checkpoint kept; OutputError; ValueError for a plot of no classes, MissingDependencyError for
-    one without matplotlib, before anything is done.
+    tokenizer: file, folder or name; None takes the one beside the checkpoint. resume: continue
+    after the last complete epoch of an interrupted run in `out`. plot: draw the confusion matrix,
+    of test, else of dev. Raises CheckpointError, TokenizerError, TrainingError for a wrong source,
+    file of examples or run folder; NumericError when the loss is NaN or infinite, with the best
+    checkpoint saved; OutputError; before anything is done, ValueError for a plot of a task without
+    classes, MissingDependencyError for a plot without matplotlib.
     """
     if plot:
         _check_plot(data, settings)
@@ -68,25 +68,25 @@ def finetune(
         keep_freed_memory()
         torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
         torch.manual_seed(settings.seed)
-        source = open_source(checkpoint, data, settings, tokenizer)
+        source = open_inputs(checkpoint, data, settings, tokenizer)
         recipe = _recipe(checkpoint, source, data, settings)
         n_steps = settings.epochs * math.ceil(len(source.train) / settings.batch)
-        showing = show_progress(n_steps) if progress else nullcontext(None)
+        showing = show_finetune_progress(n_steps) if progress else nullcontext(None)
         with hold_run_folder(out, resume, "--out"), showing as report:
             result = FinetuneRun(source, settings, recipe, out, report, resume).run()
             if plot:
                 _plot(result, out / CONFUSION)
             return result
-    finally:  # both are the whole process's
+    finally:  # both are settings of the whole process
         torch.set_num_threads(n_threads)
         torch.set_flush_denormal(False)
 
 
 def _recipe(
-    checkpoint: Path, source: Source, data: FinetuneData, settings: FinetuneSettings
+    checkpoint: Path, source: FinetuneInputs, data: FinetuneData, settings: FinetuneSettings
 ) -> dict[str, Any]:
-    """What a resumed run must have in common with the one that was cut off; where the checkpoint
-    lay is told, too.
+    """What a resumed run must have in common with the interrupted one; and the path of the
+    checkpoint, which may differ.
     """
     files = {"train": data.train, "dev": data.dev}
     hashes = {name: sha256_file(path) if path else None for name, path in files.items()}
@@ -104,45 +104,50 @@ def _recipe(
 
 
 def _weights_hash(model: TaskModel) -> str:
-    """SHA-256 of the weights that a run starts from, the new ones too."""
-    found = hashlib.sha256()
+    """SHA-256 of all weights that a run starts from, with the new ones."""
+    digest = hashlib.sha256()
     for tensor in model.parameters():
-        found.update(tensor.detach().contiguous().numpy().data)
-    return found.hexdigest()
+        digest.update(tensor.detach().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
-def _check_same_run(recipe: dict[str, Any], found: dict[str, Any], out: Path) -> None:
-    """Raise TrainingError, naming the value, unless `recipe` goes on with what `found` began."""
+def _check_same_run(recipe: dict[str, Any], saved: dict[str, Any], out: Path) -> None:
+    """Raise TrainingError, naming the value, unless `recipe` continues the run of `saved`."""
     defaults = {entry.name: entry.default for entry in dataclasses.fields(FinetuneSettings)}
-    for name, wanted in recipe.items():
-        # a run of an earlier version lacks what is new
-        there = found.get(name, defaults.get(name, wanted))
-        if there != wanted and name != "checkpoint":
+    for name, value in recipe.items():
+        # a run of an earlier version lacks new settings
+        saved_value = saved.get(name, defaults.get(name, value))
+        if saved_value != value and name != "checkpoint":
             raise TrainingError(
-                f"{name} is {wanted!r:.80}, the run to resume in {out} has {there!r:.80}",
-                hint="put the value back, or start a new run in another --out folder",
+                f"{name} is {value!r:.80}, the run to resume in {out} has {saved_value!r:.80}",
+                hint="restore the value, or start a new run in another --out folder",
             )
 
 
 class FinetuneRun:
-    """One call of `finetune`: the trainer, the examples, and what happened so far."""
+    """One call of `finetune`: the trainer, the examples, and the progress so far."""
 
     def __init__(
-        self, source: Source, settings: FinetuneSettings, recipe: dict[str, Any], out: Path, report: Report | None,
+        self,
+        source: FinetuneInputs,
+        settings: FinetuneSettings,
+        recipe: dict[str, Any],
+        out: Path,
+        report: FinetuneProgress | None,
         resume: bool,
-    ) -> None:  # fmt: skip
-        self.source, self.settings, self.recipe, self.out, self.report = (
-            source,
-            settings,
-            recipe,
-            out,
-            report,
-        )
+    ) -> None:
+        self.source = source
+        self.settings = settings
+        self.recipe = recipe
+        self.out = out
+        self.report = report
         self.batches_per_epoch = math.ceil(len(source.train) / settings.batch)
         self.forgetting_before = source.forgetting(source.model)
         self.trainer = Finetuner(source.model, settings, settings.epochs * self.batches_per_epoch)
-        self.epoch, self.best_epoch, self.seconds = 0, 0, 0.0
-        # the figure that decides, and minus the loss where it is equal
+        self.epoch = 0
+        self.best_epoch = 0
+        self.seconds = 0.0
+        # the figure that decides, then minus the loss, which decides between equal figures
         self.best: tuple[float, float] | None = None
         if resume:
             self._restore()
@@ -150,13 +155,13 @@ class FinetuneRun:
             self._save_state()  # from now on there is something to resume
 
     def run(self) -> FinetuneResult:
-        """The loop."""
+        """Train until the last epoch, or until dev has not improved for long enough."""
         patience = self.settings.patience or self.settings.epochs
         while self.epoch < self.settings.epochs and self.epoch - self.best_epoch < patience:
             started = time.monotonic()
             losses = [
                 self._step(self.source.train, rows)
-                for rows in batches(
+                for rows in epoch_batches(
                     self.source.train, self.settings.batch, self.settings.seed, self.epoch
                 )
             ]
@@ -165,14 +170,14 @@ class FinetuneRun:
             self._end_epoch(sum(losses) / len(losses))
         return self._finish()
 
-    def _step(self, data: Encoded, rows: Any) -> float:
+    def _step(self, data: EncodedExamples, rows: Any) -> float:
         loss = self.trainer.step(data, rows)
         if self.report:
             self.report.step(self.trainer.n_steps_done, loss)
         return loss
 
     def _end_epoch(self, train_loss: float) -> None:
-        """Measure on dev, keep the weights if they are the best, write down both."""
+        """Measure on dev, save the weights if they are the best, and record both."""
         dev = self.source.dev
         record: dict[str, Any] = {
             "epoch": self.epoch,
@@ -181,22 +186,23 @@ class FinetuneRun:
         }
         is_best = True  # without dev the last epoch counts
         if dev is not None:
-            found = self.trainer.predict(dev)
-            if not math.isfinite(found.loss):
+            predictions = self.trainer.predict(dev)
+            loss = predictions.loss
+            if not math.isfinite(loss):
                 raise NumericError(
-                    f"epoch {self.epoch}: the loss on dev is {found.loss}", hint=NON_FINITE_HINT
+                    f"epoch {self.epoch}: the loss on dev is {loss}", hint=NON_FINITE_HINT
                 )
-            name, value = primary(self.source.spec, dev.labels, found.outputs)
-            record |= {"dev_loss": found.loss, f"dev_{name}": value}
-            is_best = self.best is None or (value, -found.loss) > self.best
+            name, value = primary(self.source.spec, dev.labels, predictions.outputs)
+            record |= {"dev_loss": loss, f"dev_{name}": value}
+            is_best = self.best is None or (value, -loss) > self.best
             if is_best:
-                self.best = (value, -found.loss)
+                self.best = (value, -loss)
         if is_best:
             self.best_epoch = self.epoch
             self._save_checkpoint({"epoch": self.epoch})
         record |= {"is_best": is_best, "seconds": round(self.seconds, 1)}
         self._append(record)
-        self._save_state()  # last: what it does not know of is done again
+        self._save_state()  # last: a run killed before it repeats the epoch
         if self.report:
             self.report.epoch(record)
 
@@ -226,35 +232,34 @@ class FinetuneRun:
         state = load_state(self.out / STATE)
         if "epoch" not in state.progress:
             raise TrainingError(
-                f"{self.out} holds a pretraining", hint="go on with it: gpt-edge train --resume"
+                f"{self.out} holds a pretraining run", hint="resume it: gpt-edge train --resume"
             )
         _check_same_run(self.recipe, state.recipe, self.out)
         self.trainer.restore(state)
         counted = state.progress
-        self.epoch, self.best_epoch, self.seconds = (
-            counted["epoch"],
-            counted["best_epoch"],
-            counted["seconds"],
-        )
+        self.epoch = counted["epoch"]
+        self.best_epoch = counted["best_epoch"]
+        self.seconds = counted["seconds"]
         self.best = tuple(counted["best"]) if counted["best"] else None
         self._append(None)
 
     def _append(self, record: dict[str, Any] | None) -> None:
-        """Write metrics.jsonl anew, whole: the epochs before this one, and `record`."""
+        """Write all of metrics.jsonl: the epochs before this one, and `record`."""
         path = self.out / METRICS
-        kept = []
+        lines = []
         for line in path.read_text("utf-8").splitlines() if path.exists() else []:
             if json.loads(line)["epoch"] < self.epoch + (record is None):
-                kept.append(line)
+                lines.append(line)
         if record is not None:
-            kept.append(json.dumps(record))
-        atomic_write(path, "".join(line + "\n" for line in kept).encode())
+            lines.append(json.dumps(record))
+        atomic_write(path, "".join(line + "\n" for line in lines).encode())
 
     def _finish(self) -> FinetuneResult:
         """Measure the best checkpoint in float32 and write the figures beside it."""
-        source, path = self.source, self.out / CHECKPOINT
+        source = self.source
+        path = self.out / CHECKPOINT
         model = load_task_model(path)
-        sets: dict[str, Measured] = {}
+        sets: dict[str, SetFigures] = {}
         for name, part in (("dev", source.dev), ("test", source.test)):
             if part is not None:
                 sets[name] = measure(model, part, self.settings.batch_tokens)

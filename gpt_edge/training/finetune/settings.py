@@ -1,7 +1,6 @@
-"""Everything that decides how a fine-tuning goes. The defaults are GPT-1's (Radford et al. 2018,
-section 4.1).
+"""The settings of a fine-tuning run. The defaults are GPT-1's (Radford et al. 2018, section 4.1).
 
-That recipe is for 117M weights; models of a few million want a larger rate and more epochs: see
+That recipe is for 117M weights; models of a few million need a larger rate and more epochs: see
 docs/finetuning.md.
 """
 
@@ -22,7 +21,7 @@ from gpt_edge.training.settings import PRECISIONS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneSettings:
-    """How to learn. Raises ValueError for a value out of range.
+    """How to train. Raises ValueError for a value out of range.
 
     The loss is L_task + lm_weight * L_LM. The rate rises linearly over the first `warmup` of the
     steps, then falls linearly to 0. `dropout` acts inside the GPT, `clf_dropout` on what the head
@@ -38,20 +37,20 @@ class FinetuneSettings:
     lm_weight: float = 0.5  # lambda
     dropout: float = 0.1
     clf_dropout: float = 0.1
-    # share of a text's tokens that are read as others, drawn anew each time
+    # fraction of a text's tokens that are read as random ones, drawn again each time
     token_noise: float = 0.0
     weight_decay: float = 0.01
-    warmup: float = 0.002  # share of all steps
+    warmup: float = 0.002  # fraction of all steps
     clip_norm: float = 1.0
     lora_rank: int | None = None  # None trains every weight
     lora_alpha: float | None = None  # None is twice the rank
     patience: int = 0  # stop after so many epochs without a better one on dev; 0 never stops early
-    from_scratch: bool = False  # forget the checkpoint's weights and keep its shape: for comparison
+    from_scratch: bool = False  # random weights of the checkpoint's shape: for comparison
     seed: int = 0
     precision: str = "float32"  # or bfloat16: autocast, the weights stay float32
-    # positions computed at once; a batch with more of them is done in parts
+    # positions computed at once; a larger batch is computed in micro-batches
     batch_tokens: int = 4096
-    threads: int = 0  # 0 leaves torch's choice
+    threads: int = 0  # 0 leaves the choice to torch
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -94,15 +93,15 @@ class FinetuneSettings:
         if self.lora_rank is not None and self.lora_rank < 1:
             raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}")
         if self.lora_alpha is not None and self.lora_rank is None:
-            raise ValueError("lora_alpha is for LoRA alone: give a lora_rank, too")
+            raise ValueError("lora_alpha needs a lora_rank")
         if self.score_range is not None:
-            least, most = self.score_range
+            lowest, highest = self.score_range
             if self.kind != "similarity":
-                raise ValueError(f"score_range is for similarity alone, got it with {self.kind}")
-            if not (math.isfinite(least) and math.isfinite(most) and least < most):
+                raise ValueError(f"score_range is for similarity only, got it with {self.kind}")
+            if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
                 raise ValueError(
-                    f"score_range must be two finite numbers, the lower one first, got {least:g} "
-                    f"{most:g}"
+                    f"score_range must be two finite numbers, the lower one first, got {lowest:g} "
+                    f"{highest:g}"
                 )
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,11 +112,11 @@ class FinetuneSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneData:
-    """Which files to learn from and to measure on. Raises ValueError for dev and hold_out together.
+    """The files to train on and to measure on. Raises ValueError for dev and hold_out together.
 
-    dev decides which epoch is kept; test is scored once, at the end. hold_out: the share of the
-    training examples, by class, that is taken away as dev. forgetting_text: its perplexity is
-    measured before and after.
+    dev chooses the best epoch; test is scored once, at the end. hold_out: the fraction of the
+    training examples, of each class the same, that is held out as dev. forgetting_text: its
+    perplexity is measured before and after.
     """
 
     train: Path
@@ -125,7 +124,7 @@ class FinetuneData:
     test: Path | None = None
     hold_out: float = 0.0
     columns: Columns | None = None  # None: `default_columns` of the task
-    format: str | None = None  # None: each file's suffix says it
+    format: str | None = None  # None: by each file's suffix
     forgetting_text: Path | None = None
     separator: str = END_OF_TEXT  # of the documents in forgetting_text
 

@@ -1,9 +1,10 @@
-"""The fine-tuner: one optimiser step, predictions, one saved state. Knows settings and tensors,
+"""The fine-tuner: one optimizer step, predictions, one saved state. Knows settings and tensors,
 nothing of files.
 
 L = L_task + lambda * L_LM (Radford et al. 2018, section 3.2, equations 4 and 5): the mean over the
 examples of the cross entropy of the task, and the mean over the sequences of their mean loss per
-token. On one thread a run that was resumed gives bit for bit the weights of one that was not.
+token. On one thread the weights of a resumed run are bit-identical to those of an uninterrupted
+one.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from torch.nn import functional as F
 from gpt_edge.arrays import IntArray
 from gpt_edge.errors import NumericError
 from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dropout
-from gpt_edge.training.finetune.batches import Encoded, Part
+from gpt_edge.training.finetune.batches import EncodedExamples, MicroBatch
 from gpt_edge.training.finetune.lora import add_lora
 from gpt_edge.training.finetune.settings import FinetuneSettings
 from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
 
-LM_ROWS = 64  # rows of logits are made in multiples of this: few shapes, see `Finetuner`
+LM_ROWS = 64  # rows of logits are padded to multiples of this: few shapes, see `Finetuner`
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
+class TaskPredictions:
     """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in
     nats.
     """
@@ -40,21 +41,21 @@ class Predictions:
 
 
 def rate_factor(step: int, n_steps: int, warmup: float) -> float:
-    """What the peak rate is multiplied by at `step`, from 0: up linearly over `warmup` of the
+    """The factor of the peak rate at `step`, from 0: up linearly over the fraction `warmup` of the
     steps, then down to 0.
     """
-    # the middle of the step, so that neither the first nor the last one is lost
+    # the middle of the step, so that neither the first nor the last one has rate 0
     done = (step + 0.5) / n_steps
     return done / warmup if done < warmup else (1 - done) / (1 - warmup)
 
 
 class Finetuner:
-    """A task model in training. Threads, torch's seed and denormals are set for the whole
-    process.
-    """
+    """A task model in training."""
 
     def __init__(self, model: TaskModel, settings: FinetuneSettings, n_steps: int) -> None:
-        self.model, self.settings, self.n_steps = model, settings, n_steps
+        self.model = model
+        self.settings = settings
+        self.n_steps = n_steps
         self.n_steps_done = 0
         set_dropout(model.gpt, settings.dropout)
         model.clf_dropout.p = settings.clf_dropout
@@ -63,14 +64,14 @@ class Finetuner:
         self._optimizer = torch.optim.AdamW(
             self._groups(), lr=settings.learning_rate, betas=(0.9, 0.999), fused=True
         )
-        # oneDNN, which multiplies in bfloat16, keeps a program for every shape that it ever saw:
-        # 5 MB a step.
+        # oneDNN, which multiplies in bfloat16, caches a kernel for every shape that it has seen: 5
+        # MB a step.
         self._multiple = 8 if settings.precision == "bfloat16" else 1
         model.train()
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Matrices with weight decay; biases, norms and embeddings of which only rows are trained
-        without.
+        """Parameter groups: matrices with weight decay; biases, norms, and embeddings of which only
+        some rows are trained, without.
         """
         is_lora = self.settings.lora_rank is not None
         decayed: list[Tensor] = []
@@ -84,8 +85,8 @@ class Finetuner:
             {"params": rest, "weight_decay": 0.0},
         ]
 
-    def step(self, data: Encoded, rows: IntArray) -> float:
-        """Learn from the examples `rows` and return their loss, in nats.
+    def step(self, data: EncodedExamples, rows: IntArray) -> float:
+        """Train on the examples `rows` and return their loss, in nats.
 
         Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then
         those before the step.
@@ -115,7 +116,7 @@ class Finetuner:
         self.n_steps_done += 1
         return value
 
-    def _losses(self, part: Part) -> tuple[Tensor, Tensor]:
+    def _losses(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
         """Sum over the examples of the task's loss, and sum over the sequences of their mean loss
         per token.
         """
@@ -127,8 +128,8 @@ class Finetuner:
         return task, lm_loss(self.model, hidden, part)
 
     def _with_noise(self, ids: Tensor) -> Tensor:
-        """`ids` with a share of the texts' tokens replaced by any others; what the language model
-        predicts stays.
+        """`ids` with a fraction of the texts' tokens replaced by random ones; the targets of the
+        language model stay.
 
         Source: Xie et al. 2017, Data noising as smoothing in neural network language models,
         section 3, here uniform.
@@ -136,21 +137,19 @@ class Finetuner:
         if self.settings.token_noise == 0:
             return ids
         spec = self.model.spec
-        # these come after those of texts, and are left alone
+        # the task's tokens come after those of texts, and are not replaced
         n_text = min(spec.start, spec.delimiter, spec.extract)
         is_replaced = (torch.rand(ids.shape) < self.settings.token_noise) & (ids < n_text)
         return torch.where(is_replaced, torch.randint(n_text, ids.shape), ids)
 
     @torch.no_grad()
-    def predict(self, data: Encoded) -> Predictions:
+    def predict(self, data: EncodedExamples) -> TaskPredictions:
         """Classes, answers or scores of every example, in the data's order; see `predict`."""
         with self._autocast():
             return predict(self.model, data, self.settings.batch_tokens, self._multiple)
 
     def state(self, progress: dict[str, Any], recipe: dict[str, Any]) -> RunState:
-        """Everything that `restore` needs; `progress` and `recipe` are the caller's own, plain JSON
-        values.
-        """
+        """Everything that `restore` needs. progress, recipe: caller-owned plain JSON values."""
         weights = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
         moments = {
             f"{index}.{name}": value.clone()
@@ -166,7 +165,7 @@ class Finetuner:
         )
 
     def restore(self, state: RunState) -> None:
-        """Go on where `state` was taken, of a run with the same model and settings."""
+        """Continue from `state`, of a run with the same model and settings."""
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(state.model[name])
@@ -183,27 +182,26 @@ class Finetuner:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
 
-def task_loss(model: TaskModel, logits: Tensor, part: Part) -> Tensor:
-    """Sum of the examples' losses, float32. A score's is the cross entropy with its place in the
-    range, as a share.
+def task_loss(model: TaskModel, logits: Tensor, part: MicroBatch) -> Tensor:
+    """Sum of the examples' losses, float32. The target of a score is its position in the range,
+    from 0 to 1, for the cross entropy.
     """
     logits = logits.float()
     spec = model.spec
     if spec.score_range is not None:
         low, high = spec.score_range
-        share = ((part.labels - low) / (high - low)).float()
-        return F.binary_cross_entropy_with_logits(logits[:, 0], share, reduction="sum")
+        position = ((part.labels - low) / (high - low)).float()
+        return F.binary_cross_entropy_with_logits(logits[:, 0], position, reduction="sum")
     if spec.kind == "multiple-choice":
         logits = by_example(logits, part.n_sequences)
     return F.cross_entropy(logits, part.labels, reduction="sum")
 
 
-def lm_loss(model: TaskModel, hidden: Tensor, part: Part) -> Tensor:
+def lm_loss(model: TaskModel, hidden: Tensor, part: MicroBatch) -> Tensor:
     """Sum over the sequences of the mean loss of their tokens after the first, delimiter and
     extract included.
 
-    hidden: [S, T, C]. Logits are made where there is a token to predict, and nowhere else: padding
-    costs nothing.
+    hidden: [S, T, C]. Logits are computed only where there is a target: padding costs nothing.
     """
     n_targets = part.extract_at  # of each sequence, int64 [S]
     is_read = torch.arange(hidden.shape[1] - 1)[None] < n_targets[:, None]  # [S, T - 1]
@@ -215,11 +213,12 @@ def lm_loss(model: TaskModel, hidden: Tensor, part: Part) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: TaskModel, data: Encoded, batch_tokens: int, multiple: int = 1) -> Predictions:
-    """Classes, answers or scores of every example, in the data's order. The model's mode is left as
-    it was.
+def predict(
+    model: TaskModel, data: EncodedExamples, batch_tokens: int, multiple: int = 1
+) -> TaskPredictions:
+    """Classes, answers or scores of every example, in the data's order. Restores the model's mode.
 
-    batch_tokens, multiple: as in `Encoded.parts`.
+    batch_tokens, multiple: as in `EncodedExamples.parts`.
     """
     was_training = model.training
     model.eval()
@@ -237,4 +236,4 @@ def predict(model: TaskModel, data: Encoded, batch_tokens: int, multiple: int = 
             )
             outputs[part.rows] = scores.argmax(-1).numpy()
     model.train(was_training)
-    return Predictions(outputs, loss / len(data))
+    return TaskPredictions(outputs, loss / len(data))

@@ -1,7 +1,7 @@
-"""A run's figures for people: metrics.jsonl, TensorBoard scalars, and the losses as a picture.
+"""The figures of a run: metrics.jsonl, TensorBoard scalars, and a plot of the losses.
 
-metrics.jsonl is the source of the other two. TensorBoard and matplotlib are asked for only when
-they are to be used.
+metrics.jsonl is the source of the other two. TensorBoard and matplotlib are imported only when they
+are used.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ SCALARS = ("train_loss", "validation_loss", "bits_per_byte", "learning_rate", "t
 
 
 class Curves:
-    """The figures in a run's folder. `step` is the run's: figures of later steps, which it will do
-    again, are dropped.
+    """The figures in a run's folder. Figures of steps after `step`, which the run will repeat, are
+    dropped.
     """
 
     def __init__(self, folder: Path, step: int, has_tensorboard: bool) -> None:
-        """Raises MissingDependencyError when TensorBoard is wanted and not installed;
+        """Raises MissingDependencyError when TensorBoard is requested and not installed;
         OutputError.
         """
         self._folder = folder
         self._writer: Any = None
         records = list(read_records(folder / METRICS))
-        kept = [record for record in records if record["step"] <= step]
+        done = [record for record in records if record["step"] <= step]
         if (folder / METRICS).exists():
-            atomic_write(
-                folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode()
-            )
+            lines = "".join(json.dumps(record) + "\n" for record in done)
+            atomic_write(folder / METRICS, lines.encode())
         if has_tensorboard:
             require("tensorboard", "tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 
-            # purge_step hides what a killed process wrote of steps that are done again.
+            # purge_step hides what a killed process wrote for steps that are repeated.
             self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
 
     def add(self, record: dict[str, Any]) -> None:
@@ -58,13 +57,13 @@ class Curves:
             self._writer.flush()
 
     def close(self) -> None:
-        """Let go of TensorBoard's file."""
+        """Close TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
 
     def draw(self, say: Callable[[str], None]) -> Path | None:
-        """Draw the losses into loss.png and return its path; None, with one line, where there is no
-        matplotlib.
+        """Plot the losses to loss.png and return its path; without matplotlib or an evaluation
+        `say` why not, and return None.
         """
         try:
             from matplotlib.figure import Figure
@@ -95,7 +94,7 @@ class Curves:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a metrics file; half a line of a killed writer is left out."""
+    """The records of a metrics file; a line that a killed process left incomplete is skipped."""
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
             record = json.loads(line)

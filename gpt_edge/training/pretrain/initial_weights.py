@@ -1,5 +1,5 @@
-"""Going on from somebody's weights: the checkpoint that `[training] start` names, of the recipe's
-shape and vocabulary.
+"""Weights to start from: the checkpoint that `[training] start` names, with the recipe's shape and
+vocabulary.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ def starting_weights(recipe: Recipe, tokenizer: TokenizerSource) -> dict[str, Te
     """The weights that a new run starts from, by their names in `GPT.state_dict()`; None: random
     ones.
 
-    tokenizer: the run's. Raises TrainingError where the checkpoint has another shape or vocabulary,
-    naming the first key that differs, and CheckpointError where there is no readable checkpoint.
+    tokenizer: the run's. Raises TrainingError, naming the first key that differs, for a checkpoint
+    with another shape or vocabulary, CheckpointError for one that cannot be read.
     """
     if not recipe.training.start:
         return None
     path = recipe.path.resolve().parent / recipe.training.start
     checkpoint = open_checkpoint(path)
     for entry in dataclasses.fields(recipe.model):
-        found, wanted = getattr(checkpoint.config, entry.name), getattr(recipe.model, entry.name)
-        if found != wanted:
+        actual = getattr(checkpoint.config, entry.name)
+        expected = getattr(recipe.model, entry.name)
+        if actual != expected:
             section = "tokenizer" if entry.name == "vocab_size" else "model"
             raise TrainingError(
-                f"{recipe.path}: [{section}] {entry.name} is {wanted!r}, in {path} it is {found!r}",
+                f"{recipe.path}: [{section}] {entry.name} is {expected!r}, "
+                f"in {path} it is {actual!r}",
                 hint="a run that starts from a checkpoint has its shape: copy the value",
             )
-    theirs = find_tokenizer(path if path.is_dir() else path.parent)
-    if theirs is not None and theirs.content != tokenizer.content:
+    stored = find_tokenizer(path if path.is_dir() else path.parent)
+    if stored is not None and stored.content != tokenizer.content:
         raise TrainingError(
             f"{recipe.path}: the vocabulary is not that of {path}, so its embeddings would mean "
             "other tokens",

@@ -1,8 +1,8 @@
-"""A run's vocabulary and token shards, made from its text once: later starts of the same run find
-them in its folder.
+"""A run's vocabulary and token shards, built from its text once: a resumed run finds them in its
+folder.
 
-`tokenizer.tiktoken` is the vocabulary, `tokens/` the shards, `tokens/source.json` what both were
-made from.
+`tokenizer.tiktoken` is the vocabulary, `tokens/` the shards, `tokens/source.json` names the text
+and the settings that both were built from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from gpt_edge.arrays import IntArray
-from gpt_edge.data.text_files import TextFiles, find_texts
 from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
@@ -29,18 +28,19 @@ from gpt_edge.tokenizer.load import build_tokenizer, read_tokenizer_file
 from gpt_edge.tokenizer.spec import END_OF_TEXT, Tokenizer, TokenizerSource, TokenizerSpec
 from gpt_edge.training.corpus.learn_tokenizer import train_tokenizer
 from gpt_edge.training.corpus.shards import TokenShards, documents_of, is_tokenized, tokenize
+from gpt_edge.training.corpus.text_files import TextFiles, find_texts
 from gpt_edge.training.recipe import Recipe
 
 TOKENIZER, TOKENS, SOURCE = "tokenizer.tiktoken", "tokens", "source.json"
-# text that a vocabulary is learned from: the learner holds every different word in memory
+# of the text that a vocabulary is learned from: the learner holds every distinct word in memory
 LEARN_BYTES = 256 << 20
 # shows a pass over the text, by its bytes
 Reading = Callable[[str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
-    """What a run learns from."""
+class PreparedCorpus:
+    """The text of a run as token shards, and its tokenizer."""
 
     tokenizer: TokenizerSource
     train: TokenShards
@@ -48,13 +48,13 @@ class Corpus:
     encoder: Tokenizer
 
     def validation_documents(self) -> list[IntArray]:
-        """The validation text's documents, int64 `end, tokens, end`, in memory."""
+        """The documents of the validation text, int64 `end, tokens, end`, in memory."""
         end = self.encoder.end_token
         assert end is not None
         return [document for shard in self.valid for document in documents_of(shard, end)]
 
     def n_bytes(self, documents: list[IntArray]) -> int:
-        """The bytes that some documents were."""
+        """The number of bytes of some documents' texts."""
         sizes = np.array(
             [len(self.encoder.token_bytes(id)) for id in range(self.encoder.vocab_size)]
         )
@@ -62,12 +62,12 @@ class Corpus:
         return int(sum(sizes[document].sum() for document in documents))
 
 
-def prepare(recipe: Recipe, folder: Path, reading: Reading) -> Corpus:
-    """Return the corpus of `recipe`, making in `folder` what is missing of it.
+def prepare(recipe: Recipe, folder: Path, reading: Reading) -> PreparedCorpus:
+    """Return the corpus of `recipe`, building in `folder` what is missing.
 
-    What is finished is used as it is; what is not, is gone on with while the texts are the same,
-    and else made anew. Raises TrainingError for a text or vocabulary that cannot be used,
-    OutputError when `folder` cannot be written.
+    Complete parts are used as they are. Incomplete ones are resumed if the texts are the same, else
+    built again. Raises TrainingError for a text or vocabulary that cannot be used, OutputError when
+    `folder` cannot be written.
     """
     tokens = folder / TOKENS
     if not all(is_tokenized(tokens, name) for name in ("train", "valid")):
@@ -77,15 +77,13 @@ def prepare(recipe: Recipe, folder: Path, reading: Reading) -> Corpus:
     encoder = build_tokenizer(source)
     shards = []
     for name, texts in (("train", train), ("valid", valid)):
-        with reading(f"tokenising {name}") as progress:
+        with reading(f"tokenizing {name}") as progress:
             shards.append(tokenize(tokens, name, texts, encoder, progress))
-    return Corpus(source, shards[0], shards[1], encoder)
+    return PreparedCorpus(source, shards[0], shards[1], encoder)
 
 
 def is_prepared_file(name: str) -> bool:
-    """Whether `prepare` makes something of this name, so that a folder with it alone holds no run
-    yet.
-    """
+    """Whether `prepare` writes a file of this name: a folder with nothing else holds no run yet."""
     return name in (TOKENIZER, TOKENS) or name.startswith(f".{TOKENIZER}.")
 
 
@@ -101,8 +99,8 @@ def _texts(recipe: Recipe) -> tuple[TextFiles, TextFiles]:
 
 
 def _forget_other_source(recipe: Recipe, folder: Path) -> None:
-    """Remove vocabulary and shards of another text or recipe; write down what the coming ones are
-    made from.
+    """Remove a vocabulary and shards of another text or recipe; record what the new ones are built
+    from.
     """
     tokens, files = folder / TOKENS, {path for texts in _texts(recipe) for path in texts.paths}
     described: dict[str, Any] = {
@@ -113,7 +111,7 @@ def _forget_other_source(recipe: Recipe, folder: Path) -> None:
     try:
         if (tokens / SOURCE).exists() and json.loads((tokens / SOURCE).read_bytes()) == described:
             return
-    except (OSError, ValueError):  # unreadable or damaged: another source
+    except (OSError, ValueError):  # unreadable or corrupt: another source
         pass
     try:
         shutil.rmtree(tokens, ignore_errors=True)
@@ -126,10 +124,10 @@ def _forget_other_source(recipe: Recipe, folder: Path) -> None:
 
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise TrainingError(f"cannot read the text {path}: {error.strerror or error}") from error
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _vocabulary(
@@ -139,7 +137,7 @@ def _vocabulary(
     path, size = folder / TOKENIZER, recipe.tokenizer.vocab_size
     if not path.exists():
         if recipe.tokenizer.file:
-            content = _given(recipe)
+            content = _named_ranks(recipe)
         elif size == N_BYTES + 1:
             content = format_ranks([bytes([value]) for value in range(N_BYTES)])
         else:
@@ -147,13 +145,13 @@ def _vocabulary(
                 raise TrainingError(f"{', '.join(map(str, texts.paths[:3]))} holds no text")
             with reading("learning the vocabulary") as progress:
                 content = train_tokenizer(_sample(texts, progress), size)
-        # refuses what does not fit
+        # fails for content that does not fit
         build_tokenizer(_source(content, size, recipe.tokenizer.file or str(path)))
         atomic_write(path, content)
     return _source(read_tokenizer_file(path), size, str(path))
 
 
-def _given(recipe: Recipe) -> bytes:
+def _named_ranks(recipe: Recipe) -> bytes:
     """The ranks of the vocabulary that the recipe names: a file or folder beside the recipe, or a
     known name.
     """
@@ -161,15 +159,14 @@ def _given(recipe: Recipe) -> bytes:
     source = tokenizer_from(str(beside) if beside.exists() else recipe.tokenizer.file)
     if source.spec.kind != "gpt2":
         raise TokenizerError(
-            f"{source.origin} is a tokenizer of the kind {source.spec.kind}; training wants bytes, "
-            "the kind gpt2",
+            f"{source.origin} is a tokenizer of the kind {source.spec.kind}; training needs a "
+            "byte-level one, the kind gpt2",
             hint="leave [tokenizer] file out to learn a vocabulary from the text",
         )
     if source.spec.end_token not in (None, source.spec.vocab_size - 1):
         raise TokenizerError(
-            f"{source.origin} has its end token at {source.spec.end_token}; training wants it at "
-            "the end, at "
-            f"{source.spec.vocab_size - 1}",
+            f"{source.origin} has its end token at {source.spec.end_token}; training needs it at "
+            f"the end, at {source.spec.vocab_size - 1}",
             hint="leave [tokenizer] file out to learn a vocabulary from the text",
         )
     return source.content
@@ -179,21 +176,21 @@ def _source(content: bytes, size: int, origin: str) -> TokenizerSource:
     n_ranks = content.count(b"\n")
     if n_ranks != size - 1:
         raise TokenizerError(
-            f"{origin} holds {n_ranks} tokens, {size - 1} were wanted",
-            hint=f"set [tokenizer] vocab_size = {n_ranks + 1}: the end token comes on top",
+            f"{origin} holds {n_ranks} tokens, expected {size - 1}",
+            hint=f"set [tokenizer] vocab_size = {n_ranks + 1}: the tokens and the end token",
         )
     spec = TokenizerSpec("gpt2", TOKENIZER, size, size - 1, ((END_OF_TEXT, size - 1),), "gpt2")
     return TokenizerSource(spec, content, origin)
 
 
 def _sample(texts: TextFiles, progress: Callable[[int], None]) -> Iterator[str]:
-    """The documents of `texts`; of more than LEARN_BYTES, the beginning of each file in proportion
-    to its size.
+    """The documents of `texts`; if they are more than LEARN_BYTES, the beginning of each file, in
+    proportion to its size.
     """
     sizes = [_size_and_time(path)[0] for path in texts.paths]
-    share = LEARN_BYTES / max(1, sum(sizes))
+    fraction = LEARN_BYTES / max(1, sum(sizes))
     for path, size in zip(texts.paths, sizes, strict=True):
-        room = max(1 << 20, share * size)
+        room = max(1 << 20, fraction * size)
         for piece in dataclasses.replace(texts, paths=(path,)).pieces(progress):
             yield piece.text
             room -= len(piece.text.encode())

@@ -1,8 +1,8 @@
 """`train`: from a recipe to a checkpoint folder, with resuming, early stopping and figures.
 
-The run folder holds `checkpoint/` (the best weights so far), `state.safetensors` (what --resume
-goes on from), `tokenizer.tiktoken` and `tokens/` (made from the text once), `metrics.jsonl` (one
-object per evaluation) and `loss.png`.
+The run folder holds `checkpoint/` (the best weights so far), `state.safetensors` (from which
+--resume continues), `tokenizer.tiktoken` and `tokens/` (built from the text once), `metrics.jsonl`
+(one object per evaluation) and `loss.png`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from gpt_edge.training.pretrain.initial_weights import starting_weights
 from gpt_edge.training.pretrain.prepare import is_prepared_file, prepare
 from gpt_edge.training.pretrain.trainer import Trainer
 from gpt_edge.training.processes import Processes, join_processes
-from gpt_edge.training.progress import Report, show_progress
+from gpt_edge.training.progress import TrainingProgress, show_training_progress
 from gpt_edge.training.recipe import Recipe, read_recipe
 from gpt_edge.training.run_folder import CHECKPOINT, STATE, hold_run_folder
 from gpt_edge.training.run_state import NON_FINITE_HINT, load_state, save_state
-from gpt_edge.training.validation import score_documents
+from gpt_edge.training.validation import score_in_torch
 
-__all__ = ["CHECKPOINT", "METRICS", "STATE", "Score", "TrainingResult", "score_documents", "train"]
+__all__ = ["CHECKPOINT", "METRICS", "STATE", "Score", "TrainingResult", "score_in_torch", "train"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a run came to. `score` is that of the best checkpoint on the whole validation text, in
+    """The result of a run. `score` is that of the best checkpoint on the whole validation text, in
     float32.
     """
 
@@ -54,14 +54,13 @@ def train(
     progress: bool = True,
     changes: Sequence[str] = (),
 ) -> TrainingResult:
-    """Train the model of a recipe, or go on with a run that was cut off; show how it goes on
-    stderr.
+    """Train the model of a recipe, or resume an interrupted run; show the progress on stderr.
 
     recipe_path and changes: as `read_recipe` takes them. Under torchrun every process calls this;
-    the first one writes the folder, which the others must see. Raises TrainingError for a wrong
-    recipe, text, or run folder; NumericError when the loss is no number any more, with the last
-    good checkpoint and state kept; OutputError when the folder cannot be written;
-    MissingDependencyError when TensorBoard is wanted and missing.
+    the first one writes the folder, which the others must be able to read. Raises TrainingError for
+    a wrong recipe, text, or run folder; NumericError when the loss is NaN or infinite, with the
+    last good checkpoint and state saved; OutputError when the folder cannot be written;
+    MissingDependencyError when TensorBoard is requested and missing.
     """
     recipe = read_recipe(recipe_path, changes)
     folder = Path(recipe.output.folder)
@@ -69,12 +68,12 @@ def train(
     try:
         with join_processes(recipe.training.device) as processes:
             showing = (
-                show_progress(recipe.training.steps)
+                show_training_progress(recipe.training.steps)
                 if progress and processes.is_first
                 else nullcontext(None)
             )
             with _held(folder, resume, processes), showing as report:
-                return Run(recipe, folder, report, resume, processes).run()
+                return TrainingRun(recipe, folder, report, resume, processes).run()
     finally:  # a trainer sets both for the whole process
         torch.set_num_threads(n_threads)
         torch.set_flush_denormal(False)
@@ -82,7 +81,7 @@ def train(
 
 @contextmanager
 def _held(folder: Path, resume: bool, processes: Processes) -> Iterator[None]:
-    """Make the run's folder and hold it, in the first process."""
+    """Create the run's folder and hold its lock, in the first process."""
     if not processes.is_first:
         yield
         return
@@ -90,19 +89,22 @@ def _held(folder: Path, resume: bool, processes: Processes) -> Iterator[None]:
         yield
 
 
-class Run:
-    """One call of `train`: the trainer, the texts, and what happened so far."""
+class TrainingRun:
+    """One call of `train`: the trainer, the texts, and the progress so far."""
 
     def __init__(
         self,
         recipe: Recipe,
         folder: Path,
-        report: Report | None,
+        report: TrainingProgress | None,
         resume: bool,
         processes: Processes,
     ) -> None:
-        self.recipe, self.folder, self.report, self.processes = recipe, folder, report, processes
-        reading = report.reading if report else _unseen
+        self.recipe = recipe
+        self.folder = folder
+        self.report = report
+        self.processes = processes
+        reading = report.reading if report else _silent_reading
         self.corpus = processes.first_then_others(lambda: prepare(recipe, folder, reading))
         self.valid = self.corpus.validation_documents()
         self.watched = self.valid[: recipe.evaluation.documents or None]
@@ -110,39 +112,37 @@ class Run:
         start = None if resume else starting_weights(recipe, self.corpus.tokenizer)
         self.trainer = Trainer(recipe, self.corpus.train, processes, start)
         self.best_loss: float | None = None
-        self.n_worse, self.seconds = 0, 0.0
+        self.n_worse = 0  # evaluations since the best one
+        self.seconds = 0.0
         if resume:
             self._restore()
         has_tensorboard = recipe.output.tensorboard and processes.is_first
-        self.curves = (
-            Curves(folder, self.trainer.n_steps_done, has_tensorboard)
-            if processes.is_first
-            else None
-        )
+        self.curves: Curves | None = None
+        if processes.is_first:
+            self.curves = Curves(folder, self.trainer.n_steps_done, has_tensorboard)
         if not resume:
             self._save_state()  # from now on there is something to resume
         if report:
-            self._say_what(report)
+            self._describe(report)
 
     def run(self) -> TrainingResult:
-        """The loop."""
-        trainer, evaluation, n_steps = (
-            self.trainer,
-            self.recipe.evaluation,
-            self.recipe.training.steps,
-        )
-        started, losses, seconds = time.monotonic() - self.seconds, [], 0.0
+        """Train until the last step, or until the loss has not improved for long enough."""
+        trainer = self.trainer
+        evaluation = self.recipe.evaluation
+        n_steps = self.recipe.training.steps
+        started = time.monotonic() - self.seconds
+        losses: list[float] = []  # since the last evaluation, which took `seconds` of steps
+        seconds = 0.0
         while trainer.n_steps_done < n_steps and self.n_worse < evaluation.patience:
             before = time.monotonic()
             losses.append(trainer.step())
             now = time.monotonic()
-            self.seconds, seconds = now - started, seconds + now - before
+            self.seconds = now - started
+            seconds = seconds + now - before
             if self.report:
                 self.report.step(trainer.n_steps_done, losses[-1], self._n_tokens)
-            if (
-                trainer.n_steps_done % evaluation.every_steps == 0
-                or trainer.n_steps_done == n_steps
-            ):
+            is_last = trainer.n_steps_done == n_steps
+            if is_last or trainer.n_steps_done % evaluation.every_steps == 0:
                 rate = len(losses) * self.recipe.training.batch_tokens / seconds
                 self._evaluate(sum(losses) / len(losses), rate)
                 losses.clear()
@@ -153,20 +153,21 @@ class Run:
     def _n_tokens(self) -> int:
         return self.trainer.n_steps_done * self.recipe.training.batch_tokens
 
-    def _say_what(self, report: Report) -> None:
+    def _describe(self, report: TrainingProgress) -> None:
         train, valid, n = self.corpus.train, self.corpus.valid, self.processes.n
         report.say(
             f"{self.recipe.model.n_parameters:,} parameters on {self.processes.device}"
-            f"{f', {n} processes' if n > 1 else ''}; {train.n_documents:,} documents, "
-            f"{train.n_tokens:,} tokens to learn "
-            f"from, {valid.n_documents:,} documents, {valid.n_tokens:,} tokens to validate"
+            f"{f', {n} processes' if n > 1 else ''}; "
+            f"{train.n_documents:,} documents, {train.n_tokens:,} tokens to learn from, "
+            f"{valid.n_documents:,} documents, {valid.n_tokens:,} tokens to validate"
         )
         if n_bad := train.n_bad_bytes + valid.n_bad_bytes:
             report.say(f"{n_bad:,} bytes of the text were not UTF-8 and became U+FFFD")
         report.start()
 
     def _evaluate(self, train_loss: float, tokens_per_second: float) -> None:
-        trainer, training = self.trainer, self.recipe.training
+        trainer = self.trainer
+        training = self.recipe.training
         score = trainer.evaluate(self.watched, self.watched_bytes)
         if not math.isfinite(score.loss):
             raise NumericError(
@@ -192,14 +193,14 @@ class Run:
         }
         if self.curves:
             self.curves.add(record)
-        self._save_state()  # last: what it does not know of is done again
+        self._save_state()  # last: a run killed before it repeats the steps
         if self.report:
             self.report.evaluation(record)
 
     def _save_checkpoint(self, figures: dict[str, Any]) -> None:
-        trainer, weights = self.trainer, self.trainer.weights()
+        weights = self.trainer.weights()
         about = {
-            "step": trainer.n_steps_done,
+            "step": self.trainer.n_steps_done,
             "recipe": self.recipe.fingerprint(),
             "validation": figures,
         }
@@ -218,8 +219,8 @@ class Run:
         state = load_state(self.folder / STATE)
         if "trainer" not in state.progress:
             raise TrainingError(
-                f"{self.folder} holds a fine-tuning",
-                hint="go on with it: gpt-edge finetune --resume",
+                f"{self.folder} holds a fine-tuning run",
+                hint="resume it: gpt-edge finetune --resume",
             )
         self.trainer.restore(state)
         self.best_loss, self.n_worse = state.progress["best_loss"], state.progress["n_worse"]
@@ -227,7 +228,7 @@ class Run:
 
     def _finish(self) -> TrainingResult:
         """Score the best checkpoint on the whole validation text in float32, write the figures into
-        it, draw the losses.
+        it, and plot the losses.
         """
         score = Score(0.0, 0.0, 0, 0)
         if self.curves:
@@ -250,11 +251,9 @@ class Run:
 
     def _final_score(self) -> Score:
         path = self.folder / CHECKPOINT
-        model, about = (
-            load_checkpoint(path).to(self.processes.device),
-            read_checkpoint_config(path)["training"],
-        )
-        score = score_documents(
+        model = load_checkpoint(path).to(self.processes.device)
+        about = read_checkpoint_config(path)["training"]
+        score = score_in_torch(
             model, self.valid, self.corpus.valid.n_bytes, self.recipe.model.n_ctx, "float32"
         )
         figures = {"validation_documents": self.corpus.valid.n_documents, **_figures(score)}
@@ -272,5 +271,5 @@ def _figures(score: Score) -> dict[str, Any]:
 
 
 @contextmanager
-def _unseen(what: str) -> Iterator[Callable[[int], None]]:
+def _silent_reading(name: str) -> Iterator[Callable[[int], None]]:
     yield lambda n_bytes: None

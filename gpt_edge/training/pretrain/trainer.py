@@ -1,10 +1,10 @@
-"""The trainer: one optimiser step, one evaluation, one saved state. Knows recipes and tensors,
+"""The trainer: one optimizer step, one evaluation, one saved state. Knows recipes and tensors,
 nothing of terminals.
 
-On one thread a run that was killed and resumed gives bit for bit the weights of one that was not:
-rows, first positions and dropout depend on the seed, the step and the saved random state alone.
-Several processes share the rows of each batch and sum their gradients, so that without dropout they
-learn what one does, up to the order of sums.
+On one thread a run that was killed and resumed ends with weights bit-identical to those of a run
+that was not: rows, first positions and dropout depend only on the seed, the step and the saved
+random state. Several processes share the rows of each batch and sum their gradients; without
+dropout they compute the same steps as one process, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from gpt_edge.training.pretrain.resume import (
     row_tokens,
     training_seed,
 )
-from gpt_edge.training.processes import Processes, sharded_like, whole
+from gpt_edge.training.processes import Processes, gather_to_cpu, sharded_like
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
 from gpt_edge.training.validation import total_loss
 
 
 class Trainer:
-    """A model in training. Setting the threads, malloc, torch's seed and denormals to zero is for
+    """A model in training. It sets the threads, malloc, torch's seed and flushing of denormals for
     the whole process.
     """
 
@@ -55,14 +55,15 @@ class Trainer:
         processes: Processes | None = None,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """shards: streams of ids, see shards.py; start: weights by their names in
-        `GPT.state_dict()` instead of random ones.
+        """shards: streams of ids, see shards.py. start: weights by their names in
+        `GPT.state_dict()`, instead of random ones.
 
-        Raises TrainingError when the processes cannot share a batch's rows.
+        Raises TrainingError when the processes cannot share a batch's rows equally.
         """
         training = recipe.training
-        self.recipe, self.processes = recipe, processes or Processes()
-        self._check_shares()
+        self.recipe = recipe
+        self.processes = processes or Processes()
+        self._check_rows()
         if training.threads:
             torch.set_num_threads(training.threads)
         keep_freed_memory()
@@ -85,17 +86,17 @@ class Trainer:
         self.batches = Batches(
             shards, recipe.model.vocab_size - 1, training.batch_tokens, training.seed, rank, n
         )
-        if n > 1:  # the weights are the same, what is dropped is not
+        if n > 1:  # the same weights in each process, but other dropout
             torch.manual_seed(training_seed(training.seed, rank, 0))
         self.n_steps_done = 0
 
     @property
     def row_tokens(self) -> int:
-        """Length of the rows of the coming step."""
+        """Length of the rows of the next step."""
         return row_tokens(self.n_steps_done, self.recipe)
 
     def step(self) -> float:
-        """Do one optimiser step and return its loss, nats per token.
+        """Do one optimizer step and return its loss, nats per token.
 
         Raises NumericError for a loss or gradient that is NaN or infinite; the weights are then
         those before the step.
@@ -105,15 +106,15 @@ class Trainer:
         n_rows = (
             self.recipe.training.micro_batch_tokens or batch.inputs.numel()
         ) // self.row_tokens
-        parts = list(
+        micro_batches = list(
             zip(torch.split(batch.inputs, n_rows), torch.split(batch.targets, n_rows), strict=True)
         )
-        mine = torch.zeros((), device=self.processes.device)
-        for i, (inputs, targets) in enumerate(parts):
-            mine += self._add_gradient(
-                inputs, targets, positions, batch.n_targets, is_last=i + 1 == len(parts)
+        own_loss = torch.zeros((), device=self.processes.device)
+        for i, (inputs, targets) in enumerate(micro_batches):
+            own_loss += self._add_gradient(
+                inputs, targets, positions, batch.n_targets, is_last=i + 1 == len(micro_batches)
             )
-        value = self.processes.sum([mine.item()])[0] / batch.n_targets
+        value = self.processes.sum([own_loss.item()])[0] / batch.n_targets
         norm = self.optimizer.norm()
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise NumericError(
@@ -132,15 +133,15 @@ class Trainer:
 
     def evaluate(self, documents: Sequence[IntArray], n_bytes: int) -> Score:
         """Score `documents` in windows as long as the rows trained on so far; see validation.py.
-        EMA's weights, if on.
+        With EMA its weights are scored.
         """
-        processes, precision = self.processes, self.recipe.training.precision
-        # A sharded model computes in all processes at once or not at all, so there each scores
-        # everything.
-        mine = documents if self._is_sharded else documents[processes.rank :: processes.n]
+        processes = self.processes
+        precision = self.recipe.training.precision
+        # A sharded model computes in all processes together, so each of them scores everything.
+        own = documents if self._is_sharded else documents[processes.rank :: processes.n]
         with self.averaged():
             total, n_tokens = processes.sum(
-                total_loss(self._plain, mine, self.row_tokens, precision)
+                total_loss(self._plain, own, self.row_tokens, precision)
             )
         loss = total / n_tokens
         n_repeats = processes.n if self._is_sharded else 1
@@ -150,58 +151,61 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put EMA's weights, if it is on, into the model for as long as the block lasts."""
+        """Use EMA's weights, if it is on, in the model until the block ends."""
         if not self._averages:
             yield
             return
         with torch.no_grad():
-            kept = [parameter.detach().clone() for parameter in self._parameters]
-            self._put(self._averages)
+            trained = [parameter.detach().clone() for parameter in self._parameters]
+            self._copy_in(self._averages)
             try:
                 yield
             finally:
-                self._put(kept)
+                self._copy_in(trained)
 
-    def _put(self, values: Sequence[Tensor]) -> None:
+    def _copy_in(self, values: Sequence[Tensor]) -> None:
         for parameter, value in zip(self._parameters, values, strict=True):
             parameter.copy_(value)
 
     def weights(self) -> dict[str, Tensor]:
-        """What is worth keeping, whole, on the CPU: EMA's weights, if it is on. All processes must
-        call it.
-        """
+        """The weights to save, on the CPU: EMA's, if it is on. All processes must call it."""
         with self.averaged():
-            return {name: whole(parameter) for name, parameter in self.model.named_parameters()}
+            return {
+                name: gather_to_cpu(parameter) for name, parameter in self.model.named_parameters()
+            }
 
     def state(self, progress: dict[str, Any]) -> RunState:
-        """Everything that `restore` needs. `progress` is the caller's own, plain JSON values. All
-        processes must call it.
+        """Everything that `restore` needs. progress: caller-owned plain JSON values. All processes
+        must call it.
         """
-        place = {
+        position = {
             "step": self.n_steps_done,
             "epoch": self.batches.epoch,
             "cursor": self.batches.cursor,
         }
-        place |= {"shard": self.batches.shard, "row_tokens": self.batches.row_tokens}
+        position |= {"shard": self.batches.shard, "row_tokens": self.batches.row_tokens}
         names = [name for name, _ in self.model.named_parameters()]
         return RunState(
-            {name: whole(parameter) for name, parameter in self.model.named_parameters()},
-            {name: whole(moment) for name, moment in self.optimizer.tensors()},
+            {name: gather_to_cpu(parameter) for name, parameter in self.model.named_parameters()},
+            {name: gather_to_cpu(moment) for name, moment in self.optimizer.tensors()},
             self.processes.gather(random_state(self.processes.device)),
-            {**progress, "trainer": place},
+            {**progress, "trainer": position},
             self.recipe.fingerprint(),
-            {name: whole(average) for name, average in zip(names, self._averages, strict=False)},
+            {
+                name: gather_to_cpu(average)
+                for name, average in zip(names, self._averages, strict=False)
+            },
         )
 
     def restore(self, state: RunState) -> None:
-        """Go on where `state` was taken. Raises TrainingError when it is another recipe's."""
+        """Continue from `state`. Raises TrainingError when it is another recipe's."""
         check_same_run(self.recipe, state)
         parameters = dict(self.model.named_parameters())
         if set(parameters) != set(state.model) or (
             self._averages and set(parameters) != set(state.ema)
         ):
             raise TrainingError(
-                f"{self.recipe.path}: the state of the run holds other weights than the model has"
+                f"{self.recipe.path}: the state of the run has other weights than the model"
             )
         with torch.no_grad():
             for i, (name, parameter) in enumerate(parameters.items()):
@@ -209,12 +213,15 @@ class Trainer:
                 if self._averages:
                     self._averages[i].copy_(sharded_like(state.ema[name], parameter))
         self.optimizer.restore(state.optimizer)
-        place = state.progress["trainer"]
-        self.n_steps_done = place["step"]
+        position = state.progress["trainer"]
+        self.n_steps_done = position["step"]
         fresh = training_seed(self.recipe.training.seed, self.processes.rank, self.n_steps_done)
         restore_random(state.random, self.processes, fresh)
         self.batches.seek(
-            place["epoch"], place["cursor"], place["row_tokens"], place.get("shard", 0)
+            position["epoch"],
+            position["cursor"],
+            position["row_tokens"],
+            position.get("shard", 0),
         )
 
     @property
@@ -222,11 +229,10 @@ class Trainer:
         return isinstance(self._loss_of, FSDPModule)
 
     def _wrapped(self, loss_of: BatchLoss) -> nn.Module:
-        """The loss as it is called: compiled, if the recipe says so, and shared among the
-        processes.
-        """
-        training, device = self.recipe.training, self.processes.device
-        # What is dropped is drawn by torch: on CPUs inductor's own generator, number by number,
+        """The loss as called: compiled, if the recipe says so, and distributed to the processes."""
+        training = self.recipe.training
+        device = self.processes.device
+        # Torch draws the dropout: on CPUs inductor's own generator draws number by number, and
         # takes a quarter of a step.
         options: dict[str, Any] | None = {"fallback_random": True} if device.type == "cpu" else None
         if self.processes.n > 1 and training.parallel == "fsdp":
@@ -238,25 +244,24 @@ class Trainer:
             return loss_of
         module: nn.Module = loss_of
         if training.compile:
-            # Declared to be just a callable.
+            # torch declares it as a plain callable
             module = cast(nn.Module, torch.compile(loss_of, dynamic=False, options=options))
         if self.processes.n == 1:
             return module
-        places = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=places, gradient_as_bucket_view=True)
+        ids = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
     def _add_gradient(
         self, inputs: Tensor, targets: Tensor, positions: Tensor, n_targets: int, is_last: bool
     ) -> Tensor:
-        """Add this part's share of the gradient of the batch's mean loss; return the sum of its
+        """Add a micro-batch's part of the gradient of the batch's mean loss; return the sum of its
         losses.
         """
-        device, training = self.processes.device, self.recipe.training
-        inputs, targets = (
-            inputs.to(device, non_blocking=True),
-            targets.to(device, non_blocking=True),
-        )
-        with self._gathering(is_last):
+        device = self.processes.device
+        training = self.recipe.training
+        inputs = inputs.to(device, non_blocking=True)
+        targets = targets.to(device, non_blocking=True)
+        with self._gradient_exchange(is_last):
             try:
                 with torch.autocast(
                     device.type, torch.bfloat16, enabled=training.precision == "bfloat16"
@@ -273,15 +278,15 @@ class Trainer:
             torch.autograd.backward(loss * (self.processes.n / n_targets))
         return loss.detach()
 
-    def _gathering(self, is_last: bool) -> AbstractContextManager[None]:
-        """Gradients are exchanged once in a step, with its last part."""
+    def _gradient_exchange(self, is_last: bool) -> AbstractContextManager[None]:
+        """Exchange gradients once in a step, with its last micro-batch."""
         if isinstance(self._loss_of, FSDPModule):
             self._loss_of.set_requires_gradient_sync(is_last)
         if isinstance(self._loss_of, DistributedDataParallel) and not is_last:
             return self._loss_of.no_sync()
         return nullcontext()
 
-    def _check_shares(self) -> None:
+    def _check_rows(self) -> None:
         training, n = self.recipe.training, self.processes.n
         lengths = {
             training.row_tokens,
@@ -291,13 +296,13 @@ class Trainer:
             if training.batch_tokens // length % n:
                 raise TrainingError(
                     f"{self.recipe.path}: [training] batch_tokens is {training.batch_tokens}, "
-                    f"{training.batch_tokens // length} "
-                    f"rows of {length} tokens: wanted a number of rows that {n} processes can share"
+                    f"{training.batch_tokens // length} rows of {length} tokens: "
+                    f"expected a number of rows that {n} processes can share"
                 )
 
     def _positions(self, n_tokens: int) -> Tensor:
-        """int64 [1, T]. Half of the batches with short rows begin at a random place, so that every
-        position is learned.
+        """int64 [1, T]. Half of the batches with short rows begin at a random position, so that
+        every position is trained.
         """
         room = self.recipe.model.n_ctx - n_tokens
         rng = np.random.default_rng((self.recipe.training.seed, 1, self.n_steps_done))

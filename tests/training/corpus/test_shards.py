@@ -12,22 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_edge.data import text_files
-from gpt_edge.data.text_files import TextFiles
+from gpt_edge.data import documents as reader
 from gpt_edge.errors import TrainingError
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, TokenizerSpec
-from gpt_edge.training.corpus import shards
+from gpt_edge.training.corpus import shards, text_files
 from gpt_edge.training.corpus.shards import TokenShards, documents_of, is_tokenized, tokenize
+from gpt_edge.training.corpus.text_files import TextFiles
 
 END = "<|endoftext|>"
 REPO = Path(__file__).resolve().parents[3]
 
 
 def bytes_tokenizer(extra: int = 0) -> Tokenizer:
-    """257 tokens: the bytes and the end token; `extra` words that no text holds make the vocabulary
-    larger.
+    """257 tokens: the bytes and the end token; `extra` tokens that no text holds make the
+    vocabulary larger.
     """
     tokens = [bytes([value]) for value in range(256)] + [b"~%d" % i for i in range(extra)]
     size = len(tokens) + 1
@@ -68,7 +68,7 @@ def test_shards_are_the_stream_of_the_documents(
     folder = tmp_path_factory.mktemp("tokens")
     (folder / "a.txt").write_text(END.join(texts), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_files, "PIECE_CHARACTERS", piece)
+        patch.setattr(reader, "PIECE_CHARACTERS", piece)
         found = tokenize(
             folder, "train", TextFiles((folder / "a.txt",)), TOKENIZER, shard_tokens=shard_tokens
         )
@@ -96,10 +96,10 @@ class PowerCut(Exception):
 
 @pytest.mark.parametrize("is_after_record", [False, True])
 @pytest.mark.parametrize("cut_at", range(1, 7))
-def test_a_cut_off_tokenisation_goes_on_to_the_same_bytes(
+def test_an_interrupted_tokenization_resumes_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_at: int, is_after_record: bool
 ) -> None:
-    monkeypatch.setattr(text_files, "PIECE_CHARACTERS", 64)
+    monkeypatch.setattr(reader, "PIECE_CHARACTERS", 64)
     texts = [f"{i} once upon a time é {'there was a cat ' * (i % 12)}." for i in range(30)]
     (tmp_path / "a.txt").write_text(END.join(texts[:11]), encoding="utf-8")
     (tmp_path / "b.jsonl").write_text(
@@ -138,9 +138,9 @@ def test_a_finished_text_is_not_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "{}", "[]", '{"version": 1, "tokens": 3, "x": 1}', '{"version": 99}']
 )
-def test_a_damaged_record_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_corrupt_record_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "t.json").write_text(content)
-    with pytest.raises(TrainingError, match=r"t.json is not the record of a tokenised text"):
+    with pytest.raises(TrainingError, match=r"t.json is not the record of a tokenized text"):
         is_tokenized(tmp_path, "t")
 
 
@@ -175,7 +175,7 @@ from pathlib import Path
 from gpt_edge.tokenizer.load import load_tokenizer
 from gpt_edge.tokenizer.spec import TokenizerSpec
 from gpt_edge.training.corpus.shards import SHARD_TOKENS, tokenize
-from gpt_edge.data.text_files import TextFiles
+from gpt_edge.training.corpus.text_files import TextFiles
 
 folder = Path(sys.argv[1])
 spec = TokenizerSpec("gpt2", "vocab.tiktoken", 2048, 2047, (("<|endoftext|>", 2047),), "gpt2")
@@ -190,8 +190,8 @@ assert "torch" not in sys.modules
 """
 
 
-def tokenised(tmp_path: Path, name: str, parts: Iterable[bytes]) -> tuple[int, int]:
-    """Tokens and bytes of a text, made tokens with 64 MB and a shard of memory beyond what the
+def tokenized(tmp_path: Path, name: str, parts: Iterable[bytes]) -> tuple[int, int]:
+    """Tokens and bytes of a text, tokenized with 64 MB and a shard of memory beyond what the
     libraries take.
     """
     big = tmp_path / name
@@ -217,14 +217,14 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /pr
 @pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("kind", ["stories", "one line"])
-def test_two_hundred_megabytes_are_tokenised_in_64_mb_and_a_shard(
+def test_two_hundred_megabytes_are_tokenized_in_64_mb_and_a_shard(
     tmp_path: Path, shared_data: Path, kind: str
 ) -> None:
     """The address space has no room for the text, nor for all of its ids."""
     n_wanted = 200 << 20
     text = (shared_data / "tinyshakespeare" / "input.txt").read_bytes()
     part = text + END.encode() if kind == "stories" else text.replace(b"\n", b"") + b" "
-    n_tokens, n_bytes = tokenised(tmp_path, "big.txt", [part] * (n_wanted // len(part) + 1))
+    n_tokens, n_bytes = tokenized(tmp_path, "big.txt", [part] * (n_wanted // len(part) + 1))
     assert n_bytes >= n_wanted - 2 * len(part)
     assert n_tokens > shards.SHARD_TOKENS
 
@@ -241,12 +241,12 @@ def test_characters_that_are_many_bytes_and_tokens_need_no_more_memory(
         "escapes in JSON": "\\u00e9" * (room // 6) + "\N{GRINNING FACE}",
     }.get(kind, "")
     if kind == "emoji":
-        n_tokens, n_bytes = tokenised(
+        n_tokens, n_bytes = tokenized(
             tmp_path, "big.txt", ["\N{GRINNING FACE}".encode() * 6_000_000]
         )
         assert n_bytes == 24_000_000
     else:
-        n_tokens, n_bytes = tokenised(
+        n_tokens, n_bytes = tokenized(
             tmp_path, "big.jsonl", [b'{"text": "%s"}\n' % line.encode()] * 3
         )
         assert n_bytes > room // 2

@@ -1,198 +1,36 @@
-"""Reading examples, splitting them, and putting them into batches."""
+"""Encoding examples, splitting them, and putting them into batches."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpt_edge.data.examples import (
-    Columns,
-    Example,
-    balance,
-    class_labels,
-    class_numbers,
-    default_columns,
-    read_examples,
-    scores,
-)
+from gpt_edge.data.examples import Columns, Example, default_columns, read_examples
+from gpt_edge.data.labels import balance
 from gpt_edge.errors import TrainingError
 from gpt_edge.tasks import new_task
 from gpt_edge.tokenizer.load import build_tokenizer
-from gpt_edge.training.finetune.batches import batches, encode, split
+from gpt_edge.training.finetune.batches import encode, epoch_batches, split_examples
 from tests.support.finetune_factory import byte_tokenizer, write_examples
 
 TEXT = Columns(("text",), "label")
 CHOICE = default_columns("multiple-choice")
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def test_csv_has_quotes_line_breaks_and_a_byte_order_mark(tmp_path: Path) -> None:
-    content = '\ufefftext,label\r\n"a, ""b""\nc",x\r\n\r\nd,y\r\n'
-    found = read_examples(write(tmp_path / "a.csv", content), TEXT)
-    assert found == [Example(2, ('a, "b"\nc',), "x"), Example(5, ("d",), "y")]
-
-
-def test_tsv_has_no_quotes(tmp_path: Path) -> None:
-    found = read_examples(write(tmp_path / "a.tsv", 'label\ttext\nx\t"a, b\r\n\ny\t"c" "\n'), TEXT)
-    assert found == [Example(2, ('"a, b',), "x"), Example(4, ('"c" "',), "y")]
-
-
-def test_json_lines_take_numbers_and_texts_as_labels(tmp_path: Path) -> None:
-    found = read_examples(
-        write(
-            tmp_path / "a.jsonl",
-            '{"text": "a", "label": 1, "more": []}\n\n{"text": "b", "label": "y"}',
-        ),
-        TEXT,
-    )
-    assert found == [Example(1, ("a",), "1"), Example(3, ("b",), "y")]
-
-
-def test_answers_come_as_a_list_or_in_columns_and_the_context_from_several(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "a.jsonl",
-        json.dumps({"p": "It fell.", "ask": "cause", "choices": ["a", "b"], "gold": 1}),
-    )
-    assert read_examples(path, Columns(("p", "ask"), "gold", ("choices",))) == [
-        Example(1, ("It fell. cause", "a", "b"), "1")
-    ]
-    table = write(tmp_path / "a.csv", "question,x,y,z,gold\nq,1,2,3,2\n")
-    assert read_examples(table, Columns(("question",), "gold", ("x", "y", "z"))) == [
-        Example(2, ("q", "1", "2", "3"), "2")
-    ]
-
-
-def test_the_format_can_be_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.txt", "text\tlabel\na\tx\n")
-    with pytest.raises(TrainingError, match=r"a\.txt: cannot tell its format"):
-        read_examples(path, TEXT)
-    assert len(read_examples(path, TEXT, "tsv")) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "columns", "message"),
-    [
-        ("a.tsv", "text\tclass\na\tx\n", TEXT, "line 1: there is no column 'label'"),
-        ("a.tsv", "text\tlabel\ttext\na\tx\tb\n", TEXT, "line 1: there are two columns 'text'"),
-        ("a.tsv", "text\tlabel\na\tx\nb\n", TEXT, "line 3: 1 fields, the first line names 2"),
-        ("a.tsv", "text\tlabel\n \tx\n", TEXT, "line 2: text is empty"),
-        ("a.tsv", "text\tlabel\na\t \n", TEXT, "line 2: label is empty"),
-        ("a.tsv", "text\tlabel\n", TEXT, "holds no example"),
-        ("a.tsv", "", TEXT, "line 1: there is no column 'text'"),
-        ("a.tsv", b"text\tlabel\na\tx\n\xff\ty\n", TEXT, "line 3: not UTF-8"),
-        ("a.csv", 'text,label\na,x\n"b,y\n', TEXT, "line 3: not CSV"),
-        ("a.csv", 'text,label\na,x\n"b"c,y\n', TEXT, "line 3: not CSV"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', TEXT, "line 2: not JSON"),
-        ("a.jsonl", "[1]\n", TEXT, "line 1: wanted a JSON object, found list"),
-        ("a.jsonl", '{"text": 3, "label": 1}', TEXT, "line 1: text is 3, wanted a text"),
-        ("a.jsonl", '{"text": "a", "label": [1]}', TEXT, r"line 1: label is \[1\], wanted a text or a number"),
-        ("a.jsonl", '{"text": "a"}', TEXT, "line 1: there is no 'label'"),
-        ("a.jsonl", '{"text": "a", "label": NaN}', TEXT, "line 1: label is nan, wanted a text or a finite number"),
-        ("a.jsonl", '{"text": "a", "label": "x\\ud800"}', TEXT, r"line 1: label holds '\\ud800'"),
-        ("a.csv", 'text,label\na,x\nb,"p\nq"\n', TEXT, r"line 3: label holds '\\n', which no bundle's label may"),
-        ("a.tsv", f"text\tlabel\na\t{'x' * 1025}\n", TEXT, "line 2: label has 1,025 characters, wanted at most 1,024"),
-        ("a.jsonl", '{"question": "a", "choices": ["b", "c"], "gold": 2}', CHOICE, "line 1: gold is '2', .* from 0 to 1"),
-        ("a.jsonl", '{"question": "a", "choices": ["b", "c"], "gold": "B"}', CHOICE, "line 1: gold is 'B'"),
-        ("a.jsonl", '{"question": "a", "choices": ["b"], "gold": 0}', CHOICE, "line 1: 1 answer, wanted at least 2"),
-        ("a.jsonl", '{"question": "a", "choices": ["b", 1], "gold": 0}', CHOICE, "line 1: choices must be a list of texts"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_told_by_line(
-    tmp_path: Path, name: str, content: str | bytes, columns: Columns, message: str
-) -> None:
-    with pytest.raises(TrainingError, match=message) as caught:
-        read_examples(write(tmp_path / name, content), columns)
-    assert name in caught.value.message
-    assert "\n" not in caught.value.message
-
-
-def test_a_field_may_be_as_long_as_a_book_and_numbers_are_told_apart_by_value(
-    tmp_path: Path,
-) -> None:
-    long = "word " * 60_000
-    assert read_examples(write(tmp_path / "a.csv", f'text,label\n"{long}",x\n'), TEXT)[0].texts == (
-        long,
-    )
-    lines = "".join(f'{{"text": "a", "label": {label}}}\n' for label in ("1", "1.0", '"1"', "1.5"))
-    found = read_examples(write(tmp_path / "a.jsonl", lines), TEXT)
-    assert [example.label for example in found] == ["1", "1", "1", "1.5"]
-
-
-def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="not a regular file"):
-        read_examples(tmp_path, TEXT, "tsv")
-    with pytest.raises(TrainingError, match="cannot read"):
-        read_examples(tmp_path / "none.tsv", TEXT)
-
-
-def test_labels_are_ordered_as_numbers_or_letters_and_counted() -> None:
-    examples = [Example(i, ("a",), label) for i, label in enumerate(["10", "9", "9"])]
-    assert class_labels(Path("x"), examples) == ("9", "10")
-    assert class_labels(Path("x"), [Example(1, ("a",), "b"), Example(2, ("a",), "10")]) == (
-        "10",
-        "b",
-    )
-    with pytest.raises(TrainingError, match="x: every example has the label '9'"):
-        class_labels(Path("x"), examples[1:])
-    with pytest.raises(TrainingError, match="x: 20,000 different labels, wanted at most 16,384"):
-        class_labels(Path("x"), [Example(i, ("a",), f"text {i}") for i in range(20_000)])
-    assert balance(examples) == {"9": 2, "10": 1}
-    assert class_numbers(Path("x"), examples, ("9", "10")) == [1, 0, 0]
-    with pytest.raises(TrainingError, match="x, line 0: label '10' does not occur"):
-        class_numbers(Path("x"), examples, ("9",))
-
-
-@pytest.mark.parametrize("label", ["5.1", "-1", "nan", "inf", "high"])
-def test_a_score_outside_of_its_range_is_refused(label: str) -> None:
-    good = Example(4, ("a", "b"), "5.0")
-    assert scores(Path("x"), [good], (0, 5)) == [5.0]
-    with pytest.raises(TrainingError, match="x, line 7: score"):
-        scores(Path("x"), [good, Example(7, ("a", "b"), label)], (0, 5))
-
-
-def test_the_shared_sets_read_as_they_are_described(shared_data: Path) -> None:
-    tasks = shared_data / "tasks"
-    counts = {
-        "classification/banking77/train.csv": (Columns(("text",), "category"), 10_003),
-        "classification/banking77/test.part.csv": (Columns(("text",), "category"), 1_540),
-        "classification/sentiment-sentences/train.tsv": (TEXT, 2_089),
-        "classification/sentiment-sentences/dev.tsv": (TEXT, 447),
-        "entailment/snli/dev.tsv": (default_columns("entailment"), 9_842),
-        "entailment/snli/test.part.tsv": (default_columns("entailment"), 6_874),
-        "entailment/med/med.part.tsv": (default_columns("entailment"), 4_598),
-        "similarity/sts-images/train.tsv": (default_columns("similarity", is_score=True), 1_077),
-        "similarity/sts-images/dev.tsv": (default_columns("similarity", is_score=True), 192),
-        "multiple-choice/arc-easy/train.jsonl": (CHOICE, 2_251),
-        "multiple-choice/arc-easy/test.part.jsonl": (CHOICE, 1_668),
-        "multiple-choice/balanced-copa/part.jsonl": (
-            Columns(("premise", "asks_for"), "gold", ("choices",)),
-            850,
-        ),
-    }
-    assert {
-        name: len(read_examples(tasks / name, columns)) for name, (columns, _) in counts.items()
-    } == {name: n for name, (_, n) in counts.items()}
-
-
 def test_each_epoch_sees_every_example_once_in_another_order(tmp_path: Path) -> None:
     spec = new_task("classification", 257, ("no", "yes"))
     examples = read_examples(write_examples(tmp_path / "a.tsv", "classification", 100), TEXT)
     data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [0] * 100, 48)
-    first, second = batches(data, 8, seed=3, epoch=0), batches(data, 8, seed=3, epoch=1)
+    first, second = epoch_batches(data, 8, seed=3, epoch=0), epoch_batches(data, 8, seed=3, epoch=1)
     for epoch in (first, second):
         assert Counter(int(row) for rows in epoch for row in rows) == Counter(range(100))
         assert sorted(map(len, epoch)) == [4] + [8] * 12
     assert [rows.tolist() for rows in first] != [rows.tolist() for rows in second]
     assert [rows.tolist() for rows in first] == [
-        rows.tolist() for rows in batches(data, 8, seed=3, epoch=0)
+        rows.tolist() for rows in epoch_batches(data, 8, seed=3, epoch=0)
     ]
 
 
@@ -202,7 +40,9 @@ def test_little_is_padding_when_lengths_differ_much() -> None:
     examples = [Example(i, ("a" * int(n),), "no") for i, n in enumerate(lengths)]
     data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [0] * 2000, 48)
     computed = sum(
-        part.ids.numel() for rows in batches(data, 32, 0, 0) for part in data.parts(rows, 4096)
+        part.ids.numel()
+        for rows in epoch_batches(data, 32, 0, 0)
+        for part in data.parts(rows, 4096)
     )
     assert data.n_tokens / computed > 0.95
     random_order = sum(
@@ -240,7 +80,7 @@ def test_cut_examples_are_counted() -> None:
         Example(4, ("a" * 12,), "no"),
     ]
     data = encode(spec, build_tokenizer(byte_tokenizer()), examples, [0, 0, 0], 10)
-    assert (data.n_cut_examples, data.n_cut_tokens) == (2, 12 + 4)
+    assert (data.n_truncated_examples, data.n_truncated_tokens) == (2, 12 + 4)
     assert data.n_tokens == 5 + 10 + 10
 
 
@@ -264,10 +104,10 @@ def test_a_split_of_small_classes_takes_its_share_and_leaves_one_of_each(
     examples = [Example(i, ("a",), f"class {i % 100}") for i in range(100 * per_class)]
     if not n_taken:
         with pytest.raises(TrainingError, match="leaves nothing to hold out") as caught:
-            split(examples, share, seed=1, by_label=True)
+            split_examples(examples, share, seed=1, by_label=True)
         assert "--dev" in (caught.value.hint or "")
         return
-    rest, taken = split(examples, share, seed=1, by_label=True)
+    rest, taken = split_examples(examples, share, seed=1, by_label=True)
     assert len(taken) == n_taken
     assert len(rest) == len(examples) - n_taken
     assert len(balance(rest)) == 100
@@ -276,9 +116,9 @@ def test_a_split_of_small_classes_takes_its_share_and_leaves_one_of_each(
 
 def test_a_split_takes_the_same_share_of_each_class() -> None:
     examples = [Example(i, ("a",), "x" if i % 5 else "y") for i in range(100)]
-    rest, taken = split(examples, 0.25, seed=1, by_label=True)
+    rest, taken = split_examples(examples, 0.25, seed=1, by_label=True)
     assert balance(taken) == {"x": 20, "y": 5}
     assert sorted([*rest, *taken], key=lambda example: example.line) == examples
-    assert split(examples, 0.25, seed=1, by_label=True) == (rest, taken)
+    assert split_examples(examples, 0.25, seed=1, by_label=True) == (rest, taken)
     with pytest.raises(TrainingError, match="leaves nothing"):
-        split(examples[:2], 0.1, seed=1, by_label=False)
+        split_examples(examples[:2], 0.1, seed=1, by_label=False)

@@ -309,7 +309,7 @@ def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(
             check=False,
         )
         n_hit += process.returncode == -signal.SIGKILL
-        load_state(out / "state.safetensors")  # whole, whenever it was killed
+        load_state(out / "state.safetensors")  # complete, whenever it was killed
         if (out / "checkpoint").exists():
             load_task_model(out / "checkpoint")
     assert n_hit == n_kills
@@ -488,7 +488,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_is_written(
         ),
         ({"kind": "similarity", "score_range": (math.nan, 5.0)}, "got nan 5"),
         ({"threads": 100_000}, "threads must be a whole number from 1 to 256"),
-        ({"lora_alpha": 4.0}, "lora_alpha is for LoRA alone"),
+        ({"lora_alpha": 4.0}, "lora_alpha needs a lora_rank"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.data.examples import class_numbers, default_columns, read_examples
+from gpt_edge.data.examples import default_columns, read_examples
+from gpt_edge.data.labels import class_numbers
 from gpt_edge.errors import CheckpointError, NumericError
 from gpt_edge.reference.checkpoint import load_checkpoint, load_task_model, save_checkpoint
 from gpt_edge.reference.heads import (
@@ -27,7 +28,7 @@ from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import KINDS, TaskSpec, new_task
 from gpt_edge.tokenizer.load import build_tokenizer
-from gpt_edge.training.finetune.batches import Encoded, encode
+from gpt_edge.training.finetune.batches import EncodedExamples, encode
 from gpt_edge.training.finetune.lora import LoRALinear, add_lora, merged_tensors
 from gpt_edge.training.finetune.trainer import Finetuner, predict, rate_factor
 from tests.support.finetune_factory import CONFIG, byte_tokenizer, settings, write_examples
@@ -44,7 +45,7 @@ def task_of(kind: str) -> TaskSpec:
 
 def make(
     tmp_path: Path, kind: str, n: int = 24, config: GPTConfig = CONFIG
-) -> tuple[TaskModel, Encoded]:
+) -> tuple[TaskModel, EncodedExamples]:
     path = write_examples(
         tmp_path / f"{kind}.{'jsonl' if kind == 'multiple-choice' else 'tsv'}", kind, n
     )
@@ -62,7 +63,12 @@ def make(
 
 
 def obvious_loss(
-    model: TaskModel, data: Encoded, row: int, lm_weight: float, n_examples: int, n_sequences: int
+    model: TaskModel,
+    data: EncodedExamples,
+    row: int,
+    lm_weight: float,
+    n_examples: int,
+    n_sequences: int,
 ) -> torch.Tensor:
     """Equations 4 and 5 for one example, one unpadded sequence at a time."""
     states, lm = [], torch.zeros(())
@@ -369,14 +375,20 @@ def test_a_language_model_has_no_task(tmp_path: Path) -> None:
     [
         (lambda d: d.pop("task"), "config has n_label 2, but there is no task"),
         (lambda d: d["config"].pop("n_label"), "the task has 2 outputs, config n_label None"),
-        (lambda d: d["task"].update(labels=["a", "b", "c"]), "the task has 3 outputs, config n_label 2"),
+        (
+            lambda d: d["task"].update(labels=["a", "b", "c"]),
+            "the task has 3 outputs, config n_label 2",
+        ),
         (lambda d: d["task"].update(extract=260), "tokens lie beyond the vocabulary of 260"),
         (lambda d: d["task"].update(kind="chat"), "task kind must be one of"),
         (lambda d: d.update(task=[]), "a task must be an object"),
-        (lambda d: (d["task"].update(labels=["a", "b", "c"]), d["config"].update(n_label=3)), "task_head.weight has shape"),
+        (
+            lambda d: (d["task"].update(labels=["a", "b", "c"]), d["config"].update(n_label=3)),
+            "task_head.weight has shape",
+        ),
     ],
-)  # fmt: skip
-def test_a_damaged_task_is_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+)
+def test_a_corrupt_task_is_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     model, _ = make(tmp_path, "classification")
     save_checkpoint(
         tmp_path / "saved", model.config, model.tensors(), byte_tokenizer(), {}, model.spec

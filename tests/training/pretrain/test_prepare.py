@@ -13,7 +13,7 @@ from gpt_edge.errors import TokenizerError, TrainingError
 from gpt_edge.tokenizer.formats.bpe_files import unicode_to_byte
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.training.pretrain import prepare as module
-from gpt_edge.training.pretrain.prepare import Corpus, prepare
+from gpt_edge.training.pretrain.prepare import PreparedCorpus, prepare
 from gpt_edge.training.recipe import read_recipe
 
 MakeRecipe = Callable[..., Path]
@@ -37,25 +37,27 @@ def cut(*arguments: object) -> object:
     raise KeyboardInterrupt
 
 
-def prepared(recipe: Path, passes: Passes | None = None, changes: tuple[str, ...] = ()) -> Corpus:
+def prepared(
+    recipe: Path, passes: Passes | None = None, changes: tuple[str, ...] = ()
+) -> PreparedCorpus:
     found = read_recipe(recipe, changes)
     Path(found.output.folder).mkdir(parents=True, exist_ok=True)
     return prepare(found, Path(found.output.folder), passes or Passes())
 
 
-def text_of(corpus: Corpus) -> str:
+def text_of(corpus: PreparedCorpus) -> str:
     ids = [id for document in corpus.validation_documents() for id in document[1:-1].tolist()]
     return corpus.encoder.decode(ids)
 
 
-def test_a_text_is_learned_from_and_tokenised_once(make_recipe: MakeRecipe) -> None:
+def test_a_text_is_learned_from_and_tokenized_once(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     passes = Passes()
     first = prepared(recipe, passes)
     assert set(passes.n_bytes) == {
         "learning the vocabulary",
-        "tokenising train",
-        "tokenising valid",
+        "tokenizing train",
+        "tokenizing valid",
     }
     assert first.train.n_documents == 120
     assert first.valid.n_documents == len(first.validation_documents()) == 12
@@ -91,7 +93,7 @@ def test_what_was_not_finished_goes_on_while_the_text_is_the_same(
 
 
 @pytest.mark.parametrize("change", ["text", "recipe"])
-def test_what_was_not_finished_of_another_text_is_made_anew(
+def test_incomplete_shards_of_another_text_are_built_again(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     recipe = make_recipe()
@@ -110,7 +112,7 @@ def test_what_was_not_finished_of_another_text_is_made_anew(
     assert found.train.n_documents == 121 if change == "text" else found.encoder.vocab_size == 290
 
 
-def test_without_a_validation_text_every_nth_document_is_kept(make_recipe: MakeRecipe) -> None:
+def test_without_a_validation_text_every_nth_document_is_held_out(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     path = recipe.parent / "short.toml"
     path.write_text(recipe.read_text().replace('valid = "valid.txt"\n', "held_out = 8\n"))
@@ -141,7 +143,7 @@ def test_a_vocabulary_can_come_from_a_file(make_recipe: MakeRecipe) -> None:
     found = prepared(recipe, changes=("tokenizer.file=mine.tiktoken", "tokenizer.vocab_size=260"))
     assert found.tokenizer.content == content
     with pytest.raises(
-        TokenizerError, match=r"mine.tiktoken holds 259 tokens, 299 were wanted"
+        TokenizerError, match=r"mine.tiktoken holds 259 tokens, expected 299"
     ) as caught:
         prepared(make_recipe("other"), changes=("tokenizer.file=mine.tiktoken",))
     assert "vocab_size = 260" in (caught.value.hint or "")
@@ -156,7 +158,7 @@ def test_a_vocabulary_whose_end_token_is_not_the_last_is_refused(make_recipe: Ma
     )
     (recipe.parent / "hf" / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(
-        TokenizerError, match="has its end token at 0; training wants it at the end, at 256"
+        TokenizerError, match="has its end token at 0; training needs it at the end, at 256"
     ):
         prepared(recipe, changes=("tokenizer.file=hf", "tokenizer.vocab_size=257"))
 
@@ -176,7 +178,7 @@ def test_a_vocabulary_can_be_another_models(make_recipe: MakeRecipe, shared_data
         found = prepared(recipe, changes=(f"tokenizer.file={file}", "tokenizer.vocab_size=50257"))
         assert found.encoder.encode("Once upon a time") == [7454, 2402, 257, 640]
     with pytest.raises(
-        TokenizerError, match="is a tokenizer of the kind gpt1; training wants bytes"
+        TokenizerError, match="is a tokenizer of the kind gpt1; training needs a byte-level one"
     ):
         prepared(make_recipe("words"), changes=(f"tokenizer.file={shared_data / 'gpt1-vocab'}",))
 
@@ -193,7 +195,7 @@ def test_a_vocabulary_is_learned_from_a_part_of_a_huge_text(
     assert (
         passes.n_bytes["learning the vocabulary"]
         <= 6 << 20
-        < passes.n_bytes["tokenising train"] * 3
+        < passes.n_bytes["tokenizing train"] * 3
     )
     assert all(len(found.encoder.encode(word)) == 1 for word in (" zebra", " quagga"))
 
@@ -205,7 +207,7 @@ def test_a_text_that_went_away_is_named(make_recipe: MakeRecipe) -> None:
         prepared(recipe)
 
 
-def test_a_held_out_share_of_one_document_is_nothing(make_recipe: MakeRecipe) -> None:
+def test_a_single_document_leaves_nothing_to_hold_out(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     (recipe.parent / "one.txt").write_text("a long story without any separator")
     with pytest.raises(TrainingError, match=r"one.txt holds no text to validate with") as caught:

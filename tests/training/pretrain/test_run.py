@@ -142,7 +142,7 @@ def kill_and_resume(recipe: Path, n_kills: int) -> int:
             check=False,
         )
         n_hit += process.returncode == -signal.SIGKILL
-        load_state(state)  # whole, whenever it was killed
+        load_state(state)  # complete, whenever it was killed
         if checkpoint.exists():
             open_checkpoint(checkpoint).load_model()
     return n_hit
@@ -273,7 +273,7 @@ def test_weights_that_are_no_numbers_are_never_written(
 
 
 def start_from(make_recipe: MakeRecipe, name: str, checkpoint: Path, **changes: object) -> Path:
-    """A recipe that goes on from a checkpoint, with its vocabulary."""
+    """A recipe that starts from a checkpoint, with its vocabulary."""
     recipe = make_recipe(name, start=str(checkpoint), **changes)
     text = recipe.read_text().replace(
         "vocab_size = 300", f'vocab_size = 300\nfile = "{checkpoint}"'

@@ -15,11 +15,11 @@ from gpt_edge.errors import NumericError, TrainingError
 from gpt_edge.reference.model import GPT, causal_mask
 from gpt_edge.training.corpus.batches import join_documents
 from gpt_edge.training.corpus.shards import documents_of
-from gpt_edge.training.loss import BatchLoss, attention_written_out
+from gpt_edge.training.loss import BatchLoss, unfused_attention
 from gpt_edge.training.pretrain.trainer import Trainer
 from gpt_edge.training.recipe import Recipe
 from gpt_edge.training.run_state import load_state, save_state
-from gpt_edge.training.validation import score_documents
+from gpt_edge.training.validation import score_in_torch
 
 
 def documents(n: int = 60) -> list[IntArray]:
@@ -45,9 +45,17 @@ def test_the_loss_at_initialisation_is_that_of_guessing(recipe: Recipe) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_one_batch_is_learned_by_heart(recipe: Recipe, optimizer: str) -> None:
     recipe = changed(
-        recipe, optimizer=optimizer, steps=300, dropout=0.0, weight_decay=0.0, learning_rate=0.02, row_tokens=32,
-        batch_tokens=32, long_rows_from=0, warmup_steps=10,
-    )  # fmt: skip
+        recipe,
+        optimizer=optimizer,
+        steps=300,
+        dropout=0.0,
+        weight_decay=0.0,
+        learning_rate=0.02,
+        row_tokens=32,
+        batch_tokens=32,
+        long_rows_from=0,
+        warmup_steps=10,
+    )
     trainer = Trainer(recipe, documents(1))
     losses = [trainer.step() for _ in range(120)]
     assert losses[0] > 5
@@ -152,9 +160,9 @@ def test_the_length_may_change_while_the_past_stays_as_it_was(recipe: Recipe) ->
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"])
-def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_corrupt_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state").write_bytes(content)
-    with pytest.raises(TrainingError, match="is damaged or not the state of a run"):
+    with pytest.raises(TrainingError, match="is corrupt or not the state of a run"):
         load_state(tmp_path / "state")
 
 
@@ -234,7 +242,7 @@ def test_activation_checkpointing_changes_nothing(recipe: Recipe, dropout: float
     )
 
 
-def test_the_moving_average_is_evaluated_and_kept(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_moving_average_is_evaluated_and_saved(recipe: Recipe, tmp_path: Path) -> None:
     recipe = changed(recipe, ema=0.9)
     trainer = Trainer(recipe, documents())
     average = weights(trainer)
@@ -252,11 +260,11 @@ def test_the_moving_average_is_evaluated_and_kept(recipe: Recipe, tmp_path: Path
     assert not torch.equal(kept[0], now[0])
     some = list(documents_of(documents(5)[0], 299))
     score = trainer.evaluate(some, 100)
-    # training goes on with its own
+    # training continues with its own
     assert all(torch.equal(a, b) for a, b in zip(now, weights(trainer), strict=True))
     model = GPT(recipe.model)
     model.load_state_dict(trainer.weights(), strict=False)  # the tied head is wte
-    assert score_documents(model, some, 100, trainer.row_tokens, "float32") == score
+    assert score_in_torch(model, some, 100, trainer.row_tokens, "float32") == score
 
     save_state(tmp_path / "state", trainer.state({}))
     loss = trainer.step()
@@ -322,6 +330,4 @@ def test_the_loss_is_that_of_the_reference(norm: str, window: int | None) -> Non
     for layer, block in enumerate(model.blocks()):
         x = torch.randn(2, 20, 16)
         mask = causal_mask(0, 20, config.layer_window(layer), x.device)
-        torch.testing.assert_close(
-            attention_written_out(block.attn, x), block.attn(x, None, mask)[0]
-        )
+        torch.testing.assert_close(unfused_attention(block.attn, x), block.attn(x, None, mask)[0])

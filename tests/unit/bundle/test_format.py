@@ -29,7 +29,8 @@ from gpt_edge.bundle.manifest import (
 )
 from gpt_edge.bundle.writer import BundleWriter, new_bundle
 from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerError
-from gpt_edge.onnx_contract import GRAPHS, SCHEMES
+from gpt_edge.onnx_contract import GRAPHS
+from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import new_task
 from tests.support.bundle_factory import label_of, manifest, payload, write_tiny_bundle
 

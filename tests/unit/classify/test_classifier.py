@@ -90,7 +90,7 @@ def test_a_text_that_is_too_long_is_refused_or_cut_at_the_side_that_was_asked_fo
     for side, kept in (("right", text[:14]), ("left", text[-14:])):
         (ids,) = model.encode(text, side).sequences  # type: ignore[arg-type]
         assert bytes(ids[1:-1]).decode() == kept
-        assert model.encode(text, side).n_cut == 12  # type: ignore[arg-type]
+        assert model.encode(text, side).n_truncated == 12  # type: ignore[arg-type]
 
 
 def test_pairs_are_cut_at_either_side() -> None:

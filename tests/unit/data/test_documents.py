@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_edge.data import documents as text_module
-from gpt_edge.data.documents import PIECE, Piece, TextFile, cut, split
+from gpt_edge.data.documents import PIECE_CHARACTERS, Piece, TextFile, TextOptions, cut, split
 from gpt_edge.errors import EvaluationError
 from tests.support.tiny_model import bundle_path, open_generator
 
@@ -29,9 +29,9 @@ def documents(pieces: Iterator[Piece]) -> list[str]:
     found: list[str] = []
     open_document = False
     for piece in pieces:
-        assert piece.starts != open_document
-        found = [*found, piece.text] if piece.starts else [*found[:-1], found[-1] + piece.text]
-        open_document = not piece.ends
+        assert piece.is_start != open_document
+        found = [*found, piece.text] if piece.is_start else [*found[:-1], found[-1] + piece.text]
+        open_document = not piece.is_end
     assert not open_document
     return found
 
@@ -66,7 +66,7 @@ def test_the_ids_of_pieces_cut_between_words_are_those_of_the_whole(
 ) -> None:
     text, tokenizer = "".join(words), open_generator().tokenizer
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_module, "PIECE", piece)
+        patch.setattr(text_module, "PIECE_CHARACTERS", piece)
         pieces = [part.text for part in cut(text)]
     assert "".join(pieces) == text
     neighbours = [
@@ -76,7 +76,7 @@ def test_the_ids_of_pieces_cut_between_words_are_those_of_the_whole(
         cut[1] == " " and not any(character.isspace() for character in cut[::2])
         for cut in neighbours
     ]
-    if all(is_safe):  # the others were cut where there is no such place
+    if all(is_safe):  # the others were cut inside a word
         assert [id for part in pieces for id in tokenizer.encode(part)] == tokenizer.encode(text)
 
 
@@ -84,7 +84,7 @@ def test_long_documents_are_cut_between_words_and_have_the_ids_of_the_whole() ->
     text = "A line of some words, and 3,000 others.\n\n  Indented  here. " * 4000
     pieces = [piece.text for piece in split(iter([text[:100_000], text[100_000:]]), SEPARATOR)]
     assert len(pieces) > 2
-    assert max(map(len, pieces)) <= PIECE
+    assert max(map(len, pieces)) <= PIECE_CHARACTERS
     tokenizer = open_generator().tokenizer
     assert [id for piece in pieces for id in tokenizer.encode(piece)] == tokenizer.encode(
         text.strip("\r\n")
@@ -92,8 +92,31 @@ def test_long_documents_are_cut_between_words_and_have_the_ids_of_the_whole() ->
 
 
 def test_a_run_without_a_space_is_cut_where_it_is() -> None:
-    pieces = list(cut("x" * (PIECE + 5)))
-    assert [len(piece.text) for piece in pieces] == [PIECE, 5]
+    pieces = list(cut("x" * (PIECE_CHARACTERS + 5)))
+    assert [len(piece.text) for piece in pieces] == [PIECE_CHARACTERS, 5]
+
+
+def test_a_list_of_words_without_a_space_is_cut_at_line_breaks() -> None:
+    text = "word\n" * (PIECE_CHARACTERS // 2)
+    pieces = [piece.text for piece in cut(text)]
+    assert "".join(pieces) == text
+    assert len(pieces) > 2
+    assert all(piece.startswith("\nword") for piece in pieces[1:])
+    tokenizer = open_generator().tokenizer
+    assert [id for piece in pieces for id in tokenizer.encode(piece)] == tokenizer.encode(text)
+
+
+def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
+    for name, content in (("a.txt", "a b"), ("a.jsonl", '{"text": "a b"}')):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+        assert documents(TextFile(tmp_path / name).pieces()) == ["a b"]
+
+
+def test_texts_of_json_lines_keep_their_line_breaks_unless_they_are_cleaned(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "\\na\\n"}')
+    assert documents(TextFile(path).pieces()) == ["\na\n"]
+    assert documents(TextFile(path, TextOptions(cleans_json=True)).pieces()) == ["a"]
 
 
 @pytest.mark.parametrize("is_gzip", [False, True])
@@ -116,10 +139,10 @@ def test_text_and_json_lines_plain_or_gzip_hold_the_same_documents(
         assert file.is_json == (name == "a.jsonl")
 
 
-def test_the_format_can_be_said(tmp_path: Path) -> None:
+def test_the_format_can_be_named(tmp_path: Path) -> None:
     path = tmp_path / "corpus"
     path.write_text('{"text": "a b"}\n')
-    assert documents(TextFile(path, format="jsonl").pieces()) == ["a b"]
+    assert documents(TextFile(path, TextOptions(format="jsonl")).pieces()) == ["a b"]
     assert documents(TextFile(path).pieces()) == ['{"text": "a b"}']
 
 
@@ -130,22 +153,30 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
         ("a.txt", b"cut \xe2\x82", "is not UTF-8: byte 4 is 0xe2"),
         ("a.txt", b"", "holds no text"),
         ("a.txt", b" \n<|endoftext|>\r\n", "holds no text"),
-        ("a.txt.gz", gzip.compress(b"some text" * 99, mtime=0)[:-9], "damaged gzip"),
+        ("a.txt.gz", gzip.compress(b"some text" * 99, mtime=0)[:-9], "corrupt gzip"),
         (
             "a.jsonl",
             b'{"text": "a"}\n\n{"words": "b", "id": 2}\n',
-            'line 3 of .* has no "text".*words',
+            r"a.jsonl, line 3 has no text under 'text': the object has 'words', 'id'",
         ),
-        ("a.jsonl", b'{"text": "a"}\n{"text": 3}', 'line 2 of .* has no "text"'),
-        ("a.jsonl", b'{"text": "a"}\n["text"]', 'line 2 of .* has no "text".* found list'),
-        ("a.jsonl", b"plain text", "line 1 of .* is not JSON"),
-        ("a.jsonl", b'{"text": "\xe9"}', "line 1 of .* is not UTF-8"),
-        ("a.jsonl", b'{"text": "\\ud800"}', "line 1 of .* half a surrogate"),
-        ("a.jsonl", b"[" * 100_000, "line 1 of .* is not JSON"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": 3}',
+            "line 2 has no text under 'text': expected a string, got int",
+        ),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n["text"]',
+            "line 2 has no text under 'text': expected an object, got list",
+        ),
+        ("a.jsonl", b"plain text", "line 1 is not JSON"),
+        ("a.jsonl", b'{"text": "\xe9"}', "line 1 is not UTF-8"),
+        ("a.jsonl", b'{"text": "\\ud800"}', "line 1 holds half a surrogate"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
         ("a.jsonl", b'{"text": " "}', "holds no text"),
     ],
 )
-def test_a_file_that_is_wrong_is_named_with_its_place(
+def test_a_fault_is_reported_with_file_and_position(
     name: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -155,20 +186,20 @@ def test_a_file_that_is_wrong_is_named_with_its_place(
     assert name in caught.value.message
 
 
-def test_a_byte_that_is_wrong_far_into_the_file_is_named_by_its_place(tmp_path: Path) -> None:
+def test_a_wrong_byte_far_into_the_file_is_reported_by_its_offset(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("é".encode() * 1_500_000 + b"\xff")
     with pytest.raises(EvaluationError, match="byte 3000000 is 0xff"):
         list(TextFile(path).pieces())
 
 
-def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused_before_reading(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="no such file"):
         TextFile(tmp_path / "missing.txt")
     with pytest.raises(EvaluationError, match="not a regular file"):
         TextFile(tmp_path)
     with pytest.raises(ValueError, match="separator"):
-        TextFile(Path(__file__), "")
+        TextOptions(separator="")
 
 
 MEASURE = """
@@ -176,9 +207,10 @@ import sys
 from pathlib import Path
 from gpt_edge.bench.process import peak_bytes
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.evaluate.corpus import Corpus
+from gpt_edge.evaluate.corpus import WindowedCorpus
 from gpt_edge.data.documents import TextFile
-corpus = Corpus([TextFile(Path(sys.argv[1]))], Bundle.open(sys.argv[2]).load_tokenizer(), None)
+tokenizer = Bundle.open(sys.argv[2]).load_tokenizer()
+corpus = WindowedCorpus([TextFile(Path(sys.argv[1]))], tokenizer, None)
 n_targets = sum(len(ids) - 1 - n_counted for ids, n_counted in corpus.windows(512, 256))
 print(peak_bytes() or 0, n_targets, corpus.n_bytes)
 """

@@ -1,4 +1,4 @@
-"""Metrics held against worked examples, slow obvious versions, and scikit-learn and scipy where
+"""Metrics compared with worked examples, slow obvious versions, and scikit-learn and scipy where
 they are installed.
 """
 

@@ -13,7 +13,7 @@ import pytest
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import EvaluationError
-from gpt_edge.evaluate import LambadaScore, Models, Settings, evaluate_lambada
+from gpt_edge.evaluate import EvaluationSettings, LambadaScore, Models, evaluate_lambada
 from gpt_edge.evaluate.lambada import STOP_WORDS, lambada_file, passages, stop_tokens
 from gpt_edge.evaluate.scorer import blocks
 from tests.support.tiny_model import VOCAB_SIZE, open_generator
@@ -87,7 +87,7 @@ def test_the_tokens_of_the_last_word_are_those_that_the_choices_below_name() -> 
             },
             (0, 1, 1),
         ),
-        # "her...": it goes on
+        # "her...": the word continues
         ({"saw": [" he", " "], "saw ": ["B"], "saw B": ["o"], "saw he": ["r"]}, (0, 0, 1)),
         (
             {
@@ -158,6 +158,6 @@ def test_two_models_and_a_limit(tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
     path.write_text(f"{PASSAGE}\n" * 5)
     models = Models(Written({"saw": [" "], "saw ": ["B"], "saw B": ["o"]}), base=Written({}))
-    found = evaluate_lambada(models, WORDS, path, Settings(limit=3))
+    found = evaluate_lambada(models, WORDS, path, EvaluationSettings(limit=3))
     assert [one.n_passages for one in found] == [3, 3]
     assert [one.accuracy.value for one in found] == [1, 0]

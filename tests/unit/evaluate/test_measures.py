@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpt_edge.evaluate import negative_log_likelihood
 from gpt_edge.evaluate.compare import Pair, add_rows, comparison
-from gpt_edge.evaluate.measures import Sums, Tally, text_score
+from gpt_edge.evaluate.measures import Sums, Tally, kl_divergence, log_softmax, text_score
 from gpt_edge.evaluate.quantiles import Quantiles
 
 V = 23
@@ -89,6 +89,17 @@ def test_the_likelihood_of_logits_far_from_zero_is_exact() -> None:
     found = negative_log_likelihood(logits, np.array([0, 1]))
     assert found == pytest.approx([math.log(1 + math.e)] * 2, rel=1e-9)
     assert negative_log_likelihood(logits[:0], np.array([], np.int64)).size == 0
+
+
+def test_kl_divergence_is_that_of_its_definition_and_never_below_zero() -> None:
+    logs = [log_softmax(some_rows(30, noise=noise)) for noise in (0.0, 0.3)]
+    p, q = np.exp(logs[0]), np.exp(logs[1])
+    np.testing.assert_allclose(kl_divergence(*logs), (p * np.log(p / q)).sum(-1), rtol=1e-9)
+    assert kl_divergence(*logs).shape == (30,)
+    assert kl_divergence(logs[0][0], logs[1][0]) == kl_divergence(*logs)[0]
+    nearly = logs[0] * (1 - 1e-15)
+    assert (kl_divergence(logs[0], nearly) >= 0).all()
+    assert np.isnan(kl_divergence(logs[0] * np.nan, logs[1])).all()
 
 
 def compared(base: np.ndarray, model: np.ndarray, targets: np.ndarray, block: int = 37):
@@ -204,7 +215,7 @@ def test_a_quantile_is_that_of_numpy_to_one_part_in_sixteen_thousand(
     ) == quantiles.at(share)
 
 
-def test_quantiles_of_nothing_and_of_a_damaged_file_are_refused() -> None:
+def test_quantiles_of_nothing_and_of_a_corrupt_file_are_refused() -> None:
     with pytest.raises(ValueError, match="of 0 values"):
         Quantiles().at(0.5)
     with pytest.raises(ValueError, match="do not belong together"):

@@ -16,10 +16,10 @@ import pytest
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import EvaluationError, NumericError, OutputError
 from gpt_edge.evaluate import (
+    EvaluationSettings,
+    EvaluationState,
     Models,
     SessionScorer,
-    Settings,
-    State,
     Step,
     check_same_tokens,
     evaluate_lambada,
@@ -38,8 +38,8 @@ STORIES = [
 
 
 class Scripted:
-    """A model whose logits are random, but the same for the same ids; perhaps one that is cut off,
-    or broken.
+    """A model whose logits are random, but the same for the same ids; perhaps one that is
+    interrupted, or broken.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ def test_every_token_and_the_end_token_of_every_document_count(corpus: Path, wor
 def test_a_session_gives_the_loss_of_its_documents(corpus: Path, words) -> None:
     session = open_session()
     report = evaluate_text(
-        Models(SessionScorer(session, "tiny")), words, [corpus], Settings(limit=2)
+        Models(SessionScorer(session, "tiny")), words, [corpus], EvaluationSettings(limit=2)
     )
     documents = [np.array([END_TOKEN, *words.encode(story), END_TOKEN]) for story in STORIES]
     score = score_documents(session, documents, sum(len(story.encode()) for story in STORIES))
@@ -119,7 +119,9 @@ def test_without_an_end_token_the_first_token_is_context_alone(corpus: Path, wor
         kind, vocab_size, end_token = "gpt2", words.vocab_size, None
         encode, token_bytes = words.encode, words.token_bytes
 
-    report = evaluate_text(Models(Scripted(uniform=True)), Endless(), [corpus], Settings(limit=1))
+    report = evaluate_text(
+        Models(Scripted(uniform=True)), Endless(), [corpus], EvaluationSettings(limit=1)
+    )
     ids = words.encode(STORIES[0])
     assert report.n_tokens == len(ids) - 1
     assert report.n_bytes == len(STORIES[0].encode()) - len(words.token_bytes(ids[0]))
@@ -189,7 +191,7 @@ def test_settings_that_cannot_be_are_refused(
     settings: dict[str, int], message: str, corpus: Path, words
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        evaluate_text(Models(Scripted()), words, [corpus], Settings(**settings))
+        evaluate_text(Models(Scripted()), words, [corpus], EvaluationSettings(**settings))
 
 
 def models(calls: int = 1 << 30) -> Models:
@@ -208,9 +210,9 @@ def test_an_evaluation_that_was_cut_off_goes_on_and_ends_with_the_same_bits(
     wanted = evaluate_text(models(), words, [corpus])
     path = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
-        evaluate_text(models(calls), words, [corpus], state=State(path, seconds=0))
+        evaluate_text(models(calls), words, [corpus], state=EvaluationState(path, seconds=0))
     second = models()
-    found = evaluate_text(second, words, [corpus], state=State(path, seconds=0))
+    found = evaluate_text(second, words, [corpus], state=EvaluationState(path, seconds=0))
     assert found == wanted
     n_windows = 1 << 30
     assert (
@@ -218,36 +220,42 @@ def test_an_evaluation_that_was_cut_off_goes_on_and_ends_with_the_same_bits(
         == json.loads(path.read_bytes())["sections"]["text"]["done"]["n_windows"] - calls
     )
     third = models(0)  # all of it is known: no model runs
-    assert evaluate_text(third, words, [corpus], state=State(path)) == wanted
+    assert evaluate_text(third, words, [corpus], state=EvaluationState(path)) == wanted
 
 
-def test_lambada_goes_on_too(corpus: Path, words, tmp_path: Path) -> None:
+def test_lambada_resumes_too(corpus: Path, words, tmp_path: Path) -> None:
     wanted = evaluate_lambada(models(), words, corpus)
     path = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
-        evaluate_lambada(models(3), words, corpus, state=State(path, seconds=0))
+        evaluate_lambada(models(3), words, corpus, state=EvaluationState(path, seconds=0))
     assert json.loads(path.read_bytes())["sections"]["lambada"]["done"]["tallies"][0]["word"][
         "n"
     ] in (1, 2, 3)
-    assert evaluate_lambada(models(), words, corpus, state=State(path, seconds=0)) == wanted
+    assert (
+        evaluate_lambada(models(), words, corpus, state=EvaluationState(path, seconds=0)) == wanted
+    )
 
 
 def test_a_state_of_another_evaluation_is_refused(corpus: Path, words, tmp_path: Path) -> None:
     path = tmp_path / "state"
-    evaluate_text(models(), words, [corpus], state=State(path))
+    evaluate_text(models(), words, [corpus], state=EvaluationState(path))
     before = path.read_bytes()
     changes = [
-        (Settings(stride=4), models(), "its stride is 8, here it is 4"),
-        (Settings(limit=3), models(), "its limit is null, here it is 3"),
-        (Settings(), dataclasses.replace(models(), identity=("one", "three")), "its models is"),
-        (Settings(), dataclasses.replace(models(), again=None), "its with is"),
+        (EvaluationSettings(stride=4), models(), "its stride is 8, here it is 4"),
+        (EvaluationSettings(limit=3), models(), "its limit is null, here it is 3"),
+        (
+            EvaluationSettings(),
+            dataclasses.replace(models(), identity=("one", "three")),
+            "its models is",
+        ),
+        (EvaluationSettings(), dataclasses.replace(models(), again=None), "its with is"),
     ]
     for settings, changed, message in changes:
         with pytest.raises(EvaluationError, match=message):
-            evaluate_text(changed, words, [corpus], settings, state=State(path))
+            evaluate_text(changed, words, [corpus], settings, state=EvaluationState(path))
     corpus.write_text(corpus.read_text() + '{"text": "more"}\n')
     with pytest.raises(EvaluationError, match="its texts is"):
-        evaluate_text(models(), words, [corpus], state=State(path))
+        evaluate_text(models(), words, [corpus], state=EvaluationState(path))
     assert path.read_bytes() == before
 
 
@@ -258,32 +266,32 @@ def test_a_file_that_is_no_state_is_refused_and_left_alone(content: bytes, tmp_p
     path = tmp_path / "state"
     path.write_bytes(content)
     with pytest.raises(EvaluationError, match="not the state of an evaluation"):
-        State(path)
+        EvaluationState(path)
     assert path.read_bytes() == content
 
 
-def test_a_state_with_a_damaged_section_is_refused(corpus: Path, words, tmp_path: Path) -> None:
+def test_a_state_with_a_corrupt_section_is_refused(corpus: Path, words, tmp_path: Path) -> None:
     path = tmp_path / "state"
-    evaluate_text(models(), words, [corpus], state=State(path))
+    evaluate_text(models(), words, [corpus], state=EvaluationState(path))
     values = json.loads(path.read_bytes())
     del (
         values["sections"]["text"]["done"]["pairs"][0]["kl"]["n"],
         values["sections"]["text"]["done"]["tallies"][0]["nll"],
     )
     path.write_text(json.dumps(values))
-    with pytest.raises(EvaluationError, match="is damaged in text"):
-        evaluate_text(models(), words, [corpus], state=State(path))
+    with pytest.raises(EvaluationError, match="is corrupt in text"):
+        evaluate_text(models(), words, [corpus], state=EvaluationState(path))
 
 
 def test_a_state_that_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
-        State(tmp_path / "missing" / "state")
+        EvaluationState(tmp_path / "missing" / "state")
 
 
-def test_progress_tells_the_fraction_and_what_is_done(corpus: Path, words) -> None:
+def test_progress_gives_the_fraction_and_what_is_done(corpus: Path, words) -> None:
     steps: list[Step] = []
     report = evaluate_text(
-        Models(Scripted()), words, [corpus], Settings(limit=4), progress=steps.append
+        Models(Scripted()), words, [corpus], EvaluationSettings(limit=4), progress=steps.append
     )
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)

@@ -101,7 +101,7 @@ def test_real_stories_are_encoded_as_the_learned_tokenizer_encodes_them(shared_d
 
 
 def test_too_few_texts_are_refused_with_the_number_they_give() -> None:
-    with pytest.raises(TrainingError, match=r"the texts give 259 tokens, 300 were asked for"):
+    with pytest.raises(TrainingError, match=r"the texts give 259 tokens, vocab_size is 300"):
         train_tokenizer(["ab ab"], 300)
     assert train_tokenizer(["ab ab"], 259).count(b"\n") == 258  # ab, and ab after a space
 

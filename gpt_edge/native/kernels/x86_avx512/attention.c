@@ -1,13 +1,14 @@
-/* CachedAttention and PlainAttention: causal attention of every head, with keys and values in place or of this call
- * alone; CachedAttention16 keeps them in float16.
+/* Causal attention of every head. CachedAttention appends keys and values to a cache in place,
+ * CachedAttention16 to a cache of float16; PlainAttention has those of this call alone.
  *
- * What GroupQueryAttention does for queries, keys and values side by side; attend.c computes it. A row's result is the same
- * bits, whether it is read alone, in a chunk or in a batch.
+ * The same function as GroupQueryAttention on packed queries, keys and values; attend.c computes
+ * it. A row's result is bit-identical whether it is computed alone, in a chunk or in a batch.
  */
 #include <string.h>
 
+#include "../scratch.h"
 #include "attend.h"
-#include "../ort.h"
+#include "operators.h"
 
 enum { QKV, PAST_KEY, PAST_VALUE, LAST, TOTAL, N_CACHED };
 enum { PLAIN_LAST = 1, PLAIN_TOTAL, N_PLAIN };
@@ -24,8 +25,8 @@ typedef struct {
     const Attention *self;
     const float *qkv;
     float *out;
-    char *keys, *values;        /* [B, H, S, D], float32 or float16 */
-    const int32_t *last;        /* a row's length after this call, minus one */
+    char *keys, *values; /* [B, H, S, D], float32 or float16 */
+    const int32_t *last; /* a row's length after this call, minus one */
     int64_t batch, length, capacity, size, total;
     int failed;
 } Call;
@@ -45,7 +46,8 @@ static OrtStatus *create(OrtApi api, const OrtInfo *info, void **out, int has_pa
     return status;
 }
 
-static OrtStatus *create_cached(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
+static OrtStatus *create_cached(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
+                                void **out) {
     (void)op;
     return create(api, info, out, 1, 0);
 }
@@ -60,17 +62,23 @@ static OrtStatus *create_plain(const OrtCustomOp *op, OrtApi api, const OrtInfo 
     return create(api, info, out, 0, 0);
 }
 
-/* Tokens of a row before this call. Several rows of several tokens are read only where none has a past. */
+/* Tokens of a row before this call. Several rows of several tokens occur only without a past. */
 static inline int64_t past_of(const Call *call, int64_t row) {
     return call->total == call->length ? 0 : call->last[row] + 1 - call->length;
 }
 
-/* Queries of SPAN tokens of one head of one row, the index counting spans, then heads, then rows of the batch. */
+/* Queries of SPAN tokens of one head of one row, the index counting spans, then heads, then rows of
+ * the batch.
+ */
 static void attend_span(void *data, size_t index) {
     Call *call = data;
-    const int64_t n_spans = (call->length + SPAN - 1) / SPAN, heads = call->self->heads, size = call->size;
+    const int64_t n_spans = (call->length + SPAN - 1) / SPAN;
+    const int64_t heads = call->self->heads;
+    const int64_t size = call->size;
     const int64_t span = (int64_t)index % n_spans, head = (int64_t)index / n_spans % heads;
-    const int64_t row = (int64_t)index / n_spans / heads, past = past_of(call, row), width = heads * size;
+    const int64_t row = (int64_t)index / n_spans / heads;
+    const int64_t past = past_of(call, row);
+    const int64_t width = heads * size;
     const int64_t t = span * SPAN, end = t + SPAN < call->length ? t + SPAN : call->length;
     const float *qkv = call->qkv + row * call->length * 3 * width + head * size;
     const int64_t n_scores = (past + end + 15) / 16 * 16;
@@ -79,49 +87,58 @@ static void attend_span(void *data, size_t index) {
         call->failed = 1;
         return;
     }
-    Head h = {.query_stride = 3 * width, .out_stride = width, .size = size, .window = call->self->window,
-              .scale = call->self->scale, .is_half = call->self->is_half};
+    Head h = {.query_stride = 3 * width,
+              .out_stride = width,
+              .size = size,
+              .window = call->self->window,
+              .scale = call->self->scale,
+              .is_half = call->self->is_half};
     if (call->self->has_past) {
         h.key_stride = size * (call->self->is_half ? 2 : 4);
         h.keys = call->keys + (row * heads + head) * call->capacity * h.key_stride;
         h.values = call->values + (row * heads + head) * call->capacity * h.key_stride;
     } else {
-        h.keys = (const char *)(qkv + width), h.values = (const char *)(qkv + 2 * width), h.key_stride = 12 * width;
+        h.keys = (const char *)(qkv + width);
+        h.values = (const char *)(qkv + 2 * width);
+        h.key_stride = 12 * width;
     }
-    for (int64_t at = t; at < end; at += end - at < ROWS ? 1 : ROWS) {
-        h.queries = qkv + at * 3 * width;
-        h.out = call->out + (row * call->length + at) * width + head * size;
-        h.position = past + at;
-        if (!attend(&h, end - at >= ROWS, scores, n_scores)) call->failed = 1;
+    for (int64_t i = t; i < end; i += end - i < ROWS ? 1 : ROWS) {
+        h.queries = qkv + i * 3 * width;
+        h.out = call->out + (row * call->length + i) * width + head * size;
+        h.position = past + i;
+        if (!attend(&h, end - i >= ROWS, scores, n_scores)) call->failed = 1;
     }
     give_scratch(scores);
 }
 
-/* n floats to a cache; what float16 cannot hold becomes its largest number. */
-static inline void keep(const float *x, char *place, int64_t n, int is_half) {
+/* Store n floats in a cache; float16 saturates at its largest finite number. */
+static inline void store(const float *x, char *cache, int64_t n, int is_half) {
     if (!is_half) {
-        memcpy(place, x, (size_t)n * sizeof(float));
+        memcpy(cache, x, (size_t)n * sizeof(float));
         return;
     }
-    const __m512 most = _mm512_set1_ps(65504.0f), least = _mm512_set1_ps(-65504.0f);
+    const __m512 max = _mm512_set1_ps(65504.0f), min = _mm512_set1_ps(-65504.0f);
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 mask = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
         __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
-        v = _mm512_max_ps(least, _mm512_min_ps(most, v)); /* in this order NaN stays */
-        _mm256_mask_storeu_epi16(place + 2 * i, mask, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+        v = _mm512_max_ps(min, _mm512_min_ps(max, v)); /* in this order NaN is kept */
+        _mm256_mask_storeu_epi16(cache + 2 * i, mask,
+                                 _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }
 }
 
-/* The new keys and values of one head of one row, to their places. */
+/* Append the new keys and values of one head of one row to the cache. */
 static void append(const Call *call, int64_t row, int64_t head) {
-    const int64_t width = call->self->heads * call->size, past = past_of(call, row), size = call->size;
+    const int64_t width = call->self->heads * call->size;
+    const int64_t past = past_of(call, row);
+    const int64_t size = call->size;
     const int is_half = call->self->is_half;
     const int64_t stride = size * (is_half ? 2 : 4);
-    const int64_t place = ((row * call->self->heads + head) * call->capacity + past) * stride;
+    const int64_t offset = ((row * call->self->heads + head) * call->capacity + past) * stride;
     const float *qkv = call->qkv + row * call->length * 3 * width + head * size;
     for (int64_t t = 0; t < call->length; t++) {
-        keep(qkv + t * 3 * width + width, call->keys + place + t * stride, size, is_half);
-        keep(qkv + t * 3 * width + 2 * width, call->values + place + t * stride, size, is_half);
+        store(qkv + t * 3 * width + width, call->keys + offset + t * stride, size, is_half);
+        store(qkv + t * 3 * width + 2 * width, call->values + offset + t * stride, size, is_half);
     }
 }
 
@@ -135,13 +152,16 @@ static void append_and_attend(void *data, size_t index) {
     attend_span(data, index);
 }
 
-/* Past and present are the same memory where the caller bound them so; where not, the past is copied. */
-static OrtStatus *present(OrtContext *context, Call *call, size_t input, size_t output, char **memory) {
+/* Past and present are the same memory if the caller bound them so; else the past is copied. */
+static OrtStatus *present(OrtContext *context, Call *call, size_t input, size_t output,
+                          char **memory) {
     OrtApi api = call->self->base.api;
     Tensor past;
     TRY(read_input(api, context, input, &past));
-    const int is_cache = past.rank == 4 && past.dims[0] == call->batch && past.dims[1] == call->self->heads;
-    if (!is_cache || past.dims[3] != call->size) return fail(api, "CachedAttention: past must be [B, H, S, D]");
+    const int is_cache =
+        past.rank == 4 && past.dims[0] == call->batch && past.dims[1] == call->self->heads;
+    if (!is_cache || past.dims[3] != call->size)
+        return fail(api, "CachedAttention: past must be [B, H, S, D]");
     call->capacity = past.dims[2];
     TRY(make_output(api, context, output, past.dims, 4, (void **)memory));
     if (*memory != past.data) {
@@ -160,8 +180,13 @@ static OrtStatus *compute(void *kernel, OrtContext *context) {
     TRY(read_input(api, context, self->has_past ? TOTAL : PLAIN_TOTAL, &total));
     if (qkv.rank != 3 || qkv.dims[2] % (3 * self->heads) || last.dims[0] != qkv.dims[0])
         return fail(api, "Attention: qkv must be [B, T, 3 H D], with one length for each row");
-    Call call = {.self = self, .qkv = qkv.data, .last = last.data, .total = *(const int32_t *)total.data,
-                 .batch = qkv.dims[0], .length = qkv.dims[1], .size = qkv.dims[2] / 3 / self->heads};
+    Call call = {.self = self,
+                 .qkv = qkv.data,
+                 .last = last.data,
+                 .total = *(const int32_t *)total.data,
+                 .batch = qkv.dims[0],
+                 .length = qkv.dims[1],
+                 .size = qkv.dims[2] / 3 / self->heads};
     const int64_t dims[] = {call.batch, call.length, self->heads * call.size};
     TRY(make_output(api, context, 0, dims, 3, (void **)&call.out));
     const size_t n_heads = (size_t)(call.batch * self->heads);
@@ -181,7 +206,8 @@ static OrtStatus *compute(void *kernel, OrtContext *context) {
             TRY(in_parallel(&self->base, context, attend_span, n_heads * n_spans, &call));
         }
     }
-    return call.failed ? fail(api, "Attention: out of memory, or a head of an unknown width") : NULL;
+    return call.failed ? fail(api, "Attention: out of memory, or a head of an unknown width")
+                       : NULL;
 }
 
 static const char *cached_name(const OrtCustomOp *op) { return (void)op, "CachedAttention"; }
@@ -190,27 +216,54 @@ static const char *plain_name(const OrtCustomOp *op) { return (void)op, "PlainAt
 static size_t n_cached(const OrtCustomOp *op) { return (void)op, N_CACHED; }
 static size_t n_plain(const OrtCustomOp *op) { return (void)op, N_PLAIN; }
 static size_t three(const OrtCustomOp *op) { return (void)op, 3; }
-static int cached_takes(const OrtCustomOp *op, size_t i) { return (void)op, i >= LAST ? ORT_INT32 : ORT_FLOAT32; }
+static int cached_takes(const OrtCustomOp *op, size_t i) {
+    return (void)op, i >= LAST ? ORT_INT32 : ORT_FLOAT32;
+}
 static int half_takes(const OrtCustomOp *op, size_t i) {
     return (void)op, i >= LAST ? ORT_INT32 : i == QKV ? ORT_FLOAT32 : ORT_FLOAT16;
 }
-static int half_makes(const OrtCustomOp *op, size_t i) { return (void)op, i == 0 ? ORT_FLOAT32 : ORT_FLOAT16; }
-static int plain_takes(const OrtCustomOp *op, size_t i) { return (void)op, i >= PLAIN_LAST ? ORT_INT32 : ORT_FLOAT32; }
+static int half_makes(const OrtCustomOp *op, size_t i) {
+    return (void)op, i == 0 ? ORT_FLOAT32 : ORT_FLOAT16;
+}
+static int plain_takes(const OrtCustomOp *op, size_t i) {
+    return (void)op, i >= PLAIN_LAST ? ORT_INT32 : ORT_FLOAT32;
+}
 
 const OrtCustomOp cached_attention = {
-    OPERATOR, .get_name = cached_name, .get_input_count = n_cached, .get_input_type = cached_takes,
-    .get_input_need = all_needed, .get_output_count = three, .get_output_type = all_float,
-    .create_kernel_or_fail = create_cached, .compute_or_fail = compute, .destroy = free,
+    OPERATOR,
+    .get_name = cached_name,
+    .get_input_count = n_cached,
+    .get_input_type = cached_takes,
+    .get_input_need = all_needed,
+    .get_output_count = three,
+    .get_output_type = all_float,
+    .create_kernel_or_fail = create_cached,
+    .compute_or_fail = compute,
+    .destroy = free,
 };
 
 const OrtCustomOp half_cached_attention = {
-    OPERATOR, .get_name = half_name, .get_input_count = n_cached, .get_input_type = half_takes,
-    .get_input_need = all_needed, .get_output_count = three, .get_output_type = half_makes,
-    .create_kernel_or_fail = create_half, .compute_or_fail = compute, .destroy = free,
+    OPERATOR,
+    .get_name = half_name,
+    .get_input_count = n_cached,
+    .get_input_type = half_takes,
+    .get_input_need = all_needed,
+    .get_output_count = three,
+    .get_output_type = half_makes,
+    .create_kernel_or_fail = create_half,
+    .compute_or_fail = compute,
+    .destroy = free,
 };
 
 const OrtCustomOp plain_attention = {
-    OPERATOR, .get_name = plain_name, .get_input_count = n_plain, .get_input_type = plain_takes,
-    .get_input_need = all_needed, .get_output_count = one, .get_output_type = all_float,
-    .create_kernel_or_fail = create_plain, .compute_or_fail = compute, .destroy = free,
+    OPERATOR,
+    .get_name = plain_name,
+    .get_input_count = n_plain,
+    .get_input_type = plain_takes,
+    .get_input_need = all_needed,
+    .get_output_count = one,
+    .get_output_type = all_float,
+    .create_kernel_or_fail = create_plain,
+    .compute_or_fail = compute,
+    .destroy = free,
 };

@@ -1,13 +1,15 @@
-/* BlockProduct: y = bias + sum over blocks of scale * (q(x) (W - zero)), both sides with a scale for each block of rows.
+/* BlockProduct: y = bias + sum over blocks of x_scale * w_scale * (q(x) (W - zero)).
  *
- * What MatMulNBits does for 8 and 4 bits at accuracy level 4, on weights as they lie in the file, sixteen outputs at once;
- * many rows by the CPU's tiles, where it has them. A block's sum is an integer, and blocks are added in their order, so a
- * row's result is the same bits alone and among others.
+ * The same function as MatMulNBits of 8 and 4 bits at accuracy level 4, on weights in the layout of
+ * the file, sixteen outputs at once; many rows use AMX tiles, if the CPU has them. A block's sum is
+ * an integer, and blocks are added in order, so a row's result is bit-identical alone and among
+ * others.
  */
-#include <math.h>
-#include <string.h>
-
-#include "block_product.h"
+#include "../scratch.h"
+#include "block_dot.h"
+#include "block_operands.h"
+#include "block_product_many.h"
+#include "operators.h"
 
 enum { X, W, W_SCALE, BIAS, N_INPUTS };
 
@@ -25,7 +27,8 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     TRY(read_constant(api, info, W_SCALE, &scale));
     if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
     if (depth % UNIT || depth % block || width < TILE || block % TILE)
-        return fail(api, "BlockProduct: W must be [16 or more, 64 k], in blocks of 16 k that divide it");
+        return fail(api,
+                    "BlockProduct: W must be [16 or more, 64 k], in blocks of 16 k that divide it");
     if (count(&w) != depth * width * bits / 8 || count(&scale) != width * (depth / block) ||
         (has_bias && count(&bias) != width))
         return fail(api, "BlockProduct: W, its scales and the bias must fit N, K and the blocks");
@@ -33,68 +36,38 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     if (!self) return fail(api, "BlockProduct: out of memory");
     const int64_t group = block < UNIT ? block : UNIT;
     *self = (BlockProduct){
-        .base = {api, threads}, .weights = w.data, .scales = scale.data, .bias = bias.data, .depth = depth,
-        .width = width, .block = block, .bits = bits, .group = group, .n_blocks = depth / block,
-        .n_groups = depth / group, .row_size = depth * bits / 8,
+        .base = {api, threads},
+        .weights = w.data,
+        .scales = scale.data,
+        .bias = bias.data,
+        .depth = depth,
+        .width = width,
+        .block = block,
+        .bits = bits,
+        .group = group,
+        .n_blocks = depth / block,
+        .n_groups = depth / group,
+        .row_size = depth * bits / 8,
     };
-    int64_t places[8], shifts[8]; /* of a group's bytes, their low halves first and then their high ones */
+    int64_t words[8], shifts[8]; /* see expand */
     for (int i = 0; i < 8; i++) {
-        const int words = (int)group / 8, at = i % words;
-        places[i] = i / words * (words / 2) + at % (words / 2);
-        shifts[i] = at < words / 2 ? 0 : 4;
+        const int n_words = (int)group / 8, word = i % n_words;
+        words[i] = i / n_words * (n_words / 2) + word % (n_words / 2);
+        shifts[i] = word < n_words / 2 ? 0 : 4;
     }
-    self->places = _mm512_loadu_si512(places);
+    self->words = _mm512_loadu_si512(words);
     self->shifts = _mm512_loadu_si512(shifts);
     *out = self;
     return NULL;
 }
 
-/* Round a block of x to q and return its scale: q in x's order, or with a group's even places first for 4 bits. */
-static float quantize_block(const BlockProduct *self, const float *x, int8_t *q) {
-    __m512 top = _mm512_setzero_ps();
-    __mmask16 is_nan = 0;
-    for (int64_t k = 0; k < self->block; k += 16) {
-        const __m512 v = _mm512_loadu_ps(x + k);
-        is_nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-        top = _mm512_max_ps(top, _mm512_abs_ps(v));
-    }
-    const float largest = is_nan ? NAN : _mm512_reduce_max_ps(top);
-    const __m512 by = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-    for (int64_t k = 0; k < self->block; k += 16) {
-        __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), by)));
-        if (self->bits == 8) {
-            _mm_storeu_si128((__m128i *)(q + k), bytes);
-            continue;
-        }
-        bytes = _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
-        int8_t *group = q + k / self->group * self->group;
-        const int64_t place = k % self->group / 2;
-        _mm_storel_epi64((__m128i *)(group + place), bytes);
-        _mm_storel_epi64((__m128i *)(group + self->group / 2 + place), _mm_srli_si128(bytes, 8));
-    }
-    return largest / 127.0f;
-}
-
-void quantize_blocks(const BlockProduct *self, const float *x, int8_t *q, float *scales, int32_t *corrections,
-                     int64_t step) {
-    const int32_t zero = self->bits == 8 ? 128 : 8;
-    for (int64_t k = 0; k < self->depth; k += self->block) {
-        const float scale = quantize_block(self, x + k, q + k);
-        for (int64_t g = k / self->group; g < (k + self->block) / self->group; g++) {
-            int32_t sum = 0;
-            for (int64_t i = 0; i < self->group; i++) sum += q[g * self->group + i];
-            corrections[g * step] = zero * sum;
-            scales[g * step] = scale;
-        }
-    }
-}
-
-/* The part-th share of the outputs of one row. */
+/* The part-th fraction of the outputs of one row. */
 static void multiply_row(void *data, size_t part) {
     BlockCall *call = data;
     const BlockProduct *self = call->self;
     const int64_t n_tiles = (self->width + TILE - 1) / TILE;
-    const int64_t first = n_tiles * (int64_t)part / call->parts, end = n_tiles * ((int64_t)part + 1) / call->parts;
+    const int64_t first = n_tiles * (int64_t)part / call->parts;
+    const int64_t end = n_tiles * ((int64_t)part + 1) / call->parts;
     const Row row = {call->tiles, call->scales, call->corrections, 1};
     float *scales = take_scratch((size_t)(self->n_blocks * TILE) * sizeof(float));
     if (!scales) {
@@ -135,18 +108,30 @@ static OrtStatus *compute(void *kernel, OrtContext *context) {
     if (!call.scales) return fail(api, "BlockProduct: out of memory");
     call.corrections = (int32_t *)(call.scales + n_scales);
     call.tiles = (int8_t *)(call.corrections + n_scales);
-    OrtStatus *status = call.rows == 1 ? multiply_one(context, &call) : multiply_tiles(context, &call);
+    OrtStatus *status =
+        call.rows == 1 ? multiply_one(context, &call) : multiply_tiles(context, &call);
     give_scratch(call.scales);
     return !status && call.failed ? fail(api, "BlockProduct: out of memory") : status;
 }
 
 static const char *name(const OrtCustomOp *op) { return (void)op, "BlockProduct"; }
 static size_t n_inputs(const OrtCustomOp *op) { return (void)op, N_INPUTS; }
-static int takes(const OrtCustomOp *op, size_t i) { return (void)op, i == W ? ORT_UINT8 : ORT_FLOAT32; }
-static int is_needed(const OrtCustomOp *op, size_t i) { return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED; }
+static int takes(const OrtCustomOp *op, size_t i) {
+    return (void)op, i == W ? ORT_UINT8 : ORT_FLOAT32;
+}
+static int is_needed(const OrtCustomOp *op, size_t i) {
+    return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED;
+}
 
 const OrtCustomOp block_product = {
-    OPERATOR, .get_name = name, .get_input_count = n_inputs, .get_input_type = takes, .get_input_need = is_needed,
-    .get_output_count = one, .get_output_type = all_float,
-    .create_kernel_or_fail = create, .compute_or_fail = compute, .destroy = free,
+    OPERATOR,
+    .get_name = name,
+    .get_input_count = n_inputs,
+    .get_input_type = takes,
+    .get_input_need = is_needed,
+    .get_output_count = one,
+    .get_output_type = all_float,
+    .create_kernel_or_fail = create,
+    .compute_or_fail = compute,
+    .destroy = free,
 };

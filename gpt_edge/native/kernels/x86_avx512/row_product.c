@@ -1,50 +1,36 @@
-/* RowProduct: y = bias + scale * (q(x) W), x rounded to 8 bits with one scale for each row, W signed 8-bit [K, N].
+/* RowProduct: y = bias + scale * (q(x) W), x quantized to 8 bits with one scale for each row, W
+ * signed 8-bit [K, N].
  *
- * What a bundle of scheme int8 does in seven operators, in one: the same roundings, the same integer sums, the same two
- * multiplications and the sum after them, so the same bits. A row's result does not depend on its neighbours.
- * Weights are read where the file is mapped. A few rows stream them as they lie, split along K; more rows interleave 64
- * columns at a time into the layout of the matrix units (or of VNNI) and use them for every row.
+ * One operator for the seven of a bundle of scheme int8: the same roundings, integer sums, two
+ * multiplications and addition, so the results are bit-identical. A row's result does not depend on
+ * its neighbours. Weights are read from the mapped file. A few rows read them in that layout, split
+ * along K; more rows interleave 64 columns at a time into the layout of AMX tiles (or of VNNI) and
+ * use them for every row.
  */
 #include <math.h>
 #include <string.h>
 
-#include "row_product.h"
+#include "../scratch.h"
+#include "operators.h"
+#include "row_operands.h"
+#include "row_product_many.h"
 
 enum { X, W, W_SCALE, BIAS, N_INPUTS };
-enum { FEW = 12 }; /* rows that stream W as it lies */
+enum { FEW = 12 }; /* rows; more are worth the packing of row_product_many.c */
 
-float quantize_row(const RowProduct *self, const float *x, uint8_t *q, int64_t stride) {
-    __m512 high = _mm512_setzero_ps(), low = _mm512_setzero_ps();
-    __mmask16 is_nan = 0;
-    for (int64_t k = 0; k < self->depth; k += 16) {
-        __m512 v = _mm512_loadu_ps(x + k);
-        is_nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-        high = _mm512_max_ps(high, self->is_symmetric ? _mm512_abs_ps(v) : v);
-        low = _mm512_min_ps(low, v);
-    }
-    float scale = self->high * _mm512_reduce_max_ps(high);
-    if (!self->is_symmetric) scale = fmaxf(scale, self->low * _mm512_reduce_min_ps(low));
-    if (is_nan) scale = NAN;
-    if (!(scale > 0)) {
-        for (int64_t k = 0; k < self->depth; k += DEPTH) memset(q + k / DEPTH * stride, self->zero_point, DEPTH);
-        return scale;
-    }
-    const __m512 by = _mm512_set1_ps(scale);
-    const __m512i zero = _mm512_set1_epi32(self->zero_point);
-    for (int64_t k = 0; k < self->depth; k += 16) {
-        __m512i v = _mm512_cvtps_epi32(_mm512_div_ps(_mm512_loadu_ps(x + k), by));
-        v = _mm512_max_epi32(_mm512_add_epi32(v, zero), _mm512_setzero_si512());
-        _mm_store_si128((__m128i *)(q + k / DEPTH * stride + k % DEPTH), _mm512_cvtusepi32_epi8(v));
-    }
-    return scale;
-}
-
-/* A few rows times the part-th share of the rows of W, sixteen of those at a time, to sums [part][row][N]. */
-static void stream(void *data, size_t part) {
+/* A few rows times the part-th fraction of the rows of W, sixteen of those at a time, to sums
+ * [part][row][N].
+ *
+ * g[four][j] holds rows 4 four + (0..3) of the sixteen for the columns of `interleave`'s group j.
+ * The sums keep its order of columns, which `collect` undoes: once for each output, not for each
+ * row of W.
+ */
+static void accumulate_few_rows(void *data, size_t part) {
     const RowCall *call = data;
     const RowProduct *self = call->self;
     const int64_t n_groups = self->depth / 16, width = self->width, n_rows = call->rows;
-    const int64_t first = n_groups * (int64_t)part / call->parts, end = n_groups * ((int64_t)part + 1) / call->parts;
+    const int64_t first = n_groups * (int64_t)part / call->parts;
+    const int64_t end = n_groups * ((int64_t)part + 1) / call->parts;
     int32_t *sums = call->sums + (int64_t)part * n_rows * width;
     memset(sums, 0, (size_t)(n_rows * width) * sizeof *sums);
     for (int64_t group = first; group < end; group++) {
@@ -52,44 +38,50 @@ static void stream(void *data, size_t part) {
         for (int64_t n = 0; n < width; n += COLUMNS) {
             __m512i g[4][4];
             UNROLL
-            for (int r = 0; r < 16; r++) _mm_prefetch((const char *)(w + n + (16 + r) * width), _MM_HINT_T0);
+            for (int r = 0; r < 16; r++)
+                _mm_prefetch((const char *)(w + n + (16 + r) * width), _MM_HINT_T0);
             UNROLL
-            for (int four = 0; four < 4; four++) interleave(w + n + four * 4 * width, width, g[four]);
+            for (int four = 0; four < 4; four++)
+                interleave(w + n + four * 4 * width, width, g[four]);
             for (int64_t row = 0; row < n_rows; row++) {
                 int32_t q[4];
                 memcpy(q, call->q + row * self->depth + group * 16, 16);
                 UNROLL
                 for (int j = 0; j < 4; j++) {
-                    int32_t *place = sums + row * width + n + 16 * j;
-                    __m512i sum = _mm512_load_si512(place);
+                    int32_t *partial = sums + row * width + n + 16 * j;
+                    __m512i sum = _mm512_load_si512(partial);
                     UNROLL
                     for (int four = 0; four < 4; four++)
                         sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(q[four]), g[four][j]);
-                    _mm512_store_si512(place, sum);
+                    _mm512_store_si512(partial, sum);
                 }
             }
         }
     }
 }
 
-/* What `stream` left in a place for each part, added up, in the order of columns. */
+/* Add up the sums of all parts for 64 columns from n on, in the order of columns. */
 static inline void collect(const RowCall *call, int64_t row, int64_t n, __m512i sums[4]) {
     const int64_t size = call->rows * call->self->width;
     for (int j = 0; j < 4; j++) {
-        const int32_t *place = call->sums + row * call->self->width + n + 16 * j;
-        sums[j] = _mm512_load_si512(place);
+        const int32_t *partial = call->sums + row * call->self->width + n + 16 * j;
+        sums[j] = _mm512_load_si512(partial);
         for (int64_t part = 1; part < call->parts; part++)
-            sums[j] = _mm512_add_epi32(sums[j], _mm512_load_si512(place + part * size));
+            sums[j] = _mm512_add_epi32(sums[j], _mm512_load_si512(partial + part * size));
     }
     in_order(sums);
 }
 
 /* The corrections: zero point times the sum of each column, which is W times a row of ones. */
 static OrtStatus *sum_columns(RowProduct *self) {
-    RowCall call = {.self = self, .sums = self->corrections, .rows = 1, .parts = 1, .q = malloc((size_t)self->depth)};
+    RowCall call = {.self = self,
+                    .sums = self->corrections,
+                    .rows = 1,
+                    .parts = 1,
+                    .q = malloc((size_t)self->depth)};
     if (!call.q) return fail(self->base.api, "RowProduct: out of memory");
     memset(call.q, 1, (size_t)self->depth);
-    stream(&call, 0);
+    accumulate_few_rows(&call, 0);
     for (int64_t n = 0; n < self->width; n += COLUMNS) {
         __m512i g[4];
         collect(&call, 0, n, g);
@@ -110,13 +102,16 @@ static OrtStatus *multiply_few(OrtContext *context, RowCall *call) {
     call->q = (uint8_t *)call->sums + sums_size;
     float scales[FEW];
     for (int64_t row = 0; row < call->rows; row++)
-        scales[row] = quantize_row(self, call->x + row * self->depth, call->q + row * self->depth, DEPTH);
-    OrtStatus *status = in_parallel(&self->base, context, stream, (size_t)call->parts, call);
+        scales[row] =
+            quantize_row(self, call->x + row * self->depth, call->q + row * self->depth, DEPTH);
+    OrtStatus *status =
+        in_parallel(&self->base, context, accumulate_few_rows, (size_t)call->parts, call);
     for (int64_t row = 0; row < call->rows; row++)
         for (int64_t n = 0; n < self->width; n += COLUMNS) {
             __m512i g[4];
             collect(call, row, n, g);
-            for (int j = 0; j < 4; j++) finish(self, g[j], scales[row], n + 16 * j, call->y + row * self->width);
+            for (int j = 0; j < 4; j++)
+                finish(self, g[j], scales[row], n + 16 * j, call->y + row * self->width);
         }
     give_scratch(call->sums);
     return status;
@@ -141,7 +136,8 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     TRY(read_constant(api, info, W, &w));
     TRY(read_constant(api, info, W_SCALE, &scale));
     if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
-    if (w.rank != 2 || w.dims[0] % DEPTH || w.dims[1] % COLUMNS) return fail(api, "RowProduct: W must be [64 k, 64 n]");
+    if (w.rank != 2 || w.dims[0] % DEPTH || w.dims[1] % COLUMNS)
+        return fail(api, "RowProduct: W must be [64 k, 64 n]");
     if (count(&scale) != w.dims[1] || (has_bias && count(&bias) != w.dims[1]))
         return fail(api, "RowProduct: W's scales and the bias must be [N]");
     RowProduct *self = calloc(1, sizeof *self);
@@ -152,9 +148,18 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
         return fail(api, "RowProduct: out of memory");
     }
     *self = (RowProduct){
-        .base = {api, threads}, .weights = w.data, .scales = scale.data, .corrections = sums,
-        .bias = bias.data, .depth = w.dims[0], .width = w.dims[1], .zero_point = (int32_t)zero_point,
-        .high = high, .low = low, .is_symmetric = low == 0, .is_gelu = (int)is_gelu,
+        .base = {api, threads},
+        .weights = w.data,
+        .scales = scale.data,
+        .corrections = sums,
+        .bias = bias.data,
+        .depth = w.dims[0],
+        .width = w.dims[1],
+        .zero_point = (int32_t)zero_point,
+        .high = high,
+        .low = low,
+        .is_symmetric = low == 0,
+        .is_gelu = (int)is_gelu,
     };
     OrtStatus *status = sum_columns(self);
     if (status) destroy(self);
@@ -177,11 +182,22 @@ static OrtStatus *compute(void *kernel, OrtContext *context) {
 
 static const char *name(const OrtCustomOp *op) { return (void)op, "RowProduct"; }
 static size_t n_inputs(const OrtCustomOp *op) { return (void)op, N_INPUTS; }
-static int takes(const OrtCustomOp *op, size_t i) { return (void)op, i == W ? ORT_INT8 : ORT_FLOAT32; }
-static int is_needed(const OrtCustomOp *op, size_t i) { return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED; }
+static int takes(const OrtCustomOp *op, size_t i) {
+    return (void)op, i == W ? ORT_INT8 : ORT_FLOAT32;
+}
+static int is_needed(const OrtCustomOp *op, size_t i) {
+    return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED;
+}
 
 const OrtCustomOp row_product = {
-    OPERATOR, .get_name = name, .get_input_count = n_inputs, .get_input_type = takes, .get_input_need = is_needed,
-    .get_output_count = one, .get_output_type = all_float,
-    .create_kernel_or_fail = create, .compute_or_fail = compute, .destroy = destroy,
+    OPERATOR,
+    .get_name = name,
+    .get_input_count = n_inputs,
+    .get_input_type = takes,
+    .get_input_need = is_needed,
+    .get_output_count = one,
+    .get_output_type = all_float,
+    .create_kernel_or_fail = create,
+    .compute_or_fail = compute,
+    .destroy = destroy,
 };

@@ -1,7 +1,9 @@
-/* SkipNorm: the sum of a block's result, its bias and what it was given, and that sum's layer normalisation (Ba 2016). */
+/* SkipNorm: the sum of a block's output, its bias and its input, and the layer normalization of
+ * that sum (Ba 2016).
+ */
 #include <math.h>
 
-#include "../ort.h"
+#include "operators.h"
 #include "vector.h"
 
 enum { X, SKIP, GAMMA, BETA, BIAS, N_INPUTS };
@@ -18,7 +20,7 @@ typedef struct {
     const SkipNorm *self;
     const float *x, *skip;
     float *y, *sum;
-    int64_t rows, x_rows, skip_rows; /* the shorter of the two is read again and again */
+    int64_t rows, x_rows, skip_rows; /* the shorter of the two is repeated */
 } Call;
 
 static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
@@ -32,9 +34,10 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     TRY(read_constant(api, info, GAMMA, &gamma));
     TRY(read_constant(api, info, BETA, &beta));
     if (has_bias) TRY(read_constant(api, info, BIAS, &bias));
-    if (gamma.rank != 1 || gamma.dims[0] % 16) return fail(api, "SkipNorm: rows must be multiples of 16");
+    if (gamma.rank != 1 || gamma.dims[0] % 16)
+        return fail(api, "SkipNorm: rows must be multiples of 16");
     if (count(&beta) != gamma.dims[0] || (has_bias && count(&bias) != gamma.dims[0]))
-        return fail(api, "SkipNorm: gamma, beta and the bias must be as long");
+        return fail(api, "SkipNorm: gamma, beta and the bias must have one length");
     SkipNorm *self = malloc(sizeof *self);
     if (!self) return fail(api, "SkipNorm: out of memory");
     *self = (SkipNorm){{api, threads}, gamma.data, beta.data, bias.data, gamma.dims[0], epsilon};
@@ -42,7 +45,8 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info,
     return NULL;
 }
 
-static void normalise(const SkipNorm *self, const float *x, const float *skip, float *y, float *sum) {
+static void normalize(const SkipNorm *self, const float *x, const float *skip, float *y,
+                      float *sum) {
     __m512 total = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
     for (int64_t i = 0; i < self->width; i += 16) {
         __m512 v = _mm512_add_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(skip + i));
@@ -56,21 +60,25 @@ static void normalise(const SkipNorm *self, const float *x, const float *skip, f
         const __m512 v = _mm512_sub_ps(_mm512_loadu_ps(sum + i), centre);
         squares = _mm512_fmadd_ps(v, v, squares);
     }
-    const __m512 by = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / width + self->epsilon));
+    const __m512 inverse =
+        _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / width + self->epsilon));
     for (int64_t i = 0; i < self->width; i += 16) {
-        const __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(sum + i), centre), by);
-        const __m512 scaled = _mm512_fmadd_ps(v, _mm512_loadu_ps(self->gamma + i), _mm512_loadu_ps(self->beta + i));
+        const __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(sum + i), centre), inverse);
+        const __m512 scaled =
+            _mm512_fmadd_ps(v, _mm512_loadu_ps(self->gamma + i), _mm512_loadu_ps(self->beta + i));
         _mm512_storeu_ps(y + i, scaled);
     }
 }
 
-static void normalise_span(void *data, size_t span) {
+static void normalize_span(void *data, size_t span) {
     const Call *call = data;
-    const int64_t first = (int64_t)span * SPAN, end = first + SPAN < call->rows ? first + SPAN : call->rows;
+    const int64_t first = (int64_t)span * SPAN;
+    const int64_t end = first + SPAN < call->rows ? first + SPAN : call->rows;
     for (int64_t row = first; row < end; row++) {
         const int64_t width = call->self->width;
-        normalise(call->self, call->x + row % call->x_rows * width, call->skip + row % call->skip_rows * width,
-                  call->y + row * width, call->sum + row * width);
+        normalize(call->self, call->x + row % call->x_rows * width,
+                  call->skip + row % call->skip_rows * width, call->y + row * width,
+                  call->sum + row * width);
     }
 }
 
@@ -84,20 +92,31 @@ static OrtStatus *compute(void *kernel, OrtContext *context) {
     const int is_x = x_rows != skip_rows ? x_rows > skip_rows : x.rank >= skip.rank;
     const Tensor *larger = is_x ? &x : &skip;
     const int64_t rows = is_x ? x_rows : skip_rows, fewer = is_x ? skip_rows : x_rows;
-    if (fewer < 0 || (fewer ? rows % fewer : rows)) return fail(api, "SkipNorm: x and skip must be [.., C], one repeated");
+    if (fewer < 0 || (fewer ? rows % fewer : rows))
+        return fail(api, "SkipNorm: x and skip must be [.., C], one repeated");
     Call call = {self, x.data, skip.data, NULL, NULL, rows, x_rows, skip_rows};
     TRY(make_output(api, context, 0, larger->dims, larger->rank, (void **)&call.y));
     TRY(make_output(api, context, 1, larger->dims, larger->rank, (void **)&call.sum));
-    return in_parallel(&self->base, context, normalise_span, (size_t)((rows + SPAN - 1) / SPAN), &call);
+    return in_parallel(&self->base, context, normalize_span, (size_t)((rows + SPAN - 1) / SPAN),
+                       &call);
 }
 
 static const char *name(const OrtCustomOp *op) { return (void)op, "SkipNorm"; }
 static size_t n_inputs(const OrtCustomOp *op) { return (void)op, N_INPUTS; }
 static size_t two(const OrtCustomOp *op) { return (void)op, 2; }
-static int is_needed(const OrtCustomOp *op, size_t i) { return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED; }
+static int is_needed(const OrtCustomOp *op, size_t i) {
+    return (void)op, i == BIAS ? ORT_OPTIONAL : ORT_REQUIRED;
+}
 
 const OrtCustomOp skip_norm = {
-    OPERATOR, .get_name = name, .get_input_count = n_inputs, .get_input_type = all_float, .get_input_need = is_needed,
-    .get_output_count = two, .get_output_type = all_float,
-    .create_kernel_or_fail = create, .compute_or_fail = compute, .destroy = free,
+    OPERATOR,
+    .get_name = name,
+    .get_input_count = n_inputs,
+    .get_input_type = all_float,
+    .get_input_need = is_needed,
+    .get_output_count = two,
+    .get_output_type = all_float,
+    .create_kernel_or_fail = create,
+    .compute_or_fail = compute,
+    .destroy = free,
 };

@@ -1,11 +1,13 @@
-/* The matrix units of a CPU (AMX): eight tiles of sixteen rows of 64 bytes. */
+/* AMX: eight tiles of sixteen rows of 64 bytes. */
 #pragma once
 
 #include <stdint.h>
 
 enum { TILE = 16 }; /* rows */
 
-extern int has_matrix_units; /* may this process use them? */
+extern int has_amx_tiles; /* whether this process may use them; 0 until request_tiles */
+
+void request_tiles(void); /* ask Linux for the tiles, once for the process */
 
 typedef struct { /* as _tile_loadconfig reads it */
     uint8_t palette, start, reserved[14];

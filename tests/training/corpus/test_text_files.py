@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_edge.data import text_files
-from gpt_edge.data.text_files import TextFiles, find_texts
+from gpt_edge.data import documents as reader
 from gpt_edge.errors import TrainingError
+from gpt_edge.training.corpus.text_files import TextFiles, find_texts
 
 END = "<|endoftext|>"
 
@@ -39,10 +39,10 @@ def test_streaming_gives_the_documents_of_splitting_the_whole(
     path.write_bytes(END.join(parts).encode())
     wanted = [part.strip("\r\n") for part in END.join(parts).split(END) if part.strip()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_files, "PIECE_CHARACTERS", 1 << 18)
-        patch.setattr(text_files, "CHUNK_BYTES", chunk)
+        patch.setattr(reader, "PIECE_CHARACTERS", 1 << 18)
+        patch.setattr(reader, "CHUNK_BYTES", chunk)
         assert documents(TextFiles((path,), END)) == wanted
-        patch.setattr(text_files, "PIECE_CHARACTERS", piece)
+        patch.setattr(reader, "PIECE_CHARACTERS", piece)
         found = documents(TextFiles((path,), END))
     # A forced cut through a run of white space may keep line breaks at an end, or drop blank
     # beginnings.
@@ -65,7 +65,7 @@ def test_a_line_of_a_hundred_megabytes_keeps_the_pieces_small(tmp_path: Path) ->
             file.write(b"x" * (1 << 20))
     sizes = [len(piece.text) for piece in TextFiles((tmp_path / "a.gz",)).pieces()]
     assert sum(sizes) == 100 << 20
-    assert max(sizes) <= 2 * text_files.PIECE_CHARACTERS
+    assert max(sizes) <= 2 * reader.PIECE_CHARACTERS
 
 
 def test_json_lines_plain_and_gzip(tmp_path: Path) -> None:
@@ -91,14 +91,16 @@ def test_json_lines_plain_and_gzip(tmp_path: Path) -> None:
         (b'{"text": "' + b"a" * (4 << 20) + b'"}', "line 2 is longer than 4 MiB"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, line: bytes, wanted: str) -> None:
+def test_a_faulty_line_is_reported_with_its_number(
+    tmp_path: Path, line: bytes, wanted: str
+) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine"}\n' + line + b"\n")
     with pytest.raises(TrainingError, match=wanted) as caught:
         documents(TextFiles((tmp_path / "a.jsonl",)))
     assert len(caught.value.message) < 500
 
 
-def test_bytes_that_are_no_utf8_can_be_replaced_and_are_counted(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_can_be_replaced_and_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(
         b"a\xffb\xc3" + END.encode() + "é\ufffd".encode() + b"\xe2\x82"
     )

@@ -1,0 +1,127 @@
+"""The export pipeline: from a checkpoint to a verified bundle."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gpt_edge.bundle.bundle import Bundle, Manifest
+from gpt_edge.bundle.writer import BundleWriter, new_bundle
+from gpt_edge.export.graph.optimum_int8 import write_optimum_config
+from gpt_edge.export.pipeline.shared import (
+    bundle_name,
+    check_scheme,
+    check_task,
+    estimated_bytes,
+    kind_of,
+    tokenizer_for,
+    unpublished,
+    write_scheme,
+)
+from gpt_edge.export.verify.reference import run_reference
+from gpt_edge.export.verify.verifier import Verifier
+from gpt_edge.export.weights.smoothing import smooth
+from gpt_edge.native.library import WITHOUT, using
+from gpt_edge.reference.checkpoint import read_checkpoint_config
+from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.schemes import FP32, INT8
+from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
+from gpt_edge.verify.report import Progress, Verification, silent
+from gpt_edge.verify.subject import subject_of
+from gpt_edge.version import __version__
+
+
+@using(WITHOUT)  # what is published is measured as everybody runs it
+def export_bundle(
+    source: Path,
+    out: Path,
+    *,
+    graph: str = "edge",
+    scheme: str = INT8.name,
+    target: str | None = None,
+    tokenizer: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> tuple[Bundle, Verification]:
+    """Export the checkpoint at `source` into a bundle at `out`, and return it with the figures that
+    prove it.
+
+    graph: "edge" or "portable". scheme: one of schemes.EXPORTED. target: Optimum's preset, for
+    int8-dynamic only.
+    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a
+    bundle at `out`.
+    progress: called with the name of each stage and of each weight.
+    Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance)
+    or OutputError; then `out` is as it was.
+    """
+    check_scheme(scheme, target)
+    checkpoint = open_checkpoint(source)
+    tokenizer_source = tokenizer_for(checkpoint, tokenizer)
+    config = checkpoint.config
+    if checkpoint.task is not None:
+        check_task(checkpoint.task, scheme, checkpoint.path)
+    subject = subject_of(
+        config, checkpoint.task, build_tokenizer(tokenizer_source) if tokenizer_source else None
+    )
+    smoothed = smooth(checkpoint, graph, scheme)
+    n_bytes = estimated_bytes(config, scheme)
+    with new_bundle(out, force=force, source=Path(source), n_bytes=n_bytes) as writer:
+        progress("running the reference")
+        verifier = Verifier("torch", subject, run_reference(checkpoint, subject), progress)
+        # The fp32 graph is the baseline between torch and a quantized graph.
+        for step in dict.fromkeys((FP32.name, scheme)):
+            folder = writer.path if step == scheme else writer.path / FP32.name
+            folder.mkdir(exist_ok=True)
+            weights = checkpoint if step == FP32.name else smoothed
+            write_scheme(folder, weights, graph, step, target, progress)
+            made = unpublished(folder, config, graph, step, checkpoint.task)
+            verifier.check(subject.open(made), step)
+            if step != scheme:
+                shutil.rmtree(folder)
+        verifier.report.raise_if_wrong()
+        _write_tokenizer(writer, tokenizer_source, checkpoint, graph)
+        manifest = Manifest(
+            name=bundle_name(out),
+            kind=kind_of(checkpoint.task),
+            graph=graph,
+            scheme=scheme,
+            config=config,
+            task=checkpoint.task,
+            tokenizer=tokenizer_source.spec.to_dict() if tokenizer_source else None,
+            provenance={
+                "gpt_edge": __version__,
+                "source": checkpoint.kind,
+                **smoothed.smoothing.provenance,
+            },
+            parity=verifier.report.figures,
+            quality=_quality(checkpoint),
+        )
+        progress("publishing")
+        writer.finalize(manifest)
+    return writer.bundle, verifier.report
+
+
+def _quality(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The scores that `train` left in a language model's checkpoint, of torch in float32; nothing
+    is known of others.
+    """
+    if checkpoint.kind != "gpt-edge" or checkpoint.task is not None:
+        return {}
+    training = read_checkpoint_config(checkpoint.path).get("training")
+    scores = training.get("validation", {}) if isinstance(training, dict) else {}
+    return {
+        name: round(value, 5) if isinstance(value, float) else value
+        for name, value in scores.items()
+    }
+
+
+def _write_tokenizer(
+    writer: BundleWriter, source: TokenizerSource | None, checkpoint: Checkpoint, graph: str
+) -> None:
+    """The tokenizer's file, and what Optimum reads beside a portable language model."""
+    if source is not None:
+        (writer.path / source.spec.file).write_bytes(source.content)
+    if graph == "portable" and checkpoint.task is None:
+        end_token = source.spec.end_token if source else None
+        write_optimum_config(checkpoint.config, end_token, writer.path)

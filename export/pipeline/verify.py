@@ -1,0 +1,81 @@
+"""The verify pipeline: a bundle against the checkpoint that it was exported from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.errors import BundleError
+from gpt_edge.export.graph.build import build_graph
+from gpt_edge.export.pipeline.shared import check_same_shape, unpublished
+from gpt_edge.export.verify.reference import run_reference
+from gpt_edge.export.verify.verifier import Verifier
+from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.schemes import FP32, SCHEMES
+from gpt_edge.tasks import TaskSpec
+from gpt_edge.verify.language_models import LanguageModelSubject
+from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
+from gpt_edge.verify.subject import subject_of
+
+
+def verify_bundle(
+    bundle: Bundle, against: Path, *, full: bool = False, progress: Progress = silent
+) -> Verification:
+    """Compare a bundle with a checkpoint: outputs of torch, of a newly built fp32 graph and of the
+    bundle's own, each on every execution path. Of a language model then its weights and operators
+    one by one, so that the first operator where they diverge is named.
+
+    full: of a language model also a new portable graph, every split, and the whole context token by
+    token; minutes for a large one. Faults are in the report; nothing is raised for them. Raises
+    BundleError where the shapes or tasks already differ.
+    """
+    checkpoint = open_checkpoint(against)
+    check_same_shape(bundle, checkpoint.config, str(against))
+    _check_same_task(bundle, checkpoint)
+    subject = subject_of(bundle.config, bundle.task, tokenizer_of(bundle), thorough=True)
+    progress("running the reference")
+    verifier = Verifier(
+        "torch",
+        subject,
+        run_reference(checkpoint, subject),
+        progress,
+        effort="full" if full else "verify",
+    )
+    for graph in _baseline_graphs(bundle, full):
+        with tempfile.TemporaryDirectory(prefix="gpt-edge-") as name:
+            folder = Path(name)
+            progress(f"building the fp32 {graph} graph")
+            build_graph(checkpoint, folder, graph=graph, scheme=FP32.name, progress=progress)
+            made = unpublished(folder, bundle.config, graph, FP32.name, bundle.task)
+            label = FP32.name if graph == bundle.graph else f"{graph} {FP32.name}"
+            verifier.check(subject.open(made), FP32.name, label)
+    verifier.check_bundle(bundle)
+    if isinstance(subject, LanguageModelSubject):
+        model = checkpoint.load_model()
+        verifier.check_reference(model, subject.probes)
+        if not bundle.is_optimum_export:
+            verifier.localize(bundle, model)
+    return verifier.report
+
+
+def _baseline_graphs(bundle: Bundle, full: bool) -> list[str]:
+    """The fp32 graphs to build and check before the bundle's own."""
+    graphs = [] if SCHEMES[bundle.scheme].is_float else [bundle.graph]
+    if full and bundle.task is None and "portable" not in graphs:
+        graphs.append("portable")
+    return graphs
+
+
+def _check_same_task(bundle: Bundle, checkpoint: Checkpoint) -> None:
+    if checkpoint.task != bundle.task:
+        raise BundleError(
+            f"{bundle.path} answers {_described(bundle.task)}, {checkpoint.path} was made for "
+            f"{_described(checkpoint.task)}"
+        )
+
+
+def _described(task: TaskSpec | None) -> str:
+    if task is None:
+        return "no task"
+    return f"{task.kind} with {len(task.labels)} labels" if task.labels else task.kind

@@ -1,0 +1,75 @@
+"""What a verification has to know of a model's kind, and the check that needs nothing but a bundle.
+
+Language models and classifiers differ in their probes, in what runs them, and in what may differ;
+the steps of an export, a quantization and a verification are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.config import GPTConfig
+from gpt_edge.tasks import TaskSpec
+from gpt_edge.tokenizer import Tokenizer
+from gpt_edge.verify import parity
+from gpt_edge.verify.classifiers import ClassifierSubject, task_probes
+from gpt_edge.verify.execution_paths import Effort
+from gpt_edge.verify.language_models import LanguageModelSubject
+from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
+
+
+class Subject(Protocol):
+    """A kind of model with its probes: `LanguageModelSubject` or `ClassifierSubject`.
+
+    A runner is what `open` returns; outputs are what `outputs` returns, of any runner.
+    """
+
+    def open(self, bundle: Bundle) -> Any:
+        """A runner on a bundle's graph. Raises BundleError for a graph that cannot be loaded."""
+
+    def outputs(self, runner: Any) -> Any:
+        """Run the probes. Raises GPTEdgeError for a graph that cannot be run."""
+
+    def check_outputs(
+        self, report: Verification, section: str, scheme: str, expected: Any, actual: Any
+    ) -> None:
+        """Record how a graph of `scheme` agrees with a reference, within the scheme's limits."""
+
+    def check_paths(
+        self,
+        report: Verification,
+        runner: Any,
+        scheme: str,
+        effort: Effort = "export",
+        name: str | None = None,
+    ) -> None:
+        """Record how a runner agrees with itself on every execution path.
+
+        scheme: sets the limits; torch has those of fp32. name: in the figures, in its place.
+        """
+
+
+def subject_of(
+    config: GPTConfig, task: TaskSpec | None, tokenizer: Tokenizer | None, *, thorough: bool = False
+) -> Subject:
+    """The subject for a model of this shape. thorough: see `parity.probes`."""
+    if task is None:
+        return LanguageModelSubject(parity.probes(config, tokenizer, thorough=thorough))
+    return ClassifierSubject(task_probes(config, task, tokenizer))
+
+
+def verify_alone(
+    bundle: Bundle, *, full: bool = False, progress: Progress = silent
+) -> Verification:
+    """Compare a bundle with itself on every execution path; needs no checkpoint and no torch.
+
+    full: of a language model, every split, and the whole context token by token; minutes for a
+    large one. Faults are in the report.
+    """
+    subject = subject_of(bundle.config, bundle.task, tokenizer_of(bundle), thorough=True)
+    report = Verification()
+    progress(f"checking the execution paths of {bundle.scheme}")
+    effort: Effort = "full" if full else "verify"
+    subject.check_paths(report, subject.open(bundle), bundle.scheme, effort)
+    return report
