@@ -261,7 +261,7 @@ def _scaled(value: float | None, unit: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits, whole numbers beyond a hundred: 12,345, 123, 12.3, 1.23."""
+    """Three digits, and whole numbers from a hundred on: 12,345, 123, 12.3, 1.23."""
     if not math.isfinite(value) or abs(value) >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"

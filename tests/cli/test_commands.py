@@ -134,7 +134,7 @@ def test_what_is_out_of_tolerance_shows_its_figures_and_publishes_nothing(
 
 def test_inspect_prints_the_manifest_sizes_parameters_and_figures(tiny_edge: Path) -> None:
     text = done("inspect", tiny_edge).out
-    for wanted in (
+    for expected in (
         "tiny-edge",
         "12,048",
         "edge graph, fp32",
@@ -143,7 +143,7 @@ def test_inspect_prints_the_manifest_sizes_parameters_and_figures(tiny_edge: Pat
         "277",
         "model.onnx",
     ):
-        assert wanted in text
+        assert expected in text
     assert "torch against fp32" in text
     assert (
         done("inspect", tiny_edge, "--json").json["manifest"]
@@ -169,10 +169,10 @@ def test_train_makes_a_checkpoint_that_generates_after_export(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_recipe(tmp_path)
-    said = run("train", "recipe.toml")
-    assert said.code == 0, said
-    assert said.out.startswith("run/checkpoint: 2 steps, ")
-    assert "bits per byte" in said.out
+    result = run("train", "recipe.toml")
+    assert result.code == 0, result
+    assert result.out.startswith("run/checkpoint: 2 steps, ")
+    assert "bits per byte" in result.out
     again = run("train", "recipe.toml")
     assert (again.code, len(again.errors)) == (1, 1)
     assert "--resume" in again.err
@@ -242,10 +242,10 @@ def test_choices_of_options_are_those_of_the_library() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"), [("gpt-edge ge", "generate"), ("gpt-edge export a b --sc", "--scheme")]
+    ("words", "expected"), [("gpt-edge ge", "generate"), ("gpt-edge export a b --sc", "--scheme")]
 )
-def test_bash_completes_commands_and_options(words: str, wanted: str) -> None:
-    assert wanted in complete(words).split()
+def test_bash_completes_commands_and_options(words: str, expected: str) -> None:
+    assert expected in complete(words).split()
 
 
 def test_bash_completes_names_of_bundles_and_folders(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_killed_in_the_middle_it_goes_on_and_prints_the_same_figures(
     path, state = tmp_path / "corpus.txt", tmp_path / "state.json"
     path.write_text("\n<|endoftext|>\n".join(STORIES * 200))
     command = ["eval", tiny_edge, path, "--against", portable, "--json"]
-    wanted = done(*command).out
+    expected = done(*command).out
     for n_windows in (1, 100):  # two kills
         process = subprocess.Popen(
             [sys.executable, "-c", SAVE_ALWAYS, *map(str, command), "--resume", str(state)],
@@ -210,8 +210,8 @@ def test_killed_in_the_middle_it_goes_on_and_prints_the_same_figures(
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert n_windows <= found < 400
-    assert done(*command, "--resume", state).out == wanted
-    assert done(*command, "--resume", state).out == wanted  # all of it is in the file
+    assert done(*command, "--resume", state).out == expected
+    assert done(*command, "--resume", state).out == expected  # all of it is in the file
     result = run(*command, "--resume", state, "--stride", "16")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1)
     assert "belongs to another evaluation: its stride is 32, here it is 16" in result.err

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-BATCHES_AT_ONCE = (
-    16  # read before the first is computed: texts of like lengths are found among them
-)
+# batches to read before the first is computed, so that texts of similar length share a batch
+BATCHES_AT_ONCE = 16
 
 TextsPosition = Annotated[
     list[str] | None,
