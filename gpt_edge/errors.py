@@ -32,6 +32,10 @@ class GPTEdgeError(Exception):
         self.hint = hint
 
 
+class GPTEdgeWarning(UserWarning):
+    """Something to know that stops nothing; the command line prints it in one line."""
+
+
 class BundleError(GPTEdgeError):
     """A bundle that is missing, damaged, newer than this version, or not a bundle."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ["GPT_EDGE_NATIVE"] = "0"
 
 REPO = Path(__file__).resolve().parents[1]
+n_frozen = 0  # modules that were loaded when `freeze_imports` last froze
 
 
 @contextmanager
@@ -62,6 +64,33 @@ def pytest_runtest_setup() -> None:
     """
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    freeze_imports()
+
+
+def freeze_imports() -> None:
+    """Let the garbage collector pass over what packages created while they were imported.
+
+    Every model that is opened ends with a collection, which takes a quarter of a second where
+    torch is loaded, and almost nothing after this.
+    """
+    global n_frozen
+    if len(sys.modules) > n_frozen + 100:
+        n_frozen = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def shared_traces(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let every export of this run, in whichever process, reuse the traces of the others."""
+    from tests.support.traces import FOLDER, share_traces
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the workers share
+    os.environ[FOLDER] = str(folder / "traces")
+    (folder / "traces").mkdir(exist_ok=True)
+    share_traces()
 
 
 @pytest.fixture(scope="session")

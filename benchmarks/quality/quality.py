@@ -28,7 +28,7 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import CALIBRATION_TOKENS, Rows, load_reference, read_rows
 from gpt_edge.export.budget.degradation import TextReference, rows_that_fit
-from gpt_edge.export.budget.loss_budget import Limits
+from gpt_edge.export.budget.loss_budget import LossBudget
 from gpt_edge.export.budget.run import quantize_to_budget
 from gpt_edge.export.formats.plan import EMBEDDING, HEAD, QuantizeOptions, shapes, uniform_plan
 from gpt_edge.export.formats.rounding import Rounded, RoundWeight
@@ -137,7 +137,7 @@ class Subject:
                 self.bundle,
                 Path(name) / "mixed",
                 QuantizeOptions("mixed"),
-                limits=Limits(max_kl=max_kl),
+                limits=LossBudget(max_kl=max_kl),
                 calibration=calibration,
                 eval_text=text,
             )

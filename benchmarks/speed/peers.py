@@ -1,12 +1,12 @@
 """gpt-edge beside the engines a user could pick instead: runs them in alternation, then writes
-SPEED.md and speed.png.
+benchmarks/results/speed.md and speed.png.
 
     python benchmarks/speed/peers.py --venvs VENVS --models MODELS \\
         --bundle edge-int8=MODELS/gpt2-edge-int8 --bundle edge-int4=MODELS/gpt2-edge-int4 \\
         --stock edge-int8-stock=MODELS/gpt2-edge-int8
 
-A bundle runs by gpt-edge's own operators where `gpt-edge native build` made them, and after --stock
-by onnxruntime's. Needs the peers' harness (--harness, by default ../shared/peers beside this
+A bundle runs with gpt-edge's custom operators where `gpt-edge native build` built them, and after
+--stock with onnxruntime's. Needs the peers' harness (--harness, by default ../shared/peers beside this
 checkout; its README.md says how VENVS and MODELS are made), numpy and matplotlib, and a machine
 that does nothing else: 5 rounds take about half an hour. The bundles are exports of the harness's
 checkpoint, so that every engine runs the same model:
@@ -126,7 +126,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        default=REPO / "benchmarks" / "SPEED.md",
+        default=REPO / "benchmarks" / "results" / "speed.md",
         help="its plot is speed.png beside",
     )
     given = parser.parse_args(words)
@@ -235,7 +235,7 @@ def compile_canary(harness: Path, folder: Path) -> Path | None:
     )
     if not built or built.returncode:
         print(
-            "warning: no C compiler could build the bandwidth probe: no share of the roofline",
+            "warning: no C compiler could build the bandwidth probe: no fraction of the roofline",
             file=sys.stderr,
         )
         return None
@@ -252,7 +252,7 @@ def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = 
     figures = [found for engines in table.values() for found in engines]
     kept = [found.n_kept for found in figures]
     parts = [
-        "# Speed, beside the peers",
+        "# Speed beside other engines",
         f"GPT-2 124M with random weights, greedy, {samples[0]['new_tokens']} new tokens after the "
         "prompt, no end token; "
         f"measured on {' and '.join(days)}; {machine()}. Engines took turns, a new process each; "
@@ -267,7 +267,7 @@ def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = 
         "peer with as many "
         "bits per weight. Of roofline: the weights (124 MB in int8, 70 MB in 4 bits) and fp32 keys "
         "and values "
-        "(float16 by gpt-edge's own operators), read once a token at the bandwidth measured just "
+        "(float16 with gpt-edge's custom operators), read once a token at the bandwidth measured just "
         "before the runs.",
         "![Decode speed and first token by engine](speed.png)",
     ]

@@ -46,7 +46,7 @@ def goals(table: Mapping[Setting, Sequence[Figures]], gb_s: Mapping[int, float])
 
 def goals_table(found: Sequence[Goal]) -> str:
     """As Markdown; a goal that is missed says so in bold."""
-    lines = ["| bundle | goal | found | wanted | holds |", "|---|---|---|---|---|"]
+    lines = ["| bundle | measure | measured | goal | met |", "|---|---|---|---|---|"]
     for goal in found:
         cells = (goal.engine, goal.what, goal.found, goal.wanted, "yes" if goal.holds else "**no**")
         lines.append("| " + " | ".join(cells) + " |")

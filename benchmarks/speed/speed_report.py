@@ -103,7 +103,7 @@ def noise_lines(samples: Sequence[Sample], table: Mapping[Setting, Sequence[Figu
     spread = "- One round only: the spread is not known."
     if spreads:
         spread = (
-            "- Fastest less slowest round, as a share of the median: "
+            "- Fastest less slowest round, as a fraction of the median: "
             f"{statistics.median(spreads):.0%} for the median engine and setting, "
             f"{max(spreads):.0%} for the worst."
         )

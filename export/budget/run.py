@@ -42,7 +42,6 @@ from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
-from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import FOR_TASKS, SCHEMES, UNIFORM
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
@@ -77,7 +76,6 @@ class Quantized:
     notes: tuple[str, ...]
 
 
-@using(WITHOUT)  # what is published is measured as everybody runs it
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,
@@ -285,7 +283,7 @@ class _Work:
 
     def _fp32(self) -> Session:
         if self._session is None:
-            self._session = Session(self.bundle)
+            self._session = Session(self.bundle, native=False)
         return self._session
 
     def _options(self, rows: Rows) -> dict[str, list[Option]]:

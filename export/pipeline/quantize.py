@@ -26,14 +26,12 @@ from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.export.weights.source import DATA_FILE
-from gpt_edge.native.library import WITHOUT, using
 from gpt_edge.schemes import FP32, QUANTIZED, SCHEMES
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 from gpt_edge.verify.subject import subject_of
 from gpt_edge.version import __version__
 
 
-@using(WITHOUT)  # what is published is measured as everybody runs it
 def quantize_bundle(
     bundle: Bundle,
     out: Path,
@@ -65,12 +63,14 @@ def quantize_bundle(
     n_bytes = estimated_bytes(bundle.config, scheme)
     with new_bundle(out, force=force, source=bundle.path, n_bytes=n_bytes) as writer:
         progress("running the fp32 bundle")
-        verifier = Verifier(FP32.name, subject, subject.outputs(subject.open(bundle)), progress)
+        verifier = Verifier(
+            FP32.name, subject, subject.outputs(subject.open(bundle, native=False)), progress
+        )
         write_scheme(
             writer.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder
         )
         made = unpublished(writer.path, bundle.config, bundle.graph, scheme, bundle.task)
-        verifier.check(subject.open(made), scheme)
+        verifier.check(subject.open(made, native=False), scheme)
         verifier.report.raise_if_wrong()
         for name in set(bundle.manifest.files) - {MODEL_FILE, DATA_FILE}:
             shutil.copyfile(bundle.path / name, writer.path / name)

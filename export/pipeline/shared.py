@@ -145,8 +145,10 @@ def unpublished(
 
 
 def open_folder(folder: Path, config: GPTConfig, graph: str, scheme: str) -> Session:
-    """A session on a language model's graph in a folder that is no bundle yet."""
-    return Session(unpublished(folder, config, graph, scheme))
+    """A session on a language model's graph in a folder that is no bundle yet, without custom
+    operators.
+    """
+    return Session(unpublished(folder, config, graph, scheme), native=False)
 
 
 def kind_of(task: TaskSpec | None) -> str:

@@ -169,10 +169,11 @@ def clocked_runs(session: Session) -> Iterator[list[float]]:
     """Yield a list to which the seconds of each run of the graph within the block are added. Not
     thread-safe.
     """
-    inner = session._session
+    graph_runner = session._graph_runner
+    inner = graph_runner._session
     seconds: list[float] = []
-    session._session = _Clocked(inner, seconds)
+    graph_runner._session = _Clocked(inner, seconds)
     try:
         yield seconds
     finally:
-        session._session = inner
+        graph_runner._session = inner

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.onnx_contract import GRAPHS
@@ -65,6 +66,8 @@ class Manifest:
     task: TaskSpec | None = None  # of kind "task", and not in the file of another one
     # TokenizerSpec.to_dict(); None: the bundle takes and gives ids only
     tokenizer: Mapping[str, Any] | None = None
+    # how to generate where the user says nothing; not in the file where there are none
+    generation_defaults: GenerationDefaults | None = None
     files: Mapping[str, FileRecord] = field(default_factory=dict)  # all but manifest.json
     # tool version, source kind, source hash
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Manifest:
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         self._check_task()
+        self._check_generation_defaults()
         if not FILE_NAME.fullmatch(self.name):
             raise ValueError(
                 f"name must be 1 to 80 letters, digits, '.', '_' or '-', got {self.name!r}"
@@ -104,6 +108,18 @@ class Manifest:
                 f"the task's tokens must lie in the vocabulary of {self.config.vocab_size}"
             )
 
+    def _check_generation_defaults(self) -> None:
+        defaults = self.generation_defaults
+        if defaults is None:
+            return
+        if self.kind == TASK:
+            raise ValueError("a bundle of kind task generates nothing: it has no defaults for it")
+        if wrong := [id for id in defaults.eos_token_id if id >= self.config.vocab_size]:
+            raise ValueError(
+                f"generation_defaults: eos_token_id {wrong[0]} is not in the vocabulary of "
+                f"{self.config.vocab_size}"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values in the order of the file; files by name."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -111,6 +127,10 @@ class Manifest:
             del values["task"]
         else:
             values["task"] = self.task.to_dict()
+        if self.generation_defaults is None:
+            del values["generation_defaults"]
+        else:
+            values["generation_defaults"] = self.generation_defaults.to_dict()
         files = {name: dict(self.files[name]) for name in sorted(self.files)}
         ordered = {"format_version": self.format_version, "kind": self.kind, **values}
         return {**ordered, "config": self.config.to_dict(), "files": files}
@@ -160,20 +180,17 @@ class Manifest:
         given = {name for name in values if name != SELF_HASH and not name.startswith("x-")}
         if unknown := sorted(given - known):
             raise ValueError(f"unknown fields: {', '.join(map(ascii, unknown))[:200]}")
-        optional = set() if values.get("kind") == TASK else {"task"}
+        optional = {"generation_defaults"}
+        if values.get("kind") != TASK:
+            optional.add("task")
         if missing := sorted(known - given - optional):
             raise ValueError(f"missing fields: {', '.join(missing)}")
+        optional_objects = given & {"task", "generation_defaults"}
         for name in ("name", "kind", "graph", "scheme"):
             if not isinstance(values[name], str):
                 raise ValueError(f"{name} must be a text, got {_kind_of(values[name])}")
-        for name in (
-            "config",
-            "files",
-            "provenance",
-            "parity",
-            "quality",
-            *(("task",) if "task" in values else ()),
-        ):
+        objects = ("config", "files", "provenance", "parity", "quality", *sorted(optional_objects))
+        for name in objects:
             if not isinstance(values[name], dict):
                 raise ValueError(f"{name} must be an object, got {_kind_of(values[name])}")
             _check_texts(values[name], name)
@@ -187,7 +204,16 @@ class Manifest:
         parsed = {name: values[name] for name in known & given}
         if "task" in parsed:
             parsed["task"] = TaskSpec.from_dict(parsed["task"])
+        if "generation_defaults" in parsed:
+            parsed["generation_defaults"] = _generation_defaults(parsed["generation_defaults"])
         return cls(**{**parsed, "config": GPTConfig.from_dict(values["config"])})
+
+
+def _generation_defaults(values: Mapping[str, Any]) -> GenerationDefaults:
+    try:
+        return GenerationDefaults.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"generation_defaults: {error}") from error
 
 
 def load_json_object(data: bytes, where: str) -> dict[str, Any]:

@@ -5,11 +5,13 @@ Writes nothing.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from gpt_edge.bundle.manifest import (
     FILE_NAME,
@@ -19,7 +21,7 @@ from gpt_edge.bundle.manifest import (
     Manifest,
 )
 from gpt_edge.bundle.optimum_folder import SCHEME_OF, describe, optimum_manifest
-from gpt_edge.errors import BundleError
+from gpt_edge.errors import BundleError, GPTEdgeWarning
 from gpt_edge.system.atomic_files import find_set_aside
 from gpt_edge.system.disk import FolderReader, sha256_stream
 
@@ -154,9 +156,30 @@ def _read_own(folder: FolderReader, check: bool) -> Manifest:
     if extra := sorted(set(folder.names()) - set(manifest.files) - {MANIFEST_FILE} - SYSTEM_FILES):
         names = ", ".join(map(ascii, extra))[:200]
         warnings.warn(
-            f"{folder.path} holds files that its manifest does not list: {names}", stacklevel=5
+            f"{folder.path} holds files that its manifest does not list: {names}",
+            GPTEdgeWarning,
+            stacklevel=_callers_stacklevel(),
         )
     return manifest
+
+
+def _callers_stacklevel() -> int:
+    """The stacklevel with which a warning points at the line that called gpt-edge, however many of
+    its functions lie between.
+
+    Counted by the modules' names: Python 3.11 has no skip_file_prefixes, and the folder of
+    gpt_edge.export may lie beside the package's.
+    """
+    frame = sys._getframe(1)
+    level = 1
+    while frame.f_back is not None and _is_gpt_edge(frame):
+        frame = frame.f_back
+        level += 1
+    return level
+
+
+def _is_gpt_edge(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "gpt_edge"
 
 
 def _check_file(folder: FolderReader, name: str, record: FileRecord, check: bool) -> None:

@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
-from gpt_edge.bundle.bundle import read_bundle
+from gpt_edge.bundle.bundle import Bundle, read_bundle
 from gpt_edge.errors import BundleError, ContextLengthError
+from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
 from gpt_edge.tasks import TaskSpec, transform
 from gpt_edge.tokenizer.spec import Tokenizer
@@ -111,17 +112,22 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, path_or_name: str | os.PathLike[str], *, threads: int | None = None
+        cls,
+        path_or_name: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        native: Native = None,
     ) -> Classifier:
         """Open a bundle that `gpt-edge export` made of a fine-tuned checkpoint.
 
-        threads: None takes what the machine allows. Raises BundleError or TokenizerError saying
-        what is wrong.
+        threads: None takes what the machine allows. native: the library of custom operators, see
+        `native.library.find_library`. Raises BundleError or TokenizerError saying what is wrong.
         """
-        return read_bundle(
-            path_or_name,
-            lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()),
-        )
+
+        def open_classifier(bundle: Bundle) -> Classifier:
+            return cls(Encoder(bundle, threads=threads, native=native), bundle.load_tokenizer())
+
+        return read_bundle(path_or_name, open_classifier)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
-from gpt_edge.bundle.bundle import read_bundle
+from gpt_edge.bundle.bundle import Bundle, read_bundle
 from gpt_edge.classify.classifier import Truncate, check_bytes, check_texts
 from gpt_edge.errors import ContextLengthError
+from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder, Pooling
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.tokenizer.spec import Tokenizer
@@ -31,15 +32,21 @@ class Embedder:
 
     @classmethod
     def load(
-        cls, path_or_name: str | os.PathLike[str] | None = None, *, threads: int | None = None
+        cls,
+        path_or_name: str | os.PathLike[str] | None = None,
+        *,
+        threads: int | None = None,
+        native: Native = None,
     ) -> Embedder:
-        """Open a bundle; None is the embedded one. Raises BundleError or TokenizerError saying what
-        is wrong.
+        """Open a bundle; None is the default bundle. threads, native: as for `Classifier.load`.
+
+        Raises BundleError or TokenizerError saying what is wrong.
         """
-        return read_bundle(
-            path_or_name,
-            lambda bundle: cls(Encoder(bundle, threads=threads), bundle.load_tokenizer()),
-        )
+
+        def open_embedder(bundle: Bundle) -> Embedder:
+            return cls(Encoder(bundle, threads=threads, native=native), bundle.load_tokenizer())
+
+        return read_bundle(path_or_name, open_embedder)
 
     @property
     def size(self) -> int:

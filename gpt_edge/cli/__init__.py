@@ -40,12 +40,11 @@ def _main(arguments: list[str]) -> int:
     import warnings
 
     from gpt_edge.cli.support import console
+    from gpt_edge.errors import GPTEdgeWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.filterwarnings(
-            "always", category=UserWarning, module=r"gpt_edge\.(cli|generate|bundle)"
-        )
+        warnings.filterwarnings("always", category=GPTEdgeWarning)
         warnings.showwarning = console.show_warning
         try:
             code = _run(arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.completion import Completion, TextAssembly, TokenChoice
@@ -23,12 +23,21 @@ def complete_batch(
     session: Session,
     tokenizer: Tokenizer,
     *,
+    end_tokens: Collection[int] = (),
     batch_size: int = BATCH_SIZE,
     cancel: threading.Event | None = None,
 ) -> list[Completion]:
-    """Continue every prompt, one SamplingParams each, `batch_size` at a time; in order."""
+    """Continue every prompt, one SamplingParams each, `batch_size` at a time; in order.
+
+    end_tokens: that end a text besides the tokenizer's own.
+    """
+    n_ctx = session.config.n_ctx
     rows = [
-        _Row(prompt, own, session.config.n_ctx, tokenizer)
+        _Row(
+            prompt,
+            TokenChoice(own, prompt.ids, n_ctx, tokenizer, end_tokens),
+            TextAssembly(own, tokenizer),
+        )
         for prompt, own in zip(prompts, params, strict=True)
     ]
     for start in range(0, len(rows), batch_size):
@@ -39,12 +48,10 @@ def complete_batch(
 class _Row:
     """One sequence of a batch."""
 
-    def __init__(
-        self, prompt: Prompt, params: SamplingParams, n_ctx: int, tokenizer: Tokenizer
-    ) -> None:
+    def __init__(self, prompt: Prompt, choice: TokenChoice, text: TextAssembly) -> None:
         self.prompt = prompt
-        self.choice = TokenChoice(params, prompt.ids, n_ctx, tokenizer)
-        self.text = TextAssembly(params, tokenizer)
+        self.choice = choice
+        self.text = text
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
 

@@ -4,7 +4,7 @@ under way: TokenChoice chooses ids, TextAssembly turns them into text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,28 +50,36 @@ class TokenChoice:
     """Chooses the ids of one sequence and knows when it ends. Shared by streams and batches.
 
     tokenizer's `vocab_size`: rows of the embedding beyond it have no token and are never chosen.
+    end_tokens: that end it besides the tokenizer's own.
     """
 
     def __init__(
-        self, params: SamplingParams, prompt: Sequence[int], n_ctx: int, tokenizer: Tokenizer
+        self,
+        params: SamplingParams,
+        prompt: Sequence[int],
+        n_ctx: int,
+        tokenizer: Tokenizer,
+        end_tokens: Collection[int] = (),
     ) -> None:
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
         self._history = list(prompt)  # and the ids after it
         self._sampler = Sampler(params)
         self.seed = None if params.is_greedy else self._sampler.seed
-        self._end_token = None if params.ignore_end_token else tokenizer.end_token
+        self._end_tokens: frozenset[int | None] = frozenset()
+        if not params.ignore_end_token:
+            self._end_tokens = frozenset([*end_tokens, tokenizer.end_token])
         self._vocab_size = tokenizer.vocab_size
         self._max_new_tokens = params.max_new_tokens
         # the last token is never processed, so it needs no room in the context
         self._room = n_ctx - len(prompt) + 1
 
     def choose(self, logits: FloatArray) -> int | None:
-        """Append and return the next id, or None for the end token. logits: float32 [V]. Raises
+        """Append and return the next id, or None for an end token. logits: float32 [V]. Raises
         NumericError.
         """
         id = self._sampler.sample(logits[: self._vocab_size], self._history)
-        if id == self._end_token:
+        if id in self._end_tokens:
             self.finish_reason = "stop"
             return None
         self.ids.append(id)

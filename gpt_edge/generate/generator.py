@@ -10,31 +10,56 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.generate.batch import BATCH_SIZE, complete_batch
 from gpt_edge.generate.completion import Completion
+from gpt_edge.generate.defaults import params_from_defaults
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.prompt import Prompt, Truncate, check_ids, encode_prompt
 from gpt_edge.generate.stream import TextStream, TokenStream
+from gpt_edge.native.library import Native
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
 
-def open_generator(bundle: Bundle, *, threads: int | None = None) -> Generator:
+def open_generator(
+    bundle: Bundle, *, threads: int | None = None, native: Native = None
+) -> Generator:
     """A generator for an opened bundle: the tokenizer is built while onnxruntime prepares the
-    weights.
+    weights. threads, native: as for `Session`.
     """
     with ThreadPoolExecutor(1) as executor:
-        session = executor.submit(Session, bundle, threads=threads)
+        session = executor.submit(Session, bundle, threads=threads, native=native)
         tokenizer = bundle.load_tokenizer()
-        return Generator(session.result(), tokenizer)
+        return Generator(session.result(), tokenizer, bundle.manifest.generation_defaults)
 
 
 class Generator:
     """Generates text with one model. Thread-safe: every generation has a cache of its own."""
 
-    def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: Tokenizer,
+        bundle_defaults: GenerationDefaults | None = None,
+    ) -> None:
+        """bundle_defaults: as the bundle's manifest has them. Generation ends at their end tokens
+        and at the tokenizer's.
+        """
         self.session = session
         self.tokenizer = tokenizer
+        self.bundle_defaults = bundle_defaults
+        end_tokens = [tokenizer.end_token] if tokenizer.end_token is not None else []
+        if bundle_defaults is not None:
+            end_tokens += bundle_defaults.eos_token_id
+        self.end_tokens = frozenset(end_tokens)
+
+    @property
+    def generation_defaults(self) -> SamplingParams:
+        """The sampling that the model's maker chose; greedy where the bundle says nothing. Applied
+        only by a caller who passes it: `SamplingParams()` stays greedy.
+        """
+        return params_from_defaults(self.bundle_defaults, self.session.config.vocab_size)
 
     def generate_ids(
         self,
@@ -43,7 +68,7 @@ class Generator:
         *,
         cancel: threading.Event | None = None,
     ) -> TokenStream:
-        """Continue `ids`, one id at a time, without the end token. This layer knows no text, so no stop
+        """Continue `ids`, one id at a time, without the end token that ends it. This layer knows no text, so no stop
         strings.
 
         Raises ValueError for no ids, ids out of range or stop strings; ContextLengthError for more
@@ -53,7 +78,7 @@ class Generator:
         if params.stop:
             raise ValueError("stop strings need text: use stream or complete")
         check_ids(ids, self.session.config)
-        return TokenStream(self.session, ids, params, self.tokenizer, cancel)
+        return TokenStream(self.session, ids, params, self.tokenizer, cancel, self.end_tokens)
 
     def stream(
         self,
@@ -73,7 +98,9 @@ class Generator:
         """
         params = params or SamplingParams()
         encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate)
-        tokens = TokenStream(self.session, encoded.ids, params, self.tokenizer, cancel)
+        tokens = TokenStream(
+            self.session, encoded.ids, params, self.tokenizer, cancel, self.end_tokens
+        )
         return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
 
     def complete(
@@ -122,7 +149,13 @@ class Generator:
             for prompt, own in zip(prompts, each, strict=True)
         ]
         return complete_batch(
-            encoded, each, self.session, self.tokenizer, batch_size=batch_size, cancel=cancel
+            encoded,
+            each,
+            self.session,
+            self.tokenizer,
+            end_tokens=self.end_tokens,
+            batch_size=batch_size,
+            cancel=cancel,
         )
 
     def encode_prompt(

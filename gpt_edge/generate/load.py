@@ -1,5 +1,5 @@
 """`load`: from a bundle's path to a Generator. Light to import: the bundle is hashed while numpy
-and onnxruntime are.
+and onnxruntime are imported.
 """
 
 from __future__ import annotations
@@ -11,21 +11,26 @@ from gpt_edge.bundle.bundle import Bundle, read_bundle
 TYPE_CHECKING = False  # as in typing, which takes longer to import than all this
 if TYPE_CHECKING:
     from gpt_edge.generate.generator import Generator
+    from gpt_edge.native.library import Native
 
 
 def load(
-    path_or_name: str | os.PathLike[str] | None = None, *, threads: int | None = None
+    path_or_name: str | os.PathLike[str] | None = None,
+    *,
+    threads: int | None = None,
+    native: Native = None,
 ) -> Generator:
-    """Open a bundle folder, or an embedded bundle by its name, and make it ready to write; None is
-    the default bundle.
+    """Open a bundle folder, or a bundled model by its name, for generation; None is the default
+    bundle.
 
-    threads: None takes what the machine and its limits allow. Raises BundleError or TokenizerError
-    saying what is wrong.
+    threads: None takes what the machine and its limits allow. native: the library of custom
+    operators, see `native.library.find_library`. Raises BundleError or TokenizerError saying what
+    is wrong.
     """
 
-    def ready(bundle: Bundle) -> Generator:
+    def open_bundle(bundle: Bundle) -> Generator:
         from gpt_edge.generate.generator import open_generator
 
-        return open_generator(bundle, threads=threads)
+        return open_generator(bundle, threads=threads, native=native)
 
-    return read_bundle(path_or_name, ready)
+    return read_bundle(path_or_name, open_bundle)

@@ -48,6 +48,20 @@ class SamplingParams:
         """True when the most likely token is always taken."""
         return self.temperature == 0 or (self.temperature is None and self.top_k is None)
 
+    @property
+    def effective_top_k(self) -> int | None:
+        """The top_k that sampling uses; None when greedy."""
+        if self.is_greedy:
+            return None
+        return DEFAULT_TOP_K if self.top_k is None else self.top_k
+
+    @property
+    def effective_temperature(self) -> float | None:
+        """The temperature that sampling uses; None when greedy."""
+        if self.is_greedy:
+            return None
+        return DEFAULT_TEMPERATURE if self.temperature is None else float(self.temperature)
+
 
 def _check_whole(name: str, value: object, low: int, high: int | None) -> None:
     is_whole = isinstance(value, int) and not isinstance(value, bool)

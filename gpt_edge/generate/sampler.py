@@ -29,7 +29,7 @@ from gpt_edge.generate.logits import (
     cut_to_top_k,
     top_k_bound,
 )
-from gpt_edge.generate.params import DEFAULT_TEMPERATURE, DEFAULT_TOP_K, SamplingParams
+from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.philox import philox
 
 _FEW = 256  # candidates that plain Python is quicker for
@@ -42,9 +42,9 @@ def build_processors(params: SamplingParams) -> list[LogitsProcessor]:
     probabilities. TopK comes before Temperature, as a division may round two logits to one.
     """
     processors: list[LogitsProcessor] = []
-    if not params.is_greedy:
-        processors.append(TopK(params.top_k or DEFAULT_TOP_K))
-        processors.append(Temperature(params.temperature or DEFAULT_TEMPERATURE))
+    if params.effective_top_k is not None and params.effective_temperature is not None:
+        processors.append(TopK(params.effective_top_k))
+        processors.append(Temperature(params.effective_temperature))
     return processors
 
 
@@ -62,8 +62,8 @@ class Sampler:
         self._is_plain = all(
             isinstance(processor, TopK | Temperature) for processor in self._processors
         )
-        self._top_k = params.top_k or DEFAULT_TOP_K
-        self._temperature = float(params.temperature or DEFAULT_TEMPERATURE)
+        self._top_k = params.effective_top_k or 1
+        self._temperature = params.effective_temperature or 1.0
         self._random = philox(self.seed)
 
     def sample(self, logits: FloatArray, history: Sequence[int] = ()) -> int:

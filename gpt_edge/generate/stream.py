@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Self
 
 import numpy as np
@@ -33,13 +33,15 @@ class TokenStream:
         params: SamplingParams,
         tokenizer: Tokenizer,
         cancel: threading.Event | None = None,
+        end_tokens: Collection[int] = (),
     ) -> None:
+        """end_tokens: that end the text besides the tokenizer's own."""
         self.prompt = tuple(prompt)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
         self._session = session
         self._cache = session.new_cache()
-        self._choice = TokenChoice(params, self.prompt, session.config.n_ctx, tokenizer)
+        self._choice = TokenChoice(params, self.prompt, session.config.n_ctx, tokenizer, end_tokens)
         self._cancel = cancel or threading.Event()
         self._has_failed = False
         # re-entrant: a signal handler may call close() while a step runs
@@ -136,6 +138,11 @@ class TextStream:
     def finish_reason(self) -> FinishReason | None:
         """None until the last piece was yielded."""
         return self._finish_reason
+
+    @property
+    def seed(self) -> int | None:
+        """The seed in use; None when greedy."""
+        return self._tokens.seed
 
     def __iter__(self) -> Self:
         return self

@@ -17,8 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from gpt_edge.errors import GPTEdgeError, MissingDependencyError
@@ -28,6 +27,9 @@ from gpt_edge.system.disk import output_error
 # 0: never use the library; a path: use that one; unset: use it once it is built
 SETTING = "GPT_EDGE_NATIVE"
 WITHOUT = "0"
+WITHOUT_HINT = "everything works without them, with onnxruntime's own operators"
+# which library: None as the setting says, False none, True the installed one, or a path
+Native = bool | Path | None
 SOURCES = Path(__file__).parent / "kernels"
 # names of Linux's /proc/cpuinfo
 WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
@@ -89,39 +91,53 @@ def library_path() -> Path:
     return folder / "gpt-edge" / f"operators-{digest.hexdigest()[:16]}.so"
 
 
-def find_library() -> Path | None:
-    """The library to load, if there is one to use. Raises GPTEdgeError for a setting that names no
-    file.
+def find_library(native: Native = None) -> Path | None:
+    """The library to load; None runs the graph with onnxruntime's operators.
+
+    native: None takes GPT_EDGE_NATIVE's, else the one that `gpt-edge native build` installed, if
+    this machine can run it; False takes none; True the installed one; a path that one.
+    Raises GPTEdgeError for a path, here or in the setting, where there is no file, and where True
+    or a path asks for what is not installed or cannot run here.
     """
-    setting = os.environ.get(SETTING, "")
+    if native is False:
+        return None
+    if native is None:
+        return _library_by_setting(os.environ.get(SETTING, ""))
+    reason = why_unsupported()
+    if reason is not None:
+        raise GPTEdgeError(reason, hint=WITHOUT_HINT)
+    if native is not True:
+        if not native.is_file():
+            raise GPTEdgeError(f"there is no library of custom operators at {native}")
+        return native.absolute()
+    installed = _installed_library()
+    if installed is None:
+        raise GPTEdgeError(
+            "no library of custom operators is installed", hint="gpt-edge native build"
+        )
+    return installed
+
+
+def _library_by_setting(setting: str) -> Path | None:
     if setting == WITHOUT:
         return None
-    if setting:
-        path = Path(setting)
-        if not path.is_file():
-            raise GPTEdgeError(
-                f"{SETTING} must be 0 or a library's path, and there is no file {path}",
-                hint="unset it, or build one",
-            )
-        return path.absolute() if why_unsupported() is None else None
+    if not setting:
+        return _installed_library()
+    path = Path(setting)
+    if not path.is_file():
+        raise GPTEdgeError(
+            f"{SETTING} must be 0 or a library's path, and there is no file {path}",
+            hint="unset it, or build one",
+        )
+    return path.absolute() if why_unsupported() is None else None
+
+
+def _installed_library() -> Path | None:
     try:
         path = library_path()
         return path if path.is_file() and why_unsupported() is None and is_own(path) else None
     except (OSError, GPTEdgeError):  # a folder that may not be read, or no home
         return None
-
-
-@contextmanager
-def using(setting: str) -> Iterator[None]:
-    """Open sessions with GPT_EDGE_NATIVE at `setting`, in the whole process."""
-    before = os.environ.get(SETTING)
-    os.environ[SETTING] = setting
-    try:
-        yield
-    finally:
-        os.environ.pop(SETTING)
-        if before is not None:
-            os.environ[SETTING] = before
 
 
 def is_own(path: Path) -> bool:
@@ -141,9 +157,7 @@ def compile_library(target: Path, options: Sequence[str] = ()) -> None:
     """
     reason = why_unsupported()
     if reason is not None:
-        raise GPTEdgeError(
-            reason, hint="everything works without them, by onnxruntime's own operators"
-        )
+        raise GPTEdgeError(reason, hint=WITHOUT_HINT)
     compiler = os.environ.get("CC") or next(
         (name for name in COMPILERS if shutil.which(name)), None
     )

@@ -7,38 +7,17 @@ checks belong to `session.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
+from gpt_edge.runtime.graph_runner import GraphRunner, bind_memory
 from gpt_edge.runtime.kv_cache import CacheArray, KVCache
-
-Run = Callable[[Any], None]  # runs an IOBinding
-
-
-def cache_dtype(kinds: dict[str, str]) -> str:
-    """What a graph keeps keys and values in, by its inputs' types in onnxruntime's words;
-    float32 where it keeps none.
-    """
-    return "float16" if kinds.get(onnx_contract.past_key(0)) == "tensor(float16)" else "float32"
-
-
-def bind_memory(
-    binding: Any, inputs: dict[str, npt.NDArray[Any]], outputs: dict[str, npt.NDArray[Any]]
-) -> None:
-    """Bind numpy arrays to graph inputs and outputs without a copy; the binding keeps the arrays
-    alive.
-    """
-    for name, array in inputs.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-    for name, array in outputs.items():
-        binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
 
 
 class _Step:
@@ -46,13 +25,13 @@ class _Step:
 
     __slots__ = ("binding", "ids", "logits", "seqlens_k", "total")
 
-    def __init__(self, session: ort.InferenceSession, config: GPTConfig, cache: KVCache) -> None:
+    def __init__(self, graph_runner: GraphRunner, config: GPTConfig, cache: KVCache) -> None:
         batch = cache.batch
         self.ids: IntArray = np.zeros(batch, np.int64)
         self.seqlens_k = np.zeros(batch, np.int32)
         self.total = np.zeros(1, np.int32)
         self.logits: FloatArray = np.zeros((batch, config.vocab_size), np.float32)
-        self.binding = session.io_binding()
+        self.binding = graph_runner.new_binding()
         inputs: dict[str, npt.NDArray[Any]] = {
             onnx_contract.INPUT_IDS: self.ids.reshape(batch, 1),
             # the next position of a row is its length
@@ -79,11 +58,10 @@ def _bind_cache(binding: Any, arrays: list[CacheArray]) -> None:
 class EdgeRunner:
     """Runs prefill chunks and decode steps of the edge graph."""
 
-    def __init__(self, session: ort.InferenceSession, config: GPTConfig, run: Run) -> None:
-        self.cache_dtype = cache_dtype({value.name: value.type for value in session.get_inputs()})
-        self._session = session
+    def __init__(self, graph_runner: GraphRunner, config: GPTConfig) -> None:
+        self.cache_dtype = graph_runner.cache_dtype
+        self._graph_runner = graph_runner
         self._config = config
-        self._run = run
 
     def decode(self, ids: Sequence[int] | IntArray, cache: KVCache) -> FloatArray:
         """Append one token per row; see Session.decode."""
@@ -91,11 +69,11 @@ class EdgeRunner:
         cache.reserve(longest)
         step = cache.bound
         if not isinstance(step, _Step):
-            step = cache.bound = _Step(self._session, self._config, cache)
+            step = cache.bound = _Step(self._graph_runner, self._config, cache)
         step.ids[:] = ids
         step.seqlens_k[:] = cache.lengths
         step.total[0] = longest
-        self._run(step.binding)
+        self._graph_runner.run(step.binding)
         cache.lengths += 1
         return step.logits
 
@@ -115,8 +93,8 @@ class EdgeRunner:
             onnx_contract.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
             onnx_contract.LOGIT_ROWS: logit_rows[None],
         }
-        binding = self._session.io_binding()
+        binding = self._graph_runner.new_binding()
         bind_memory(binding, inputs, {onnx_contract.LOGITS: out[None]})
         _bind_cache(binding, [array[row : row + 1] for array in cache.arrays])
-        self._run(binding)
+        self._graph_runner.run(binding)
         cache.lengths[row] = total

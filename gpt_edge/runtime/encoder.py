@@ -7,7 +7,6 @@ works row by row, and attention ends where the sequence ends. Knows nothing of t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,13 +16,10 @@ import numpy.typing as npt
 from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError, NumericError
+from gpt_edge.errors import BundleError, ContextLengthError, NumericError
+from gpt_edge.native.library import Native
 from gpt_edge.runtime.batching import batches, pad
-from gpt_edge.runtime.edge_runner import bind_memory, cache_dtype
-from gpt_edge.runtime.open_graph import open_graph
-from gpt_edge.runtime.ort_session import ORT_ERRORS, first_line
-from gpt_edge.system.fork_safety import keep_in_child
-from gpt_edge.system.threads import check_threads, default_threads
+from gpt_edge.runtime.graph_runner import GraphRunner, bind_memory
 
 BATCH = 64  # examples at once, at most
 Pooling = Literal["last", "mean"]
@@ -34,28 +30,20 @@ class Encoder:
     """A loaded model. Thread-safe: a call keeps nothing. A process forked from this one must open
     its own.
 
-    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and
+    threads, native: as for `Session`. Raises ValueError for threads outside 1 to 256, and
     BundleError as `Session`.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
-        if threads is not None:
-            check_threads(threads)
-        self.path, self.config, self.graph, self.task = (
-            bundle.path,
-            bundle.config,
-            bundle.graph,
-            bundle.task,
-        )
-        self._pid = os.getpid()
-        self._session = open_graph(bundle, threads or default_threads())
-        keep_in_child(self._session)
-        kinds = {value.name: value.type for value in self._session.get_inputs()}
-        self._inputs = set(kinds)
-        self._cache_dtype = cache_dtype(kinds)
-        self._has_states = any(
-            value.name == onnx_contract.HIDDEN_STATES for value in self._session.get_outputs()
-        )
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, native: Native = None
+    ) -> None:
+        self.path = bundle.path
+        self.config = bundle.config
+        self.graph = bundle.graph
+        self.task = bundle.task
+        self._graph_runner = GraphRunner(bundle, threads=threads, native=native)
+        self._inputs = set(self._graph_runner.input_types)
+        self._has_states = onnx_contract.HIDDEN_STATES in self._graph_runner.output_types
 
     def logits(self, sequences: Ids, *, batch: int = BATCH) -> FloatArray:
         """The task's logits float32 [E, n_label] of each example; for multiple choice [E, 1], E the
@@ -127,13 +115,6 @@ class Encoder:
         """One output of the graph on padded ids [B, T]; rows [B, R]: those that go through a task's
         last layer.
         """
-        if os.getpid() != self._pid:
-            raise GPTEdgeError(
-                f"this model was opened in process {self._pid} and cannot be used in its fork "
-                f"{os.getpid()}",
-                hint="open the bundle after the fork, or start processes with multiprocessing's "
-                "spawn",
-            )
         n_rows, width = ids.shape
         feeds: dict[str, npt.NDArray[Any]] = {
             onnx_contract.INPUT_IDS: ids,
@@ -145,19 +126,14 @@ class Encoder:
             if self.task is not None
             else np.zeros((n_rows, 1), np.int64),
         }
-        binding = self._session.io_binding()
+        binding = self._graph_runner.new_binding()
         bind_memory(
             binding, {name: value for name, value in feeds.items() if name in self._inputs}, {}
         )
         binding.bind_output(output)
         if self.task is None:
             self._bind_past(binding, n_rows, width)
-        try:
-            self._session.run_with_iobinding(binding)
-        except ORT_ERRORS as error:
-            raise GPTEdgeError(
-                f"onnxruntime failed while running the model: {first_line(error)}"
-            ) from error
+        self._graph_runner.run(binding)
         result: FloatArray = binding.get_outputs()[0].numpy()
         return result
 
@@ -172,7 +148,7 @@ class Encoder:
                 (onnx_contract.past_key, onnx_contract.present_key),
                 (onnx_contract.past_value, onnx_contract.present_value),
             ):
-                array = np.zeros(shape, self._cache_dtype)
+                array = np.zeros(shape, self._graph_runner.cache_dtype)
                 shared = {present(layer): array} if self.graph == "edge" else {}
                 bind_memory(binding, {past(layer): array}, shared)
 

@@ -1,4 +1,4 @@
-"""A bundle's graph in onnxruntime: its options, our own operators where they are built, and the
+"""A bundle's graph in onnxruntime: its options, custom operators where they are built, and the
 contract of `onnx_contract.py`.
 """
 
@@ -11,10 +11,9 @@ import onnxruntime as ort
 from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, GPTEdgeError
-from gpt_edge.native.library import find_library
+from gpt_edge.native.library import Native, find_library
 from gpt_edge.native.rewrite import rewrite
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
-from gpt_edge.runtime.portable_runner import USE_CACHE_BRANCH
 from gpt_edge.schemes import SCHEMES
 
 # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside
@@ -24,13 +23,20 @@ LARGE = 500_000_000
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
-def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort.InferenceSession:
-    """A bundle's graph, held against the contract. Raises BundleError for one that onnxruntime
-    refuses, or with too little or too much in it, and GPTEdgeError for a library of operators that
-    is set but not there, or cannot be loaded.
+USE_CACHE_BRANCH = "use_cache_branch"  # an input of Optimum's merged decoders
+
+
+def open_graph(
+    bundle: Bundle, threads: int, *, native: Native = None, profile: Path | None = None
+) -> ort.InferenceSession:
+    """A bundle's graph, checked against the contract. native: see `find_library`.
+
+    Raises BundleError for a graph that onnxruntime refuses, or that lacks or adds an input or
+    output, and GPTEdgeError for a library of custom operators that is named but missing, or cannot
+    be loaded.
     """
     options = _options(bundle, threads, profile)
-    library = find_library() if bundle.graph == "edge" else None
+    library = find_library(native) if bundle.graph == "edge" else None
     try:
         rewritten = None if library is None else _with_operators(bundle, threads)
         if library is not None and rewritten is not None:
@@ -40,8 +46,9 @@ def open_graph(bundle: Bundle, threads: int, profile: Path | None = None) -> ort
             rewritten or bundle.model_path, options, is_guarded=rewritten is None
         )
     except ORT_ERRORS as error:
-        told = f"onnxruntime {ort.__version__} cannot load {bundle.model_path}: {first_line(error)}"
-        raise BundleError(told) from error
+        raise BundleError(
+            f"onnxruntime {ort.__version__} cannot load {bundle.model_path}: {first_line(error)}"
+        ) from error
     _check_contract(bundle, session)
     return session
 

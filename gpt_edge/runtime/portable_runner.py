@@ -3,7 +3,7 @@ tensors grow.
 
 Feeds what the file asks for: position_ids and use_cache_branch are optional. Rows of a batch lie at
 the start of the cache's arrays; the attention mask hides what is beyond a shorter row's end. Same
-methods as `edge.EdgeRunner`.
+methods as `EdgeRunner`.
 """
 
 from __future__ import annotations
@@ -13,32 +13,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.runtime.edge_runner import Run, bind_memory
+from gpt_edge.runtime.graph_runner import GraphRunner, bind_memory
 from gpt_edge.runtime.kv_cache import CacheArray, KVCache
+from gpt_edge.runtime.open_graph import USE_CACHE_BRANCH
 
-USE_CACHE_BRANCH = "use_cache_branch"  # of Optimum's merged decoders
 DTYPE_OF = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
 class PortableRunner:
     """Runs prefill chunks and decode steps of a graph with growing keys and values."""
 
-    def __init__(self, session: ort.InferenceSession, config: GPTConfig, run: Run) -> None:
-        self._session = session
+    def __init__(self, graph_runner: GraphRunner, config: GPTConfig) -> None:
+        self._graph_runner = graph_runner
         self._config = config
-        self._run = run
-        self._inputs = {value.name for value in session.get_inputs()}
-        types = {
-            value.name: value.type for value in (*session.get_inputs(), *session.get_outputs())
-        }
-        self.cache_dtype = _dtype(onnx_contract.past_key(0), types)
-        self._logits_dtype = _dtype(onnx_contract.LOGITS, types)
+        self._inputs = set(graph_runner.input_types)
+        self.cache_dtype = _dtype(onnx_contract.past_key(0), graph_runner.input_types)
+        self._logits_dtype = _dtype(onnx_contract.LOGITS, graph_runner.output_types)
 
     def decode(self, ids: Sequence[int] | IntArray, cache: KVCache) -> FloatArray:
         """Append one token per row; see Session.decode."""
@@ -119,9 +114,9 @@ class PortableRunner:
                 outputs[onnx_contract.present_key(layer)],
                 outputs[onnx_contract.present_value(layer)],
             ) = presents[2 * layer : 2 * layer + 2]
-        binding = self._session.io_binding()
+        binding = self._graph_runner.new_binding()
         bind_memory(binding, inputs, outputs)
-        self._run(binding)
+        self._graph_runner.run(binding)
         return logits.astype(np.float32, copy=False), presents
 
 

@@ -8,24 +8,21 @@ second would pack the weights again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
+from gpt_edge.errors import BundleError, ContextLengthError
+from gpt_edge.native.library import Native
 from gpt_edge.runtime.edge_runner import EdgeRunner
+from gpt_edge.runtime.graph_runner import GraphRunner
 from gpt_edge.runtime.kv_cache import KVCache
-from gpt_edge.runtime.open_graph import open_graph
-from gpt_edge.runtime.ort_session import ORT_ERRORS, first_line
 from gpt_edge.runtime.portable_runner import PortableRunner
-from gpt_edge.system.fork_safety import keep_in_child
-from gpt_edge.system.threads import check_threads, default_threads
 
 # tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
 PREFILL_CHUNK = 256
@@ -35,18 +32,22 @@ class Session:
     """A loaded model. `name` is the bundle's, `config` its shape, `graph` its kind, `threads` how
     many it uses.
 
-    threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256, and
-    BundleError for a classifier, or a graph that onnxruntime refuses or that lacks an input or
+    threads: None takes `default_threads()`. native: the library of custom operators, see
+    `native.library.find_library`. Raises ValueError for threads outside 1 to 256, and BundleError
+    for a classifier, or a graph that onnxruntime refuses or that lacks an input or
     output of `onnx_contract.py`. A process forked from this one must open its own.
     profile: onnxruntime times every operator, and `end_profile` names the file, whose path begins
     with this one.
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, profile: Path | None = None
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        native: Native = None,
+        profile: Path | None = None,
     ) -> None:
-        if threads is not None:
-            check_threads(threads)
         if bundle.task is not None:
             raise BundleError(
                 f"{bundle.path} is a classifier ({bundle.task.kind}), not a language model",
@@ -55,12 +56,13 @@ class Session:
         self.name = bundle.manifest.name
         self.config = bundle.config
         self.graph = bundle.graph
-        self.threads = threads or default_threads()
-        self._pid = os.getpid()
-        self._session = open_graph(bundle, self.threads, profile)
-        keep_in_child(self._session)
-        runner = EdgeRunner if self.graph == "edge" else PortableRunner
-        self._runner: EdgeRunner | PortableRunner = runner(self._session, self.config, self._run)
+        self._graph_runner = GraphRunner(bundle, threads=threads, native=native, profile=profile)
+        self.threads = self._graph_runner.threads
+        self._runner: EdgeRunner | PortableRunner
+        if self.graph == "edge":
+            self._runner = EdgeRunner(self._graph_runner, self.config)
+        else:
+            self._runner = PortableRunner(self._graph_runner, self.config)
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for `batch` sequences, with room for `capacity` tokens before it has to
@@ -124,10 +126,10 @@ class Session:
         return logits
 
     def end_profile(self) -> Path:
-        """Stop timing the operators and return the file of onnxruntime's profiler; wanted once,
-        after `profile`.
+        """Stop timing the operators and return the file of onnxruntime's profiler; once, after
+        `profile`.
         """
-        return Path(self._session.end_profiling())
+        return self._graph_runner.end_profile()
 
     def _read(
         self, ids: IntArray, cache: KVCache, row: int, wanted: IntArray, out: FloatArray
@@ -141,21 +143,6 @@ class Session:
                 self._runner.append(chunk, cache, row, np.array([chunk.size - 1]), unwanted)
             else:
                 self._runner.append(chunk, cache, row, wanted[first:end] - start, out[first:end])
-
-    def _run(self, binding: Any) -> None:
-        if os.getpid() != self._pid:
-            raise GPTEdgeError(
-                f"this session was opened in process {self._pid} and cannot be used in its fork "
-                f"{os.getpid()}",
-                hint="open the bundle after the fork, or start processes with multiprocessing's "
-                "spawn",
-            )
-        try:
-            self._session.run_with_iobinding(binding)
-        except ORT_ERRORS as error:
-            raise GPTEdgeError(
-                f"onnxruntime failed while running the model: {first_line(error)}"
-            ) from error
 
     def _check_ids(self, ids: npt.ArrayLike) -> IntArray:
         tokens = np.asarray(ids)

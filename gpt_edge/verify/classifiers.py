@@ -14,6 +14,7 @@ import numpy as np
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
+from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import TaskSpec, transform
@@ -116,9 +117,9 @@ class ClassifierSubject:
 
     probes: TaskProbes
 
-    def open(self, bundle: Bundle) -> Encoder:
+    def open(self, bundle: Bundle, native: Native = None) -> Encoder:
         """An encoder."""
-        return Encoder(bundle)
+        return Encoder(bundle, native=native)
 
     def outputs(self, runner: Encoder) -> FloatArray:
         """Logits of all examples, in batches of like lengths."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.native.library import Native
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.verify import parity
@@ -41,9 +42,9 @@ class LanguageModelSubject:
 
     probes: list[Probe]
 
-    def open(self, bundle: Bundle) -> Session:
+    def open(self, bundle: Bundle, native: Native = None) -> Session:
         """A session."""
-        return Session(bundle)
+        return Session(bundle, native=native)
 
     def outputs(self, runner: Runner) -> Outputs:
         """Logits of every probe, and greedy tokens."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
+from gpt_edge.native.library import Native
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
@@ -25,8 +26,10 @@ class Subject(Protocol):
     A runner is what `open` returns; outputs are what `outputs` returns, of any runner.
     """
 
-    def open(self, bundle: Bundle) -> Any:
-        """A runner on a bundle's graph. Raises BundleError for a graph that cannot be loaded."""
+    def open(self, bundle: Bundle, native: Native = None) -> Any:
+        """A runner on a bundle's graph. native: see `native.library.find_library`. Raises
+        BundleError for a graph that cannot be loaded.
+        """
 
     def outputs(self, runner: Any) -> Any:
         """Run the probes. Raises GPTEdgeError for a graph that cannot be run."""

@@ -22,6 +22,11 @@ def _one_thread_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_traces(shared_traces: None) -> None:
+    """A model's shape is traced once in a run."""
+
+
 @pytest.fixture(scope="session")
 def tiny_edge() -> Path:
     """A committed fp32 bundle: 2 layers, width 16, context 64, a byte-level vocabulary of 277."""

@@ -10,7 +10,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -180,36 +179,51 @@ def test_a_bundle_without_a_tokenizer_says_how_to_give_one(
     assert values[0] == values[1]
 
 
-SAVE_ALWAYS = (
-    "import sys, gpt_edge.evaluate.state as s; s.SAVE_SECONDS = 0; from gpt_edge.cli import main; "
-    "sys.exit(main())"
-)
+# It saves its state after every window, and kills itself once sys.argv[1] windows are saved.
+KILLED_EVAL = """
+import os, signal, sys
+from pathlib import Path
+import gpt_edge.evaluate.state as state
+from gpt_edge.cli import main
+from tests.cli.test_eval_command import windows_in
+
+n_windows, write = int(sys.argv.pop(1)), state.atomic_write
+
+def write_and_die(path, *content):
+    write(path, *content)
+    if windows_in(Path(path)) >= n_windows:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+state.SAVE_SECONDS, state.atomic_write = 0, write_and_die
+sys.exit(main())
+"""
 
 
 def test_killed_in_the_middle_it_goes_on_and_prints_the_same_figures(
     tiny_edge: Path, portable: Path, tmp_path: Path
 ) -> None:
     path, state = tmp_path / "corpus.txt", tmp_path / "state.json"
-    path.write_text("\n<|endoftext|>\n".join(STORIES * 200))
+    path.write_text("\n<|endoftext|>\n".join(STORIES * 50))
     command = ["eval", tiny_edge, path, "--against", portable, "--json"]
     expected = done(*command).out
-    for n_windows in (1, 100):  # two kills
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVE_ALWAYS, *map(str, command), "--resume", str(state)],
+    for n_windows in (1, 25):  # two kills
+        process = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                KILLED_EVAL,
+                str(n_windows),
+                *map(str, command),
+                "--resume",
+                str(state),
+            ],
             cwd=REPO,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            check=False,
         )
-        deadline = time.monotonic() + 100
-        while (
-            (found := windows_in(state)) < n_windows
-            and time.monotonic() < deadline
-            and process.poll() is None
-        ):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert n_windows <= found < 400
+        assert process.returncode == -signal.SIGKILL
+        assert n_windows <= windows_in(state) < 100
     assert done(*command, "--resume", state).out == expected
     assert done(*command, "--resume", state).out == expected  # all of it is in the file
     result = run(*command, "--resume", state, "--stride", "16")

@@ -1,7 +1,7 @@
 """docs/finetuning.md is executed: each command in its order, each output line compared with its
 figures masked.
 
-A random model of two layers stands in for the pretrained one and eighty made-up lines for the CSV:
+A random model of two layers replaces the pretrained one, and eighty made-up lines the CSV file:
 what the page shows took half an hour, this takes a minute.
 """
 
@@ -26,14 +26,14 @@ WORDS = {"negative": ("cold", "rude", "bad"), "positive": ("warm", "kind", "good
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the page takes for granted: a pretrained checkpoint, examples, and gpt-edge on
+    """What the page assumes: a pretrained checkpoint, examples, and gpt-edge on
     the path.
     """
     from tests.support.finetune_factory import LARGER, make_checkpoint
 
-    place = tmp_path_factory.mktemp("finetuning")
-    (place / "runs" / "tinystories").mkdir(parents=True)
-    make_checkpoint(place / "runs" / "tinystories" / "checkpoint", LARGER)
+    folder = tmp_path_factory.mktemp("finetuning")
+    (folder / "runs" / "tinystories").mkdir(parents=True)
+    make_checkpoint(folder / "runs" / "tinystories" / "checkpoint", LARGER)
     draw = random.Random(1)
     for name, n in (("train", 80), ("test", 20)):
         rows = []
@@ -42,12 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append(f'"It was {draw.choice(WORDS[opinion])}, really",{opinion}')
         # the page's most frequent class
         rows += [f"so {word},negative" for word in WORDS["negative"] * 10]
-        (place / f"{name}.csv").write_text("\n".join(["review,opinion", *rows]) + "\n")
+        (folder / f"{name}.csv").write_text("\n".join(["review,opinion", *rows]) + "\n")
     pairs = [f"{draw.uniform(0, 5):.1f}\ta {a}\ta {b}" for a in "abcdef" for b in "abcd"]
-    (place / "pairs.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *pairs]) + "\n")
-    (place / "bin").mkdir()
-    write_program(place / "bin")
-    return place
+    (folder / "pairs.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *pairs]) + "\n")
+    (folder / "bin").mkdir()
+    write_program(folder / "bin")
+    return folder
 
 
 def test_each_command_prints_what_the_page_shows(folder: Path) -> None:

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 import gpt_edge
+from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.cli.support import console
+from tests.support.bundle_factory import write_with_defaults
 from tests.support.runner import COMMAND, done, run
 
 PROMPT = "the rain"
+SAMPLED = {"max_new_tokens": 20, "seed": 5}
 
 
 def written(folder: Path, **options: object) -> str:
@@ -25,6 +28,61 @@ def written(folder: Path, **options: object) -> str:
 def test_generate_prints_the_continuation_and_nothing_else(tiny_edge: Path) -> None:
     result = done("generate", PROMPT, "-m", tiny_edge, "-n", "12")
     assert result.out == written(tiny_edge, max_new_tokens=12) + "\n"
+
+
+def test_the_models_defaults_are_used_where_no_sampling_option_is_given(tmp_path: Path) -> None:
+    defaults = GenerationDefaults(do_sample=True, temperature=0.9, top_k=7)
+    path = write_with_defaults(tmp_path / "bundle", defaults).path
+    sampled = SAMPLED | {"temperature": 0.9, "top_k": 7}
+    ask = ("generate", PROMPT, "-m", path, "-n", "20")
+    result = run(*ask, "--seed", "5")
+    assert (result.code, result.out) == (0, written(path, **sampled) + "\n")
+    assert result.err == "sampling: top_k 7, temperature 0.9, seed 5\n"
+    result = run(*ask, "--seed", "5", "--json")
+    assert (result.err, result.json["text"]) == ("", written(path, **sampled))
+    assert [result.json[name] for name in ("top_k", "temperature", "seed")] == [7, 0.9, 5]
+    result = run(*ask)  # a seed that it draws, and names
+    assert result.err.startswith("sampling: top_k 7, temperature 0.9, seed ")
+    again = run(*ask, "--seed", result.err.split()[-1])
+    assert (again.out, again.err) == (result.out, result.err)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--greedy"], {}),
+        (["--greedy", "--seed", "5"], {}),
+        (["--temperature", "0"], {}),
+        (["--top-k", "9"], {"top_k": 9}),
+        (["--temperature", "2"], {"temperature": 2.0}),
+    ],
+)
+def test_an_explicit_option_overrides_all_defaults(
+    options: list[str], expected: dict[str, object], tmp_path: Path
+) -> None:
+    defaults = GenerationDefaults(do_sample=True, temperature=0.9, top_k=7, top_p=0.5)
+    path = write_with_defaults(tmp_path / "bundle", defaults).path
+    if expected:
+        options = [*options, "--seed", "5"]
+        expected = SAMPLED | expected
+    result = run("generate", PROMPT, "-m", path, "-n", "20", *options)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == written(path, **{"max_new_tokens": 20, **expected}) + "\n"
+
+
+def test_a_default_top_p_that_is_not_applied_is_one_line(tmp_path: Path) -> None:
+    defaults = GenerationDefaults(do_sample=True, top_k=7, top_p=0.9)
+    path = write_with_defaults(tmp_path / "bundle", defaults).path
+    result = run("generate", PROMPT, "-m", path, "-n", "3", "--json")
+    line = "warning: the model's default top_p 0.9 is not applied: there is no top-p yet\n"
+    assert result.err == line
+
+
+def test_greedy_contradicts_the_sampling_options(tiny_edge: Path) -> None:
+    for options in (["--top-k", "3"], ["--temperature", "0.5"]):
+        result = run("generate", PROMPT, "-m", tiny_edge, "--greedy", *options)
+        assert result.code == 2
+        assert "--greedy goes with neither --top-k nor --temperature" in result.err
 
 
 def test_echo_prints_the_prompt_before_it(tiny_edge: Path) -> None:

@@ -12,18 +12,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPO
-from tests.support.runner import COMMAND, listing
+from tests.support.runner import COMMAND, EXPORT_COMMAND, listing
 
 
-def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
+def start(
+    *arguments: str | Path, command: Sequence[str] | None = None, **options: object
+) -> subprocess.Popen[str]:
     """The command in a process that hears Ctrl-C, which a test run in the background would teach it
     to ignore.
     """
+    if command is None:
+        command = EXPORT_COMMAND if arguments[0] == "export" else COMMAND
     given = {
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
@@ -32,7 +37,7 @@ def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
         "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     }
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen([*command, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
 
 
 def wait_for(folder: Path, pattern: str) -> None:
@@ -43,16 +48,60 @@ def wait_for(folder: Path, pattern: str) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("delay", [0.0, 1.5])
+# An export that presses Ctrl-C itself, once the statement in braces is reached.
+INTERRUPTED_EXPORT = """
+import os, signal, sys
+import torch
+{imports}
+
+def interrupt(*arguments, original={function}, **options):
+    if {condition}:
+        os.kill(os.getpid(), signal.SIGINT)
+    return original(*arguments, **options)
+
+{function} = interrupt
+from gpt_edge.cli import main
+sys.exit(main())
+"""
+MOMENTS = {
+    "tracing": {
+        "imports": "from gpt_edge.reference.model import GPT",
+        "function": "GPT.embed",
+        "condition": "torch.compiler.is_exporting()",
+    },
+    "writing weights": {
+        "imports": "from tests.support.traces import share_traces; share_traces()\n"
+        "from gpt_edge.export.weights.source import WeightsFile",
+        "function": "WeightsFile.add",
+        "condition": "arguments[1] == 'ln_f.bias'",
+    },
+}
+
+
 def test_ctrl_c_during_an_export_leaves_nothing_and_exits_with_130(
-    delay: float, checkpoint: Path, tmp_path: Path
+    checkpoint: Path, tmp_path: Path
 ) -> None:
     process = start("export", checkpoint, tmp_path / "deep" / "out")
     wait_for(tmp_path, "deep/.out.tmp-*")
-    time.sleep(delay)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "")
+    assert listing(tmp_path) == {}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_at_a_named_moment_of_an_export_leaves_nothing_and_exits_with_130(
+    moment: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    program = INTERRUPTED_EXPORT.format(**MOMENTS[moment])
+    done = subprocess.run(
+        [sys.executable, "-c", program, "export", str(checkpoint), str(tmp_path / "deep" / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
     assert listing(tmp_path) == {}
 
 
@@ -192,6 +241,23 @@ def test_of_two_exports_at_once_one_is_made_and_the_other_says_why_not(
     )
 
 
+# `gpt-edge` with a second for each trace, in which a stage is drawn a dozen times.
+SLOWLY = """
+import sys, time
+import torch
+from tests.support.traces import share_traces
+share_traces()
+
+def export(*arguments, original=torch.onnx.export, **options):
+    time.sleep(1)
+    return original(*arguments, **options)
+
+torch.onnx.export = export
+from gpt_edge.cli import main
+sys.exit(main())
+"""
+
+
 def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
     tiny_edge: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +268,7 @@ def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
         tmp_path / "out",
         "--scheme",
         "int8",
+        command=[sys.executable, "-c", SLOWLY],
         stderr=terminal,
         env={**os.environ, "TERM": "xterm"},
     )

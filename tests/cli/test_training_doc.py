@@ -55,7 +55,7 @@ def story(draw: random.Random) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page's text and recipe, and gpt-edge on the path."""
-    place = tmp_path_factory.mktemp("training")
+    folder = tmp_path_factory.mktemp("training")
     draw = random.Random(1)
     # enough for the page's vocabulary
     words = ["".join(draw.choices("etaoinshrdlu", k=7)) for _ in range(900)]
@@ -63,18 +63,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(story(draw) for _ in range(60)),
         *(" ".join(draw.choices(words, k=60)) for _ in range(120)),
     ]
-    (place / "stories.txt").write_text("\n<|endoftext|>\n".join(stories))
+    (folder / "stories.txt").write_text("\n<|endoftext|>\n".join(stories))
     (recipe,) = PAGE.blocks("toml")
     for key, value in SHORTER.items():
-        recipe, n_found = re.subn(rf"(?m)^{key} = \S+", f"{key} = {value}", recipe)
-        assert n_found == 1, key
-    (place / "stories.toml").write_text(recipe)
-    (place / "models").mkdir()
+        recipe, n_changed = re.subn(rf"(?m)^{key} = \S+", f"{key} = {value}", recipe)
+        assert n_changed == 1, key
+    (folder / "stories.toml").write_text(recipe)
+    (folder / "models").mkdir()
     for name in ("tinystories", "tinystories-21m", "gpt1", "shakespeare"):
-        shutil.copy(REPO / "models" / f"{name}.toml", place / "models")
-    (place / "bin").mkdir()
-    write_program(place / "bin")
-    return place
+        shutil.copy(REPO / "models" / f"{name}.toml", folder / "models")
+    (folder / "bin").mkdir()
+    write_program(folder / "bin")
+    return folder
 
 
 def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
@@ -108,8 +108,8 @@ def test_the_files_that_the_page_lists_are_there(folder: Path) -> None:
         for row in re.findall(r"^\| (`[^|]+`) \| [^|]+ \|$", PAGE.text, re.MULTILINE)
         for name in row.split("`")[1::2]
     }
-    found = {path.name + "/" * path.is_dir() for path in (folder / "runs" / "stories").iterdir()}
-    assert found == {name for name in listed if "." in name or "/" in name} - {"tensorboard/"}
+    actual = {path.name + "/" * path.is_dir() for path in (folder / "runs" / "stories").iterdir()}
+    assert actual == {name for name in listed if "." in name or "/" in name} - {"tensorboard/"}
 
 
 def test_the_keys_and_recipes_that_the_page_names_exist(folder: Path) -> None:

@@ -15,6 +15,11 @@ from tests.support.models import TINY, save_random
 Export = Callable[[str, str, str], tuple[Bundle, Verification]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_traces(shared_traces: None) -> None:
+    """A model's shape is traced once in a run."""
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One tiny checkpoint of each kind."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import shutil
 from pathlib import Path
 
 from gpt_edge.bundle.bundle import Bundle, Manifest
+from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.config import GPTConfig
 from gpt_edge.system.atomic_files import write_file
+from tests.support.tiny_model import bundle_path
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ctx=64, vocab_size=300)
 
@@ -38,6 +42,16 @@ def write_tiny_bundle(
         write_file(writer.path / "model.onnx", payload(label, size))
         write_file(writer.path / "tokenizer.tiktoken", payload(label + " tokenizer", size // 4))
         writer.finalize(manifest(label))
+    return writer.bundle
+
+
+def write_with_defaults(out: Path, defaults: GenerationDefaults) -> Bundle:
+    """The tiny golden model, which runs, with generation defaults in its manifest."""
+    golden = Bundle.open(bundle_path())
+    with new_bundle(out) as writer:
+        for name in golden.manifest.files:
+            shutil.copyfile(golden.path / name, writer.path / name)
+        writer.finalize(dataclasses.replace(golden.manifest, generation_defaults=defaults))
     return writer.bundle
 
 

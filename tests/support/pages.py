@@ -36,14 +36,14 @@ class Page:
 
     def examples(self) -> list[Example]:
         """Every command of the console blocks, in their order."""
-        found: list[tuple[str, list[str]]] = []
+        commands: list[tuple[str, list[str]]] = []
         for block in self.blocks("console"):
             for line in block.splitlines():
                 if line.startswith("$ "):
-                    found.append((line[2:], []))
+                    commands.append((line[2:], []))
                 else:
-                    found[-1][1].append(line)
-        return [Example(command, tuple(shown)) for command, shown in found]
+                    commands[-1][1].append(line)
+        return [Example(command, tuple(shown)) for command, shown in commands]
 
 
 def masked(line: str) -> str:
@@ -58,16 +58,31 @@ def matches(shown: Sequence[str], printed: Sequence[str]) -> bool:
     if not shown:
         return not printed
     if shown[0] == "...":
-        return any(matches(shown[1:], printed[at:]) for at in range(len(printed) + 1))
+        return any(matches(shown[1:], printed[start:]) for start in range(len(printed) + 1))
     if not printed:
         return False
-    first, found = masked(shown[0]), masked(printed[0])
-    is_same = found.startswith(first[:-3].rstrip()) if first.endswith("...") else first == found
+    expected = masked(shown[0])
+    actual = masked(printed[0])
+    if expected.endswith("..."):
+        is_same = actual.startswith(expected[:-3].rstrip())
+    else:
+        is_same = actual == expected
     return is_same and matches(shown[1:], printed[1:])
 
 
 def write_program(folder: Path) -> None:
-    """Put a `gpt-edge` into the folder that is this checkout's."""
+    """Put a `gpt-edge` into the folder that is this checkout's; its `verify` shares the traces of
+    the run.
+    """
     program = folder / "gpt-edge"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPO / "cli.py"}" "$@"\n')
+    traced = folder / "traced.py"
+    traced.write_text(
+        f"import sys; sys.path.insert(0, {str(REPO)!r})\n"
+        "from tests.support.traces import share_traces; share_traces()\n"
+        "from gpt_edge.cli import main; sys.exit(main())\n"
+    )
+    program.write_text(
+        f'#!/bin/sh\ncase "$1" in verify) program="{traced}" ;; *) program="{REPO / "cli.py"}" ;; '
+        f'esac\nexec "{sys.executable}" "$program" "$@"\n'
+    )
     program.chmod(0o755)

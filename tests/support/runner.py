@@ -24,6 +24,14 @@ COMMAND = [
     "import sys; from gpt_edge.cli import main; sys.exit(main())",
 ]  # in a process of its own
 
+# the same for commands that export, sharing what torch traces; torch is loaded first
+EXPORT_COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from tests.support.traces import share_traces; share_traces(); "
+    "from gpt_edge.cli import main; sys.exit(main())",
+]
+
 
 @dataclass(frozen=True)
 class Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,6 +13,8 @@ from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input, read_st
 from gpt_edge.errors import GPTEdgeError
 
 if TYPE_CHECKING:
+    from gpt_edge.generate.generator import Generator
+    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.generate.stream import TextStream
 
 OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
@@ -45,6 +48,9 @@ def generate(
             "--top-k is given."
         ),
     ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Always take the most likely token.")
+    ] = False,
     seed: Annotated[
         int | None, typer.Option(help="Seed for sampling: the same seed gives the same text.")
     ] = None,
@@ -65,12 +71,16 @@ def generate(
 ) -> None:
     """Generate text that continues a prompt.
 
-    Prints the text as it is generated, and nothing else. Decoding is greedy unless --temperature or
-    --top-k is given.
+    Prints the text while it is generated. --top-k or --temperature sample, --greedy does not.
+    Without them the model's own defaults apply, and standard error names them; a model without
+    defaults is greedy.
     """
     from gpt_edge.generate.params import SamplingParams
     from gpt_edge.system.threads import check_threads
 
+    is_explicit = greedy or top_k is not None or temperature is not None
+    if greedy and (top_k is not None or temperature is not None):
+        raise ValueError("--greedy goes with neither --top-k nor --temperature")
     try:
         params = SamplingParams(
             max_new_tokens=max_new_tokens,
@@ -87,16 +97,32 @@ def generate(
         check_unicode(end, "--stop")
     text = _read_prompt(prompt)
 
-    from gpt_edge.generate.load import (
-        load,  # imports onnxruntime: only after the arguments are checked
-    )
+    # imports onnxruntime: only after the arguments are checked
+    from gpt_edge.generate.load import load
 
     generator = load(model, threads=threads)
+    if not is_explicit:
+        params = _with_defaults(params, generator)
     stream = generator.stream(text, params, truncate=truncate)
     if as_json:
-        _print_json(stream, generator.session.name, text if echo else "")
-    else:
-        _print_pieces(stream, text if echo else "")
+        _print_json(stream, params, generator.session.name, text if echo else "")
+        return
+    if not is_explicit and not params.is_greedy:
+        console.note(
+            f"sampling: top_k {params.effective_top_k}, "
+            f"temperature {params.effective_temperature:g}, seed {stream.seed}"
+        )
+    _print_pieces(stream, text if echo else "")
+
+
+def _with_defaults(params: SamplingParams, generator: Generator) -> SamplingParams:
+    """`params` with the sampling that the model's maker chose; warns of what is not applied."""
+    from gpt_edge.generate.defaults import unapplied
+
+    if (message := unapplied(generator.bundle_defaults)) is not None:
+        console.show_warning(message)
+    defaults = generator.generation_defaults
+    return dataclasses.replace(params, top_k=defaults.top_k, temperature=defaults.temperature)
 
 
 def _print_pieces(stream: TextStream, before: str) -> None:
@@ -113,7 +139,7 @@ def _print_pieces(stream: TextStream, before: str) -> None:
     console.say()
 
 
-def _print_json(stream: TextStream, model: str, before: str) -> None:
+def _print_json(stream: TextStream, params: SamplingParams, model: str, before: str) -> None:
     for _ in stream:
         pass
     done = stream.completion
@@ -125,6 +151,8 @@ def _print_json(stream: TextStream, model: str, before: str) -> None:
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
             "completion_tokens": done.completion_tokens,
+            "top_k": params.effective_top_k,
+            "temperature": params.effective_temperature,
             "seed": done.seed,
             "seconds": round(done.prefill_seconds + done.decode_seconds, 6),
             "prefill_seconds": round(done.prefill_seconds, 6),

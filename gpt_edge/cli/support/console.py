@@ -88,6 +88,11 @@ def error(message: str, hint: str | None = None) -> None:
         _write_error(f"hint: {visible(hint)}")
 
 
+def note(message: str) -> None:
+    """Write a line that is not part of the result to standard error."""
+    _write_error(visible(message))
+
+
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Replace warnings.showwarning: one line, without source code."""
     _write_error(f"warning: {visible(str(message))}")

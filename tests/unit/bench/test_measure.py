@@ -90,15 +90,15 @@ def test_the_time_outside_onnxruntime_is_a_part_of_the_step(model: Model, params
 
 def test_the_session_is_as_before_after_its_runs_were_clocked(model: Model) -> None:
     session = model.generator.session
-    inner = session._session
+    inner = session._graph_runner._session
     with clocked_runs(session) as runs:
         session.decode([1], session.new_cache())
-        assert session._session is not inner
+        assert session._graph_runner._session is not inner
     assert len(runs) == 1
     assert runs[0] > 0
     with pytest.raises(ValueError, match="token ids"), clocked_runs(session):
         session.decode([-1], session.new_cache())
-    assert session._session is inner
+    assert session._graph_runner._session is inner
 
 
 def test_a_bundle_without_a_tokenizer_is_measured_by_ids(model: Model) -> None:

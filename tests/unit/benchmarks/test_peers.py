@@ -103,8 +103,8 @@ def test_rows_that_were_always_disturbed_say_so_and_judge_no_goal(
 ) -> None:
     monkeypatch.setattr(peers, "plot", lambda path, table: None)
     samples = [sample("edge-int8", 100, foreign_cores=0.9), sample("ct2-int8", 60)]
-    peers.write_report(samples, tmp_path / "SPEED.md")
-    text = (tmp_path / "SPEED.md").read_text("utf-8")
+    peers.write_report(samples, tmp_path / "speed.md")
+    text = (tmp_path / "speed.md").read_text("utf-8")
     assert "**1 of 2 rows below were disturbed in every round" in text
     assert "| 1 of 1, disturbed |" in text
     assert "## Goals" not in text
@@ -188,8 +188,8 @@ def test_tokens_that_differ_from_the_usual_ones_are_counted() -> None:
 def test_the_report_is_written_with_its_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     samples = [sample("edge-int8", 100, canary_gb_s=20.0), sample("ct2-int8", 60, canary_gb_s=30.0)]
-    peers.write_report(samples, tmp_path / "SPEED.md", ["llama-q8_0 at batch 1"])
-    text = (tmp_path / "SPEED.md").read_text("utf-8")
+    peers.write_report(samples, tmp_path / "speed.md", ["llama-q8_0 at batch 1"])
+    text = (tmp_path / "speed.md").read_text("utf-8")
     assert "| **edge-int8** | 100.0 | 100.0–100.0 | 1.67 |" in text
     assert "25.0 GB/s (20.0–30.0)" in text
     assert "No figures of llama-q8_0 at batch 1." in text
@@ -237,7 +237,7 @@ def test_engines_run_through_drive_and_what_failed_is_listed(tmp_path: Path) -> 
         "            f.write(json.dumps({**base, 'peer': name, 'engine': engine, 'batch': "
         "int(a.batch)}) + '\\n')\n"
     )
-    samples, out = tmp_path / "runs" / "samples.jsonl", tmp_path / "SPEED.md"
+    samples, out = tmp_path / "runs" / "samples.jsonl", tmp_path / "speed.md"
     words = [
         "--harness",
         harness,

@@ -11,13 +11,16 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import gpt_edge
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.bundle.manifest import (
     FORMAT_VERSION,
     KINDS,
@@ -32,7 +35,17 @@ from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerErr
 from gpt_edge.onnx_contract import GRAPHS
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import new_task
-from tests.support.bundle_factory import label_of, manifest, payload, write_tiny_bundle
+from tests.support.bundle_factory import (
+    label_of,
+    manifest,
+    payload,
+    write_tiny_bundle,
+    write_with_defaults,
+)
+from tests.support.runner import run
+from tests.support.tiny_model import bundle_path
+
+MAX_20 = gpt_edge.SamplingParams(max_new_tokens=20)
 
 README = (Path(__file__).resolve().parents[3] / "models" / "README.md").read_text(encoding="utf-8")
 PROMISES = [line[2:] for line in README.splitlines() if line.startswith("- ")]
@@ -244,6 +257,21 @@ def test_files_present_are_the_files_listed(tmp_path: Path) -> None:
     refused(tmp_path / "out", r"tokenizer\.tiktoken is missing")
 
 
+@pytest.mark.parametrize("depth", ["Bundle.open(path)", "read_bundle(path, Bundle)"])
+def test_the_warning_points_at_the_users_line(tmp_path: Path, depth: str) -> None:
+    write_tiny_bundle(tmp_path / "out")
+    (tmp_path / "out" / "extra.txt").touch()
+    program = (
+        "from gpt_edge.bundle.bundle import Bundle, read_bundle\n"
+        f"path = {str(tmp_path / 'out')!r}\n"
+        f"{depth.replace('Bundle)', 'lambda bundle: bundle)')}\n"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(compile(program, "users_program.py", "exec"), {"__name__": "users_program"})
+    assert [(one.filename, one.lineno) for one in caught] == [("users_program.py", 3)]
+
+
 @quotes("`manifest.json` is a JSON object in UTF-8, at most 1 MiB long and 16 levels deep.")
 def test_the_manifest_is_small_flat_json(tmp_path: Path) -> None:
     nested: object = 1
@@ -272,7 +300,7 @@ def test_the_manifest_is_small_flat_json(tmp_path: Path) -> None:
         refused(tmp_path / "out", "manifest.json")
 
 
-@quotes("A key that comes twice, NaN, an infinity, and a whole number beyond 64 bits are refused.")
+@quotes("A duplicate key, NaN, an infinity, and a whole number beyond 64 bits are refused.")
 def test_json_that_two_readers_read_differently_is_refused(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out")
     path = tmp_path / "out" / "manifest.json"
@@ -291,6 +319,28 @@ def test_json_that_two_readers_read_differently_is_refused(tmp_path: Path) -> No
 
 
 WRONG: dict[str, list[object]] = {
+    "generation_defaults": [
+        None,
+        {},
+        [],
+        1,
+        {"do_sample": 1},
+        {"do_sample": None},
+        {"temperature": -0.1},
+        {"temperature": True},
+        {"temperature": "1"},
+        {"top_k": -1},
+        {"top_k": 2.0},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"eos_token_id": []},
+        {"eos_token_id": -1},
+        {"eos_token_id": 300},
+        {"eos_token_id": [1, True]},
+        {"eos_token_id": [[1]]},
+        {"eos_token_id": list(range(65))},
+        {"repetition_penalty": 1.1},
+    ],
     "format_version": [0, -1, True, 1.0, "1", None, [1]],
     "kind": ["", "classifier", None, 1],
     "name": ["", "a/b", "x" * 81, "-x", None, 3, ["x"]],
@@ -338,16 +388,17 @@ WRONG_CONFIG: dict[str, list[object]] = {
 
 
 @quotes(
-    "Every field of the table is there, has exactly the type and range given, and no other field "
-    "is, "
-    "except those whose name starts with `x-`, which are ignored."
+    "Every field of the table is present and has exactly the type and range given; no "
+    "other field is allowed, except those whose name starts with `x-`, which are ignored."
 )
 def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     table = re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)
     config = dataclasses.replace(manifest().config, n_label=2)
     task = new_task("classification", 297, ("a", "b"))
     tuned = dataclasses.replace(manifest(), kind="task", task=task, config=config)
-    assert table == [*(name for name in tuned.to_dict()), SELF_HASH]
+    model = dataclasses.replace(manifest(), generation_defaults=GenerationDefaults(top_k=1))
+    for own, absent in ((tuned, "generation_defaults"), (model, "task")):
+        assert [name for name in table if name != absent] == [*own.to_dict(), SELF_HASH]
     for choice in (*GRAPHS, *SCHEMES, *KINDS):
         assert f"`{choice}`" in README
     out = changed(tmp_path / "out", **{"x-note": {"any": "thing"}})
@@ -360,7 +411,7 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     ]
     cases += [
         {name: value for name, value in good.items() if name != missing}
-        for missing in set(table[:-1]) - {"task"}
+        for missing in set(table[:-1]) - {"task", "generation_defaults"}
     ]
     for name, values in WRONG_CONFIG.items():
         cases += [{**good, "config": {**good["config"], name: value}} for value in values]
@@ -373,9 +424,8 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
 
 
 @quotes(
-    "The last field, `manifest_sha256`, is the SHA-256 of the file itself with these 64 digits "
-    "written as zeros: "
-    "a changed byte anywhere is found."
+    "The last field, `manifest_sha256`, is the SHA-256 of the file itself with these 64 "
+    "digits written as zeros: a changed byte anywhere is detected."
 )
 def test_the_manifest_carries_its_own_hash(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out")
@@ -402,7 +452,7 @@ def test_texts_cannot_act_on_a_terminal(tmp_path: Path) -> None:
     Bundle.open(changed(tmp_path / "out", tokenizer={"special_tokens": {"\n": 1}}))
 
 
-@quotes("There is no date and no path in it, so the same export gives the same bytes.")
+@quotes("It holds no date and no path, so the same export produces the same bytes.")
 def test_a_manifest_says_nothing_of_when_and_where(tmp_path: Path) -> None:
     bundles = [write_tiny_bundle(tmp_path / name) for name in ("a", "b")]
     first, second = (bundle.path.joinpath("manifest.json").read_bytes() for bundle in bundles)
@@ -428,9 +478,54 @@ def test_a_tokenizer_file_that_is_not_listed_is_refused(tmp_path: Path) -> None:
 
 
 @quotes(
-    "A bundle is of kind `task` exactly where it has a `task` and `config` has its `n_label`, the "
-    "number of the graph's "
-    "outputs."
+    "`generation_defaults` has one or more of its five fields, each of the type and range given, "
+    "and every id of `eos_token_id` lies in the vocabulary."
+)
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        {"do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.9, "eos_token_id": 299},
+        {"do_sample": False, "temperature": 0, "top_k": 0, "top_p": 1, "eos_token_id": [0, 299]},
+        {"top_p": 1e-9},
+    ],
+)
+def test_generation_defaults_are_read_as_written(
+    tmp_path: Path, defaults: dict[str, object]
+) -> None:
+    opened = Bundle.open(changed(tmp_path / "out", generation_defaults=defaults)).manifest
+    assert opened.generation_defaults is not None
+    assert opened.generation_defaults.to_dict() == defaults
+    again = json.loads(opened.to_json())
+    assert again["generation_defaults"] == defaults
+    task = new_task("classification", 297, ("a", "b"))
+    config = dataclasses.replace(manifest().config, n_label=2)
+    with pytest.raises(ValueError, match="kind task"):
+        dataclasses.replace(opened, kind="task", task=task, config=config)
+
+
+@quotes(
+    "`gpt-edge generate` samples with them where the user gives no sampling option, and every "
+    "generation ends at the tokenizer's end token and at each of `eos_token_id`; without "
+    "`do_sample`, the most likely token is taken."
+)
+def test_generation_defaults_are_applied_by_generate(tmp_path: Path) -> None:
+    plain = gpt_edge.load(bundle_path()).complete("the end", MAX_20)
+    last = plain.ids[4]
+    first = plain.ids.index(last)
+    defaults = GenerationDefaults(temperature=0.9, eos_token_id=(last,))
+    write_with_defaults(tmp_path / "ends", defaults)
+    done = run("generate", "the end", "-m", tmp_path / "ends", "--json").json
+    assert (done["finish_reason"], done["completion_tokens"]) == ("stop", first)
+    assert (done["seed"], done["top_k"], done["temperature"]) == (None, None, None)
+    defaults = GenerationDefaults(do_sample=True, temperature=0.9, top_k=7)
+    write_with_defaults(tmp_path / "samples", defaults)
+    done = run("generate", "the end", "-m", tmp_path / "samples", "--json", "--seed", "5").json
+    assert (done["seed"], done["top_k"], done["temperature"]) == (5, 7, 0.9)
+
+
+@quotes(
+    "A bundle is of kind `task` if and only if it has a `task` and `config` has its "
+    "`n_label`, the number of the graph's outputs."
 )
 def test_a_task_its_kind_and_its_outputs_come_together(tmp_path: Path) -> None:
     config = manifest().config.to_dict()
@@ -470,7 +565,8 @@ def test_a_newer_version_is_named_before_anything_else_is_looked_at(tmp_path: Pa
 
 
 @quotes(
-    "A bundle of every released format version can be opened for ever; the tests keep one of each."
+    "A bundle of every released format version can be opened permanently; the tests keep "
+    "one of each."
 )
 def test_the_frozen_bundle_of_version_1_opens(tmp_path: Path) -> None:
     for name, data in FROZEN.items():
@@ -518,8 +614,8 @@ def test_a_local_folder_wins_over_an_embedded_name(
 
 
 @quotes(
-    "A bundle that is replaced while it is opened is read as the old one or as the new one, never "
-    "as a mixture."
+    "A bundle that is replaced while it is opened is read as the old one or the new one, "
+    "never as a mixture."
 )
 @pytest.mark.parametrize("n_times", [1, 2, 9])
 def test_a_replacement_during_the_reading_is_noticed(
@@ -544,8 +640,8 @@ def test_a_replacement_during_the_reading_is_noticed(
 
 
 @quotes(
-    "The checksums find damage, not an attacker, who would write new ones; "
-    "the SHA-256 of `manifest.json` pins every byte of a bundle for whoever noted it down."
+    "The checksums detect corruption, not an attacker, who can write new ones; the "
+    "SHA-256 of `manifest.json`, noted elsewhere, pins every byte of a bundle."
 )
 def test_the_manifest_pins_every_other_file(tmp_path: Path) -> None:
     for number, labels in enumerate([("a", "a"), ("b", "a"), ("a", "b")]):
@@ -560,9 +656,8 @@ def test_the_manifest_pins_every_other_file(tmp_path: Path) -> None:
 
 
 @quotes(
-    "A bundle is written under a temporary name beside its target, flushed to the disk, hashed "
-    "after re-reading, "
-    "and published by one rename."
+    "A bundle is written under a temporary name beside its target, flushed to the disk, "
+    "read back and hashed, and published by one rename."
 )
 def test_everything_is_flushed_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -592,8 +687,9 @@ def test_everything_is_flushed_before_the_rename(
 
 
 @quotes(
-    "Killed at any moment, the target is the old bundle or the new one, whole; "
-    "what the dead process left is cleared by the next export to the same target."
+    "If the process is killed at any moment, the target is the complete old bundle or the "
+    "complete new one; what the dead process left is removed by the next export to the "
+    "same target."
 )
 def test_what_a_dead_process_left_is_cleared(tmp_path: Path) -> None:
     # test_files_faults.py kills real processes
@@ -629,8 +725,8 @@ def test_a_failure_leaves_the_target_untouched(tmp_path: Path, error: BaseExcept
 
 
 @quotes(
-    "Of two exports to one target, the second to come fails at once and says that the target is "
-    "busy."
+    "If two exports write to one target, the second fails at once and reports that the "
+    "target is busy."
 )
 def test_the_second_export_is_told_that_the_target_is_busy(tmp_path: Path) -> None:
     with new_bundle(tmp_path / "out") as writer:
@@ -642,9 +738,8 @@ def test_the_second_export_is_told_that_the_target_is_busy(tmp_path: Path) -> No
 
 
 @quotes(
-    "An existing target is replaced only with `--force`, and only if it is a bundle without "
-    "foreign files in it, "
-    "or an empty folder."
+    "An existing target is replaced only with `--force`, and only if it is an empty "
+    "folder or a bundle without other files in it."
 )
 def test_force_replaces_bundles_and_empty_folders_only(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out", "old")
@@ -665,8 +760,8 @@ def test_force_replaces_bundles_and_empty_folders_only(tmp_path: Path) -> None:
 
 
 @quotes(
-    "A target that is a file or a symbolic link, that is the source, lies inside it or contains "
-    "it, is refused."
+    "A target is refused if it is a file or a symbolic link, if it is the source, or if "
+    "one contains the other."
 )
 def test_targets_that_would_cost_a_user_something_are_refused(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "source")

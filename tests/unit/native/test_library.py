@@ -19,7 +19,6 @@ from gpt_edge.native.library import (
     compile_library,
     find_library,
     library_path,
-    using,
 )
 from gpt_edge.verify import native_operators as native_check
 from gpt_edge.verify.native_operators import _check_in_child, build_library
@@ -53,7 +52,8 @@ def test_it_is_found_once_it_is_there(cache: Path) -> None:
 
 def test_the_setting_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_library()
-    with using(WITHOUT):
+    with monkeypatch.context() as environment:
+        environment.setenv(SETTING, WITHOUT)
         assert find_library() is None
     assert find_library() is not None
     other = tmp_path / "other.so"
@@ -161,12 +161,13 @@ def test_a_library_that_ends_its_process_is_an_error(tmp_path: Path) -> None:
         _check_in_child(tmp_path / "broken.so")
 
 
-def test_the_command_says_what_is_used_and_removes_it() -> None:
+def test_the_command_says_what_is_used_and_removes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nothing is built" in run("native").out
     path = put_library()
     assert run("native").out == f"in use: {path}\n"
     assert json.loads(run("native", "--json").out) == {"library": str(path), "reason": None}
-    with using(WITHOUT):
+    with monkeypatch.context() as environment:
+        environment.setenv(SETTING, WITHOUT)
         assert run("native").out == "not in use: GPT_EDGE_NATIVE is 0\n"
     assert run("native", "remove").code == 0
     assert not path.exists()
@@ -174,3 +175,27 @@ def test_the_command_says_what_is_used_and_removes_it() -> None:
     if os.geteuid() != 0:  # root may remove anything
         put_library().parent.chmod(0o500)
         assert run("native", "remove").code == 1
+
+
+def test_the_argument_comes_before_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put_library()
+    other = tmp_path / "other.so"
+    other.write_bytes(b"")
+    monkeypatch.setenv(SETTING, str(other))
+    assert find_library() == other
+    assert find_library(native=False) is None
+    assert find_library(native=True) == path
+    monkeypatch.setenv(SETTING, "0")
+    assert find_library() is None
+    assert find_library(native=other) == other
+    with pytest.raises(GPTEdgeError, match=r"no library of custom operators at .*nowhere\.so"):
+        find_library(native=tmp_path / "nowhere.so")
+    path.unlink()
+    with pytest.raises(GPTEdgeError, match="no library of custom operators is installed"):
+        find_library(native=True)
+    monkeypatch.setattr(library, "why_unsupported", lambda: "another CPU")
+    for native in (True, other):
+        with pytest.raises(GPTEdgeError, match="another CPU"):
+            find_library(native=native)

@@ -255,7 +255,7 @@ def test_a_failure_inside_onnxruntime_is_one_of_our_errors_printed_by_nobody(
     with pytest.raises(
         GPTEdgeError, match=r"onnxruntime failed while running the model: .*idx=9999"
     ):
-        session._run(cache.bound.binding)  # type: ignore[attr-defined]
+        session._graph_runner.run(cache.bound.binding)  # type: ignore[attr-defined]
     assert cache.length == 5
     assert capfd.readouterr() == ("", "")
 

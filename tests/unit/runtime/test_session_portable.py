@@ -4,7 +4,6 @@ use_cache_branch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,42 +13,30 @@ from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.runtime.kv_cache import KVCache
-from gpt_edge.runtime.portable_runner import USE_CACHE_BRANCH, PortableRunner
+from gpt_edge.runtime.open_graph import USE_CACHE_BRANCH
+from gpt_edge.runtime.portable_runner import PortableRunner
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=8, n_ctx=16, vocab_size=5)
 PASTS = (onnx_contract.past_key(0), onnx_contract.past_value(0))
 
 
-@dataclass
-class Value:
-    """What onnxruntime says of an input or output."""
-
-    name: str
-    type: str = "tensor(float)"
-
-
 class Recorder:
-    """A session and its bindings in one: notes what each run was fed; the keys become the ids."""
+    """A graph runner and its bindings in one: notes what each run was fed; the keys become the
+    ids.
+    """
 
     def __init__(
         self, *extra: str, cache_type: str = "tensor(float)", logits_type: str = "tensor(float)"
     ) -> None:
-        self._inputs = [
-            Value(onnx_contract.INPUT_IDS),
-            *map(Value, extra),
-            *(Value(name, cache_type) for name in PASTS),
-        ]
-        self._logits_type = logits_type
+        self.input_types = {
+            **dict.fromkeys((onnx_contract.INPUT_IDS, *extra), "tensor(float)"),
+            **dict.fromkeys(PASTS, cache_type),
+        }
+        self.output_types = {onnx_contract.LOGITS: logits_type}
         self.runs: list[dict[str, np.ndarray]] = []
         self._bound: dict[str, Any] = {}
 
-    def get_inputs(self) -> list[Value]:
-        return self._inputs
-
-    def get_outputs(self) -> list[Value]:
-        return [Value(onnx_contract.LOGITS, self._logits_type)]
-
-    def io_binding(self) -> Recorder:
+    def new_binding(self) -> Recorder:
         self._bound = {}
         return self
 
@@ -60,9 +47,12 @@ class Recorder:
 
     def run(self, binding: Recorder) -> None:
         assert binding is self
-        names = {value.name for value in self._inputs}
         self.runs.append(
-            {name: value.numpy().copy() for name, value in self._bound.items() if name in names}
+            {
+                name: value.numpy().copy()
+                for name, value in self._bound.items()
+                if name in self.input_types
+            }
         )
         present = self._bound[onnx_contract.present_key(0)]
         past = self.runs[-1][PASTS[0]].shape[2]
@@ -80,7 +70,7 @@ class Recorder:
 
 
 def runner(session: Recorder) -> PortableRunner:
-    return PortableRunner(session, CONFIG, session.run)  # type: ignore[arg-type]
+    return PortableRunner(session, CONFIG)  # type: ignore[arg-type]
 
 
 def append(own: PortableRunner, cache: KVCache, row: int, ids: list[int]) -> None:

@@ -1,0 +1,78 @@
+"""The examples of docs/quickstart.md and docs/python.md run, and every option that a page of
+docs/ names exists.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO
+from tests.support.pages import Page, matches, write_program
+from tests.support.runner import done
+
+DOCS = REPO / "docs"
+QUICKSTART = Page(DOCS / "quickstart.md")
+PAGES = ("quickstart", "quantization", "verification", "native")
+COMMANDS = [
+    "generate",
+    "export",
+    "quantize",
+    "verify",
+    "diff",
+    "report",
+    "inspect",
+    "eval",
+    "tokenize",
+    "bench",
+    "native",
+]
+
+
+def test_the_python_examples_run_one_after_the_other(tmp_path: Path) -> None:
+    blocks = Page(DOCS / "python.md").blocks("python")
+    assert len(blocks) == 5
+    ran = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "cancelled" in ran.stdout
+    assert "(1, 1, 2048)" in ran.stdout
+
+
+@pytest.mark.parametrize("index", range(len(QUICKSTART.examples())))
+def test_a_command_of_the_quickstart_prints_what_it_shows(index: int, tmp_path: Path) -> None:
+    example = QUICKSTART.examples()[index]
+    write_program(tmp_path)
+    ran = subprocess.run(
+        ["bash", "-c", example.command],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    if "generate" in example.command:  # another CPU may choose otherwise at a near tie
+        assert ran.stdout.split()[:3] == example.shown[0].split()[:3]
+    else:
+        assert matches(example.shown, ran.stdout.splitlines()), ran.stdout
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_option_of_a_page_exists(name: str) -> None:
+    known = "".join(done(command, "--help").out for command in (*COMMANDS, "train", "finetune"))
+    known += done("--help").out
+    text = (DOCS / f"{name}.md").read_text("utf-8")
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}:
+        assert option in known, option

@@ -1,0 +1,94 @@
+"""One trace per model shape and graph in a run of the tests.
+
+`torch.onnx.export` takes 5 to 12 seconds for a model of two layers, whatever its width; the rest of
+an export takes one. `share_traces` keeps what torch returned in a folder that all processes of a
+run share, so that the second export of a shape reads it. The first export of every shape is still
+torch's own, in every run: nothing is kept from one run to the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+if sys.platform != "win32":
+    import fcntl
+
+FOLDER = "GPT_EDGE_TEST_TRACES"  # the environment's variable, which commands inherit
+WEIGHTS = "traced_weights"  # how many of the stored graph's last inputs are initializers
+
+
+def share_traces() -> None:
+    """Let `torch.onnx.export` of this process reuse the traces in the folder that FOLDER names."""
+    if not hasattr(torch.onnx.export, "__wrapped__") and FOLDER in os.environ:
+        torch.onnx.export = _sharing(torch.onnx.export, Path(os.environ[FOLDER]))
+
+
+def _sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    @functools.wraps(export)
+    def shared(model: torch.nn.Module, arguments: tuple[Any, ...], **options: Any) -> Any:
+        path = folder / f"{_digest(model, arguments, options)}.onnx"
+        with _only_one(path.with_suffix(".lock")):
+            if not path.exists():
+                program = export(model, arguments, **options)
+                if program is None:
+                    return None
+                _save(program.model, path)
+            return SimpleNamespace(model=_load(path))
+
+    return shared
+
+
+def _digest(model: torch.nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
+    """Of all that the trace depends on: the wrapper, the model's modules and weights' shapes, the
+    arguments' shapes.
+    """
+    config = model.gpt.config
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    inputs = torch.utils._pytree.tree_map(lambda tensor: (tensor.dtype, *tensor.shape), arguments)
+    parts = type(model).__qualname__, vars(model).get("kind"), config, shapes, inputs, options
+    return hashlib.sha256(f"{model}\n{parts}".encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Hold a lock among processes; it ends with the process that holds it."""
+    with open(path, "w") as lock:
+        if sys.platform != "win32":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    """Weights have no values in a trace, and an initializer of a file must: they are stored as
+    inputs.
+    """
+    graph = model.graph
+    for value in list(graph.initializers.values()):
+        value.const_value = None
+        del graph.initializers[value.name]
+        graph.inputs.append(value)
+        graph.metadata_props[WEIGHTS] = str(int(graph.metadata_props.get(WEIGHTS, 0)) + 1)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    ir.save(model, unfinished, format="protobuf")
+    unfinished.replace(path)
+
+
+def _load(path: Path) -> ir.Model:
+    model = ir.load(path, format="protobuf")
+    graph = model.graph
+    n_weights = int(graph.metadata_props.pop(WEIGHTS))
+    for value in list(graph.inputs)[-n_weights:]:
+        graph.inputs.remove(value)
+        graph.initializers[value.name] = value
+    return model
