@@ -46,7 +46,7 @@ from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.data_file import DATA_FILE
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
-from gpt_edge.export.weights.source import Source, WeightSource
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import FP32, INT4, INT8, MIXED, SCHEMES
@@ -380,7 +380,11 @@ def _open_checkpoint(inputs: Inputs, path: Path, folder: Path) -> Reference:
 
 
 def _build(
-    inputs: Inputs, source: Source, scheme: str, folder: Path, smoothing: Smoothing | None = None
+    inputs: Inputs,
+    source: WeightSource,
+    scheme: str,
+    folder: Path,
+    smoothing: Smoothing | None = None,
 ) -> Bundle:
     """Build a graph of a scheme in a new folder, as an unpublished bundle."""
     folder.mkdir()
