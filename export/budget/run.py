@@ -333,7 +333,7 @@ def measure_plan(
             plan=plan,
             rounder=calibration.rounder,
         )
-        return reference.measure(open_folder(folder, config, graph, scheme))
+        return reference.measure(open_folder(folder, config, graph, scheme, native=False))
 
 
 def publish(
