@@ -1,5 +1,5 @@
-"""The table of schemes: how a bundle's weights are stored, what a product does with its activations,
-and every limit, size and operator count that follows from it.
+"""The table of schemes: how a bundle's weights are stored, what a product does with its
+activations, and every limit, size and operator count that follows from it.
 
 A manifest and the command line name a scheme by its `name`; `SCHEMES` leads from the name to the
 row. Code that must differ from scheme to scheme asks for an attribute, never for a name. To add a

@@ -166,8 +166,8 @@ class TaskInput:
     """One example as the model reads it.
 
     sequences: ids, each beginning with start and ending with extract. One; for similarity two, the
-    texts in both orders; for multiple choice one per answer. n_truncated: tokens of the texts that no
-    sequence holds, because n_ctx is too short.
+    texts in both orders; for multiple choice one per answer. n_truncated: tokens of the texts that
+    no sequence holds, because n_ctx is too short.
     """
 
     sequences: tuple[tuple[int, ...], ...]

@@ -21,7 +21,7 @@ PAGE = REPO / "docs" / "architecture.md"
 TOPS = ("gpt_edge", "export")
 SENTENCE_END = re.compile(r"(?<!et al\.)(?<!\.\.)(?<=[.?!])\s+")
 FOLDERS = {
-    "gpt_edge": "the runtime and the command line: no torch, no onnx outside reference and training",
+    "gpt_edge": "the runtime and the command line: no torch outside reference and training",
     "gpt_edge/bench": "how fast bundles are on this machine",
     "gpt_edge/bundle": "a model on disk: manifest, checksums, reading and writing",
     "gpt_edge/classify": "texts to labels, scores and vectors",

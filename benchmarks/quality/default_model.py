@@ -1,7 +1,8 @@
 """Loss per token and bits per byte of one checkpoint through torch fp32, ONNX fp32 and every
 scheme, as a Markdown table.
 
-    python benchmarks/quality/default_model.py runs/tinystories/checkpoint ../shared/data/tinystories/valid.txt.gz
+    python benchmarks/quality/default_model.py runs/tinystories/checkpoint \\
+        ../shared/data/tinystories/valid.txt.gz
 
 The protocol is that of gpt_edge/evaluate/: each document on its own, windows that overlap by half.
 Mean KL, the share of equal best tokens and the perplexity ratio are against torch fp32, over the

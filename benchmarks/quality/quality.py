@@ -1,7 +1,8 @@
 """What each way of rounding costs: size, perplexity, KL, and tokens that change, one Markdown row
 for each.
 
-    python benchmarks/quality/quality.py runs/tinystories/checkpoint ../shared/data/tinystories/valid.txt.gz \\
+    python benchmarks/quality/quality.py runs/tinystories/checkpoint \\
+        ../shared/data/tinystories/valid.txt.gz \\
         --calibration ../shared/data/tinystories/train.txt.gz
 
 Everything is onnxruntime against the fp32 graph of the same checkpoint, on the first --tokens

@@ -80,7 +80,8 @@ import llama_cpp
 params = llama_cpp.llama_model_quantize_default_params()
 params.ftype = getattr(llama_cpp, "LLAMA_FTYPE_MOSTLY_" + sys.argv[3])
 params.nthread = 2
-sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(params)))
+source, target = sys.argv[1].encode(), sys.argv[2].encode()
+sys.exit(llama_cpp.llama_model_quantize(source, target, ctypes.byref(params)))
 """
 # ids.npy [S, T] in; logits of all tokens, float32 [S, T, V], out.
 LOGITS = """

@@ -1,7 +1,7 @@
 """Texts per second of a classifier: gpt-edge int8 beside Optimum's
 ORTModelForSequenceClassification, int8 too, as a table.
 
-    python benchmarks/speed/classify_speed.py                       # GPT-2 124M's shape, 3 rounds; about ten minutes
+    python benchmarks/speed/classify_speed.py    # GPT-2 124M's shape, 3 rounds; about ten minutes
     python benchmarks/speed/classify_speed.py --layers 2 --width 256 --heads 4 --texts 64 --rounds 2
 
 One GPT2ForSequenceClassification with random weights goes both ways: exported and dynamically
@@ -97,9 +97,14 @@ def theirs_in_torch(given: argparse.Namespace) -> Any:
 
     torch.manual_seed(0)
     config = GPT2Config(
-        n_layer=given.layers, n_embd=given.width, n_head=given.heads, vocab_size=given.vocab, n_positions=512,
-        num_labels=len(LABELS), pad_token_id=0,
-    )  # fmt: skip
+        n_layer=given.layers,
+        n_embd=given.width,
+        n_head=given.heads,
+        vocab_size=given.vocab,
+        n_positions=512,
+        num_labels=len(LABELS),
+        pad_token_id=0,
+    )
     return GPT2ForSequenceClassification(config).eval()
 
 

@@ -1,7 +1,9 @@
 """The same bundle on a CPU without VNNI: run under an emulator, its logits held against this
 machine's.
 
-    python benchmarks/speed/cpus.py BUNDLE... --cpu Haswell --cpu Nehalem     (wants qemu-x86_64, package qemu-user)
+    python benchmarks/speed/cpus.py BUNDLE... --cpu Haswell --cpu Nehalem
+
+Needs qemu-x86_64 (package qemu-user).
 
 Prints, for each bundle and CPU, whether products of 8-bit numbers saturate there, the mean and
 largest KL divergence in nats of the logits of one text, and how many rows choose the same token.
@@ -25,7 +27,8 @@ import numpy as np
 from gpt_edge import ort_session
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.runtime.session import Session
-bundle, out, n_tokens, guarded = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "guarded"
+bundle, out, n_tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
+guarded = sys.argv[4] == "guarded"
 saturates = ort_session.products_saturate()
 if not guarded:
     ort_session.products_saturate = lambda: False

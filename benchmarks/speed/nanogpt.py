@@ -36,10 +36,24 @@ from gpt_edge.reference.importers import open_checkpoint
 RECIPE = Path(__file__).resolve().parents[2] / "models" / "shakespeare.toml"
 BLOCK, BATCH = 64, 12
 NANOGPT = {
-    "dataset": "text", "device": "cpu", "compile": False, "eval_iters": 1, "log_interval": 1, "block_size": BLOCK,
-    "batch_size": BATCH, "n_layer": 4, "n_head": 4, "n_embd": 128, "dropout": 0.0, "learning_rate": 1e-3, "min_lr": 1e-4,
-    "beta2": 0.99, "warmup_iters": 100, "gradient_accumulation_steps": 1, "out_dir": "out",
-}  # fmt: skip
+    "dataset": "text",
+    "device": "cpu",
+    "compile": False,
+    "eval_iters": 1,
+    "log_interval": 1,
+    "block_size": BLOCK,
+    "batch_size": BATCH,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_embd": 128,
+    "dropout": 0.0,
+    "learning_rate": 1e-3,
+    "min_lr": 1e-4,
+    "beta2": 0.99,
+    "warmup_iters": 100,
+    "gradient_accumulation_steps": 1,
+    "out_dir": "out",
+}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ benchmarks/results/speed.md and speed.png.
         --stock edge-int8-stock=MODELS/gpt2-edge-int8
 
 A bundle runs with gpt-edge's custom operators where `gpt-edge native build` built them, and after
---stock with onnxruntime's. Needs the peers' harness (--harness, by default ../shared/peers beside this
-checkout; its README.md says how VENVS and MODELS are made), numpy and matplotlib, and a machine
-that does nothing else: 5 rounds take about half an hour. The bundles are exports of the harness's
-checkpoint, so that every engine runs the same model:
+--stock with onnxruntime's. Needs the peers' harness (--harness, by default ../shared/peers beside
+this checkout; its README.md says how VENVS and MODELS are made), numpy and matplotlib, and a
+machine that does nothing else: 5 rounds take about half an hour. The bundles are exports of the
+harness's checkpoint, so that every engine runs the same model:
 
     gpt-edge export MODELS/gpt2-hf MODELS/gpt2-edge-int8 --scheme int8
 
@@ -17,7 +17,7 @@ Samples are appended to a file of JSON lines, so rounds can be run in pieces, ea
 same --samples:
 
     python benchmarks/speed/peers.py ... --rounds 1 --samples runs/speed.jsonl     # five times
-    python benchmarks/speed/peers.py --report runs/speed.jsonl                     # writes the report again, runs nothing
+    python benchmarks/speed/peers.py --report runs/speed.jsonl    # writes the report again, runs nothing
 
 drive.py of the harness does the running: A B C, A B C, a new process each, waiting until the
 machine is quiet. One batch of 8 follows with two threads. What fails is listed; a bundle that fails
@@ -267,12 +267,16 @@ def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = 
         "peer with as many "
         "bits per weight. Of roofline: the weights (124 MB in int8, 70 MB in 4 bits) and fp32 keys "
         "and values "
-        "(float16 with gpt-edge's custom operators), read once a token at the bandwidth measured just "
+        "(float16 with gpt-edge's custom operators), read once a token at the bandwidth measured "
+        "just "
         "before the runs.",
         "![Decode speed and first token by engine](speed.png)",
     ]
     if n_disturbed := sum(found.is_disturbed for found in figures):
-        warning = f"{n_disturbed} of {len(figures)} rows below were disturbed in every round: not to be quoted"
+        warning = (
+            f"{n_disturbed} of {len(figures)} rows below were disturbed in every round: "
+            "not to be quoted"
+        )
         print(f"warning: {warning}", file=sys.stderr)
         parts.insert(2, f"**{warning}.** No goal is judged by them.")
     sound = {
@@ -330,7 +334,8 @@ def machine() -> str:
         if name in cpu.get("flags", "").split()
     ]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cpu.get('model name', platform.machine())}, {cores} cores, {', '.join(flags) or 'no flags known'}"
+    name = cpu.get("model name", platform.machine())
+    return f"{name}, {cores} cores, {', '.join(flags) or 'no flags known'}"
 
 
 if __name__ == "__main__":

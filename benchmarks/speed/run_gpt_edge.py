@@ -1,7 +1,7 @@
 """gpt-edge as one engine of the peers' harness: its command line, its timing protocol, its JSON
 line.
 
-    python benchmarks/speed/run_gpt_edge.py --model-dir BUNDLE --prompt-tokens 32,512 --threads 2 --json
+    python benchmarks/speed/run_gpt_edge.py --model-dir BUNDLE --prompt-tokens 32 --threads 2 --json
 
 The harness (common.py) lies in ../shared/peers beside this checkout, or in the folder that
 GPT_EDGE_PEERS names. Ready means what an app waits for: every file hashed, the tokenizer built, the

@@ -110,7 +110,8 @@ class _Model:
 
     def described(self) -> str:
         assert self.search is not None
-        return f"C = {self.search.best_params_['C']:g}, {'words and pairs' if self.n_grams[1] > 1 else 'words'}"
+        units = "words and pairs" if self.n_grams[1] > 1 else "words"
+        return f"C = {self.search.best_params_['C']:g}, {units}"
 
 
 def _fitted(texts: list[tuple[str, ...]], gold: np.ndarray) -> _Model:

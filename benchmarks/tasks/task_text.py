@@ -25,7 +25,19 @@ STORIES = 6_000
 HELD_OUT = 300  # documents of valid.txt
 SHORTEST_PARAGRAPH = 100  # characters; below are headings
 # WikiText's spaces around punctuation, which no text that a user classifies has.
-SPACED = ((" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), (" ,", ","), (" .", "."), (" n't", "n't"), (" '", "'"), (" )", ")"), ("( ", "("), (" ;", ";"), (" :", ":"))  # fmt: skip
+SPACED = (
+    (" @-@ ", "-"),
+    (" @,@ ", ","),
+    (" @.@ ", "."),
+    (" ,", ","),
+    (" .", "."),
+    (" n't", "n't"),
+    (" '", "'"),
+    (" )", ")"),
+    ("( ", "("),
+    (" ;", ";"),
+    (" :", ":"),
+)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """GPT-1's four task kinds on real sets: fine-tuned from a checkpoint against four baselines, as a
 Markdown table.
 
-    python benchmarks/tasks/tasks.py runs/task-base/checkpoint --data ../shared/data --out runs/tasks
+    python benchmarks/tasks/tasks.py runs/task-base/checkpoint \\
+        --data ../shared/data --out runs/tasks
 
 Rows of each set: the majority class; TF-IDF and logistic regression (scikit-learn, its settings
 chosen by three-fold cross-validation on the training examples); the same model from random weights;

@@ -45,7 +45,8 @@ def main() -> None:
 
     story = stream.completion
     print(
-        f"ready after {ready_seconds:.2f} s, first token after {story.prefill_seconds * 1e3:.0f} ms, "
+        f"ready after {ready_seconds:.2f} s, first token after {story.prefill_seconds * 1e3:.0f} "
+        "ms, "
         f"{story.completion_tokens} tokens at {story.tokens_per_second:.0f} tokens/s, "
         f"ended by {story.finish_reason}, seed {story.seed}",
         file=sys.stderr,

@@ -1,4 +1,6 @@
-"""From a user's options to a format for each tensor: uniform plans, and the candidates of a search."""
+"""From a user's options to a format for each tensor: uniform plans, and the candidates of
+a search.
+"""
 
 from __future__ import annotations
 

@@ -176,37 +176,44 @@ class Manifest:
         """Check every field and make a Manifest. Raises ValueError naming the field, the actual
         and the expected value.
         """
-        known = {item.name for item in dataclasses.fields(cls)}
-        given = {name for name in values if name != SELF_HASH and not name.startswith("x-")}
-        if unknown := sorted(given - known):
-            raise ValueError(f"unknown fields: {', '.join(map(ascii, unknown))[:200]}")
-        optional = {"generation_defaults"}
-        if values.get("kind") != TASK:
-            optional.add("task")
-        if missing := sorted(known - given - optional):
-            raise ValueError(f"missing fields: {', '.join(missing)}")
-        optional_objects = given & {"task", "generation_defaults"}
-        for name in ("name", "kind", "graph", "scheme"):
-            if not isinstance(values[name], str):
-                raise ValueError(f"{name} must be a text, got {_kind_of(values[name])}")
-        objects = ("config", "files", "provenance", "parity", "quality", *sorted(optional_objects))
-        for name in objects:
-            if not isinstance(values[name], dict):
-                raise ValueError(f"{name} must be an object, got {_kind_of(values[name])}")
-            _check_texts(values[name], name)
-        if not isinstance(values["tokenizer"], dict | None):
-            raise ValueError(
-                f"tokenizer must be an object or null, got {_kind_of(values['tokenizer'])}"
-            )
-        # a special token may hold any character
-        _check_texts(dict.fromkeys(values["tokenizer"] or {}), "tokenizer")
-        _check_files(values["files"])
-        parsed = {name: values[name] for name in known & given}
+        names = _check_fields(values, {item.name for item in dataclasses.fields(cls)})
+        parsed = {name: values[name] for name in names}
         if "task" in parsed:
             parsed["task"] = TaskSpec.from_dict(parsed["task"])
         if "generation_defaults" in parsed:
             parsed["generation_defaults"] = _generation_defaults(parsed["generation_defaults"])
         return cls(**{**parsed, "config": GPTConfig.from_dict(values["config"])})
+
+
+def _check_fields(values: Mapping[str, Any], known: set[str]) -> set[str]:
+    """Return the names of the known fields that are there. Raises ValueError for a field that is
+    unknown, missing, or of the wrong type.
+    """
+    given = {name for name in values if name != SELF_HASH and not name.startswith("x-")}
+    if unknown := sorted(given - known):
+        raise ValueError(f"unknown fields: {', '.join(map(ascii, unknown))[:200]}")
+    optional = {"generation_defaults"}
+    if values.get("kind") != TASK:
+        optional.add("task")
+    if missing := sorted(known - given - optional):
+        raise ValueError(f"missing fields: {', '.join(missing)}")
+    optional_objects = given & {"task", "generation_defaults"}
+    for name in ("name", "kind", "graph", "scheme"):
+        if not isinstance(values[name], str):
+            raise ValueError(f"{name} must be a text, got {_kind_of(values[name])}")
+    objects = ("config", "files", "provenance", "parity", "quality", *sorted(optional_objects))
+    for name in objects:
+        if not isinstance(values[name], dict):
+            raise ValueError(f"{name} must be an object, got {_kind_of(values[name])}")
+        _check_texts(values[name], name)
+    if not isinstance(values["tokenizer"], dict | None):
+        raise ValueError(
+            f"tokenizer must be an object or null, got {_kind_of(values['tokenizer'])}"
+        )
+    # a special token may hold any character
+    _check_texts(dict.fromkeys(values["tokenizer"] or {}), "tokenizer")
+    _check_files(values["files"])
+    return known & given
 
 
 def _generation_defaults(values: Mapping[str, Any]) -> GenerationDefaults:

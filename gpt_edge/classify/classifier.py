@@ -29,8 +29,8 @@ Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question; n_truncated:
-    tokens left out.
+    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question;
+    n_truncated: tokens left out.
     """
 
     sequences: tuple[tuple[int, ...], ...]
@@ -51,8 +51,8 @@ class Prediction:
     number, from 0.
     probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers;
     empty for a score.
-    score: of a similarity that is a number. n_truncated: tokens that were cut, because the context is too
-    short.
+    score: of a similarity that is a number. n_truncated: tokens that were cut, because the context
+    is too short.
     """
 
     label: str | None

@@ -38,8 +38,15 @@ WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
 # for their next call would be lost each time. hidden: a function called `fail` elsewhere in the
 # process is not taken for ours.
 OPTIONS = (
-    "-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,nodelete",
-)  # fmt: skip
+    "-std=gnu11",
+    "-O3",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-Wl,-z,nodelete",
+)
 COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 300
 
@@ -47,7 +54,10 @@ SECONDS = 300
 def why_unsupported() -> str | None:
     """Why this machine cannot run the operators, in words; None where it can."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        return f"the operators are written for Linux on x86-64, this is {platform.system()} on {platform.machine()}"
+        return (
+            f"the operators are written for Linux on x86-64, this is {platform.system()} on "
+            f"{platform.machine()}"
+        )
     missing = [name for name in WANTED if name not in cpu_flags()]
     if missing:
         return f"the operators want a CPU with AVX-512 VNNI, this one lacks {', '.join(missing)}"

@@ -82,15 +82,15 @@ class _Rewriter:
         self.counts: dict[str, int] = {}
 
     def run(self) -> Rewritten | None:
+        rewriters = {
+            "MatMulIntegerToFloat": self._row_product,
+            "MatMulNBits": self._block_product,
+            "SkipLayerNormalization": self._skip_norm,
+            "GroupQueryAttention": self._attention,
+        }
         for node, _ in self.model.nodes:
-            if node.op == "MatMulIntegerToFloat":
-                self._row_product(node)
-            elif node.op == "MatMulNBits":
-                self._block_product(node)
-            elif node.op == "SkipLayerNormalization":
-                self._skip_norm(node)
-            elif node.op == "GroupQueryAttention":
-                self._attention(node)
+            if node.op in rewriters:
+                rewriters[node.op](node)
         if not self.new:
             return None
         if self.half_cache:
@@ -114,10 +114,13 @@ class _Rewriter:
         if match is None or not self._are_private(match.nodes):
             return
         attributes: dict[str, int | float] = {
-            "threads": self.threads, "zero_point": match.zero_point,
-            "has_bias": int(bool(match.bias)), "is_gelu": int(match.is_gelu),
-            "high": match.high, "low": match.low,
-        }  # fmt: skip
+            "threads": self.threads,
+            "zero_point": match.zero_point,
+            "has_bias": int(bool(match.bias)),
+            "is_gelu": int(match.is_gelu),
+            "high": match.high,
+            "low": match.low,
+        }
         new = Node(
             "RowProduct", match.inputs, match.nodes[-1].outputs, attributes, DOMAIN, product.name
         )
@@ -215,9 +218,13 @@ class _Rewriter:
         ):
             return
         attributes: dict[str, int | float] = {
-            "threads": self.threads, "depth": depth, "width": width, "block": block, "bits": bits,
+            "threads": self.threads,
+            "depth": depth,
+            "width": width,
+            "block": block,
+            "bits": bits,
             "has_bias": int(bool(bias)),
-        }  # fmt: skip
+        }
         inputs = [*node.inputs[:3], *([bias] if bias else [])]
         self._replace(
             [node], Node("BlockProduct", inputs, node.outputs, attributes, DOMAIN, node.name)
@@ -268,8 +275,11 @@ class _Rewriter:
         ):
             return
         attributes: dict[str, int | float] = {
-            "threads": self.threads, "heads": int(heads), "window": int(window), "scale": float(scale)
-        }  # fmt: skip
+            "threads": self.threads,
+            "heads": int(heads),
+            "window": int(window),
+            "scale": float(scale),
+        }
         op, outputs = (
             ("CachedAttention", node.outputs) if has_past else ("PlainAttention", node.outputs[:1])
         )

@@ -41,7 +41,8 @@ BLOCK_NETWORK = """
 import socket
 def refuse(*arguments, **options):
     raise AssertionError(f"the network was asked for: {arguments}")
-socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.create_connection = socket.getaddrinfo = refuse
 class NoSocket(socket.socket):
     def __init__(self, *arguments, **options):
         refuse("a socket")
@@ -115,7 +116,10 @@ NOT_FOR_HELP = ("torch", "onnxruntime", "numpy", "tiktoken", "onnx", "transforme
     "code", ["import gpt_edge", "from gpt_edge.cli import main; main(['--help'])"]
 )
 def test_importing_and_help_load_nothing_heavy(code: str) -> None:
-    report = f"\nimport sys; print([name for name in {NOT_FOR_HELP} if name in sys.modules], file=sys.stderr)"
+    report = (
+        f"\nimport sys; print([name for name in {NOT_FOR_HELP} if name in sys.modules], "
+        "file=sys.stderr)"
+    )
     assert python(code + report).stderr == "[]\n"
 
 

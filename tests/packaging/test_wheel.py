@@ -94,8 +94,9 @@ def wheel_names(clone: Path) -> list[str]:
     out = clone.parent / "dist"
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, clone],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     (wheel,) = out.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -178,7 +179,10 @@ def test_the_first_command_of_the_readme_writes_text_in_an_empty_folder(
 
 
 def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:
-    code = "import gpt_edge, gpt_edge.export, gpt_edge.models; print(gpt_edge.__file__, gpt_edge.export.__file__)"
+    code = (
+        "import gpt_edge, gpt_edge.export, gpt_edge.models; "
+        "print(gpt_edge.__file__, gpt_edge.export.__file__)"
+    )
     done = shell(f'python -c "{code}"', installed, tmp_path)
     assert done.returncode == 0, done.stderr
     for path in done.stdout.split():

@@ -30,9 +30,15 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
     """
     torch.manual_seed(3)
     config = transformers.GPT2Config(
-        vocab_size=258, n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.2, bos_token_id=0,
+        vocab_size=258,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=128,
+        initializer_range=0.2,
+        bos_token_id=0,
         eos_token_id=None,
-    )  # fmt: skip
+    )
     model = transformers.GPT2LMHeadModel(config).eval()
     folder = tmp_path_factory.mktemp("hf") / "gpt2"
     model.save_pretrained(folder)

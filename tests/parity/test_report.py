@@ -141,8 +141,13 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
 @pytest.fixture(scope="module")
 def whole(evil: tuple[Path, Bundle]) -> BundleReport:
     checkpoint, bundle = evil
-    return make_report(bundle, against=checkpoint, prompts=(f"{EVIL} & \x1b[2J", "plain"), n_tokens=128,
-                       with_sensitivity=True)  # fmt: skip
+    return make_report(
+        bundle,
+        against=checkpoint,
+        prompts=(f"{EVIL} & \x1b[2J", "plain"),
+        n_tokens=128,
+        with_sensitivity=True,
+    )
 
 
 def test_a_model_that_writes_html_is_shown_and_does_nothing(whole: BundleReport) -> None:
@@ -164,8 +169,15 @@ def test_a_model_that_writes_html_is_shown_and_does_nothing(whole: BundleReport)
 def test_the_page_holds_every_version_and_every_section(whole: BundleReport) -> None:
     words = assert_inert(page(whole)).words
     assert [variant.label for variant in whole.variants] == ["fp32", "this bundle (int4)", "int8"]
-    for heading in ("Size and loss", "Samples, side by side", "Token by token", "Error, layer by layer", "Sensitivity",
-                    "Verification at export", "The bundle"):  # fmt: skip
+    for heading in (
+        "Size and loss",
+        "Samples, side by side",
+        "Token by token",
+        "Error, layer by layer",
+        "Sensitivity",
+        "Verification at export",
+        "The bundle",
+    ):
         assert heading in words
     assert "What is not on this page" not in words
     assert whole.missing == ()
@@ -296,8 +308,20 @@ def test_the_command_writes_one_file_whole(evil: tuple[Path, Bundle], tmp_path: 
     source = tmp_path / "text.txt"
     source.write_text("a few words, and more of them. " * 40, "utf-8")
     out = tmp_path / "page.html"
-    line = ("report", bundle.path, "-o", out, "--against", checkpoint, "--text", source, "--tokens", "128",
-            "--also", bundle.path)  # fmt: skip
+    line = (
+        "report",
+        bundle.path,
+        "-o",
+        out,
+        "--against",
+        checkpoint,
+        "--text",
+        source,
+        "--tokens",
+        "128",
+        "--also",
+        bundle.path,
+    )
     found = done(*line, "--json").json
     content = out.read_text("utf-8")
     assert "text.txt (a text, its ids with SHA-256" in assert_inert(content).words

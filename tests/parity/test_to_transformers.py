@@ -78,16 +78,29 @@ def test_transformers_says_what_the_checkpoint_says(name: str, tmp_path: Path) -
 
 
 REFUSED = {
-    "banded and divided": (GPTConfig(**SIZES, attention=("dense", "banded"), window=5), "it does not divide|does not"),
+    "banded and divided": (
+        GPTConfig(**SIZES, attention=("dense", "banded"), window=5),
+        "it does not divide|does not",
+    ),
     "undivided with biases": (GPTConfig(**SIZES, scale_attention=False), "GPT-2 divides there"),
     "banded, undivided, with biases": (
-        GPTConfig(**SIZES, attention=("banded",), window=5, scale_attention=False), "has no such biases",
+        GPTConfig(**SIZES, attention=("banded",), window=5, scale_attention=False),
+        "has no such biases",
     ),
-    "post-norm, exact gelu": (GPTConfig(**SIZES, norm="post", activation="gelu"), "the activation 'gelu'"),
-    "post-norm, banded": (GPTConfig(**SIZES, norm="post", attention=("banded",), window=5), "sees every position"),
+    "post-norm, exact gelu": (
+        GPTConfig(**SIZES, norm="post", activation="gelu"),
+        "the activation 'gelu'",
+    ),
+    "post-norm, banded": (
+        GPTConfig(**SIZES, norm="post", attention=("banded",), window=5),
+        "sees every position",
+    ),
     "post-norm, narrow": (GPTConfig(**SIZES, norm="post", n_inner=40), "its MLP is 40 wide"),
-    "post-norm, undivided": (GPTConfig(**SIZES, norm="post", scale_attention=False), "does not divide attention"),
-}  # fmt: skip
+    "post-norm, undivided": (
+        GPTConfig(**SIZES, norm="post", scale_attention=False),
+        "does not divide attention",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

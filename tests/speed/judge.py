@@ -63,7 +63,10 @@ class Verdict:
 
     def __str__(self) -> str:
         found = ", ".join(f"{ratio:.3f}" for ratio in self.ratios)
-        return f"{self.name}: {self.loss:+.0%} of the speed lost; {found} of the reference's time, stored {self.stored:.3f}"
+        return (
+            f"{self.name}: {self.loss:+.0%} of the speed lost; {found} of the reference's time, "
+            f"stored {self.stored:.3f}"
+        )
 
 
 def measure_ratio(pair: Pair, pieces: int = PIECES) -> float:

@@ -30,15 +30,30 @@ TINY = {
 
 ODD = {
     "one of everything": GPTConfig(n_layer=1, n_head=1, n_embd=1, n_ctx=1, vocab_size=1),
-    "primes": GPTConfig(n_layer=1, n_head=1, n_embd=7, n_ctx=9, vocab_size=3, n_inner=5, activation="gelu"),
+    "primes": GPTConfig(
+        n_layer=1, n_head=1, n_embd=7, n_ctx=9, vocab_size=3, n_inner=5, activation="gelu"
+    ),
     "untied, unscaled": GPTConfig(
-        n_layer=1, n_head=2, n_embd=34, n_ctx=33, vocab_size=19, tied_embeddings=False, scale_attention=False
+        n_layer=1,
+        n_head=2,
+        n_embd=34,
+        n_ctx=33,
+        vocab_size=19,
+        tied_embeddings=False,
+        scale_attention=False,
     ),
     "relu, all banded, post": GPTConfig(
-        n_layer=2, n_head=5, n_embd=40, n_ctx=20, vocab_size=65, norm="post", attention=("banded",), window=1,
+        n_layer=2,
+        n_head=5,
+        n_embd=40,
+        n_ctx=20,
+        vocab_size=65,
+        norm="post",
+        attention=("banded",),
+        window=1,
         activation="relu",
     ),
-}  # fmt: skip
+}
 
 
 def random_model(config: GPTConfig, seed: int = 0, std: float = 0.15) -> GPT:

@@ -53,6 +53,11 @@ class FinetuneSettings:
     threads: int = 0  # 0 leaves the choice to torch
 
     def __post_init__(self) -> None:
+        self._check_choices_and_counts()
+        self._check_rates()
+        self._check_lora_and_scores()
+
+    def _check_choices_and_counts(self) -> None:
         for name, value, choices in (
             ("task", self.kind, KINDS),
             ("precision", self.precision, PRECISIONS),
@@ -71,6 +76,8 @@ class FinetuneSettings:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.threads:
             check_threads(self.threads)
+
+    def _check_rates(self) -> None:
         for name, high in (
             ("dropout", 1.0),
             ("clf_dropout", 1.0),
@@ -90,6 +97,8 @@ class FinetuneSettings:
             raise ValueError(
                 f"weight_decay must be a finite number from 0, got {self.weight_decay}"
             )
+
+    def _check_lora_and_scores(self) -> None:
         if self.lora_rank is not None and self.lora_rank < 1:
             raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}")
         if self.lora_alpha is not None and self.lora_rank is None:

@@ -332,7 +332,10 @@ def test_a_bundle_loads_its_own_tokenizer(tmp_path: Path) -> None:
 
 def test_importing_bundle_loads_no_runtime_and_no_tokenizer() -> None:
     heavy = ["torch", "onnx", "onnxruntime", "tiktoken", "tokenizers", "numpy"]
-    script = f"import sys, gpt_edge.bundle.bundle; print([name for name in {heavy} if name in sys.modules])"
+    script = (
+        "import sys, gpt_edge.bundle.bundle; "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
     )

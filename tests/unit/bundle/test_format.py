@@ -151,7 +151,9 @@ import json, sys
 from gpt_edge.bundle.bundle import Bundle
 Bundle.open(sys.argv[1])  # whatever is loaded once is loaded by now
 events, watching = [], [True]
-watched = ("open", "import", "exec", "compile", "pickle.find_class", "subprocess.Popen", "os.system")
+watched = (
+    "open", "import", "exec", "compile", "pickle.find_class", "subprocess.Popen", "os.system"
+)
 def watch(event, arguments):
     if watching and (event in watched or event.startswith("socket")):
         events.append((event, arguments[0] if arguments else None))
