@@ -89,8 +89,8 @@ import sys
 import numpy as np
 from llama_cpp import Llama
 ids = np.load(sys.argv[2])
-model = Llama(sys.argv[1], n_ctx=ids.shape[1], n_batch=ids.shape[1], logits_all=True, verbose=False, n_threads=2,
-              n_gpu_layers=0, type_k=0, type_v=0)
+model = Llama(sys.argv[1], n_ctx=ids.shape[1], n_batch=ids.shape[1], logits_all=True,
+              verbose=False, n_threads=2, n_gpu_layers=0, type_k=0, type_v=0)
 out = np.lib.format.open_memmap(sys.argv[3], "w+", np.float32, (*ids.shape, model.n_vocab()))
 for row, logits in zip(ids, out):
     model.reset()

@@ -17,7 +17,7 @@ Samples are appended to a file of JSON lines, so rounds can be run in pieces, ea
 same --samples:
 
     python benchmarks/speed/peers.py ... --rounds 1 --samples runs/speed.jsonl     # five times
-    python benchmarks/speed/peers.py --report runs/speed.jsonl    # writes the report again, runs nothing
+    python benchmarks/speed/peers.py --report runs/speed.jsonl    # the report again, without a run
 
 drive.py of the harness does the running: A B C, A B C, a new process each, waiting until the
 machine is quiet. One batch of 8 follows with two threads. What fails is listed; a bundle that fails

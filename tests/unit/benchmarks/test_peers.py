@@ -27,9 +27,12 @@ import speed_report
 IDS = [11, 12, 13, 14, 15, 16, 17, 18]
 RECORDED: dict[str, Any] = {
     **json.loads(  # what run_ct2.py printed
-        '{"engine": "ctranslate2", "version": "ctranslate2 4.8.5", "precision": "int8_float32", "variant": "int8", "threads": 2, '
-        '"batch": 1, "prompt_tokens": 32, "new_tokens": 128, "load_s": 1.161, "prefill_s": 0.07119, "prefill_tok_s": 449.5, "first_token_s": 0.07119, '
-        '"decode_tok_s": 29.37, "decode_step_ms_p50": 32.01, "peak_rss_mb": 271.4, "disk_bytes": 127252291, "cpu_per_wall": 0.53, "repeats": 1, "head_ids": [2475, 2475, 2475, 2475, 2475, 2475, 2475, 2475]}'
+        '{"engine": "ctranslate2", "version": "ctranslate2 4.8.5", "precision": "int8_float32", '
+        '"variant": "int8", "threads": 2, "batch": 1, "prompt_tokens": 32, "new_tokens": 128, '
+        '"load_s": 1.161, "prefill_s": 0.07119, "prefill_tok_s": 449.5, "first_token_s": 0.07119, '
+        '"decode_tok_s": 29.37, "decode_step_ms_p50": 32.01, "peak_rss_mb": 271.4, '
+        '"disk_bytes": 127252291, "cpu_per_wall": 0.53, "repeats": 1, '
+        '"head_ids": [2475, 2475, 2475, 2475, 2475, 2475, 2475, 2475]}'
     ),
     "peer": "ct2-int8",
     "round": 0,

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -366,31 +367,39 @@ def race(out: Path, n_writers: int, n_rounds: int, n_readers: int) -> dict[str, 
             except bundle.BundleError as error:
                 note("changing" if "replaced each time" in error.message else error.message)
 
-    def start(work: Callable[[], None]) -> int:
-        child = os.fork()
-        if child == 0:
-            try:
-                os.close(reader)
-                work()
-            except BaseException as error:
-                note(repr(error))
-            finally:
-                note("ended")
-                os._exit(0)
-        return child
-
-    readers = [start(read) for _ in range(n_readers)]
-    writers = [start(lambda label=str(number): write(label)) for number in range(n_writers)]  # type: ignore[misc]
+    readers = [start(read, reader, note) for _ in range(n_readers)]
+    writers = [start(partial(write, str(number)), reader, note) for number in range(n_writers)]
     os.close(writer)
+    counts = count_notes(reader, n_writers, out.parent / "stop")
+    for child in (*writers, *readers):
+        os.waitpid(child, 0)
+    (out.parent / "stop").unlink()
+    return counts
+
+
+def start(work: Callable[[], None], reader: int, note: Callable[[str], None]) -> int:
+    """Fork a process that does the work and notes its end; return its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            work()
+        except BaseException as error:
+            note(repr(error))
+        finally:
+            note("ended")
+            os._exit(0)
+    return child
+
+
+def count_notes(reader: int, n_writers: int, stop: Path) -> dict[str, int]:
+    """Count the lines that the processes write; once every writer has ended, tell the readers."""
     counts: dict[str, int] = {}
     with os.fdopen(reader) as stream:
         for line in stream:
             counts[line.strip()] = counts.get(line.strip(), 0) + 1
             if counts.get("ended", 0) == n_writers:
-                (out.parent / "stop").touch()
-    for child in (*writers, *readers):
-        os.waitpid(child, 0)
-    (out.parent / "stop").unlink()
+                stop.touch()
     return counts
 
 
