@@ -15,7 +15,7 @@ from typing import Any
 NORMS = ("pre", "post")
 ATTENTIONS = ("dense", "banded")
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu")
-# a larger layer, width, context or vocabulary is a damaged file, not a small GPT
+# a larger layer, width, context or vocabulary is a corrupt file, not a small GPT
 MAX_DIMENSION = 1 << 20
 
 
@@ -35,7 +35,7 @@ class GPTConfig:
     vocab_size: int
     norm: str = "pre"
     attention: tuple[str, ...] = ("dense",)
-    window: int | None = None  # tokens; wanted exactly when a layer is banded
+    window: int | None = None  # tokens; required if and only if a layer is banded
     activation: str = "gelu_tanh"
     layer_norm_epsilon: float = 1e-5
     n_inner: int | None = None  # width of the MLP; None is 4 * n_embd

@@ -2,7 +2,7 @@
 activations, and every limit, size and operator count that follows from it.
 
 A manifest and the command line name a scheme by its `name`; `SCHEMES` leads from the name to the
-row. Code that must differ from scheme to scheme asks for an attribute, never for a name. To add a
+row. Code that must differ from scheme to scheme reads an attribute, never a name. To add a
 scheme, add a row here and, for a new kind of product, a lowering in `gpt_edge.export.graph`.
 """
 

@@ -101,7 +101,7 @@ class TaskSpec:
         return len(self.labels) or 1
 
     def score(self, logit: float) -> float:
-        """The score that a head's single output stands for: low + (high - low) * sigmoid(logit).
+        """The score that a head's single output means: low + (high - low) * sigmoid(logit).
 
         Raises ValueError for a task whose answer is no score.
         """

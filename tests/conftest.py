@@ -17,7 +17,7 @@ if sys.platform != "win32":
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-# whatever is built on this machine, onnxruntime's own operators are tested
+# whatever is built on this machine, onnxruntime's operators are tested
 os.environ["GPT_EDGE_NATIVE"] = "0"
 
 REPO = Path(__file__).resolve().parents[1]

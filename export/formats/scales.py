@@ -85,7 +85,7 @@ def _asymmetric_scales(blocks: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def _zero_points(low: Tensor, scale: Tensor, top: int) -> Tensor:
-    """The levels from 0 to `top` that stand for 0 where the lowest level stands for `low`."""
+    """The levels from 0 to `top` that mean 0 where the lowest level means `low`."""
     return torch.where(scale == 0, 0.0, (-low / scale).round()).clamp(0, top)
 
 

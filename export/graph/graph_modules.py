@@ -214,7 +214,7 @@ class EdgeTaskGraph(TaskGraph):
         for layer, block in enumerate(blocks):
             is_last = layer == len(blocks) - 1
             # The attention of the last layer reads every row, so its input is normed here; what the
-            # block norms for it is the wanted rows, which nothing uses.
+            # block norms for it is the chosen rows, which nothing uses.
             n = x if block.is_post_norm else block.ln_1(x)
             y = torch.onnx.ops.symbolic(
                 MICROSOFT_ATTENTION,

@@ -251,7 +251,7 @@ class Lowering:
         return [_block_product(inputs, self.config.vocab_size, self.config.n_embd, form)]
 
     def _block_rows(self, embedding: Embedding, form: TensorFormat) -> list[ir.Node]:
-        """GatherBlockQuantized, and the weights that fill up the last block cut off."""
+        """GatherBlockQuantized, and without the weights that pad the last block."""
         table, width = self.table(embedding.weight), self.config.n_embd
         size = form.block_for(width)
         n_blocks = -(-width // size)

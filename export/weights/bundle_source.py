@@ -65,7 +65,7 @@ class BundleSource:
             array = unpad_heads(name, array, self.config)
         copy = np.array(array, np.float32, order="C")
         del array
-        # onnx_ir maps the whole file anew for each tensor, and would keep every mapping
+        # onnx_ir maps the whole file again for each tensor, and would keep every mapping
         value.const_value.release()
         return copy
 

@@ -1,10 +1,10 @@
-"""Channels that stand out, evened out before rounding: their size is moved from the activations
-into the next weights.
+"""Outlier channels, smoothed before quantization (SmoothQuant): their size is moved from the
+activations into the next weights.
 
 A channel a hundred times as large as its neighbours takes the whole range of an 8-bit row and
 leaves them a level or two. Dividing what writes it and multiplying what reads it changes nothing in
 the model (Xiao et al. 2023, "SmoothQuant", section 4, with alpha = 0.5). Other than there, no
-calibration text is wanted: the gains of a layer norm, and the rows that make a value, say how large
+calibration text is needed: the gains of a layer norm, and the rows that make a value, say how large
 a channel gets. Factors are powers of two, so the float32 model stays the same to the last bit, and
 only channels that are out of proportion by 16 or more get one: most models have none and are left
 as they are.
@@ -198,8 +198,8 @@ def smooth(source: WeightSource, graph: str, scheme: str) -> SmoothedSource:
 
 
 def find_smoothing(source: WeightSource) -> Smoothing:
-    """Which channels of which places stand out; reads the weights of every layer once, one at a
-    time.
+    """Which channels of which operators are outliers; reads the weights of every layer once, one at
+    a time.
     """
     config, found = source.config, dict[str, dict[int, int]]()
     for layer in range(config.n_layer):
@@ -212,10 +212,8 @@ def find_smoothing(source: WeightSource) -> Smoothing:
         shift = (
             _read(source, f"{prefix}ln_1.bias") if is_pre else np.zeros(config.n_embd, np.float32)
         )
-        rows, bias = (
-            c_attn[2 * config.n_embd :],
-            _read(source, f"{prefix}attn.c_attn.bias")[2 * config.n_embd :],
-        )
+        rows = c_attn[2 * config.n_embd :]
+        bias = _read(source, f"{prefix}attn.c_attn.bias")[2 * config.n_embd :]
         values = np.abs(bias + rows @ shift) + SPREAD * np.linalg.norm(rows * gain, axis=1)
         sizes = {VALUES: (values, _column_sizes(_read(source, f"{prefix}{READER}.weight")))}
         if is_pre:
@@ -249,7 +247,7 @@ def _column_sizes(weight: FloatArray) -> NDArray[Any]:
 
 
 def _exponents(activations: NDArray[Any], weights: NDArray[Any]) -> dict[int, int]:
-    """Channel and exponent of those that stand out, at most MAX_CHANNELS."""
+    """Channel and exponent of the outliers, at most MAX_CHANNELS."""
     if not (np.median(activations) > 0 and np.median(weights) > 0):
         return {}
     floors = 2.0**-MAX_EXPONENT * np.median(activations), 2.0**-MAX_EXPONENT * np.median(weights)

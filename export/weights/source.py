@@ -41,11 +41,9 @@ def pad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
     c_attn: [3C, C] -> [3HD', C], its bias [3C] -> [3HD']; c_proj: [C, C] -> [C, HD']. Others come
     back as they are.
     """
-    heads, size, padded = (
-        config.n_head,
-        config.head_size,
-        onnx_contract.cache_head_size(config, "edge"),
-    )
+    heads = config.n_head
+    size = config.head_size
+    padded = onnx_contract.cache_head_size(config, "edge")
     if size == padded or ".attn." not in name:
         return array
     extra = padded - size
@@ -62,11 +60,9 @@ def pad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
 
 def unpad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
     """The inverse of `pad_heads`."""
-    heads, size, padded = (
-        config.n_head,
-        config.head_size,
-        onnx_contract.cache_head_size(config, "edge"),
-    )
+    heads = config.n_head
+    size = config.head_size
+    padded = onnx_contract.cache_head_size(config, "edge")
     if size == padded or ".attn." not in name:
         return array
     if name.endswith("c_attn.weight"):

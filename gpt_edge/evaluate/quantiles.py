@@ -95,10 +95,8 @@ class Quantiles:
         other values.
         """
         quantiles = cls()
-        quantiles._bins, quantiles._counts = (
-            np.array(values["bins"], np.uint32),
-            np.array(values["counts"], np.int64),
-        )
+        quantiles._bins = np.array(values["bins"], np.uint32)
+        quantiles._counts = np.array(values["counts"], np.int64)
         is_sorted = bool((np.diff(quantiles._bins.astype(np.int64)) > 0).all())
         if (
             quantiles._bins.shape != quantiles._counts.shape

@@ -27,7 +27,7 @@ from gpt_edge.system.disk import output_error
 # 0: never use the library; a path: use that one; unset: use it once it is built
 SETTING = "GPT_EDGE_NATIVE"
 WITHOUT = "0"
-WITHOUT_HINT = "everything works without them, with onnxruntime's own operators"
+WITHOUT_HINT = "everything works without them, with onnxruntime's operators"
 # which library: None as the setting says, False none, True the installed one, or a path
 Native = bool | Path | None
 SOURCES = Path(__file__).parent / "kernels"
@@ -66,7 +66,7 @@ def why_unsupported() -> str | None:
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """What the CPU can do, in Linux's words; empty where it is not told."""
+    """What the CPU can do, in Linux's words; empty where Linux does not say."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -107,7 +107,7 @@ def find_library(native: Native = None) -> Path | None:
     native: None takes GPT_EDGE_NATIVE's, else the one that `gpt-edge native build` installed, if
     this machine can run it; False takes none; True the installed one; a path that one.
     Raises GPTEdgeError for a path, here or in the setting, where there is no file, and where True
-    or a path asks for what is not installed or cannot run here.
+    or a path names what is not installed or cannot run here.
     """
     if native is False:
         return None
@@ -159,7 +159,7 @@ def is_own(path: Path) -> bool:
 
 
 def compile_library(target: Path, options: Sequence[str] = ()) -> None:
-    """Compile the operators to `target`, whole or not at all; takes some seconds. options: for the
+    """Compile the operators to `target`, atomically; takes some seconds. options: for the
     compiler, at the end.
 
     Raises GPTEdgeError on a machine that cannot run them and for what the compiler refuses,
@@ -173,7 +173,7 @@ def compile_library(target: Path, options: Sequence[str] = ()) -> None:
     )
     if compiler is None:
         raise MissingDependencyError(
-            "a C compiler is wanted, and there is no cc, gcc or clang",
+            "a C compiler is required, and there is no cc, gcc or clang",
             hint="apt install gcc, or name one in CC",
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +197,7 @@ def compile_library(target: Path, options: Sequence[str] = ()) -> None:
             )
             raise GPTEdgeError(
                 f"{compiler} could not compile the operators: {said[:250]}",
-                hint="gcc 11 or clang 14 or newer is wanted",
+                hint="gcc 11 or clang 14 or newer is required",
             )
         try:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""An ONNX model taken apart and put together again, as far as replacing nodes takes it.
+"""Parses an ONNX model and serializes it again, as far as replacing nodes needs it.
 
 What is not looked at is copied byte for byte. Numbers of fields: onnx.proto3 of the ONNX
 specification.
@@ -36,7 +36,7 @@ class Node:
 
 @dataclass(slots=True)
 class Constant:
-    """An initializer: shape, ONNX's number of its type, and its bytes where they lie in the file
+    """An initializer: shape, ONNX's number of its type, and its bytes where they are in the file
     itself.
     """
 
@@ -47,7 +47,7 @@ class Constant:
 
 @dataclass(slots=True)
 class Model:
-    """A model taken apart: its nodes and its inputs and outputs with their bytes, its initializers,
+    """A parsed model: its nodes and its inputs and outputs with their bytes, its initializers,
     and the rest as it was.
     """
 

@@ -1,9 +1,9 @@
 """PortableRunner: runs the portable graph, and GPT-2 files that Optimum exported, whose present
 tensors grow.
 
-Feeds what the file asks for: position_ids and use_cache_branch are optional. Rows of a batch lie at
-the start of the cache's arrays; the attention mask hides what is beyond a shorter row's end. Same
-methods as `EdgeRunner`.
+Feeds the inputs that the file has: position_ids and use_cache_branch are optional. Rows of a batch
+lie at the start of the cache's arrays; the attention mask hides what is beyond a shorter row's end.
+Same methods as `EdgeRunner`.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class PortableRunner:
 def _dtype(name: str, types: dict[str, str]) -> str:
     if types[name] not in DTYPE_OF:
         raise BundleError(
-            f"the graph's {name} is {types[name]}, wanted one of {', '.join(DTYPE_OF)}"
+            f"the graph's {name} is {types[name]}, expected one of {', '.join(DTYPE_OF)}"
         )
     return DTYPE_OF[types[name]]
 

@@ -99,7 +99,7 @@ class Session:
         *,
         row: int | None = None,
     ) -> FloatArray:
-        """Append ids [B, T] to the cache and return logits float32 [B, R, V] of the wanted rows, in
+        """Append ids [B, T] to the cache and return logits float32 [B, R, V] of the chosen rows, in
         memory of their own.
 
         logit_rows: "last", "all", or indices [R] into T, ascending. row: ids [1, T] go to this row
@@ -113,16 +113,16 @@ class Session:
             raise ValueError(
                 f"ids have {tokens.shape[0]} rows, the cache has {cache.batch}, row is {row}"
             )
-        wanted = _check_logit_rows(logit_rows, tokens.shape[1])
+        chosen = _check_logit_rows(logit_rows, tokens.shape[1])
         for index in rows:
             self._check_room(int(cache.lengths[index]), tokens.shape[1])
         self.reserve(cache, max(int(cache.lengths[index]) for index in rows) + tokens.shape[1])
-        logits = np.empty((len(rows), wanted.size, self.config.vocab_size), np.float32)
+        logits = np.empty((len(rows), chosen.size, self.config.vocab_size), np.float32)
         if tokens.shape[1] == 1 and len(rows) == cache.batch:
             logits[:] = self._runner.decode(tokens[:, 0], cache)[:, None]
             return logits
         for sequence, index, out in zip(tokens, rows, logits, strict=True):
-            self._read(sequence, cache, index, wanted, out)
+            self._read(sequence, cache, index, chosen, out)
         return logits
 
     def end_profile(self) -> Path:
@@ -132,17 +132,17 @@ class Session:
         return self._graph_runner.end_profile()
 
     def _read(
-        self, ids: IntArray, cache: KVCache, row: int, wanted: IntArray, out: FloatArray
+        self, ids: IntArray, cache: KVCache, row: int, chosen: IntArray, out: FloatArray
     ) -> None:
-        """Append ids [T] chunk by chunk. wanted: ascending [R]; out: [R, V]."""
+        """Append ids [T] chunk by chunk. chosen: rows with logits, ascending [R]; out: [R, V]."""
         unwanted = np.empty((1, self.config.vocab_size), np.float32)
         for start in range(0, ids.size, PREFILL_CHUNK):
             chunk = ids[start : start + PREFILL_CHUNK]
-            first, end = np.searchsorted(wanted, (start, start + chunk.size))
+            first, end = np.searchsorted(chosen, (start, start + chunk.size))
             if first == end:  # the graph computes at least one row
                 self._runner.append(chunk, cache, row, np.array([chunk.size - 1]), unwanted)
             else:
-                self._runner.append(chunk, cache, row, wanted[first:end] - start, out[first:end])
+                self._runner.append(chunk, cache, row, chosen[first:end] - start, out[first:end])
 
     def _check_ids(self, ids: npt.ArrayLike) -> IntArray:
         tokens = np.asarray(ids)
@@ -161,9 +161,11 @@ class Session:
                 hint="shorten the prompt, or cut it with --truncate left",
             )
 
-    def _wrong_ids(self, ids: Sequence[int] | IntArray, wanted: int) -> ValueError:
-        if len(ids) != wanted:
-            return ValueError(f"one id per row of the cache is wanted, {wanted}, got {len(ids)}")
+    def _wrong_ids(self, ids: Sequence[int] | IntArray, expected: int) -> ValueError:
+        if len(ids) != expected:
+            return ValueError(
+                f"expected one id for each row of the cache, {expected}, got {len(ids)}"
+            )
         wrong = next(int(id) for id in ids if not 0 <= id < self.config.vocab_size)
         return ValueError(f"token ids must be from 0 to {self.config.vocab_size - 1}, got {wrong}")
 

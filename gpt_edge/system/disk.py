@@ -1,4 +1,4 @@
-"""What is on a disk and what fits on it: hashes, a folder held open, free space, and OSError told
+"""What is on a disk and what fits on it: hashes, an open folder, free space, and OSError reported
 as OutputError.
 """
 

@@ -1,5 +1,5 @@
 """Is a library of custom operators right? The built-in bundles with it, against the same bundles
-with onnxruntime's own operators.
+with onnxruntime's operators.
 
 `python -m gpt_edge.verify.native_operators LIBRARY` prints the figures as JSON: in a process of its
 own, as a wrong library may end it.
@@ -51,7 +51,7 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
     try:
         progress("compiling")
         compile_library(candidate)
-        progress("checking against onnxruntime's own operators")
+        progress("checking against onnxruntime's operators")
         result = _check_in_child(candidate)
         if result["faults"]:
             raise GPTEdgeError(

@@ -141,7 +141,7 @@ def test_another_cpu_in_the_same_home_has_a_library_of_its_own(
 def test_no_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingDependencyError, match="a C compiler is wanted"):
+    with pytest.raises(MissingDependencyError, match="a C compiler is required"):
         compile_library(library_path())
 
 
