@@ -189,7 +189,7 @@ def open_reference(inputs: Inputs, against: Path | None, folder: Path) -> Refere
     none. folder: for the graph of a checkpoint.
     """
     if against is not None and not (against / MANIFEST_FILE).exists():
-        return _open_checkpoint(inputs, against, folder / "fp32")
+        return _open_checkpoint(inputs, against, folder / FP32.name)
     if against is not None:
         return _reference_of(inputs, Bundle.open(against))
     for candidate in (inputs.bundle, *inputs.also):

@@ -74,7 +74,7 @@ MOMENTS = {
     },
     "writing weights": {
         "imports": "from tests.support.traces import share_traces; share_traces()\n"
-        "from gpt_edge.export.weights.source import WeightsFile",
+        "from gpt_edge.export.weights.data_file import WeightsFile",
         "function": "WeightsFile.add",
         "condition": "arguments[1] == 'ln_f.bias'",
     },

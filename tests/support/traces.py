@@ -37,6 +37,8 @@ def share_traces() -> None:
 def _sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
     @functools.wraps(export)
     def shared(model: torch.nn.Module, arguments: tuple[Any, ...], **options: Any) -> Any:
+        if not hasattr(model, "gpt"):  # Optimum exports its own models, by the older exporter
+            return export(model, arguments, **options)
         path = folder / f"{_digest(model, arguments, options)}.onnx"
         with _only_one(path.with_suffix(".lock")):
             if not path.exists():
