@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpt_edge.arrays import DoubleArray
 from gpt_edge.export.budget.loss_budget import LossBudget, Measured
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 
@@ -30,7 +31,7 @@ CLOSE = 1.04  # ratio of the limits between which the search stops
 # choose them everywhere.
 FLOAT_ACTIVATIONS_COST = 1.25
 
-Costs = npt.NDArray[np.float64]
+Costs = DoubleArray
 
 
 @dataclass(frozen=True, slots=True)

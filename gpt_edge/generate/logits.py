@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from gpt_edge.arrays import IntArray
+
 LogitsRow = npt.NDArray[Any]  # float32 from the model, float64 after a division
 LogitsProcessor = Callable[[Sequence[int], LogitsRow], LogitsRow]
 

@@ -19,9 +19,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.errors import NumericError
 from gpt_edge.generate.logits import (
-    FloatArray,
     LogitsProcessor,
     LogitsRow,
     Temperature,

@@ -17,6 +17,13 @@ from tests.support.pages import Page
 (COMMAND,) = Page(REPO / "docs" / "index.md").blocks("sh")
 
 
+def test_ci_builds_the_api_reference() -> None:
+    assert (
+        COMMAND.strip().replace("runs/api", '"$folder/api"') in (REPO / ".ci" / "run").read_text()
+    )
+
+
+@pytest.mark.slow  # twenty seconds of rendering, which .ci/run has anyway
 def test_the_api_reference_is_built_and_names_everything_public(tmp_path: Path) -> None:
     pytest.importorskip("pdoc")
     program, *arguments = shlex.split(COMMAND)
