@@ -68,8 +68,8 @@ class Generator:
         *,
         cancel: threading.Event | None = None,
     ) -> TokenStream:
-        """Continue `ids`, one id at a time, without the end token that ends it. This layer knows no text, so no stop
-        strings.
+        """Continue `ids`, one id at a time, without the end token. This layer knows no text, so no
+        stop strings.
 
         Raises ValueError for no ids, ids out of range or stop strings; ContextLengthError for more
         than the context.

@@ -38,7 +38,8 @@ WANTED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
 # for their next call would be lost each time. hidden: a function called `fail` elsewhere in the
 # process is not taken for ours.
 OPTIONS = (
-    "-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,nodelete",
+    "-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared",
+    "-fvisibility=hidden", "-Wl,-z,nodelete",
 )  # fmt: skip
 COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 300
@@ -47,7 +48,10 @@ SECONDS = 300
 def why_unsupported() -> str | None:
     """Why this machine cannot run the operators, in words; None where it can."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        return f"the operators are written for Linux on x86-64, this is {platform.system()} on {platform.machine()}"
+        return (
+            "the operators are written for Linux on x86-64, this is "
+            f"{platform.system()} on {platform.machine()}"
+        )
     missing = [name for name in WANTED if name not in cpu_flags()]
     if missing:
         return f"the operators want a CPU with AVX-512 VNNI, this one lacks {', '.join(missing)}"
@@ -56,7 +60,7 @@ def why_unsupported() -> str | None:
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """What the CPU can do, in Linux's words; empty where it is not told."""
+    """The CPU's features by Linux's names; empty where they are not known."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -143,8 +147,8 @@ def _installed_library() -> Path | None:
 def is_own(path: Path) -> bool:
     """Could nobody but this user, or root, have written the file and its folder?"""
     return all(
-        found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        for found in (path.stat(), path.parent.stat())
+        status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        for status in (path.stat(), path.parent.stat())
     )
 
 

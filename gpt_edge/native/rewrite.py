@@ -1,5 +1,5 @@
-"""Which nodes of an edge graph the library's operators stand for: found by what they compute, not
-by their names.
+"""Which nodes of an edge graph custom operators replace: found by what they compute, not by their
+names.
 
 A node is replaced only where shapes and settings are those that the operator is made for;
 everything else stays with onnxruntime. The file of the bundle is not changed: the graph is
@@ -26,7 +26,7 @@ DOMAIN = "gpt_edge"
 LAST_AXIS = b"\xff" * 8  # -1
 FLOAT32, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10  # onnx.TensorProto.DataType
 HEAD_VECTORS = (1, 2, 3, 4, 6, 8)  # sizes of heads that attention.c knows, in sixteens of floats
-MULTIPLE = 64  # of the depth and width of a product's weights: tiles of the matrix units
+MULTIPLE = 64  # of the depth and width of a product's weights: AMX tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Rewritten:
 
 
 def rewrite(data: bytes, threads: int, head_size: int, *, half_cache: bool) -> Rewritten | None:
-    """The model with the library's operators; None where it has none that they stand for, or cannot
+    """The model with the library's operators; None where it has none that they replace, or cannot
     be read.
 
     head_size: of its attention, in floats. half_cache: keep keys and values in float16, if every
@@ -77,7 +77,7 @@ class _Rewriter:
         for node, _ in model.nodes:
             for name in node.inputs:
                 self.readers.setdefault(name, []).append(node)
-        self.gone: set[int] = set()  # id() of nodes that a new one stands for
+        self.gone: set[int] = set()  # id() of nodes that a new one replaces
         self.new: dict[int, Node] = {}  # by the id() of the last of them, whose place it takes
         self.counts: dict[str, int] = {}
 
@@ -268,7 +268,8 @@ class _Rewriter:
         ):
             return
         attributes: dict[str, int | float] = {
-            "threads": self.threads, "heads": int(heads), "window": int(window), "scale": float(scale)
+            "threads": self.threads, "heads": int(heads), "window": int(window),
+            "scale": float(scale),
         }  # fmt: skip
         op, outputs = (
             ("CachedAttention", node.outputs) if has_past else ("PlainAttention", node.outputs[:1])

@@ -18,7 +18,7 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.onnx_contract import cache_head_size, past_key, past_value
 
-CacheArray = npt.NDArray[Any]  # float32, or the float16 of somebody else's portable file
+CacheArray = npt.NDArray[Any]  # float32, or the float16 of a third-party portable file
 
 FIRST_CAPACITY = 128  # tokens; doubled until the context is full
 LENGTHS = "lengths"
@@ -173,6 +173,6 @@ class KVCache:
         part = saved[name]
         if part.shape != shape or part.dtype != dtype:
             raise ValueError(
-                f"saved {name!r} is {part.dtype} {list(part.shape)}, wanted {dtype} {list(shape)}"
+                f"saved {name!r} is {part.dtype} {list(part.shape)}, expected {dtype} {list(shape)}"
             )
         return part

@@ -90,15 +90,15 @@ def _register(library: Path, options: ort.SessionOptions) -> None:
     try:
         options.register_custom_ops_library(str(library))
     except ORT_ERRORS as error:
-        hint = "gpt-edge native build makes it anew, GPT_EDGE_NATIVE=0 goes without it"
+        hint = "gpt-edge native build builds it again, GPT_EDGE_NATIVE=0 goes without it"
         raise GPTEdgeError(
             f"the operators in {library} cannot be loaded: {first_line(error)}", hint=hint
         ) from error
 
 
 def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
-    """Raise BundleError unless the graph asks for and returns what onnx_contract.py says; a foreign
-    file may ask for less.
+    """Raise BundleError unless the graph has the inputs and outputs of onnx_contract.py; a
+    third-party file may have fewer.
     """
     sides = (
         ("input", session.get_inputs(), onnx_contract.inputs(bundle.config, bundle.graph)),
@@ -111,8 +111,10 @@ def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
     )
     optional = {*optional, onnx_contract.HIDDEN_STATES} if bundle.task is None else set()
     for side, values, specs in sides:
-        found, wanted = {value.name for value in values}, {spec.name for spec in specs}
-        missing, unknown = sorted(wanted - found - optional), sorted(found - wanted - optional)
+        actual = {value.name for value in values}
+        expected = {spec.name for spec in specs}
+        missing = sorted(expected - actual - optional)
+        unknown = sorted(actual - expected - optional)
         if missing or unknown:
             names = ", ".join((missing or unknown)[:3])
             what = f"lacks the {side}" if missing else f"has an unknown {side}"

@@ -42,7 +42,7 @@ def start_session(
     ORT_ERRORS.
 
     is_guarded: False leaves saturating products as they are; the probe alone wants that. Operators
-    of our own never saturate, and a graph that holds nothing else loses nothing by the guard.
+    of the custom library never saturate, and a graph that holds nothing else loses nothing by the guard.
     """
     if is_guarded and products_saturate():
         # signed weights become unsigned

@@ -123,7 +123,7 @@ class PortableRunner:
 def _dtype(name: str, types: dict[str, str]) -> str:
     if types[name] not in DTYPE_OF:
         raise BundleError(
-            f"the graph's {name} is {types[name]}, wanted one of {', '.join(DTYPE_OF)}"
+            f"the graph's {name} is {types[name]}, expected one of {', '.join(DTYPE_OF)}"
         )
     return DTYPE_OF[types[name]]
 

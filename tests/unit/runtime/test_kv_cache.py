@@ -168,7 +168,8 @@ def test_restoring_what_does_not_fit_is_refused_and_changes_nothing() -> None:
         },
         "saved 'lengths' is int64 \\[2\\]": {**good, "lengths": np.array([9, 9])},
         "saved lengths must be from 0 to 64": {**good, "lengths": np.array([65])},
-        "saved 'past_key_values.0.key' is float32 \\[1, 2, 9, 8\\], wanted float32 \\[1, 2, 8, 8\\]": {
+        "saved 'past_key_values.0.key' is float32 \\[1, 2, 9, 8\\], "
+        "expected float32 \\[1, 2, 8, 8\\]": {
             **good,
             "lengths": np.array([8]),
         },

@@ -131,5 +131,5 @@ def test_without_position_ids_rows_of_different_lengths_go_alone() -> None:
     "types", [{"cache_type": "tensor(int8)"}, {"logits_type": "tensor(double)"}]
 )
 def test_a_type_that_is_no_float_is_refused(types: dict[str, str]) -> None:
-    with pytest.raises(BundleError, match=r"wanted one of tensor\(float\), tensor\(float16\)"):
+    with pytest.raises(BundleError, match=r"expected one of tensor\(float\), tensor\(float16\)"):
         runner(Recorder(**types))
