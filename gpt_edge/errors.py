@@ -1,7 +1,20 @@
 """The exception tree, and `require`, which turns a missing extra into one clear line.
 
-A caller's wrong argument is a ValueError; what the world did wrong is a `GPTEdgeError`. The command
-line prints `message` on one line, `hint` on the next, and exits with 1.
+    GPTEdgeError                     exit code 1: message on one line, hint on the next
+    ├── BundleError                  a bundle that is missing, corrupt, or of a newer version
+    ├── CheckpointError              a checkpoint that is missing, corrupt, unsafe or unsupported
+    ├── TokenizerError               a tokenizer file, or text that it cannot encode
+    ├── ContextLengthError           more tokens than the context holds
+    ├── NumericError                 NaN or infinite values
+    ├── OutputError                  a target that cannot be written
+    ├── ExportError                  an export that cannot be done
+    │   ├── ParityError              an exported graph that is out of tolerance
+    │   └── BudgetError              no format meets the limits (in export.budget.run)
+    ├── TrainingError                a recipe, a corpus or a run that cannot be trained
+    ├── EvaluationError              a text that cannot be scored, or models that cannot be compared
+    └── MissingDependencyError       a package of an extra is not installed
+
+A caller's wrong argument is a ValueError; a runtime error is a GPTEdgeError.
 """
 
 from __future__ import annotations
@@ -24,7 +37,7 @@ EXTRA_OF = {
 
 
 class GPTEdgeError(Exception):
-    """Anything gpt-edge refuses or could not do. `hint` is something to type or to look at."""
+    """Anything gpt-edge refuses or could not do. `hint` is a command to run or a thing to check."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -37,15 +50,15 @@ class GPTEdgeWarning(UserWarning):
 
 
 class BundleError(GPTEdgeError):
-    """A bundle that is missing, damaged, newer than this version, or not a bundle."""
+    """A bundle that is missing, corrupt, newer than this version, or not a bundle."""
 
 
 class CheckpointError(GPTEdgeError):
-    """A checkpoint that is missing, damaged, unsafe, or of another architecture."""
+    """A checkpoint that is missing, corrupt, unsafe, or of another architecture."""
 
 
 class TokenizerError(GPTEdgeError):
-    """A tokenizer file that is missing or wrong, or text that it cannot take."""
+    """A tokenizer file that is missing or wrong, or text that it cannot encode."""
 
 
 class ContextLengthError(GPTEdgeError):
@@ -65,8 +78,8 @@ class ExportError(GPTEdgeError):
 
 
 class ParityError(ExportError):
-    """An exported graph that does not say what its reference says. `figures` is what was measured,
-    by section and name.
+    """An exported graph whose outputs differ too much from its reference's. `figures` is what was
+    measured, by section and name.
     """
 
     def __init__(
@@ -77,11 +90,11 @@ class ParityError(ExportError):
 
 
 class TrainingError(GPTEdgeError):
-    """A recipe or corpus that cannot be trained on, or a run that cannot go on."""
+    """A recipe or corpus that cannot be trained on, or a run that cannot resume."""
 
 
 class EvaluationError(GPTEdgeError):
-    """A text that cannot be scored, or models that cannot be held against each other on it."""
+    """A text that cannot be scored, or models that cannot be compared on it."""
 
 
 class MissingDependencyError(GPTEdgeError):

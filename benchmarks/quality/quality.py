@@ -31,13 +31,14 @@ from gpt_edge.export.budget.degradation import TextReference, rows_that_fit
 from gpt_edge.export.budget.loss_budget import LossBudget
 from gpt_edge.export.budget.run import quantize_to_budget
 from gpt_edge.export.formats.plan import EMBEDDING, HEAD, QuantizeOptions, shapes, uniform_plan
-from gpt_edge.export.formats.rounding import Rounded, RoundWeight
+from gpt_edge.export.formats.quantized_weight import QuantizedWeight
+from gpt_edge.export.formats.rounding import WeightQuantizer
 from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
 from gpt_edge.export.weights.smoothing import smooth
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
@@ -64,7 +65,7 @@ BUDGETS = (1e-2, 1e-3)
 OUTLIER_ROWS = ("int8", "int8-block, 64", "int4, 32, GPTQ", "Q4_0 of llama.cpp, 32")
 
 
-def q4_0(name: str, weight: FloatArray, form: TensorFormat) -> Rounded:
+def q4_0(name: str, weight: FloatArray, form: TensorFormat) -> QuantizedWeight:
     """llama.cpp's Q4_0; 8-bit tables as everywhere."""
     if form.bits != 4:
         return Rounder.plain(weight, form)
@@ -73,7 +74,7 @@ def q4_0(name: str, weight: FloatArray, form: TensorFormat) -> Rounded:
     scale = extreme / np.float32(-8)
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
     levels = np.minimum(15, np.floor(blocks * inverse + np.float32(8.5))).astype(np.uint8)
-    return Rounded(4, levels, scale[..., 0].astype(np.float16).astype(np.float32))
+    return QuantizedWeight(4, levels, scale[..., 0].astype(np.float16).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Subject:
         label: str,
         scheme: str,
         plan: Plan | None,
-        rounder: RoundWeight | None,
+        rounder: WeightQuantizer | None,
         bits: float,
         *,
         smoothed: bool = True,
@@ -99,7 +100,7 @@ class Subject:
         print(f"{label}...", file=sys.stderr)
         with tempfile.TemporaryDirectory() as name:
             folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
-            source: Source = BundleSource(self.bundle)
+            source: WeightSource = BundleSource(self.bundle)
             if smoothed and rounder is not q4_0:
                 source = smooth(source, graph, scheme)
             write_scheme(
@@ -137,7 +138,7 @@ class Subject:
                 self.bundle,
                 Path(name) / "mixed",
                 QuantizeOptions("mixed"),
-                limits=LossBudget(max_kl=max_kl),
+                budget=LossBudget(max_kl=max_kl),
                 calibration=calibration,
                 eval_text=text,
             )
@@ -169,7 +170,7 @@ def subject(
 
 def uniform_rows(
     model: Subject, folder: Path
-) -> Iterator[tuple[str, str, Plan, RoundWeight, float]]:
+) -> Iterator[tuple[str, str, Plan, WeightQuantizer, float]]:
     """Label, scheme, plan, rounder and bits of every uniform row."""
     source = smooth(BundleSource(model.bundle), "edge", "mixed")
     for label, wishes in UNIFORM.items():

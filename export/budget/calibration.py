@@ -1,10 +1,10 @@
-"""What the linear layers read: calibration text, and X^T X of each layer's input, from the
-reference, layer by layer.
+"""Inputs of the linear layers: calibration text, and X^T X of each layer's input in the reference,
+layer by layer.
 
-Without a text the model writes its own, sampled at temperature 1 from its end token (Liu et al.
-2023, LLM-QAT, section 3.1): it is of the right domain for any model, needs no download, and nothing
-is shipped. A text of the user's is better where it is the text that the model will meet. At no time
-more than one layer's weights and Hessians are in memory.
+Without a text the model generates its own, sampled at temperature 1 from its end token (Liu et al.
+2023, LLM-QAT, section 3.1). Such a text is of the right domain for any model and needs no download.
+A text like those that the model will process is better. Memory holds the weights and Hessians of
+one layer at a time.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.data.documents import TextFile
 from gpt_edge.errors import ExportError
 from gpt_edge.export.weights.reference_operators import LINEARS
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.model import GPT, Block, causal_mask, without_memory
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer import Tokenizer
 
 # tokens in a row of calibration or evaluation text, less where the context is shorter
 ROW_TOKENS = 256
-CALIBRATION_TOKENS, EVALUATION_TOKENS = 16_384, 16_384
-WRITTEN_AT_ONCE = 32  # rows that the model writes side by side
-TOKENS_AT_ONCE = 2048  # run through a layer together: bounds the activations' memory
-# different text to round with and to measure with
-CALIBRATION_SEED, EVALUATION_SEED = 20181106, 20190214
+CALIBRATION_TOKENS = 16_384
+EVALUATION_TOKENS = 16_384
+GENERATED_AT_ONCE = 32  # rows of one batch
+TOKENS_AT_ONCE = 2048  # of one call of a layer: bounds the activations' memory
+# different texts for calibration and for measuring
+CALIBRATION_SEED = 20181106
+EVALUATION_SEED = 20190214
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Token ids [S, T], every row read from an empty context, and in words where they come from."""
+    """Token ids [S, T], every row processed from an empty context, and their origin in words."""
 
     ids: IntArray
     origin: str
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens."""
         return int(self.ids.size)
 
     def first(self, n_tokens: int) -> Rows:
@@ -55,46 +57,48 @@ class Rows:
 
 
 def own_text(session: Session, start: int | None, n_tokens: int, seed: int) -> Rows:
-    """About `n_tokens` tokens that the model writes, float32 probabilities, temperature 1.
+    """About `n_tokens` tokens that the model generates, float32 probabilities, temperature 1.
 
     start: the id that every row begins with, its end token; None begins with random ids. The same
     seed and machine give the same text.
     """
-    config, rng = session.config, np.random.default_rng(seed)
+    config = session.config
+    rng = np.random.default_rng(seed)
     width = min(ROW_TOKENS, config.n_ctx)
     n_rows = max(1, n_tokens // width)
-    parts = []
-    for begin in range(0, n_rows, WRITTEN_AT_ONCE):
-        batch = min(WRITTEN_AT_ONCE, n_rows - begin)
+    batches_of_ids = []
+    for begin in range(0, n_rows, GENERATED_AT_ONCE):
+        batch = min(GENERATED_AT_ONCE, n_rows - begin)
         ids = np.empty((batch, width), np.int64)
         ids[:, 0] = rng.integers(0, config.vocab_size, batch) if start is None else start
         cache = session.new_cache(batch, capacity=width)
         for step in range(1, width):
             ids[:, step] = _sample(session.decode(ids[:, step - 1], cache), rng)
-        parts.append(ids)
-    return Rows(np.concatenate(parts), f"text written by the model, seed {seed}")
+        batches_of_ids.append(ids)
+    return Rows(np.concatenate(batches_of_ids), f"text written by the model, seed {seed}")
 
 
 def _sample(logits: FloatArray, rng: np.random.Generator) -> IntArray:
-    """One id for each row of [B, V]: the inverse of the cumulated distribution, float64."""
+    """One id for each row of [B, V]: by the inverse of the cumulative distribution, float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    cumulated = np.cumsum(shifted, -1)
-    drawn = rng.random((len(logits), 1)) * cumulated[:, -1:]
-    return np.asarray(np.minimum((cumulated < drawn).sum(-1), logits.shape[1] - 1), np.int64)
+    cumulative = np.cumsum(shifted, -1)
+    drawn = rng.random((len(logits), 1)) * cumulative[:, -1:]
+    return np.asarray(np.minimum((cumulative < drawn).sum(-1), logits.shape[1] - 1), np.int64)
 
 
 def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_tokens: int) -> Rows:
-    """The first `n_tokens` tokens or fewer of a corpus, cut into rows; a last, shorter row is left
-    out.
+    """The first `n_tokens` tokens or fewer of a corpus, cut into rows; a shorter last row is
+    left out.
 
     path: as `TextFile` reads it; each document becomes `end token, its tokens`.
     Raises ExportError for a bundle without a tokenizer and for a text shorter than a row,
     EvaluationError for a file that cannot be read.
     """
     if tokenizer is None:
-        raise ExportError(f"the text {path} cannot be read by a bundle that has no tokenizer")
+        raise ExportError(f"the text {path} cannot be read: the bundle has no tokenizer")
     end = [] if tokenizer.end_token is None else [tokenizer.end_token]
-    width, ids = min(ROW_TOKENS, config.n_ctx), list[int]()
+    width = min(ROW_TOKENS, config.n_ctx)
+    ids: list[int] = []
     for piece in TextFile(path).pieces():
         ids += (end if piece.is_start else []) + tokenizer.encode(piece.text)
         if len(ids) >= n_tokens:
@@ -102,7 +106,7 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
     n_rows = min(len(ids), max(n_tokens, width)) // width
     if n_rows == 0:
         raise ExportError(
-            f"{path} has {len(ids)} tokens, at least {width} are wanted", hint="give a longer text"
+            f"{path} has {len(ids)} tokens, at least {width} are needed", hint="give a longer text"
         )
     rows = np.array(ids[: n_rows * width], np.int64).reshape(n_rows, width)
     return Rows(
@@ -110,7 +114,7 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
     )
 
 
-def load_reference(source: Source) -> GPT:
+def load_reference(source: WeightSource) -> GPT:
     """The whole reference with the source's weights, float32, in evaluation mode, owning its
     memory.
     """
@@ -126,7 +130,7 @@ def load_reference(source: Source) -> GPT:
     return model.eval()
 
 
-def load_block(source: Source, layer: int) -> Block:
+def load_block(source: WeightSource, layer: int) -> Block:
     """One layer of the reference."""
     with without_memory():
         block = Block(source.config, layer, 0.0)
@@ -135,7 +139,7 @@ def load_block(source: Source, layer: int) -> Block:
     return block.eval()
 
 
-def _tensor(source: Source, name: str) -> Tensor:
+def _tensor(source: WeightSource, name: str) -> Tensor:
     array = np.array(source.tensor(name), np.float32, order="C")
     source.release(name)
     return torch.from_numpy(array)
@@ -158,32 +162,34 @@ def batches(rows: IntArray) -> Iterator[slice]:
 
 @torch.inference_mode()
 def layer_hessians(
-    source: Source, rows: Rows, progress: Callable[[str], None] = lambda name: None
+    source: WeightSource, rows: Rows, progress: Callable[[str], None] = lambda name: None
 ) -> Iterator[dict[str, Tensor]]:
-    """For each layer in order: by the weight's name, X^T X, float32 [K, K], of everything that the
-    layer reads.
+    """For each layer in order: by weight name, X^T X, float32 [K, K], of all inputs of the linear
+    layer.
 
-    The activations are those of the unrounded model, so one pass serves every format.
+    The activations are those of the unquantized model, so one pass serves every format.
     """
     ids = torch.from_numpy(rows.ids)
-    table, positions = _tensor(source, "wte.weight"), _tensor(source, "wpe.weight")
+    table = _tensor(source, "wte.weight")
+    positions = _tensor(source, "wpe.weight")
     states = table[ids] + positions[: ids.shape[1]]  # [S, T, C]
     del table, positions
     for layer in range(source.config.n_layer):
         progress(f"h.{layer}")
-        block, found = load_block(source, layer), dict[str, Tensor]()
+        block = load_block(source, layer)
+        sums: dict[str, Tensor] = {}
         hooks = [
             block.get_submodule(name).register_forward_pre_hook(
-                _Collector(found, f"h.{layer}.{name}.weight")
+                _Collector(sums, f"h.{layer}.{name}.weight")
             )
             for name in LINEARS
         ]
-        for part in batches(rows.ids):
-            states[part] = run_block(block, states[part])
+        for rows_of_batch in batches(rows.ids):
+            states[rows_of_batch] = run_block(block, states[rows_of_batch])
         for hook in hooks:
             hook.remove()
         del block
-        yield found
+        yield sums
 
 
 @dataclass(frozen=True, slots=True)

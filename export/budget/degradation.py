@@ -1,6 +1,4 @@
-"""What a change of the weights costs on a text: KL from the unchanged model, perplexity, and tokens
-that change.
-"""
+"""Degradation of a changed model on a text: KL from the original, perplexity, token flips."""
 
 from __future__ import annotations
 
@@ -16,30 +14,28 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.export.budget.calibration import Rows
 from gpt_edge.runtime.session import Session
 
-REFERENCE_VALUES = 1 << 28  # logits of the reference that are kept in memory: 1 GiB
+REFERENCE_VALUES = 1 << 28  # logits of the reference in memory: 1 GiB
 ROWS_AT_ONCE = 256  # of logits in several copies: 50 MB each for 50,257 tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """What a change costs, over rows of a text. KL in nats from the reference, mean over rows, with
-    standard errors.
-    """
+    """Loss over rows of a text: mean KL in nats from the reference, with standard errors."""
 
     n_rows: int
     mean_kl: float
     kl_error: float
     loss_increase: float  # nats per token
     loss_error: float
-    top1: float  # share of rows with the reference's most likely token
+    top1: float  # fraction of rows with the reference's most likely token
 
     @property
     def ppl_increase(self) -> float:
-        """Perplexity over the reference's, minus 1."""
+        """Perplexity divided by the reference's, minus 1."""
         return math.expm1(min(self.loss_increase, 700.0))
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """Plain JSON values, four digits; None for what is not finite."""
+        """Plain JSON values, four digits; None for a value that is not finite."""
         values = {
             "mean_kl": self.mean_kl,
             "kl_error": self.kl_error,
@@ -55,7 +51,7 @@ class Degradation:
 
 
 class DegradationSum:
-    """Adds up rows of logits against the reference's."""
+    """Accumulates the comparison of rows of logits with the reference's."""
 
     def __init__(self) -> None:
         self._kl: list[Tensor] = []
@@ -63,19 +59,21 @@ class DegradationSum:
         self._n_same = 0
 
     def add(self, reference: Tensor, changed: Tensor, targets: Tensor) -> None:
-        """Logits or log-probabilities [R, V] twice, and the tokens that came, [R]."""
+        """Add rows: logits or log-probabilities [R, V] of both models; targets: next tokens [R]."""
         for start in range(0, len(targets), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            p, q = F.log_softmax(reference[part], -1), F.log_softmax(changed[part], -1)
-            # float32 terms, float64 sum: good to 1e-7 nats, far below what rounding costs
+            rows = slice(start, start + ROWS_AT_ONCE)
+            p = F.log_softmax(reference[rows], -1)
+            q = F.log_softmax(changed[rows], -1)
+            # float32 terms, float64 sum: good to 1e-7 nats, far below the loss of quantization
             self._kl.append((p.exp() * (p - q)).sum(-1, dtype=torch.float64).clamp(min=0))
-            index = targets[part, None]
+            index = targets[rows, None]
             self._loss.append((p.gather(-1, index) - q.gather(-1, index))[:, 0].to(torch.float64))
             self._n_same += int((p.argmax(-1) == q.argmax(-1)).sum())
 
     def result(self) -> Degradation:
         """The means; a model that overflows has an infinite KL."""
-        kl, loss = torch.cat(self._kl), torch.cat(self._loss)
+        kl = torch.cat(self._kl)
+        loss = torch.cat(self._loss)
         kl = torch.where(torch.isfinite(kl), kl, torch.inf)
         loss = torch.where(torch.isfinite(loss), loss, torch.inf)
         root = math.sqrt(max(1, len(kl) - 1))
@@ -90,27 +88,27 @@ class DegradationSum:
 
 
 def rows_that_fit(config: GPTConfig, n_tokens: int, n_values: int = REFERENCE_VALUES) -> int:
-    """At most `n_tokens`, and as many as have `n_values` logits."""
+    """The number of tokens up to `n_tokens` whose logits are at most `n_values`."""
     return min(n_tokens, max(1, n_values // config.vocab_size))
 
 
 class TextReference:
-    """A text and what the unrounded bundle says to it; any session is measured against that."""
+    """A text and the unquantized bundle's logits on it, which any session can be compared with."""
 
     def __init__(self, session: Session, rows: Rows) -> None:
         self.rows = rows
-        self._logits = [_answer(session, rows, i) for i in range(len(rows.ids))]
+        self._logits = [_row_logits(session, rows, i) for i in range(len(rows.ids))]
 
     def measure(self, session: Session) -> Degradation:
         """Run the text through another session of the same vocabulary."""
         total = DegradationSum()
         for i, logits in enumerate(self._logits):
-            changed = torch.from_numpy(_answer(session, self.rows, i))
+            changed = torch.from_numpy(_row_logits(session, self.rows, i))
             total.add(torch.from_numpy(logits), changed, torch.from_numpy(self.rows.ids[i, 1:]))
         return total.result()
 
 
-def _answer(session: Session, rows: Rows, row: int) -> FloatArray:
+def _row_logits(session: Session, rows: Rows, row: int) -> FloatArray:
     """Logits [T - 1, V] of a row."""
     ids = rows.ids[row : row + 1, :-1]
     logits: FloatArray = session.forward(ids, session.new_cache(capacity=ids.shape[1]), "all")[0]

@@ -1,6 +1,4 @@
-"""A budget of loss: what may be lost, whether a measurement keeps to it, and how much room it
-leaves.
-"""
+"""A loss budget: the limits, whether a measurement meets them, and how much headroom it leaves."""
 
 from __future__ import annotations
 
@@ -8,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-# KL is about 3 x (share of changed tokens)^2, seen on the embedded model; a first guess only
+# KL is about 3 x (fraction of token flips)^2, seen on the built-in model; a first guess only
 FLIPS_PER_KL = 3.0
 
 
 class Measured(Protocol):
-    """The figures of one measurement, as `sensitivity.Degradation` has them."""
+    """The figures of one measurement, as `degradation.Degradation` has them."""
 
     @property
     def mean_kl(self) -> float: ...
@@ -26,11 +24,10 @@ class Measured(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LossBudget:
-    """What may be lost, each None where it does not matter. Raises ValueError for a limit that is
-    no limit.
+    """Limits of the loss; None sets no limit. Raises ValueError for a value outside its range.
 
-    max_kl: mean KL in nats. max_ppl_increase: 0.002 lets perplexity grow by 0.2 %. min_top1: share
-    of tokens, 0 to 1.
+    max_kl: mean KL in nats. max_ppl_increase: 0.002 allows 0.2 % more perplexity. min_top1:
+    fraction of tokens, 0 to 1.
     """
 
     max_kl: float | None = None
@@ -50,30 +47,31 @@ class LossBudget:
             value is not None for value in (self.max_kl, self.max_ppl_increase, self.min_top1)
         )
 
-    def headroom(self, found: Measured) -> float:
-        """By how much the KL could grow until the tightest limit is reached: 2 is twice; below
-        1 the budget is missed.
+    def headroom(self, measured: Measured) -> float:
+        """The factor by which the KL could grow until it reaches the tightest limit; below 1 the
+        budget is exceeded.
         """
-        rooms = []
+        factors = []
         if self.max_kl is not None:
-            rooms.append(_ratio(self.max_kl, found.mean_kl))
+            factors.append(_ratio(self.max_kl, measured.mean_kl))
         if self.max_ppl_increase is not None:
-            rooms.append(_ratio(self.max_ppl_increase, found.ppl_increase))
-        if self.min_top1 is not None:  # flips grow as the root of the KL
-            room = _ratio(1 - self.min_top1, 1 - found.top1)
-            rooms.append(room * room if found.top1 < self.min_top1 or room > 1 else 1.0)
-        return min(rooms, default=math.inf)
+            factors.append(_ratio(self.max_ppl_increase, measured.ppl_increase))
+        if self.min_top1 is not None:  # token flips grow as the root of the KL
+            factor = _ratio(1 - self.min_top1, 1 - measured.top1)
+            is_decisive = measured.top1 < self.min_top1 or factor > 1
+            factors.append(factor * factor if is_decisive else 1.0)
+        return min(factors, default=math.inf)
 
-    def is_met_by(self, found: Measured) -> bool:
-        """Whether every limit is kept."""
+    def is_met_by(self, measured: Measured) -> bool:
+        """Whether every limit is met."""
         return (
-            (self.max_kl is None or found.mean_kl <= self.max_kl)
-            and (self.max_ppl_increase is None or found.ppl_increase <= self.max_ppl_increase)
-            and (self.min_top1 is None or found.top1 >= self.min_top1)
+            (self.max_kl is None or measured.mean_kl <= self.max_kl)
+            and (self.max_ppl_increase is None or measured.ppl_increase <= self.max_ppl_increase)
+            and (self.min_top1 is None or measured.top1 >= self.min_top1)
         )
 
     def first_guess(self) -> float:
-        """The predicted KL to begin with."""
+        """The limit of predicted KL that the search starts with."""
         guesses = [self.max_kl] if self.max_kl is not None else []
         if self.max_ppl_increase is not None:
             guesses.append(math.log1p(self.max_ppl_increase))
@@ -81,18 +79,18 @@ class LossBudget:
             guesses.append(max(FLIPS_PER_KL * (1 - self.min_top1) ** 2, 1e-9))
         return min(guesses)
 
-    def exceeded(self, found: Measured) -> str:
-        """In words, what is missed and by how much."""
-        parts = []
-        if self.max_kl is not None and not found.mean_kl <= self.max_kl:
-            parts.append(f"mean KL {found.mean_kl:.3g} instead of {self.max_kl:.3g}")
-        if self.max_ppl_increase is not None and not found.ppl_increase <= self.max_ppl_increase:
-            parts.append(
-                f"perplexity {found.ppl_increase:+.3%} instead of {self.max_ppl_increase:+.3%}"
+    def exceeded(self, measured: Measured) -> str:
+        """The limits that are exceeded, and by how much, in words."""
+        phrases = []
+        if self.max_kl is not None and not measured.mean_kl <= self.max_kl:
+            phrases.append(f"mean KL {measured.mean_kl:.3g} instead of {self.max_kl:.3g}")
+        if self.max_ppl_increase is not None and not measured.ppl_increase <= self.max_ppl_increase:
+            phrases.append(
+                f"perplexity {measured.ppl_increase:+.3%} instead of {self.max_ppl_increase:+.3%}"
             )
-        if self.min_top1 is not None and not found.top1 >= self.min_top1:
-            parts.append(f"same token {found.top1:.2%} instead of {self.min_top1:.2%}")
-        return ", ".join(parts)
+        if self.min_top1 is not None and not measured.top1 >= self.min_top1:
+            phrases.append(f"same token {measured.top1:.2%} instead of {self.min_top1:.2%}")
+        return ", ".join(phrases)
 
     def to_dict(self) -> dict[str, float]:
         """The limits that are set."""
@@ -104,5 +102,5 @@ class LossBudget:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def _ratio(limit: float, found: float) -> float:
-    return limit / found if found > 0 else math.inf
+def _ratio(limit: float, value: float) -> float:
+    return limit / value if value > 0 else math.inf

@@ -1,4 +1,4 @@
-"""The picture of a search: size against loss, each measured scheme and assignment a point. Needs
+"""The plot of a search: size against loss, one point for each measured scheme and assignment. Needs
 matplotlib.
 """
 
@@ -11,7 +11,7 @@ from gpt_edge.errors import require
 from gpt_edge.export.budget.search import Outcome
 from gpt_edge.system.atomic_files import atomic_write
 
-LEAST_KL = 1e-9  # of a logarithmic axis
+MIN_KL = 1e-9  # of a logarithmic axis
 
 
 def plot_outcome(outcome: Outcome, path: Path, title: str) -> None:
@@ -24,7 +24,8 @@ def plot_outcome(outcome: Outcome, path: Path, title: str) -> None:
     figure = Figure(figsize=(7.5, 4.5), dpi=120)
     axes = figure.add_subplot()
     for point in outcome.points:
-        x, y = point.n_bytes / 1e6, max(point.measured.mean_kl, LEAST_KL)
+        x = point.n_bytes / 1e6
+        y = max(point.measured.mean_kl, MIN_KL)
         is_best = point is outcome.best
         colour = "tab:green" if point.is_met else "tab:red"
         axes.plot(x, y, "*" if is_best else "o", color=colour, markersize=13 if is_best else 6)
@@ -35,9 +36,9 @@ def plot_outcome(outcome: Outcome, path: Path, title: str) -> None:
             outcome.budget.max_kl, color="gray", linestyle="--", linewidth=1, label="--max-kl"
         )
         axes.legend(loc="best", fontsize=8)
-    axes.set_xlabel("rounded weights, MB")
+    axes.set_xlabel("quantized weights, MB")
     axes.set_ylabel("mean KL from fp32, nats")
-    axes.set_title(f"{title}: green keeps the budget, the star was chosen", fontsize=10)
+    axes.set_title(f"{title}: green meets the budget, the star is chosen", fontsize=10)
     axes.grid(True, which="both", alpha=0.25)
     figure.tight_layout()
     content = io.BytesIO()

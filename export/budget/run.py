@@ -1,12 +1,15 @@
-"""The road behind `gpt-edge quantize`: from wishes and a budget to a plan, and from the plan to a
-verified bundle.
+"""The quantize pipeline: from options and a loss budget to a plan, and from the plan to a verified
+bundle.
+
+quantize_to_budget runs the steps in order: calibrate, reference_logits, search_formats, publish.
+Each is a function whose arguments are the results of the steps before it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +44,24 @@ from gpt_edge.export.formats.tensor_format import Plan, TensorFormat
 from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.shared import open_folder, write_scheme
 from gpt_edge.export.weights.bundle_source import BundleSource
-from gpt_edge.export.weights.smoothing import smooth
+from gpt_edge.export.weights.smoothing import SmoothedSource, smooth
 from gpt_edge.runtime.session import Session
-from gpt_edge.schemes import FOR_TASKS, SCHEMES, UNIFORM
+from gpt_edge.schemes import FOR_TASKS, SCHEMES, UNIFORM, Scheme
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
-SENSITIVITY_TOKENS, SENSITIVITY_VALUES = 4096, 1 << 26  # at most 256 MiB of logits
+SENSITIVITY_TOKENS = 4096
+SENSITIVITY_VALUES = 1 << 26  # logits: 256 MiB
 
 
 class BudgetError(ExportError):
-    """No assignment keeps the budget. `outcome` says how close the closest came."""
+    """No assignment meets the budget. `outcome` says how close the closest came."""
 
     def __init__(self, outcome: Outcome) -> None:
         best = outcome.best
         super().__init__(
             f"no assignment meets the budget; the closest of {len(outcome.points)} has "
-            f"{outcome.budget.exceeded(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of weights",
+            f"{outcome.budget.exceeded(best.measured)}, with {best.n_bytes / 1e6:.3g} MB of "
+            "weights",
             hint="nothing was published; allow more loss, or more formats: --scheme mixed without "
             "--block-size",
         )
@@ -65,8 +70,8 @@ class BudgetError(ExportError):
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """What came out. outcome: of the budget; None where there was none. notes: what the user should
-    know, in words.
+    """The published bundle. outcome: of the search; None without a budget. notes: for the user, in
+    words.
     """
 
     bundle: Bundle
@@ -76,10 +81,40 @@ class Quantized:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is quantized, and how: the values that every step needs.
+
+    source: the bundle's weights, smoothed for the scheme. folder: for temporary graphs and weights.
+    """
+
+    bundle: Bundle
+    source: SmoothedSource
+    options: QuantizeOptions
+    target: str | None  # for int8-dynamic
+    folder: Path
+    progress: Progress
+
+    @property
+    def scheme(self) -> Scheme:
+        """The row of the table."""
+        return SCHEMES[self.options.scheme]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Weights quantized with the help of a text. origin: of the text; None if no format needs
+    one.
+    """
+
+    rounder: Rounder
+    origin: str | None
+
+
 def quantize_to_budget(
     bundle: Bundle,
     out: Path,
-    wishes: QuantizeOptions,
+    options: QuantizeOptions,
     *,
     budget: LossBudget | None = None,
     calibration: Path | None = None,
@@ -89,239 +124,305 @@ def quantize_to_budget(
     force: bool = False,
     progress: Progress = silent,
 ) -> Quantized:
-    """Round the weights of an fp32 bundle as wished, within the limits, into a bundle at `out`.
+    """Quantize the weights of an fp32 bundle, within the budget, and publish a bundle at `out`.
 
-    calibration, eval_text: texts for GPTQ and for measuring; without them the model writes its own,
-    of different seeds. plot: a PNG of every measured point, also where the budget is missed.
-    target: for int8-dynamic. Raises ValueError for wishes that contradict each other or the model,
-    BudgetError when nothing meets the limits, EvaluationError for a text that cannot be read, else
-    as `quantize_bundle`; then `out` is as it was.
+    calibration, eval_text: texts for GPTQ and for measuring; without one the model generates its
+    own, with different seeds. plot: a PNG of every measured point, written even if the budget is
+    exceeded. target: for int8-dynamic. Raises ValueError for options that contradict each other or
+    the model, BudgetError if nothing meets the budget, EvaluationError for a text that cannot be
+    read, else as `quantize_bundle`; then `out` is as it was.
     """
     budget = budget or LossBudget()
     if bundle.task is not None:
-        if (
-            budget
-            or wishes.is_special
-            or SCHEMES[wishes.scheme].is_mixed
-            or calibration
-            or eval_text
-            or plot
-            or target
-        ):
+        extras = (
+            budget,
+            options.is_special,
+            SCHEMES[options.scheme].is_mixed,
+            calibration,
+            eval_text,
+            plot,
+            target,
+        )
+        if any(extras):
             raise ValueError(
                 "a classifier is quantized by --scheme alone: fp32 bundle in, "
                 f"{', '.join(name for name in FOR_TASKS if name in UNIFORM)} out"
             )
-        made, report = quantize_bundle(
-            bundle, out, scheme=wishes.scheme, force=force, progress=progress
+        made, verification = quantize_bundle(
+            bundle, out, scheme=options.scheme, force=force, progress=progress
         )
-        return Quantized(made, report, None, None, ())
-    if SCHEMES[wishes.scheme].is_mixed and not budget:
+        return Quantized(made, verification, None, None, ())
+    _check_request(options, budget, plot)
+    with new_bundle(out, force=force, source=bundle.path):
+        pass  # publishes nothing: an `out` that cannot be written fails before minutes of work
+    source = smooth(BundleSource(bundle), bundle.graph, options.scheme)
+    plan, formats = wanted_formats(bundle, options)
+    with tempfile.TemporaryDirectory(prefix="gpt-edge-") as folder:
+        request = Request(bundle, source, options, target, Path(folder), progress)
+        calibrated = calibrate(request, formats, calibration)
+        outcome = None
+        reference = None
+        if budget:
+            reference = reference_logits(request, eval_text)
+            outcome = meet_budget(request, budget, plan, formats, calibrated, reference, plot)
+            plan = outcome.plan
+        text = reference.rows if reference is not None else None
+        made, verification = publish(request, out, plan, outcome, calibrated, text, force=force)
+    notes = notes_for(bundle, options, calibrated.origin, text)
+    return Quantized(made, verification, plan, outcome, notes)
+
+
+def wanted_formats(
+    bundle: Bundle, options: QuantizeOptions
+) -> tuple[Plan | None, dict[str, list[TensorFormat]]]:
+    """Return the plan of a uniform scheme, else None, and the formats that each weight may get.
+
+    int8-dynamic has no plan and no formats: Optimum quantizes it. Raises ValueError as
+    `uniform_plan`.
+    """
+    scheme = SCHEMES[options.scheme]
+    if scheme.by_optimum:
+        return None, {}
+    if scheme.is_mixed:
+        return None, candidates(bundle.config, bundle.graph, options)
+    plan = uniform_plan(bundle.config, bundle.graph, options)
+    return plan, {name: [form] for name, form in plan.items()}
+
+
+def calibrate(
+    request: Request, formats: Mapping[str, Sequence[TensorFormat]], text: Path | None
+) -> Calibration:
+    """Quantize by GPTQ every weight that has such a format. Raises ValueError for a text that no
+    format needs.
+    """
+    folder = request.folder / "quantized"
+    folder.mkdir()
+    rounder = Rounder(request.bundle.config, request.bundle.graph, folder)
+    if not any(form.rounding == "gptq" for of_name in formats.values() for form in of_name):
+        if text is not None:
+            raise ValueError(
+                "a calibration text is for rounding by gptq, and no weight is rounded so"
+            )
+        return Calibration(rounder, None)
+    rows = read_or_generate(
+        request.bundle,
+        text,
+        CALIBRATION_TOKENS,
+        CALIBRATION_SEED,
+        "calibration",
+        request.progress,
+    )
+    rounder.prepare(formats, request.source, rows, request.progress)
+    return Calibration(rounder, rows.origin)
+
+
+def reference_logits(request: Request, text: Path | None) -> TextReference:
+    """Run the fp32 bundle on the evaluation text."""
+    n_tokens = rows_that_fit(request.bundle.config, EVALUATION_TOKENS)
+    rows = read_or_generate(
+        request.bundle, text, n_tokens, EVALUATION_SEED, "evaluation", request.progress
+    )
+    request.progress("running the fp32 bundle")
+    return TextReference(Session(request.bundle, native=False), rows)
+
+
+def meet_budget(
+    request: Request,
+    budget: LossBudget,
+    plan: Plan | None,
+    formats: Mapping[str, Sequence[TensorFormat]],
+    calibration: Calibration,
+    reference: TextReference,
+    plot: Path | None,
+) -> Outcome:
+    """Search for a plan, or measure that of a uniform scheme; draw the measured points to `plot`.
+    Raises BudgetError if nothing meets the budget.
+    """
+    if request.scheme.is_mixed:
+        outcome = search_formats(request, budget, formats, calibration, reference)
+    else:
+        outcome = measure_scheme(request, budget, plan, calibration, reference)
+    if plot is not None:
+        from gpt_edge.export.budget.plot import plot_outcome  # needs matplotlib
+
+        outcome = add_uniform_schemes(request, outcome, calibration, reference)
+        plot_outcome(outcome, plot, request.bundle.manifest.name)
+    if not outcome.best.is_met:
+        raise BudgetError(outcome)
+    return outcome
+
+
+def search_formats(
+    request: Request,
+    budget: LossBudget,
+    formats: Mapping[str, Sequence[TensorFormat]],
+    calibration: Calibration,
+    reference: TextReference,
+) -> Outcome:
+    """Measure the sensitivity of each weight to each format, then search for the cheapest plan."""
+    bundle = request.bundle
+    request.progress("loading the reference")
+    n_tokens = rows_that_fit(bundle.config, SENSITIVITY_TOKENS, SENSITIVITY_VALUES)
+    probe = SensitivityProbe(
+        load_reference(request.source),
+        reference.rows.first(n_tokens),
+        bundle.graph,
+        calibration.rounder,
+    )
+    sensitivities = probe.sensitivities(formats, request.progress)
+    sizes = shapes(bundle.config, bundle.graph)
+    choices = {
+        name: [
+            Option(form, form.n_bytes(*sizes[name], bundle.graph), degradation.mean_kl)
+            for form, degradation in of_name.items()
+        ]
+        for name, of_name in sensitivities.items()
+    }
+    del probe  # frees the reference before graphs are built
+
+    def measure(plan: Plan) -> Degradation:
+        return measure_plan(request, plan, request.options.scheme, calibration, reference)
+
+    return search(choices, budget, measure, request.progress)
+
+
+def measure_scheme(
+    request: Request,
+    budget: LossBudget,
+    plan: Plan | None,
+    calibration: Calibration,
+    reference: TextReference,
+) -> Outcome:
+    """Measure the one plan of a uniform scheme."""
+    point = _point(request, budget, plan, request.options.scheme, calibration, reference)
+    return Outcome(budget, plan or {}, point, (point,), {})
+
+
+def add_uniform_schemes(
+    request: Request, outcome: Outcome, calibration: Calibration, reference: TextReference
+) -> Outcome:
+    """Put points of the uniform schemes, rounded to nearest, before those of the outcome."""
+    config, graph = request.bundle.config, request.bundle.graph
+    measured = {point.label for point in outcome.points}
+    points = []
+    for scheme in UNIFORM:
+        if scheme not in measured:
+            plan = uniform_plan(config, graph, QuantizeOptions(scheme, rounding="nearest"))
+            points.append(_point(request, outcome.budget, plan, scheme, calibration, reference))
+    return replace(outcome, points=(*points, *outcome.points))
+
+
+def measure_plan(
+    request: Request,
+    plan: Plan | None,
+    scheme: str,
+    calibration: Calibration,
+    reference: TextReference,
+) -> Degradation:
+    """Build the graph of a plan and run the evaluation text through it."""
+    config, graph = request.bundle.config, request.bundle.graph
+    with tempfile.TemporaryDirectory(dir=request.folder) as name:
+        folder = Path(name)
+        write_scheme(
+            folder,
+            request.source,
+            graph,
+            scheme,
+            request.target,
+            request.progress,
+            plan=plan,
+            rounder=calibration.rounder,
+        )
+        return reference.measure(open_folder(folder, config, graph, scheme, native=False))
+
+
+def publish(
+    request: Request,
+    out: Path,
+    plan: Plan | None,
+    outcome: Outcome | None,
+    calibration: Calibration,
+    text: Rows | None,
+    *,
+    force: bool,
+) -> tuple[Bundle, Verification]:
+    """Build, verify and publish the bundle of a plan. The manifest records the format of each
+    tensor, the calibration text, and how the budget was met.
+    """
+    record: dict[str, Any] = {}
+    if plan is not None:
+        record["calibration"] = calibration.origin
+        record["formats"] = describe(plan)
+        record["tensors"] = {name: form.label for name, form in plan.items()}
+    if outcome is not None and text is not None:
+        record["budget"] = {"text": text.origin, **outcome.to_dict()}
+    return quantize_bundle(
+        request.bundle,
+        out,
+        scheme=request.options.scheme,
+        target=request.target,
+        force=force,
+        progress=request.progress,
+        plan=plan,
+        rounder=calibration.rounder,
+        quantization=record,
+    )
+
+
+def notes_for(
+    bundle: Bundle, options: QuantizeOptions, calibrated_on: str | None, text: Rows | None
+) -> tuple[str, ...]:
+    """What the user should know. text: the evaluation text, if anything was measured."""
+    notes = []
+    bits = options.head or options.embedding
+    if bundle.config.tied_embeddings and bits:
+        notes.append(
+            f"embedding and head are one table in this model, {EMBEDDING}: both have {bits} bits"
+        )
+    if calibrated_on is not None:
+        notes.append(f"calibrated on {calibrated_on}")
+    if text is not None:
+        notes.append(f"measured on {text.n_tokens:,} tokens of {text.origin}")
+    return tuple(notes)
+
+
+def read_or_generate(
+    bundle: Bundle, path: Path | None, n_tokens: int, seed: int, purpose: str, progress: Progress
+) -> Rows:
+    """About `n_tokens` tokens of the text at `path`; without one the bundle generates them."""
+    if path is not None:
+        progress(f"reading the {purpose} text")
+        return read_rows(path, tokenizer_of(bundle), bundle.config, n_tokens)
+    tokenizer = bundle.manifest.tokenizer
+    progress(f"generating {purpose} text")
+    end_token = tokenizer.get("end_token") if tokenizer else None
+    return own_text(Session(bundle, native=False), end_token, n_tokens, seed)
+
+
+def _check_request(options: QuantizeOptions, budget: LossBudget, plot: Path | None) -> None:
+    if SCHEMES[options.scheme].is_mixed and not budget:
         raise ValueError(
             "scheme mixed is searched for a budget: give max_kl, max_ppl_increase or min_top1"
         )
-    if plot is not None and not budget:
+    if plot is None:
+        return
+    if not budget:
         raise ValueError("a plot shows measured points: give max_kl, max_ppl_increase or min_top1")
-    if plot is not None:
-        require("matplotlib", "plot")
-    with new_bundle(out, force=force, source=bundle.path):
-        pass  # nothing is published: what stands in the way is found before minutes of work
-    work = _Work(bundle, wishes, budget, calibration, eval_text, target, progress)
-    with tempfile.TemporaryDirectory(prefix="gpt-edge-") as scratch:
-        work.open(Path(scratch))
-        outcome = work.outcome(with_schemes=plot is not None) if budget else None
-        if plot is not None and outcome is not None:
-            from gpt_edge.export.budget.plot import plot_outcome
-
-            plot_outcome(outcome, plot, bundle.manifest.name)
-        if outcome is not None and not outcome.best.is_met:
-            raise BudgetError(outcome)
-        plan = outcome.plan if outcome is not None else work.plan
-        made, report = quantize_bundle(
-            bundle,
-            out,
-            scheme=wishes.scheme,
-            target=target,
-            force=force,
-            progress=progress,
-            plan=plan,
-            rounder=work.rounder,
-            quantization=work.described(plan, outcome),
-        )
-    return Quantized(made, report, plan, outcome, work.notes())
+    require("matplotlib", "plot")
 
 
-class _Work:
-    """One quantisation while it runs: what is opened once and used by several steps."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        wishes: QuantizeOptions,
-        budget: LossBudget,
-        calibration: Path | None,
-        eval_text: Path | None,
-        target: str | None,
-        progress: Progress,
-    ) -> None:
-        self.bundle, self.wishes, self.budget, self.target, self.progress = (
-            bundle,
-            wishes,
-            budget,
-            target,
-            progress,
-        )
-        self.calibration, self.eval_text = calibration, eval_text
-        self.source = smooth(BundleSource(bundle), bundle.graph, wishes.scheme)
-        config, graph = bundle.config, bundle.graph
-        is_mixed = SCHEMES[wishes.scheme].is_mixed
-        self.is_dynamic = SCHEMES[wishes.scheme].by_optimum
-        self.wanted: dict[str, list[TensorFormat]] = (
-            candidates(config, graph, wishes) if is_mixed else {}
-        )
-        self.plan: Plan | None = None
-        if not is_mixed and not self.is_dynamic:
-            self.plan = uniform_plan(config, graph, wishes)
-            self.wanted = {name: [form] for name, form in self.plan.items()}
-        self.rounder: Rounder | None = None
-        self.calibrated_on: str | None = None
-        self._session: Session | None = None
-        self._reference: TextReference | None = None
-
-    def open(self, scratch: Path) -> None:
-        """Round by GPTQ what the plan or the candidates want so. scratch: an empty folder for the
-        time of the work.
-        """
-        self._scratch = scratch
-        (scratch / "rounded").mkdir()
-        self.rounder = Rounder(self.bundle.config, self.bundle.graph, scratch / "rounded")
-        if any(form.rounding == "gptq" for forms in self.wanted.values() for form in forms):
-            rows = self._text(self.calibration, CALIBRATION_TOKENS, CALIBRATION_SEED, "calibration")
-            self.calibrated_on = rows.origin
-            self.rounder.prepare(self.wanted, self.source, rows, self.progress)
-        elif self.calibration is not None:
-            raise ValueError("a calibration text is for rounding by gptq, which nothing here wants")
-
-    def outcome(self, *, with_schemes: bool) -> Outcome:
-        """Search, or measure the one plan of a uniform scheme. with_schemes: measure the uniform
-        schemes as well.
-        """
-        n_tokens = rows_that_fit(self.bundle.config, EVALUATION_TOKENS)
-        rows = self._text(self.eval_text, n_tokens, EVALUATION_SEED, "evaluation")
-        self.progress("asking the fp32 bundle")
-        self._reference = TextReference(self._fp32(), rows)
-        self._session = None  # gives its memory back before others are opened
-        if not SCHEMES[self.wishes.scheme].is_mixed:
-            found = self._uniform()
-        else:
-            options = self._options(rows)
-            found = search(options, self.budget, self.measure, self.progress)
-        if not with_schemes:
-            return found
-        return Outcome(
-            found.budget,
-            found.plan,
-            found.best,
-            (*self._schemes(found), *found.points),
-            found.options,
-        )
-
-    def measure(self, plan: Plan | None, scheme: str | None = None) -> Degradation:
-        """Build the graph of a plan and run the evaluation text through it."""
-        assert self._reference is not None
-        scheme = scheme or self.wishes.scheme
-        with tempfile.TemporaryDirectory(dir=self._scratch) as name:
-            folder, config, graph = Path(name), self.bundle.config, self.bundle.graph
-            write_scheme(
-                folder,
-                self.source,
-                graph,
-                scheme,
-                self.target,
-                self.progress,
-                plan=plan,
-                rounder=self.rounder,
-            )
-            session = open_folder(folder, config, graph, scheme, native=False)
-            return self._reference.measure(session)
-
-    def described(self, plan: Plan | None, outcome: Outcome | None) -> Mapping[str, Any]:
-        """For the manifest: what each tensor is, what it was calibrated on, and how the budget was
-        met.
-        """
-        values: dict[str, Any] = {}
-        if plan is not None:
-            values |= {"calibration": self.calibrated_on, "formats": describe(plan)}
-            values["tensors"] = {name: form.label for name, form in plan.items()}
-        if outcome is not None and self._reference is not None:
-            values["budget"] = {"text": self._reference.rows.origin, **outcome.to_dict()}
-        return values
-
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know."""
-        notes = []
-        config, wishes = self.bundle.config, self.wishes
-        if config.tied_embeddings and (wishes.head or wishes.embedding):
-            bits = wishes.head or wishes.embedding
-            notes.append(
-                f"embedding and head are one table in this model, {EMBEDDING}: both have {bits} "
-                "bits"
-            )
-        if self.calibrated_on is not None:
-            notes.append(f"calibrated on {self.calibrated_on}")
-        if self._reference is not None:
-            rows = self._reference.rows
-            notes.append(f"measured on {rows.n_tokens:,} tokens of {rows.origin}")
-        return tuple(notes)
-
-    def _text(self, path: Path | None, n_tokens: int, seed: int, what: str) -> Rows:
-        if path is not None:
-            self.progress(f"reading the {what} text")
-            return read_rows(path, tokenizer_of(self.bundle), self.bundle.config, n_tokens)
-        words = self.bundle.manifest.tokenizer
-        self.progress(f"writing {what} text")
-        return own_text(self._fp32(), words.get("end_token") if words else None, n_tokens, seed)
-
-    def _fp32(self) -> Session:
-        if self._session is None:
-            # what is published is measured as everybody runs it, without custom operators
-            self._session = Session(self.bundle, native=False)
-        return self._session
-
-    def _options(self, rows: Rows) -> dict[str, list[Option]]:
-        assert self.rounder is not None
-        self.progress("loading the reference")
-        few = rows.first(rows_that_fit(self.bundle.config, SENSITIVITY_TOKENS, SENSITIVITY_VALUES))
-        probe = SensitivityProbe(load_reference(self.source), few, self.bundle.graph, self.rounder)
-        found = probe.sensitivities(self.wanted, self.progress)
-        sizes = shapes(self.bundle.config, self.bundle.graph)
-        return {
-            name: [
-                Option(form, form.n_bytes(*sizes[name], self.bundle.graph), degradation.mean_kl)
-                for form, degradation in of_name.items()
-            ]
-            for name, of_name in found.items()
-        }
-
-    def _uniform(self) -> Outcome:
-        point = self._point(self.wishes.scheme, self.plan)
-        return Outcome(self.budget, self.plan or {}, point, (point,), {})
-
-    def _schemes(self, found: Outcome) -> list[Point]:
-        """The uniform schemes, rounded to nearest, for the picture."""
-        points = []
-        for scheme in UNIFORM:
-            if scheme not in {point.label for point in found.points}:
-                plain = QuantizeOptions(scheme, rounding="nearest")
-                points.append(
-                    self._point(scheme, uniform_plan(self.bundle.config, self.bundle.graph, plain))
-                )
-        return points
-
-    def _point(self, scheme: str, plan: Plan | None) -> Point:
-        self.progress(f"measuring {scheme}")
-        degradation = self.measure(plan, scheme)
-        sizes = shapes(self.bundle.config, self.bundle.graph)
-        forms = plan or {name: TensorFormat(8, DEFAULT_BLOCK[8]) for name in sizes}
-        n_bytes = sum(form.n_bytes(*sizes[name], self.bundle.graph) for name, form in forms.items())
-        return Point(scheme, n_bytes, None, degradation, self.budget.is_met_by(degradation))
+def _point(
+    request: Request,
+    budget: LossBudget,
+    plan: Plan | None,
+    scheme: str,
+    calibration: Calibration,
+    reference: TextReference,
+) -> Point:
+    """One measured plan; without a plan, that of Optimum, whose weights have 8 bits."""
+    request.progress(f"measuring {scheme}")
+    degradation = measure_plan(request, plan, scheme, calibration, reference)
+    sizes = shapes(request.bundle.config, request.bundle.graph)
+    forms = plan or {name: TensorFormat(8, DEFAULT_BLOCK[8]) for name in sizes}
+    n_bytes = sum(form.n_bytes(*sizes[name], request.bundle.graph) for name, form in forms.items())
+    return Point(scheme, n_bytes, None, degradation, budget.is_met_by(degradation))

@@ -1,11 +1,11 @@
-"""How much one rounded tensor costs: the reference with only that tensor changed, against the
-reference.
+"""Sensitivity to quantizing one tensor: the reference with only that tensor changed, compared with
+the reference.
 
 The change is what the kernels compute (onnxruntime 1.31.1, checked to 1e-6 by the tests): the
-weight is its rounded self, and the input of its product is rounded to 8 bits by row and block
-(MatMulNBits at accuracy level 4), by row, or not at all. Everything before the changed layer is
-computed once for all formats. Costs of different tensors are small and nearly independent, so their
-KLs nearly add up; what a whole assignment costs is measured in `budget.py`'s search.
+weight is quantized, and the input of its product is quantized to 8 bits by row and block
+(MatMulNBits at accuracy level 4), by row, or not at all. Layers before the changed one are computed
+once for all formats. The losses of different tensors are small and nearly independent, so their KLs
+nearly add up; `search.py` measures the loss of a whole assignment.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from gpt_edge.reference.model import GPT
 def round_activations(
     x: Tensor, form: TensorFormat, block_size: int, zero_point: int = UINT8_MIDDLE
 ) -> Tensor:
-    """x [..., K] as the kernel of `form` sees it, ties to even.
+    """x [..., K] as the kernel of `form` quantizes it, ties to even.
 
-    By block, and by row with the zero point 128: symmetric, 127 levels to each side. By row with a
-    lower one, as behind an activation function: 255 - zero_point levels above zero.
+    By block, and by row with the zero point 128: symmetric, 127 levels on each side. By row with a
+    lower zero point, as after an activation function: 255 - zero_point levels above zero.
     """
     if form.activations == "float":
         return x
@@ -54,8 +54,8 @@ def round_activations(
     return rounded
 
 
-class RoundedLinear(nn.Module):
-    """A linear layer as a rounded graph computes it."""
+class QuantizedLinear(nn.Module):
+    """A linear layer as a quantized graph computes it."""
 
     def __init__(
         self,
@@ -93,67 +93,73 @@ class RoundedLinear(nn.Module):
 
 
 class SensitivityProbe:
-    """The reference, a text, and what the reference says to it. graph: "edge" or "portable"."""
+    """The reference, a text, and the reference's logits on it. graph: "edge" or "portable"."""
 
     def __init__(self, model: GPT, rows: Rows, graph: str, rounder: Rounder) -> None:
-        self._model, self._graph, self._rounder = model, graph, rounder
+        self._model = model
+        self._graph = graph
+        self._rounder = rounder
         ids = torch.from_numpy(rows.ids)
-        self._parts = [(ids[part, :-1], ids[part, 1:]) for part in batches(rows.ids)]
+        self._batches = [(ids[batch, :-1], ids[batch, 1:]) for batch in batches(rows.ids)]
         self._reference: list[Tensor] = []
 
     @torch.inference_mode()
     def sensitivities(
         self,
-        wanted: Mapping[str, Iterable[TensorFormat]],
+        formats: Mapping[str, Iterable[TensorFormat]],
         progress: Callable[[str], None] = lambda name: None,
     ) -> dict[str, dict[TensorFormat, Degradation]]:
-        """For each named weight and format, the Degradation of that change alone. Formats of 32 bits
-        cost nothing.
+        """For each named weight and format, the Degradation of that change alone. Formats of 32
+        bits lose nothing.
         """
-        model, found = self._model, dict[str, dict[TensorFormat, Degradation]]()
+        model = self._model
+        losses: dict[str, dict[TensorFormat, Degradation]] = {}
         states = self._embed()
         self._reference = [model.lm_head(self._run(x, 0)).flatten(0, 1) for x in states]
-        if "wte.weight" in wanted:
-            found["wte.weight"] = {
-                form: self._of_table(form) for form in self._seen("wte.weight", wanted, progress)
+        if "wte.weight" in formats:
+            losses["wte.weight"] = {
+                form: self._of_table(form)
+                for form in self._reported("wte.weight", formats, progress)
             }
         for layer, block in enumerate(model.blocks()):
-            for part in LINEARS:
-                if (name := f"h.{layer}.{part}.weight") in wanted:
-                    parent, _, leaf = part.partition(".")
+            for linear in LINEARS:
+                if (name := f"h.{layer}.{linear}.weight") in formats:
+                    parent, _, leaf = linear.partition(".")
                     owner = block.get_submodule(parent)
-                    found[name] = {
+                    losses[name] = {
                         form: self._of_linear(owner, leaf, name, form, states, layer)
-                        for form in self._seen(name, wanted, progress)
+                        for form in self._reported(name, formats, progress)
                     }
             for i, x in enumerate(states):
                 states[i] = run_block(block, x)
-        if "lm_head.weight" in wanted:
-            found["lm_head.weight"] = {
+        if "lm_head.weight" in formats:
+            losses["lm_head.weight"] = {
                 form: self._of_linear(
                     model, "lm_head", "lm_head.weight", form, states, len(model.h)
                 )
-                for form in self._seen("lm_head.weight", wanted, progress)
+                for form in self._reported("lm_head.weight", formats, progress)
             }
         self._reference = []
-        return found
+        return losses
 
-    def _seen(
+    def _reported(
         self,
         name: str,
-        wanted: Mapping[str, Iterable[TensorFormat]],
+        formats: Mapping[str, Iterable[TensorFormat]],
         progress: Callable[[str], None],
     ) -> Iterable[TensorFormat]:
-        progress("measuring what each tensor costs")
-        for form in wanted[name]:
+        progress("measuring the loss of each tensor")
+        for form in formats[name]:
             progress(name)
             yield form
 
     def _embed(self) -> list[Tensor]:
-        return [self._model.embed(ids, torch.arange(ids.shape[1])[None]) for ids, _ in self._parts]
+        return [
+            self._model.embed(ids, torch.arange(ids.shape[1])[None]) for ids, _ in self._batches
+        ]
 
     def _run(self, x: Tensor, layer: int) -> Tensor:
-        """From the input of `layer` to what the head reads."""
+        """From the input of `layer` to the input of the head."""
         for block in self._model.blocks()[layer:]:
             x = run_block(block, x)
         y: Tensor = self._model.ln_f(x)
@@ -161,7 +167,7 @@ class SensitivityProbe:
 
     def _measure(self, states: list[Tensor], layer: int) -> Degradation:
         total = DegradationSum()
-        for x, reference, (_, targets) in zip(states, self._reference, self._parts, strict=True):
+        for x, reference, (_, targets) in zip(states, self._reference, self._batches, strict=True):
             total.add(
                 reference, self._model.lm_head(self._run(x, layer)).flatten(0, 1), targets.flatten()
             )
@@ -177,7 +183,7 @@ class SensitivityProbe:
         layer: int,
     ) -> Degradation:
         original = getattr(owner, leaf)
-        setattr(owner, leaf, self._rounded(name, original, form))
+        setattr(owner, leaf, self._quantized(name, original, form))
         degradation = self._measure(states, layer)
         setattr(owner, leaf, original)
         return degradation
@@ -186,7 +192,7 @@ class SensitivityProbe:
         """The embedding; where the head is tied to it, both."""
         model = self._model
         table, head = model.wte.weight, model.lm_head
-        rounded = self._rounded(
+        rounded = self._quantized(
             "wte.weight", head if model.config.tied_embeddings else model.wte, form
         )
         model.wte.weight = nn.Parameter(rounded.weight, requires_grad=False)
@@ -196,15 +202,15 @@ class SensitivityProbe:
         model.wte.weight, model.lm_head = table, head
         return degradation
 
-    def _rounded(self, name: str, module: nn.Module, form: TensorFormat) -> RoundedLinear:
+    def _quantized(self, name: str, module: nn.Module, form: TensorFormat) -> QuantizedLinear:
         weight, config = module.weight, self._model.config
         assert isinstance(weight, Tensor)
         bias = getattr(module, "bias", None)
         if form.is_float:
             changed = weight.half().float() if form.bits == 16 else weight
-            return RoundedLinear(name, changed, bias, form, config, self._graph)
+            return QuantizedLinear(name, changed, bias, form, config, self._graph)
         padded = self._rounder.padded(name, weight.numpy())
         values = self._rounder(name, padded, form).dequantize(padded.shape[1])
         if self._graph == "edge":
             values = unpad_heads(name, values, config)
-        return RoundedLinear(name, torch.from_numpy(values), bias, form, config, self._graph)
+        return QuantizedLinear(name, torch.from_numpy(values), bias, form, config, self._graph)

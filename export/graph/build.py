@@ -5,7 +5,7 @@ check, save.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,13 +14,14 @@ from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
 from gpt_edge.export.formats.plan import operator_counts, scheme_plan
-from gpt_edge.export.formats.rounding import RoundWeight
+from gpt_edge.export.formats.rounding import WeightQuantizer
 from gpt_edge.export.formats.tensor_format import FLOAT32, Plan
-from gpt_edge.export.graph import fuse as rewrite
+from gpt_edge.export.graph import fuse
 from gpt_edge.export.graph.lower_edge import Lowering
 from gpt_edge.export.graph.lower_portable import PortableLowering
 from gpt_edge.export.graph.trace import OPSET, trace
-from gpt_edge.export.weights.source import Source, WeightsFile
+from gpt_edge.export.weights.data_file import WeightsFile
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.schemes import SCHEMES
 
 MODEL_FILE = "model.onnx"
@@ -30,44 +31,45 @@ TASK_HEAD = "task_head.weight"  # tiny, and as precise as it is in every scheme
 
 @functools.lru_cache(maxsize=16)  # small: no weights
 def _wiring(config: GPTConfig, graph: str, task_kind: str | None) -> ir.Model:
-    """The rewritten graph without weights; an export needs it twice, for fp32 and for its scheme."""
-    model = rewrite.tidy(trace(config, graph, task_kind))
+    """The fused graph without weights; an export needs it twice, for fp32 and for its scheme."""
+    model = fuse.tidy(trace(config, graph, task_kind))
     if graph == "edge":
-        rewrite.use_fast_gelu(model.graph)
-        rewrite.fuse_skip_norms(model.graph)
+        fuse.use_fast_gelu(model.graph)
+        fuse.fuse_skip_norms(model.graph)
     return model
 
 
 def build_graph(
-    source: Source,
+    source: WeightSource,
     folder: Path,
     *,
     graph: str,
     scheme: str,
     progress: Callable[[str], None] = lambda name: None,
     plan: Plan | None = None,
-    rounder: RoundWeight | None = None,
+    rounder: WeightQuantizer | None = None,
 ) -> None:
     """Write `model.onnx` and `model.onnx.data` into `folder`.
 
-    graph: "edge" or "portable"; scheme: a name in `schemes.SCHEMES`; of a
-    scheme of Optimum's this builds what Optimum then quantizes.
-    plan: each weight's format instead of the scheme's; rounder: rounds them. Peak memory is that of
-    the largest tensor, not of the model. Raises ExportError when the graph does not hold the
-    operators that the contract names.
+    graph: "edge" or "portable". scheme: a name in `schemes.SCHEMES`; of a scheme of Optimum's this
+    builds what Optimum then quantizes. plan: each weight's format instead of the scheme's; rounder:
+    quantizes them. Peak memory is that of the largest tensor, not of the model. Raises ExportError
+    when the graph does not hold the operators that the contract names.
     """
     config, task = source.config, source.task
     formats = plan if plan is not None else scheme_plan(config, graph, scheme)
     if task is not None:
         formats = {**formats, TASK_HEAD: FLOAT32}
-    model = _wiring(config, graph, None if task is None else task.kind).clone()
-    linears, embedding = rewrite.find_linears(model.graph), rewrite.find_embedding(model.graph)
+    task_kind = None if task is None else task.kind
+    model = _wiring(config, graph, task_kind).clone()
+    linears = fuse.find_linears(model.graph)
+    embedding = fuse.find_embedding(model.graph)
     with WeightsFile(folder) as weights:
-        lower = PortableLowering if graph == "portable" else Lowering
-        lowering = lower(model.graph, graph, formats, source, weights, progress, rounder)
+        lowering_class = PortableLowering if graph == "portable" else Lowering
+        lowering = lowering_class(model.graph, graph, formats, source, weights, progress, rounder)
         lowering.embedding(embedding)
-        for site in linears:
-            lowering.linear(site)
+        for linear in linears:
+            lowering.linear(linear)
         for name, value in list(model.graph.initializers.items()):
             if not value.uses():
                 model.graph.initializers.pop(name)
@@ -100,42 +102,45 @@ def _finish(model: ir.Model, config: GPTConfig, graph: str) -> None:
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
     model.opset_imports.clear()
-    model.opset_imports.update({"": OPSET, **({rewrite.MICROSOFT: 1} if graph == "edge" else {})})
+    model.opset_imports.update({"": OPSET, **({fuse.MICROSOFT: 1} if graph == "edge" else {})})
 
 
 def check_structure(
-    graph: ir.Graph, config: GPTConfig, kind: str, scheme: str, plan: Plan | None = None
+    ir_graph: ir.Graph, config: GPTConfig, graph: str, scheme: str, plan: Plan | None = None
 ) -> None:
-    """Hold the graph against `onnx_contract.py`, or against a plan. Raises ExportError naming what
-    is missing or too many.
+    """Check a graph's operators, inputs and outputs against `onnx_contract.py`, or its operators
+    against a plan. Raises ExportError naming what is missing or too many.
+
+    graph: its name, "edge" or "portable".
     """
-    found = rewrite.count_operators(graph)
-    counts = (
-        onnx_contract.operators(config, kind, scheme)
-        if plan is None
-        else operator_counts(config, kind, plan)
-    )
-    for operator, wanted in counts.items():
-        if found.get(operator, 0) != wanted:
+    if plan is None:
+        expected = onnx_contract.operators(config, graph, scheme)
+    else:
+        expected = operator_counts(config, graph, plan)
+    counts = fuse.count_operators(ir_graph)
+    for operator, count in expected.items():
+        if counts.get(operator, 0) != count:
             raise ExportError(
-                f"the {kind} {scheme} graph has {found.get(operator, 0)} {operator} nodes, "
-                f"{wanted} are wanted"
+                f"the {graph} {scheme} graph has {counts.get(operator, 0)} {operator} nodes, "
+                f"expected {count}"
             )
-    if kind == "portable":
-        foreign = sorted({node.op_type for node in graph if node.domain not in ("", "ai.onnx")})
-        if foreign:
+    if graph == "portable":
+        custom = sorted({node.op_type for node in ir_graph if node.domain not in ("", "ai.onnx")})
+        if custom:
             raise ExportError(
-                f"the portable graph holds operators that are not standard: {', '.join(foreign)}"
+                f"the portable graph holds operators that are not standard: {', '.join(custom)}"
             )
-    for values, specs in (
-        (graph.inputs, onnx_contract.inputs(config, kind)),
-        (graph.outputs, onnx_contract.outputs(config, kind)),
-    ):
-        names = [value.name for value in values]
-        if names != [spec.name for spec in specs]:
-            raise ExportError(
-                f"the {kind} graph's inputs or outputs are {', '.join(map(str, names))}"
-            )
-        for value, spec in zip(values, specs, strict=True):
-            if value.dtype is None or value.dtype.numpy() != spec.dtype:
-                raise ExportError(f"{spec.name} is {value.dtype}, {spec.dtype} is wanted")
+    _check_signature(ir_graph.inputs, onnx_contract.inputs(config, graph), graph)
+    _check_signature(ir_graph.outputs, onnx_contract.outputs(config, graph), graph)
+
+
+def _check_signature(
+    values: Sequence[ir.Value], specs: Sequence[onnx_contract.TensorSpec], graph: str
+) -> None:
+    """Raise ExportError unless inputs or outputs have the names and dtypes of the contract."""
+    names = [value.name for value in values]
+    if names != [spec.name for spec in specs]:
+        raise ExportError(f"the {graph} graph's inputs or outputs are {', '.join(map(str, names))}")
+    for value, spec in zip(values, specs, strict=True):
+        if value.dtype is None or value.dtype.numpy() != spec.dtype:
+            raise ExportError(f"{spec.name} is {value.dtype}, expected {spec.dtype}")

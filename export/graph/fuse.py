@@ -17,6 +17,8 @@ from onnxscript import optimizer
 from gpt_edge.errors import ExportError
 
 MICROSOFT = "com.microsoft"
+# operators that can add a bias to what they read, and at which input
+BIAS_INPUTS = {"FastGelu": 1, "SkipLayerNormalization": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Linear:
     weight: str
     bias: str | None
     nodes: tuple[ir.Node, ...]
+
+    @property
+    def is_head(self) -> bool:
+        """Whether it is the language model's head."""
+        return self.bias is None
 
 
 @dataclass(frozen=True, slots=True)

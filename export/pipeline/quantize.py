@@ -11,7 +11,7 @@ from typing import Any
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.errors import ExportError
-from gpt_edge.export.formats.rounding import RoundWeight
+from gpt_edge.export.formats.rounding import WeightQuantizer
 from gpt_edge.export.formats.tensor_format import Plan
 from gpt_edge.export.graph.build import MODEL_FILE
 from gpt_edge.export.pipeline.shared import (
@@ -24,8 +24,8 @@ from gpt_edge.export.pipeline.shared import (
 )
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.export.weights.bundle_source import BundleSource
+from gpt_edge.export.weights.data_file import DATA_FILE
 from gpt_edge.export.weights.smoothing import smooth
-from gpt_edge.export.weights.source import DATA_FILE
 from gpt_edge.schemes import FP32, QUANTIZED, SCHEMES
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 from gpt_edge.verify.subject import subject_of
@@ -41,7 +41,7 @@ def quantize_bundle(
     force: bool = False,
     progress: Progress = silent,
     plan: Plan | None = None,
-    rounder: RoundWeight | None = None,
+    rounder: WeightQuantizer | None = None,
     quantization: Mapping[str, Any] | None = None,
 ) -> tuple[Bundle, Verification]:
     """Quantize the weights of an fp32 bundle into `scheme`; the result is compared with the bundle

@@ -13,11 +13,11 @@ from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.manifest import CAUSAL_LM, CONTROL, MAX_MANIFEST_BYTES, TASK
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, TokenizerError
-from gpt_edge.export.formats.rounding import RoundWeight
+from gpt_edge.export.formats.rounding import WeightQuantizer
 from gpt_edge.export.formats.tensor_format import Plan
 from gpt_edge.export.graph.build import MODEL_FILE, build_graph, check_structure
 from gpt_edge.export.graph.optimum_int8 import quantize_dynamic
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.native.library import Native
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.runtime.session import Session
@@ -69,9 +69,9 @@ def check_same_shape(bundle: Bundle, config: GPTConfig, source: str) -> None:
     theirs = dataclasses.asdict(config)
     names = [name for name in ours if ours[name] != theirs[name]]
     if names:
-        differences = [f"{name} {theirs[name]} against {ours[name]}" for name in names]
+        differences = [f"{name} {theirs[name]}, the bundle {ours[name]}" for name in names]
         raise BundleError(
-            f"{source} has another shape than {bundle.path}: {', '.join(differences)}"
+            f"{source} does not have the shape of {bundle.path}: it has {'; '.join(differences)}"
         )
 
 
@@ -97,14 +97,14 @@ def tokenizer_for(checkpoint: Checkpoint, name: str | None) -> TokenizerSource |
 
 def write_scheme(
     folder: Path,
-    source: Source,
+    source: WeightSource,
     graph: str,
     scheme: str,
     target: str | None,
     progress: Progress,
     *,
     plan: Plan | None = None,
-    rounder: RoundWeight | None = None,
+    rounder: WeightQuantizer | None = None,
 ) -> None:
     """Build the graph of a scheme, or of a plan, in an empty folder; target: for int8-dynamic."""
     progress(f"building the {scheme} graph")

@@ -1,4 +1,4 @@
-"""What a report says, as values: measured by `report.py`, drawn by `report_page.py`."""
+"""The contents of a report as values: `measure.py` measures them, `page.py` draws them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from gpt_edge.export.budget.degradation import Degradation
 from gpt_edge.export.verify.divergence import Divergence
 from gpt_edge.schemes import FP32
 
-REFERENCE = FP32.name  # the label of what everything is held against
+REFERENCE = FP32.name  # the label of the version that all others are compared with
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One greedy continuation. parted: the first token that is not the reference's; None where
-    there is none.
+    """One greedy continuation. diverges_at: index of the first token that is not the reference's;
+    None if all are the reference's.
     """
 
     prompt: str
     ids: tuple[int, ...]
     pieces: tuple[str, ...]  # text of each token; ids where there is no tokenizer
-    differs: tuple[bool, ...]  # whether a token is in no run that the reference's text has too
-    parted: int | None = None
-    margin: float | None = None  # of the reference's choice there, in logits over its second best
+    differs: tuple[bool, ...]  # per token: in no run of tokens that the reference also has
+    diverges_at: int | None = None
+    margin: float | None = None  # logit margin of the reference's choice there
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One version of the model: the bundle itself, the reference, one made for the page, or another
-    bundle.
+    """One version of the model: the bundle itself, the reference, one built for the page, or
+    another bundle.
     """
 
     label: str
     scheme: str
     n_bytes: int  # graph and weights
     is_main: bool = False
-    is_made: bool = False  # in a temporary folder, for this page
+    is_built: bool = False  # in a temporary folder, for this page
     degradation: Degradation | None = None  # against the reference
     samples: tuple[Sample, ...] = ()
     layers: tuple[Divergence, ...] = ()  # the difference at each operator
@@ -49,20 +49,20 @@ class Variant:
             "label": self.label,
             "scheme": self.scheme,
             "n_bytes": self.n_bytes,
-            "made_for_this_report": self.is_made,
+            "made_for_this_report": self.is_built,
             "damage": self.degradation.to_dict() if self.degradation else None,
             "samples": [
-                {"prompt": sample.prompt, "ids": list(sample.ids), "parted": sample.parted}
+                {"prompt": sample.prompt, "ids": list(sample.ids), "parted": sample.diverges_at}
                 for sample in self.samples
             ],
-            "layers": [parting.to_dict() for parting in self.layers],
+            "layers": [divergence.to_dict() for divergence in self.layers],
         }
 
 
 @dataclass(frozen=True, slots=True)
 class TokenDivergences:
-    """A text, each token with the KL of the bundle's prediction of it from the reference's, in
-    nats.
+    """A text, and for each token the KL divergence of the bundle's prediction from the reference's,
+    in nats.
     """
 
     pieces: tuple[str, ...]
@@ -71,12 +71,12 @@ class TokenDivergences:
 
 @dataclass(frozen=True, slots=True)
 class BundleReport:
-    """Everything on the page. missing: what is not there, why, and how to have it. text: what was
-    measured on.
+    """Everything on the page. missing: what the page lacks, why, and how to get it. text: what the
+    versions were measured on.
     """
 
     bundle: Bundle
-    reference: str | None  # in words
+    reference: str | None  # its description
     variants: tuple[Variant, ...]
     text: str | None
     n_tokens: int
@@ -89,7 +89,7 @@ class BundleReport:
 
     @property
     def main(self) -> Variant:
-        """The bundle's own."""
+        """The bundle itself."""
         return next(variant for variant in self.variants if variant.is_main)
 
     def to_dict(self) -> dict[str, Any]:

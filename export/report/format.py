@@ -1,5 +1,5 @@
-"""Figures of a report as text and colour. Those of a manifest are somebody else's: what is no
-number is shown as it is.
+"""Figures of a report as text and colour. Those of a manifest are untrusted: a value that is not a
+number is shown unchanged.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-HEAT_TOP = 1.0  # nats: of the fullest colour, for a text
+HEAT_TOP = 1.0  # nats: the darkest colour of a token
 
 
 def size(n_bytes: int) -> str:
@@ -27,7 +27,7 @@ def percent(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Anything that JSON can hold, for people."""
+    """Any JSON value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -37,14 +37,14 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(shown, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {shown(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {shown(item)}" for name, item in value.items())
     return "–" if value is None else str(value)
 
 
 def heat(kl: float, floor: float, top: float = HEAT_TOP) -> str:
-    """A background that says how large a KL is, from floor to top on a logarithmic scale."""
+    """A background whose strength shows a KL, from floor to top on a logarithmic scale."""
     if not (math.isfinite(kl) and floor > 0):
-        share = 0.0 if math.isfinite(kl) else 1.0
+        fraction = 0.0 if math.isfinite(kl) else 1.0
     else:
-        share = min(1.0, max(0.0, math.log(max(kl, floor) / floor) / math.log(top / floor)))
-    return f"background: rgba(var(--heat), {0.08 + 0.62 * share:.2f})"
+        fraction = min(1.0, max(0.0, math.log(max(kl, floor) / floor) / math.log(top / floor)))
+    return f"background: rgba(var(--heat), {0.08 + 0.62 * fraction:.2f})"

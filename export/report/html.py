@@ -1,8 +1,7 @@
-"""HTML by construction: whatever is not HTML already is escaped where it is put in, so that no text
-can act.
+"""HTML by construction: everything that is not Html is escaped on insertion, so no text is markup.
 
-A model can write `<script>`, and a manifest may hold any text: both are shown, and neither does
-anything. Knows nothing of reports.
+A model can generate `<script>`, and a manifest may hold any text: both are shown without effect.
+Knows nothing of reports.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ ACTING = re.compile(
 
 
 class Html(str):
-    """Text that is HTML. Everything else is escaped on its way into one."""
+    """Text that is HTML already and is not escaped."""
 
     __slots__ = ()
 
@@ -51,15 +50,15 @@ def tag(name: str, /, *children: Content, **attributes: Content) -> Html:
 
 
 def join(children: Iterable[Content]) -> Html:
-    """One after the other."""
+    """Concatenate."""
     return Html("".join(map(text, children)))
 
 
 def table(
     headings: Sequence[Content], rows: Iterable[Sequence[Content]], class_: str | None = None
 ) -> Html:
-    """A table that scrolls by itself where the screen is narrow. Cells are the first row's number
-    of columns.
+    """A table that scrolls on its own on a narrow screen. Every row has as many cells as there are
+    headings.
     """
     head = tag("thead", tag("tr", *(tag("th", heading, scope="col") for heading in headings)))
     body = tag(
@@ -73,6 +72,6 @@ def _cell(value: Content) -> Html:
     return value if isinstance(value, Html) and value.startswith("<td") else tag("td", value)
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -1,14 +1,14 @@
-"""The road behind `report`: everything that a release page says of a bundle is measured here, or
-read in its manifest.
+"""The report pipeline: measure, or read in the manifest, every figure that a report shows of a
+bundle.
 
-Versions are opened one after the other, so memory holds one model, its trace, and the reference's
-logits.
+Versions of the model are opened one after the other, so memory holds one model, its trace, and the
+reference's logits.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ from gpt_edge.export.formats.plan import shapes
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.graph.build import MODEL_FILE
 from gpt_edge.export.pipeline.shared import check_same_shape, write_scheme
-from gpt_edge.export.report.data import REFERENCE, BundleReport, Sample, TokenDivergences, Variant
+from gpt_edge.export.report.data import REFERENCE, BundleReport, TokenDivergences, Variant
 from gpt_edge.export.report.samples import (
     Continuation,
+    Prompt,
     continue_prompt,
     pieces_of,
     prompts_of,
@@ -43,9 +44,10 @@ from gpt_edge.export.report.samples import (
 from gpt_edge.export.verify.divergence import Divergence, layer_divergences
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
+from gpt_edge.export.weights.data_file import DATA_FILE
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
-from gpt_edge.export.weights.source import DATA_FILE, Source
-from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.export.weights.source import WeightSource
+from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import FP32, INT4, INT8, MIXED, SCHEMES
 from gpt_edge.tokenizer import Tokenizer
@@ -54,23 +56,60 @@ from gpt_edge.verify.language_models import LanguageModelSubject
 from gpt_edge.verify.report import Progress, silent, tokenizer_of
 from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 
-REPORT_TOKENS, REPORT_VALUES = 8192, 1 << 27  # at most 512 MiB of logits
+REPORT_TOKENS = 8192
+REPORT_VALUES = 1 << 27  # logits: 512 MiB
 SENSITIVITY_TOKENS = 2048
-N_SHOWN = 192  # tokens of the text that is shown token by token
-MADE = (INT8.name, INT4.name)  # rounded to nearest
+N_SHOWN = 192  # tokens of the passage that the page shows token by token
+BUILT = (INT8.name, INT4.name)  # for comparison, rounded to nearest
 SENSITIVITY_FORMATS = (TensorFormat(4, 32), TensorFormat(8, 64))
 
 
 @dataclass(frozen=True, slots=True)
-class _Reference:
-    """The unrounded model: its fp32 bundle, where its weights come from, and in words what
-    it is.
+class Inputs:
+    """What every step needs: the bundle of the report, and what its versions are measured on."""
+
+    bundle: Bundle
+    also: Sequence[Bundle]
+    tokenizer: Tokenizer | None
+    text: Path | None
+    prompts: Sequence[Prompt]
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The unquantized model: its fp32 bundle and the source of its weights. torch: the figures of
+    the fp32 graph against torch, if there is a checkpoint.
     """
 
     bundle: Bundle
-    source: Source
-    words: str
-    checkpoint: Checkpoint | None = None
+    source: WeightSource
+    description: str
+    torch: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The reference's outputs: logits of the text, and a continuation of each prompt."""
+
+    reference: Reference
+    logits: TextReference
+    continuations: Sequence[Continuation]
+
+    @property
+    def rows(self) -> Rows:
+        """The text."""
+        return self.logits.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A bundle to measure. is_built: for this report, in a temporary folder."""
+
+    bundle: Bundle
+    label: str
+    is_main: bool = False
+    is_built: bool = False
 
 
 def make_report(
@@ -84,294 +123,290 @@ def make_report(
     with_sensitivity: bool = False,
     progress: Progress = silent,
 ) -> BundleReport:
-    """Measure all that the page shows, and say what cannot be known.
+    """Measure all figures of the page, and list those that cannot be measured.
 
-    against: the checkpoint, or an fp32 bundle of it; int8 and int4 are made of it for comparison.
-    Without it the bundle itself serves where it is fp32, else an fp32 one in `also`; where there is
-    none, no loss is measured. text: a corpus as `eval` reads it; without one the fp32 model writes
-    its own. prompts: for the samples; three of our own if empty. Raises BundleError for models of
-    other shapes, EvaluationError for another vocabulary or prompts without a tokenizer,
-    CheckpointError, ExportError for a text that is too short.
+    against: the checkpoint, or an fp32 bundle of it; int8 and int4 are built from it for
+    comparison. Without it the bundle itself serves if it is fp32, else an fp32 one in `also`; else
+    no loss is measured. text: a corpus as `eval` reads it; without one the fp32 model generates its
+    own. prompts: for the samples; DEFAULT_PROMPTS if empty. Raises BundleError for models of other
+    shapes, EvaluationError for another vocabulary or prompts without a tokenizer, CheckpointError,
+    ExportError for a text that is too short.
     """
-    work = _Work(bundle, also, text, prompts, n_tokens, progress)
-    with tempfile.TemporaryDirectory(prefix="gpt-edge-") as scratch:
-        work.find_reference(against, Path(scratch))
-        work.measure(Path(scratch))
-        if with_sensitivity:
-            work.measure_sensitivity(Path(scratch))
-        return work.report()
-
-
-class _Work:
-    """One report while it is made."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        also: Sequence[Bundle],
-        text: Path | None,
-        prompts: Sequence[str],
-        n_tokens: int,
-        progress: Progress,
-    ) -> None:
-        self.bundle, self.also, self.text, self.n_tokens, self.progress = (
-            bundle,
-            also,
-            text,
-            n_tokens,
-            progress,
-        )
-        for model in (bundle, *also):
-            if model.manifest.kind != "causal-lm":
-                raise BundleError(
-                    f"{model.path} is a {model.manifest.kind}: reports are about language models"
+    _check_models(bundle, also)
+    tokenizer = tokenizer_of(bundle)
+    encoded = prompts_of(prompts, tokenizer, bundle.config)
+    inputs = Inputs(bundle, also, tokenizer, text, encoded, progress)
+    missing: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="gpt-edge-") as name:
+        folder = Path(name)
+        reference = open_reference(inputs, against, folder)
+        if reference is None:
+            missing.append(
+                "Loss against the unquantized model, also layer by layer: no checkpoint was given "
+                "(--against CHECKPOINT, or an fp32 bundle)."
+            )
+        baseline = None
+        variants: list[Variant] = []
+        if reference is not None:
+            baseline = measure_baseline(inputs, reference, n_tokens)
+            variants.append(reference_variant(inputs, baseline))
+        for version in versions(inputs, reference, folder):
+            variants.append(measure_version(inputs, baseline, version))
+            if baseline is not None and not has_same_operators(inputs, version):
+                missing.append(
+                    f"Error layer by layer of {version.label}: its operators cannot be matched or "
+                    "differ in shape."
                 )
-        for other in also:
-            check_same_vocabulary(
-                bundle.config, other.config, (bundle.manifest.name, other.manifest.name)
+        tokens = token_divergences(inputs, baseline) if baseline is not None else None
+        sensitivity, origin = stored_sensitivity(bundle)
+        if with_sensitivity and baseline is None:
+            missing.append(
+                "Sensitivity: it is measured on the unquantized weights, and there are none."
             )
-        self.words: Tokenizer | None = tokenizer_of(bundle)
-        self.has_own_prompts = bool(prompts)
-        self.prompts = prompts_of(prompts, self.words, bundle.config)
-        self.reference: _Reference | None = None
-        self.rows: Rows | None = None
-        self.variants: list[Variant] = []
-        self.tokens: TokenDivergences | None = None
-        self.torch: dict[str, Any] | None = None
-        self.missing: list[str] = []
-        self.sensitivity, self.sensitivity_origin = _stored_sensitivity(bundle)
-        self._wanted: list[Continuation] = []  # the reference's continuations, and their margins
-
-    def find_reference(self, against: Path | None, scratch: Path) -> None:
-        """Open the checkpoint or bundle that everything is held against."""
-        if against is not None and not (against / MANIFEST_FILE).exists():
-            self._open_checkpoint(against, scratch)
-            return
-        candidates = [Bundle.open(against)] if against is not None else [self.bundle, *self.also]
-        for found in candidates:
-            if against is not None or (
-                SCHEMES[found.scheme].is_float and not found.is_optimum_export
-            ):
-                self._check_shape(found, str(found.path))
-                self.reference = _Reference(
-                    found, BundleSource(found), f"the fp32 bundle {found.manifest.name}"
-                )
-                return
-        self.missing.append(
-            "Loss against the unrounded model, layer by layer too: no checkpoint was given "
-            "(--against CHECKPOINT, or an "
-            "fp32 bundle)."
+        elif with_sensitivity and baseline is not None:
+            sensitivity, origin = measure_sensitivity(inputs, baseline, folder)
+    if not sensitivity:
+        missing.append(
+            "Sensitivity of each weight: not in the manifest; --sensitivity measures it."
         )
+    return BundleReport(
+        bundle=bundle,
+        reference=reference.description if reference else None,
+        variants=tuple(variants),
+        text=baseline.rows.origin if baseline else None,
+        n_tokens=baseline.rows.n_tokens if baseline else 0,
+        prompts=_origin_of_prompts(inputs, prompts),
+        tokens=tokens,
+        sensitivity=sensitivity,
+        sensitivity_origin=origin,
+        torch=reference.torch if reference else None,
+        missing=tuple(missing),
+    )
 
-    def measure(self, scratch: Path) -> None:
-        """The reference first, then every version against it."""
-        if self.reference is not None:
-            self._ask_reference(self.reference)
-        if self.reference is None or self.reference.bundle.path != self.bundle.path:
-            self._add(self.bundle, f"this bundle ({self.bundle.scheme})", is_main=True)
-        for other in self.also:
-            if self.reference is None or other.path != self.reference.bundle.path:
-                self._add(other, other.manifest.name)
-        if self.reference is not None:
-            for scheme in MADE:
-                if scheme != self.bundle.scheme:
-                    self._make(self.reference, scheme, scratch / scheme)
 
-    def measure_sensitivity(self, scratch: Path) -> None:
-        """What rounding each weight alone costs, in 4 bits and in 8."""
-        if self.reference is None or self.rows is None:
-            self.missing.append(
-                "Sensitivity: it is measured on the unrounded weights, and there are none."
+def open_reference(inputs: Inputs, against: Path | None, folder: Path) -> Reference | None:
+    """Open the checkpoint or fp32 bundle that every version is compared with; None if there is
+    none. folder: for the graph of a checkpoint.
+    """
+    if against is not None and not (against / MANIFEST_FILE).exists():
+        return _open_checkpoint(inputs, against, folder / "fp32")
+    if against is not None:
+        return _reference_of(inputs, Bundle.open(against))
+    for candidate in (inputs.bundle, *inputs.also):
+        if SCHEMES[candidate.scheme].is_float and not candidate.is_optimum_export:
+            return _reference_of(inputs, candidate)
+    return None
+
+
+def measure_baseline(inputs: Inputs, reference: Reference, n_tokens: int) -> Baseline:
+    """Read or generate the text, and run the reference on it and on the prompts."""
+    session = Session(reference.bundle)
+    n_tokens = rows_that_fit(session.config, n_tokens, REPORT_VALUES)
+    if inputs.text is not None:
+        inputs.progress("reading the text")
+        rows = read_rows(inputs.text, inputs.tokenizer, session.config, n_tokens)
+        rows = Rows(rows.ids, f"{inputs.text.name} ({rows.origin})")
+    else:
+        inputs.progress("generating a text")
+        end_token = inputs.tokenizer.end_token if inputs.tokenizer else None
+        rows = own_text(session, end_token, n_tokens, EVALUATION_SEED)
+    inputs.progress("running fp32")
+    logits = TextReference(session, rows)
+    continuations = [continue_prompt(session, ids, inputs.tokenizer) for _, ids in inputs.prompts]
+    return Baseline(reference, logits, continuations)
+
+
+def reference_variant(inputs: Inputs, baseline: Baseline) -> Variant:
+    """The reference as a version of the model."""
+    bundle = baseline.reference.bundle
+    samples = tuple(
+        sample_of(prompt, continuation[0], continuation, inputs.tokenizer)
+        for (prompt, _), continuation in zip(inputs.prompts, baseline.continuations, strict=True)
+    )
+    is_main = bundle.path == inputs.bundle.path
+    return Variant(REFERENCE, FP32.name, _graph_bytes(bundle), is_main=is_main, samples=samples)
+
+
+def versions(inputs: Inputs, reference: Reference | None, folder: Path) -> Iterator[Version]:
+    """Every version but the reference, in the order of the page; those that are built are built
+    when their turn comes.
+    """
+    reference_path = reference.bundle.path if reference is not None else None
+    if inputs.bundle.path != reference_path:
+        yield Version(inputs.bundle, f"this bundle ({inputs.bundle.scheme})", is_main=True)
+    for other in inputs.also:
+        if other.path != reference_path:
+            yield Version(other, other.manifest.name)
+    if reference is None:
+        return
+    for scheme in BUILT:
+        if scheme != inputs.bundle.scheme:
+            source = smooth(reference.source, inputs.bundle.graph, scheme)
+            built = _build(inputs, source, scheme, folder / scheme, source.smoothing)
+            yield Version(built, scheme, is_built=True)
+
+
+def measure_version(inputs: Inputs, baseline: Baseline | None, version: Version) -> Variant:
+    """Measure size, degradation, samples and layers of one version; without a baseline, size and
+    samples.
+    """
+    inputs.progress(f"measuring {version.label}")
+    session = Session(version.bundle)
+    samples = []
+    for index, (prompt, ids) in enumerate(inputs.prompts):
+        expected = baseline.continuations[index] if baseline is not None else None
+        tokens, _ = continue_prompt(session, ids, inputs.tokenizer)
+        samples.append(sample_of(prompt, tokens, expected, inputs.tokenizer))
+    degradation = baseline.logits.measure(session) if baseline is not None else None
+    del session  # frees the model before its operators are compared
+    layers: tuple[Divergence, ...] = ()
+    if baseline is not None and has_same_operators(inputs, version):
+        inputs.progress(f"comparing the operators of {version.label}")
+        ids = _passage(inputs)
+        layers = tuple(layer_divergences(baseline.reference.bundle, version.bundle, ids))
+    return Variant(
+        label=version.label,
+        scheme=version.bundle.scheme,
+        n_bytes=_graph_bytes(version.bundle),
+        is_main=version.is_main,
+        is_built=version.is_built,
+        degradation=degradation,
+        samples=tuple(samples),
+        layers=layers,
+    )
+
+
+def has_same_operators(inputs: Inputs, version: Version) -> bool:
+    """Whether the version's operators correspond to the reference's."""
+    bundle = version.bundle
+    return not bundle.is_optimum_export and bundle.config == inputs.bundle.config
+
+
+def token_divergences(inputs: Inputs, baseline: Baseline) -> TokenDivergences | None:
+    """The bundle against the reference on a passage, token by token; None if they are one, or
+    without a tokenizer.
+    """
+    reference = baseline.reference.bundle
+    if inputs.tokenizer is None or reference.path == inputs.bundle.path:
+        return None
+    ids = baseline.rows.ids[0][:N_SHOWN] if inputs.text is not None else _passage(inputs)
+    diff = compare_models(
+        SessionScorer(Session(reference), REFERENCE),
+        SessionScorer(Session(inputs.bundle), "this bundle"),
+        ids,
+    )
+    return TokenDivergences(pieces_of(diff.ids, inputs.tokenizer), (0.0, *diff.kl[:-1]))
+
+
+def measure_sensitivity(
+    inputs: Inputs, baseline: Baseline, folder: Path
+) -> tuple[dict[str, dict[str, float]], str]:
+    """Mean KL of quantizing each weight alone, in 4 bits and in 8, by weight and format; and what
+    it was measured on.
+    """
+    config, graph = inputs.bundle.config, inputs.bundle.graph
+    inputs.progress("loading the reference")
+    (folder / "rounder").mkdir()
+    rows = baseline.rows.first(rows_that_fit(config, SENSITIVITY_TOKENS, REPORT_VALUES // 2))
+    probe = SensitivityProbe(
+        load_reference(smooth(baseline.reference.source, graph, MIXED.name)),
+        rows,
+        graph,
+        Rounder(config, graph, folder / "rounder"),
+    )
+    formats = dict.fromkeys(shapes(config, graph), SENSITIVITY_FORMATS)
+    sensitivities = probe.sensitivities(formats, inputs.progress)
+    by_label = {
+        name: {form.label: degradation.mean_kl for form, degradation in of_name.items()}
+        for name, of_name in sensitivities.items()
+    }
+    return by_label, f"measured on {rows.n_tokens:,} tokens of {rows.origin}"
+
+
+def stored_sensitivity(bundle: Bundle) -> tuple[dict[str, dict[str, float]], str | None]:
+    """The figures of `quantize` in the manifest, and their origin. They are untrusted: values that
+    are not numbers are left out.
+    """
+    record = bundle.manifest.provenance.get("quantization")
+    budget = record.get("budget") if isinstance(record, dict) else None
+    tensors = budget.get("tensors") if isinstance(budget, dict) else None
+    sensitivity: dict[str, dict[str, float]] = {}
+    for name, values in tensors.items() if isinstance(tensors, dict) else ():
+        kl = values.get("kl") if isinstance(values, dict) else None
+        if not isinstance(kl, dict):
+            continue
+        numbers = {form: float(v) for form, v in kl.items() if type(v) in (int, float)}
+        if numbers:
+            sensitivity[name] = numbers
+    return sensitivity, "stored in the manifest by gpt-edge quantize" if sensitivity else None
+
+
+def _check_models(bundle: Bundle, also: Sequence[Bundle]) -> None:
+    for model in (bundle, *also):
+        if model.manifest.kind != "causal-lm":
+            raise BundleError(
+                f"{model.path} is a {model.manifest.kind}: reports are about language models"
             )
-            return
-        self.progress("loading the reference")
-        folder = scratch / "rounder"
-        folder.mkdir()
-        config, graph = self.bundle.config, self.bundle.graph
-        few = self.rows.first(rows_that_fit(config, SENSITIVITY_TOKENS, REPORT_VALUES // 2))
-        probe = SensitivityProbe(
-            load_reference(smooth(self.reference.source, graph, MIXED.name)),
-            few,
-            graph,
-            Rounder(config, graph, folder),
-        )
-        found = probe.sensitivities(
-            dict.fromkeys(shapes(config, graph), SENSITIVITY_FORMATS), self.progress
-        )
-        self.sensitivity = {
-            name: {form.label: degradation.mean_kl for form, degradation in of_name.items()}
-            for name, of_name in found.items()
-        }
-        self.sensitivity_origin = f"measured on {few.n_tokens:,} tokens of {few.origin}"
-
-    def report(self) -> BundleReport:
-        """What was found, in the order of the columns: reference, the bundle, others, those that
-        were made.
-        """
-        if not self.sensitivity:
-            self.missing.append(
-                "Sensitivity of each weight: not in the manifest; it is measured with "
-                "--sensitivity."
-            )
-        origin = "given for this report" if self.has_own_prompts else "the report's own"
-        return BundleReport(
-            self.bundle,
-            self.reference.words if self.reference else None,
-            tuple(self.variants),
-            self.rows.origin if self.rows else None,
-            self.rows.n_tokens if self.rows else 0,
-            origin if self.words else "random ids, as there is no tokenizer",
-            self.tokens,
-            self.sensitivity,
-            self.sensitivity_origin,
-            self.torch,
-            tuple(self.missing),
-        )
-
-    def _check_shape(self, found: Bundle | Checkpoint, name: str) -> None:
-        check_same_shape(self.bundle, found.config, name)
-
-    def _open_checkpoint(self, path: Path, scratch: Path) -> None:
-        checkpoint = open_checkpoint(path)
-        self._check_shape(checkpoint, str(path))
-        folder = scratch / FP32.name
-        folder.mkdir()
-        write_scheme(folder, checkpoint, self.bundle.graph, FP32.name, None, self.progress)
-        made = _draft(folder, self.bundle, FP32.name)
-        self.progress("asking torch")
-        probes = parity.probes(self.bundle.config, self.words)
-        session = Session(made)
-        found = parity.compare(
-            probes,
-            run_reference(checkpoint, LanguageModelSubject(probes)).logits,
-            [parity.probe_logits(session, probe) for probe in probes],
-        )
-        self.torch = found.to_dict()
-        self.reference = _Reference(
-            made, checkpoint, "the fp32 graph of the checkpoint", checkpoint
-        )
-
-    def _ask_reference(self, reference: _Reference) -> None:
-        """Its text, what it says to it, and its continuations."""
-        session = Session(reference.bundle)
-        n_tokens = rows_that_fit(session.config, self.n_tokens, REPORT_VALUES)
-        if self.text is not None:
-            self.progress("reading the text")
-            found = read_rows(self.text, self.words, session.config, n_tokens)
-            self.rows = Rows(found.ids, f"{self.text.name} ({found.origin})")
-        else:
-            self.progress("writing a text")
-            end = self.words.end_token if self.words else None
-            self.rows = own_text(session, end, n_tokens, EVALUATION_SEED)
-        self.progress("asking fp32")
-        self._text_reference = TextReference(session, self.rows)
-        self._wanted = [continue_prompt(session, ids, self.words) for _, ids in self.prompts]
-        is_main = reference.bundle.path == self.bundle.path
-        samples = tuple(self._sample(i, ids) for i, (ids, _) in enumerate(self._wanted))
-        self.variants.append(
-            Variant(
-                REFERENCE,
-                FP32.name,
-                _graph_bytes(reference.bundle),
-                is_main=is_main,
-                samples=samples,
-            )
-        )
-
-    def _add(
-        self, bundle: Bundle, label: str, *, is_main: bool = False, is_made: bool = False
-    ) -> None:
-        """Measure one version."""
-        self.progress(f"measuring {label}")
-        session = Session(bundle)
-        degradation = self._text_reference.measure(session) if self.reference is not None else None
-        samples = tuple(
-            self._sample(i, continue_prompt(session, ids, self.words)[0])
-            for i, (_, ids) in enumerate(self.prompts)
-        )
-        if is_main and self.reference is not None:
-            self._compare_tokens(session, self.reference)
-        del session
-        size = _graph_bytes(bundle)
-        layers = self._layers(bundle, label)
-        self.variants.append(
-            Variant(label, bundle.scheme, size, is_main, is_made, degradation, samples, layers)
-        )
-
-    def _make(self, reference: _Reference, scheme: str, folder: Path) -> None:
-        folder.mkdir()
-        source = smooth(reference.source, self.bundle.graph, scheme)
-        write_scheme(folder, source, self.bundle.graph, scheme, None, self.progress)
-        self._add(_draft(folder, self.bundle, scheme, source.smoothing), scheme, is_made=True)
-
-    def _compare_tokens(self, session: Session, reference: _Reference) -> None:
-        """The bundle beside the reference on the beginning of the text, token by token."""
-        if self.words is None or self.rows is None:
-            return
-        ids = self.rows.ids[0][:N_SHOWN] if self.text is not None else self._passage()
-        first = SessionScorer(Session(reference.bundle), REFERENCE)
-        found = compare_models(first, SessionScorer(session, "this bundle"), ids)
-        self.tokens = TokenDivergences(pieces_of(found.ids, self.words), (0.0, *found.kl[:-1]))
-
-    def _passage(self) -> IntArray:
-        return probe_ids(
-            None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
-        )
-
-    def _layers(self, bundle: Bundle, label: str) -> tuple[Divergence, ...]:
-        if self.reference is None:
-            return ()
-        if bundle.is_optimum_export or bundle.config != self.bundle.config:
-            self.missing.append(
-                f"Error layer by layer of {label}: its operators cannot be told apart or differ in "
-                "shape."
-            )
-            return ()
-        self.progress(f"comparing the operators of {label}")
-        ids = probe_ids(
-            None, self.words, self.bundle.config, min(N_SHOWN, self.bundle.config.n_ctx)
-        )
-        return tuple(layer_divergences(self.reference.bundle, bundle, ids))
-
-    def _sample(self, index: int, ids: Sequence[int]) -> Sample:
-        wanted = self._wanted[index] if self._wanted else None
-        return sample_of(self.prompts[index][0], ids, wanted, self.words)
+    for other in also:
+        names = (bundle.manifest.name, other.manifest.name)
+        check_same_vocabulary(bundle.config, other.config, names)
 
 
-def _draft(folder: Path, bundle: Bundle, scheme: str, smoothing: Smoothing | None = None) -> Bundle:
-    """A graph in a folder as a bundle."""
+def _origin_of_prompts(inputs: Inputs, prompts: Sequence[str]) -> str:
+    if inputs.tokenizer is None:
+        return "random ids, as there is no tokenizer"
+    return "given for this report" if prompts else "the report's own"
+
+
+def _reference_of(inputs: Inputs, bundle: Bundle) -> Reference:
+    check_same_shape(inputs.bundle, bundle.config, str(bundle.path))
+    return Reference(bundle, BundleSource(bundle), f"the fp32 bundle {bundle.manifest.name}")
+
+
+def _open_checkpoint(inputs: Inputs, path: Path, folder: Path) -> Reference:
+    """Build the checkpoint's fp32 graph in `folder` and compare it with torch."""
+    checkpoint = open_checkpoint(path)
+    check_same_shape(inputs.bundle, checkpoint.config, str(path))
+    built = _build(inputs, checkpoint, FP32.name, folder)
+    inputs.progress("running torch")
+    probes = parity.probes(inputs.bundle.config, inputs.tokenizer)
+    session = Session(built)
+    agreement = parity.compare(
+        probes,
+        run_reference(checkpoint, LanguageModelSubject(probes)).logits,
+        [parity.probe_logits(session, probe) for probe in probes],
+    )
+    return Reference(built, checkpoint, "the fp32 graph of the checkpoint", agreement.to_dict())
+
+
+def _build(
+    inputs: Inputs,
+    source: WeightSource,
+    scheme: str,
+    folder: Path,
+    smoothing: Smoothing | None = None,
+) -> Bundle:
+    """Build a graph of a scheme in a new folder, as an unpublished bundle."""
+    folder.mkdir()
+    write_scheme(folder, source, inputs.bundle.graph, scheme, None, inputs.progress)
     manifest = Manifest(
         name=scheme,
-        graph=bundle.graph,
+        graph=inputs.bundle.graph,
         scheme=scheme,
-        config=bundle.config,
+        config=inputs.bundle.config,
         provenance=smoothing.provenance if smoothing else {},
     )
     return Bundle.unpublished(folder, manifest)
 
 
+def _passage(inputs: Inputs) -> IntArray:
+    """Ids [T] for comparisons operator by operator and token by token."""
+    config = inputs.bundle.config
+    return probe_ids(None, inputs.tokenizer, config, min(N_SHOWN, config.n_ctx))
+
+
 def _graph_bytes(bundle: Bundle) -> int:
-    """Graph and weights: what a scheme changes."""
+    """Size of graph and weights, which a scheme changes."""
     names = (MODEL_FILE, DATA_FILE)
-    found = sum(record["size"] for name, record in bundle.manifest.files.items() if name in names)
-    return found or bundle.n_bytes
-
-
-def _stored_sensitivity(bundle: Bundle) -> tuple[dict[str, dict[str, float]], str | None]:
-    """What `quantize` left in the manifest. Figures there are somebody else's: what is not a number
-    is left out.
-    """
-    described = bundle.manifest.provenance.get("quantization")
-    budget = described.get("budget") if isinstance(described, dict) else None
-    tensors = budget.get("tensors") if isinstance(budget, dict) else None
-    found: dict[str, dict[str, float]] = {}
-    for name, values in tensors.items() if isinstance(tensors, dict) else ():
-        kl = values.get("kl") if isinstance(values, dict) else None
-        numbers = (
-            {form: float(v) for form, v in kl.items() if type(v) in (int, float)}
-            if isinstance(kl, dict)
-            else {}
-        )
-        if numbers:
-            found[name] = numbers
-    return found, "stored in the manifest by gpt-edge quantize" if found else None
+    sizes = [record["size"] for name, record in bundle.manifest.files.items() if name in names]
+    return sum(sizes) or bundle.n_bytes

@@ -1,8 +1,7 @@
-"""A BundleReport as one HTML page: self-contained, without scripts, readable offline, on a phone and in
-the dark.
+"""A BundleReport as one HTML page: self-contained, without scripts, readable offline, on a phone
+and in dark mode.
 
-Everything in it goes through `html.tag`, which escapes. The page forbids itself every request by
-its own policy.
+All content goes through `html.tag`, which escapes. The page's own policy forbids every request.
 """
 
 from __future__ import annotations
@@ -27,18 +26,19 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def check_target(path: Path) -> None:
-    """Raise OutputError for what `write_page` could not write, before minutes of measuring."""
+    """Raise OutputError if `write_page` could not write to `path`, before minutes of measuring."""
     if path.is_dir():
         raise OutputError(
-            f"{path} is a folder, a file was wanted", hint="give a name such as report.html with -o"
+            f"{path} is a folder, a file was expected",
+            hint="give a name such as report.html with -o",
         )
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
 
 
 def write_page(report: BundleReport, path: Path) -> int:
-    """Put the page at `path` by one rename, and return its bytes. Raises OutputError as
-    `files.atomic_write`.
+    """Write the page to `path` atomically and return its size in bytes. Raises OutputError as
+    `atomic_write`.
     """
     content = page(report).encode("utf-8")
     atomic_write(path, content)
@@ -75,19 +75,18 @@ def _sections(report: BundleReport) -> Iterator[Html]:
         yield tag("ul", *(tag("li", reason) for reason in report.missing))
     yield tag(
         "footer",
-        f"Made by gpt-edge {__version__}, gpt-edge report. One file; it asks nothing of the "
-        "network.",
+        f"Created by gpt-edge report, version {__version__}. The page is self-contained and makes "
+        "no network requests.",
     )
 
 
 def _header(report: BundleReport) -> Html:
     bundle, main = report.bundle, report.main
     config = bundle.config
-    what = (
+    description = (
         f"A language model of {config.n_parameters:,} parameters: {config.n_layer} layers, "
-        f"{config.n_head} heads, width "
-        f"{config.n_embd}, a context of {config.n_ctx:,} tokens. Weights: {bundle.scheme}; graph: "
-        f"{bundle.graph}."
+        f"{config.n_head} heads, width {config.n_embd}, a context of {config.n_ctx:,} tokens. "
+        f"Weights: {bundle.scheme}; graph: {bundle.graph}."
     )
     tiles = [(size(main.n_bytes), f"graph and weights{_share(report)}")]
     if main.degradation is not None:
@@ -97,7 +96,7 @@ def _header(report: BundleReport) -> Html:
             (f"{1 + main.degradation.ppl_increase:.4f}", "perplexity, fp32 is 1"),
         ]
     elif main.label == REFERENCE:
-        tiles.append((FP32.name, "not rounded: the reference of this page"))
+        tiles.append((FP32.name, "not quantized: the reference of this page"))
     if (verdict := _verdict(bundle.manifest.parity)) is not None:
         tiles.append((verdict, "verification at export"))
     scores = [
@@ -108,10 +107,13 @@ def _header(report: BundleReport) -> Html:
         "header",
         tag("p", "gpt-edge report", class_="soft"),
         tag("h1", bundle.manifest.name),
-        tag("p", what),
-        tag("div", *(tag("div", tag("b", value), tag("span", words), class_="tile") for value, words in tiles),
-            class_="tiles"),
-    )  # fmt: skip
+        tag("p", description),
+        tag("div", *(_tile(value, caption) for value, caption in tiles), class_="tiles"),
+    )
+
+
+def _tile(value: str, caption: str) -> Html:
+    return tag("div", tag("b", value), tag("span", caption), class_="tile")
 
 
 def _share(report: BundleReport) -> str:
@@ -122,15 +124,16 @@ def _share(report: BundleReport) -> str:
 
 
 def _verdict(parity: Mapping[str, Any]) -> str | None:
-    """All comparisons of the manifest in one word; None where there are none."""
-    found = [values.get("ok") for section in parity.values() if isinstance(section, Mapping)
-             for values in section.values() if isinstance(values, Mapping)]  # fmt: skip
-    if not found:
+    """How many comparisons of the manifest passed; None without comparisons."""
+    sections = [section for section in parity.values() if isinstance(section, Mapping)]
+    comparisons = [values for section in sections for values in section.values()]
+    results = [values.get("ok") for values in comparisons if isinstance(values, Mapping)]
+    if not results:
         return None
-    wrong = sum(ok is not True for ok in found)
-    return (
-        f"{len(found)} of {len(found)} passed" if not wrong else f"{wrong} of {len(found)} failed"
-    )
+    n_failed = sum(ok is not True for ok in results)
+    if n_failed:
+        return f"{n_failed} of {len(results)} failed"
+    return f"{len(results)} of {len(results)} passed"
 
 
 def _quality(report: BundleReport) -> Iterator[Html]:
@@ -140,19 +143,23 @@ def _quality(report: BundleReport) -> Iterator[Html]:
         yield tag(
             "p",
             f"Against {report.reference}, on {report.n_tokens:,} tokens of {report.text}. "
-            "Perplexity is a ratio, KL is "
-            "the mean Kullback–Leibler divergence from fp32 in nats per token, same token the "
-            "share of places where both "
-            "would choose the same next one.",
+            "Perplexity is the ratio to that of fp32. KL is the mean Kullback–Leibler divergence "
+            "from fp32 in nats per token. Same token is the fraction of positions at which both "
+            "models rank the same next token first.",
         )
     headings = ("", "size", "mean KL", "same token", "perplexity", "of fp32", "KL ± s.e.")
     yield table(
         headings if has_loss else headings[:2],
         [_row(v, report)[: 7 if has_loss else 2] for v in report.variants],
     )
-    if made := [variant.label for variant in report.variants if variant.is_made]:
-        yield tag("p", f"{' and '.join(made)}: made for this page, rounded to the nearest level without calibration. "
-                  "Size is that of graph and weights.", class_="soft")  # fmt: skip
+    built = [variant.label for variant in report.variants if variant.is_built]
+    if built:
+        yield tag(
+            "p",
+            f"{' and '.join(built)}: quantized for this page, rounded to the nearest level without "
+            "calibration. Size is that of graph and weights.",
+            class_="soft",
+        )
     marks = [
         Mark(
             variant.label,
@@ -172,10 +179,14 @@ def _quality(report: BundleReport) -> Iterator[Html]:
             "mean KL from fp32, nats; lower is better",
         )
     if report.torch is not None:
-        yield tag("p", "The fp32 graph against torch, on the tokens that verification reads: largest difference of a logit "
-                  f"{shown(report.torch.get('max_difference'))}, mean KL "
-                  f"{shown(report.torch.get('mean_kl'))}, same token "
-                  f"{percent(report.torch.get('top1'))}.", class_="soft")  # fmt: skip
+        yield tag(
+            "p",
+            "The fp32 graph compared with torch, on the tokens of verification: largest difference "
+            f"of a logit {shown(report.torch.get('max_difference'))}, mean KL "
+            f"{shown(report.torch.get('mean_kl'))}, same token "
+            f"{percent(report.torch.get('top1'))}.",
+            class_="soft",
+        )
 
 
 def _row(variant: Variant, report: BundleReport) -> list[Content]:
@@ -209,8 +220,12 @@ def _parity(report: BundleReport) -> Iterator[Html]:
     if not figures:
         return
     yield tag("h2", "Verification at export")
-    yield tag("p", "From the manifest. Each line holds one way of computing the same logits against another; “paths” are one "
-              "graph against itself: the whole prompt at once, single steps, chunks, a batch, rewinding.")  # fmt: skip
+    yield tag(
+        "p",
+        "From the manifest. Each line compares two ways of computing the same logits. “Paths” are "
+        "execution paths of one graph: the whole prompt at once, single steps, chunks, a batch, "
+        "rewinding.",
+    )
     rows: list[Sequence[Content]] = []
     for section, comparisons in figures.items():
         for name, values in comparisons.items() if isinstance(comparisons, Mapping) else ():
@@ -269,5 +284,5 @@ def _facts(report: BundleReport) -> Iterator[Html]:
 
 def _tokenizer(values: Mapping[str, Any] | None) -> str:
     if values is None:
-        return "none: the bundle takes and gives ids"
+        return "none: the bundle takes and returns ids"
     return f"{shown(values.get('kind'))}, {shown(values.get('vocab_size'))} tokens"

@@ -1,8 +1,8 @@
-"""The pictures of a report as inline SVG: sharp at any size, light or dark with the page, and no
-library behind them.
+"""The plots of a report as inline SVG: sharp at any size, light or dark with the page, without a
+library.
 
-Drawn 400 units wide, so that the text is as large as the page's on a phone. Colours are the page's
-classes s0, s1, ...
+They are 400 units wide, so that on a phone their text is as large as the page's. Colours are the
+page's classes s0, s1, ...
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Values over the places 0, 1, ...; None where there is none."""
+    """Values over the positions 0, 1, ...; None for a missing value."""
 
     label: str
     values: tuple[float | None, ...]
@@ -50,9 +50,9 @@ def scatter(marks: Sequence[Mark], title: str, x_label: str, y_label: str) -> Ht
         *y.grid(),
         *(_x_tick(x_at(value), f"{value:g}") for value in (0, top / 4, top / 2, top * 3 / 4, top)),
     ]
-    places = [(x_at(mark.x), y(mark.y)) for mark in marks]
-    taken = [(x - DOT, height - DOT, x + DOT, height + DOT) for x, height in places]
-    for mark, (x, height) in zip(marks, places, strict=True):
+    centres = [(x_at(mark.x), y(mark.y)) for mark in marks]
+    taken = [(x - DOT, height - DOT, x + DOT, height + DOT) for x, height in centres]
+    for mark, (x, height) in zip(marks, centres, strict=True):
         parts.append(
             tag(
                 "circle",
@@ -62,8 +62,8 @@ def scatter(marks: Sequence[Mark], title: str, x_label: str, y_label: str) -> Ht
                 class_=f"dot s{mark.style}",
             )
         )
-    for mark, (x, height) in zip(marks, places, strict=True):
-        left, baseline = _free_place(x, height, len(mark.label) * CHARACTER, taken)
+    for mark, (x, height) in zip(marks, centres, strict=True):
+        left, baseline = _free_position(x, height, len(mark.label) * CHARACTER, taken)
         parts.append(
             tag(
                 "text",
@@ -77,18 +77,18 @@ def scatter(marks: Sequence[Mark], title: str, x_label: str, y_label: str) -> Ht
 
 
 def lines(
-    found: Sequence[Line], places: Sequence[str], title: str, x_label: str, y_label: str
+    series: Sequence[Line], names: Sequence[str], title: str, x_label: str, y_label: str
 ) -> Html:
-    """One line for each series over named places, logarithmic y axis; values of 0 and below are
+    """One line for each series over named positions, logarithmic y axis; values of 0 and below are
     left out.
     """
     y = _LogAxis(
-        [value for line in found for value in line.values if value is not None and value > 0]
+        [value for line in series for value in line.values if value is not None and value > 0]
     )
-    x_at = _Linear(0.0, max(1.0, len(places) - 1))
-    step = max(1, math.ceil(len(places) / 8))
-    parts = [*y.grid(), *(_x_tick(x_at(i), name) for i, name in enumerate(places) if i % step == 0)]
-    for line in found:
+    x_at = _Linear(0.0, max(1.0, len(names) - 1))
+    step = max(1, math.ceil(len(names) / 8))
+    parts = [*y.grid(), *(_x_tick(x_at(i), name) for i, name in enumerate(names) if i % step == 0)]
+    for line in series:
         points = [(x_at(i), y(v)) for i, v in enumerate(line.values) if v is not None and v > 0]
         path = " ".join(f"{_n(x)},{_n(height)}" for x, height in points)
         parts.append(tag("polyline", points=path, class_=f"line s{line.style}"))
@@ -108,16 +108,14 @@ def legend(names: Sequence[tuple[str, int]]) -> Html:
     )
 
 
-def _free_place(x: float, y: float, width: float, taken: list[_Box]) -> tuple[float, float]:
-    """Left end and baseline of a label beside a point, where it covers no other; marks the place as
-    taken.
+def _free_position(x: float, y: float, width: float, taken: list[_Box]) -> tuple[float, float]:
+    """Left end and baseline of a label beside a point, where it covers no other; adds its box to
+    `taken`.
     """
-    right, left, middle = (
-        x + DOT + 3,
-        x - DOT - 3 - width,
-        min(max(x - width / 2, LEFT), WIDTH - RIGHT - width),
-    )
-    wished = [
+    right = x + DOT + 3
+    left = x - DOT - 3 - width
+    middle = min(max(x - width / 2, LEFT), WIDTH - RIGHT - width)
+    candidates = [
         (right, y + 4),
         (left, y + 4),
         (middle, y - 10),
@@ -125,13 +123,13 @@ def _free_place(x: float, y: float, width: float, taken: list[_Box]) -> tuple[fl
         (left, y - 10),
         (right, y + 18),
     ]
-    wished += [(middle, y - 10 - 13 * step) for step in range(1, 8)]
+    candidates += [(middle, y - 10 - 13 * step) for step in range(1, 8)]
     fitting = [
-        place
-        for place in wished
-        if place[0] >= LEFT and place[0] + width <= WIDTH and place[1] > TOP
+        (start, baseline)
+        for start, baseline in candidates
+        if start >= LEFT and start + width <= WIDTH and baseline > TOP
     ]
-    boxes = [(at, baseline - 10, at + width, baseline + 3) for at, baseline in fitting]
+    boxes = [(start, baseline - 10, start + width, baseline + 3) for start, baseline in fitting]
     free = next(
         (i for i, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)), 0
     )
@@ -146,7 +144,7 @@ def _overlap(a: _Box, b: _Box) -> bool:
 
 
 class _Linear:
-    """From a value to a horizontal place."""
+    """From a value to a horizontal coordinate."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._span = low, (high - low) or 1.0
@@ -156,7 +154,7 @@ class _Linear:
 
 
 class _LogAxis:
-    """From a value to a vertical place, whole decades at both ends."""
+    """From a value to a vertical coordinate, whole decades at both ends."""
 
     def __init__(self, values: Sequence[float]) -> None:
         logs = [math.log10(max(value, LEAST)) for value in values if math.isfinite(value)] or [0.0]
@@ -166,25 +164,26 @@ class _LogAxis:
 
     def __call__(self, value: float) -> float:
         finite = value if math.isfinite(value) else 10.0**self._high
-        share = (math.log10(max(finite, LEAST)) - self._low) / (self._high - self._low)
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+        fraction = (math.log10(max(finite, LEAST)) - self._low) / (self._high - self._low)
+        return HEIGHT - BOTTOM - fraction * (HEIGHT - TOP - BOTTOM)
 
     def grid(self) -> list[Html]:
-        """A line and a number for each decade, every so many where there are many."""
+        """A line and a number for each decade; about six of them if there are many."""
         step = max(1, math.ceil((self._high - self._low) / 6))
         parts = []
         for power in range(self._low, self._high + 1, step):
-            at = self(10.0**power)
+            height = self(10.0**power)
             parts.append(
-                tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=_n(at), y2=_n(at), class_="grid")
+                tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=_n(height), y2=_n(height), class_="grid")
             )
-            parts.append(tag("text", short_power(10.0**power, 0) if not -3 < power < 4 else f"{10.0**power:g}",
-                             x=LEFT - 5, y=_n(at + 4), text_anchor="end"))  # fmt: skip
+            value = 10.0**power
+            label = f"{value:g}" if -3 < power < 4 else short_power(value, 0)
+            parts.append(tag("text", label, x=LEFT - 5, y=_n(height + 4), text_anchor="end"))
         return parts
 
 
-def _x_tick(at: float, name: str) -> Html:
-    return tag("text", name, x=_n(at), y=HEIGHT - BOTTOM + 15, text_anchor="middle")
+def _x_tick(x: float, name: str) -> Html:
+    return tag("text", name, x=_n(x), y=HEIGHT - BOTTOM + 15, text_anchor="middle")
 
 
 def _frame(parts: Sequence[Html], title: str, x_label: str, y_label: str) -> Html:

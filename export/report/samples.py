@@ -1,5 +1,5 @@
-"""The samples of a report: what a version writes after each prompt, and where it leaves what
-fp32 writes.
+"""The samples of a report: what a version generates after each prompt, and where it diverges from
+fp32.
 """
 
 from __future__ import annotations
@@ -24,25 +24,28 @@ Prompt = tuple[str, IntArray]  # text, ids [T]
 Continuation = tuple[list[int], list[float]]  # greedy tokens, and the logit margin of each choice
 
 
-def prompts_of(given: Sequence[str], words: Tokenizer | None, config: GPTConfig) -> list[Prompt]:
-    """The prompts with their ids, the end of one that is long: half of the context is left to write
-    in.
+def prompts_of(
+    prompts: Sequence[str], tokenizer: Tokenizer | None, config: GPTConfig
+) -> list[Prompt]:
+    """The prompts with their ids. A long prompt loses its beginning, so that half of the context is
+    left to generate into.
 
-    Raises EvaluationError for prompts without a tokenizer, and for one of no token.
+    Raises EvaluationError for prompts without a tokenizer, and for a prompt without tokens.
     """
-    room, rng = max(1, config.n_ctx // 2), np.random.default_rng(PROMPT_SEED)
-    if words is None:
-        if given:
+    room = max(1, config.n_ctx // 2)
+    if tokenizer is None:
+        if prompts:
             raise EvaluationError(
                 "the bundle has no tokenizer: prompts cannot be read", hint="leave out --prompt"
             )
-        found = [
+        rng = np.random.default_rng(PROMPT_SEED)
+        random_ids = [
             rng.integers(0, config.vocab_size, min(N_ID_PROMPT, room)) for _ in DEFAULT_PROMPTS
         ]
-        return [(" ".join(map(str, ids)), ids) for ids in found]
+        return [(" ".join(map(str, ids)), ids) for ids in random_ids]
     pairs = []
-    for prompt in given or DEFAULT_PROMPTS:
-        ids = np.array(words.encode(prompt)[-room:], np.int64)
+    for prompt in prompts or DEFAULT_PROMPTS:
+        ids = np.array(tokenizer.encode(prompt)[-room:], np.int64)
         if not ids.size:
             raise EvaluationError(
                 f"the prompt {prompt!r:.60} has no token", hint="give another with --prompt"
@@ -52,13 +55,13 @@ def prompts_of(given: Sequence[str], words: Tokenizer | None, config: GPTConfig)
 
 
 def sample_of(
-    prompt: str, ids: Sequence[int], wanted: Continuation | None, words: Tokenizer | None
+    prompt: str, ids: Sequence[int], expected: Continuation | None, tokenizer: Tokenizer | None
 ) -> Sample:
-    """A continuation held against the reference's; wanted: None where there is no reference."""
-    pieces = pieces_of(ids, words)
-    if wanted is None:
+    """Compare a continuation with the reference's. expected: None without a reference."""
+    pieces = pieces_of(ids, tokenizer)
+    if expected is None:
         return Sample(prompt, tuple(ids), pieces, (False,) * len(ids))
-    tokens, margins = wanted
+    tokens, margins = expected
     differs = [True] * len(ids)
     for run in difflib.SequenceMatcher(
         None, tokens, list(ids), autojunk=False
@@ -73,18 +76,23 @@ def sample_of(
     return Sample(prompt, tuple(ids), pieces, tuple(differs), n_same, margin)
 
 
-def continue_prompt(session: Session, prompt: IntArray, words: Tokenizer | None) -> Continuation:
-    """Greedy tokens after ids [T] until the end token or N_SAMPLE, and the margin of each choice,
-    the last one's too.
+def continue_prompt(
+    session: Session, prompt: IntArray, tokenizer: Tokenizer | None
+) -> Continuation:
+    """Greedy tokens after ids [T] up to the end token or N_SAMPLE tokens, and the logit margin of
+    each choice, the end token's included.
     """
-    end = words.end_token if words else None
+    end = tokenizer.end_token if tokenizer else None
     n_new = min(N_SAMPLE, session.config.n_ctx - prompt.size)
     cache = session.new_cache(capacity=prompt.size + n_new)
-    logits, tokens, margins = session.forward(prompt[None], cache)[0, 0], list[int](), list[float]()
+    logits = session.forward(prompt[None], cache)[0, 0]
+    tokens: list[int] = []
+    margins: list[float] = []
     for step in range(n_new):
         best = np.partition(logits, -2)[-2:] if logits.size > 1 else np.zeros(2)
         margins.append(float(best[1] - best[0]))
-        if (token := int(logits.argmax())) == end:
+        token = int(logits.argmax())
+        if token == end:
             break
         tokens.append(token)
         if step + 1 < n_new:
@@ -92,11 +100,11 @@ def continue_prompt(session: Session, prompt: IntArray, words: Tokenizer | None)
     return tokens, margins
 
 
-def pieces_of(ids: Sequence[int], words: Tokenizer | None) -> tuple[str, ...]:
+def pieces_of(ids: Sequence[int], tokenizer: Tokenizer | None) -> tuple[str, ...]:
     """The text that each token adds."""
-    if words is None:
+    if tokenizer is None:
         return tuple(f"{id} " for id in ids)
-    detokenizer = words.detokenizer()
+    detokenizer = tokenizer.detokenizer()
     texts = [detokenizer.push(int(id)) for id in ids]
     if texts:
         texts[-1] += detokenizer.flush()

@@ -1,8 +1,8 @@
-"""`export --to transformers`: a checkpoint as a folder that transformers loads, and whatever else
-reads such folders.
+"""`export --to transformers`: write a checkpoint as a folder that transformers and its ecosystem
+load.
 
-Nothing is published unless our importer reads every tensor back bit by bit, and transformers,
-loading the folder, says what the reference says.
+The folder is published only if our importer reads back every tensor bit-identically and
+transformers computes the reference's outputs from it.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ from gpt_edge.verify.report import Progress, silent
 from gpt_edge.version import __version__
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# in config.json, so that --force replaces nothing but what was written here
+# in config.json: --force replaces only folders with this key
 WRITTEN_BY = "written_by"
-# max |difference| of logits, as a share of their spread within a row and at least as if that were 1
+# max |difference| of logits, as a fraction of their spread within a row, or of 1 if that is less
 TOLERANCE = 1e-4
 GPT2_VOCAB_SIZE = 50257
 UNKNOWN_TO_LLAMA = (
-    "llama.cpp's convert_hf_to_gguf.py knows a BPE pre-tokenizer by a hash of tokens, and this "
-    "vocabulary is not in its "
-    'list: let its get_vocab_base_pre return "gpt-2", which is how this vocabulary splits text'
+    "llama.cpp's convert_hf_to_gguf.py identifies a BPE pre-tokenizer by a hash of tokens, and "
+    "this vocabulary is not in its list: "
+    ' let its get_vocab_base_pre return "gpt-2", which is how this vocabulary splits text'
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TransformersFolder:
-    """What was written. figures: logits and greedy tokens of transformers against the reference.
+    """A written folder. figures: logits and greedy tokens of transformers against the reference.
     notes: for the user.
     """
 
@@ -85,7 +85,7 @@ def export_transformers(
 ) -> TransformersFolder:
     """Write the checkpoint at `source` as a transformers folder at `out`, float32.
 
-    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a
+    tokenizer: a file, a folder, a name, or "none"; None takes that of `source`. force: replace a
     folder that was written here. Raises CheckpointError, TokenizerError, ExportError (transformers
     has no such architecture, or a task's head), ParityError, OutputError or MissingDependencyError;
     then `out` is as it was.
@@ -98,36 +98,40 @@ def export_transformers(
             hint="export the checkpoint that it was fine-tuned from",
         )
     config = checkpoint.config
-    kind = model_type(config, has_attention_bias(checkpoint))
-    words = tokenizer_for(checkpoint, tokenizer)
+    architecture = model_type(config, has_attention_bias(checkpoint))
+    source_tokenizer = tokenizer_for(checkpoint, tokenizer)
     require("transformers", "export")
-    tensors = hf_tensors(config, kind)
+    tensors = hf_tensors(config, architecture)
     defaults = read_generation_defaults(checkpoint)
     n_bytes = 4 * config.n_parameters
     with publish_folder(
         out, force=force, is_ours=is_ours, source=Path(source), n_bytes=n_bytes
     ) as folder:
         described = {
-            **hf_config(config, kind, words.spec.end_token if words else None),
+            **hf_config(
+                config, architecture, source_tokenizer.spec.end_token if source_tokenizer else None
+            ),
             WRITTEN_BY: f"gpt-edge {__version__}",
         }
         write_file(folder / CONFIG_FILE, (json.dumps(described, indent=1) + "\n").encode())
         if defaults is not None:
-            end_token = words.spec.end_token if words else None
+            end_token = source_tokenizer.spec.end_token if source_tokenizer else None
             write_file(folder / GENERATION_CONFIG_FILE, generation_config(defaults, end_token))
-        if words is not None:
+        if source_tokenizer is not None:
             progress("writing the tokenizer")
-            for name, content in hf_files(words, config.n_ctx).items():
+            for name, content in hf_files(source_tokenizer, config.n_ctx).items():
                 write_file(folder / name, content)
         progress("writing the weights")
         _write_weights(folder / WEIGHTS_FILE, tensors, checkpoint, progress)
         progress("reading the folder again")
         _check_read_back(folder, checkpoint)
-        progress("asking the reference")
-        figures = _check_transformers(folder, checkpoint, words, progress)
+        progress("running the reference")
+        figures = _check_transformers(folder, checkpoint, source_tokenizer, progress)
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         progress("publishing")
-    return TransformersFolder(Path(out), kind, files, figures, notes_for(config, kind, words))
+    return TransformersFolder(
+        Path(out), architecture, files, figures, notes_for(config, architecture, source_tokenizer)
+    )
 
 
 def is_ours(folder: Path) -> bool:
@@ -141,11 +145,13 @@ def is_ours(folder: Path) -> bool:
         return False
 
 
-def notes_for(config: GPTConfig, kind: str, words: TokenizerSource | None) -> tuple[str, ...]:
-    """What other readers of the folder will stumble over."""
-    if words is None:
-        return ("there is no tokenizer in the folder: converters that want one refuse it",)
-    if kind != "gpt2":
+def notes_for(
+    config: GPTConfig, architecture: str, source_tokenizer: TokenizerSource | None
+) -> tuple[str, ...]:
+    """What other programs that read the folder cannot handle."""
+    if source_tokenizer is None:
+        return ("there is no tokenizer in the folder: converters that need one refuse it",)
+    if architecture != "gpt2":
         return ("llama.cpp and CTranslate2 convert GPT-2 folders, not this architecture",)
     notes = []
     settings = {
@@ -156,7 +162,7 @@ def notes_for(config: GPTConfig, kind: str, words: TokenizerSource | None) -> tu
         notes.append(
             f"llama.cpp's converter does not read this from a GPT-2 folder: {', '.join(ignored)}"
         )
-    if words.spec.vocab_size != GPT2_VOCAB_SIZE:
+    if source_tokenizer.spec.vocab_size != GPT2_VOCAB_SIZE:
         notes.append(UNKNOWN_TO_LLAMA)
     return tuple(notes)
 
@@ -164,10 +170,10 @@ def notes_for(config: GPTConfig, kind: str, words: TokenizerSource | None) -> tu
 def _write_weights(
     path: Path, tensors: Sequence[HFTensor], checkpoint: Checkpoint, progress: Progress
 ) -> None:
-    """A safetensors file, one tensor in memory at a time. Source: the format's README: length, JSON
-    header, data.
+    """Write a safetensors file, with one tensor in memory at a time. Source: the format's README:
+    length, JSON header, data.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers wants it
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires it
     end = 0
     for tensor in tensors:
         begin, end = end, end + 4 * int(np.prod(tensor.shape))
@@ -189,13 +195,13 @@ def _write_weights(
 
 
 def _check_read_back(folder: Path, checkpoint: Checkpoint) -> None:
-    """Raise ParityError unless our importer finds the same model in the folder, bit by bit."""
+    """Raise ParityError unless our importer reads back the same model, bit-identically."""
     again = open_checkpoint(folder)
     ours, theirs = checkpoint.config, again.config
     layers = range(ours.n_layer)
     same_layers = [ours.layer_window(i) for i in layers] == [theirs.layer_window(i) for i in layers]
     if not same_layers or _plain(ours) != _plain(theirs):
-        raise ParityError(f"the folder reads back as a {theirs}, it was made of a {ours}")
+        raise ParityError(f"the folder reads back as a {theirs}, it was written from a {ours}")
     for name in checkpoint.names():
         if not np.array_equal(
             checkpoint.tensor(name).view(np.uint32), again.tensor(name).view(np.uint32)
@@ -205,31 +211,38 @@ def _check_read_back(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _plain(config: GPTConfig) -> dict[str, Any]:
-    """What must be equal, however it is written: the pattern of the layers is compared by
-    itself.
-    """
+    """The values that must be equal; the pattern of the layers is compared separately."""
     values = {**config.to_dict(), "n_inner": config.inner_size}
     return {name: value for name, value in values.items() if name not in ("attention", "window")}
 
 
 def _check_transformers(
-    folder: Path, checkpoint: Checkpoint, words: TokenizerSource | None, progress: Progress
+    folder: Path,
+    checkpoint: Checkpoint,
+    source_tokenizer: TokenizerSource | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Raise ParityError unless transformers, with this folder, has the reference's logits and
     greedy tokens.
     """
-    probes = parity.probes(checkpoint.config, build_tokenizer(words) if words else None)
-    wanted: Outputs = run_reference(checkpoint, LanguageModelSubject(probes))
-    progress("asking transformers")
-    logits, greedy = _ask_transformers(folder, probes, wanted.greedy)
-    agreement = parity.compare(probes, wanted.logits, logits)
+    probes = parity.probes(
+        checkpoint.config, build_tokenizer(source_tokenizer) if source_tokenizer else None
+    )
+    expected: Outputs = run_reference(checkpoint, LanguageModelSubject(probes))
+    progress("running transformers")
+    logits, greedy = _run_transformers(folder, probes, expected.greedy)
+    agreement = parity.compare(probes, expected.logits, logits)
     limit = TOLERANCE * max(1.0, agreement.spread)
     n_equal = next(
-        (i for i, pair in enumerate(zip(wanted.greedy, greedy, strict=True)) if pair[0] != pair[1]),
+        (
+            i
+            for i, pair in enumerate(zip(expected.greedy, greedy, strict=True))
+            if pair[0] != pair[1]
+        ),
         None,
     )
-    # both are right, and go on differently
-    is_tie = n_equal is not None and wanted.margins[n_equal] <= 2 * limit
+    # both are right, and continue differently
+    is_tie = n_equal is not None and expected.margins[n_equal] <= 2 * limit
     figures = {
         "logits": {**agreement.to_dict(), "limits": {"max_difference": limit}},
         "greedy": {
@@ -248,18 +261,21 @@ def _check_transformers(
 
 def _fault(agreement: Agreement, limit: float, has_other_tokens: bool) -> str:
     if not agreement.max_difference <= limit:
-        return f"transformers' logits differ by {agreement.max_difference:.3g}, at most {limit:.3g} is allowed"
+        return (
+            f"transformers' logits differ by {agreement.max_difference:.3g}, at most "
+            f"{limit:.3g} is allowed"
+        )
     return "transformers continues the first probe with other tokens" if has_other_tokens else ""
 
 
-def _ask_transformers(
-    folder: Path, probes: list[Probe], wanted: Sequence[int]
+def _run_transformers(
+    folder: Path, probes: list[Probe], expected: Sequence[int]
 ) -> tuple[list[FloatArray], list[int]]:
     """Logits [rows, V] of each probe, and the greedy continuation of the first, by the folder's
     model alone.
 
-    wanted: the reference's continuation; one call over prompt and continuation tells what
-    transformers would have taken at every step, had it come this far.
+    expected: the reference's continuation. One call over prompt and continuation gives the choice
+    of transformers at every step, after the same tokens.
     """
     transformers = require("transformers", "export")
     transformers.logging.set_verbosity_error()
@@ -267,8 +283,8 @@ def _ask_transformers(
     with torch.inference_mode():
         logits = [_rows(model, probe) for probe in probes]
         prompt = probes[0].ids[:N_PROMPT]
-        whole = torch.tensor([[*prompt.tolist(), *wanted]])
-        greedy = model(whole).logits[0, prompt.size - 1 : -1].argmax(-1).tolist() if wanted else []
+        full = torch.tensor([[*prompt.tolist(), *expected]])
+        greedy = model(full).logits[0, prompt.size - 1 : -1].argmax(-1).tolist() if expected else []
     return logits, greedy
 
 

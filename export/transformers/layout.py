@@ -1,8 +1,8 @@
-"""Our reference in transformers' words: which architecture says it, its config.json, and the name
-of every tensor.
+"""The reference as a transformers model: its architecture, its config.json, and the name of every
+tensor.
 
-The way back from `reference/importers/hf_*.py`. What an architecture cannot say is refused with the
-reason. Sources: transformers, models/gpt2, models/openai and models/gpt_neo.
+The inverse of `reference/importers/hf_*.py`. A model that no architecture can represent is refused
+with the reason. Sources: transformers, models/gpt2, models/openai and models/gpt_neo.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, reference_shapes
 
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
@@ -40,7 +40,7 @@ class HFTensor:
 
 def model_type(config: GPTConfig, has_attention_bias: bool) -> str:
     """Return "openai-gpt", "gpt2" or "gpt_neo". Raises ExportError for a model that none of them
-    can say, with the reason.
+    can represent, with the reason.
 
     has_attention_bias: whether any query, key or value has a bias other than 0, which GPT-Neo does
     not have.
@@ -54,19 +54,18 @@ def model_type(config: GPTConfig, has_attention_bias: bool) -> str:
     if config.scale_attention:
         raise _refusal(
             "it has banded layers and divides attention by the root of the head's size: GPT-Neo, "
-            "the only one there "
-            "with banded layers, does not divide"
+            "the only architecture with banded layers, does not divide"
         )
     if has_attention_bias:
         raise _refusal(
             "it does not divide attention by the root of the head's size and has biases of "
-            "queries, keys and values: "
-            "GPT-Neo has no such biases, and GPT-2 divides there, whatever its config says"
+            "queries, keys and values: GPT-Neo has no such biases, and GPT-2 divides "
+            "there, whatever its config says"
         )
     return "gpt_neo"
 
 
-def has_attention_bias(source: Source) -> bool:
+def has_attention_bias(source: WeightSource) -> bool:
     """Whether a layer's queries, keys or values have a bias other than 0 (its bits: -0.0 is
     another).
     """
@@ -84,8 +83,7 @@ def _check_gpt1(config: GPTConfig) -> None:
     if config.activation not in GPT1_ACTIVATIONS:
         raise _refusal(
             f"it is post-norm with the activation {config.activation!r}: transformers' OpenAIGPT "
-            "has "
-            f"{' and '.join(GPT1_ACTIVATIONS)}"
+            f"has {' and '.join(GPT1_ACTIVATIONS)}"
         )
     if config.inner_size != 4 * config.n_embd:
         raise _refusal(
@@ -100,13 +98,15 @@ def _check_gpt1(config: GPTConfig) -> None:
 
 
 def _refusal(reason: str) -> ExportError:
-    return ExportError(f"no architecture of transformers can say this model: {reason}", hint=HINT)
+    return ExportError(
+        f"no architecture of transformers can represent this model: {reason}", hint=HINT
+    )
 
 
-def hf_config(config: GPTConfig, kind: str, end_token: int | None) -> dict[str, Any]:
+def hf_config(config: GPTConfig, architecture: str, end_token: int | None) -> dict[str, Any]:
     """config.json of a `model_type`. end_token: the id that begins and ends a text."""
     common = {
-        "model_type": kind,
+        "model_type": architecture,
         "vocab_size": config.vocab_size,
         "layer_norm_epsilon": config.layer_norm_epsilon,
         "tie_word_embeddings": config.tied_embeddings,
@@ -115,7 +115,7 @@ def hf_config(config: GPTConfig, kind: str, end_token: int | None) -> dict[str, 
         "torch_dtype": "float32",
         "use_cache": True,
     }
-    if kind == "gpt_neo":
+    if architecture == "gpt_neo":
         return {
             **common,
             "architectures": ["GPTNeoForCausalLM"],
@@ -135,7 +135,7 @@ def hf_config(config: GPTConfig, kind: str, end_token: int | None) -> dict[str, 
         "n_positions": config.n_ctx,
         "n_ctx": config.n_ctx,  # llama.cpp's converter reads this one
     }
-    if kind == "openai-gpt":
+    if architecture == "openai-gpt":
         activation = GPT1_ACTIVATIONS[config.activation]
         return {**common, **sizes, "architectures": ["OpenAIGPTLMHeadModel"], "afn": activation}
     return {
@@ -156,11 +156,11 @@ def _attention_types(config: GPTConfig) -> dict[str, Any]:
     return {"attention_types": [[pattern, repeats]], "attention_layers": layers}
 
 
-def hf_tensors(config: GPTConfig, kind: str) -> list[HFTensor]:
+def hf_tensors(config: GPTConfig, architecture: str) -> list[HFTensor]:
     """Every tensor of the folder, in the reference's order; a tied head is left out, as
     transformers leaves it out.
     """
-    of_kind = {"gpt2": _gpt2, "openai-gpt": _gpt1, "gpt_neo": _gpt_neo}[kind]
+    of_kind = {"gpt2": _gpt2, "openai-gpt": _gpt1, "gpt_neo": _gpt_neo}[architecture]
     return [
         tensor
         for name, shape in reference_shapes(config).items()
@@ -168,7 +168,7 @@ def hf_tensors(config: GPTConfig, kind: str) -> list[HFTensor]:
     ]
 
 
-def _as_it_is(array: FloatArray) -> FloatArray:
+def _unchanged(array: FloatArray) -> FloatArray:
     return array
 
 
@@ -176,7 +176,7 @@ def _conv1d(name: str, ours: str, shape: tuple[int, ...]) -> HFTensor:
     """Linear weights are Conv1D in the older two: [in, out]."""
     if ours.endswith(LINEAR_WEIGHTS):
         return HFTensor(name, shape[::-1], ours, lambda array: array.T)
-    return HFTensor(name, shape, ours, _as_it_is)
+    return HFTensor(name, shape, ours, _unchanged)
 
 
 def _gpt2(ours: str, shape: tuple[int, ...]) -> Sequence[HFTensor]:
@@ -207,7 +207,7 @@ def _gpt_neo(ours: str, shape: tuple[int, ...]) -> Sequence[HFTensor]:
     name = ours.replace(".attn.c_proj.", ".attn.attention.out_proj.")
     return [
         HFTensor(
-            name if ours == "lm_head.weight" else f"transformer.{name}", shape, ours, _as_it_is
+            name if ours == "lm_head.weight" else f"transformer.{name}", shape, ours, _unchanged
         )
     ]
 

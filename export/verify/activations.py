@@ -1,6 +1,5 @@
-"""What every operator of a model leaves behind on given tokens: of a bundle's graph, run with its
-inner values as outputs, and of the reference, read with hooks. The files of a bundle are not
-touched.
+"""Every operator's result on given tokens: of a bundle's graph, run with its inner values as
+outputs, and of the reference, read with hooks. The files of a bundle are not changed.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
 from gpt_edge.system.threads import default_threads
 
-# what each operator leaves behind, [T, width]; attn.c_attn: queries, keys and values
+# each operator's result, [T, width]; attn.c_attn: queries, keys and values
 Trace = Mapping[ReferenceOperator, FloatArray]
 
 
 class ExposedGraph:
-    """A bundle's graph in onnxruntime with the values of its mapped_operators as outputs. Reads on from call
-    to call.
+    """A bundle's graph in onnxruntime with the results of its operators as outputs. Keys and values
+    are kept from call to call.
 
     capacity: tokens in all. Raises BundleError for a graph that onnxruntime refuses.
     """
@@ -45,11 +44,12 @@ class ExposedGraph:
         folder: Path,
         config: GPTConfig,
         graph: str,
-        mapped_operators: Mapping[ReferenceOperator, MappedOperator],
+        mapped: Mapping[ReferenceOperator, MappedOperator],
         capacity: int,
     ) -> None:
-        self._config, self._graph, self._sites = config, graph, mapped_operators
-        names = {str(value.name) for mapped in mapped_operators.values() for value in mapped.values}
+        self._config = config
+        self._mapped = mapped
+        names = {str(value.name) for item in mapped.values() for value in item.values}
         model = model.clone()
         self._inputs = {str(value.name): value for value in model.graph.inputs}
         known = {value.name for value in model.graph.outputs}
@@ -60,13 +60,14 @@ class ExposedGraph:
             if value.name in names - known
         }
         for value in inner.values():
-            value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), None
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            value.shape = None
             model.graph.outputs.append(value)
         self._names = [str(value.name) for value in model.graph.outputs]
         self._biases = {
-            operator: array_of(mapped.bias)
-            for operator, mapped in mapped_operators.items()
-            if mapped.bias is not None
+            operator: array_of(item.bias)
+            for operator, item in mapped.items()
+            if item.bias is not None
         }
         self._session = _open(model, folder)
         self._shape = (
@@ -78,28 +79,28 @@ class ExposedGraph:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was read."""
+        """Empty the cache."""
         self.past = [np.zeros(self._shape, np.float32) for _ in range(2 * self._config.n_layer)]
         self.n_past = 0
 
     def run(self, ids: IntArray) -> dict[ReferenceOperator, FloatArray]:
-        """Append ids [T] and return what each mapped left behind. Raises BundleError if the graph
-        cannot be run.
+        """Append ids [T] and return each operator's result. Raises BundleError if the graph cannot
+        be run.
         """
         inputs = {name: value for name, value in self._feeds(ids).items() if name in self._inputs}
         try:
-            found = dict(zip(self._names, self._session.run(None, inputs), strict=True))
+            outputs = dict(zip(self._names, self._session.run(None, inputs), strict=True))
         except ORT_ERRORS as error:
             raise BundleError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
         self.past = [
-            found[name]
+            outputs[name]
             for layer in range(self._config.n_layer)
             for name in (onnx_contract.present_key(layer), onnx_contract.present_value(layer))
         ]
         self.n_past += ids.size
         return {
-            operator: self._rows(mapped, found, ids.size)
-            for operator, mapped in self._sites.items()
+            operator: self._rows(mapped, outputs, ids.size)
+            for operator, mapped in self._mapped.items()
         }
 
     def _feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
@@ -118,13 +119,13 @@ class ExposedGraph:
             )
         return values
 
-    def _rows(self, mapped: MappedOperator, found: Mapping[str, Any], n_new: int) -> FloatArray:
-        parts = [found[str(value.name)] for value in mapped.values]
+    def _rows(self, mapped: MappedOperator, outputs: Mapping[str, Any], n_new: int) -> FloatArray:
+        parts = [outputs[str(value.name)] for value in mapped.values]
         if mapped.operator.name == "attn.c_attn":
             return self._heads(parts, 3, n_new)
         if mapped.operator.name == "attn.attention":
             return self._heads(parts, 1, n_new)
-        total = sum(part[0] for part in parts)  # a sum that no node shows has two parts
+        total = sum(part[0] for part in parts)  # a sum that no node shows has two summands
         return np.asarray(total + self._biases.get(mapped.operator, np.float32(0)), np.float32)
 
     def _heads(self, parts: Sequence[FloatArray], n_parts: int, n_new: int) -> FloatArray:
@@ -160,14 +161,12 @@ def _open(model: ir.Model, folder: Path) -> ort.InferenceSession:
 def reference_trace(
     model: GPT, ids: IntArray, past: list[KeyValue] | None = None
 ) -> tuple[dict[ReferenceOperator, FloatArray], list[KeyValue]]:
-    """What each operator of the reference leaves behind on ids [T], and the keys and values of
-    every layer.
-    """
-    found: dict[ReferenceOperator, FloatArray] = {}
+    """Each operator's result in the reference on ids [T], and every layer's keys and values."""
+    results: dict[ReferenceOperator, FloatArray] = {}
     hooks = []
 
     def keep(operator: ReferenceOperator, value: Tensor) -> None:
-        found[operator] = value[0].numpy().copy()
+        results[operator] = value[0].numpy().copy()
 
     def after(module: nn.Module, operator: ReferenceOperator) -> None:
         hooks.append(module.register_forward_hook(lambda _, __, output: keep(operator, output)))
@@ -187,7 +186,7 @@ def reference_trace(
     finally:
         for hook in hooks:
             hook.remove()
-    return found, present
+    return results, present
 
 
 def _hook_layer(block: Block, layer: int, before: Any, after: Any) -> None:

@@ -1,9 +1,9 @@
-"""Does every operator of a graph do what the reference's does, given what the graph itself hands to
-it?
+"""Does every operator of a graph compute what the reference's does, from the input that the graph
+itself gives it?
 
-Rounding noise of earlier operators is in the input of both, so only the operator's own error is
-left: summation order, and for products with 8-bit activations the rounding of its input, whose size
-is known.
+The quantization noise of earlier operators is in the input of both, so only the operator's own
+error is left: summation order, and for products with int8 activations the rounding of its input,
+whose size is known.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from gpt_edge.reference.model import GPT, activate, causal_mask
 # of the largest value: float32 kernels of torch and onnxruntime, summing in another order
 EPSILON = 2e-5
 SUM_EPSILON = 2e-6  # of sum |x w|: the same for products
-SIGMAS = 8.0  # of the rounding noise of a product's input
-MAX_SLOPE = 0.01  # a product that is scaled by more was not only rounded
-MAX_NOISE = 0.01  # of the energy of a product: where rounding makes more, a slope says nothing
-# rows that make a mean; what rounding may be wrong by on average, of the largest value
-MIN_ROWS, MAX_BIAS = 16, 1e-3
+SIGMAS = 8.0  # of the quantization noise of a product's input
+MAX_SLOPE = 0.01  # a product that is scaled by more was not only quantized
+# of the energy of a product: where quantization makes more noise, a slope means nothing
+MAX_NOISE = 0.01
+MIN_ROWS = 16  # rows that make a mean
+MAX_BIAS = 1e-3  # of the largest value: the error of quantization on average
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorCheck:
-    """How far an operator's result is from the reference's: the worst value, as a share of what is
-    explained.
+    """How far an operator's result is from the reference's: the worst value, as a fraction of what
+    is explained.
 
-    noise: root mean square of what rounding the operator's input explains; 0 where it is not
-    rounded.
+    noise: root mean square of what quantizing the operator's input explains; 0 where it is float.
     """
 
     share: float
@@ -53,17 +53,19 @@ class OperatorCheck:
 
 
 class OperatorChecker:
-    """Holds what a graph left behind on one sequence, read in any number of calls, against the
-    reference's operators.
+    """Compares a graph's results on one sequence, run in any number of calls, with the reference's
+    operators.
 
-    tensor_wide: activations are rounded with one scale for the whole call, as onnxruntime's dynamic
-    quantisation does.
+    tensor_wide: activations are quantized with one scale for the whole call, as onnxruntime's
+    dynamic quantization does.
     """
 
     def __init__(
         self, model: GPT, weights: Mapping[ReferenceOperator, WeightCheck], *, tensor_wide: bool
     ) -> None:
-        self._model, self._weights, self._tensor_wide = model, weights, tensor_wide
+        self.tensor_wide = tensor_wide
+        self._model = model
+        self._weights = weights
         # by layer: what the graph computed so far
         self._keys_values: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -74,8 +76,10 @@ class OperatorChecker:
         ids: IntArray,
         n_past: int,
     ) -> OperatorCheck:
-        """Check one operator of one call. trace: what the graph left behind, up to this operator; n_past:
-        tokens read before.
+        """Check one operator of one call.
+
+        trace: the graph's results, up to this operator. ids: the new tokens, [T]. n_past: tokens in
+        the cache.
         """
         inputs = [
             torch.from_numpy(trace[source]) for source in inputs_of(operator, self._model.config)
@@ -83,9 +87,9 @@ class OperatorChecker:
         with torch.inference_mode():
             expected, allowed = self._expect(operator, inputs, ids, n_past)
         check = _compare(trace[operator], expected.numpy(), allowed.numpy(), n_past)
-        if not check.fault and self._is_rounded(operator):
+        if not check.fault and self._is_quantized(operator):
             arrays = trace[operator], expected.numpy(), allowed.numpy()
-            noise = float(np.sqrt(np.mean(np.square(arrays[2])))) / SIGMAS
+            noise = float(np.sqrt(np.mean(np.square(allowed.numpy())))) / SIGMAS
             return _check_slope(*arrays) or _check_shift(*arrays) or replace(check, noise=noise)
         return check
 
@@ -94,7 +98,7 @@ class OperatorChecker:
         keys, values = self._keys_values[layer]
         return keys[0].numpy(), values[0].numpy()
 
-    def _is_rounded(self, operator: ReferenceOperator) -> bool:
+    def _is_quantized(self, operator: ReferenceOperator) -> bool:
         is_product = operator.name in LINEARS or operator.name == "lm_head"
         return is_product and not self._weights[operator].is_exact
 
@@ -126,8 +130,9 @@ class OperatorChecker:
     def _embed(
         self, operator: ReferenceOperator, ids: IntArray, n_past: int
     ) -> tuple[Tensor, Tensor]:
-        check, positions = self._weights[operator], torch.arange(n_past, n_past + ids.size)
-        token, position = self._model.wte(torch.from_numpy(ids)), self._model.wpe(positions)
+        check = self._weights[operator]
+        token = self._model.wte(torch.from_numpy(ids))
+        position = self._model.wpe(torch.arange(n_past, n_past + ids.size))
         if check.weight is not None and check.weight.values.shape == tuple(
             self._model.wte.weight.shape
         ):
@@ -135,26 +140,27 @@ class OperatorChecker:
         return token + position, EPSILON * (token.abs() + position.abs()) + 1e-12
 
     def _product(self, operator: ReferenceOperator, x: Tensor) -> tuple[Tensor, Tensor]:
-        state, check = self._model.state_dict(), self._weights[operator]
+        state = self._model.state_dict()
+        check = self._weights[operator]
         names = parameters_of(operator, self._model.config)
         weight = state[names[0]]
         if check.weight is not None and check.weight.values.shape == weight.shape:
             weight = torch.from_numpy(np.ascontiguousarray(check.weight.values))
         bias = state[names[1]] if len(names) > 1 else None
         allowed = SUM_EPSILON * (x.abs() @ weight.abs().T) + 1e-12
-        if self._is_rounded(operator):
+        if self._is_quantized(operator):
             steps = self._steps(x, operator.name == "mlp.c_proj")
             allowed = allowed + SIGMAS / math.sqrt(12) * ((steps**2) @ (weight**2).T).sqrt()
         return F.linear(x, weight, bias), allowed
 
     def _steps(self, x: Tensor, is_activated: bool) -> Tensor:
-        """The distance of two levels of 8 bits that x [T, K] is rounded to; at most, where it
+        """The distance of two int8 levels that x [T, K] is quantized to; an upper bound, where it
         depends on the operator.
         """
-        if self._tensor_wide:
+        if self.tensor_wide:
             return (2 / 127 * x.abs().max()).expand_as(x)
         steps = x.abs().amax(-1, keepdim=True) / 127
-        if is_activated:  # hardly negative, so that few levels are kept below zero
+        if is_activated:  # hardly negative, so that few levels are below zero
             steps = torch.maximum(steps, -x.amin(-1, keepdim=True) / LOW_ZERO_POINT)
         return steps.expand_as(x)
 
@@ -174,20 +180,21 @@ class OperatorChecker:
 
 
 def _compare(
-    found: FloatArray, expected: FloatArray, allowed: FloatArray, n_past: int
+    actual: FloatArray, expected: FloatArray, allowed: FloatArray, n_past: int
 ) -> OperatorCheck:
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         return OperatorCheck(
             math.inf,
-            f"the result is {list(found.shape)}, the reference's is {list(expected.shape)}",
+            f"the result is {list(actual.shape)}, the reference's is {list(expected.shape)}",
         )
-    difference = np.abs(found - expected)
+    difference = np.abs(actual - expected)
     share = np.nan_to_num(difference / allowed, nan=np.inf)
     row, column = (int(index) for index in np.unravel_index(int(share.argmax()), share.shape))
     worst = float(share[row, column])
     if worst <= 1:
         return OperatorCheck(worst)
-    size, limit = float(difference[row, column]), float(allowed[row, column])
+    size = float(difference[row, column])
+    limit = float(allowed[row, column])
     text = f"off by {size:.3g} at position {n_past + row}, where {limit:.2g} is explained"
     return OperatorCheck(
         worst, f"{text}; {int((share > 1).sum()):,} of {share.size:,} values are off"
@@ -195,15 +202,16 @@ def _compare(
 
 
 def _check_slope(
-    found: FloatArray, expected: FloatArray, allowed: FloatArray
+    actual: FloatArray, expected: FloatArray, allowed: FloatArray
 ) -> OperatorCheck | None:
-    """A product whose every value is within the noise of rounding may still be scaled: regress it
+    """A product whose every value is within the quantization noise may still be scaled: regress it
     on what is expected.
     """
-    energy, noise = float(np.square(expected).sum()), float(np.square(allowed / SIGMAS).sum())
+    energy = float(np.square(expected).sum())
+    noise = float(np.square(allowed / SIGMAS).sum())
     if energy == 0 or noise > MAX_NOISE * energy:
         return None
-    slope = float(((found - expected) * expected).sum()) / energy
+    slope = float(((actual - expected) * expected).sum()) / energy
     limit = MAX_SLOPE + SIGMAS * math.sqrt(noise / energy / expected.size)
     if abs(slope) <= limit:
         return None
@@ -214,17 +222,20 @@ def _check_slope(
 
 
 def _check_shift(
-    found: FloatArray, expected: FloatArray, allowed: FloatArray
+    actual: FloatArray, expected: FloatArray, allowed: FloatArray
 ) -> OperatorCheck | None:
-    """Rounding is right on average: the mean over the rows of each output must be nearer than each
-    of its values.
+    """Quantization is unbiased: the mean over the rows of each output must be nearer than each of
+    its values.
     """
-    if len(found) < MIN_ROWS:
+    if len(actual) < MIN_ROWS:
         return None
-    shift = np.abs((found - expected).mean(0))
-    limit = np.sqrt(np.square(allowed).mean(0) / len(found)) + MAX_BIAS * np.abs(expected).max()
+    shift = np.abs((actual - expected).mean(0))
+    limit = np.sqrt(np.square(allowed).mean(0) / len(actual)) + MAX_BIAS * np.abs(expected).max()
     worst = int((shift / limit).argmax())
     if shift[worst] <= limit[worst]:
         return None
-    text = f"output {worst} is shifted by {shift[worst]:.3g} in all rows, where {limit[worst]:.2g} is explained"
+    text = (
+        f"output {worst} is shifted by {shift[worst]:.3g} in all rows, where {limit[worst]:.2g} is "
+        "explained"
+    )
     return OperatorCheck(float(shift[worst] / limit[worst]), text)

@@ -84,7 +84,7 @@ def read_blocks(node: ir.Node, nodes: Sequence[ir.Node]) -> DequantizedWeight:
 
 
 def read_integer_product(node: ir.Node, nodes: Sequence[ir.Node]) -> DequantizedWeight:
-    """MatMulInteger: [K, N] levels; the one float constant that a Mul multiplies by is the scale."""
+    """MatMulInteger: [K, N] levels; the one float constant of a Mul is their scale."""
     scales = []
     for other in nodes:
         if other.op_type != "Mul":
@@ -236,8 +236,8 @@ def _matrix(value: ir.Value | None) -> DequantizedWeight:
 
 
 def _dequantized(node: ir.Node) -> DequantizedWeight:
-    """DequantizeLinear: one scale for the tensor, for each index of an axis, or for each block along
-    an axis.
+    """DequantizeLinear: one scale for the tensor, for each index of an axis, or for each block
+    along an axis.
     """
     levels = array_of(node.inputs[0])
     scales = array_of(node.inputs[1])

@@ -1,7 +1,7 @@
-"""Where two models part on the same tokens: the difference of what each operator leaves behind, in
-the order of the computation.
+"""Where two models diverge on the same tokens: the difference of each operator's results, in the
+order of the computation.
 
-Each model runs on its own values, so a difference stays in everything behind it; the first one is
+Each model runs on its own values, so a difference stays in everything after it; the first one is
 where it comes from.
 """
 
@@ -24,59 +24,71 @@ from gpt_edge.export.weights.reference_operators import ReferenceOperator, refer
 from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
 
-PARTED = 1e-4  # relative: a hundred times what the order of float32 sums explains
+# relative: a hundred times what the order of float32 sums explains
+SUMMATION_ORDER = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """The difference at one operator: its root mean square as a share of the first model's."""
+    """The root mean square of the difference at one operator, as a fraction of the first model's
+    result.
+    """
 
     operator: ReferenceOperator
     relative: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"layer": self.operator.layer, "operator": self.operator.name, "place": str(self.operator),
-                "relative": self.relative}  # fmt: skip
+        return {
+            "layer": self.operator.layer,
+            "operator": self.operator.name,
+            "place": str(self.operator),
+            "relative": self.relative,
+        }
 
 
 def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[ReferenceOperator, FloatArray]:
-    """What each operator of a bundle or of the reference leaves behind on ids [T]; of a graph, as
-    far as it is a GPT's.
+    """Each operator's result on ids [T], of a bundle or of the reference; of a graph, as far as it
+    is a GPT's.
     """
     if isinstance(model, GPT):
         return reference_trace(model, ids)[0]
-    graph = ir.load(model.model_path)
-    mapped_operators, _ = map_operators(graph.graph, model.config)
-    trace = ExposedGraph(
-        graph, Path(model.path), model.config, model.graph, mapped_operators, ids.size
-    ).run(ids)
-    return Smoothing.of_manifest(model.manifest).restore(trace, model.config)
+    onnx_model = ir.load(model.model_path)
+    mapped, _ = map_operators(onnx_model.graph, model.config)
+    exposed = ExposedGraph(
+        onnx_model, Path(model.path), model.config, model.graph, mapped, ids.size
+    )
+    return Smoothing.of_manifest(model.manifest).restore(exposed.run(ids), model.config)
 
 
 def is_comparable(first: GPTConfig, second: GPTConfig) -> bool:
-    """Whether two models have the same places: all but the length of the context is equal."""
+    """Whether two models have the same operators: all but the length of the context is equal."""
     return replace(first, n_ctx=1) == replace(second, n_ctx=1)
 
 
 def layer_divergences(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) -> list[Divergence]:
-    """The difference at every operator that both have. Raises BundleError for a graph that cannot be
-    run.
+    """The difference at every operator that both have. Raises BundleError for a graph that cannot
+    be run.
     """
-    one, other = trace_of(first, ids), trace_of(second, ids)
-    found = []
+    first_trace = trace_of(first, ids)
+    second_trace = trace_of(second, ids)
+    divergences = []
     for operator in reference_operators(first.config):
-        if operator in one and operator in other:
-            size = float(np.sqrt(np.mean(np.square(one[operator], dtype=np.float64))))
-            gap = float(
-                np.sqrt(np.mean(np.square(one[operator] - other[operator], dtype=np.float64)))
-            )
-            found.append(Divergence(operator, gap / size if size else gap))
-    return found
+        if operator not in first_trace or operator not in second_trace:
+            continue
+        size = _root_mean_square(first_trace[operator])
+        difference = _root_mean_square(first_trace[operator] - second_trace[operator])
+        divergences.append(Divergence(operator, difference / size if size else difference))
+    return divergences
+
+
+def _root_mean_square(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def first_divergence(divergences: list[Divergence]) -> Divergence | None:
-    """The first operator where the difference is none of summation order."""
-    return next(
-        (divergence for divergence in divergences if not divergence.relative <= PARTED), None
-    )
+    """The first operator whose difference is more than summation order explains."""
+    for divergence in divergences:
+        if not divergence.relative <= SUMMATION_ORDER:
+            return divergence
+    return None

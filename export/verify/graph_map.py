@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
+from gpt_edge.export.graph.fuse import BIAS_INPUTS
 from gpt_edge.export.weights.reference_operators import (
     LINEARS,
     ReferenceOperator,
@@ -25,8 +26,6 @@ from gpt_edge.export.weights.reference_operators import (
 NORMS = ("LayerNormalization", "SkipLayerNormalization")
 ATTENTIONS = ("GroupQueryAttention", "Attention", "MultiHeadAttention")
 ACTIVATIONS = ("Gelu", "FastGelu", "QuickGelu", "Relu")
-# operators that add a bias to what they read
-BIAS_INPUTS = {"FastGelu": 1, "SkipLayerNormalization": 4}
 # the kind of node that computes an operator; the embedding is the sum of tokens and positions
 MARKERS = {
     "embedding": "residual",

@@ -1,10 +1,10 @@
-"""Where does a bundle part from its checkpoint? Weights and operators, operator by operator, in the order
+"""Where does a bundle diverge from its checkpoint? Weights and operators, one by one, in the order
 of the computation.
 
-Three questions at each operator: is this operator there, are its weights those of the checkpoint, and
-does it do what the reference's does with the input that the graph gives it? The first no is the
+Three questions about each operator: is it there, are its weights those of the checkpoint, and does
+it compute what the reference's does from the input that the graph gives it? The first no is the
 operator to look at. Logits alone cannot tell: a wrong row of an embedding, or one wrong scale among
-thousands, hides in the noise of 8 bits.
+thousands, hides in the noise of int8.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ from gpt_edge.export.weights.smoothing import Smoothing
 from gpt_edge.reference.model import GPT
 from gpt_edge.schemes import SCHEMES
 
-N_PROMPT, N_MORE = 40, 12  # tokens of the first call and of the second, which finds a past
-N_ALONE, MAX_ALONE = (
-    8,
-    0.3,
-)  # tokens that are read again by themselves; of the noise of rounding: single levels that flip
+N_PROMPT = 40  # tokens of the first call
+N_MORE = 12  # tokens of the second, which has a past
+N_ALONE = 8  # tokens that are run again by themselves
+MAX_ALONE = 0.3  # of the noise of quantization: single levels that flip
 FAR = 12  # tokens beyond the widest window
 EPSILON_TOLERANCE = 1e-3  # relative: attributes are float32
 SEED = 20190214
 MAX_SHARE = 1e9  # JSON knows no infinity
 
+Mapped = dict[ReferenceOperator, MappedOperator]
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong at a operator."""
+    """What is wrong with an operator."""
 
     operator: ReferenceOperator
     text: str
@@ -57,11 +58,10 @@ class Fault:
 
 @dataclass(slots=True)
 class Localization:
-    """What was found. faults: in the order of the computation, at most one of each kind for a
-    operator.
+    """Faults in the order of the computation, at most one of each kind for an operator.
 
-    operators, weights: by operator, the number of places, the largest share of what rounding
-    explains, and where it is.
+    operators, weights: by the operator's name, how many there are ("places"), the largest
+    difference as a fraction of what quantization explains ("share"), and which has it ("worst").
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Localization:
 def localize(
     bundle: Bundle, model: GPT, *, progress: Callable[[str], None] = lambda stage: None
 ) -> Localization:
-    """Hold every weight and every operator of a bundle against the reference. Changes nothing.
+    """Compare every weight and every operator of a bundle with the reference. Changes nothing.
 
     Raises BundleError for a bundle that gpt-edge did not write: its operators may be any.
     """
@@ -90,34 +90,34 @@ def localize(
 
 
 def _localize(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Localization:
-    config, found = bundle.config, Localization()
-    graph_model = ir.load(bundle.model_path)
-    mapped_operators, mismatch = map_operators(graph_model.graph, config)
-    faults = [Fault(mismatch.operator, mismatch.text)] if mismatch else []
+    config = bundle.config
+    result = Localization()
+    onnx_model = ir.load(bundle.model_path)
+    mapped, mismatch = map_operators(onnx_model.graph, config)
+    if mismatch is not None:
+        result.faults.append(Fault(mismatch.operator, mismatch.text))
     progress("comparing the weights with the checkpoint")
-    weights = _check_weights(bundle, model, mapped_operators, found, faults, progress)
+    weights = _check_weights(bundle, model, mapped, result, progress)
     progress("comparing the operators with torch")
-    faults += [
-        Fault(mapped.operator, text)
-        for mapped in mapped_operators.values()
-        if (text := _epsilon(mapped, config))
-    ]
+    for operator in mapped.values():
+        if text := _epsilon_fault(operator, config):
+            result.faults.append(Fault(operator.operator, text))
     try:
         exposed = ExposedGraph(
-            graph_model, bundle.path, config, bundle.graph, mapped_operators, _n_tokens(config)
+            onnx_model, bundle.path, config, bundle.graph, mapped, _n_tokens(config)
         )
         is_tensor_wide = SCHEMES[bundle.scheme].activations == "tensor"
-        _check_operators(exposed, model, mapped_operators, weights, found, faults, is_tensor_wide)
+        checker = OperatorChecker(model, weights, tensor_wide=is_tensor_wide)
+        _check_operators(exposed, checker, config, mapped, result)
     except BundleError as error:
-        faults.append(
-            Fault(mismatch.operator if mismatch else reference_operators(config)[-1], error.message)
-        )
-    for figures in (found.weights, found.operators):
+        last = mismatch.operator if mismatch is not None else reference_operators(config)[-1]
+        result.faults.append(Fault(last, error.message))
+    for figures in (result.weights, result.operators):
         for name, values in figures.items():
-            values["places"] = sum(mapped.name == name for mapped in mapped_operators)
+            values["places"] = sum(operator.name == name for operator in mapped)
     order = {operator: index for index, operator in enumerate(reference_operators(config))}
-    found.faults = sorted(faults, key=lambda fault: order[fault.operator])
-    return found
+    result.faults.sort(key=lambda fault: order[fault.operator])
+    return result
 
 
 def _n_tokens(config: GPTConfig) -> int:
@@ -128,142 +128,130 @@ def _n_tokens(config: GPTConfig) -> int:
 def _check_weights(
     bundle: Bundle,
     model: GPT,
-    mapped_operators: dict[ReferenceOperator, MappedOperator],
-    found: Localization,
-    faults: list[Fault],
+    mapped: Mapped,
+    result: Localization,
     progress: Callable[[str], None],
 ) -> dict[ReferenceOperator, WeightCheck]:
-    wanted = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    expected = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     checks = {}
-    for operator, mapped in mapped_operators.items():
-        progress(f"{operator}".replace(" ", "."))
-        rounding = _rounding(bundle, operator)
-        check = checks[operator] = check_weights(
-            mapped, bundle.graph, bundle.config, wanted, rounding
-        )
-        faults += [Fault(operator, text) for text in check.faults]
+    for reference, operator in mapped.items():
+        progress(f"{reference}".replace(" ", "."))
+        rounding = _rounding(bundle, reference)
+        check = check_weights(operator, bundle.graph, bundle.config, expected, rounding)
+        checks[reference] = check
+        result.faults += [Fault(reference, text) for text in check.faults]
         if check.weight is not None or check.share:
-            _record(found.weights, operator, check.share, not check.faults)
+            _record(result.weights, reference, check.share, not check.faults)
     return checks
 
 
 def _rounding(bundle: Bundle, operator: ReferenceOperator) -> str:
-    """How `quantize` rounded the weight of a operator, as the manifest says; to the nearest level
+    """How `quantize` rounded the weight of an operator, as the manifest says; to the nearest level
     where it says nothing.
     """
-    described = bundle.manifest.provenance.get("quantization")
-    tensors = described.get("tensors") if isinstance(described, dict) else None
+    quantization = bundle.manifest.provenance.get("quantization")
+    labels = quantization.get("tensors") if isinstance(quantization, dict) else None
     names = parameters_of(operator, bundle.config)
-    label = tensors.get(names[0], "") if names and isinstance(tensors, dict) else ""
+    label = labels.get(names[0], "") if names and isinstance(labels, dict) else ""
     return next((name for name in LOOSE if name in str(label).split()), "nearest")
 
 
 def _check_operators(
     exposed: ExposedGraph,
-    model: GPT,
-    mapped_operators: dict[ReferenceOperator, MappedOperator],
-    weights: dict[ReferenceOperator, WeightCheck],
-    found: Localization,
-    faults: list[Fault],
-    tensor_wide: bool,
+    checker: OperatorChecker,
+    config: GPTConfig,
+    mapped: Mapped,
+    result: Localization,
 ) -> None:
-    config, checker = model.config, OperatorChecker(model, weights, tensor_wide=tensor_wide)
+    """Run a prompt, then more tokens with the prompt in the cache, and check every operator."""
     n_tokens = _n_tokens(config)
+    n_prompt = max(1, n_tokens - N_MORE)
     ids = np.random.default_rng(SEED).integers(0, config.vocab_size, n_tokens)
-    cut = max(1, n_tokens - N_MORE)
-    known = {fault.operator for fault in faults}
-    whole: dict[ReferenceOperator, tuple[FloatArray, float]] = {}
-    for part in (ids[:cut], ids[cut:]):
-        if not part.size:
+    faulty = {fault.operator for fault in result.faults}
+    prompt_results: dict[ReferenceOperator, tuple[FloatArray, float]] = {}
+    for new in (ids[:n_prompt], ids[n_prompt:]):
+        if not new.size:
             continue
         n_past = exposed.n_past
-        trace = exposed.run(part)
-        for operator in mapped_operators:
-            check = checker.check(operator, trace, part, n_past)
+        trace = exposed.run(new)
+        for operator in mapped:
+            check = checker.check(operator, trace, new, n_past)
             text = check.fault
             if not text and operator.name == "attn.attention" and operator.layer is not None:
-                text = _check_cache(exposed, checker, operator.layer)
-            _record(found.operators, operator, check.share, not text)
-            if text and operator not in known:
-                known.add(operator)
-                faults.append(
-                    Fault(
-                        operator,
-                        text if not n_past else f"{text} (with {n_past} tokens in the cache)",
-                    )
-                )
+                text = _cache_fault(exposed, checker, operator.layer)
+            _record(result.operators, operator, check.share, not text)
+            if text and operator not in faulty:
+                faulty.add(operator)
+                if n_past:
+                    text = f"{text} (with {n_past} tokens in the cache)"
+                result.faults.append(Fault(operator, text))
             if not n_past:
-                whole[operator] = trace[operator], check.noise
-    if not tensor_wide:
-        faults += _check_alone(exposed, ids[: min(N_ALONE, cut)], whole, known)
+                prompt_results[operator] = trace[operator], check.noise
+    if not checker.tensor_wide:
+        fault = _neighbour_fault(exposed, ids[: min(N_ALONE, n_prompt)], prompt_results, faulty)
+        result.faults += [fault] if fault is not None else []
 
 
-def _check_alone(
+def _neighbour_fault(
     exposed: ExposedGraph,
     ids: IntArray,
-    whole: dict[ReferenceOperator, tuple[FloatArray, float]],
-    known: set[ReferenceOperator],
-) -> list[Fault]:
-    """Read the first tokens by themselves: a row of a rounded product must not depend on those that
-    were read with it.
+    prompt_results: dict[ReferenceOperator, tuple[FloatArray, float]],
+    faulty: set[ReferenceOperator],
+) -> Fault | None:
+    """Run the first tokens by themselves: a row of a quantized product must not depend on the rows
+    beside it. Return the first operator where it does.
 
-    whole: what each operator left behind with all tokens, and the noise of its rounding. The first
-    such operator is returned.
+    prompt_results: of each operator its result for the whole prompt, and its noise of quantization.
     """
     exposed.restart()
     for operator, rows in exposed.run(ids).items():
-        wanted, noise = whole[operator]
-        if noise and operator not in known:
-            gap = float(np.sqrt(np.mean(np.square(rows - wanted[: ids.size]))))
-            if gap > MAX_ALONE * noise:
-                return [
-                    Fault(
-                        operator,
-                        f"a row depends on its neighbours: read alone it differs by {gap:.2g}",
-                    )
-                ]
-    return []
+        expected, noise = prompt_results[operator]
+        if not noise or operator in faulty:
+            continue
+        difference = float(np.sqrt(np.mean(np.square(rows - expected[: ids.size]))))
+        if difference > MAX_ALONE * noise:
+            text = f"a row depends on its neighbours: read alone it differs by {difference:.2g}"
+            return Fault(operator, text)
+    return None
 
 
-def _check_cache(exposed: ExposedGraph, checker: OperatorChecker, layer: int) -> str:
+def _cache_fault(exposed: ExposedGraph, checker: OperatorChecker, layer: int) -> str:
     """Keys and values are stored as they were computed: whole numbers of rows, nothing rounded."""
-    for side, wanted, cached in zip(
-        ("keys", "values"),
-        checker.cache(layer),
-        exposed.past[2 * layer : 2 * layer + 2],
-        strict=True,
+    cached = exposed.past[2 * layer : 2 * layer + 2]
+    for side, expected, padded in zip(
+        ("keys", "values"), checker.cache(layer), cached, strict=True
     ):
-        held = cached[0, :, : wanted.shape[1], : wanted.shape[2]]
-        if held.shape != wanted.shape or not np.allclose(held, wanted, rtol=1e-5, atol=1e-6):
+        actual = padded[0, :, : expected.shape[1], : expected.shape[2]]
+        is_same = actual.shape == expected.shape
+        if not is_same or not np.allclose(actual, expected, rtol=1e-5, atol=1e-6):
             return f"the {side} in the cache are not those that were computed"
     return ""
 
 
-def _epsilon(mapped: MappedOperator, config: GPTConfig) -> str:
+def _epsilon_fault(operator: MappedOperator, config: GPTConfig) -> str:
     """What is wrong with a norm's epsilon: too small to show on most inputs."""
-    if not mapped.operator.name.startswith("ln_"):
+    if not operator.operator.name.startswith("ln_"):
         return ""
-    attribute = mapped.node.attributes.get("epsilon")
-    default = 1e-12 if mapped.node.op_type == "SkipLayerNormalization" else 1e-5
-    found, wanted = (
-        attribute.as_float() if attribute is not None else default,
-        config.layer_norm_epsilon,
-    )
-    if abs(found - wanted) <= EPSILON_TOLERANCE * wanted:
+    attribute = operator.node.attributes.get("epsilon")
+    default = 1e-12 if operator.node.op_type == "SkipLayerNormalization" else 1e-5
+    actual = attribute.as_float() if attribute is not None else default
+    expected = config.layer_norm_epsilon
+    if abs(actual - expected) <= EPSILON_TOLERANCE * expected:
         return ""
-    return f"its epsilon is {found:.3g}, the reference's is {wanted:.3g}"
+    return f"its epsilon is {actual:.3g}, the reference's is {expected:.3g}"
 
 
 def _record(
     figures: dict[str, dict[str, Any]], operator: ReferenceOperator, share: float, ok: bool
 ) -> None:
-    """Take a operator into its operator's figures. share: infinite where the two cannot be compared at
-    all.
+    """Add an operator to the figures of its name. share: infinite where the two cannot be compared
+    at all.
     """
-    known = figures.setdefault(
+    values = figures.setdefault(
         operator.name, {"places": 0, "share": 0.0, "worst": str(operator), "ok": True}
     )
     share = min(share, MAX_SHARE)
-    if share > known["share"]:
-        known["share"], known["worst"] = float(f"{share:.3g}"), str(operator)
-    known["ok"] = known["ok"] and ok
+    if share > values["share"]:
+        values["share"] = float(f"{share:.3g}")
+        values["worst"] = str(operator)
+    values["ok"] = values["ok"] and ok

@@ -1,4 +1,4 @@
-"""An fp32 bundle as a source of weights, so that `quantize` takes the same road as `export`."""
+"""An fp32 bundle as a source of weights, so that `quantize` takes the same steps as `export`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpt_edge.tasks import TaskSpec
 class BundleSource:
     """The weights of an fp32 bundle by the names of `GPT.state_dict()`, read one at a time.
 
-    Raises BundleError for a bundle whose weights were rounded already, or that gpt-edge did not
+    Raises BundleError for a bundle whose weights are quantized already, or that gpt-edge did not
     write.
     """
 

@@ -25,7 +25,7 @@ from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.manifest import Manifest
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.weights.reference_operators import ReferenceOperator
-from gpt_edge.export.weights.source import Source
+from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.model import GPT
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.tasks import TaskSpec
@@ -36,10 +36,10 @@ KEY = "smoothing"  # in a manifest's provenance
 NORMS = {"ln_1": "attn.c_attn", "ln_2": "mlp.c_fc"}  # of a pre-norm layer, and what reads them
 VALUES, READER = "attn.values", "attn.c_proj"
 # exponent from which a channel is smoothed: a factor of 16 between activations and weights, halved
-LEAST = 2.0
-LARGEST = 10
-MOST = 64  # channels of one place; more do not stand out
-SPREAD = 3.0  # a normalised value seldom is larger
+MIN_EXPONENT = 2.0
+MAX_EXPONENT = 10
+MAX_CHANNELS = 64  # of one operator; where there are more, they are no outliers
+SPREAD = 3.0  # a normalized value is seldom larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Smoothing:
                 if channel.isdecimal()
                 and int(channel) < width
                 and type(exponent) is int
-                and abs(exponent) <= LARGEST
+                and abs(exponent) <= MAX_EXPONENT
             }
         return cls(found)
 
@@ -164,7 +164,7 @@ class Smoothing:
 class SmoothedSource:
     """A source of weights, smoothed on their way."""
 
-    source: Source
+    source: WeightSource
     smoothing: Smoothing
 
     @property
@@ -188,16 +188,16 @@ class SmoothedSource:
         self.source.release(name)
 
 
-def smooth(source: Source, graph: str, scheme: str) -> SmoothedSource:
-    """The source for a rounded graph: channels that stand out are evened out where activations are
-    rounded with them.
+def smooth(source: WeightSource, graph: str, scheme: str) -> SmoothedSource:
+    """The source for a quantized graph: outlier channels are smoothed where activations are
+    quantized with them.
     """
     activations = SCHEMES[scheme].activations
     has_outlier_cost = graph == "edge" and activations in SMOOTHED_ACTIVATIONS
     return SmoothedSource(source, find_smoothing(source) if has_outlier_cost else Smoothing())
 
 
-def find_smoothing(source: Source) -> Smoothing:
+def find_smoothing(source: WeightSource) -> Smoothing:
     """Which channels of which places stand out; reads the weights of every layer once, one at a
     time.
     """
@@ -230,7 +230,7 @@ def find_smoothing(source: Source) -> Smoothing:
     return Smoothing(found)
 
 
-def _read(source: Source, name: str) -> FloatArray:
+def _read(source: WeightSource, name: str) -> FloatArray:
     """A copy."""
     array = np.array(source.tensor(name), np.float32)
     source.release(name)
@@ -249,16 +249,18 @@ def _column_sizes(weight: FloatArray) -> NDArray[Any]:
 
 
 def _exponents(activations: NDArray[Any], weights: NDArray[Any]) -> dict[int, int]:
-    """Channel and exponent of those that stand out, at most MOST."""
+    """Channel and exponent of those that stand out, at most MAX_CHANNELS."""
     if not (np.median(activations) > 0 and np.median(weights) > 0):
         return {}
-    floors = 2.0**-LARGEST * np.median(activations), 2.0**-LARGEST * np.median(weights)
+    floors = 2.0**-MAX_EXPONENT * np.median(activations), 2.0**-MAX_EXPONENT * np.median(weights)
     ratio = 0.5 * np.log2(np.maximum(activations, floors[0]) / np.maximum(weights, floors[1]))
     ratio -= np.median(ratio)
     chosen = [
-        int(c) for c in np.argsort(-np.abs(ratio), kind="stable")[:MOST] if abs(ratio[c]) >= LEAST
+        int(c)
+        for c in np.argsort(-np.abs(ratio), kind="stable")[:MAX_CHANNELS]
+        if abs(ratio[c]) >= MIN_EXPONENT
     ]
     return {
-        channel: int(np.clip(np.rint(ratio[channel]), -LARGEST, LARGEST))
+        channel: int(np.clip(np.rint(ratio[channel]), -MAX_EXPONENT, MAX_EXPONENT))
         for channel in sorted(chosen)
     }

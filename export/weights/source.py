@@ -1,29 +1,18 @@
-"""Weights on their way into an ONNX file: padded for the edge graph, streamed into one data file.
-
-One tensor is in memory at a time. Knows nothing of nodes.
-"""
+"""Where weights come from, one tensor at a time, and how heads are padded for the edge graph."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
 
 from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.tasks import TaskSpec
 
-DATA_FILE = "model.onnx.data"
-PAGE = 4096  # bytes; large tensors start on a page, so that onnxruntime can map them
-CACHE_LINE = 64  # bytes
 
-
-class Source(Protocol):
+class WeightSource(Protocol):
     """Where weights come from: a checkpoint, or an fp32 bundle."""
 
     @property
@@ -87,49 +76,3 @@ def unpad_heads(name: str, array: FloatArray, config: GPTConfig) -> FloatArray:
     if name.endswith("c_proj.weight"):
         return array.reshape(-1, heads, padded)[:, :, :size].reshape(-1, heads * size)
     return array
-
-
-class WeightsFile:
-    """The one data file beside an ONNX graph. Tensors are appended and come back as references into
-    it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file: BinaryIO = (folder / DATA_FILE).open("wb")
-
-    def __enter__(self) -> WeightsFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def add(
-        self, name: str, array: NDArray[Any], *, int4_shape: tuple[int, ...] | None = None
-    ) -> ir.ExternalTensor:
-        """Append `array`. With `int4_shape` its bytes hold two int4 each, low nibble first. Raises
-        OSError.
-        """
-        array = np.ascontiguousarray(array)
-        alignment = PAGE if array.nbytes >= PAGE else CACHE_LINE
-        self._file.write(b"\0" * (-self._file.tell() % alignment))
-        offset = self._file.tell()
-        if (
-            self._file.write(array.data.cast("B") if array.ndim else array.tobytes())
-            != array.nbytes
-        ):
-            raise OSError(f"short write of {name} into {self._folder / DATA_FILE}")
-        return ir.ExternalTensor(
-            DATA_FILE,
-            offset,
-            array.nbytes,
-            ir.DataType.INT4 if int4_shape else ir.DataType.from_numpy(array.dtype),
-            shape=ir.Shape(int4_shape or array.shape),
-            name=name,
-            base_dir=self._folder,
-        )

@@ -2,9 +2,8 @@
 file. Never a pickle.
 
 `config.json` is {"format", "version", "config": GPTConfig.to_dict(), "tokenizer": spec or null,
-"training": free figures}, and, of a fine-tuned model, "task": TaskSpec.to_dict(); its head is among
-the tensors. The importer of this kind (`importers/gpt_edge_checkpoint.py`) reads it; a folder is
-published by one rename.
+"training": any figures}, and for a fine-tuned model "task": TaskSpec.to_dict(); its head is among
+the tensors. `importers/gpt_edge_checkpoint.py` reads it; a folder is published by one rename.
 """
 
 from __future__ import annotations
@@ -40,11 +39,10 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint at `folder`, replacing an older checkpoint there in one step.
 
-    state: the tensors of `GPT(config).state_dict()`, any float type; `lm_head.weight` is left out
-    where it is wte.
-    training: plain JSON values about the run, for people. task: of a fine-tuned model, whose
-    `TaskModel.config` and `TaskModel.tensors()` the others then are. Raises NumericError for NaN or
-    infinite weights, before anything is written, and OutputError as `publish_folder`.
+    state: the tensors of `GPT(config).state_dict()`, any float type; a tied `lm_head.weight` is
+    left out. training: plain JSON values about the run, for people. task: of a fine-tuned model;
+    config and state are then its `TaskModel.config` and `TaskModel.tensors()`. Raises NumericError
+    for NaN or infinite weights, before anything is written, and OutputError as `publish_folder`.
     """
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
@@ -81,7 +79,7 @@ def save_checkpoint(
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether `folder` says of itself that it is a gpt-edge checkpoint."""
+    """Whether the config.json in `folder` is that of a gpt-edge checkpoint."""
     try:
         read_checkpoint_config(folder)
     except CheckpointError:
@@ -90,8 +88,8 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def read_checkpoint_config(folder: Path) -> dict[str, Any]:
-    """Return the parsed config.json. Raises CheckpointError when it is missing, damaged, or another
-    format's.
+    """Return the parsed config.json. Raises CheckpointError when it is missing, corrupt, or of
+    another format.
     """
     path = folder / "config.json"
     try:
@@ -101,10 +99,10 @@ def read_checkpoint_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a gpt-edge checkpoint's: wanted format {FORMAT!r}")
+        raise CheckpointError(f"{path} is not a gpt-edge checkpoint's: expected format {FORMAT!r}")
     if described.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} has format version {described.get('version')!r}, wanted {VERSION}"
+            f"{path} has format version {described.get('version')!r}, expected {VERSION}"
         )
     return described
 
@@ -125,11 +123,11 @@ def load_task_model(folder: Path) -> TaskModel:
 
 
 def task_model_of(checkpoint: Checkpoint) -> TaskModel:
-    """The same for a checkpoint that is open."""
+    """The model and head of an open checkpoint. Raises CheckpointError for one without a task."""
     if checkpoint.task is None:
         raise CheckpointError(
             f"{checkpoint.path} is a language model without a task",
-            hint="make one with gpt-edge finetune",
+            hint="fine-tune it with gpt-edge finetune",
         )
     model = TaskModel(checkpoint.load_model(), checkpoint.task)
     head = [name for name in checkpoint.names() if name.startswith(HEAD_PREFIX)]

@@ -2,8 +2,8 @@
 
 Classification and entailment: one output per class. Similarity: the two orders' hidden states are
 added, then one output per class, or one for a score. Multiple choice: one output per answer,
-compared by a softmax over an example's answers. Sequences are padded at their ends: causal
-attention never looks there, so no mask is needed. Source: Radford et al. 2018, section 3.2,
+compared by a softmax over an example's answers. Sequences are padded at their ends, which causal
+attention never reads, so no mask is needed. Source: Radford et al. 2018, section 3.2,
 equations 3 to 5, and section 3.3. Knows nothing of text or files.
 """
 
@@ -25,18 +25,19 @@ STD = 0.02  # of new embeddings and heads, as in GPT-1's code
 
 
 class TaskModel(nn.Module):
-    """A GPT whose vocabulary holds the task's tokens, and the head. `dropout` acts on what the head
-    reads, in training.
+    """A GPT with the task's tokens in its vocabulary, and the head. In training, `dropout` acts on
+    the head's input.
     """
 
     def __init__(self, gpt: GPT, spec: TaskSpec, dropout: float = 0.0) -> None:
         super().__init__()
         if max(spec.start, spec.delimiter, spec.extract) >= gpt.config.vocab_size:
             raise ValueError(
-                f"the task's tokens want a vocabulary beyond {gpt.config.vocab_size}: use "
+                f"the task's tokens need a vocabulary larger than {gpt.config.vocab_size}: use "
                 "with_task_tokens"
             )
-        self.gpt, self.spec = gpt, spec
+        self.gpt = gpt
+        self.spec = spec
         self.clf_dropout = nn.Dropout(dropout)
         self.task_head = nn.Linear(gpt.config.n_embd, spec.n_label)
         nn.init.normal_(self.task_head.weight, std=STD)
@@ -44,17 +45,17 @@ class TaskModel(nn.Module):
 
     @property
     def config(self) -> GPTConfig:
-        """The shape of the model, its `n_label` set."""
+        """The shape of the model, with its `n_label`."""
         return dataclasses.replace(self.gpt.config, n_label=self.spec.n_label)
 
     def forward(
         self, input_ids: Tensor, extract_at: Tensor, with_lm: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the task's logits, and next-token logits [S, T, V] if asked for.
+        """Return the task's logits, and next-token logits [S, T, V] `with_lm`.
 
         input_ids: int64 [S, T], padded at the ends with any id. extract_at: int64 [S], where each
         sequence's extract token is. The logits are [S, n_label] for classification and entailment;
-        [S / 2, n_label] for similarity, whose two orders lie in rows 2i and 2i + 1; [S] for
+        [S / 2, n_label] for similarity, whose two orders are rows 2i and 2i + 1; [S] for
         multiple choice, one per answer, in the order of the rows.
         """
         hidden, _ = self.gpt.hidden(input_ids)
@@ -76,7 +77,7 @@ class TaskModel(nn.Module):
         return {**self.gpt.state_dict(), **{name: tensor.detach() for name, tensor in head}}
 
     def load_head(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the head's weights from `tensors`, by the names of HEAD_TENSORS."""
+        """Copy the head's weights from `tensors`, by the names of HEAD_TENSORS."""
         with torch.no_grad():
             self.task_head.weight.copy_(tensors[HEAD_TENSORS[0]])
             self.task_head.bias.copy_(tensors[HEAD_TENSORS[1]])
@@ -96,9 +97,7 @@ def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def by_example(scores: Tensor, n_choices: Sequence[int]) -> Tensor:
-    """Scores [S] of answers as [B, max choices], an example to a row, -inf where it has no more
-    answers.
-    """
+    """Scores [S] of answers as [B, max choices], one example per row, filled up with -inf."""
     return pad_sequence(
         list(torch.split(scores, list(n_choices))), batch_first=True, padding_value=-torch.inf
     )
@@ -116,8 +115,8 @@ def with_task_tokens(gpt: GPT) -> GPT:
 
 
 def without_task_tokens(gpt: GPT, vocab_size: int) -> GPT:
-    """The language model of the first `vocab_size` tokens, its weights shared: what is left once
-    the task is set aside.
+    """The language model of the first `vocab_size` tokens, without the task's. It shares the
+    weights.
     """
     rows = {name: tensor[:vocab_size] for name, tensor in _vocabulary(gpt).items()}
     return _with_vocabulary(gpt, rows, vocab_size)
@@ -142,8 +141,8 @@ def _with_vocabulary(gpt: GPT, rows: Mapping[str, Tensor], vocab_size: int) -> G
 
 
 def set_dropout(gpt: GPT, dropout: float) -> None:
-    """Let `dropout` act on embeddings, attention weights and residuals in training, as
-    `GPT(config, dropout)` has it.
+    """Set the dropout of embeddings, attention weights and residuals, as `GPT(config, dropout)`
+    does.
     """
     for module in gpt.modules():
         if isinstance(module, nn.Dropout):

@@ -1,8 +1,8 @@
-"""The reference GPT in PyTorch: one file, in the order of the papers. Everything else is measured
-against it.
+"""The reference GPT in PyTorch: one file, in the order of the papers. Everything else is compared
+with it.
 
 GPT-1 (Radford et al. 2018): post-layer-norm. GPT-2 (Radford et al. 2019): pre-layer-norm, `ln_f`,
-residual projections initialised with 0.02 / sqrt(2 n_layer). GPT-3 (Brown et al. 2020): dense and
+residual projections initialized with 0.02 / sqrt(2 n_layer). GPT-3 (Brown et al. 2020): dense and
 locally banded layers in turn. Linear weights are stored [out, in]. Knows nothing of text, files or
 ONNX.
 """
@@ -26,11 +26,12 @@ Attend = Callable[[Tensor], Tensor]  # [B, T, C] -> [B, T, C]
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Modules made inside have shapes and no values: for weights that are put there afterwards,
-    with `assign`.
+    """Create modules that have shapes and no values, for weights that are loaded afterwards with
+    `assign`.
 
-    In a process's first such module torch leaves an exception whose frames hold the module in a
-    cycle; unless it is broken here, the weights stay in memory until Python happens to look.
+    With a process's first such module torch leaves an exception whose frames hold the module in a
+    reference cycle; unless it is collected here, the weights stay in memory until Python's next
+    collection.
     """
     with torch.device("meta"):
         yield
@@ -47,13 +48,13 @@ def activate(x: Tensor, kind: str) -> Tensor:
 
 
 def causal_mask(n_past: int, n_new: int, window: int | None, device: torch.device) -> Tensor:
-    """bool [T, P + T], true where a new token may look: at itself and back, at most `window`
-    positions in all.
+    """bool [T, P + T], true where a new token may attend: to itself and to the tokens before it, at
+    most `window` positions in all.
     """
     query = torch.arange(n_past, n_past + n_new, device=device)[:, None]
     key = torch.arange(n_past + n_new, device=device)[None, :]
-    seen = key <= query
-    return seen if window is None else seen & (key > query - window)
+    visible = key <= query
+    return visible if window is None else visible & (key > query - window)
 
 
 class CausalSelfAttention(nn.Module):
@@ -107,7 +108,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer. How it attends is passed in, so that the exporter shares this wiring."""
+    """One layer. The attention is passed in, so the exporter can reuse this wiring."""
 
     def __init__(self, config: GPTConfig, layer: int, dropout: float) -> None:
         super().__init__()
@@ -148,9 +149,9 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tied_embeddings:
             self.lm_head.weight = self.wte.weight
-        self.apply(self._initialise)
+        self.apply(self._initialize)
 
-    def _initialise(self, module: nn.Module) -> None:
+    def _initialize(self, module: nn.Module) -> None:
         """N(0, 0.02); in GPT-2's code wpe N(0, 0.01), residual projections scaled (Radford et al.
         2019, section 2.3).
         """
@@ -169,7 +170,7 @@ class GPT(nn.Module):
         return x
 
     def blocks(self) -> list[Block]:
-        """The layers, with their type."""
+        """The layers, typed as Block."""
         return [block for block in self.h if isinstance(block, Block)]
 
     def hidden(
@@ -179,7 +180,7 @@ class GPT(nn.Module):
         past_key_values: Sequence[KeyValue] | None = None,
         attention_mask: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
-        """What the head reads, [B, T, C], and the keys and values of every layer. Arguments as in
+        """The input of the head, [B, T, C], and the keys and values of every layer. Arguments as in
         `forward`.
         """
         T = input_ids.shape[1]
@@ -211,7 +212,7 @@ class GPT(nn.Module):
         self, n_past: int, n_new: int, attention_mask: Tensor | None, device: torch.device
     ) -> dict[int | None, Tensor | None]:
         """One mask for each window in use, bool [T, P + T] or [B, 1, T, P + T]; None where plain
-        causal says it all.
+        causal attention is enough.
         """
         masks: dict[int | None, Tensor | None] = {}
         for window in {block.attn.window for block in self.blocks()}:
@@ -220,8 +221,8 @@ class GPT(nn.Module):
                 continue
             mask = causal_mask(n_past, n_new, window, device)
             if attention_mask is not None:
-                # A padded query still sees itself: a row that sees nothing would be NaN and spread
-                # through its values.
+                # A padded query attends to itself: a row that attends to nothing would be NaN, and
+                # spread through its values.
                 itself = causal_mask(n_past, n_new, 1, device)
                 mask = mask & ((attention_mask[:, None, None, :] != 0) | itself)
             masks[window] = mask
@@ -236,9 +237,9 @@ class GPT(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Return logits [B, T, V] and, per layer, keys and values [B, H, P + T, D].
 
-        input_ids: int64 [B, T]. position_ids: int64 [B, T], P .. P + T - 1 where left out.
+        input_ids: int64 [B, T]. position_ids: int64 [B, T], P .. P + T - 1 by default.
         past_key_values: what an earlier call returned. attention_mask: [B, P + T], 0 for padding. P
-        + T must not pass n_ctx.
+        + T must not exceed n_ctx.
         """
         x, present = self.hidden(input_ids, position_ids, past_key_values, attention_mask)
         return self.lm_head(x), present

@@ -14,8 +14,8 @@ from gpt_edge.system.threads import check_threads, default_threads
 
 
 class TorchScorer:
-    """A model in torch, in evaluation mode, with its own number of threads (torch's is one for the
-    whole process).
+    """A model in torch, in evaluation mode, with its own number of threads (torch's is global for
+    the process).
 
     threads: None takes `default_threads()`. Raises ValueError for threads outside 1 to 256.
     """
@@ -23,7 +23,8 @@ class TorchScorer:
     def __init__(self, model: GPT, name: str, *, threads: int | None = None) -> None:
         if threads is not None:
             check_threads(threads)
-        self.name, self.config = name, model.config
+        self.name = name
+        self.config = model.config
         self.threads = threads or default_threads()
         self._model = model.eval()
 
@@ -40,7 +41,7 @@ class TorchScorer:
             hidden = self._model.hidden(torch.from_numpy(ids)[None])[0][0]
         for start, stop in blocks(ids.size, first):
             torch.set_num_threads(self.threads)  # another scorer may have run since
-            # not around the yield: the mode would be the caller's, and outlive this call
+            # not around the yield: the mode would apply to the caller, and outlive this call
             with torch.inference_mode():
                 logits: FloatArray = self._model.lm_head(hidden[start:stop]).numpy()
             yield logits

@@ -1,7 +1,5 @@
-"""Does a fine-tuned bundle say the same whichever way it is asked? Probes for any task, and one
-text against many at once.
-
-Torch-free; `export.task_verify` brings the reference in.
+"""A classifier as the subject of a verification: probes for any task, and each example alone
+against all of them in batches. Torch-free; `export.verify` adds the reference.
 """
 
 from __future__ import annotations
@@ -29,7 +27,8 @@ from gpt_edge.verify.report import (
     describe,
 )
 
-N_EXAMPLES, N_OF_LARGE = 64, 12  # how many are asked
+N_EXAMPLES = 64
+N_EXAMPLES_OF_LARGE = 12
 LONGEST = 160  # tokens of most probes; one fills the context, up to MAX_FULL
 MAX_FULL = 1024
 LARGE = 500_000_000  # parameters
@@ -41,8 +40,8 @@ REFERENCE_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class TaskProbes:
-    """Examples to ask. sequences: of all of them; n_rows: logit rows of each example, its answers
-    in multiple choice.
+    """Examples to run. sequences: of all of them; n_rows: logit rows of each example, in multiple
+    choice one for each answer.
     """
 
     sequences: list[tuple[int, ...]]
@@ -52,48 +51,50 @@ class TaskProbes:
         """Logits [E, n_label] as one row for each example: its classes, its answers, or
         its score.
         """
-        parts = np.split(logits, np.cumsum(self.n_rows)[:-1])
-        return [part.reshape(1, -1) for part in parts]
+        examples = np.split(logits, np.cumsum(self.n_rows)[:-1])
+        return [rows.reshape(1, -1) for rows in examples]
 
 
-def task_probes(config: GPTConfig, task: TaskSpec, words: Tokenizer | None) -> TaskProbes:
-    """Examples of all lengths, half of them parts of a passage and half random tokens; the same at
+def task_probes(config: GPTConfig, task: TaskSpec, tokenizer: Tokenizer | None) -> TaskProbes:
+    """Examples of all lengths, half of them from a passage and half of random tokens; the same at
     every call.
     """
     rng = np.random.default_rng(SEED)
-    n_words = min((task.start, task.delimiter, task.extract))
-    passage = [id for id in words.encode(PASSAGE) if id < n_words] if words is not None else []
-    n_examples = N_OF_LARGE if config.n_parameters > LARGE else N_EXAMPLES
+    n_plain = min(task.start, task.delimiter, task.extract)  # ids that are no task token
+    passage = []
+    if tokenizer is not None:
+        passage = [id for id in tokenizer.encode(PASSAGE) if id < n_plain]
+    n_examples = N_EXAMPLES_OF_LARGE if config.n_parameters > LARGE else N_EXAMPLES
     sequences: list[tuple[int, ...]] = []
     n_rows: list[int] = []
     for number in range(n_examples):
-        longest = min(config.n_ctx, MAX_FULL) if number == 0 else min(config.n_ctx, LONGEST)
-        n_texts = (
-            int(rng.integers(3, 6))
-            if task.kind == "multiple-choice"
-            else 1 + (task.kind != "classification")
-        )
+        is_full = number == 0
+        longest = min(config.n_ctx, MAX_FULL if is_full else LONGEST)
+        n_texts = _n_texts(task, rng)
         texts = []
         for _ in range(n_texts):
-            size = (
-                longest
-                if number == 0
-                else int(np.exp(rng.uniform(0, np.log(max(2, longest // n_texts)))))
-            )
+            size = longest
+            if not is_full:
+                size = int(np.exp(rng.uniform(0, np.log(max(2, longest // n_texts)))))
             start = int(rng.integers(0, max(1, len(passage) - size)))
-            random = rng.integers(0, n_words, size).tolist()
+            random = rng.integers(0, n_plain, size).tolist()
             texts.append(passage[start : start + size] if passage and number % 2 else random)
-        found = transform(task, texts, longest).sequences
-        sequences += found
+        sequences += transform(task, texts, longest).sequences
         n_rows.append(n_texts - 1 if task.kind == "multiple-choice" else 1)
     return TaskProbes(sequences, n_rows)
 
 
-def compare_tasks(probes: TaskProbes, first: FloatArray, second: FloatArray) -> Agreement:
-    """Hold the second way's logits against the first's. A flip is an example with another label."""
+def _n_texts(task: TaskSpec, rng: np.random.Generator) -> int:
+    if task.kind == "multiple-choice":
+        return int(rng.integers(3, 6))
+    return 1 if task.kind == "classification" else 2
+
+
+def compare_tasks(probes: TaskProbes, reference: FloatArray, candidate: FloatArray) -> Agreement:
+    """Compare logits [E, n_label], example by example. A flip is an example whose label changes."""
     n = len(probes.n_rows)
     named = [Probe(f"example {i}", np.zeros(1, np.int64)) for i in range(n)]
-    return parity.compare(named, probes.by_example(first), probes.by_example(second))
+    return parity.compare(named, probes.by_example(reference), probes.by_example(candidate))
 
 
 def scale_of(agreement: Agreement, logits: FloatArray) -> float:
@@ -107,8 +108,10 @@ def unexplained(agreement: Agreement) -> str:
     """The first example whose label changed although its margin is more than the difference of the
     others; or "".
     """
-    far = [flip for flip in agreement.flips if flip.margin > 2 * agreement.noise]
-    return "" if not far else f"the label {describe(far[0]).removeprefix('in ')} is no near tie"
+    for flip in agreement.flips:
+        if flip.margin > 2 * agreement.noise:
+            return f"the label {describe(flip).removeprefix('in ')} is no near tie"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

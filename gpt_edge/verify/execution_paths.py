@@ -1,8 +1,8 @@
-"""The ways a prompt can take through one model: whole, step by step, in chunks, in a batch, split,
-rewound, to the brim.
+"""The execution paths of a prompt through one model: at once, step by step, in chunks, in a batch,
+split, rewound, and to the end of the context.
 
-Each must give the same logits as the whole prompt at once. How many are tried is the caller's
-choice of an effort.
+Each must give the logits of the whole prompt at once. How many are run is the caller's choice of an
+effort.
 """
 
 from __future__ import annotations
@@ -26,43 +26,45 @@ N_SPLIT = 24  # tokens of the prompt that is split everywhere, but for the effor
 N_LAST_STEPS = 16  # tokens of a full context that are read one by one
 
 
-def paths(
+def execution_paths(
     session: Runner, probe_list: Sequence[Probe], effort: Effort = "export"
 ) -> Iterator[tuple[str, Agreement]]:
-    """Name of each way, and how it agrees with the whole prompt at once.
+    """Name of each path, and how it agrees with the whole prompt at once.
 
     "export": step by step, two sizes of chunks, a ragged batch, rewinding. "verify": also larger
-    chunks, every split of a small prompt, and a context read to its last token. "full": every split
-    of the whole prompts, the context token by token and in every size of chunks.
+    chunks, every split of a small prompt, and a context processed to its last token. "full": every
+    split of the whole prompts, the context token by token and in every size of chunks.
     """
     short = [p for p in probe_list if p.first_row == 0]
     whole = [probe_logits(session, p) for p in short]
     yield "step by step", compare(short, whole, [probe_logits(session, p, 1) for p in short])
     for chunk in CHUNKS[effort]:
-        yield (
-            f"chunks of {chunk}",
-            compare(short, whole, [probe_logits(session, p, chunk) for p in short]),
-        )
-    if session.config.n_ctx > 1:
-        two = [
-            Probe(f"{p.name} {i}", p.ids[i * 3 :] if p.ids.size > 12 else p.ids)
-            for p in short
-            for i in range(2)
-        ]
-        cut, logits = answer_in_batch(session, two)
-        yield "batch", compare(cut, [probe_logits(session, p) for p in cut], logits)
+        chunked = [probe_logits(session, p, chunk) for p in short]
+        yield f"chunks of {chunk}", compare(short, whole, chunked)
+    can_split = session.config.n_ctx > 1
+    if can_split:
+        run, logits = batch_logits(session, _two_of_each(short))
+        yield "batch", compare(run, [probe_logits(session, p) for p in run], logits)
         yield "rewind", compare(short, whole, [_rewound(session, p) for p in short])
     if effort == "export":
         return
-    if session.config.n_ctx > 1:
-        yield (
-            "every split",
-            _split_everywhere(session, short, None if effort == "full" else N_SPLIT),
-        )
-    yield from _long(session, [p for p in probe_list if p.first_row], effort)
+    if can_split:
+        limit = None if effort == "full" else N_SPLIT
+        yield "every split", _split_everywhere(session, short, limit)
+    yield from _full_context(session, [p for p in probe_list if p.first_row], effort)
 
 
-def _long(
+def _two_of_each(probe_list: Sequence[Probe]) -> list[Probe]:
+    """Each probe twice, the second time without its first three tokens where it is long enough."""
+    pairs = []
+    for probe in probe_list:
+        for number in range(2):
+            ids = probe.ids[3 * number :] if probe.ids.size > 12 else probe.ids
+            pairs.append(Probe(f"{probe.name} {number}", ids))
+    return pairs
+
+
+def _full_context(
     session: Runner, probe_list: Sequence[Probe], effort: Effort
 ) -> Iterator[tuple[str, Agreement]]:
     """Prompts that fill the context, of which only the last rows are compared."""
@@ -72,26 +74,30 @@ def _long(
     yield "full context", compare(probe_list, whole, [_last_steps(session, p) for p in probe_list])
     if effort == "full":
         for chunk in (1, *CHUNKS[effort]):
-            found = [probe_logits(session, p, chunk) for p in probe_list]
-            yield f"full context, chunks of {chunk}", compare(probe_list, whole, found)
+            chunked = [probe_logits(session, p, chunk) for p in probe_list]
+            yield f"full context, chunks of {chunk}", compare(probe_list, whole, chunked)
 
 
 def _last_steps(session: Runner, probe: Probe) -> FloatArray:
     """Chunks up to the last N_LAST_STEPS tokens, then one at a time."""
-    cache, steps_from = session.new_cache(), max(probe.first_row, probe.ids.size - N_LAST_STEPS)
+    cache = session.new_cache()
+    n_tokens = probe.ids.size
+    steps_from = max(probe.first_row, n_tokens - N_LAST_STEPS)
+    starts = [*range(0, steps_from, CHUNKS["verify"][-1]), *range(steps_from, n_tokens)]
     rows = []
-    starts = [*range(0, steps_from, CHUNKS["verify"][-1]), *range(steps_from, probe.ids.size)]
-    for start, stop in zip(starts, [*starts[1:], probe.ids.size], strict=True):
+    for start, stop in zip(starts, [*starts[1:], n_tokens], strict=True):
         logits = session.forward(probe.ids[None, start:stop], cache, "all")
         rows.append(logits[0][max(0, probe.first_row - start) :].copy())
     return np.concatenate(rows)
 
 
 def _split_everywhere(session: Runner, probe_list: Sequence[Probe], limit: int | None) -> Agreement:
-    """A prefix, then the rest, at every place: the rest's first, middle and last row against the
-    whole's.
+    """A prefix, then the rest, split after every token: the first, middle and last row of the rest
+    against those of the whole. limit: tokens of a probe; None takes all.
     """
-    probes, wanted, found = [], [], []
+    rows_compared: list[Probe] = []
+    expected: list[FloatArray] = []
+    actual: list[FloatArray] = []
     for probe in probe_list:
         ids = probe.ids[:limit]
         whole = probe_logits(session, Probe(probe.name, ids))
@@ -101,43 +107,47 @@ def _split_everywhere(session: Runner, probe_list: Sequence[Probe], limit: int |
             n_rest = ids.size - split
             rows = sorted({0, n_rest // 2, n_rest - 1})
             rest = session.forward(ids[None, split:], cache, rows)[0].copy()
-            probes += [Probe(f"{probe.name}, split at {split}", ids, split + row) for row in rows]
-            wanted += [whole[split + row : split + row + 1] for row in rows]
-            found += [rest[index : index + 1] for index in range(len(rows))]
-    return compare(probes, wanted, found)
+            for index, row in enumerate(rows):
+                rows_compared.append(Probe(f"{probe.name}, split at {split}", ids, split + row))
+                expected.append(whole[split + row : split + row + 1])
+                actual.append(rest[index : index + 1])
+    return compare(rows_compared, expected, actual)
 
 
-def answer_in_batch(
+def batch_logits(
     session: Runner, probe_list: Sequence[Probe], n_steps: int = 24
 ) -> tuple[list[Probe], list[FloatArray]]:
-    """Several prompts of different lengths, continued together token by token.
+    """Run several prompts of different lengths, continued together token by token.
 
-    Returns the probes cut to what was run, and the logits of the rows that the batch computed.
+    Returns the probes truncated to what was run, and the logits of the rows that the batch
+    computed.
     """
     longest = min(probe.ids.size for probe in probe_list)
     n_steps = min(n_steps, longest - 1)
     lengths = [max(1, longest - n_steps - 5 * i) for i in range(len(probe_list))]
-    batch = session.new_cache(len(probe_list))
+    cache = session.new_cache(len(probe_list))
     for row, (probe, length) in enumerate(zip(probe_list, lengths, strict=True)):
-        session.forward(probe.ids[None, :length], batch, "last", row=row)
+        session.forward(probe.ids[None, :length], cache, "last", row=row)
+    pairs = list(zip(probe_list, lengths, strict=True))
     steps = []
     for step in range(n_steps):
-        ids = np.array(
-            [[p.ids[n + step]] for p, n in zip(probe_list, lengths, strict=True)], np.int64
-        )
-        steps.append(session.forward(ids, batch, "last")[:, 0].copy())
-    cut = [Probe(p.name, p.ids[: n + n_steps], n) for p, n in zip(probe_list, lengths, strict=True)]
-    return cut, [np.stack([step[row] for step in steps]) for row in range(len(cut))]
+        ids = np.array([[probe.ids[length + step]] for probe, length in pairs], np.int64)
+        steps.append(session.forward(ids, cache, "last")[:, 0].copy())
+    run = [Probe(probe.name, probe.ids[: length + n_steps], length) for probe, length in pairs]
+    return run, [np.stack([step[row] for step in steps]) for row in range(len(run))]
 
 
 def _rewound(session: Runner, probe: Probe) -> FloatArray:
-    """Read the probe, go back to its middle, read something else, go back again, and read on."""
-    cache, middle = session.new_cache(), probe.ids.size // 2
-    first: FloatArray = session.forward(probe.ids[None], cache, "all")[0].copy()
+    """Process the probe, go back to its middle, process other tokens, go back, and process the
+    rest again.
+    """
+    cache = session.new_cache()
+    middle = probe.ids.size // 2
+    whole: FloatArray = session.forward(probe.ids[None], cache, "all")[0].copy()
     if middle == 0:
-        return first
+        return whole
     cache.crop(middle)
     session.forward(probe.ids[None, ::-1][:, : min(5, middle)], cache, "last")
     cache.crop(middle)
     rest: FloatArray = session.forward(probe.ids[None, middle:], cache, "all")[0]
-    return np.concatenate((first[:middle], rest))
+    return np.concatenate((whole[:middle], rest))

@@ -12,7 +12,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.verify import parity
-from gpt_edge.verify.execution_paths import Effort, paths
+from gpt_edge.verify.execution_paths import Effort, execution_paths
 from gpt_edge.verify.parity import Probe, Runner
 from gpt_edge.verify.report import PATH_TOLERANCE, QUANTIZED_PATH_TOLERANCE, Verification
 
@@ -85,7 +85,7 @@ class LanguageModelSubject:
         name: str | None = None,
     ) -> None:
         """Every execution path that `effort` names against the whole prompt at once."""
-        for path, agreement in paths(runner, self.probes, effort):
+        for path, agreement in execution_paths(runner, self.probes, effort):
             limits = {}
             # one activation scale for the whole call: reported, not promised
             if SCHEMES[scheme].activations != "tensor":

@@ -1,5 +1,5 @@
-"""Is a library of operators right? The embedded bundles by onnxruntime's own operators, against the
-same bundles by ours.
+"""Is a library of custom operators right? The built-in bundles with it, against the same bundles
+with onnxruntime's own operators.
 
 `python -m gpt_edge.verify.native_operators LIBRARY` prints the figures as JSON: in a process of its
 own, as a wrong library may end it.
@@ -33,18 +33,17 @@ from gpt_edge.verify.language_models import LanguageModelSubject
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
 SECTION = "onnxruntime against native"
-# nats; activations that are rounded the other way make 2e-4 (float32 sums are added in another
-# order)
+# nats; activations that are rounded the other way make 2e-4 (float32 sums in another order)
 MAX_KL = 2e-3
 SECONDS = 600
 
 
 def build_library(progress: Progress = silent) -> dict[str, Any]:
     """Compile the operators for this machine, check them, and only then put them where sessions
-    find them.
+    load them from.
 
     Returns the figures, as `Verification.figures`. Raises as `compile_library`, and GPTEdgeError
-    for operators that do not say what onnxruntime's own say; then nothing is left behind.
+    for operators that do not agree with onnxruntime's own; then nothing is left behind.
     """
     target = library_path()
     # two builds at once do not meet
@@ -53,10 +52,10 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
         progress("compiling")
         compile_library(candidate)
         progress("checking against onnxruntime's own operators")
-        found = _check_in_child(candidate)
-        if found["faults"]:
+        result = _check_in_child(candidate)
+        if result["faults"]:
             raise GPTEdgeError(
-                f"the compiled operators are wrong on this machine: {found['faults'][0]}"
+                f"the compiled operators are wrong on this machine: {result['faults'][0]}"
             )
         candidate.chmod(0o644)  # whatever the umask: what others may write to is not loaded
         os.replace(candidate, target)
@@ -69,7 +68,7 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
         raise GPTEdgeError(
             f"others may write to {target.parent}", hint=f"chmod go-w {target.parent}"
         )
-    figures: dict[str, Any] = found["figures"]
+    figures: dict[str, Any] = result["figures"]
     return figures
 
 
@@ -95,17 +94,17 @@ def _check_in_child(library: Path) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         raise GPTEdgeError(f"the compiled operators did not answer within {SECONDS} s") from error
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]
         raise GPTEdgeError(
             f"the compiled operators failed with exit code {done.returncode}: {last[:250]}"
         )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def check_library(library: Path) -> Verification:
-    """Hold every embedded bundle by `library` against the same by onnxruntime, and against itself
-    on every path.
+    """Compare every built-in bundle with `library` with the same by onnxruntime, and with itself on
+    every execution path.
 
     Raises GPTEdgeError on a machine that cannot run the operators: onnxruntime's would be compared
     with themselves.
@@ -130,7 +129,7 @@ def _check_model(report: Verification, bundle: Bundle, library: Path) -> None:
     session = Session(bundle, native=library)
     actual = [parity.probe_logits(session, probe) for probe in probes]
     agreement = parity.compare(probes, expected, actual)
-    # embeddings take another way through the graph
+    # embeddings take another path through the graph
     Encoder(bundle, native=library).states([probe.ids.tolist() for probe in probes])
     report.add(SECTION, bundle.manifest.name, agreement, {"mean_kl": MAX_KL}, excuse_ties=True)
     LanguageModelSubject(probes).check_paths(

@@ -11,27 +11,26 @@ from gpt_edge.errors import ParityError
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify.parity import Agreement, Flip
 
-# max |difference| of logits between paths, as a share of their spread within a row (and at least as
-# if that were 1).
+# max |difference| of logits between execution paths, as a fraction of their spread within a row
+# (and of 1 where the spread is smaller)
 PATH_TOLERANCE = 1e-4  # fp32: summation order
-# int8 activations: a sum that differs in its last bit may be rounded to the next of 127 steps.
-# Twice what 124M showed.
+# int8 activations: a sum that differs in its last bit may be rounded to the next level. Twice what
+# GPT-2 124M showed.
 QUANTIZED_PATH_TOLERANCE = 0.2
 
 Progress = Callable[[str], None]
 
 
 def silent(stage: str) -> None:
-    """The progress of somebody who does not want any."""
+    """Report no progress."""
 
 
 @dataclass(slots=True)
 class Verification:
-    """Figures by section and name, with their limits; `faults` says in words what is out of
-    tolerance.
+    """Figures by section and name, with their limits; `faults` describes what is out of tolerance.
 
-    first: the operator and its layer where the model parts from its reference, where that was
-    looked for and found.
+    first: the operator and its layer where the model diverges from its reference, if operators were
+    compared and one does.
     """
 
     figures: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -51,83 +50,85 @@ class Verification:
         near tie.
         """
         values = agreement.to_dict()
-        wrong = [
+        faults = [
             f"{section}, {name}: {key} is {values[key]:.3g}, at most {limit:.3g} is allowed"
             for key, limit in limits.items()
             if not values[key] <= limit
         ]
         if excuse_ties and (flips := agreement.unexcused()):
-            wrong.append(f"{section}, {name}: {describe(flips[0])} is no near tie")
-        self.faults += wrong
+            faults.append(f"{section}, {name}: {describe(flips[0])} is no near tie")
+        self.faults += faults
         self.figures.setdefault(section, {})[name] = {
             **values,
             "limits": dict(limits),
-            "ok": not wrong,
+            "ok": not faults,
         }
 
     def add_greedy(
         self,
         section: str,
-        wanted: Sequence[int],
-        found: Sequence[int],
-        gaps: Sequence[float],
+        expected: Sequence[int],
+        actual: Sequence[int],
+        margins: Sequence[float],
         noise: float,
     ) -> None:
-        """Record whether two greedy continuations are equal; they may part only at a near tie, of
-        twice the noise.
+        """Record whether two greedy continuations are equal; they may diverge only at a near tie,
+        of twice the noise.
 
-        gaps: the logit margin of each of the first one's choices.
+        margins: the logit margin of each expected token.
         """
-        pairs = zip(wanted, found, strict=True)
-        same = next((i for i, pair in enumerate(pairs) if pair[0] != pair[1]), len(wanted))
-        is_equal = same == len(wanted)
-        gap = 0.0 if is_equal else gaps[same]
-        ok = is_equal or gap <= 2 * noise
+        pairs = enumerate(zip(expected, actual, strict=True))
+        n_equal = next((i for i, pair in pairs if pair[0] != pair[1]), len(expected))
+        is_equal = n_equal == len(expected)
+        margin = 0.0 if is_equal else margins[n_equal]
+        ok = is_equal or margin <= 2 * noise
         if not ok:
             self.faults.append(
-                f"{section}, greedy: tokens part after {same} of {len(wanted)}, where the gap is "
-                f"{gap:.3g}"
+                f"{section}, greedy: tokens diverge after {n_equal} of {len(expected)}, where the "
+                f"logit margin is {margin:.3g}"
             )
-        values = {"equal_tokens": same, "tokens": len(wanted), "gap": gap, "ok": ok}
+        values = {"equal_tokens": n_equal, "tokens": len(expected), "gap": margin, "ok": ok}
         self.figures.setdefault(section, {})["greedy"] = values
 
-    def add_operator_fault(self, layer: int | None, operator: str, place: str, text: str) -> None:
-        """Record a fault at an operator, in the order of the computation: the first one is where to
-        look.
+    def add_operator_fault(self, layer: int | None, operator: str, label: str, text: str) -> None:
+        """Record a fault of an operator, in the order of the computation: the first one is where to
+        look. label: the operator and its layer for a reader.
         """
-        self.faults.append(f"{place}: {text}")
+        self.faults.append(f"{label}: {text}")
         if self.first is None:
-            self.first = {"layer": layer, "operator": operator, "place": place, "text": text}
+            self.first = {"layer": layer, "operator": operator, "place": label, "text": text}
 
     def summary(self) -> str:
-        """What is wrong in one line: the first place where the activations part, else the first
-        fault, and how many.
+        """What is wrong in one line: the first operator that diverges, else the first fault, and
+        how many more there are; "" where nothing is wrong.
         """
-        if not self.faults:
-            return ""
-        text = self.faults[0]
         if self.first is not None:
-            text = f"first at {self.first['place']}: {self.first['text']}"
-        return text + (f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else "")
+            return f"first at {self.first['place']}: {self.first['text']}{self._n_more()}"
+        return self.faults[0] + self._n_more() if self.faults else ""
+
+    def _n_more(self) -> str:
+        return f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
 
     def raise_if_wrong(self) -> None:
         """Raise ParityError with the first fault."""
         if self.faults:
-            more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
-            hint = "nothing was published; --json shows every figure"
-            raise ParityError(self.faults[0] + more, hint=hint, figures=self.figures)
+            raise ParityError(
+                self.faults[0] + self._n_more(),
+                hint="nothing was published; --json shows every figure",
+                figures=self.figures,
+            )
 
 
 def describe(flip: Flip) -> str:
-    """One flip in words."""
+    """One flip for a reader."""
     return (
         f"in {flip.probe}, row {flip.row}, token {flip.tokens[0]} against {flip.tokens[1]} with a "
-        f"gap of {flip.margin:.3g}"
+        f"logit margin of {flip.margin:.3g}"
     )
 
 
 def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
     """The bundle's tokenizer, or None for a bundle of ids."""
-    return (
-        bundle.load_tokenizer() if bundle.manifest.tokenizer or bundle.is_optimum_export else None
-    )
+    if bundle.manifest.tokenizer or bundle.is_optimum_export:
+        return bundle.load_tokenizer()
+    return None

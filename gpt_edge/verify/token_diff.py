@@ -1,8 +1,8 @@
-"""Two models on one text: how far apart their predictions are, token by token. Needs neither torch
-nor onnx.
+"""How far apart two models' predictions are on one text, token by token. Needs neither torch nor
+onnx.
 
-Row t is what follows token t: where it differs, the models would have gone on differently from
-there.
+Row t is the prediction after token t: where it differs, the models would have continued
+differently.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gpt_edge.arrays import IntArray
+from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.measures import kl_divergence, log_softmax
@@ -23,7 +22,7 @@ from gpt_edge.evaluate.scorer import Scorer, finite
 from gpt_edge.tokenizer.spec import Tokenizer
 from gpt_edge.verify.parity import PASSAGE, logit_margin
 
-N_RANDOM = 128  # ids that stand for a text where there is no tokenizer
+N_RANDOM = 128  # ids in place of a text where there is no tokenizer
 SEED = 20201228
 
 
@@ -57,7 +56,7 @@ class Difference:
 
     @property
     def top1(self) -> float:
-        """Share of rows with the same best token."""
+        """Fraction of rows with the same best token."""
         return 1 - len(self.flips) / len(self.kl)
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,7 +113,9 @@ def compare_models(first: Scorer, second: Scorer, ids: IntArray) -> Difference:
     or infinite logits.
     """
     check_same_vocabulary(first.config, second.config, (first.name, second.name))
-    kl, flips, largest = [], [], 0.0
+    kl: list[float] = []
+    flips: list[TokenFlip] = []
+    largest = 0.0
     for row, (x, y) in enumerate(zip(_rows(first, ids), _rows(second, ids), strict=True)):
         kl.append(float(kl_divergence(log_softmax(x), log_softmax(y))))
         largest = max(largest, float(np.abs(x - y).max()))
@@ -124,7 +125,7 @@ def compare_models(first: Scorer, second: Scorer, ids: IntArray) -> Difference:
     return Difference(tuple(int(id) for id in ids), tuple(kl), largest, tuple(flips))
 
 
-def _rows(model: Scorer, ids: IntArray) -> Iterator[npt.NDArray[np.float32]]:
-    """Logits [V] of each row; a block is read to its end before the next overwrites it."""
+def _rows(model: Scorer, ids: IntArray) -> Iterator[FloatArray]:
+    """Logits [V] of each row; a block is consumed before the next overwrites it."""
     for block in model.rows(ids, 0):
         yield from finite(block, model.name)

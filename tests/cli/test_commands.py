@@ -73,12 +73,12 @@ def test_verify_against_its_checkpoint_is_right_and_against_another_one_exit_cod
     exported: tuple[Path, Result], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpt_edge.export.pipeline import verify as pipeline
-    from gpt_edge.export.weights.source import Source
+    from gpt_edge.export.weights.source import WeightSource
 
     fp32 = tmp_path / "fp32"
 
-    def build_once(source: Source, folder: Path, **_: object) -> None:
-        """The witness is traced once for both calls: it takes seconds."""
+    def build_once(source: WeightSource, folder: Path, **_: object) -> None:
+        """The baseline graph is traced once for both calls: it takes seconds."""
         if not fp32.exists():
             fp32.mkdir()
             build(source, fp32, graph="edge", scheme="fp32")

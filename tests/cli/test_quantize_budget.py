@@ -16,7 +16,7 @@ import torch
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.config import GPTConfig
-from gpt_edge.export.budget import run as road
+from gpt_edge.export.budget import run as pipeline
 from gpt_edge.export.formats.plan import shapes
 from gpt_edge.export.graph.fuse import count_operators
 from gpt_edge.export.pipeline.export import export_bundle
@@ -38,7 +38,7 @@ N_TOKENS = 768
 def _short_texts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("CALIBRATION_TOKENS", "EVALUATION_TOKENS", "SENSITIVITY_TOKENS"):
-            patch.setattr(road, name, N_TOKENS)
+            patch.setattr(pipeline, name, N_TOKENS)
         yield
 
 
@@ -128,7 +128,7 @@ def test_a_budget_that_cannot_be_met_says_how_close_it_came(
     assert (as_json.code, as_json.json["ok"], as_json.json["budget"]["ok"]) == (1, False, False)
 
 
-def test_a_uniform_scheme_is_held_to_the_budget_too(tiny_edge: Path, tmp_path: Path) -> None:
+def test_a_uniform_scheme_must_meet_the_budget_too(tiny_edge: Path, tmp_path: Path) -> None:
     kept = done(
         "quantize",
         tiny_edge,
@@ -215,7 +215,7 @@ def test_the_portable_graph_is_searched_too(tmp_path: Path, tiny_edge: Path) -> 
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else None,
 )
-def test_wishes_that_contradict_are_wrong_usage(
+def test_options_that_contradict_are_wrong_usage(
     words: tuple[str, ...], wanted: str, tiny_edge: Path, tmp_path: Path
 ) -> None:
     result = run("quantize", tiny_edge, tmp_path / "out", *words)
@@ -228,7 +228,7 @@ def test_a_text_that_is_too_short_or_missing_is_one_clear_line(
 ) -> None:
     (tmp_path / "short.txt").write_text("too short")
     for name, wanted in (
-        ("short.txt", "tokens, at least 64 are wanted"),
+        ("short.txt", "tokens, at least 64 are needed"),
         ("none.txt", "no such file"),
     ):
         words = ("--scheme", "int8", "--max-kl", "1", "--eval-text", tmp_path / name)

@@ -242,8 +242,8 @@ def test_shapes_are_those_of_the_padded_graph() -> None:
 
 
 def test_patterns_choose_what_is_rounded() -> None:
-    wishes = QuantizeOptions("int4", include=("h.*.mlp.*",), exclude=("h.0.*",))
-    plan = uniform_plan(CONFIG, "edge", wishes)
+    options = QuantizeOptions("int4", include=("h.*.mlp.*",), exclude=("h.0.*",))
+    plan = uniform_plan(CONFIG, "edge", options)
     rounded = {name for name, form in plan.items() if form != FLOAT32}
     assert rounded == {"h.1.mlp.c_fc.weight", "h.1.mlp.c_proj.weight"}
     mixed = candidates(CONFIG, "edge", QuantizeOptions("mixed", exclude=("h.0.*",)))
@@ -252,12 +252,12 @@ def test_patterns_choose_what_is_rounded() -> None:
 
 
 def test_a_tied_table_has_the_bits_of_head_and_embedding() -> None:
-    for wishes in (
+    for options in (
         QuantizeOptions("int4", head=4),
         QuantizeOptions("int4", embedding=4),
         QuantizeOptions("int4", head=4, embedding=4),
     ):
-        assert uniform_plan(CONFIG, "edge", wishes)["wte.weight"].bits == 4
+        assert uniform_plan(CONFIG, "edge", options)["wte.weight"].bits == 4
     with pytest.raises(ValueError, match="one table"):
         uniform_plan(CONFIG, "edge", QuantizeOptions("int8", head=8, embedding=4))
 
@@ -283,6 +283,6 @@ def test_a_tied_table_has_the_bits_of_head_and_embedding() -> None:
         ),
     ],
 )
-def test_wishes_that_contradict_are_refused(make: object, wanted: str) -> None:
+def test_options_that_contradict_are_refused(make: object, wanted: str) -> None:
     with pytest.raises(ValueError, match=wanted):
         make()  # type: ignore[operator]

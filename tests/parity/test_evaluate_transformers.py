@@ -50,9 +50,15 @@ SIZE = {
     "initializer_range": 0.2,
 }
 NEO = {
-    "num_layers": 2, "num_heads": 2, "hidden_size": 32, "max_position_embeddings": CONTEXT, "vocab_size": VOCAB_SIZE,
-    "attention_types": [[["global", "local"], 1]], "window_size": 9, "initializer_range": 0.1,
-}  # fmt: skip
+    "num_layers": 2,
+    "num_heads": 2,
+    "hidden_size": 32,
+    "max_position_embeddings": CONTEXT,
+    "vocab_size": VOCAB_SIZE,
+    "attention_types": [[["global", "local"], 1]],
+    "window_size": 9,
+    "initializer_range": 0.1,
+}
 WORDS = Bundle.open(REPO / "tests" / "golden" / "tiny-edge").load_tokenizer()
 STORY = (
     "The lighthouse keeper had counted ships for thirty years, and he wrote every one of them "

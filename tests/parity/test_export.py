@@ -4,6 +4,7 @@ scheme.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -206,6 +207,18 @@ def test_verify_against_another_checkpoint_finds_the_difference(
     assert verify_alone(bundle).faults == []
 
 
+def test_a_checkpoint_of_another_shape_is_refused_with_the_fields_that_differ(
+    export: Export, tmp_path: Path
+) -> None:
+    bundle, _ = export("gpt2", "edge", "fp32")
+    config = dataclasses.replace(TINY["gpt2"], n_layer=3, n_ctx=32)
+    source = save_random(tmp_path / "other", config)
+    with pytest.raises(
+        BundleError, match="it has n_layer 3, the bundle 2; n_ctx 32, the bundle 96"
+    ):
+        verify_bundle(bundle, source)
+
+
 def test_a_graph_that_lost_an_operator_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +227,7 @@ def test_a_graph_that_lost_an_operator_is_an_error(
     config = GPTConfig(n_layer=1, n_head=1, n_embd=8, n_ctx=8, vocab_size=9)
     source = open_checkpoint(save_random(tmp_path / "source", config))
     (tmp_path / "out").mkdir()
-    with pytest.raises(ExportError, match="0 FastGelu nodes, 1 are wanted"):
+    with pytest.raises(ExportError, match="0 FastGelu nodes, expected 1"):
         build_graph(source, tmp_path / "out", graph="edge", scheme="fp32")
 
 

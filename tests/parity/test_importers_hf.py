@@ -42,9 +42,15 @@ SIZE = {
     "initializer_range": 0.2,
 }
 NEO = {
-    "num_layers": 4, "num_heads": 2, "hidden_size": 24, "max_position_embeddings": 64, "vocab_size": 83,
-    "attention_types": [[["global", "local"], 2]], "window_size": 5, "initializer_range": 0.1,
-}  # fmt: skip
+    "num_layers": 4,
+    "num_heads": 2,
+    "hidden_size": 24,
+    "max_position_embeddings": 64,
+    "vocab_size": 83,
+    "attention_types": [[["global", "local"], 2]],
+    "window_size": 5,
+    "initializer_range": 0.1,
+}
 
 
 def make(name: str) -> PreTrainedModel:
@@ -310,8 +316,8 @@ def test_unknown_missing_misshaped_and_mistyped_tensors_are_all_listed(
     assert set(message.partition(": ")[2].split("; ")) == {
         "transformer.h.0.ln_1.weight is missing",
         "transformer.h.0.ln_9.weight is unknown",
-        "transformer.wpe.weight has shape [65, 24], wanted [64, 24]",
-        "transformer.ln_f.bias has dtype F64, wanted one of F32, F16, BF16",
+        "transformer.wpe.weight has shape [65, 24], expected [64, 24]",
+        "transformer.ln_f.bias has dtype F64, expected one of F32, F16, BF16",
     }
 
 
@@ -353,23 +359,26 @@ def test_a_head_that_differs_from_the_embedding_it_is_tied_to_is_an_error(
     [
         (
             {"model_type": "llama"},
-            "describes a model of type 'llama', wanted one of gpt2, openai-gpt, gpt_neo",
+            "describes a model of type 'llama', expected one of gpt2, openai-gpt, gpt_neo",
         ),
         ({"model_type": None}, "describes a model of type None"),
         ({"model_type": ["gpt2"]}, r"describes a model of type \['gpt2'\]"),
         ({"n_layer": None}, "has no n_layer"),
-        ({"n_layer": "3"}, "n_layer is '3', wanted a whole number"),
+        ({"n_layer": "3"}, "n_layer is '3', expected a whole number"),
         ({"n_layer": -1}, "n_layer must be a whole number"),
-        ({"n_layer": 1 << 20}, r"the config says 1048576 layers, .* has \d+ tensors"),
+        ({"n_layer": 1 << 20}, r"the config has 1048576 layers, .* has \d+ tensors"),
         ({"n_head": 5}, "n_embd must be a multiple of n_head"),
         ({"vocab_size": 1 << 40}, "vocab_size must be a whole number from 1 to"),
-        ({"activation_function": "silu"}, "activation_function is 'silu', wanted one of gelu_new"),
-        ({"layer_norm_epsilon": "small"}, "layer_norm_epsilon is 'small', wanted a number"),
-        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', wanted true or false"),
+        (
+            {"activation_function": "silu"},
+            "activation_function is 'silu', expected one of gelu_new",
+        ),
+        ({"layer_norm_epsilon": "small"}, "layer_norm_epsilon is 'small', expected a number"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', expected true or false"),
         ({"tie_word_embeddings": False}, "lm_head.weight is missing"),
         ({"add_cross_attention": True}, "sets add_cross_attention"),
         ({"quantization_config": {"bits": 4}}, "sets quantization_config"),
-        ({"vocab_size": 84}, r"transformer\.wte\.weight has shape \[83, 24\], wanted \[84, 24\]"),
+        ({"vocab_size": 84}, r"transformer\.wte\.weight has shape \[83, 24\], expected \[84, 24\]"),
         ({"model_type": "openai-gpt"}, r"tokens_embed\.weight is missing"),
         ({"model_type": "gpt_neo"}, "has no num_layers"),
     ],

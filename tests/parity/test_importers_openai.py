@@ -125,32 +125,61 @@ def cut(path: Path, n_bytes: int = 7) -> None:
     path.write_bytes(path.read_bytes()[:-n_bytes])
 
 
-GPT1_DAMAGE = {
-    "object array": (lambda f: replace_shard(f, np.array([Touch(f / "canary")], dtype=object)), "holds object"),
+GPT1_FAULTS = {
+    "object array": (
+        lambda f: replace_shard(f, np.array([Touch(f / "canary")], dtype=object)),
+        "holds object",
+    ),
     "float64": (lambda f: replace_shard(f, np.zeros(3)), "holds float64"),
-    "two dimensions": (lambda f: replace_shard(f, np.zeros((3, 3), np.float32)), "wanted one row of float32"),
+    "two dimensions": (
+        lambda f: replace_shard(f, np.zeros((3, 3), np.float32)),
+        "expected one row of float32",
+    ),
     "empty": (lambda f: replace_shard(f, np.zeros(0, np.float32)), "declares 0 values"),
     "32 GiB": (lambda f: forge_header(f, (1 << 33,)), "declares 8589934592 values, 0 are stored"),
     "cut": (lambda f: cut(f / "params_3.npy"), "declares"),
-    "not npy": (lambda f: (f / "params_3.npy").write_bytes(b"hello world"), "is not a whole .npy file"),
-    "no bytes": (lambda f: (f / "params_3.npy").write_bytes(b""), "is not a whole .npy file"),
-    "npz": (lambda f: (f / "params_3.npy").write_bytes(b"PK\x03\x04" + b"\0" * 60), "is not a whole .npy file"),
+    "not npy": (
+        lambda f: (f / "params_3.npy").write_bytes(b"hello world"),
+        "is not a complete .npy file",
+    ),
+    "no bytes": (lambda f: (f / "params_3.npy").write_bytes(b""), "is not a complete .npy file"),
+    "npz": (
+        lambda f: (f / "params_3.npy").write_bytes(b"PK\x03\x04" + b"\0" * 60),
+        "is not a complete .npy file",
+    ),
     "one is missing": (lambda f: (f / "params_9.npy").unlink(), "9 params_*.npy hold"),
-    "all are missing": (lambda f: [(f / f"params_{i}.npy").unlink() for i in range(10)], "0 params_*.npy hold 0 values"),
-    "shapes are text": (lambda f: (f / "params_shapes.json").write_text('"x"'), "must be a list of shapes"),
-    "shapes are nested": (lambda f: (f / "params_shapes.json").write_text("[" * 9999), "is not valid JSON"),
-    "a shape is negative": (lambda f: (f / "params_shapes.json").write_text("[[-1, 2]]"), "must be a list of shapes"),
-    "few shapes": (lambda f: (f / "params_shapes.json").write_text("[[1, 2], [3, 4]]"), "lists 2 shapes"),
+    "all are missing": (
+        lambda f: [(f / f"params_{i}.npy").unlink() for i in range(10)],
+        "0 params_*.npy hold 0 values",
+    ),
+    "shapes are text": (
+        lambda f: (f / "params_shapes.json").write_text('"x"'),
+        "must be a list of shapes",
+    ),
+    "shapes are nested": (
+        lambda f: (f / "params_shapes.json").write_text("[" * 9999),
+        "is not valid JSON",
+    ),
+    "a shape is negative": (
+        lambda f: (f / "params_shapes.json").write_text("[[-1, 2]]"),
+        "must be a list of shapes",
+    ),
+    "few shapes": (
+        lambda f: (f / "params_shapes.json").write_text("[[1, 2], [3, 4]]"),
+        "lists 2 shapes",
+    ),
     "huge shapes": (
-        lambda f: (f / "params_shapes.json").write_text(json.dumps([[9, 12], [9, 12]] + [[1 << 60]] * 12)),
+        lambda f: (f / "params_shapes.json").write_text(
+            json.dumps([[9, 12], [9, 12]] + [[1 << 60]] * 12)
+        ),
         "needs",
     ),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize("name", GPT1_DAMAGE)
-def test_a_damaged_gpt1_release_is_one_clear_line(name: str, gpt1_folder: Path) -> None:
-    damage, message = GPT1_DAMAGE[name]
+@pytest.mark.parametrize("name", GPT1_FAULTS)
+def test_a_corrupt_gpt1_release_is_one_clear_line(name: str, gpt1_folder: Path) -> None:
+    damage, message = GPT1_FAULTS[name]
     damage(gpt1_folder)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(gpt1_folder)
@@ -165,7 +194,7 @@ def test_gpt1_variables_in_another_order_are_misshaped_tensors(gpt1_folder: Path
     (gpt1_folder / "params_shapes.json").write_text(json.dumps(shapes))
     with pytest.raises(
         CheckpointError,
-        match=r"h\.0\.attn\.c_attn\.weight has shape \[1, 24, 24\], wanted \[1, 24, 72\]",
+        match=r"h\.0\.attn\.c_attn\.weight has shape \[1, 24, 24\], expected \[1, 24, 72\]",
     ):
         open_checkpoint(gpt1_folder)
 
@@ -255,15 +284,24 @@ def test_every_truncation_of_the_tensorflow_files_is_one_clear_error(tf_folder: 
         path.write_bytes(data)
 
 
-TF_DAMAGE = {
-    "no data file": (lambda f: (f / "model.ckpt.data-00000-of-00001").unlink(), "data-00000-of-00001 cannot be read"),
+TF_FAULTS = {
+    "no data file": (
+        lambda f: (f / "model.ckpt.data-00000-of-00001").unlink(),
+        "data-00000-of-00001 cannot be read",
+    ),
     "no index": (lambda f: (f / "model.ckpt.index").unlink(), "has 0 *.index files"),
     "other layers": (lambda f: set_hparams(f, n_layer=3), "model/h2/ln_1/g is missing"),
     "fewer layers": (lambda f: set_hparams(f, n_layer=1), "model/h1/attn/c_attn/b is unknown"),
-    "other context": (lambda f: set_hparams(f, n_ctx=17), "model/wpe has shape [16, 12], wanted [17, 12]"),
+    "other context": (
+        lambda f: set_hparams(f, n_ctx=17),
+        "model/wpe has shape [16, 12], expected [17, 12]",
+    ),
     "no vocabulary": (lambda f: set_hparams(f, n_vocab=None), "has no n_vocab"),
-    "hparams are a list": (lambda f: (f / "hparams.json").write_text("[]"), "must hold a JSON object, found list"),
-}  # fmt: skip
+    "hparams are a list": (
+        lambda f: (f / "hparams.json").write_text("[]"),
+        "must hold a JSON object, got list",
+    ),
+}
 
 
 def set_hparams(folder: Path, **values: Any) -> None:
@@ -271,9 +309,9 @@ def set_hparams(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-@pytest.mark.parametrize("name", TF_DAMAGE)
-def test_a_damaged_tensorflow_release_is_one_clear_line(name: str, tf_folder: Path) -> None:
-    damage, message = TF_DAMAGE[name]
+@pytest.mark.parametrize("name", TF_FAULTS)
+def test_a_corrupt_tensorflow_release_is_one_clear_line(name: str, tf_folder: Path) -> None:
+    damage, message = TF_FAULTS[name]
     damage(tf_folder)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tf_folder)

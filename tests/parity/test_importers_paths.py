@@ -146,7 +146,7 @@ def test_mask_buffers_of_an_older_nanogpt_are_ignored(tmp_path: Path) -> None:
         (lambda c: c.pop("model_args"), "has no model and model_args"),
         (lambda c: c.pop("model"), "has no model and model_args"),
         (lambda c: c["model_args"].pop("n_head"), "model_args has no n_head"),
-        (lambda c: c["model_args"].update(bias=1), "bias is 1, wanted true or false"),
+        (lambda c: c["model_args"].update(bias=1), "bias is 1, expected true or false"),
         (
             lambda c: c["model_args"].update(use_rmsnorm=True),
             "model_args has use_rmsnorm, which nanoGPT does not know",
@@ -226,7 +226,7 @@ def test_our_own_checkpoint_comes_back_without_a_copy(tmp_path: Path) -> None:
     ("described", "message"),
     [
         ({"version": 2}, "has format version 2, this gpt-edge reads version 1"),
-        ({"version": "1"}, "version is '1', wanted a whole number"),
+        ({"version": "1"}, "version is '1', expected a whole number"),
         ({"version": None}, "has no version"),
         ({"config": None}, "has no config object"),
         ({"config": {**OWN.to_dict(), "n_layer": 0}}, "n_layer must be a whole number"),
@@ -266,7 +266,7 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
     write_own(tmp_path)
     for name in ("model.safetensors", "config.json"):
         with pytest.raises(
-            CheckpointError, match="is a file, wanted a checkpoint's folder"
+            CheckpointError, match="is a file, expected a checkpoint's folder"
         ) as caught:
             open_checkpoint(tmp_path / name)
         assert caught.value.hint == f"try {tmp_path}"
@@ -277,10 +277,10 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
     [
         ({}, "is an empty folder"),
         ({"notes.txt": "x"}, "is not a checkpoint that gpt-edge knows"),
-        ({"manifest.json": "{}", "config.json": "{}"}, "is a bundle, wanted a checkpoint"),
+        ({"manifest.json": "{}", "config.json": "{}"}, "is a bundle, expected a checkpoint"),
         ({"config.json": "{"}, "is not valid JSON"),
         ({"config.json": ""}, "is not valid JSON"),
-        ({"config.json": "[1]"}, "must hold a JSON object, found list"),
+        ({"config.json": "[1]"}, "must hold a JSON object, got list"),
         ({"config.json": "[" * 100_000}, "is not valid JSON"),
         ({"config.json": " " * (1 << 20) + "{}"}, "at most 1048576 are read"),
         ({"config.json": "{}"}, "describes a model of type None"),

@@ -96,7 +96,7 @@ BAD: dict[str, bytes] = {
 def test_a_malformed_file_is_refused_with_its_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(BAD[name])
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file") as caught:
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file") as caught:
         open_safetensors(path)
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message
@@ -106,8 +106,12 @@ def test_what_the_library_writes_is_read_bit_for_bit(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "x.safetensors", metadata={"format": "pt"})
     source = open_safetensors(tmp_path / "x.safetensors")
     assert {name: (info.dtype, info.shape) for name, info in source.infos.items()} == {
-        "a": ("F32", (2, 3)), "b": ("F16", (5,)), "c": ("BF16", (2, 2)), "d": ("I64", (3,)), "empty": ("F32", (0, 4)),
-    }  # fmt: skip
+        "a": ("F32", (2, 3)),
+        "b": ("F16", (5,)),
+        "c": ("BF16", (2, 2)),
+        "d": ("I64", (3,)),
+        "empty": ("F32", (0, 4)),
+    }
     for name in ("a", "b", "c", "empty"):
         np.testing.assert_array_equal(source.read(name), TENSORS[name].float().numpy())
 
@@ -135,7 +139,7 @@ def test_every_truncation_is_refused_before_anything_is_read(tmp_path: Path) -> 
     data, path = save(TENSORS), tmp_path / "x.safetensors"
     for n_bytes in range(len(data)):
         path.write_bytes(data[:n_bytes])
-        with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+        with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
             open_safetensors(path)
 
 
@@ -207,11 +211,11 @@ def test_a_header_of_very_many_tensors_ends_soon(tmp_path: Path) -> None:
     [
         ({}, "has no weight_map"),
         ([], "has no weight_map"),
-        ({"a": 3}, "wanted the name of a file beside it"),
-        ({"a": "../x.safetensors"}, "wanted the name of a file beside it"),
-        ({"a": "/etc/passwd"}, "wanted the name of a file beside it"),
-        ({"a": "..\\x.safetensors"}, "wanted the name of a file beside it"),
-        ({"a": ""}, "wanted the name of a file beside it"),
+        ({"a": 3}, "expected the name of a file beside it"),
+        ({"a": "../x.safetensors"}, "expected the name of a file beside it"),
+        ({"a": "/etc/passwd"}, "expected the name of a file beside it"),
+        ({"a": "..\\x.safetensors"}, "expected the name of a file beside it"),
+        ({"a": ""}, "expected the name of a file beside it"),
         ({"a": "y.safetensors"}, "cannot be read"),
         (
             {"a": "x.safetensors", "z": "x.safetensors"},
@@ -247,7 +251,8 @@ def test_a_truncated_download_of_a_model_is_one_clear_line(tmp_path: Path) -> No
     )
     (tmp_path / "model.safetensors").write_bytes(save(TENSORS)[:-10])
     with pytest.raises(
-        CheckpointError, match=r"model\.safetensors is not a whole safetensors file.*the file has"
+        CheckpointError,
+        match=r"model\.safetensors is not a complete safetensors file.*the file has",
     ) as caught:
         open_checkpoint(tmp_path)
     assert caught.value.hint == "copy or download the file again"

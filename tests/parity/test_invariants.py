@@ -17,7 +17,7 @@ import torch
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.evaluate.measures import kl_divergence, log_softmax
-from gpt_edge.export.formats.rounding import round_tensor
+from gpt_edge.export.formats.rounding import quantize_weight
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.generate.params import SamplingParams
@@ -183,7 +183,7 @@ def test_no_weight_is_rounded_by_more_than_half_a_step(name: str, block: int) ->
     sum.
     """
     row = HARD_ROWS[name].astype(np.float32)[None]
-    rounded = round_tensor(row, TensorFormat(8, block), block)
+    rounded = quantize_weight(row, TensorFormat(8, block), block)
     found, step = rounded.dequantize(64), np.repeat(rounded.scales, block, axis=1)
     assert np.isfinite(found).all()
     assert (np.abs(found - row) <= 0.5 * (1 + 1e-3) * step + np.finfo(np.float32).tiny).all()

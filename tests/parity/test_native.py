@@ -30,7 +30,7 @@ from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
 from gpt_edge.verify import parity
-from gpt_edge.verify.execution_paths import paths
+from gpt_edge.verify.execution_paths import execution_paths
 from gpt_edge.verify.native_operators import check_library
 from gpt_edge.verify.parity import compare
 from tests.support.models import save_random
@@ -154,8 +154,8 @@ def test_every_path_gives_the_same_bits(
 ) -> None:
     session = open_with(kind, scheme, library)
     probes = parity.probes(CONFIGS[kind], None, thorough=True)
-    for way, agreement in paths(session, probes, "verify"):
-        assert agreement.max_difference == 0, way
+    for path, agreement in execution_paths(session, probes, "verify"):
+        assert agreement.max_difference == 0, path
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])

@@ -182,8 +182,8 @@ def test_figures_are_those_of_the_models(whole: BundleReport, evil: tuple[Path, 
     assert 0 < int8.degradation.mean_kl < main.degradation.mean_kl
     assert f"{1 + main.degradation.ppl_increase:.5f}" in page(whole)
     assert fp32.n_bytes > int8.n_bytes > main.n_bytes > 0
-    layers = {str(parting.place): parting.relative for parting in main.layers}
-    exact = {str(parting.place): parting.relative for parting in int8.layers}
+    layers = {str(divergence.operator): divergence.relative for divergence in main.layers}
+    exact = {str(divergence.operator): divergence.relative for divergence in int8.layers}
     assert layers.keys() == exact.keys()
     assert layers["lm_head"] > exact["lm_head"] > 0
     assert set(whole.sensitivity) >= {
@@ -211,7 +211,7 @@ def test_marks_are_where_the_tokens_differ(whole: BundleReport) -> None:
             ):
                 n_same += 1
             is_same = wanted.ids == sample.ids
-            assert sample.parted == (None if is_same else n_same)
+            assert sample.diverges_at == (None if is_same else n_same)
             assert not any(sample.differs[:n_same])
             assert is_same == (not any(sample.differs) and len(wanted.ids) == len(sample.ids))
             n_parted += not is_same

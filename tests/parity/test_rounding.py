@@ -19,7 +19,9 @@ from gpt_edge.errors import NumericError
 from gpt_edge.export.budget.calibrated_rounding import Rounder
 from gpt_edge.export.budget.calibration import Rows, layer_hessians, load_reference
 from gpt_edge.export.budget.sensitivity import SensitivityProbe, round_activations
-from gpt_edge.export.formats.rounding import Rounded, gptq, round_tensor
+from gpt_edge.export.formats.gptq import gptq
+from gpt_edge.export.formats.quantized_weight import QuantizedWeight
+from gpt_edge.export.formats.rounding import quantize_weight
 from gpt_edge.export.formats.tensor_format import FLOAT16, FLOAT32, TensorFormat
 from gpt_edge.export.weights.reference_operators import LINEARS
 from gpt_edge.export.weights.source import pad_heads
@@ -70,7 +72,7 @@ def by_hand(weight: np.ndarray, bits: int, block: int) -> np.ndarray:
 @pytest.mark.parametrize(("bits", "block"), [(8, 32), (8, 64), (4, 32), (4, 16)])
 def test_nearest_is_what_a_loop_over_blocks_gives(bits: int, block: int) -> None:
     weight = weights(k=90)  # a last, shorter block
-    found = round_tensor(weight, TensorFormat(bits, block), block)
+    found = quantize_weight(weight, TensorFormat(bits, block), block)
     np.testing.assert_allclose(found.dequantize(90), by_hand(weight, bits, block), atol=1e-7)
 
 
@@ -84,7 +86,7 @@ def test_levels_fit_their_bits_and_lie_near_the_weight(
     if zeroed:
         weight[n // 2] = 0
     size = form.block_for(k)
-    found = round_tensor(weight, form, size)
+    found = quantize_weight(weight, form, size)
     assert found.levels.shape == (n, -(-k // size), size)
     assert int(found.levels.max()) < 1 << form.bits
     assert np.isfinite(found.scales).all()
@@ -107,7 +109,7 @@ def test_scale_search_loses_less_than_nearest_on_the_weights(bits: int, symmetri
     weight = weights(64, 256)
     errors = {}
     for rounding in ("nearest", "scale-search"):
-        found = round_tensor(weight, TensorFormat(bits, 32, symmetric, rounding), 32)
+        found = quantize_weight(weight, TensorFormat(bits, 32, symmetric, rounding), 32)
         errors[rounding] = np.square(found.dequantize(256) - weight).sum(-1)
     assert errors["scale-search"].sum() < 0.97 * errors["nearest"].sum()
     if symmetric:
@@ -122,7 +124,7 @@ def test_gptq_halves_the_error_of_the_layers_output(symmetric: bool, block: int)
     errors = {}
     for rounding in ("nearest", "gptq"):
         form = TensorFormat(4, block, symmetric, rounding)
-        found = round_tensor(weight, form, block, x.T @ x)
+        found = quantize_weight(weight, form, block, x.T @ x)
         errors[rounding] = np.square(fresh @ (found.dequantize(128) - weight).T).mean()
     assert errors["gptq"] < 0.5 * errors["nearest"]
 
@@ -130,7 +132,7 @@ def test_gptq_halves_the_error_of_the_layers_output(symmetric: bool, block: int)
 def test_gptq_with_uncorrelated_inputs_changes_nothing_but_the_scales() -> None:
     weight = weights(16, 64)
     found = gptq(weight, 4, 32, torch.eye(64))
-    plain = round_tensor(weight, TensorFormat(4, 32, rounding="scale-search"), 32)
+    plain = quantize_weight(weight, TensorFormat(4, 32, rounding="scale-search"), 32)
     np.testing.assert_array_equal(found.levels, plain.levels)
 
 
@@ -176,17 +178,17 @@ def test_rounding_does_not_depend_on_threads_or_neighbours() -> None:
     weight, x = weights(300, 128), inputs(128)
     for form in (TensorFormat(4, 32, rounding="scale-search"), TensorFormat(4, 32, False, "gptq")):
         hessian = x.T @ x
-        whole = round_tensor(weight, form, 32, hessian)
-        again = round_tensor(weight, form, 32, hessian)
+        whole = quantize_weight(weight, form, 32, hessian)
+        again = quantize_weight(weight, form, 32, hessian)
         np.testing.assert_array_equal(whole.levels, again.levels)
         np.testing.assert_array_equal(whole.scales, again.scales)
-    alone = round_tensor(weight[7:9], TensorFormat(4, 32, rounding="scale-search"), 32)
-    whole = round_tensor(weight, TensorFormat(4, 32, rounding="scale-search"), 32)
+    alone = quantize_weight(weight[7:9], TensorFormat(4, 32, rounding="scale-search"), 32)
+    whole = quantize_weight(weight, TensorFormat(4, 32, rounding="scale-search"), 32)
     np.testing.assert_array_equal(alone.levels, whole.levels[7:9])
 
 
 def test_packing_puts_the_low_nibble_first() -> None:
-    rounded = round_tensor(weights(5, 96), TensorFormat(4, 32, False), 32)
+    rounded = quantize_weight(weights(5, 96), TensorFormat(4, 32, False), 32)
     packed, zeros = rounded.packed_levels(), rounded.packed_zeros()
     assert zeros is not None
     assert rounded.zeros is not None
@@ -205,7 +207,7 @@ def test_the_measured_product_is_what_onnxruntime_computes(
 ) -> None:
     n, k, block = 24, 96, 32
     form = TensorFormat(bits, block, symmetric, activations=activations)
-    rounded = round_tensor(weights(n, k), form, block)
+    rounded = quantize_weight(weights(n, k), form, block)
     x = inputs(k, 5)
     x[2] = 0
     found = _matmul_nbits(x.numpy(), rounded, n, k, block, 4 if activations == "block" else 0)
@@ -214,7 +216,7 @@ def test_the_measured_product_is_what_onnxruntime_computes(
 
 
 def _matmul_nbits(
-    x: np.ndarray, rounded: Rounded, n: int, k: int, block: int, accuracy_level: int
+    x: np.ndarray, rounded: QuantizedWeight, n: int, k: int, block: int, accuracy_level: int
 ) -> np.ndarray:
     initializers = {"b": rounded.packed_levels(), "s": rounded.scales}
     if (zeros := rounded.packed_zeros()) is not None:
@@ -264,7 +266,7 @@ def test_a_format_knows_its_size(form: TensorFormat) -> None:
         assert form.n_bytes(n, k) == n * k * form.bits // 8
         return
     size = form.block_for(k)
-    rounded = round_tensor(weights(n, k), form, size, torch.eye(k))
+    rounded = quantize_weight(weights(n, k), form, size, torch.eye(k))
     zeros = rounded.packed_zeros()
     stored = (
         rounded.packed_levels().nbytes

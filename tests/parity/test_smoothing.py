@@ -18,7 +18,7 @@ from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.verify.divergence import first_divergence, layer_divergences
-from gpt_edge.export.weights.smoothing import KEY, LARGEST, Smoothing, find_smoothing, smooth
+from gpt_edge.export.weights.smoothing import KEY, MAX_EXPONENT, Smoothing, find_smoothing, smooth
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from tests.conftest import REPO
@@ -125,7 +125,7 @@ def test_a_wrong_exponent_in_the_manifest_is_a_fault(planted: Path, tmp_path: Pa
         3,
         [],
         {"h.0.ln_1": 3},
-        {"h.0.ln_1": {"x": 1, "9999": 1, "3": 1.5, "4": True, "5": LARGEST + 1}},
+        {"h.0.ln_1": {"x": 1, "9999": 1, "3": 1.5, "4": True, "5": MAX_EXPONENT + 1}},
     ],
     ids=str,
 )
@@ -146,4 +146,4 @@ def test_many_channels_may_stand_out(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "many", PRE, model.state_dict(), None, {})
     found = find_smoothing(open_checkpoint(tmp_path / "many")).exponents["h.0.ln_1"]
     assert len(found) == 40
-    assert all(1 <= exponent <= LARGEST for exponent in found.values())
+    assert all(1 <= exponent <= MAX_EXPONENT for exponent in found.values())

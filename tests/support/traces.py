@@ -50,13 +50,14 @@ def _sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
 
 
 def _digest(model: torch.nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
-    """Of all that the trace depends on: the wrapper, the model's modules and weights' shapes, the
-    arguments' shapes.
+    """Of all that the trace depends on: the wrapper and its settings, the model's modules and
+    weights' shapes, the arguments' shapes.
     """
     config = model.gpt.config
+    settings = {key: value for key, value in vars(model).items() if isinstance(value, (str, int))}
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     inputs = torch.utils._pytree.tree_map(lambda tensor: (tensor.dtype, *tensor.shape), arguments)
-    parts = type(model).__qualname__, vars(model).get("kind"), config, shapes, inputs, options
+    parts = type(model).__qualname__, settings, config, shapes, inputs, options
     return hashlib.sha256(f"{model}\n{parts}".encode()).hexdigest()[:32]
 
 

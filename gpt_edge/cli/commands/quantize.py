@@ -154,7 +154,7 @@ def quantize(
         from gpt_edge.export.budget.run import quantize_to_budget
         from gpt_edge.export.formats.plan import QuantizeOptions
 
-        wishes = QuantizeOptions(
+        options = QuantizeOptions(
             scheme,
             block_size,
             symmetric,
@@ -167,7 +167,7 @@ def quantize(
         made = quantize_to_budget(
             opened,
             out,
-            wishes,
+            options,
             budget=LossBudget(max_kl, max_ppl_increase, min_top1),
             calibration=calibration,
             eval_text=eval_text,

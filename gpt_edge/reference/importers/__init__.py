@@ -1,5 +1,5 @@
-"""Checkpoints of every supported kind, opened as tensors of our reference: `open_checkpoint` tells
-which kind it is.
+"""Checkpoints of every supported kind, opened as tensors of the reference: `open_checkpoint`
+detects the kind.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from gpt_edge.reference.importers.hf_gpt_neo import open_hf_gpt_neo
 from gpt_edge.reference.importers.nanogpt import open_nanogpt
 from gpt_edge.reference.importers.openai_gpt1 import open_openai_gpt1
 from gpt_edge.reference.importers.openai_gpt2_tf import open_openai_gpt2_tf
-from gpt_edge.reference.importers.settings import Settings, read_settings
+from gpt_edge.reference.importers.settings import CheckpointSettings, read_settings
 from gpt_edge.reference.importers.tensor_map import Checkpoint
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
-_HF_MODELS: dict[str, Callable[[Path, Settings], Checkpoint]] = {
+_HF_MODELS: dict[str, Callable[[Path, CheckpointSettings], Checkpoint]] = {
     "gpt2": open_hf_gpt2,
     "openai-gpt": open_hf_gpt1,
     "gpt_neo": open_hf_gpt_neo,
 }
 _HINT = (
-    "wanted a folder with config.json (Hugging Face, gpt-edge), hparams.json (OpenAI GPT-2) or "
-    "params_shapes.json "
-    "(OpenAI GPT-1), or nanoGPT's ckpt.pt"
+    "expected a folder with config.json (Hugging Face, gpt-edge), hparams.json (OpenAI GPT-2) or "
+    "params_shapes.json (OpenAI GPT-1), or nanoGPT's ckpt.pt"
 )
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Find out what `path` holds, and check its config, tensor names and shapes. Nothing large is
+    """Detect what `path` holds, and validate its config, tensor names and shapes. Nothing large is
     read or allocated.
 
-    Raises CheckpointError for a path that is not there, a file where a folder belongs, an empty
-    folder, another architecture, a damaged file, a pickle that would run code, and tensors that do
+    Raises CheckpointError for a path that is missing, a file where a folder belongs, an empty
+    folder, another architecture, a corrupt file, a pickle that would run code, and tensors that do
     not fit.
     """
     path = Path(path)
@@ -53,7 +52,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.suffix in (".pt", ".pth"):
         return open_nanogpt(path)
     raise CheckpointError(
-        f"{path} is a file, wanted a checkpoint's folder or nanoGPT's .pt file",
+        f"{path} is a file, expected a checkpoint's folder or nanoGPT's .pt file",
         hint=f"try {path.parent}",
     )
 
@@ -62,9 +61,7 @@ def _open_folder(folder: Path, names: set[str]) -> Checkpoint:
     if not names:
         raise CheckpointError(f"{folder} is an empty folder", hint=_HINT)
     if "manifest.json" in names:
-        raise CheckpointError(
-            f"{folder} is a bundle, wanted a checkpoint to make one from", hint=_HINT
-        )
+        raise CheckpointError(f"{folder} is a bundle, expected a checkpoint to export", hint=_HINT)
     if "config.json" in names:
         return _open_with_config(folder, read_settings(folder / "config.json"))
     if "hparams.json" in names:
@@ -73,21 +70,21 @@ def _open_folder(folder: Path, names: set[str]) -> Checkpoint:
         return open_openai_gpt1(folder)
     if "ckpt.pt" in names:
         return open_nanogpt(folder)
-    if (folder / "checkpoint" / "config.json").exists():  # the folder of a training
+    if (folder / "checkpoint" / "config.json").exists():  # the folder of a training run
         raise CheckpointError(
-            f"{folder} is the folder of a run, wanted a checkpoint",
+            f"{folder} is the folder of a run, expected a checkpoint",
             hint=f"take {folder / 'checkpoint'}",
         )
     raise CheckpointError(f"{folder} is not a checkpoint that gpt-edge knows", hint=_HINT)
 
 
-def _open_with_config(folder: Path, settings: Settings) -> Checkpoint:
+def _open_with_config(folder: Path, settings: CheckpointSettings) -> Checkpoint:
     if settings.values.get("format") == FORMAT:
         return open_gpt_edge_checkpoint(folder, settings)
     model_type = settings.values.get("model_type")
     if not isinstance(model_type, str) or model_type not in _HF_MODELS:
         raise CheckpointError(
-            f"{settings.where} describes a model of type {model_type!a:.80}, wanted one of "
+            f"{settings.where} describes a model of type {model_type!a:.80}, expected one of "
             f"{', '.join(_HF_MODELS)}",
             hint="gpt-edge imports GPT-1, GPT-2 and GPT-Neo checkpoints",
         )

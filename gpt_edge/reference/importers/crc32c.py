@@ -1,7 +1,7 @@
-"""CRC-32C (Castagnoli), which TensorFlow checkpoints carry, fast enough for gigabytes in numpy.
+"""CRC-32C (Castagnoli), the checksum of TensorFlow checkpoints, fast enough for gigabytes in numpy.
 
-A CRC with initial value 0 is linear over GF(2): many pieces are run side by side, and joined by the
-operator that appends zero bytes. Sources: RFC 3720 appendix B.4; the mask is LevelDB's
+A CRC with initial value 0 is linear over GF(2): many lanes are computed side by side, and joined by
+the operator that appends zero bytes. Sources: RFC 3720 appendix B.4; the mask is LevelDB's
 (table/format).
 """
 
@@ -98,8 +98,8 @@ def crc32c(data: bytes) -> int:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The form that is stored: rotated and offset, so that a CRC over data that holds CRCs stays a
-    good one.
+    """The stored form: rotated and offset, so that a CRC over data that holds CRCs still detects
+    errors.
     """
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,5 +1,5 @@
-"""gpt-edge's own checkpoint folders: config.json and model.safetensors, named and laid out as the
-reference is.
+"""gpt-edge's own checkpoint folders: config.json and model.safetensors, with the names and shapes
+of the reference.
 
 A fine-tuned model's config.json has a "task" object, its config an `n_label`, its tensors
 `task_head.weight` and `.bias`.
@@ -13,7 +13,7 @@ from pathlib import Path
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.safetensors_file import open_safetensors
-from gpt_edge.reference.importers.settings import Settings
+from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
 from gpt_edge.tasks import TaskSpec
 
@@ -21,7 +21,7 @@ FORMAT = "gpt-edge-checkpoint"
 VERSION = 1
 
 
-def open_gpt_edge_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
+def open_gpt_edge_checkpoint(folder: Path, settings: CheckpointSettings) -> Checkpoint:
     """`settings` is the folder's config.json. Raises CheckpointError for a newer version and as
     `open_tensors` does.
     """
@@ -51,10 +51,8 @@ def open_gpt_edge_checkpoint(folder: Path, settings: Settings) -> Checkpoint:
     return dataclasses.replace(checkpoint, task=task)
 
 
-def _task(settings: Settings, config: GPTConfig) -> TaskSpec | None:
-    """The folder's task, held against its config. Raises CheckpointError where the two do
-    not fit.
-    """
+def _task(settings: CheckpointSettings, config: GPTConfig) -> TaskSpec | None:
+    """The folder's task, checked against its config. Raises CheckpointError if they do not fit."""
     values = settings.values.get("task")
     if values is None:
         if config.n_label is not None:

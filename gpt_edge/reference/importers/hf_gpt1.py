@@ -15,13 +15,13 @@ from gpt_edge.reference.importers.hf_weights import (
     prefix_of,
     refuse_unsupported,
 )
-from gpt_edge.reference.importers.settings import Settings
+from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin, open_tensors
 
 _EMBEDDINGS = {"wte.weight": "tokens_embed.weight", "wpe.weight": "positions_embed.weight"}
 
 
-def open_hf_gpt1(folder: Path, settings: Settings) -> Checkpoint:
+def open_hf_gpt1(folder: Path, settings: CheckpointSettings) -> Checkpoint:
     """`settings` is the folder's config.json. Raises CheckpointError as `open_tensors` does."""
     refuse_unsupported(settings)
     config = settings.config(

@@ -18,14 +18,14 @@ from gpt_edge.reference.importers.hf_weights import (
     prefix_of,
     refuse_unsupported,
 )
-from gpt_edge.reference.importers.settings import Settings
+from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
 
 MAX_PERIOD = 8  # of a pattern worth naming; a longer one is kept whole
 _KINDS = {"global": "dense", "local": "banded"}
 
 
-def open_hf_gpt_neo(folder: Path, settings: Settings) -> Checkpoint:
+def open_hf_gpt_neo(folder: Path, settings: CheckpointSettings) -> Checkpoint:
     """`settings` is the folder's config.json. Raises CheckpointError as `open_tensors` does."""
     refuse_unsupported(settings)
     attention = _attention(settings)
@@ -64,7 +64,7 @@ def open_hf_gpt_neo(folder: Path, settings: Settings) -> Checkpoint:
     )
 
 
-def _attention(settings: Settings) -> tuple[str, ...]:
+def _attention(settings: CheckpointSettings) -> tuple[str, ...]:
     """The kinds of the layers, as a short pattern where they repeat.
 
     `attention_layers` lists them; where it is missing `attention_types` is

@@ -16,7 +16,7 @@ from gpt_edge.reference.importers.safetensors_file import (
     open_sharded_safetensors,
     read_weight_map,
 )
-from gpt_edge.reference.importers.settings import Settings
+from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.sources import TensorSource
 from gpt_edge.reference.importers.torch_pickle import open_sharded_torch_tensors, open_torch_tensors
 
@@ -45,13 +45,13 @@ _BUFFERS = re.compile(r"(.*\.)?(h\.\d+\.attn\.(attention\.)?(bias|masked_bias)|p
 
 
 def open_weights(folder: Path) -> TensorSource:
-    """The first weights file that is there. Raises CheckpointError when there is none."""
+    """Open the first weights file that exists. Raises CheckpointError when there is none."""
     for name, opener in _OPENERS.items():
         if (folder / name).is_file():
             _refuse_pointer(folder / name)
             return opener(folder / name)
     raise CheckpointError(
-        f"{folder} has a config.json but no weights, wanted one of {', '.join(_OPENERS)}"
+        f"{folder} has a config.json but no weights, expected one of {', '.join(_OPENERS)}"
     )
 
 
@@ -66,8 +66,8 @@ def _refuse_pointer(path: Path) -> None:
 
 
 def is_buffer(name: str) -> bool:
-    """Causal masks and position numbers, which older versions of transformers saved beside the
-    weights.
+    """Whether a tensor is a causal mask or position ids, which older versions of transformers saved
+    with the weights.
     """
     return _BUFFERS.fullmatch(name) is not None
 
@@ -77,8 +77,8 @@ def prefix_of(source: TensorSource, embedding: str) -> str:
     return "transformer." if f"transformer.{embedding}" in source.infos else ""
 
 
-def refuse_unsupported(settings: Settings) -> None:
-    """What a config.json of any of the three can switch on and the reference does not have."""
+def refuse_unsupported(settings: CheckpointSettings) -> None:
+    """Raise CheckpointError for an option of config.json that the reference does not have."""
     settings.refuse("quantization_config", "only float weights can be imported")
     settings.refuse("add_cross_attention", "an encoder-decoder is another architecture")
-    settings.refuse("pruned_heads", "every layer must keep all of its heads")
+    settings.refuse("pruned_heads", "every layer must have all of its heads")

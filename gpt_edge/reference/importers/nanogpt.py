@@ -13,8 +13,8 @@ import torch
 
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.hf_weights import is_buffer
-from gpt_edge.reference.importers.settings import Settings
-from gpt_edge.reference.importers.sources import shown
+from gpt_edge.reference.importers.settings import CheckpointSettings
+from gpt_edge.reference.importers.sources import printable
 from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
 from gpt_edge.reference.importers.torch_pickle import LoadedTensors, as_tensors, load_torch_file
 
@@ -27,20 +27,20 @@ def open_nanogpt(path: Path) -> Checkpoint:
     `open_tensors` do.
     """
     file = path / "ckpt.pt" if path.is_dir() else path
-    found = load_torch_file(file)
+    content = load_torch_file(file)
     if (
-        not isinstance(found, dict)
-        or not isinstance(found.get("model_args"), dict)
-        or "model" not in found
+        not isinstance(content, dict)
+        or not isinstance(content.get("model_args"), dict)
+        or "model" not in content
     ):
         raise CheckpointError(f"{file} has no model and model_args, so it is not nanoGPT's ckpt.pt")
-    settings = Settings(f"{file}: model_args", found["model_args"])
+    settings = CheckpointSettings(f"{file}: model_args", content["model_args"])
     if unknown := sorted(str(name) for name in settings.values if name not in _ARGUMENTS):
         raise CheckpointError(
-            f"{settings.where} has {shown(', '.join(unknown))}, which nanoGPT does not know: is "
-            "this a fork?"
+            f"{settings.where} has {printable(', '.join(unknown))}, which nanoGPT does not know: "
+            "is this a fork?"
         )
-    source = _without_prefix(as_tensors(str(file), found["model"]))
+    source = _without_prefix(as_tensors(str(file), content["model"]))
     has_bias = settings.flag("bias", True)
     config = settings.config(
         n_layer=settings.whole("n_layer"),
@@ -70,11 +70,9 @@ def _without_prefix(source: LoadedTensors) -> LoadedTensors:
 
 
 def _is_tied(source: LoadedTensors) -> bool:
-    """nanoGPT ties the head and stores it twice; a head of its own is told by its values."""
-    head, embedding = (
-        source.tensors.get("lm_head.weight"),
-        source.tensors.get("transformer.wte.weight"),
-    )
+    """nanoGPT ties the head and stores it twice; an untied head has other values."""
+    head = source.tensors.get("lm_head.weight")
+    embedding = source.tensors.get("transformer.wte.weight")
     if (
         head is None
         or embedding is None

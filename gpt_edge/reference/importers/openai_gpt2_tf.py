@@ -55,18 +55,20 @@ def _variable(name: str) -> str:
 
 
 def _prefix(folder: Path) -> Path:
-    """What the file `checkpoint` names, looked for in this folder only; else the one index there
-    is.
+    """The prefix that the file `checkpoint` names, in this folder only; else that of the only
+    index.
     """
     indices = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
     if (folder / "checkpoint").is_file():
         with (folder / "checkpoint").open("rb") as file:
             text = file.read(1 << 16).decode("utf-8", errors="replace")
-        found = re.search(r'^model_checkpoint_path: "([^"]+)"', text, re.MULTILINE)
-        if found and (name := re.split(r"[/\\]", found[1])[-1]) in indices:
+        match = re.search(r'^model_checkpoint_path: "([^"]+)"', text, re.MULTILINE)
+        name = re.split(r"[/\\]", match[1])[-1] if match else ""
+        if match and name in indices:
             return folder / name
     if len(indices) != 1:
         raise CheckpointError(
-            f"{folder} has {len(indices)} *.index files and no file named checkpoint that picks one"
+            f"{folder} has {len(indices)} *.index files and no file named checkpoint that names "
+            "one of them"
         )
     return folder / indices[0]

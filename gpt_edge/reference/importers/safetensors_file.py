@@ -1,8 +1,8 @@
-"""The safetensors format, checked strictly before a byte of data is read.
+"""The safetensors format, validated strictly before a byte of data is read.
 
-Eight bytes of header length, a JSON header, then the data, whose tensors follow each other without
-hole or overlap. Whatever passes here, the safetensors library accepts too. Source: the format's
-README, github.com/huggingface/safetensors.
+Eight bytes of header length, a JSON header, then the data, in which tensors follow each other
+without gap or overlap. The safetensors library accepts every file that this reader accepts. Source:
+the format's README, github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpt_edge.reference.importers.sources import (
     MappedTensors,
     TensorInfo,
     merge,
-    shown,
+    printable,
 )
 
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -42,7 +42,7 @@ def open_safetensors(path: Path) -> MappedTensors:
             n_header = int.from_bytes(stream.read(8), "little")
             if file.n_bytes < 8 or n_header > min(MAX_HEADER_BYTES, file.n_bytes - 8):
                 raise CheckpointError(
-                    f"{path} is not a whole safetensors file: {file.n_bytes} bytes, header of "
+                    f"{path} is not a complete safetensors file: {file.n_bytes} bytes, header of "
                     f"{n_header}",
                     hint=_HINT,
                 )
@@ -53,7 +53,7 @@ def open_safetensors(path: Path) -> MappedTensors:
         entries = parse_header(header, file.n_bytes - 8 - n_header)
     except ValueError as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file: {error}", hint=_HINT
+            f"{path} is not a complete safetensors file: {error}", hint=_HINT
         ) from error
     infos = {name: info for name, (info, _, _) in entries.items()}
     extents = {
@@ -74,12 +74,12 @@ def open_sharded_safetensors(index: Path) -> MappedTensors:
     for name, shard in weight_map.items():
         if name not in shards[shard].infos:
             raise CheckpointError(
-                f"{index} says {shown(name)} is in {shard}, which does not hold it"
+                f"{index} says {printable(name)} is in {shard}, which does not hold it"
             )
     merged = merge(str(index), shards.values())
     if unlisted := sorted(merged.infos.keys() - weight_map.keys()):
         raise CheckpointError(
-            f"{index} does not list {shown(unlisted[0])}, which is in one of its files"
+            f"{index} does not list {printable(unlisted[0])}, which is in one of its files"
         )
     return merged
 
@@ -97,8 +97,8 @@ def read_weight_map(index: Path) -> dict[str, str]:
             or shard in ("", ".", "..")
         ):
             raise CheckpointError(
-                f"{index}: {shown(name)} is in {shown(repr(shard))}, wanted the name of a file "
-                "beside it"
+                f"{index}: {printable(name)} is in {printable(repr(shard))}, expected the name of "
+                "a file beside it"
             )
     return weight_map
 
@@ -106,26 +106,26 @@ def read_weight_map(index: Path) -> dict[str, str]:
 def parse_header(header: bytes, n_data: int) -> dict[str, tuple[TensorInfo, int, int]]:
     """Name to info, begin and end in the data, for a header that describes exactly `n_data` bytes.
 
-    Raises ValueError for the first thing that is wrong.
+    Raises ValueError for the first fault.
     """
     entries: dict[str, tuple[TensorInfo, int, int]] = {}
-    found = _load_json(header)
-    if len(found) > MAX_TENSORS:
-        raise ValueError(f"it has {len(found)} tensors, at most {MAX_TENSORS} are read")
-    for name, value in found.items():
+    values = _load_json(header)
+    if len(values) > MAX_TENSORS:
+        raise ValueError(f"it has {len(values)} tensors, at most {MAX_TENSORS} are read")
+    for name, value in values.items():
         if name == "__metadata__":
             if not isinstance(value, dict) or not all(
                 isinstance(text, str) for text in value.values()
             ):
-                raise ValueError("__metadata__ must map names to text")
+                raise ValueError("__metadata__ must map names to strings")
             continue
         entries[name] = _entry(name, value)
     position = 0
     for name, (_, begin, end) in sorted(entries.items(), key=lambda item: item[1][1:]):
         if begin != position:
             raise ValueError(
-                f"{shown(name)} starts at byte {begin}, wanted {position}: tensors must neither "
-                "overlap nor leave holes"
+                f"{printable(name)} starts at byte {begin}, expected {position}: tensors must "
+                "neither overlap nor leave gaps"
             )
         position = end
     if position != n_data:
@@ -135,20 +135,20 @@ def parse_header(header: bytes, n_data: int) -> dict[str, tuple[TensorInfo, int,
 
 def _entry(name: str, value: Any) -> tuple[TensorInfo, int, int]:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{shown(name)} must have dtype, shape and data_offsets")
+        raise ValueError(f"{printable(name)} must have dtype, shape and data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        raise ValueError(f"{shown(name)} has unknown dtype {shown(repr(dtype))}")
+        raise ValueError(f"{printable(name)} has unknown dtype {printable(repr(dtype))}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(
-            f"{shown(name)} has shape {shown(repr(shape))} and data_offsets "
-            f"{shown(repr(offsets))}, wanted sizes"
+            f"{printable(name)} has shape {printable(repr(shape))} and data_offsets "
+            f"{printable(repr(offsets))}, expected sizes"
         )
     begin, end = offsets
     n_bytes = math.prod(shape) * _ITEM_BYTES[dtype]
     if n_bytes != end - begin or n_bytes >= 1 << 63:
         raise ValueError(
-            f"{shown(name)} spans bytes {begin} to {end}, its dtype and shape need {n_bytes}"
+            f"{printable(name)} spans bytes {begin} to {end}, its dtype and shape need {n_bytes}"
         )
     return TensorInfo(dtype, tuple(shape)), begin, end
 
@@ -166,7 +166,7 @@ def _load_json(header: bytes) -> dict[str, Any]:
         raise ValueError("the header does not start with {")
     try:
         text = header.decode("utf-8")
-        found = json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=_without_duplicates,
             parse_constant=_refuse,
@@ -175,29 +175,29 @@ def _load_json(header: bytes) -> dict[str, Any]:
         )
     except RecursionError:
         raise ValueError("the header is nested too deeply") from None
-    # cannot be, after the first byte; keeps the type checker honest
-    if not isinstance(found, dict):
+    # cannot happen, after the first byte; for the type checker
+    if not isinstance(value, dict):
         raise ValueError("the header is not an object")
-    return found
+    return value
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
         raise ValueError("a name occurs twice in the header")
     for name, value in pairs:
-        # a lone surrogate, which JSON can escape, is no text: UnicodeEncodeError is a ValueError
+        # a lone surrogate, which JSON can spell, fails: UnicodeEncodeError is a ValueError
         name.encode()
         if isinstance(value, str):
             value.encode()
-    return found
+    return values
 
 
 def _whole(digits: str) -> int:
     if digits.startswith("-") or len(digits) > 19:
-        raise ValueError(f"the header holds {digits[:24]}, wanted a size")
+        raise ValueError(f"the header holds {digits[:24]}, expected a size")
     return int(digits)
 
 
 def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"the header holds {text[:24]}, wanted whole numbers and text")
+    raise ValueError(f"the header holds {text[:24]}, expected whole numbers and strings")

@@ -1,5 +1,5 @@
-"""A JSON object from a checkpoint's folder, and typed values taken from it, each fault named with
-its file and field.
+"""A JSON object from a checkpoint's folder, and its typed values. A fault is reported with file and
+field.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def read_json_object(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str,
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, found {type(value).__name__}")
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """`values` as found in `where`."""
+class CheckpointSettings:
+    """The values of a checkpoint's config; `where` names it in messages."""
 
     where: str
     values: Mapping[str, Any]
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A whole number; without a default the field must be there."""
+        """A whole number; without a default the field must exist."""
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(name, value, "a whole number")
@@ -65,8 +65,8 @@ class Settings:
         return value
 
     def choice(self, name: str, default: str, meanings: Mapping[str, str]) -> str:
-        """What the field's text stands for. Raises CheckpointError for one that the reference
-        cannot express.
+        """The meaning of the field's string. Raises CheckpointError for one that the reference does
+        not support.
         """
         value = self._get(name, default)
         if not isinstance(value, str) or value not in meanings:
@@ -78,12 +78,12 @@ class Settings:
         return None if self.values.get(name) is None else self.whole(name)
 
     def refuse(self, name: str, reason: str) -> None:
-        """Raise CheckpointError when the field is there and switched on."""
+        """Raise CheckpointError when the field is set and on."""
         if self.values.get(name):
             raise CheckpointError(f"{self.where} sets {name}, {reason}")
 
     def config(self, **fields: Any) -> GPTConfig:
-        """A GPTConfig, its complaints with the name of the file."""
+        """A GPTConfig; its errors name the file."""
         try:
             return GPTConfig(**fields)
         except ValueError as error:
@@ -95,10 +95,10 @@ class Settings:
             raise CheckpointError(f"{self.where} has no {name}")
         return value
 
-    def _wrong(self, name: str, value: object, wanted: str) -> CheckpointError:
-        return CheckpointError(f"{self.where}: {name} is {value!a:.80}, wanted {wanted}")
+    def _wrong(self, name: str, value: object, expected: str) -> CheckpointError:
+        return CheckpointError(f"{self.where}: {name} is {value!a:.80}, expected {expected}")
 
 
-def read_settings(path: Path) -> Settings:
-    """The JSON object in `path`, as Settings."""
-    return Settings(str(path), read_json_object(path))
+def read_settings(path: Path) -> CheckpointSettings:
+    """The JSON object in `path`."""
+    return CheckpointSettings(str(path), read_json_object(path))

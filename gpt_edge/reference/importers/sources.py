@@ -1,8 +1,7 @@
-"""Named tensors in files, found before they are read: what there is, and where, then one tensor at
-a time.
+"""Named tensors in files: first their names, types and places, then one tensor at a time.
 
-Files are memory-mapped, so a tensor that is float32 already costs no copy, and `release` gives its
-pages back. Knows nothing of models.
+Files are memory-mapped, so a float32 tensor needs no copy, and `release` returns its pages to the
+system. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -23,18 +22,16 @@ FLOAT_DTYPES = ("F32", "F16", "BF16")
 _STORED_AS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-def shown(name: str) -> str:
-    """A name out of a stranger's file, safe in a one-line message: no control characters, and not
-    endless.
-    """
+def printable(name: str) -> str:
+    """An untrusted name, safe in a one-line message: no control characters, limited length."""
     clean = name if name.isprintable() else ascii(name)
     return clean if len(clean) <= 120 else f"{clean[:120]}..."
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a file says about a tensor. `dtype` is a safetensors name; one outside FLOAT_DTYPES
-    cannot be read.
+    """A tensor as its file declares it. `dtype` is a safetensors name; only FLOAT_DTYPES can be
+    read.
     """
 
     dtype: str
@@ -42,7 +39,7 @@ class TensorInfo:
 
 
 class TensorSource(Protocol):
-    """Tensors by the names the file gives them."""
+    """Tensors by their names in the file."""
 
     @property
     def where(self) -> str:
@@ -50,21 +47,21 @@ class TensorSource(Protocol):
 
     @property
     def infos(self) -> Mapping[str, TensorInfo]:
-        """Every tensor there is; known without reading any."""
+        """Every tensor; known without reading any."""
 
     def read(self, name: str) -> FloatArray:
-        """The tensor in its stored shape; read-only where it is a view of the file, writeable where
-        it is a copy.
+        """The tensor in its stored shape; read-only if it is a view of the file, writeable if it is
+        a copy.
         """
 
     def release(self, name: str) -> None:
-        """Give the tensor's pages back to the system; views of it stay valid and are read again
-        when touched.
+        """Return the tensor's pages to the system; views of it stay valid and are read again on
+        access.
         """
 
 
 class MappedFile:
-    """One file, mapped read-only when first touched."""
+    """One file, mapped read-only on first access."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,8 +70,8 @@ class MappedFile:
 
     @property
     def mapping(self) -> mmap.mmap:
-        """The whole file as bytes. Raises CheckpointError when it shrank since it was checked:
-        reading on would crash.
+        """The whole file as bytes. Raises CheckpointError when its size has changed: reading a file
+        that shrank would crash.
         """
         if self._mapping is None:
             with self.path.open("rb") as file:
@@ -86,8 +83,8 @@ class MappedFile:
         return self._mapping
 
     def release(self, offset: int, n_bytes: int) -> None:
-        """Drop the whole pages inside the range from this process's memory. They come back from the
-        file.
+        """Drop the complete pages inside the range from this process's memory; they are read from
+        the file again.
         """
         first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (offset + n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -97,7 +94,7 @@ class MappedFile:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A run of bytes in a file. Whoever makes one has checked that it lies inside."""
+    """A range of bytes in a file. Its creator has checked that it lies inside."""
 
     file: MappedFile
     offset: int
@@ -106,7 +103,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class MappedTensors:
-    """Tensors that lie in mapped files, each in one extent or in several that follow each other."""
+    """Tensors in mapped files, each in one extent or in several consecutive ones."""
 
     where: str
     infos: Mapping[str, TensorInfo]
@@ -115,17 +112,17 @@ class MappedTensors:
     checksums: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, name: str) -> FloatArray:
-        """Raises CheckpointError where the format keeps a checksum and it differs."""
+        """Raises CheckpointError if the format has a checksum and it differs."""
         info, extents = self.infos[name], self.extents[name]
         if name in self.checksums:
-            found = masked_crc32c(
+            checksum = masked_crc32c(
                 b"".join(
                     part.file.mapping[part.offset : part.offset + part.n_bytes] for part in extents
                 )
             )
-            if found != self.checksums[name]:
+            if checksum != self.checksums[name]:
                 raise CheckpointError(
-                    f"{self.where}: {name} has checksum {found:08x}, the index says "
+                    f"{self.where}: {name} has checksum {checksum:08x}, the index has "
                     f"{self.checksums[name]:08x}",
                     hint="copy the checkpoint again",
                 )
@@ -153,16 +150,14 @@ def _floats(extent: Extent, dtype: str) -> FloatArray:
 
 
 def merge(where: str, shards: Iterable[MappedTensors]) -> MappedTensors:
-    """One source out of several files. Raises CheckpointError for a tensor that two of
-    them hold.
-    """
+    """One source for several files. Raises CheckpointError for a tensor that two of them hold."""
     infos: dict[str, TensorInfo] = {}
     extents: dict[str, tuple[Extent, ...]] = {}
     for shard in shards:
         if twice := sorted(infos.keys() & shard.infos.keys()):
             raise CheckpointError(
-                f"{shard.where} holds {shown(twice[0])} again, another file of the checkpoint has "
-                "it already"
+                f"{shard.where} holds {printable(twice[0])} again, another file of the checkpoint "
+                "has it already"
             )
         infos.update(shard.infos)
         extents.update(shard.extents)
@@ -172,7 +167,7 @@ def merge(where: str, shards: Iterable[MappedTensors]) -> MappedTensors:
 def check_finite(array: FloatArray, where: str, name: str) -> None:
     """Raise NumericError with the tensor and the index of the first NaN or infinite weight."""
     flat = array.reshape(-1)
-    # in pieces: the marks of a whole embedding would take 80 MB
+    # in pieces: the flags of a whole embedding would take 80 MB
     for start in range(0, flat.size, 1 << 22):
         finite = np.isfinite(flat[start : start + (1 << 22)])
         if not finite.all():

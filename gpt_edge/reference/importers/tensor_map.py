@@ -1,7 +1,7 @@
-"""Checkpoint: somebody's file seen as the tensors of our reference, made one at a time.
+"""Checkpoint: an untrusted file as the tensors of the reference, converted one at a time.
 
-An importer says for every tensor of the reference which tensors of the file it comes from
-(`Origin`). Names, shapes and dtypes are compared before anything is read or allocated.
+An importer names for every tensor of the reference the tensors of the file that it comes from
+(`Origin`). Names, shapes and dtypes are validated before anything is read or allocated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.sources import FLOAT_DTYPES, TensorSource, check_finite, shown
+from gpt_edge.reference.importers.sources import FLOAT_DTYPES, TensorSource, check_finite, printable
 from gpt_edge.reference.model import GPT, without_memory
 from gpt_edge.tasks import TaskSpec
 
@@ -28,14 +28,14 @@ LINEAR_WEIGHTS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How one tensor of the reference is made: the file's tensors, transposed if so stored, joined
-    along axis 0.
+    """How one tensor of the reference is converted: the file's tensors, transposed if so stored,
+    joined along axis 0.
     """
 
     names: tuple[str, ...]  # none: zeros, for a bias that the architecture leaves out
     stored_shape: tuple[int, ...]  # of each of them
     is_transposed: bool = False  # stored [in, out] or [1, in, out]
-    # for the query rows, the first third; folds a factor of the attention into c_attn
+    # for the query rows, the first third: folds a factor of the attention into c_attn
     query_scale: float = 1.0
 
 
@@ -43,10 +43,10 @@ Origins = Mapping[str, Origin]
 
 
 def reference_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter of `GPT(config)`, a tied head not listed, without building
-    the model.
+    """Name and shape of every parameter of `GPT(config)` without a tied head, without building the
+    model.
 
-    Where `config.n_label` is set, those of the task's head come last.
+    If `config.n_label` is set, those of the task's head come last.
     """
     C, F = config.n_embd, config.inner_size
     linears = {
@@ -78,7 +78,7 @@ def reference_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights that were found to fit `config`. Nothing is read until a tensor is asked for."""
+    """Weights that fit `config`. Nothing is read until a tensor is requested."""
 
     kind: str
     path: Path  # as the caller gave it: a folder, or nanoGPT's file
@@ -86,7 +86,7 @@ class Checkpoint:
     source: TensorSource
     origins: Origins
     tied_copy: str | None = None  # the file's second copy of the tied embedding
-    task: TaskSpec | None = None  # of a fine-tuned model; set exactly where config.n_label is
+    task: TaskSpec | None = None  # of a fine-tuned model; set if and only if config.n_label is
 
     def names(self) -> list[str]:
         """Every parameter of the reference once, in the reference's order; a tied head is only
@@ -98,8 +98,8 @@ class Checkpoint:
         """The parameter as `GPT.state_dict()` has it: float32, C-contiguous, linear weights
         [out, in].
 
-        A view of the file, read-only, where the file has this dtype and layout; else a fresh array
-        that the caller owns. Raises NumericError for a NaN or infinite weight, ValueError for a
+        A read-only view of the file if the file has this dtype and layout; else a new array that
+        the caller owns. Raises NumericError for a NaN or infinite weight, ValueError for a
         name the reference does not have.
         """
         if name == "lm_head.weight" and self.config.tied_embeddings:
@@ -121,8 +121,8 @@ class Checkpoint:
         return array
 
     def release(self, name: str) -> None:
-        """Give the memory behind a tensor that was read back to the system, for a caller that is
-        done with it.
+        """Return the memory of a tensor that was read to the system, once the caller is done with
+        it.
         """
         for part in self.origins[name].names:
             self.source.release(part)
@@ -131,7 +131,7 @@ class Checkpoint:
         """The reference with these weights, float32, in evaluation mode, owning its memory. A
         task's head is left out.
 
-        At no time more memory than the weights and one tensor. Raises as `tensor` does.
+        Peak memory: the weights and one tensor. Raises as `tensor` does.
         """
         with without_memory():
             model = GPT(dataclasses.replace(self.config, n_label=None))
@@ -155,14 +155,15 @@ class Checkpoint:
         return array.reshape(array.shape[-2:]).T if is_transposed else array
 
     def _check_copy(self, embedding: FloatArray, name: str) -> None:
-        """The head would silently be dropped if it said something else than the embedding it is
-        tied to.
+        """Raise CheckpointError for a head that differs from the embedding it is tied to: loading
+        would silently drop it.
         """
         if not np.array_equal(self.source.read(name), embedding):
             raise CheckpointError(
                 f"{self.source.where}: {name} differs from the embedding that the config ties it "
                 "to",
-                hint='set "tie_word_embeddings": false in config.json if the head is meant to be its own',
+                hint='if the head is not meant to be tied, set "tie_word_embeddings": false in '
+                "config.json",
             )
         self.source.release(name)
 
@@ -176,34 +177,38 @@ def open_tensors(
     is_ignored: Callable[[str], bool] = lambda name: False,
     tied_copy: str | None = None,
 ) -> Checkpoint:
-    """Compare the file with what `config` needs and return the Checkpoint.
+    """Validate the file against `config` and return the Checkpoint.
 
-    origin_of: from a reference name and shape to its Origin. is_ignored: buffers that carry no
-    weights. tied_copy: a tensor that may be there besides the embedding, equal to it.
-    Raises CheckpointError listing unknown, missing, mis-shaped and mistyped tensors by their names
-    in the file.
+    origin_of: from a reference name and shape to its Origin. is_ignored: whether a name is that of
+    a buffer without weights. tied_copy: a tensor that may exist besides the embedding, equal to it.
+    Raises CheckpointError listing tensors that are unknown, missing, or of another shape or dtype,
+    by their names in the file.
     """
     infos = source.infos
-    if config.n_layer > len(infos):  # before a loop over the layers of a damaged config
+    if config.n_layer > len(infos):  # before a loop over the layers of a corrupt config
         raise CheckpointError(
-            f"{path}: the config says {config.n_layer} layers, {source.where} has {len(infos)} "
+            f"{path}: the config has {config.n_layer} layers, {source.where} has {len(infos)} "
             "tensors"
         )
     origins = {name: origin_of(name, shape) for name, shape in reference_shapes(config).items()}
     copy = tied_copy if tied_copy in infos and config.tied_embeddings else None
-    wanted = {part: origin.stored_shape for origin in origins.values() for part in origin.names}
+    expected = {part: origin.stored_shape for origin in origins.values() for part in origin.names}
     if copy is not None:
-        wanted[copy] = (config.vocab_size, config.n_embd)
-    faults = [f"{name} is missing" for name in wanted if name not in infos]
+        expected[copy] = (config.vocab_size, config.n_embd)
+    faults = [f"{name} is missing" for name in expected if name not in infos]
     faults += [
-        f"{shown(name)} is unknown" for name in infos if name not in wanted and not is_ignored(name)
+        f"{printable(name)} is unknown"
+        for name in infos
+        if name not in expected and not is_ignored(name)
     ]
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         info = infos.get(name)
         if info is not None and info.shape != shape:
-            faults.append(f"{name} has shape {list(info.shape)}, wanted {list(shape)}")
+            faults.append(f"{name} has shape {list(info.shape)}, expected {list(shape)}")
         elif info is not None and info.dtype not in FLOAT_DTYPES:
-            faults.append(f"{name} has dtype {info.dtype}, wanted one of {', '.join(FLOAT_DTYPES)}")
+            faults.append(
+                f"{name} has dtype {info.dtype}, expected one of {', '.join(FLOAT_DTYPES)}"
+            )
     if faults:
         rest = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         raise CheckpointError(

@@ -2,7 +2,7 @@
 PREFIX.data-00000-of-00001.
 
 The index is a LevelDB table from tensor name to BundleEntryProto. Every block's checksum, every
-length and every offset is checked. Sources: tensorflow/core/util/tensor_bundle,
+length and every offset is validated. Sources: tensorflow/core/util/tensor_bundle,
 core/protobuf/tensor_bundle.proto, LevelDB doc/table_format.md.
 """
 
@@ -37,7 +37,7 @@ class _Entry:
 
 def open_tensor_bundle(prefix: Path) -> MappedTensors:
     """Every tensor of the checkpoint PREFIX. Raises CheckpointError for a file that is missing or
-    damaged.
+    corrupt.
     """
     index = prefix.with_name(prefix.name + ".index")
     try:
@@ -55,7 +55,7 @@ def open_tensor_bundle(prefix: Path) -> MappedTensors:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from error
     except (ValueError, IndexError, RecursionError) as error:
         raise CheckpointError(
-            f"{index} is not a whole TensorFlow index: {error}", hint="copy the checkpoint again"
+            f"{index} is not a complete TensorFlow index: {error}", hint="copy the checkpoint again"
         ) from error
     extents: dict[str, tuple[Extent, ...]] = {}
     for name, entry in entries.items():
@@ -74,7 +74,7 @@ def open_tensor_bundle(prefix: Path) -> MappedTensors:
 
 
 def _entries(table: dict[bytes, bytes]) -> tuple[int, dict[str, _Entry]]:
-    """The number of data files, and what the index says of every tensor."""
+    """The number of data files, and the index's entry of every tensor."""
     if b"" not in table:
         raise ValueError("it has no header entry")
     header = _fields(table[b""])
@@ -95,7 +95,8 @@ def _entry(key: bytes, value: bytes, n_shards: int) -> _Entry:
     shape: list[int] = []
     for dimension in _fields(_bytes(fields, 2)).get(2, []):
         shape.append(_number(_fields(dimension), 1) if isinstance(dimension, bytes) else -1)
-    dtype, shard = _DTYPES.get(_number(fields, 1), f"type {_number(fields, 1)}"), _number(fields, 3)
+    dtype = _DTYPES.get(_number(fields, 1), f"type {_number(fields, 1)}")
+    shard = _number(fields, 3)
     if shard >= n_shards or any(size < 0 or size >= 1 << 63 for size in shape):
         raise ValueError(f"{key!r} has shape {shape} in data file {shard} of {n_shards}")
     n_bytes = _number(fields, 5)
@@ -128,7 +129,7 @@ def _handle(data: bytes, position: int) -> tuple[int, int, int]:
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys share a prefix with the key before; the restart points at the end are for searching and
+    """Keys share a prefix with the key before. The restart points at the end serve searches, and
     are skipped.
     """
     if offset + size + _TRAILER_BYTES > len(data) - _FOOTER_BYTES or size < 4:
@@ -185,7 +186,7 @@ def _fields(data: bytes) -> Fields:
             if tag & 7 != 2:
                 value = int.from_bytes(value, "little")
         else:
-            raise ValueError(f"a message has a field of kind {tag & 7}")
+            raise ValueError(f"a message has a field of wire type {tag & 7}")
         fields.setdefault(tag >> 3, []).append(value)
     return fields
 

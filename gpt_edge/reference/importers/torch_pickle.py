@@ -1,8 +1,8 @@
 """Tensors from torch's pickled files, none of which may run code.
 
-Three gates, and no way around them: the pickle's opcodes are read and every global outside a short
-list is refused by name; `torch.load(weights_only=True)` loads it; only dense tensors whose values
-lie in the file come out.
+Every file passes three gates: the pickle's opcodes are read and every global outside a short list
+is refused by name; `torch.load(weights_only=True)` loads it; only dense tensors whose values are in
+the file are returned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.sources import TensorInfo, shown
+from gpt_edge.reference.importers.sources import TensorInfo, printable
 
 MAX_PICKLE_BYTES = 1 << 26
 # torch.save before 1.6: five pickles, then the data
@@ -43,14 +43,14 @@ _TEXT_OPCODES = {
     "SHORT_BINUNICODE",
     "BINUNICODE8",
 }
-_SIZE_OPCODES = {"LONG1", "LONG4", "BININT", "INT", "LONG"}  # the others hold at most 65,535
+_SIZE_OPCODES = {"LONG1", "LONG4", "BININT", "INT", "LONG"}  # the other opcodes hold at most 65,535
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-_HINT = "if you trust whoever made it, convert it to safetensors on a machine you can lose"
+_HINT = "if you trust its author, convert it to safetensors on a machine that you can lose"
 
 
 @dataclass(frozen=True)
 class LoadedTensors:
-    """A state dict as a TensorSource; its tensors lie in torch's own mapping of the file."""
+    """A state dict as a TensorSource; its tensors are in torch's mapping of the file."""
 
     where: str
     tensors: Mapping[str, torch.Tensor]
@@ -72,7 +72,7 @@ class LoadedTensors:
         return array
 
     def release(self, name: str) -> None:
-        """torch keeps its mapping; there is nothing to give back."""
+        """Does nothing: torch keeps its mapping."""
 
 
 def open_torch_tensors(path: Path) -> LoadedTensors:
@@ -81,26 +81,26 @@ def open_torch_tensors(path: Path) -> LoadedTensors:
 
 
 def open_sharded_torch_tensors(index: Path, weight_map: Mapping[str, str]) -> LoadedTensors:
-    """The state dicts of the files in a pytorch_model.bin.index.json, which must hold exactly what
-    it lists.
+    """The state dicts of the files in a pytorch_model.bin.index.json, which must hold exactly the
+    tensors that it lists.
     """
     tensors: dict[str, torch.Tensor] = {}
     for shard in sorted(set(weight_map.values())):
-        found = open_torch_tensors(index.parent / shard).tensors
+        stored = open_torch_tensors(index.parent / shard).tensors
         listed = {name for name, file in weight_map.items() if file == shard}
-        if differing := sorted(found.keys() ^ listed):
+        if differing := sorted(stored.keys() ^ listed):
             raise CheckpointError(
-                f"{index} and {shard} disagree on whether {shown(differing[0])} is in it"
+                f"{index} and {shard} disagree on whether {printable(differing[0])} is in it"
             )
-        tensors |= found
+        tensors |= stored
     return LoadedTensors(str(index), tensors)
 
 
 def load_torch_file(path: Path) -> Any:
-    """What torch.save wrote, its tensors mapped from the file.
+    """The content of a file of torch.save, with tensors mapped from the file.
 
-    Raises CheckpointError for anything that is not plain containers, numbers, text and dense
-    tensors, naming what it found.
+    Raises CheckpointError, naming it, for anything but plain containers, numbers, strings and dense
+    tensors.
     """
     try:
         n_bytes = path.stat().st_size
@@ -118,16 +118,14 @@ def load_torch_file(path: Path) -> Any:
         raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:  # torch's own words advise to switch the check off
+    except pickle.UnpicklingError as error:  # torch's message advises to switch the check off
         raise CheckpointError(
-            f"{path} is a pickle of something else than plain tensors", hint=_HINT
+            f"{path} is a pickle of other objects than plain tensors", hint=_HINT
         ) from error
-    except (
-        Exception
-    ) as error:  # a foreign parser on a stranger's bytes: whatever it raises, the file is bad
+    except Exception as error:  # a third-party parser on untrusted bytes: the file is corrupt
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} is not a whole torch checkpoint: {shown(reason)}",
+            f"{path} is not a complete torch checkpoint: {printable(reason)}",
             hint="copy or download the file again",
         ) from error
 
@@ -138,13 +136,13 @@ def as_tensors(where: str, state: object) -> LoadedTensors:
     """
     if not isinstance(state, dict) or not state:
         raise CheckpointError(
-            f"{where} holds {type(state).__name__}, wanted a state dict of tensors"
+            f"{where} holds {type(state).__name__}, expected a state dict of tensors"
         )
     tensors: dict[str, torch.Tensor] = {}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(
-                f"{where}: {shown(str(name))} is {type(value).__name__}, wanted a tensor"
+                f"{where}: {printable(str(name))} is {type(value).__name__}, expected a tensor"
             )
         if (
             value.layout != torch.strided
@@ -152,10 +150,10 @@ def as_tensors(where: str, state: object) -> LoadedTensors:
             or value.is_nested
             or value.device.type != "cpu"
         ):
-            raise CheckpointError(f"{where}: {shown(name)} is not a dense tensor")
+            raise CheckpointError(f"{where}: {printable(name)} is not a dense tensor")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise CheckpointError(
-                f"{where}: {shown(name)} declares {value.numel()} values, fewer are stored"
+                f"{where}: {printable(name)} declares {value.numel()} values, fewer are stored"
             )
         tensors[name] = value.detach()
     return LoadedTensors(where, tensors)
@@ -168,7 +166,7 @@ def _check_archive(path: Path, file: BinaryIO, n_bytes: int) -> None:
         names = [entry.filename for entry in entries]
         if any(name.endswith("constants.pkl") for name in names):
             raise CheckpointError(
-                f"{path} is a TorchScript program, wanted a state dict", hint=_HINT
+                f"{path} is a TorchScript program, expected a state dict", hint=_HINT
             )
         if len(set(names)) != len(names):
             raise CheckpointError(f"{path} holds a file twice")
@@ -179,8 +177,8 @@ def _check_archive(path: Path, file: BinaryIO, n_bytes: int) -> None:
                 or entry.file_size > n_bytes
             ):
                 raise CheckpointError(
-                    f"{path}: {shown(entry.filename)} is compressed, encrypted or longer than the "
-                    "whole file"
+                    f"{path}: {printable(entry.filename)} is compressed, encrypted or longer than "
+                    "the whole file"
                 )
         if sum(entry.file_size for entry in entries) > n_bytes:
             raise CheckpointError(f"{path} declares more bytes than it has")
@@ -200,7 +198,7 @@ def _check_archive(path: Path, file: BinaryIO, n_bytes: int) -> None:
 
 
 def _check_legacy(path: Path, file: BinaryIO, n_bytes: int) -> None:
-    """torch.save before 1.6. Any whole number in it is a size or an offset, so none may pass the
+    """torch.save before 1.6. Any whole number in it is a size or an offset, so none may exceed the
     file's length.
     """
     is_legacy = file.read(len(_LEGACY_START)) == _LEGACY_START
@@ -220,15 +218,13 @@ def _check_pickle(path: Path, file: BinaryIO, max_number: int | None = None) -> 
         if opcode.name in _TEXT_OPCODES:
             texts = [texts[1], str(argument)]
         if opcode.name in _GLOBAL_OPCODES:
-            found = (
-                ".".join(texts)
-                if opcode.name == "STACK_GLOBAL"
-                else str(argument).replace(" ", ".", 1)
-            )
-            if opcode.name != "GLOBAL" or found not in _ALLOWED_GLOBALS:
+            name = str(argument).replace(" ", ".", 1)
+            if opcode.name == "STACK_GLOBAL":
+                name = ".".join(texts)
+            if opcode.name != "GLOBAL" or name not in _ALLOWED_GLOBALS:
                 raise CheckpointError(
-                    f"{path} is a pickle that would run code or is no plain checkpoint: it asks "
-                    f"for {shown(found)}",
+                    f"{path} is a pickle that would run code or is not a plain checkpoint: it "
+                    f"imports {printable(name)}",
                     hint=_HINT,
                 )
         if max_number is None or opcode.name not in _SIZE_OPCODES or not isinstance(argument, int):

@@ -135,13 +135,13 @@ def epoch_batches(data: EncodedExamples, batch: int, seed: int, epoch: int) -> l
 def split_examples(
     examples: Sequence[Example], fraction: float, seed: int, by_label: bool
 ) -> tuple[list[Example], list[Example]]:
-    """Split the examples into two lists. The second has a fraction of them, the same of
-    each label; both keep their order.
+    """Split the examples into two lists. The second has `fraction` of them, the
+    same of each label; both keep their order.
 
-    Each label's number is rounded. If they add up to less than that fraction of all, as with many labels
-    of few examples each, the labels that lost most by rounding give one more. A label keeps at
-    least one example. by_label: whether labels are classes. Raises TrainingError when nothing can
-    be taken.
+    Each label's number is rounded. If they add up to less than that fraction of all, as with many
+    labels of few examples each, the labels that lost most by rounding give one more. A label keeps
+    at least one example. by_label: whether labels are classes. Raises TrainingError when nothing
+    can be taken.
     """
     rng = np.random.default_rng((seed, 1))
     groups: dict[str, list[int]] = {}

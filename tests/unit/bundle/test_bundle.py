@@ -31,6 +31,15 @@ def test_a_written_bundle_opens_as_it_was_finalized(tmp_path: Path) -> None:
     assert dataclasses.replace(opened.manifest, files={}) == manifest()
 
 
+def test_an_unpublished_folder_is_a_bundle_of_the_files_in_it(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "raw").mkdir()
+    draft = Bundle.unpublished(tmp_path, manifest())
+    assert draft.model_path == tmp_path / "model.onnx"
+    assert (draft.n_bytes, list(draft.manifest.files)) == (5, ["model.onnx"])
+    assert dataclasses.replace(draft.manifest, files={}) == manifest()
+
+
 def test_the_same_export_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_tiny_bundle(tmp_path / name)
