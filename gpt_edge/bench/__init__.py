@@ -1,3 +1,3 @@
-"""`gpt-edge bench`: how fast bundles read and write on this machine, and how near that is to what
-the machine can do.
+"""`gpt-edge bench`: how fast bundles prefill and decode on this machine, and how near that is to
+the machine's limit.
 """

@@ -1,10 +1,10 @@
-"""How fast this machine reads memory: the roof under which decoding lives (Williams, Waterman and
-Patterson 2009).
+"""How fast this machine reads memory: the roofline of decoding (Williams, Waterman and Patterson
+2009).
 
 Method: `numpy.maximum.reduce` over float32, which numpy runs with the widest vectors of the CPU and
-without Python's lock. Each thread reads its own contiguous part of one buffer several times over;
+without Python's lock. Each thread reads its own contiguous part of one buffer several times;
 the bytes are divided by the time from the common start to the end of the last thread. The buffer is
-as large as the weights that a token reads, because a small model's weights stay in the caches,
+as large as the weights that a token reads, because the weights of a small model stay in the caches,
 which are faster than memory.
 """
 
@@ -16,8 +16,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-MIN_BYTES = 1 << 20  # smaller ones measure the call of a function
-MAX_BYTES = 1 << 30  # larger ones are read no faster
+MIN_BYTES = 1 << 20  # smaller ones measure the overhead of a call
+MAX_BYTES = 1 << 30  # larger ones are not read faster
 PASS_BYTES = 200_000_000  # read in one measurement: 10 to 20 ms
 
 
@@ -34,8 +34,8 @@ class ReadProbe:
         self.threads = threads
 
     def measure(self) -> float:
-        """Bytes per second of one measurement; take the best of several, as anything else can only
-        slow it down.
+        """Return the bytes per second of one measurement. Take the best of several: disturbances
+        only make it slower.
         """
         passes = max(1, PASS_BYTES // self.n_bytes)
         parts = np.array_split(self._buffer, self.threads)

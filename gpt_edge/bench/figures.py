@@ -1,5 +1,5 @@
-"""What a benchmark found: Spread, the rows of its tables, and the Report that holds them. Plain
-values, no measuring.
+"""The results of a benchmark: Spread, the rows of its tables, and the BenchReport that holds them.
+Plain values, no measuring.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ class Spread:
 
     @property
     def median(self) -> float:
-        """The middle one: a round that something disturbed does not move it."""
+        """The middle value, which one disturbed round does not move."""
         return statistics.median(self.values)
 
     @property
     def mad(self) -> float:
         """Median absolute deviation from the median."""
-        middle = self.median
-        return statistics.median(abs(value - middle) for value in self.values)
+        center = self.median
+        return statistics.median(abs(value - center) for value in self.values)
 
     def over(self, other: Spread) -> Spread:
-        """The ratio to `other`, round by round: what slows a whole round down cancels."""
+        """Return the ratio to `other`, round by round: what slows a whole round cancels."""
         return Spread(tuple(own / its for own, its in zip(self.values, other.values, strict=True)))
 
     def per(self, amount: float) -> Spread:
-        """`amount` divided by every value: tokens and seconds become tokens per second."""
+        """Return `amount` divided by every value: tokens and seconds give tokens per second."""
         return Spread(tuple(amount / value for value in self.values))
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """A Spread of the rounds' values."""
+    """Return the values of the rounds as a Spread."""
     return Spread(tuple(values))
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A bundle with a number of threads: what stands at the start of every row."""
+    """A bundle with a number of threads: the first columns of every row."""
 
     bundle: str
     scheme: str
@@ -56,8 +56,8 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class SpeedRow:
-    """One case. `seconds` of a prompt that starts an empty context are the time to its first token,
-    chosen greedily.
+    """One case. `seconds` of a prompt in an empty context are the time to the first token, chosen
+    greedily.
     """
 
     engine: Engine
@@ -69,17 +69,17 @@ class SpeedRow:
     seconds: Spread
     # decode: weights, shared by the batch, and keys and values, the mean over the tokens
     bytes_per_token: float | None
-    roofline_share: float | None  # decode: bytes per second as a part of the bandwidth
+    roofline_share: float | None  # decode: bytes per second as a fraction of the bandwidth
     # how many times as fast as the first bundle, round by round; None for that one
     ratio: Spread | None
 
 
 @dataclass(frozen=True, slots=True)
 class StartRow:
-    """A fresh process each round, its files in the page cache: from its start to ready, to the
-    first token, and its memory.
+    """A fresh process in each round, with its files in the page cache: seconds until it is ready
+    and until the first token, and its memory.
 
-    interpreter + imports + model = ready, but for what it takes to say so.
+    interpreter + imports + model = ready.
     """
 
     engine: Engine
@@ -89,7 +89,7 @@ class StartRow:
     model_seconds: Spread  # hashes, tokenizer and session, side by side
     first_token_seconds: Spread  # from the start of the process, with a prompt of `prompt_tokens`
     prompt_tokens: int
-    # resident, after `context_tokens` were read and written; None where nobody tells
+    # resident, after `context_tokens` were processed; None where the system does not report it
     peak_bytes: Spread | None
     context_tokens: int
     ratio: Spread | None  # how many times as fast ready as the first bundle; None for that one
@@ -97,7 +97,7 @@ class StartRow:
 
 @dataclass(frozen=True, slots=True)
 class LoopRow:
-    """What a token costs outside onnxruntime, and how fast this machine reads as many bytes as the
+    """The time of a token outside onnxruntime, and how fast this machine reads as many bytes as the
     weights have.
     """
 
@@ -111,8 +111,8 @@ class LoopRow:
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """Time of one kind of operator, by onnxruntime's profiler, which itself costs a little for
-    every operator.
+    """Time of one kind of operator, by onnxruntime's profiler, which itself adds a little to every
+    operator.
     """
 
     engine: Engine
@@ -127,8 +127,8 @@ Row = SpeedRow | StartRow | LoopRow | ProfileRow
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Everything measured, and where. `profile` is empty unless it was asked for."""
+class BenchReport:
+    """All results, the machine and the plan. `profile` is empty unless it was requested."""
 
     machine: Mapping[str, Any]
     plan: Plan
@@ -138,7 +138,7 @@ class Report:
     profile: tuple[ProfileRow, ...] = ()
 
     def tables(self) -> dict[str, Sequence[Row]]:
-        """The rows by the name of their table."""
+        """Return the rows by the name of their table."""
         return {
             "speed": self.speed,
             "start": self.start,
@@ -148,8 +148,8 @@ class Report:
 
 
 def flat(row: Row) -> dict[str, Any]:
-    """The row as plain JSON values: a Spread is its median, and beside it `_mad`, `_min` and
-    `_max`.
+    """Return the row as plain JSON values. A Spread becomes its median, and `_mad`, `_min` and
+    `_max` beside it.
     """
     values: dict[str, Any] = dataclasses.asdict(row.engine)
     for field in dataclasses.fields(row):

@@ -1,5 +1,5 @@
-"""On what it was measured: the processor, the CPUs allowed, the versions. No names of the machine
-or its user.
+"""The machine of a benchmark: the processor, the CPUs allowed, the versions. Never the name of the
+machine or of its user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gpt_edge.version import __version__
 
 
 def describe_machine() -> dict[str, Any]:
-    """JSON values."""
+    """Return JSON values."""
     return {
         "gpt_edge": __version__,
         "onnxruntime": version("onnxruntime"),
@@ -31,7 +31,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself, or at least its architecture."""
+    """Return the name of the processor, or at least its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:

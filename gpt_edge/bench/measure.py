@@ -1,8 +1,8 @@
-"""Timing of one loaded model, through what an app would call: Generator for one sequence, Session
+"""Timing of one loaded model through the API that an app uses: Generator for one sequence, Session
 for a batch.
 
-Prompts are random ids, new for every measurement, so that nothing can be remembered. Greedy, and
-never ended by an end token.
+Prompts are random ids, new for every measurement, so that nothing can be cached. Decoding is greedy
+and ignores end tokens.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from gpt_edge.generate.stream import TokenStream
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
-# what a token costs outside onnxruntime does not depend on the context
+# the time of a token outside onnxruntime does not depend on the context
 LOOP_PROMPT, LOOP_TOKENS = 32, 64
 TOP_K, SEED = 40, 7
 
 
 @dataclass(frozen=True, slots=True)
 class IdsAlone:
-    """Stands in for a tokenizer where the bundle has none: text is not wanted here."""
+    """Replaces the tokenizer of a bundle without one: no text is needed here."""
 
     vocab_size: int
     end_token: None = None
@@ -56,8 +56,8 @@ class Model:
         self._random = np.random.default_rng(0)
 
     def time(self, case: Case) -> float:
-        """Seconds of one run of the case. What it needs before, the past and its memory, is not in
-        them.
+        """Return the seconds of one run of the case, without its preparation: the past and its
+        memory.
         """
         if case.batch > 1 or (case.kind == "prefill" and case.depth > 0):
             return self._time_session(case)
@@ -78,12 +78,12 @@ class Model:
         return time.perf_counter() - started
 
     def stream(self, n_prompt: int, params: SamplingParams) -> TokenStream:
-        """A generation after a random prompt that has not been read yet."""
+        """Return a stream that continues a random prompt, which it has not processed yet."""
         return self.generator.generate_ids(self._ids(1, n_prompt)[0].tolist(), params)
 
     def bytes_per_token(self, case: Case) -> float | None:
-        """Bytes that a token of the decode case makes the machine read, the mean over the case;
-        None if nobody knows.
+        """Return the bytes that the machine reads for a token of a decode case, as the mean over
+        the case; None if the size of the weights is not known.
         """
         if case.kind == "prefill" or self.weight_bytes is None:
             return None
@@ -94,8 +94,8 @@ class Model:
         )
 
     def loop_seconds(self, params: SamplingParams) -> float:
-        """Median seconds of a token outside onnxruntime: the step, less the time inside its run.
-        Wants a context of 2.
+        """Return the median seconds of a token outside onnxruntime: the step, less the time inside
+        its run. Needs a context of at least 2.
         """
         n_ctx = self.generator.session.config.n_ctx
         n_prompt = min(LOOP_PROMPT, n_ctx // 2)
@@ -112,7 +112,7 @@ class Model:
         return float(np.median(np.subtract(steps, runs)))
 
     def _time_session(self, case: Case) -> float:
-        """A batch as generate_batch decodes it, or a prompt that goes on from a past."""
+        """Time a batch, decoded as by generate_batch, or a prompt after a past."""
         session = self.generator.session
         cache = session.new_cache(case.batch)
         if case.n_past:
@@ -149,7 +149,7 @@ TOP_K_PARAMS = SamplingParams(
 
 
 class _Clocked:
-    """In the place of a session's onnxruntime session: runs it and notes how long that took."""
+    """Wraps an onnxruntime session: runs it and records the seconds."""
 
     def __init__(self, session: Any, seconds: list[float]) -> None:
         self._session = session
@@ -166,8 +166,8 @@ class _Clocked:
 
 @contextmanager
 def clocked_runs(session: Session) -> Iterator[list[float]]:
-    """Yield a list that gets the seconds of each run of the graph within the block. Not for two
-    threads at once.
+    """Yield a list to which the seconds of each run of the graph within the block are added. Not
+    thread-safe.
     """
     graph_runner = session._graph_runner
     inner = graph_runner._session

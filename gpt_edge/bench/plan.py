@@ -1,5 +1,5 @@
-"""Plan: what a benchmark measures. The words are llama-bench's: pp reads a prompt, tg generates
-tokens, d is how many tokens the context holds before that. Measures nothing.
+"""Plan: the cases of a benchmark. The terms are llama-bench's: pp processes a prompt, tg generates
+tokens, d is the number of tokens in the context before that. Measures nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RANGE = re.compile(r"([0-9]{1,7})-([0-9]{1,7})([+*])([0-9]{1,7})")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing that is timed. `n_tokens` are read at once ("prefill") or written one by one
+    """One measurement. `n_tokens` are processed at once ("prefill") or generated one by one
     ("decode"), in every row.
     """
 
@@ -38,26 +38,27 @@ class Case:
     @property
     def name(self) -> str:
         """As llama-bench writes it: pp512, tg128, tg128 @ d512."""
-        return f"{'pp' if self.kind == 'prefill' else 'tg'}{self.n_tokens}{f' @ d{self.depth}' if self.depth else ''}"
+        test = "pp" if self.kind == "prefill" else "tg"
+        depth = f" @ d{self.depth}" if self.depth else ""
+        return f"{test}{self.n_tokens}{depth}"
 
     @property
     def n_past(self) -> int:
-        """Tokens that are read before the clock starts."""
+        """Tokens that are processed before the measurement starts."""
         return max(self.depth, 1) if self.kind == "decode" else self.depth
 
     @property
     def n_context(self) -> int:
-        """Tokens in the context when it ends."""
+        """Tokens in the context at the end."""
         return self.n_past + self.n_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every combination of the lists is measured `repetitions` times, after `warmup` rounds that do
-    not count.
+    """Every combination of the lists, to be measured `repetitions` times after `warmup` rounds.
 
-    prompts and new_tokens: lengths; an empty one leaves prefill or decode out. Raises ValueError
-    for values that mean nothing, naming them.
+    prompts and new_tokens: lengths; an empty list skips prefill or decode. Raises ValueError for
+    invalid values.
     """
 
     prompts: tuple[int, ...]
@@ -70,7 +71,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.prompts and not self.new_tokens:
-            raise ValueError("nothing is to be measured: both prompt and new tokens are 0")
+            raise ValueError("nothing to measure: both prompt and new tokens are 0")
         if not (self.depths and self.threads and self.batches):
             raise ValueError("depths, threads and batches must have at least one value each")
         for name, values, low, high in (
@@ -87,8 +88,8 @@ class Plan:
             check_threads(threads)
 
     def cases(self) -> tuple[Case, ...]:
-        """In the order they are measured: prefill before decode, shallow before deep, small batches
-        before large.
+        """Return the cases in the order of measurement: prefill before decode, small depths and
+        batches before large.
         """
         lengths: list[tuple[Literal["prefill", "decode"], int]] = [
             ("prefill", n) for n in self.prompts
@@ -103,7 +104,7 @@ class Plan:
 
     @property
     def first_prompt(self) -> int:
-        """Tokens of the prompt that a fresh process reads first."""
+        """Tokens of the first prompt of a fresh process."""
         return min(self.prompts, default=min(DEFAULT_PROMPTS[0], self.n_context))
 
     @property
@@ -135,10 +136,10 @@ def make_plan(
     warmup: int = 1,
     is_curve: bool = False,
 ) -> Plan:
-    """A plan for bundles whose smallest context is `n_ctx`. What is None is chosen so that it fits.
+    """Return a plan for bundles whose smallest context is `n_ctx`. A value of None is chosen so
+    that it fits.
 
-    A length of 0 leaves its kind out, as in llama-bench. threads: None is what a session takes by
-    itself.
+    A length of 0 skips that kind, as in llama-bench. threads: None takes a session's default.
     is_curve: without `depths`, spread them over the context.
     """
     is_curve = is_curve and depths is None
@@ -161,22 +162,21 @@ def make_plan(
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
-    """ "32,512" as numbers; "128-512+128" counts by adding, "1-8*2" by multiplying, as in
+    """Return the numbers of "32,512"; "128-512+128" counts by adding, "1-8*2" by multiplying, as in
     llama-bench.
 
     Raises ValueError for anything else, and for more than 64 values.
     """
     values: list[int] = []
-    for part in text.split(","):
-        word = part.strip()
-        if NUMBER.fullmatch(word):
-            values.append(int(word))
-        elif found := RANGE.fullmatch(word):
-            values += _count(int(found[1]), int(found[2]), found[3], int(found[4]))
+    for item in map(str.strip, text.split(",")):
+        if NUMBER.fullmatch(item):
+            values.append(int(item))
+        elif match := RANGE.fullmatch(item):
+            values += _count(int(match[1]), int(match[2]), match[3], int(match[4]))
         else:
-            raise ValueError(f"numbers such as 32,512 or 128-512+128 are wanted, got {text!r:.60}")
+            raise ValueError(f"expected numbers such as 32,512 or 128-512+128, got {text!r:.60}")
         if len(values) > MAX_VALUES:
-            raise ValueError(f"at most {MAX_VALUES} numbers are wanted, got more in {text!r:.60}")
+            raise ValueError(f"expected at most {MAX_VALUES} numbers, got more in {text!r:.60}")
     return _without_repeats(values)
 
 
@@ -204,5 +204,5 @@ def _check_whole(name: str, value: object, low: int, high: int | None) -> None:
         or value < low
         or (high is not None and value > high)
     ):
-        wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be a whole number {wanted}, got {value!r}")
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")

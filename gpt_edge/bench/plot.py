@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.bench.figures import Report, SpeedRow
+from gpt_edge.bench.figures import BenchReport, SpeedRow
 from gpt_edge.errors import OutputError, require
 from gpt_edge.system.atomic_files import atomic_write
 
@@ -16,23 +16,23 @@ WIDTH, HEIGHT, DPI = 7.0, 4.2, 150
 
 
 def check_target(path: Path) -> None:
-    """Raise MissingDependencyError without matplotlib, OutputError for a place that cannot be:
-    before minutes of work.
+    """Raise MissingDependencyError without matplotlib and OutputError for an invalid path, before
+    minutes of work.
     """
     require("matplotlib", "plot")
     if path.suffix.lower() != ".png":
-        raise OutputError(f"{path} does not end in .png, the only kind of picture there is")
+        raise OutputError(f"{path} does not end in .png, the only format of plots")
     if path.is_dir():
         raise OutputError(f"{path} is a folder")
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent} is not a folder", hint=f"mkdir -p {path.parent}")
 
 
-def write_plot(report: Report, path: Path) -> None:
-    """Draw the decode rows of `report`: one line for each bundle, number of threads and batch, min
-    to max as a band.
+def write_plot(report: BenchReport, path: Path) -> None:
+    """Plot the decode rows of `report`: one line for each bundle, number of threads and batch, and
+    a band from minimum to maximum.
 
-    Raises what `check_target` raises, and OutputError if nothing was decoded.
+    Raises the errors of `check_target`, and OutputError if nothing was decoded.
     """
     check_target(path)
     lines: dict[str, list[SpeedRow]] = {}
@@ -41,7 +41,7 @@ def write_plot(report: Report, path: Path) -> None:
             lines.setdefault(_label(row), []).append(row)
     if not lines:
         raise OutputError(
-            "there is nothing to draw: no decoding was measured", hint="leave out -n 0"
+            "there is nothing to plot: no decoding was measured", hint="leave out -n 0"
         )
     atomic_write(path, _draw(lines, report.machine))
 

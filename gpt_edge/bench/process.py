@@ -1,8 +1,8 @@
-"""A fresh process each time: how long from its start until a model is ready and has said its first
+"""A fresh process each time: the seconds from its start until a model is ready and until its first
 token, and its memory.
 
-The clock is the parent's: it starts before the process does and stops when a line arrives from it,
-so that the interpreter's own start and every import count, as they do for somebody who waits.
+The parent measures: from before it starts the process until a line arrives from it, so that the
+start of the interpreter and every import count, as they do for a user who waits.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gpt_edge.errors import BundleError
 from gpt_edge.system.python_process import python_command, python_environment
 
 MAX_SECONDS = 1800  # a process that takes longer is ended
-LAST_STEPS = 4  # of the longest context are decoded, the others read
-# Only what an app imports is imported before "ready". argv: bundle, threads, tokens of the prompt,
+LAST_STEPS = 4  # of the longest context are decoded, the others prefilled
+# Before "ready" it imports only what an app imports. argv: bundle, threads, tokens of the prompt,
 # of the whole context.
 CHILD = """
 import sys, time
@@ -57,8 +57,8 @@ print(json.dumps([end - start for start, end in zip(marks, marks[1:])] + [peak_b
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One process: seconds from its start, and the parts of the way to ready; bytes of resident
-    memory at its highest.
+    """One process: the seconds until ready and their parts, the seconds until the first token, the
+    bytes of peak resident memory.
     """
 
     ready: float
@@ -69,13 +69,13 @@ class Start:
 
     @property
     def interpreter(self) -> float:
-        """What is before the first import, and the way of the line."""
+        """Seconds before the first import, and for the line to arrive."""
         return self.ready - self.imports - self.model
 
 
 def start_process(bundle: Bundle, threads: int, n_prompt: int, n_context: int) -> Start:
-    """Start one, read a prompt of `n_prompt` tokens, then fill a context of `n_context`. Raises
-    BundleError if it fails.
+    """Start a process that processes a prompt of `n_prompt` tokens, then fills a context of
+    `n_context`. Raises BundleError if it fails.
     """
     numbers = [str(number) for number in (threads, n_prompt, n_context, LAST_STEPS)]
     with tempfile.TemporaryFile("w+") as errors:
@@ -108,7 +108,7 @@ def start_process(bundle: Bundle, threads: int, n_prompt: int, n_context: int) -
 
 
 def _read(output: IO[str], started: float) -> tuple[list[float], str]:
-    """Seconds at which "ready" and "first" arrived, and the line after them."""
+    """Return the seconds at which "ready" and "first" arrived, and the line after them."""
     times: list[float] = []
     for line in output:
         if line.strip() not in ("ready", "first"):
@@ -118,7 +118,7 @@ def _read(output: IO[str], started: float) -> tuple[list[float], str]:
 
 
 def peak_bytes() -> int | None:
-    """The largest resident memory of this process so far; None on systems that do not tell."""
+    """Return the peak resident memory of this process; None where the system does not report it."""
     try:
         # getrusage would count the parent's memory from before exec
         with open("/proc/self/status") as status:

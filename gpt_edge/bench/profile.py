@@ -1,8 +1,8 @@
-"""Where the time of a token goes, operator by operator, by onnxruntime's own profiler.
+"""The time of a token by operator, from onnxruntime's profiler.
 
-The profiler writes every operator of every run into a file, which is read and deleted. It costs up
-to 15 microseconds an operator: as much as a small one takes, and most of it between them. So a
-report shows the time without it as well.
+The profiler writes every operator of every run to a file, which is read and deleted. It adds up to
+15 microseconds per operator, most of it between operators: as much as a small operator takes. A
+report therefore shows the time without the profiler as well.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Event = dict[str, Any]
 
 
 def profile(bundle: Bundle, engine: Engine, cases: Iterable[Case]) -> list[ProfileRow]:
-    """Run each case of batch 1 once, after a warm-up, and say what its operators took; the slowest
-    first.
+    """Run each case of batch 1 once, after a warm-up, and return the time of its operators, the
+    slowest first.
 
-    Operators of one kind that make the logits count apart, as "MatMul (head)". Calls and seconds
-    are those of a prompt or of a token.
+    Operators that compute the logits are counted separately, as "MatMul (head)". Calls and seconds
+    are per prompt or per token.
     """
     rows = []
     for case in cases:
@@ -47,8 +47,8 @@ def profile(bundle: Bundle, engine: Engine, cases: Iterable[Case]) -> list[Profi
 
 
 def _run(session: Session, case: Case) -> tuple[int, int]:
-    """Run the case twice. Returns how many prompts or tokens the second time had, and in how many
-    runs of the graph.
+    """Run the case twice. Return the prompts or tokens of the second time, and its runs of the
+    graph.
     """
     n_tokens = case.n_tokens if case.kind == "prefill" else min(case.n_tokens, MAX_STEPS)
     random = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def _run(session: Session, case: Case) -> tuple[int, int]:
 def _rows(
     engine: Engine, case: Case, events: Sequence[Event], n_runs: int, n_units: int, vocab_size: int
 ) -> list[ProfileRow]:
-    """Sums over the last `n_runs` runs of the graph, for one of `n_units`."""
+    """Return the sums over the last `n_runs` runs of the graph, divided by `n_units`."""
     runs = sorted((event for event in events if event.get("name") == "model_run"), key=_start)[
         -n_runs:
     ]
@@ -107,7 +107,7 @@ def _start(event: Event) -> int:
 
 
 def _operator(event: Event, vocab_size: int) -> str:
-    """The operator's name; one whose output is as wide as the vocabulary belongs to the head."""
+    """Return the operator's name; an output as wide as the vocabulary marks the head."""
     details = event.get("args", {})
     name = str(details.get("op_name", "?"))
     shapes = [shape for output in details.get("output_type_shape", ()) for shape in output.values()]

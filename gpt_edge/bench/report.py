@@ -1,5 +1,5 @@
-"""A Report as text: tables for a terminal or Markdown, or every figure as CSV, JSON or JSON lines.
-Prints nothing.
+"""A BenchReport as text: tables for a terminal or in Markdown, or every figure as CSV, JSON or JSON
+lines. Prints nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from gpt_edge.bench.figures import (
+    BenchReport,
+    Engine,
     LoopRow,
     ProfileRow,
-    Report,
     Row,
     SpeedRow,
     Spread,
@@ -27,14 +28,15 @@ Format = Literal["table", "md", "csv", "json", "jsonl"]
 FORMATS: tuple[Format, ...] = ("table", "md", "csv", "json", "jsonl")
 
 Column = tuple[str, Callable[[Any], str]]  # heading, and a row's cell
+Draw = Callable[[Sequence[Sequence[str]]], str]  # a table's cells as text
 
 
-def render(report: Report, format: Format) -> str:
-    """The whole report. "table" and "md" are rounded, the others are not and hold the spread of
-    every figure.
+def render(report: BenchReport, format: Format) -> str:
+    """Return the whole report. "table" and "md" are rounded; the others are not, and have the
+    spread of every figure.
 
-    json: one object. jsonl: the run, then one row a line. csv: one line per row, `table` says of
-    which table it is, and the columns of all of them. Raises ValueError for another format.
+    json: one object. jsonl: the run, then one row per line. csv: one row per line with the columns
+    of all tables; `table` names the row's. Raises ValueError for another format.
     """
     match format:
         case "table":
@@ -56,23 +58,23 @@ def render(report: Report, format: Format) -> str:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
 
 
-def _run(report: Report) -> dict[str, Any]:
+def _run(report: BenchReport) -> dict[str, Any]:
     return {"machine": dict(report.machine), "plan": dataclasses.asdict(report.plan)}
 
 
-def _rows(report: Report) -> list[tuple[str, dict[str, Any]]]:
+def _rows(report: BenchReport) -> list[tuple[str, dict[str, Any]]]:
     return [(name, flat(row)) for name, table in report.tables().items() for row in table]
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Figures with seven digits, as more of them are noise."""
+    """Figures with seven digits: more would be noise."""
     return {
         name: float(f"{value:.7g}") if isinstance(value, float) else value
         for name, value in values.items()
     }
 
 
-def _csv(report: Report) -> str:
+def _csv(report: BenchReport) -> str:
     rows = [{"table": name, **_plain(row)} for name, row in _rows(report)]
     names = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
@@ -82,41 +84,84 @@ def _csv(report: Report) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def _text(report: Report, draw: Callable[[Sequence[Sequence[str]]], str]) -> str:
-    machine, plan = report.machine, report.plan
-    is_comparison = len({row.engine.bundle for row in report.start}) > 1
-    parts = [
-        f"gpt-edge {machine['gpt_edge']}, onnxruntime {machine['onnxruntime']}, numpy "
-        f"{machine['numpy']}, "
-        f"Python {machine['python']}; {machine['system']}, {machine['cpu']}, {machine['cpus']} "
-        f"CPUs; {machine['date']}",
-        draw(_cells(report.speed, _speed_columns(is_comparison))),
-        f"Medians of {plan.repetitions} rounds after {plan.warmup} of warm-up; ± is the median "
-        "absolute deviation. ms: a "
-        "prompt until its first token, or one step of decoding. of limit: bytes per second over "
-        "what memory gives.",
-        draw(_cells(report.start, _start_columns(report, is_comparison))),
+def _text(report: BenchReport, draw: Draw) -> str:
+    profiled = dict.fromkeys((row.engine, row.phase) for row in report.profile)
+    sections = [
+        header(report),
+        speed_section(report, draw),
+        start_section(report, draw),
+        loop_section(report, draw),
+        *(profile_section(report, engine, phase, draw) for engine, phase in profiled),
     ]
-    if is_comparison:
-        parts[2] += f" ratio: how many times as fast as {report.start[0].engine.bundle}."
-    if report.loop:
-        parts.append(draw(_cells(report.loop, LOOP_COLUMNS)))
-    for engine, phase in dict.fromkeys((row.engine, row.phase) for row in report.profile):
-        rows = [row for row in report.profile if (row.engine, row.phase) == (engine, phase)]
-        unit = "prompt" if phase.startswith("pp") else "token"
-        profiled = _scaled(sum(row.seconds for row in rows), 1e-6)
-        plain = ", ".join(
-            _scaled(row.seconds.median / (row.n_tokens if unit == "token" else 1), 1e-6)
-            for row in report.speed
-            if (row.engine, row.test, row.batch) == (engine, phase, 1)
-        )
-        parts.append(
-            f"{engine.bundle}, {_threads(engine.threads)}, {phase}: where the time of a {unit} "
-            f"goes, {profiled} µs inside "
-            f"onnxruntime while profiled (without: {plain} µs, inside and outside)"
-        )
-        parts.append(draw(_cells(rows, _profile_columns(unit))))
-    return "\n\n".join(parts)
+    return "\n\n".join(section for section in sections if section)
+
+
+def header(report: BenchReport) -> str:
+    """Return one line: the versions, the machine and the date."""
+    machine = report.machine
+    versions = (
+        f"gpt-edge {machine['gpt_edge']}, onnxruntime {machine['onnxruntime']}, "
+        f"numpy {machine['numpy']}, Python {machine['python']}"
+    )
+    return (
+        f"{versions}; {machine['system']}, {machine['cpu']}, {machine['cpus']} CPUs; "
+        f"{machine['date']}"
+    )
+
+
+def speed_section(report: BenchReport, draw: Draw) -> str:
+    """Return the table of prompts and decoding, and a paragraph that explains its columns."""
+    plan = report.plan
+    table = draw(_cells(report.speed, _speed_columns(_is_comparison(report))))
+    note = (
+        f"Medians of {plan.repetitions} rounds after {plan.warmup} of warm-up; ± is the median "
+        "absolute deviation. ms: a prompt until its first token, or one step of decoding. "
+        "of limit: bytes read per second as a fraction of the memory bandwidth."
+    )
+    if _is_comparison(report):
+        note += f" ratio: how many times as fast as {report.start[0].engine.bundle}."
+    return f"{table}\n\n{note}"
+
+
+def start_section(report: BenchReport, draw: Draw) -> str:
+    """Return the table of fresh processes: time until ready, until the first token, memory."""
+    return draw(_cells(report.start, _start_columns(report, _is_comparison(report))))
+
+
+def loop_section(report: BenchReport, draw: Draw) -> str:
+    """Return the table of the time outside onnxruntime, or "" if nothing was decoded."""
+    return draw(_cells(report.loop, LOOP_COLUMNS)) if report.loop else ""
+
+
+def profile_section(report: BenchReport, engine: Engine, phase: str, draw: Draw) -> str:
+    """Return the operators of one engine and one test by their time, under a line with the sums."""
+    rows = [row for row in report.profile if (row.engine, row.phase) == (engine, phase)]
+    unit = "prompt" if phase.startswith("pp") else "token"
+    profiled = _scaled(sum(row.seconds for row in rows), 1e-6)
+    title = (
+        f"{engine.bundle}, {_threads(engine.threads)}, {phase}: time of a {unit} by operator, "
+        f"{profiled} µs inside onnxruntime while profiled "
+        f"(without: {_unprofiled(report, engine, phase)} µs, inside and outside)"
+    )
+    return f"{title}\n\n{draw(_cells(rows, _profile_columns(unit)))}"
+
+
+def _unprofiled(report: BenchReport, engine: Engine, phase: str) -> str:
+    """Microseconds of a prompt or of a token of the same test, from the table of speeds."""
+    for row in report.speed:
+        if (row.engine, row.test, row.batch) == (engine, phase, 1):
+            return _scaled(_unit_seconds(row), 1e-6)
+    return ""
+
+
+def _is_comparison(report: BenchReport) -> bool:
+    return len({row.engine.bundle for row in report.start}) > 1
+
+
+def _unit_seconds(row: SpeedRow) -> float:
+    """Median seconds of a whole prompt, or of one decoded token."""
+    n_units = row.n_tokens if row.test.startswith("tg") else 1
+    return row.seconds.median / n_units
 
 
 def _speed_columns(is_comparison: bool) -> list[Column]:
@@ -129,24 +174,18 @@ def _speed_columns(is_comparison: bool) -> list[Column]:
         ("±", lambda row: _short(row.tokens_per_second.mad)),
         ("min", lambda row: _short(min(row.tokens_per_second.values))),
         ("max", lambda row: _short(max(row.tokens_per_second.values))),
-        (
-            "ms",
-            lambda row: _short(
-                1e3 * row.seconds.median / (row.n_tokens if row.test.startswith("tg") else 1)
-            ),
-        ),
+        ("ms", lambda row: _short(1e3 * _unit_seconds(row))),
         ("MB/token", lambda row: _scaled(row.bytes_per_token, 1e6)),
         ("of limit", lambda row: "" if row.roofline_share is None else f"{row.roofline_share:.0%}"),
     ]
     return columns + ([("ratio", lambda row: _ratio(row.ratio))] if is_comparison else [])
 
 
-def _start_columns(report: Report, is_comparison: bool) -> list[Column]:
-    n_prompt, n_context = (
-        (report.start[0].prompt_tokens, report.start[0].context_tokens) if report.start else (0, 0)
-    )
+def _start_columns(report: BenchReport, is_comparison: bool) -> list[Column]:
+    n_prompt = report.start[0].prompt_tokens if report.start else 0
+    n_context = report.start[0].context_tokens if report.start else 0
     columns: list[tuple[str, Callable[[StartRow], str]]] = [
-        ("process start to", lambda row: row.engine.bundle),
+        ("fresh process", lambda row: row.engine.bundle),
         ("threads", lambda row: str(row.engine.threads)),
         ("ready ms", lambda row: _scaled(row.ready_seconds.median, 1e-3)),
         ("±", lambda row: _scaled(row.ready_seconds.mad, 1e-3)),
@@ -169,8 +208,8 @@ LOOP_COLUMNS: list[tuple[str, Callable[[LoopRow], str]]] = [
     ("±", lambda row: _scaled(row.greedy_seconds.mad, 1e-6)),
     ("top-k 40 µs/token", lambda row: _scaled(row.top_k_seconds.median, 1e-6)),
     ("±", lambda row: _scaled(row.top_k_seconds.mad, 1e-6)),
-    ("memory gives GB/s", lambda row: _scaled(row.bandwidth, 1e9)),
-    ("over MB", lambda row: _scaled(row.buffer_bytes, 1e6)),
+    ("bandwidth GB/s", lambda row: _scaled(row.bandwidth, 1e9)),
+    ("of MB", lambda row: _scaled(row.buffer_bytes, 1e6)),
 ]
 
 
@@ -191,7 +230,7 @@ def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> str:
-    """Columns that line up, the first to the left."""
+    """Aligned columns, the first one to the left."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for first, *others in cells:
@@ -222,7 +261,7 @@ def _scaled(value: float | None, unit: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits, whole numbers beyond a hundred: 12,345, 123, 12.3, 1.23."""
+    """Three digits, and whole numbers from a hundred on: 12,345, 123, 12.3, 1.23."""
     if not math.isfinite(value) or abs(value) >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"

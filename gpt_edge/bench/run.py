@@ -1,9 +1,9 @@
-"""The rounds: several bundles in alternation, so that what slows the machine for a while slows all
-of them.
+"""The rounds: several bundles in alternation, so that a slow moment of the machine affects all of
+them.
 
-One number of threads after the other, as each needs sessions of its own. Each round takes the cases
-in the same order and the bundles of a case one right after the other, first to last and last to
-first by turns.
+The numbers of threads follow one another, because each needs its own sessions. Each round runs the
+cases in the same order. The bundles of a case run one right after the other, in an order that
+reverses from round to round.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 from gpt_edge.bench.bandwidth import ReadProbe
 from gpt_edge.bench.figures import (
+    BenchReport,
     Engine,
     LoopRow,
     ProfileRow,
-    Report,
     SpeedRow,
     Spread,
     StartRow,
@@ -41,15 +41,15 @@ def bench(
     *,
     with_profile: bool = False,
     progress: Progress = lambda stage: None,
-) -> Report:
-    """Measure every bundle by the plan; ratios are to the first one. progress gets the name of each
-    stage.
+) -> BenchReport:
+    """Measure every bundle by the plan; ratios are to the first one. progress: called with the name
+    of each stage.
 
-    Raises ValueError without a bundle, ContextLengthError for a case that does not fit, before any
-    work.
+    Raises, before any work, ValueError without a bundle and ContextLengthError for a case that does
+    not fit.
     """
     if not bundles:
-        raise ValueError("at least one bundle is wanted")
+        raise ValueError("at least one bundle is required")
     labels = _labels(bundles)
     for bundle, label in zip(bundles, labels, strict=True):
         plan.check_fits(label, bundle.config.n_ctx)
@@ -71,15 +71,13 @@ def bench(
             progress(f"profiling {label} with {threads} threads")
             engine = Engine(label, bundle.scheme, bundle.graph, threads)
             profiles += profile(bundle, engine, [case for case in plan.cases() if case.batch == 1])
-    return Report(
+    return BenchReport(
         describe_machine(), plan, tuple(speed), tuple(start), tuple(loop), tuple(profiles)
     )
 
 
 def _labels(bundles: Sequence[Bundle]) -> list[str]:
-    """Names that tell the bundles apart. The same one twice is allowed: their ratio shows the
-    noise.
-    """
+    """Return distinct names. The same bundle may be given twice: the ratio then shows the noise."""
     labels: list[str] = []
     seen: Counter[str] = Counter()
     for bundle in bundles:
@@ -96,52 +94,52 @@ def _in_turn(n: int, n_round: int) -> Sequence[int]:
 def _measure_speed(
     models: Sequence[Model], plan: Plan, progress: Progress
 ) -> tuple[list[SpeedRow], list[LoopRow]]:
-    """Rows of all models at one number of threads."""
+    """Measure all models at one number of threads."""
     cases = plan.cases()
     threads = models[0].engine.threads
     seconds: dict[tuple[int, Case], list[float]] = {
-        (place, case): [] for place in range(len(models)) for case in cases
+        (index, case): [] for index in range(len(models)) for case in cases
     }
     greedy: list[list[float]] = [[] for _ in models]
     top_k: list[list[float]] = [[] for _ in models]
     bandwidth = [0.0 for _ in models]
     probes = [ReadProbe(model.weight_bytes or FALLBACK_BUFFER, threads) for model in models]
     for n_round in range(-plan.warmup, plan.repetitions):
-        what = f"round {n_round + 1} of {plan.repetitions}" if n_round >= 0 else "warm-up"
+        title = f"round {n_round + 1} of {plan.repetitions}" if n_round >= 0 else "warm-up"
         for case in cases:
-            for place in _in_turn(len(models), n_round):
-                progress(f"{what}, {threads} threads: {case.name}, {models[place].engine.bundle}")
-                elapsed = models[place].time(case)
+            for index in _in_turn(len(models), n_round):
+                progress(f"{title}, {threads} threads: {case.name}, {models[index].engine.bundle}")
+                elapsed = models[index].time(case)
                 if n_round >= 0:
-                    seconds[place, case].append(elapsed)
-        for place in _in_turn(len(models), n_round) if n_round >= 0 else ():
-            bandwidth[place] = max(
-                bandwidth[place], *(probes[place].measure() for _ in range(PROBES))
+                    seconds[index, case].append(elapsed)
+        for index in _in_turn(len(models), n_round) if n_round >= 0 else ():
+            bandwidth[index] = max(
+                bandwidth[index], *(probes[index].measure() for _ in range(PROBES))
             )
             if plan.new_tokens:
-                greedy[place].append(models[place].loop_seconds(GREEDY))
-                top_k[place].append(models[place].loop_seconds(TOP_K_PARAMS))
+                greedy[index].append(models[index].loop_seconds(GREEDY))
+                top_k[index].append(models[index].loop_seconds(TOP_K_PARAMS))
     speeds = [
         _speed_row(
             model,
             case,
-            spread(seconds[place, case]),
-            bandwidth[place],
+            spread(seconds[index, case]),
+            bandwidth[index],
             spread(seconds[0, case]),
-            place == 0,
+            index == 0,
         )
         for case in cases
-        for place, model in enumerate(models)
+        for index, model in enumerate(models)
     ]
     loops = [
         LoopRow(
             model.engine,
-            spread(greedy[place]),
-            spread(top_k[place]),
-            bandwidth[place],
-            probes[place].n_bytes,
+            spread(greedy[index]),
+            spread(top_k[index]),
+            bandwidth[index],
+            probes[index].n_bytes,
         )
-        for place, model in enumerate(models)
+        for index, model in enumerate(models)
         if plan.new_tokens
     ]
     return speeds, loops
@@ -169,19 +167,19 @@ def _speed_row(
 def _measure_start(
     bundles: Sequence[Bundle], labels: Sequence[str], threads: int, plan: Plan, progress: Progress
 ) -> list[StartRow]:
-    """A process of its own for each bundle and round; one more at first brings the files into the
+    """Start a process for each bundle and round, and a first one that brings the files into the
     page cache.
     """
     n_prompt, n_context = plan.first_prompt, plan.n_context
-    found: list[list[Start]] = [[] for _ in bundles]
+    starts_of: list[list[Start]] = [[] for _ in bundles]
     for n_round in range(-1, plan.repetitions):
-        for place in _in_turn(len(bundles), n_round):
-            progress(f"starting {labels[place]} with {threads} threads")
-            start = start_process(bundles[place], threads, n_prompt, n_context)
+        for index in _in_turn(len(bundles), n_round):
+            progress(f"starting {labels[index]} with {threads} threads")
+            start = start_process(bundles[index], threads, n_prompt, n_context)
             if n_round >= 0:
-                found[place].append(start)
+                starts_of[index].append(start)
     rows: list[StartRow] = []
-    for bundle, label, starts in zip(bundles, labels, found, strict=True):
+    for bundle, label, starts in zip(bundles, labels, starts_of, strict=True):
         ready = spread(start.ready for start in starts)
         peaks = [start.peak for start in starts if start.peak is not None]
         rows.append(

@@ -1,9 +1,9 @@
-"""How many bytes one token makes the machine read: the weights that the graph's file lists, and
-keys and values.
+"""The bytes that the machine reads for one token: the weights in the graph's file, and keys and
+values.
 
-The file's own lists are read, not a formula: whatever an arrangement stores besides the weights
-counts. Only what is needed of the format is parsed (ONNX, onnx.proto3: ModelProto, GraphProto,
-NodeProto, TensorProto), without onnx.
+The sizes come from the file and not from a formula, so that scales and other additions to the
+weights count. Only the necessary parts of the format are parsed (ONNX, onnx.proto3: ModelProto,
+GraphProto, NodeProto, TensorProto), without onnx.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ BITS_OF = {
 }
 # the 8-bit floats, then float4, uint2 and int2
 BITS_OF |= {17: 8, 18: 8, 19: 8, 20: 8, 23: 4, 24: 8, 25: 2, 26: 2}
-# take a row of their table per token
+# read one row of their table per token
 ROW_READERS = ("Gather", "GatherND", "GatherElements", "GatherBlockQuantized")
 
 
 def weight_bytes(model: Path) -> int | None:
-    """Bytes of the initializers that a run with one token reads whole; a table of which it takes
-    rows counts nothing.
+    """Return the bytes of the initializers that a run with one token reads completely. A table that
+    is read by rows does not count; of an `If`, the larger branch does.
 
-    Of the two sides of an `If` the larger counts. None if `model` is not an ONNX file.
+    None if `model` is not an ONNX file.
     """
     try:
         with (
@@ -57,30 +57,30 @@ def weight_bytes(model: Path) -> int | None:
                     for field, value, _ in fields(view)
                     if field == 7 and not isinstance(value, int)
                 ]
-                found = _read_by(graphs[0], {}) if graphs else {}
+                sizes = _read_by(graphs[0], {}) if graphs else {}
                 del graphs
             finally:
                 view.release()
     except (ValueError, BufferError):
         return None
-    return sum(found.values()) or None
+    return sum(sizes.values()) or None
 
 
 def cache_bytes(config: GPTConfig, cache: KVCache, n_context: float) -> float:
-    """Bytes of keys and values that a step reads of one row, `n_context` tokens long; a banded
-    layer reads its window.
+    """Return the bytes of keys and values that a step reads for one row of `n_context` tokens; a
+    banded layer reads its window.
     """
     total = 0.0
-    for place, array in enumerate(cache.arrays):
-        window = config.layer_window(place * config.n_layer // len(cache.arrays))
+    for index, array in enumerate(cache.arrays):
+        window = config.layer_window(index * config.n_layer // len(cache.arrays))
         seen = n_context if window is None else min(window, n_context)
         total += seen * array.shape[1] * array.shape[3] * array.itemsize
     return total
 
 
 def _read_by(graph: memoryview, outer: dict[str, int]) -> dict[str, int]:
-    """Sizes by name of what the nodes of `graph` read whole. outer: sizes of initializers of the
-    graphs around it.
+    """Return the sizes, by name, of the initializers that the nodes of `graph` read completely.
+    outer: sizes of initializers of the enclosing graphs.
     """
     sizes, nodes = dict(outer), []
     for field, value, _ in fields(graph):
@@ -91,24 +91,41 @@ def _read_by(graph: memoryview, outer: dict[str, int]) -> dict[str, int]:
             sizes[name] = n_bytes
         elif field == 1:
             nodes.append(value)
-    found: dict[str, int] = {}
+    read: dict[str, int] = {}
     for node in nodes:
-        parts = [(field, value) for field, value, _ in fields(node) if not isinstance(value, int)]
-        kind = next((bytes(value).decode() for field, value in parts if field == 4), "")
-        inputs = [bytes(value).decode() for field, value in parts if field == 1]
-        if kind not in ROW_READERS:
-            found |= {name: sizes[name] for name in inputs if name in sizes}
-        branches: list[dict[str, int]] = [
-            _read_by(value, sizes)
-            for field, attribute in parts
-            if field == 5
-            for place, value, _ in fields(attribute)
-            if place == 6 and not isinstance(value, int)
-        ]
+        op_type, inputs, attributes = _node(node)
+        if op_type not in ROW_READERS:
+            read |= {name: sizes[name] for name in inputs if name in sizes}
+        branches = [_read_by(branch, sizes) for branch in map(_branch, attributes) if branch]
         if branches:
-            larger = max(branches, key=_total)
-            found |= larger
-    return found
+            larger: dict[str, int] = max(branches, key=_total)
+            read |= larger
+    return read
+
+
+def _node(node: memoryview) -> tuple[str, list[str], list[memoryview]]:
+    """Return the operator, the names of the inputs and the attributes of a NodeProto."""
+    op_type = ""
+    inputs = []
+    attributes = []
+    for field, value, _ in fields(node):
+        if isinstance(value, int):
+            continue
+        if field == 1:
+            inputs.append(bytes(value).decode())
+        elif field == 4:
+            op_type = bytes(value).decode()
+        elif field == 5:
+            attributes.append(value)
+    return op_type, inputs, attributes
+
+
+def _branch(attribute: memoryview) -> memoryview | None:
+    """Return the graph of an AttributeProto, as `If` has two, else None."""
+    for field, value, _ in fields(attribute):
+        if field == 6 and not isinstance(value, int):
+            return value
+    return None
 
 
 def _total(sizes: dict[str, int]) -> int:
@@ -116,7 +133,7 @@ def _total(sizes: dict[str, int]) -> int:
 
 
 def _tensor(tensor: memoryview) -> tuple[str, int]:
-    """Name and size of a TensorProto."""
+    """Return the name and the size of a TensorProto."""
     name, dtype, dims = "", 0, []
     for field, value, _ in fields(tensor):
         if field == 1:

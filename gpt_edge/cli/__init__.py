@@ -1,12 +1,13 @@
-"""The command line. `main` is what `gpt-edge` and `python cli.py` call; it turns every outcome into
-an exit code.
+"""The command line. `main` is what `gpt-edge`, `python -m gpt_edge` and `python cli.py` call; it
+turns every outcome into an exit code.
 
-0 done, 1 the world was wrong (a GPTEdgeError, the system, a bundle out of tolerance), 2 wrong
-usage, 130 interrupted with Ctrl-C, 141 the reader of standard output went away, as for other tools
-in a pipeline (128 + SIGPIPE). An error is one line, `error: ...`, and perhaps a second one,
-`hint: ...`, both on standard error; GPT_EDGE_DEBUG=1 adds the traceback. Nothing is imported before
-`main` can catch Ctrl-C; then typer when arguments are read, and onnxruntime and torch inside
-commands.
+0 done; 1 runtime error (a GPTEdgeError, the system, a bundle out of tolerance); 2 wrong usage; 130
+interrupted with Ctrl-C; 141 (128 + SIGPIPE) the reader of standard output went away, as other tools
+of a pipeline report it. An error is one line on standard error, `error: ...`, and perhaps a second,
+`hint: ...`; GPT_EDGE_DEBUG=1 adds the traceback.
+
+Nothing is imported before `main` can catch Ctrl-C: typer is imported when the arguments are parsed,
+onnxruntime and torch inside the commands.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line, without the program's name, and return the exit code. None takes
+    """Run a command line and return the exit code. argv: without the program's name; None takes
     sys.argv.
     """
     try:
         return _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
-    except KeyboardInterrupt:  # before anything could be shown, or while an error was
+    except KeyboardInterrupt:  # before anything was shown, or while an error was being shown
         return INTERRUPTED
 
 
@@ -49,10 +50,9 @@ def _main(arguments: list[str]) -> int:
             code = _run(arguments)
             console.flush()
         except (Exception, KeyboardInterrupt) as error:
-            code = _report(
-                _unwrapped(error),
-                "gpt-edge" if arguments[0].startswith("-") else f"gpt-edge {arguments[0]}",
-            )
+            is_command = not arguments[0].startswith("-")
+            command = f"gpt-edge {arguments[0]}" if is_command else "gpt-edge"
+            code = _report(_unwrapped(error), command)
     return code
 
 
@@ -68,10 +68,11 @@ def _run(arguments: list[str]) -> int:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """The KeyboardInterrupt that `error` came of, or `error`: Python wraps one raised where a class
-    is made.
+    """Return the KeyboardInterrupt that caused `error`, else `error`. Python wraps an interrupt
+    that arrives while a class is being created.
     """
-    links, seen = [error], set()
+    links = [error]
+    seen = set()
     while links:
         link = links.pop()
         if isinstance(link, KeyboardInterrupt):
@@ -83,8 +84,9 @@ def _unwrapped(error: BaseException) -> BaseException:
 
 
 def _report(error: BaseException, command: str) -> int:
-    """Say on standard error what happened, in one line and perhaps a hint, and return the exit
-    code.
+    """Print on standard error what happened, in one line and perhaps a hint; return the exit code.
+
+    command: as typed, to name in the hint.
     """
     from gpt_edge.cli.support import console
 
@@ -105,29 +107,34 @@ def _report(error: BaseException, command: str) -> int:
         case ValueError() if not isinstance(error, UnicodeError):
             console.error(str(error), f"{command} --help")
             return WRONG_USAGE
-        case MemoryError():
-            console.error(
-                "out of memory", "close other programs, or take a smaller model or another --scheme"
-            )
-        case OSError():
-            if error.filename is None:
-                # the failed write may have been to it, and must not be tried again
-                console.discard_stdout()
-            where = f"{error.filename}: " if error.filename is not None else ""
-            console.error(f"{where}{error.strerror or error}")
         # typer's usage errors; their class has moved between releases
         case _ if hasattr(error, "format_message"):
+            message = " ".join(error.format_message().split()).rstrip(".")
             context = getattr(error, "ctx", None)
-            console.error(
-                " ".join(error.format_message().split()).rstrip("."),
-                f"{getattr(context, 'command_path', command)} --help",
-            )
+            console.error(message, f"{getattr(context, 'command_path', command)} --help")
             return WRONG_USAGE
         case _ if type(error).__name__ == "Abort":
             console.end_line()
             return INTERRUPTED
+    _report_other(error)
+    return FAILED
+
+
+def _report_other(error: BaseException) -> None:
+    """Print an error of the system, or one that nobody expected."""
+    from gpt_edge.cli.support import console
+
+    match error:
+        case MemoryError():
+            hint = "close other programs, or take a smaller model or another --scheme"
+            console.error("out of memory", hint)
+        case OSError():
+            if error.filename is None:
+                # the failed write may have been to standard output, and must not be tried again
+                console.discard_stdout()
+            path = f"{error.filename}: " if error.filename is not None else ""
+            console.error(f"{path}{error.strerror or error}")
         case _:
             text = (str(error).strip().splitlines() or [""])[0][:300]
-            hint = "this is a fault in gpt-edge; GPT_EDGE_DEBUG=1 shows where it is"
+            hint = "this is a fault in gpt-edge; GPT_EDGE_DEBUG=1 shows the traceback"
             console.error(f"unexpected {type(error).__name__}: {text}", hint)
-    return FAILED

@@ -14,47 +14,47 @@ LINE = "the sea and the ship"
 
 
 @pytest.fixture(scope="module")
-def rounded(tiny_edge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny fp32 bundle in four bits, which its text shows."""
+def quantized(tiny_edge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny fp32 bundle in four bits, so that its predictions differ."""
     out = tmp_path_factory.mktemp("diff") / "tiny-int4"
     done("quantize", tiny_edge, out, "--scheme", "int4", "--rounding", "nearest")
     return out
 
 
-def test_two_bundles_part_where_they_are_rounded(tiny_edge: Path, rounded: Path) -> None:
-    found = done("diff", tiny_edge, rounded, "--text", LINE, "--json").json
-    assert (found["a"], found["b"], found["text"]) == (str(tiny_edge), str(rounded), LINE)
-    assert len(found["kl"]) == len(found["ids"]) == found["n_tokens"]
-    assert found["mean_kl"] == pytest.approx(sum(found["kl"]) / found["n_tokens"])
-    assert found["max_kl"] == max(found["kl"]) > 0
-    assert found["first"]["place"] == found["places"][0]["place"] == "embedding"
-    assert found["places"][-1]["place"] == "lm_head"
-    assert found["top1"] == pytest.approx(1 - len(found["flips"]) / found["n_tokens"])
-    for flip in found["flips"]:
+def test_two_bundles_diverge_where_they_are_quantized(tiny_edge: Path, quantized: Path) -> None:
+    result = done("diff", tiny_edge, quantized, "--text", LINE, "--json").json
+    assert (result["a"], result["b"], result["text"]) == (str(tiny_edge), str(quantized), LINE)
+    assert len(result["kl"]) == len(result["ids"]) == result["n_tokens"]
+    assert result["mean_kl"] == pytest.approx(sum(result["kl"]) / result["n_tokens"])
+    assert result["max_kl"] == max(result["kl"]) > 0
+    assert result["first"]["place"] == result["places"][0]["place"] == "embedding"
+    assert result["places"][-1]["place"] == "lm_head"
+    assert result["top1"] == pytest.approx(1 - len(result["flips"]) / result["n_tokens"])
+    for flip in result["flips"]:
         assert flip["tokens"][0] != flip["tokens"][1]
 
 
-def test_a_bundle_does_not_part_from_itself(tiny_edge: Path) -> None:
-    found = done("diff", tiny_edge, tiny_edge, "--json").json
-    assert (found["max_difference"], found["mean_kl"], found["top1"], found["first"]) == (
+def test_a_bundle_does_not_diverge_from_itself(tiny_edge: Path) -> None:
+    result = done("diff", tiny_edge, tiny_edge, "--json").json
+    assert (result["max_difference"], result["mean_kl"], result["top1"], result["first"]) == (
         0,
         0,
         1,
         None,
     )
-    assert "the models do not part" in done("diff", tiny_edge, tiny_edge).out
+    assert "the models do not diverge" in done("diff", tiny_edge, tiny_edge).out
 
 
 def test_a_bundle_against_its_checkpoint_is_only_rounded(
     exported: tuple[Path, Result], checkpoint: Path
 ) -> None:
-    found = done("diff", exported[0], checkpoint, "--json").json
-    assert found["first"]["place"] == "embedding"
-    assert found["beyond_rounding"] is None
-    assert "nothing but rounding lies between them" in done("diff", checkpoint, exported[0]).out
+    result = done("diff", exported[0], checkpoint, "--json").json
+    assert result["first"]["place"] == "embedding"
+    assert result["beyond_rounding"] is None
+    assert "rounding explains every difference" in done("diff", checkpoint, exported[0]).out
 
 
-def test_a_checkpoint_that_is_another_one_is_named_at_its_place(
+def test_another_checkpoint_is_reported_with_the_operator(
     exported: tuple[Path, Result], checkpoint: Path, tmp_path: Path
 ) -> None:
     import shutil
@@ -66,12 +66,12 @@ def test_a_checkpoint_that_is_another_one_is_named_at_its_place(
     tensors = dict(load_file(other / "model.safetensors"))
     tensors["h.1.mlp.c_fc.weight"] = tensors["h.1.mlp.c_fc.weight"][::-1].copy()
     save_file(tensors, other / "model.safetensors")
-    found = done("diff", exported[0], other, "--json").json
-    assert found["beyond_rounding"].startswith("layer 1, mlp.c_fc: h.1.mlp.c_fc.weight differs")
+    result = done("diff", exported[0], other, "--json").json
+    assert result["beyond_rounding"].startswith("layer 1, mlp.c_fc: h.1.mlp.c_fc.weight differs")
 
 
-def test_without_a_terminal_tokens_are_marked_with_braces(tiny_edge: Path, rounded: Path) -> None:
-    text = done("diff", tiny_edge, rounded, "--text", LINE).out
+def test_without_a_terminal_tokens_are_marked_with_braces(tiny_edge: Path, quantized: Path) -> None:
+    text = done("diff", tiny_edge, quantized, "--text", LINE).out
     assert "\x1b" not in text
     shown = text.split("{{{1}}}\n")[1].splitlines()[0]
     assert re.sub("[{}]", "", shown) == LINE
@@ -83,8 +83,10 @@ def test_marks_follow_the_divergence_of_each_token() -> None:
     styled = diff._coloured(pieces)
     assert styled.plain == "abcd"
     assert [(span.start, str(span.style)) for span in styled.spans] == [
-        (1, "yellow"), (2, "bold red"), (3, "bold white on red")
-    ]  # fmt: skip
+        (1, "yellow"),
+        (2, "bold red"),
+        (3, "bold white on red"),
+    ]
 
 
 def test_a_text_may_be_a_file_and_control_characters_in_it_do_not_act(
@@ -95,7 +97,7 @@ def test_a_text_may_be_a_file_and_control_characters_in_it_do_not_act(
     assert "the\\x1b[31m sea\n" in out
 
 
-def test_a_long_text_is_cut_at_the_shorter_context(tiny_edge: Path) -> None:
+def test_a_long_text_is_truncated_at_the_shorter_context(tiny_edge: Path) -> None:
     assert (
         done("diff", tiny_edge, tiny_edge, "--text", "the " * 500, "--json").json["n_tokens"] == 64
     )
@@ -117,7 +119,7 @@ def test_models_of_different_vocabularies_are_refused(tiny_edge: Path) -> None:
         (["", ""], "not the name"),
     ],
 )
-def test_what_is_no_model_is_named(arguments: list[str], words: str) -> None:
+def test_an_argument_that_is_not_a_model_is_named(arguments: list[str], words: str) -> None:
     result = run("diff", *arguments)
     assert (result.code, result.out, len(result.errors)) == (1, "", 1)
     assert words in result.errors[0]

@@ -205,16 +205,27 @@ def test_killed_in_the_middle_it_goes_on_and_prints_the_same_figures(
     path, state = tmp_path / "corpus.txt", tmp_path / "state.json"
     path.write_text("\n<|endoftext|>\n".join(STORIES * 50))
     command = ["eval", tiny_edge, path, "--against", portable, "--json"]
-    wanted = done(*command).out
+    expected = done(*command).out
     for n_windows in (1, 25):  # two kills
         process = subprocess.run(
-            [sys.executable, "-c", KILLED_EVAL, str(n_windows), *map(str, command), "--resume", str(state)],
-            cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-c",
+                KILLED_EVAL,
+                str(n_windows),
+                *map(str, command),
+                "--resume",
+                str(state),
+            ],
+            cwd=REPO,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
         assert process.returncode == -signal.SIGKILL
         assert n_windows <= windows_in(state) < 100
-    assert done(*command, "--resume", state).out == wanted
-    assert done(*command, "--resume", state).out == wanted  # all of it is in the file
+    assert done(*command, "--resume", state).out == expected
+    assert done(*command, "--resume", state).out == expected  # all of it is in the file
     result = run(*command, "--resume", state, "--stride", "16")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1)
     assert "belongs to another evaluation: its stride is 32, here it is 16" in result.err

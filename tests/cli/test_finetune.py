@@ -20,9 +20,22 @@ QUICK = ("--epochs", "2", "--lr", "3e-3", "--batch", "8", "--threads", "1")
 def finetune(checkpoint: Path, folder: Path, *more: str | Path) -> Result:
     (folder / "train.csv").write_text(CSV)
     return run(
-        "finetune", "--task", "classification", "--data", folder / "train.csv", "--text", "question", "--label", "category",
-        "--checkpoint", checkpoint, "--out", folder / "out", *QUICK, *more,
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        "classification",
+        "--data",
+        folder / "train.csv",
+        "--text",
+        "question",
+        "--label",
+        "category",
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        folder / "out",
+        *QUICK,
+        *more,
+    )
 
 
 def test_it_says_what_it_made_of_a_csv(checkpoint: Path, tmp_path: Path) -> None:
@@ -99,9 +112,18 @@ def test_wrong_usage_is_told_and_nothing_is_written(
 
 def test_entailment_has_its_own_columns(checkpoint: Path, tmp_path: Path) -> None:
     result = run(
-        "finetune", "--task", "entailment", "--data", tmp_path / "a.tsv", "--text", "x", "--checkpoint", checkpoint,
-        "--out", tmp_path / "out",
-    )  # fmt: skip
+        "finetune",
+        "--task",
+        "entailment",
+        "--data",
+        tmp_path / "a.tsv",
+        "--text",
+        "x",
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        tmp_path / "out",
+    )
     assert result.code == 2
     assert "--premise and --hypothesis, not --text" in result.errors[0]
 

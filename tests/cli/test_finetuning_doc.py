@@ -79,9 +79,13 @@ def test_the_files_that_the_page_lists_are_there(folder: Path) -> None:
 def test_the_python_example_runs(folder: Path) -> None:
     (source,) = PAGE.blocks("python")
     done = subprocess.run(
-        [sys.executable, "-c", source], cwd=folder, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", source],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
         env={"PYTHONPATH": str(REPO), "PATH": ""},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert -1 <= float(done.stdout) <= 1
 

@@ -191,8 +191,11 @@ def test_tokenize_prints_ids_and_decode_brings_the_text_back(tiny_edge: Path) ->
 def test_tokenize_json_has_ids_pieces_and_counts(tiny_edge: Path) -> None:
     values = done("tokenize", "the é", "-m", tiny_edge, "--json").json
     assert values == {
-        "ids": [116, 257, 32, 195, 169], "tokens": ["t", "he", " ", "\\xc3", "\\xa9"], "n_tokens": 5, "n_bytes": 6,
-    }  # fmt: skip
+        "ids": [116, 257, 32, 195, 169],
+        "tokens": ["t", "he", " ", "\\xc3", "\\xa9"],
+        "n_tokens": 5,
+        "n_bytes": 6,
+    }
     assert (
         json.loads(done("tokenize", "116 257", "--decode", "-m", tiny_edge, "--json").out)["text"]
         == "the"

@@ -33,9 +33,13 @@ def start(
     if command is None:
         command = EXPORT_COMMAND if arguments[0] == "export" else COMMAND
     given = {
-        "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True,
-        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
-    }  # fmt: skip
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    }
     return subprocess.Popen([*command, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
 
 
@@ -212,9 +216,13 @@ def test_a_closed_standard_output_is_one_line(tiny_edge: Path) -> None:
 def test_an_export_onto_a_full_disk_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     limit = 20_000  # bytes in a file: less than half of the weights
     process = start(
-        "export", checkpoint, tmp_path / "out", "--scheme", "fp32",
+        "export",
+        checkpoint,
+        tmp_path / "out",
+        "--scheme",
+        "fp32",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    )
     out, err = process.communicate(timeout=PATIENCE)
     lines = err.splitlines()
     assert (process.returncode, out) == (1, ""), err

@@ -44,8 +44,8 @@ def _short_texts() -> Iterator[None]:
 
 def search(bundle: Path, folder: Path) -> Result:
     """A mixed bundle within a KL of 0.002 at `folder / "mixed"`, the picture beside it."""
-    words = ("--scheme", "mixed", "--max-kl", "0.002", "--plot", folder / "loss.png", "--json")
-    return done("quantize", bundle, folder / "mixed", *words)
+    options = ("--scheme", "mixed", "--max-kl", "0.002", "--plot", folder / "loss.png", "--json")
+    return done("quantize", bundle, folder / "mixed", *options)
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +116,15 @@ def test_a_budget_that_cannot_be_met_says_how_close_it_came(
     tiny_edge: Path, tmp_path: Path
 ) -> None:
     before = listing(tmp_path)
-    words = ("quantize", tiny_edge, tmp_path / "out", "--scheme", "mixed", "--max-kl", "1e-12")
-    result = run(*words)
+    options = ("quantize", tiny_edge, tmp_path / "out", "--scheme", "mixed", "--max-kl", "1e-12")
+    result = run(*options)
     assert result.code == 1
     assert len(result.errors) == 1
     assert "no assignment meets the budget; the closest of" in result.errors[0]
     assert "instead of 1e-12" in result.errors[0]
     assert "too much loss" in result.out
     assert listing(tmp_path) == before
-    as_json = run(*words, "--json")
+    as_json = run(*options, "--json")
     assert (as_json.code, as_json.json["ok"], as_json.json["budget"]["ok"]) == (1, False, False)
 
 
@@ -144,7 +144,7 @@ def test_a_uniform_scheme_must_meet_the_budget_too(tiny_edge: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "counts"),
+    ("options", "counts"),
     [
         (
             ("--scheme", "int4", "--head", "4", "--asymmetric"),
@@ -167,12 +167,12 @@ def test_a_uniform_scheme_must_meet_the_budget_too(tiny_edge: Path, tmp_path: Pa
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_options_choose_the_operators(
-    words: tuple[str, ...], counts: dict[str, int], tiny_edge: Path, tmp_path: Path
+    options: tuple[str, ...], counts: dict[str, int], tiny_edge: Path, tmp_path: Path
 ) -> None:
-    result = done("quantize", tiny_edge, tmp_path / "out", *words)
+    result = done("quantize", tiny_edge, tmp_path / "out", *options)
     found = operators(tmp_path / "out")
     assert {name: found.get(name, 0) for name in counts} == counts
-    if "--head" in words or "--embedding" in words:
+    if "--head" in options or "--embedding" in options:
         assert "embedding and head are one table in this model, wte.weight" in result.out
 
 
@@ -181,8 +181,8 @@ def test_texts_of_the_user_are_read(tiny_edge: Path, tmp_path: Path) -> None:
     text.write_text(
         "the rain in the street, the wind in the trees.\n<|endoftext|>\nand then it stopped.\n" * 30
     )
-    words = ("--scheme", "int4", "--calibration", text, "--eval-text", text, "--max-kl", "1")
-    result = done("quantize", tiny_edge, tmp_path / "out", *words, "--json").json
+    options = ("--scheme", "int4", "--calibration", text, "--eval-text", text, "--max-kl", "1")
+    result = done("quantize", tiny_edge, tmp_path / "out", *options, "--json").json
     assert len(result["notes"]) == 2
     assert all("a text, its ids with SHA-256" in note for note in result["notes"])
 
@@ -197,7 +197,7 @@ def test_the_portable_graph_is_searched_too(tmp_path: Path, tiny_edge: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("options", "expected"),
     [
         (("--scheme", "mixed"), "give max_kl"),
         (("--scheme", "int8", "--plot", "x.png"), "a plot shows measured points"),
@@ -213,28 +213,28 @@ def test_the_portable_graph_is_searched_too(tmp_path: Path, tiny_edge: Path) -> 
             "calibration text is for rounding by gptq",
         ),
     ],
-    ids=lambda words: " ".join(words) if isinstance(words, tuple) else None,
+    ids=lambda options: " ".join(options) if isinstance(options, tuple) else None,
 )
 def test_options_that_contradict_are_wrong_usage(
-    words: tuple[str, ...], wanted: str, tiny_edge: Path, tmp_path: Path
+    options: tuple[str, ...], expected: str, tiny_edge: Path, tmp_path: Path
 ) -> None:
-    result = run("quantize", tiny_edge, tmp_path / "out", *words)
+    result = run("quantize", tiny_edge, tmp_path / "out", *options)
     assert (result.code, len(result.errors), (tmp_path / "out").exists()) == (2, 1, False)
-    assert wanted in result.errors[0]
+    assert expected in result.errors[0]
 
 
 def test_a_text_that_is_too_short_or_missing_is_one_clear_line(
     tiny_edge: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "short.txt").write_text("too short")
-    for name, wanted in (
+    for name, expected in (
         ("short.txt", "tokens, at least 64 are needed"),
         ("none.txt", "no such file"),
     ):
-        words = ("--scheme", "int8", "--max-kl", "1", "--eval-text", tmp_path / name)
-        result = run("quantize", tiny_edge, tmp_path / "out", *words)
+        options = ("--scheme", "int8", "--max-kl", "1", "--eval-text", tmp_path / name)
+        result = run("quantize", tiny_edge, tmp_path / "out", *options)
         assert (result.code, len(result.errors)) == (1, 1)
-        assert wanted in result.errors[0]
+        assert expected in result.errors[0]
 
 
 def outlying(tmp_path: Path, model: GPT, config: GPTConfig) -> Bundle:
@@ -267,7 +267,7 @@ def test_planted_outliers_break_dynamic_int8_and_none_of_ours(tmp_path: Path) ->
             "--json",
         ).json
         kls[scheme] = found["budget"]["points"][0]["mean_kl"]
-    words = (
+    options = (
         "quantize",
         bundle.path,
         tmp_path / "mixed",
@@ -277,11 +277,11 @@ def test_planted_outliers_break_dynamic_int8_and_none_of_ours(tmp_path: Path) ->
         "0.002",
         "--json",
     )
-    mixed = done(*words).json["budget"]
+    mixed = done(*options).json["budget"]
     best = next(point for point in mixed["points"] if point["label"] == mixed["best"])
     assert best["mean_kl"] <= 0.002
     assert kls["int8-dynamic"] > 0.02
     assert max(kls["int8"], kls["int8-block"]) <= 0.002
     assert best["n_bytes"] < 0.6 * 4 * sum(n * k for n, k in shapes(config, "edge").values())
     assert Session(Bundle.open(tmp_path / "mixed")).config == config
-    assert "smoothing   6 channels in 6 places" in done("inspect", tmp_path / "mixed").out
+    assert "smoothing   6 channels in 6 operators" in done("inspect", tmp_path / "mixed").out

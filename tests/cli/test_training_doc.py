@@ -114,8 +114,15 @@ def test_the_files_that_the_page_lists_are_there(folder: Path) -> None:
 
 def test_the_keys_and_recipes_that_the_page_names_exist(folder: Path) -> None:
     table = re.findall(r"^\| (`[a-z_`, ]+`) \|", PAGE.text, re.MULTILINE)
-    changes = {"micro_batch_tokens": "64", "ema": "0.9", "activation_checkpointing": "true", "optimizer": "'adamw'",
-               "precision": "'float32'", "compile": "false", "device": "'cpu'"}  # fmt: skip
+    changes = {
+        "micro_batch_tokens": "64",
+        "ema": "0.9",
+        "activation_checkpointing": "true",
+        "optimizer": "'adamw'",
+        "precision": "'float32'",
+        "compile": "false",
+        "device": "'cpu'",
+    }
     assert {name for row in table for name in row.split("`")[1::2]} == set(changes)
     sets = [f"training.{key}={value}" for key, value in changes.items()]
     assert read_recipe(folder / "stories.toml", tuple(sets)).training.ema == 0.9

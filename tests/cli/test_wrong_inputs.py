@@ -40,7 +40,6 @@ def refused(result: Result, code: int, *names: str) -> str:
 
 
 # --- checkpoints
-# -----------------------------------------------------------------------------------------------------
 
 
 def config_of(folder: Path, **changes: Any) -> None:
@@ -118,33 +117,57 @@ def llama(folder: Path) -> None:
 
 CHECKPOINTS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "a path that is not there": (shutil.rmtree, ("source", "no such file or folder")),
-    "a file where a folder belongs": (lambda f: (shutil.rmtree(f), f.write_text("x")), ("source", "is a file")),
+    "a file where a folder belongs": (
+        lambda f: (shutil.rmtree(f), f.write_text("x")),
+        ("source", "is a file"),
+    ),
     "an empty folder": (empty, ("source", "empty folder")),
-    "a folder of something else": (lambda f: (empty(f), (f / "notes.txt").write_text("x")), ("not a checkpoint",)),
+    "a folder of something else": (
+        lambda f: (empty(f), (f / "notes.txt").write_text("x")),
+        ("not a checkpoint",),
+    ),
     "a bundle": (lambda f: (f / "manifest.json").write_text("{}"), ("is a bundle",)),
     "a truncated safetensors": (truncate, ("model.safetensors",)),
-    "an empty safetensors": (lambda f: (f / "model.safetensors").write_bytes(b""), ("model.safetensors",)),
+    "an empty safetensors": (
+        lambda f: (f / "model.safetensors").write_bytes(b""),
+        ("model.safetensors",),
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), ("model.safetensors",)),
     "a config that is no JSON": (lambda f: (f / "config.json").write_text("{"), ("config.json",)),
     "another architecture": (llama, ("config.json", "'llama'", "gpt2")),
-    "a config no model can have": (lambda f: config_of(f, config={"n_layer": 0}), ("config.json", "missing")),
-    "a newer checkpoint": (lambda f: config_of(f, version=9), ("config.json", "version 9", "version 1")),
+    "a config no model can have": (
+        lambda f: config_of(f, config={"n_layer": 0}),
+        ("config.json", "missing"),
+    ),
+    "a newer checkpoint": (
+        lambda f: config_of(f, version=9),
+        ("config.json", "version 9", "version 1"),
+    ),
     "a missing tensor": (lambda f: change_tensors(f, lambda t: t.pop("ln_f.bias")), ("ln_f.bias",)),
     "an extra tensor": (
-        lambda f: change_tensors(f, lambda t: t.update({"h.7.extra": np.zeros(3, np.float32)})), ("h.7.extra",)
+        lambda f: change_tensors(f, lambda t: t.update({"h.7.extra": np.zeros(3, np.float32)})),
+        ("h.7.extra",),
     ),
     "a mis-shaped tensor": (
-        lambda f: change_tensors(f, lambda t: t.update({"wpe.weight": np.zeros((64, 17), np.float32)})),
+        lambda f: change_tensors(
+            f, lambda t: t.update({"wpe.weight": np.zeros((64, 17), np.float32)})
+        ),
         ("wpe.weight", "[64, 17]", "[64, 16]"),
     ),
     "a NaN weight": (weight(np.nan), ("h.1.mlp.c_fc.weight[3, 4]", "nan")),
     "an infinite weight": (weight(-np.inf), ("h.1.mlp.c_fc.weight[3, 4]", "-inf")),
     "a vocabulary that does not fit": (other_vocabulary, ("281 tokens", "277 rows")),
-    "a damaged vocabulary": (lambda f: (f / "tokenizer.tiktoken").write_text("????"), ("tokenizer.tiktoken",)),
-    "a missing vocabulary": (lambda f: (f / "tokenizer.tiktoken").unlink(), ("tokenizer.tiktoken",)),
+    "a damaged vocabulary": (
+        lambda f: (f / "tokenizer.tiktoken").write_text("????"),
+        ("tokenizer.tiktoken",),
+    ),
+    "a missing vocabulary": (
+        lambda f: (f / "tokenizer.tiktoken").unlink(),
+        ("tokenizer.tiktoken",),
+    ),
     "a pickle that would run code": (pickled, ("pytorch_model.bin",)),
     "a bare pickle that would run code": (pickled_bare, ("ckpt.pt",)),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -191,7 +214,6 @@ def test_export_refuses_a_checkpoint_without_a_tokenizer_and_says_how_to_give_on
 TOKENIZER_FILE = ("source/tokenizer.tiktoken",)
 
 # --- bundles
-# ---------------------------------------------------------------------------------------------------------
 
 
 def flip(folder: Path) -> None:
@@ -207,22 +229,37 @@ def newer(folder: Path) -> None:
 
 BUNDLES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "a path that is not there": (shutil.rmtree, ("bundle", "not there")),
-    "a file where a folder belongs": (lambda f: (shutil.rmtree(f), f.write_text("x")), ("is a file",)),
+    "a file where a folder belongs": (
+        lambda f: (shutil.rmtree(f), f.write_text("x")),
+        ("is a file",),
+    ),
     "an empty folder": (empty, ("empty folder",)),
-    "a checkpoint": (lambda f: (empty(f), (f / "model.safetensors").write_text("x")), ("is a checkpoint",)),
+    "a checkpoint": (
+        lambda f: (empty(f), (f / "model.safetensors").write_text("x")),
+        ("is a checkpoint",),
+    ),
     "a flipped bit in the weights": (flip, ("model.onnx.data", "SHA-256")),
     "a flipped bit in the manifest": (
-        lambda f: (f / "manifest.json").write_bytes((f / "manifest.json").read_bytes().replace(b"0.1.0", b"0.1.1", 1)),
+        lambda f: (f / "manifest.json").write_bytes(
+            (f / "manifest.json").read_bytes().replace(b"0.1.0", b"0.1.1", 1)
+        ),
         ("manifest.json",),
     ),
     "a cut file": (lambda f: (f / "model.onnx").write_bytes(b"x"), ("model.onnx", "1 bytes")),
-    "a missing file": (lambda f: (f / "tokenizer.tiktoken").unlink(), ("tokenizer.tiktoken", "missing")),
-    "a manifest that is no JSON": (lambda f: (f / "manifest.json").write_text("{"), ("manifest.json",)),
+    "a missing file": (
+        lambda f: (f / "tokenizer.tiktoken").unlink(),
+        ("tokenizer.tiktoken", "missing"),
+    ),
+    "a manifest that is no JSON": (
+        lambda f: (f / "manifest.json").write_text("{"),
+        ("manifest.json",),
+    ),
     "a newer format version": (newer, ("version 2", "up to 1")),
     "a link out of the folder": (
-        lambda f: ((f / "model.onnx").unlink(), (f / "model.onnx").symlink_to("/etc/passwd")), ("model.onnx",)
+        lambda f: ((f / "model.onnx").unlink(), (f / "model.onnx").symlink_to("/etc/passwd")),
+        ("model.onnx",),
     ),
-}  # fmt: skip
+}
 READERS = {
     "generate": ["generate", "hi", "-m"],
     "tokenize": ["tokenize", "hi", "-m"],
@@ -275,7 +312,6 @@ def test_an_unlisted_file_in_a_bundle_is_one_warning(tiny_edge: Path, tmp_path: 
 
 
 # --- prompts and options
-# ---------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_that_is_empty(tiny_edge: Path) -> None:
@@ -396,7 +432,6 @@ def test_a_recipe_that_is_wrong(tmp_path: Path) -> None:
 
 
 # --- outputs
-# ---------------------------------------------------------------------------------------------------------
 
 
 def occupied(out: Path) -> None:
@@ -475,7 +510,10 @@ def test_export_refuses_an_output_folder_that_another_export_is_writing(
 def test_a_missing_extra_says_which_pip_install_to_type(
     package: str, arguments: list[str], extra: str
 ) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None; from gpt_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; "
+        "from gpt_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,

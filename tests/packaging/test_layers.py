@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"reference"},
     {"training", "export"},
     {"cli"},
+    {"__main__"},
 ]
 # The same of the folders in export, which are the parts of `gpt_edge.export`.
 EXPORT_LAYERS: list[set[str]] = [

@@ -1,4 +1,4 @@
-"""`bench`: how fast bundles are here. Parses, measures, prints."""
+"""`bench`: measure the speed of bundles on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpt_edge.cli.support import console
 from gpt_edge.cli.support.options import BUNDLE_HELP, complete_bundle
 
 FormatName = Literal["table", "md", "csv", "json", "jsonl"]
-LIST_HELP = "Numbers such as 32,512, or 128-512+128."
+LIST_HELP = "A list is 32,512 or 128-512+128."
 
 
 def bench(
@@ -19,8 +19,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="BUNDLE",
-            help=f"{BUNDLE_HELP} Several are measured in alternation and compared with the first.",
-            show_default=False,
+            help=f"{BUNDLE_HELP} Several are measured in alternation, and compared with the first.",
             autocompletion=complete_bundle,
         ),
     ] = None,
@@ -30,8 +29,7 @@ def bench(
             "-p",
             "--prompt",
             metavar="N,...",
-            help=f"Tokens to read (pp); 32,512 if they fit. {LIST_HELP}",
-            show_default=False,
+            help=f"Tokens of the prompt (pp); by default 32,512 if they fit. {LIST_HELP}",
         ),
     ] = None,
     new: Annotated[
@@ -40,8 +38,7 @@ def bench(
             "-n",
             "--new",
             metavar="N,...",
-            help="Tokens to write (tg); 128 if they fit.",
-            show_default=False,
+            help="Tokens to generate (tg); by default 128 if they fit.",
         ),
     ] = None,
     depth: Annotated[
@@ -50,8 +47,7 @@ def bench(
             "-d",
             "--depth",
             metavar="N,...",
-            help="Tokens in the context before; 0 if not given.",
-            show_default=False,
+            help="Tokens already in the context; by default 0.",
         ),
     ] = None,
     threads: Annotated[
@@ -60,37 +56,35 @@ def bench(
             "-t",
             "--threads",
             metavar="N,...",
-            help="Threads; what the machine allows if not given.",
-            show_default=False,
+            help="CPU threads to use; by default one per physical core, at most 16.",
         ),
     ] = None,
     batch: Annotated[
-        str, typer.Option("-b", "--batch", metavar="N,...", help="Sequences at once.")
+        str, typer.Option("-b", "--batch", metavar="N,...", help="Sequences per batch.")
     ] = "1",
-    repetitions: Annotated[int, typer.Option("-r", "--repetitions", help="Rounds that count.")] = 5,
-    warmup: Annotated[int, typer.Option("--warmup", help="Rounds before them.")] = 1,
-    format: Annotated[
-        FormatName, typer.Option("--format", help="How to print the figures.")
-    ] = "table",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    repetitions: Annotated[
+        int, typer.Option("-r", "--repetitions", help="Number of measured rounds.")
+    ] = 5,
+    warmup: Annotated[int, typer.Option("--warmup", help="Number of warm-up rounds.")] = 1,
+    format: Annotated[FormatName, typer.Option("--format", help="Output format.")] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Say which operators a token's time goes to.")
+        bool, typer.Option("--profile", help="Show the time that each operator takes.")
     ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw decoding speed over the context; spreads -d over it.",
-            show_default=False,
+            help="Plot decoding speed over the context to this file; without -d, at nine depths.",
         ),
     ] = None,
 ) -> None:
-    """Measure how fast bundles read and write.
+    """Measure the speed and memory of bundles on this machine.
 
-    As llama-bench: every combination of the lists, medians over rounds. Also the start of a
-    process, its memory, the cost of a token outside onnxruntime, and the share of what memory could
-    give. -p 0 or -n 0 leaves that part out.
-    """  # fmt: skip
+    As llama-bench does, runs every combination of the lists and prints medians over rounds. Also
+    measures process start, peak memory, the time of a token outside onnxruntime, and the fraction
+    of the memory bandwidth that is reached. -p 0 or -n 0 skips that test.
+    """
     if as_json and format not in ("table", "json"):
         raise ValueError(f"--json and --format {format} contradict each other")
     from gpt_edge.bench.plan import make_plan, parse_numbers

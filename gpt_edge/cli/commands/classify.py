@@ -8,14 +8,13 @@ import typer
 
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples, source_name
-from gpt_edge.cli.support.options import complete_bundle
+from gpt_edge.cli.support.options import ThreadsOption, complete_bundle
 from gpt_edge.cli.support.text_options import (
     BatchOption,
     ColumnOption,
     FileOption,
     JsonlOption,
     TextsPosition,
-    ThreadsOption,
     TruncateOption,
     chunk_size,
 )
@@ -42,20 +41,16 @@ def classify(
     text: ColumnOption = None,
     premise: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Name of the premise in JSON objects.", show_default=False
-        ),
+        typer.Option(metavar="NAME", help="Key of the premise in JSON objects."),
     ] = None,
     hypothesis: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Name of the hypothesis in JSON objects.", show_default=False
-        ),
+        typer.Option(metavar="NAME", help="Key of the hypothesis in JSON objects."),
     ] = None,
     choice: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Name of the answers' list, or of each answer.", show_default=False
+            metavar="NAME", help="Key of the list of answers, or of each answer (repeatable)."
         ),
     ] = None,
     truncate: TruncateOption = None,
@@ -64,18 +59,19 @@ def classify(
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Print a JSON object for each example, with every probability."
+            "--json", help="Print one JSON object per example, with the probability of every label."
         ),
     ] = False,
 ) -> None:
-    """Label texts with a fine-tuned model.
+    """Label or score texts with a fine-tuned model.
 
-    TEXT is a text; premise and hypothesis; two texts; or a question and its answers, as the model
-    was fine-tuned. In lines they are parted by tabs. Prints a line for each example: the label and
-    its probability, the score, or the number of the answer (from 0), its probability and the
-    answer. JSON lines in give JSON lines out.
+    An example has the texts that the model was fine-tuned on: one text, a premise and a hypothesis,
+    two texts, or a question and its answers. On a line, tabs separate them.
+
+    Prints one line per example: the label and its probability; or the score; or the index of the
+    answer (from 0), its probability and its text. JSON lines as input give JSON lines as output.
     """
-    # loads onnxruntime: only when there is something to do
+    # imports onnxruntime: only when this command runs
     from gpt_edge.classify.classifier import Classifier
 
     model = Classifier.load(bundle, threads=threads)
@@ -96,27 +92,28 @@ def _as_line(row: Prediction, model: Classifier) -> str:
     if row.score is not None:
         return f"{row.score:.4f}"
     number = f"{row.index}\t" if model.task.kind == "multiple-choice" else ""
-    label, share = console.visible(row.label or ""), f"{row.probability:.4f}"
-    return f"{number}{share}\t{label}" if number else f"{label}\t{share}"
+    label = console.visible(row.label or "")
+    probability = f"{row.probability:.4f}"
+    return f"{number}{probability}\t{label}" if number else f"{label}\t{probability}"
 
 
 def _as_json(row: Prediction, task: TaskSpec) -> dict[str, Any]:
     common = {"n_tokens": row.n_tokens, "n_truncated": row.n_truncated}
     if row.score is not None:
         return {"score": round(row.score, 6), **common}
-    shares = [round(float(share), 6) for share in row.probabilities]
+    probabilities = [round(float(probability), 6) for probability in row.probabilities]
     if task.kind == "multiple-choice":
         return {
             "answer": row.index,
             "text": row.label,
-            "probability": shares[row.index or 0],
-            "probabilities": shares,
+            "probability": probabilities[row.index or 0],
+            "probabilities": probabilities,
             **common,
         }
-    named = dict(zip(task.labels, shares, strict=True))
+    by_label = dict(zip(task.labels, probabilities, strict=True))
     return {
         "label": row.label,
-        "probability": shares[row.index or 0],
-        "probabilities": named,
+        "probability": probabilities[row.index or 0],
+        "probabilities": by_label,
         **common,
     }

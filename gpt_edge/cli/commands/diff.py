@@ -1,9 +1,10 @@
-"""`diff`: where do two models part, by how much, and in which tokens of a text?"""
+"""`diff`: where two models diverge, by how much, and at which tokens of a text."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,33 +25,54 @@ if TYPE_CHECKING:
     from gpt_edge.tokenizer import Tokenizer
     from gpt_edge.verify.token_diff import Difference
 
-# nats
+# KL divergence in nats from which a token is marked, its style on a terminal, its braces elsewhere
 LEVELS = (
     (1.0, "bold white on red", "{{{", "}}}"),
     (0.1, "bold red", "{{", "}}"),
     (0.01, "yellow", "{", "}"),
 )
-MAX_FLIPS, MAX_TEXT = 8, 1 << 20  # lines; bytes of a text, of which the context holds a part
+MAX_FLIPS = 8  # lines
+MAX_TEXT_BYTES = 1 << 20  # far more than a context holds
+LEGEND = "the text, each token by the KL divergence of its prediction:"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorComparison:
+    """How far the values of the two models differ after each operator."""
+
+    divergences: list[Divergence]
+    note: str = ""  # why there are none
+    # the first operator whose difference rounding does not explain; "": none; None: not known
+    fault: str | None = None
 
 
 def diff(
     first: Annotated[
-        str, typer.Argument(metavar="A", help=MODEL_HELP, show_default=False, autocompletion=complete_bundle)
+        str, typer.Argument(metavar="A", help=MODEL_HELP, autocompletion=complete_bundle)
     ],
     second: Annotated[
-        str, typer.Argument(metavar="B", help="The same, held against A.", show_default=False,
-                            autocompletion=complete_bundle)
+        str,
+        typer.Argument(
+            metavar="B",
+            help="Model to compare with A, given in the same way.",
+            autocompletion=complete_bundle,
+        ),
     ],
     text: Annotated[
         str | None,
-        typer.Option(metavar="FILE|STRING", help="What both read; a passage if not given.", show_default=False),
+        typer.Option(
+            metavar="FILE|STRING",
+            help="Text to run both models on: a file, or the text itself; by default a built-in "
+            "passage.",
+        ),
     ] = None,
     as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Show where two models part: in which operator, by how much, and in which tokens of a text.
+) -> None:
+    """Compare two models operator by operator and token by token.
 
-    Each token is marked by the KL divergence, in nats, of the two predictions of it: with colours
-    on a terminal, with braces elsewhere or where NO_COLOR is set.
+    Shows where the models diverge first, and by how much. Each token of the text is marked by the
+    KL divergence of the two predictions, in nats: with colours on a terminal; with braces
+    elsewhere, or if NO_COLOR is set.
     """
     from gpt_edge.evaluate import check_same_tokens
     from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
@@ -61,26 +83,26 @@ def diff(
         check_same_vocabulary(a.config, b.config, names)
         if a.tokenizer and b.tokenizer:
             check_same_tokens(a.tokenizer, b.tokenizer, names)
-        words = a.tokenizer or b.tokenizer
-        ids = probe_ids(_read(text), words, a.config, min(a.config.n_ctx, b.config.n_ctx))
+        tokenizer = a.tokenizer or b.tokenizer
+        ids = probe_ids(_read(text), tokenizer, a.config, min(a.config.n_ctx, b.config.n_ctx))
         progress("comparing the logits")
-        found = compare_models(a.scorer(name=names[0]), b.scorer(name=names[1]), ids)
+        difference = compare_models(a.scorer(name=names[0]), b.scorer(name=names[1]), ids)
         progress("comparing the operators")
-        places, note, fault = _places(a, b, ids, progress)
+        operators = _compare_operators(a, b, ids, progress)
     if as_json:
-        console.say_json(_as_json(a, b, found, places, note, fault, words))
+        console.say_json(_as_json(names, difference, operators, tokenizer))
         return
-    console.say(_summary(a, b, found))
-    console.say("\n" + _place_table(places, note, fault))
-    if words is not None:
+    console.say(_summary(names, difference))
+    console.say("\n" + _operator_table(operators))
+    if tokenizer is not None:
         console.say(f"\n{_legend()}")
-        _say_tokens(found, words)
-    if found.flips:
-        console.say("\n" + _flip_table(found, words))
+        _print_tokens(difference, tokenizer)
+    if difference.flips:
+        console.say("\n" + _flip_table(difference, tokenizer))
 
 
 def _read(text: str | None) -> str | None:
-    """The text of a file of that name, else the string itself."""
+    """Return the content of the file `text`, else `text` itself."""
     if text is None:
         return None
     try:
@@ -90,37 +112,32 @@ def _read(text: str | None) -> str | None:
     if not is_file:
         return text
     with Path(text).open("rb") as file:
-        return file.read(MAX_TEXT).decode("utf-8", "replace")
+        return file.read(MAX_TEXT_BYTES).decode("utf-8", "replace")
 
 
-def _places(
+def _compare_operators(
     a: OpenModel, b: OpenModel, ids: Any, progress: Callable[[str], None]
-) -> tuple[list[Divergence], str, str | None]:
-    """The difference at each operator, why there is none, and the first place that rounding does
-    not explain.
-
-    The last one is "" where there is no such place, None where that cannot be told.
-    """
+) -> OperatorComparison:
     try:
         require("gpt_edge.export.verify.divergence", "export")
     except MissingDependencyError as error:
-        return [], f"operators are compared with {error.hint or 'the export extra'}", None
+        return OperatorComparison([], f"to compare operators: {error.hint}")
     from gpt_edge.export.verify.divergence import is_comparable, layer_divergences
 
     if not is_comparable(a.config, b.config):
-        return [], "the models have different shapes: only their logits can be compared", None
+        note = "the models have different shapes: only their logits can be compared"
+        return OperatorComparison([], note)
     for opened in (a, b):
         if getattr(opened.model, "is_optimum_export", False):
-            return (
-                [],
-                f"{opened.path} was not written by gpt-edge: its operators cannot be told apart",
-                None,
-            )
-    return layer_divergences(a.model, b.model, ids), "", _fault(a, b, progress)
+            note = f"{opened.path} is an Optimum export: its operators cannot be compared"
+            return OperatorComparison([], note)
+    return OperatorComparison(
+        layer_divergences(a.model, b.model, ids), fault=_fault(a, b, progress)
+    )
 
 
 def _fault(a: OpenModel, b: OpenModel, progress: Callable[[str], None]) -> str | None:
-    """Of a bundle and a checkpoint: the first place where more than rounding lies between them."""
+    """Return OperatorComparison.fault, which is known only for a bundle and its checkpoint."""
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.export.verify.localize import localize
 
@@ -133,98 +150,104 @@ def _fault(a: OpenModel, b: OpenModel, progress: Callable[[str], None]) -> str |
 
 
 def _as_json(
-    a: OpenModel,
-    b: OpenModel,
-    found: Difference,
-    places: list[Divergence],
-    note: str,
-    fault: str | None,
-    words: Tokenizer | None,
+    names: tuple[str, str],
+    difference: Difference,
+    operators: OperatorComparison,
+    tokenizer: Tokenizer | None,
 ) -> dict[str, Any]:
-    values: dict[str, Any] = {"a": str(a.path), "b": str(b.path), **found.to_dict()}
-    values["text"] = None if words is None else words.decode(found.ids)
-    first = _first(places)
-    values["first"] = first.to_dict() if first is not None else None
-    values["places"] = [divergence.to_dict() for divergence in places]
-    return {**values, "beyond_rounding": fault or None, "note": note or None}
+    first = _first(operators.divergences)
+    return {
+        "a": names[0],
+        "b": names[1],
+        **difference.to_dict(),
+        "text": None if tokenizer is None else tokenizer.decode(difference.ids),
+        "first": None if first is None else first.to_dict(),
+        "places": [divergence.to_dict() for divergence in operators.divergences],
+        "beyond_rounding": operators.fault or None,
+        "note": operators.note or None,
+    }
 
 
-def _first(places: list[Divergence]) -> Divergence | None:
-    if not places:
+def _first(divergences: list[Divergence]) -> Divergence | None:
+    if not divergences:
         return None
     from gpt_edge.export.verify.divergence import first_divergence
 
-    return first_divergence(places)
+    return first_divergence(divergences)
 
 
-def _summary(a: OpenModel, b: OpenModel, found: Difference) -> str:
-    values = found.to_dict()
+def _summary(names: tuple[str, str], difference: Difference) -> str:
+    values = difference.to_dict()
+    kl = (
+        f"mean {difference.mean_kl:.3g}, 99 % {values['p99_kl']:.3g}, "
+        f"max {values['max_kl']:.3g} nats"
+    )
     rows = [
-        ("A", str(a.path)),
-        ("B", str(b.path)),
-        ("tokens", f"{len(found.ids):,}"),
-        ("max |Δlogit|", f"{found.max_difference:.3g}"),
-        (
-            "KL(A‖B)",
-            f"mean {found.mean_kl:.3g}, 99 % {values['p99_kl']:.3g}, max {values['max_kl']:.3g} "
-            "nats",
-        ),
-        ("same token", f"{found.top1:.2%}, {len(found.flips):,} flips"),
+        ("A", names[0]),
+        ("B", names[1]),
+        ("tokens", f"{len(difference.ids):,}"),
+        ("max |Δlogit|", f"{difference.max_difference:.3g}"),
+        ("KL(A‖B)", kl),
+        ("same token", f"{difference.top1:.2%}, {len(difference.flips):,} token flips"),
     ]
     return "\n".join(f"{name:<14}{console.visible(value)}" for name, value in rows)
 
 
-def _place_table(places: list[Divergence], note: str, fault: str | None) -> str:
-    """The first place, and how the difference grows: one line for each layer's end."""
-    if not places:
-        return note
-    first = _first(places)
+def _operator_table(operators: OperatorComparison) -> str:
+    """The first divergence, and how the difference grows: one line for the end of each layer."""
+    divergences = operators.divergences
+    if not divergences:
+        return operators.note
+    first = _first(divergences)
     if first is None:
-        return "the models do not part: every operator gives the same, but for the order of sums"
-    lines = [
-        f"they part first at {first.operator}, by {first.relative:.2g} of the value's root mean square"
+        return "the models do not diverge: every operator gives the same, up to the order of sums"
+    ends = [
+        divergence
+        for divergence in divergences
+        if divergence.operator.layer is None or _is_end_of_layer(divergence, divergences)
     ]
-    ends = [found for found in places if found.operator.layer is None or _is_end(found, places)]
-    lines.append(
-        columns(
-            [("  after", "difference"), *((f"  {p.operator}", f"{p.relative:.2g}") for p in ends)]
-        )
-    )
-    if fault:
-        lines.append(console.visible(f"more than rounding lies between them at {fault}"))
-    elif fault is not None:
-        lines.append("nothing but rounding lies between them")
+    rows = [("  after", "difference")]
+    rows += [(f"  {end.operator}", f"{end.relative:.2g}") for end in ends]
+    lines = [
+        f"the models diverge first at {first.operator}, by {first.relative:.2g} of the value's "
+        "root mean square",
+        columns(rows),
+    ]
+    if operators.fault:
+        lines.append(console.visible(f"rounding does not explain this: {operators.fault}"))
+    elif operators.fault is not None:
+        lines.append("rounding explains every difference")
     return "\n".join(lines)
 
 
-def _is_end(found: Divergence, places: list[Divergence]) -> bool:
-    """Whether a place is the last one of its layer."""
-    return [p for p in places if p.operator.layer == found.operator.layer][-1] is found
+def _is_end_of_layer(divergence: Divergence, divergences: list[Divergence]) -> bool:
+    layer = [other for other in divergences if other.operator.layer == divergence.operator.layer]
+    return layer[-1] is divergence
 
 
 def _legend() -> str:
     if _has_colours():
-        return "the text, each token by the KL divergence of its prediction: yellow from 0.01 nats, red 0.1, on red 1"
-    return "the text, each token by the KL divergence of its prediction: {from 0.01 nats}, {{0.1}}, {{{1}}}"
+        return f"{LEGEND} yellow from 0.01 nats, red 0.1, on red 1"
+    return f"{LEGEND} {{from 0.01 nats}}, {{{{0.1}}}}, {{{{{{1}}}}}}"
 
 
 def _has_colours() -> bool:
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
-def _pieces(found: Difference, words: Tokenizer) -> list[tuple[str, float]]:
-    """Text and KL of each token; the first one is predicted by nothing."""
-    detokenizer = words.detokenizer()
-    texts = [detokenizer.push(id) for id in found.ids]
+def _pieces(difference: Difference, tokenizer: Tokenizer) -> list[tuple[str, float]]:
+    """Text and KL divergence of each token; nothing predicts the first one."""
+    detokenizer = tokenizer.detokenizer()
+    texts = [detokenizer.push(id) for id in difference.ids]
     texts[-1] += detokenizer.flush()
     return [
         (console.visible(text, keep="\n\t"), kl)
-        for text, kl in zip(texts, (0.0, *found.kl), strict=False)
+        for text, kl in zip(texts, (0.0, *difference.kl), strict=False)
     ]
 
 
-def _say_tokens(found: Difference, words: Tokenizer) -> None:
-    pieces = _pieces(found, words)
+def _print_tokens(difference: Difference, tokenizer: Tokenizer) -> None:
+    pieces = _pieces(difference, tokenizer)
     if _has_colours():
         from rich.console import Console
 
@@ -234,13 +257,12 @@ def _say_tokens(found: Difference, words: Tokenizer) -> None:
 
 
 def _marked(pieces: list[tuple[str, float]]) -> str:
-    parts = []
+    marked = []
     for text, kl in pieces:
-        _, _, opening, closing = next(
-            (level for level in LEVELS if kl >= level[0]), (0, "", "", "")
-        )
-        parts.append(f"{opening}{text}{closing}")
-    return "".join(parts)
+        braces = [level[2:] for level in LEVELS if kl >= level[0]]
+        opening, closing = braces[0] if braces else ("", "")
+        marked.append(f"{opening}{text}{closing}")
+    return "".join(marked)
 
 
 def _coloured(pieces: list[tuple[str, float]]) -> Text:
@@ -248,31 +270,24 @@ def _coloured(pieces: list[tuple[str, float]]) -> Text:
 
     styled = Text()
     for text, kl in pieces:
-        styled.append(text, next((style for limit, style, _, _ in LEVELS if kl >= limit), ""))
+        styles = [style for limit, style, _, _ in LEVELS if kl >= limit]
+        styled.append(text, styles[0] if styles else "")
     return styled
 
 
-def _flip_table(found: Difference, words: Tokenizer | None) -> str:
-    """The flips with the largest KL, each with what both would write."""
-    worst = sorted(found.flips, key=lambda flip: -flip.kl)[:MAX_FLIPS]
+def _flip_table(difference: Difference, tokenizer: Tokenizer | None) -> str:
+    """The token flips with the largest KL divergence, and what each model predicts there."""
+    worst = sorted(difference.flips, key=lambda flip: -flip.kl)[:MAX_FLIPS]
 
     def shown(id: int) -> str:
-        return str(id) if words is None else console.visible(repr(words.decode([id])))
+        return str(id) if tokenizer is None else console.visible(repr(tokenizer.decode([id])))
 
-    rows = [("flips", "after", "A", "margin", "B", "margin", "KL")]
+    rows = [("token flips", "after", "A", "margin", "B", "margin", "KL")]
     for flip in worst:
         a, b = map(shown, flip.tokens)
         margins = [f"{margin:.2g}" for margin in flip.margins]
-        rows.append(
-            (
-                f"  token {flip.row}",
-                shown(found.ids[flip.row]),
-                a,
-                margins[0],
-                b,
-                margins[1],
-                f"{flip.kl:.2g}",
-            )
-        )
-    more = len(found.flips) - len(worst)
+        after = shown(difference.ids[flip.row])
+        row = (f"  token {flip.row}", after, a, margins[0], b, margins[1], f"{flip.kl:.2g}")
+        rows.append(row)
+    more = len(difference.flips) - len(worst)
     return columns(rows) + (f"\n  and {more:,} more" if more else "")

@@ -1,4 +1,4 @@
-"""`embed`: vectors of texts."""
+"""`embed`: embedding vectors of texts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import typer
 
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples, source_name
-from gpt_edge.cli.support.options import BUNDLE_HELP, complete_bundle
+from gpt_edge.cli.support.options import BUNDLE_NAME_HELP, ThreadsOption, complete_bundle
 from gpt_edge.cli.support.text_options import (
     BatchOption,
     ColumnOption,
     FileOption,
     JsonlOption,
     TextsPosition,
-    ThreadsOption,
     TruncateOption,
     chunk_size,
 )
@@ -25,7 +24,10 @@ from gpt_edge.cli.support.text_options import (
 
 def embed(
     bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, autocompletion=complete_bundle)
+        str,
+        typer.Argument(
+            metavar="BUNDLE", help=f"{BUNDLE_NAME_HELP}.", autocompletion=complete_bundle
+        ),
     ],
     texts: TextsPosition = None,
     file: FileOption = None,
@@ -35,16 +37,18 @@ def embed(
         Path | None,
         typer.Option(
             metavar="FILE.npy",
-            help="Write a numpy array [texts, width] instead of JSON lines.",
-            show_default=False,
+            help="Write a NumPy array of shape [texts, width] to this file instead of printing "
+            "JSON lines.",
         ),
     ] = None,
     pooling: Annotated[
         Literal["mean", "last"],
-        typer.Option(help="The mean over the tokens' states, or the last token's."),
+        typer.Option(
+            help="Use the mean of the hidden states of all tokens, or that of the last token."
+        ),
     ] = "mean",
     normalize: Annotated[
-        bool, typer.Option("--normalize/--no-normalize", help="Scale every vector to length 1.")
+        bool, typer.Option("--normalize/--no-normalize", help="Scale every vector to unit length.")
     ] = True,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
@@ -53,13 +57,14 @@ def embed(
         bool,
         typer.Option(
             "--json",
-            help="With --out, print one JSON object about it; else JSON lines come anyway.",
+            help="With --out, print one JSON object that describes the file; otherwise the output "
+            "is JSON lines already.",
         ),
     ] = False,
 ) -> None:
-    """Turn texts into vectors, with any bundle.
+    """Convert texts to embedding vectors.
 
-    Prints {"embedding": [...]} for each text, a line each, or writes one numpy file.
+    Prints one line per text, {"embedding": [...]}, or writes one NumPy file. Any bundle will do.
     """
     if out is not None and out.suffix != ".npy":
         raise ValueError(f"--out writes a .npy file, got {out}")

@@ -1,4 +1,4 @@
-"""`eval`: how well a model predicts a text, and how far two models are from each other."""
+"""`eval`: how well a model predicts texts, and how far two models differ on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.eval_tables import lambada_table, text_table
 from gpt_edge.cli.support.open_model import MODEL_HELP, open_model
-from gpt_edge.cli.support.options import JsonOption, complete_bundle
+from gpt_edge.cli.support.options import JsonOption, ThreadsOption, complete_bundle
 from gpt_edge.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -28,90 +28,76 @@ def evaluate(
         typer.Argument(
             metavar="MODEL",
             help=MODEL_HELP,
-            show_default=False,
             autocompletion=complete_bundle,
         ),
     ],
     texts: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="TEXT...", help="Text or JSON-lines files, gzip or not.", show_default=False
-        ),
+        typer.Argument(metavar="TEXT", help="Plain-text or JSON-lines files, optionally gzipped."),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Hold MODEL against this one: KL divergence, top-1 agreement, RMS Δp.",
-            show_default=False,
+            help="Compare MODEL with this model: KL divergence, top-1 agreement, RMS Δp.",
             autocompletion=complete_bundle,
         ),
     ] = None,
     lambada: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Find the last words of these passages.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="Measure last-word accuracy on these LAMBADA passages."),
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option(help="Tokens read at once; by default the context.", show_default=False),
+        typer.Option(help="Tokens per window; by default the context length."),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(
-            help="Tokens that a window moves on by; by default half of it.", show_default=False
-        ),
+        typer.Option(help="Tokens between the starts of two windows; by default half a window."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(help="Stop after so many documents, and passages.", show_default=False),
+        typer.Option(help="Maximum number of documents, and of passages."),
     ] = None,
     separator: Annotated[
-        str, typer.Option(help="What stands between documents of a plain text.")
+        str, typer.Option(help="Separator between the documents of a plain-text file.")
     ] = "<|endoftext|>",
     format: Annotated[
         Literal["auto", "text", "jsonl"],
-        typer.Option(help="auto takes .jsonl, .ndjson (.gz) for JSON lines."),
+        typer.Option(
+            help="Format of TEXT; auto reads .jsonl and .ndjson, also gzipped, as JSON lines."
+        ),
     ] = "auto",
     tokenizer: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Tokenizer file, folder or name (gpt2); by default that of the models.",
-            show_default=False,
+            help="Tokenizer file, folder or name (gpt2); by default the model's own.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="Threads to compute with; by default the machine's cores.", show_default=False
-        ),
-    ] = None,
+    threads: ThreadsOption = None,
     noise_floor: Annotated[
         bool | None,
         typer.Option(
             "--noise-floor/--no-noise-floor",
-            help="Hold MODEL against itself with another number of threads; by default with "
+            help="Compare MODEL with itself at another number of threads; by default only with "
             "--against.",
-            show_default=False,
         ),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Keep progress in FILE, and go on from it if it is there.",
-            show_default=False,
+            help="Save progress to FILE, and resume from it if it exists.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model on texts, alone or against another.
+    """Measure how well a model predicts texts.
 
-    Perplexity, bits per byte and next-token accuracy of TEXT, each document read on its own in
-    windows that overlap; last-word accuracy of LAMBADA passages. All errors (±) are standard
-    errors.
+    Prints perplexity, bits per byte and next-token accuracy of TEXT, where each document is
+    evaluated on its own in overlapping windows. With --lambada, also the accuracy of the last words
+    of passages. Every error (±) is a standard error.
     """
     from gpt_edge.evaluate import (
         EvaluationSettings,
@@ -129,19 +115,28 @@ def evaluate(
     )
     if threads is not None:
         check_threads(threads)
-    is_noise_wanted = bool(paths) and (against is not None if noise_floor is None else noise_floor)
-    models, words = _open_models(
-        model, against, threads, tokenizer, is_noise_wanted, resume is not None
+    if noise_floor is None:
+        noise_floor = against is not None
+    models, shared_tokenizer = _open_models(
+        model,
+        against,
+        threads,
+        tokenizer,
+        with_noise_floor=noise_floor and bool(paths),
+        with_identity=resume is not None,
     )
     state = EvaluationState(resume)
-    report, scores = None, []
+    report = None
+    scores = []
     if paths:
         with _bar("text") as progress:
-            report = evaluate_text(models, words, paths, settings, state=state, progress=progress)
+            report = evaluate_text(
+                models, shared_tokenizer, paths, settings, state=state, progress=progress
+            )
     if lambada is not None:
         with _bar("lambada") as progress:
             scores = evaluate_lambada(
-                models, words, lambada, settings, state=state, progress=progress
+                models, shared_tokenizer, lambada, settings, state=state, progress=progress
             )
     if as_json:
         console.say_json(_as_json(models, report, scores))
@@ -154,11 +149,12 @@ def _open_models(
     against: str | None,
     threads: int | None,
     tokenizer_name: str | None,
+    *,
     with_noise_floor: bool,
     with_identity: bool,
 ) -> tuple[Models, Tokenizer]:
-    """The models, and the tokenizer of both. with_identity: hash their files, for a run that may be
-    resumed.
+    """Return the models and the tokenizer that they share. with_identity: hash their files, for a
+    run that may be resumed.
     """
     from gpt_edge.evaluate import Models, check_same_tokens, fingerprint
 
@@ -183,7 +179,7 @@ def _open_models(
 
 @contextmanager
 def _bar(title: str) -> Iterator[Callable[[Step], None]]:
-    """On a terminal, a bar on standard error; elsewhere nothing is written."""
+    """Show a bar on standard error if that is a terminal; else write nothing."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -193,23 +189,25 @@ def _bar(title: str) -> Iterator[Callable[[Step], None]]:
         TimeRemainingColumn,
     )
 
-    where = Console(stderr=True)
+    terminal = Console(stderr=True)
     columns = (
         TextColumn(title),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    started, first = time.monotonic(), -1
+    started = time.monotonic()
+    n_resumed: int | None = None  # done before this run: does not count for its speed
     with Progress(
-        *columns, TimeRemainingColumn(), console=where, disable=not where.is_terminal
+        *columns, TimeRemainingColumn(), console=terminal, disable=not terminal.is_terminal
     ) as bar:
         task = bar.add_task(title, total=1.0, note="")
 
         def show(step: Step) -> None:
-            nonlocal first
-            first = step.n_done if first < 0 else first  # what a resumed run found done is no speed
-            rate = (step.n_done - first) / max(1e-9, time.monotonic() - started)
+            nonlocal n_resumed
+            if n_resumed is None:
+                n_resumed = step.n_done
+            rate = (step.n_done - n_resumed) / max(1e-9, time.monotonic() - started)
             note = f"{step.n_done:,} done  {rate:,.0f}/s  loss {step.loss:.4f}"
             bar.update(task, completed=step.fraction, note=note)
 
@@ -226,9 +224,9 @@ def _as_json(
         if scorer is not None
     }
     if report is not None:
-        found = dataclasses.asdict(report)
+        text = dataclasses.asdict(report)
         values["text"] = {
-            "against" if name == "base" else name: value for name, value in found.items()
+            "against" if name == "base" else name: value for name, value in text.items()
         }
     if scores:
         names = [role for role, scorer in roles if scorer is not None]
@@ -242,7 +240,7 @@ def _print(
     models: Models, files: list[str], report: TextReport | None, scores: list[LambadaScore]
 ) -> None:
     names = [scorer.name for scorer in (models.model, models.base) if scorer is not None]
-    parts = [] if report is None else [text_table(names, files, report)]
+    tables = [] if report is None else [text_table(names, files, report)]
     if scores:
-        parts.append(lambada_table(names, scores))
-    console.say("\n\n".join(parts))
+        tables.append(lambada_table(names, scores))
+    console.say("\n\n".join(tables))

@@ -1,4 +1,4 @@
-"""`export`: a bundle, or a transformers folder, out of a checkpoint. Needs the extra `export`."""
+"""`export`: a checkpoint to a bundle or a transformers folder. Needs the extra `export`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.export_output import figures_of_failure, print_made
+from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
     ForceOption,
     GraphName,
@@ -23,48 +23,49 @@ from gpt_edge.errors import require
 from gpt_edge.schemes import INT8
 
 PIPELINE = "gpt_edge.export.pipeline.export"
-FOR_BUNDLES = ("graph", "scheme", "target")  # options that a transformers folder has no use for
+FOR_BUNDLES = ("graph", "scheme", "target")  # options that do not apply to a transformers folder
 
 
 def export(
     context: typer.Context,
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt.", show_default=False
-        ),
+        typer.Argument(metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt."),
     ],
     out: OutArgument,
     to: Annotated[
         Literal["bundle", "transformers"],
         typer.Option(
-            help="transformers is a float32 folder for transformers and for what converts its "
-            "folders."
+            help="Output format: a gpt-edge bundle, or a float32 folder for transformers and the "
+            "tools that read its folders."
         ),
     ] = "bundle",
     graph: Annotated[
         GraphName,
-        typer.Option(help="edge is for this runtime, portable for any ONNX runtime and Optimum."),
+        typer.Option(
+            help="ONNX graph: edge for gpt-edge, portable for any ONNX runtime and Optimum."
+        ),
     ] = "edge",
-    scheme: Annotated[SchemeName, typer.Option(help="How the weights are stored.")] = INT8.name,
+    scheme: Annotated[
+        SchemeName, typer.Option(help="Quantization scheme of the weights.")
+    ] = INT8.name,
     target: TargetOption = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Tokenizer file, folder or name (gpt2), or none; by default what lies beside the "
+            help="Tokenizer file, folder or name (gpt2), or none; by default the one beside the "
             "checkpoint.",
-            show_default=False,
         ),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a verified bundle from a checkpoint, or a transformers folder.
+    """Export a checkpoint to a verified bundle.
 
-    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's own GPT-1 and GPT-2 files,
-    nanoGPT's ckpt.pt, and gpt-edge's checkpoints. What does not say the same as the checkpoint is
-    not published.
+    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's GPT-1 and GPT-2 files, nanoGPT's
+    ckpt.pt, and gpt-edge checkpoints. Compares the outputs with the checkpoint's, and publishes
+    nothing that is out of tolerance. Needs the extra gpt-edge[export].
     """
     if to == "transformers":
         _export_transformers(context, source, out, tokenizer, force, as_json)
@@ -84,7 +85,7 @@ def export(
             force=force,
             progress=progress,
         )
-    print_made(bundle, report.figures, as_json)
+    print_exported(bundle, report.figures, as_json)
 
 
 def _export_transformers(
@@ -96,23 +97,29 @@ def _export_transformers(
     as_json: bool,
 ) -> None:
     for name in FOR_BUNDLES:
-        found = context.get_parameter_source(name)
-        if found is not None and found.name == "COMMANDLINE":
+        source_of_value = context.get_parameter_source(name)
+        if source_of_value is not None and source_of_value.name == "COMMANDLINE":
             raise ValueError(f"--{name} is for bundles; --to transformers writes float32 weights")
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
         from gpt_edge.export.transformers.folder import export_transformers
 
-        made = export_transformers(source, out, tokenizer=tokenizer, force=force, progress=progress)
+        exported = export_transformers(
+            source, out, tokenizer=tokenizer, force=force, progress=progress
+        )
     if as_json:
-        values = {"folder": str(made.path), "model_type": made.model_type, "files": made.files}
-        console.say_json({"ok": True, **values, "notes": list(made.notes), "parity": made.figures})
+        values = {
+            "folder": str(exported.path),
+            "model_type": exported.model_type,
+            "files": exported.files,
+        }
+        console.say_json(
+            {"ok": True, **values, "notes": list(exported.notes), "parity": exported.figures}
+        )
         return
-    console.say(
-        f"{made.path}: transformers' {made.model_type}, {size(made.n_bytes)} in {len(made.files)} "
-        "files"
-    )
+    sizes = f"{size(exported.n_bytes)} in {len(exported.files)} files"
+    console.say(f"{exported.path}: transformers' {exported.model_type}, {sizes}")
     console.say()
-    console.say(parity_table(made.figures))
-    for note in made.notes:
+    console.say(parity_table(exported.figures))
+    for note in exported.notes:
         console.say(console.visible(f"note: {note}"))

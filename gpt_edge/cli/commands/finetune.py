@@ -1,9 +1,10 @@
-"""`finetune`: a model for one of GPT-1's four tasks, from a checkpoint and a file of examples.
-Needs the extra `train`.
+"""`finetune`: a checkpoint and a file of examples to a model for one of GPT-1's four tasks. Needs
+the extra `train`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,178 +16,176 @@ from gpt_edge.cli.support.options import JsonOption
 from gpt_edge.errors import require
 
 if TYPE_CHECKING:
+    from gpt_edge.tasks import TaskSpec
     from gpt_edge.training.finetune.results import FinetuneResult
 
 TaskName = Literal["classification", "entailment", "similarity", "multiple-choice"]
 
 
 def finetune(
-    task: Annotated[TaskName, typer.Option(help="Kind of task.", show_default=False)],
+    task: Annotated[TaskName, typer.Option(help="Task to train for.")],
     data: Annotated[
         Path,
         typer.Option(
             metavar="FILE",
-            help="Examples: TSV, CSV or JSON lines, columns named.",
-            show_default=False,
+            help="Training examples: TSV or CSV with a header, or JSON lines.",
         ),
     ],
     checkpoint: Annotated[
         Path,
         typer.Option(
             metavar="SOURCE",
-            help="Checkpoint to start from; any that export takes.",
-            show_default=False,
+            help="Checkpoint to start from, in any format that export reads.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the run.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Run folder.")],
     dev: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Examples that choose the best epoch.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="Examples to select the best epoch with."),
     ] = None,
     test: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Examples scored once, at the end.", show_default=False),
+        typer.Option(metavar="FILE", help="Examples to score once, at the end."),
     ] = None,
     hold_out: Annotated[
         float,
         typer.Option(
-            metavar="SHARE", help="Take this share of --data away as dev.", show_default=False
+            metavar="FRACTION", help="Use this fraction of --data as dev instead of for training."
         ),
     ] = 0.0,
     text: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the text; give it twice for similarity; of multiple choice, the "
-            "question's one or more.",
-            show_default=False,
+            help="Column of the text; twice for similarity; once or more for the question of "
+            "multiple-choice.",
         ),
     ] = None,
     premise: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of the premise.", show_default=False),
+        typer.Option(metavar="COLUMN", help="Column of the premise."),
     ] = None,
     hypothesis: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of the hypothesis.", show_default=False),
+        typer.Option(metavar="COLUMN", help="Column of the hypothesis."),
     ] = None,
     choice: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the answers' list, or one for each answer.",
-            show_default=False,
+            help="Column of the list of answers, or of each answer (repeatable).",
         ),
     ] = None,
     label: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the label, the score or the right answer.",
-            show_default=False,
+            help="Column of the label, the score or the correct answer.",
         ),
     ] = None,
     format: Annotated[
         Literal["csv", "tsv", "jsonl"] | None,
-        typer.Option(help="Format of the files, if their names do not say.", show_default=False),
+        typer.Option(help="Format of the files; by default from their names."),
     ] = None,
     score_range: Annotated[
         tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
-            help="Similarity is a number in this range, not a class.",
-            show_default=False,
+            help="Train similarity as a score in this range instead of as classes.",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every example is seen.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 3,
     lr: Annotated[
-        float, typer.Option(help="Peak learning rate; small models want 1e-3, with --warmup 0.05.")
+        float,
+        typer.Option(help="Peak learning rate; small models need about 1e-3, with --warmup 0.05."),
     ] = 6.25e-5,
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 32,
     lm_weight: Annotated[
         float,
         typer.Option(
-            "--lambda", metavar="WEIGHT", help="Weight of the language model's loss; 0 is without."
+            "--lambda",
+            metavar="WEIGHT",
+            help="Weight of the auxiliary language-model loss; 0 disables it.",
         ),
     ] = 0.5,
-    dropout: Annotated[float, typer.Option(help="Inside the model.")] = 0.1,
-    clf_dropout: Annotated[float, typer.Option(help="Before the head.")] = 0.1,
+    dropout: Annotated[float, typer.Option(help="Dropout inside the model.")] = 0.1,
+    clf_dropout: Annotated[
+        float, typer.Option(help="Dropout before the classification head.")
+    ] = 0.1,
     token_noise: Annotated[
         float,
         typer.Option(
-            metavar="SHARE",
-            help="Share of the tokens that are read as random ones; 0.1 helps small models.",
+            metavar="FRACTION",
+            help="Fraction of input tokens to replace with random ones; 0.1 helps small models.",
         ),
     ] = 0.0,
-    weight_decay: Annotated[float, typer.Option(help="Of the matrices.")] = 0.01,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of the matrices.")] = 0.01,
     warmup: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the steps in which the rate rises.")
+        float,
+        typer.Option(
+            metavar="FRACTION", help="Fraction of the steps in which the learning rate rises."
+        ),
     ] = 0.002,
     patience: Annotated[
         int,
         typer.Option(
-            min=0, help="Stop after so many epochs without a better one on dev; 0 never does."
+            min=0,
+            help="Stop after this many epochs without improvement on dev; 0 never stops early.",
         ),
     ] = 0,
     lora_rank: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Train corrections of this rank, merged at the end.", show_default=False
-        ),
+        typer.Option(min=1, help="Train LoRA adapters of this rank, and merge them at the end."),
     ] = None,
     lora_alpha: Annotated[
-        float | None, typer.Option(help="Their scale; by default twice the rank.")
+        float | None, typer.Option(help="Scale of the LoRA adapters; by default twice the rank.")
     ] = None,
     from_scratch: Annotated[
         bool,
         typer.Option(
-            "--from-scratch", help="Start from random weights of the same shape, to compare."
+            "--from-scratch", help="Start from random weights of the same shape, as a baseline."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
     precision: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Of the arithmetic.")
+        Literal["float32", "bfloat16"], typer.Option(help="Precision of the computation.")
     ] = "float32",
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Positions computed at once: less takes less memory.")
+        int, typer.Option(min=1, help="Token positions per forward pass; fewer take less memory.")
     ] = 4096,
-    threads: Annotated[int, typer.Option(min=0, help="Threads; 0 leaves the choice to torch.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads to use; 0 lets torch choose.")
+    ] = 0,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Tokenizer file, folder or name (gpt2); by default what lies beside the "
-            "checkpoint.",
-            show_default=False,
+            help="Tokenizer file, folder or name (gpt2); by default the one beside the checkpoint.",
         ),
     ] = None,
     forgetting_text: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Text whose perplexity is measured before and after.",
-            show_default=False,
+            help="Text to measure perplexity on before and after, to show what the model forgets.",
         ),
     ] = None,
     separator: Annotated[
-        str, typer.Option(help="Between the documents of that text.")
+        str, typer.Option(help="Separator between the documents of --forgetting-text.")
     ] = "<|endoftext|>",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last whole epoch in --out.")
+        bool, typer.Option("--resume", help="Resume after the last complete epoch in --out.")
     ] = False,
     plot: Annotated[
-        bool, typer.Option("--plot", help="Draw the confusion matrix to confusion.png in --out.")
+        bool, typer.Option("--plot", help="Plot the confusion matrix to confusion.png in --out.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune a model on one task: classification, entailment, similarity or multiple choice.
+    """Fine-tune a model on one of GPT-1's four tasks.
 
-    The defaults are GPT-1's. The folder gets checkpoint/, the best epoch's model with its head, to
-    export; figures per epoch; and results.json.
+    The defaults are those of the GPT-1 paper. Writes checkpoint/ (the model of the best epoch with
+    its head, ready to export), figures per epoch, and results.json to the run folder. Needs the
+    extra gpt-edge[train].
     """
     require("gpt_edge.training.finetune.run", "train")
     from gpt_edge.training.finetune.run import finetune as run
@@ -196,15 +195,36 @@ def finetune(
         task, text, premise, hypothesis, choice, label, is_score=score_range is not None
     )
     settings = FinetuneSettings(
-        kind=task, score_range=score_range, epochs=epochs, learning_rate=lr, batch=batch, lm_weight=lm_weight,
-        dropout=dropout, clf_dropout=clf_dropout, token_noise=token_noise, weight_decay=weight_decay, warmup=warmup,
-        patience=patience, lora_rank=lora_rank, lora_alpha=lora_alpha, from_scratch=from_scratch, seed=seed,
-        precision=precision, batch_tokens=batch_tokens, threads=threads,
-    )  # fmt: skip
+        kind=task,
+        score_range=score_range,
+        epochs=epochs,
+        learning_rate=lr,
+        batch=batch,
+        lm_weight=lm_weight,
+        dropout=dropout,
+        clf_dropout=clf_dropout,
+        token_noise=token_noise,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        patience=patience,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        from_scratch=from_scratch,
+        seed=seed,
+        precision=precision,
+        batch_tokens=batch_tokens,
+        threads=threads,
+    )
     files = FinetuneData(
-        train=data, dev=dev, test=test, hold_out=hold_out, columns=columns, format=format,
-        forgetting_text=forgetting_text, separator=separator,
-    )  # fmt: skip
+        train=data,
+        dev=dev,
+        test=test,
+        hold_out=hold_out,
+        columns=columns,
+        format=format,
+        forgetting_text=forgetting_text,
+        separator=separator,
+    )
     result = run(checkpoint, out, files, settings, tokenizer=tokenizer, resume=resume, plot=plot)
     if as_json:
         console.say_json(result.to_dict())
@@ -213,31 +233,20 @@ def finetune(
 
 
 def describe(result: FinetuneResult) -> str:
-    """The result in a few lines."""
-    task = result.spec
-    answer = (
-        f"scores {task.score_range[0]:g} to {task.score_range[1]:g}" if task.score_range else ""
-    )
-    answer = answer or (f"{len(task.labels)} classes" if task.labels else "one score per answer")
+    """Return the result in a few lines."""
     lines = [
-        f"{result.checkpoint}: {task.kind}, {answer}, {result.steps:,} steps in "
-        f"{result.seconds:,.0f} s, "
+        f"{result.checkpoint}: {result.spec.kind}, {_outputs(result.spec)}, "
+        f"{result.steps:,} steps in {result.seconds:,.0f} s, "
         f"best epoch {result.best_epoch} of {result.epochs}"
     ]
-    for name, part in result.data.items():
+    for name, counts in result.data.items():
         if name != "balance":
-            lines.append(
-                f"{name:<6} {part['n_examples']:,} examples, {part['n_tokens']:,} tokens, "
-                f"{_truncation(part)}"
-            )
-    if shares := result.data.get("balance"):
-        total, largest, smallest = sum(shares.values()), max(shares.values()), min(shares.values())
-        lines.append(
-            f"labels {len(shares)} in train, {smallest:,} to {largest:,} examples each; "
-            f"the most frequent, {next(iter(shares))!r}, has {largest / total:.1%}"
-        )
-    for name, found in result.sets.items():
-        for metric, estimate in found.metrics.items():
+            sizes = f"{counts['n_examples']:,} examples, {counts['n_tokens']:,} tokens"
+            lines.append(f"{name:<6} {sizes}, {_truncated(counts)}")
+    if balance := result.data.get("balance"):
+        lines.append(_balance(balance))
+    for name, scores in result.sets.items():
+        for metric, estimate in scores.metrics.items():
             lines.append(
                 f"{name:<6} {metric.replace('_', ' ')} {estimate.value:.4f}, 95 % interval "
                 f"{estimate.low:.4f} to {estimate.high:.4f} ({estimate.interval})"
@@ -251,8 +260,27 @@ def describe(result: FinetuneResult) -> str:
     return "\n".join(lines)
 
 
-def _truncation(part: dict[str, int]) -> str:
-    n_examples, n_tokens = part["n_truncated_examples"], part["n_truncated_tokens"]
-    if not n_examples:
+def _outputs(task: TaskSpec) -> str:
+    if task.score_range:
+        return f"scores {task.score_range[0]:g} to {task.score_range[1]:g}"
+    return f"{len(task.labels)} classes" if task.labels else "one score per answer"
+
+
+def _balance(counts: Mapping[str, int]) -> str:
+    """counts: of each label, the most frequent one first."""
+    total = sum(counts.values())
+    largest = max(counts.values())
+    smallest = min(counts.values())
+    return (
+        f"labels {len(counts)} in train, {smallest:,} to {largest:,} examples each; "
+        f"the most frequent, {next(iter(counts))!r}, has {largest / total:.1%}"
+    )
+
+
+def _truncated(counts: Mapping[str, int]) -> str:
+    if not counts["n_truncated_examples"]:
         return "none truncated"
-    return f"{n_examples:,} truncated, {n_tokens:,} tokens lost: they exceed the context"
+    return (
+        f"{counts['n_truncated_examples']:,} truncated to the context, "
+        f"{counts['n_truncated_tokens']:,} tokens lost"
+    )

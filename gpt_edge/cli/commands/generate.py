@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.options import BundleOption, JsonOption
+from gpt_edge.cli.support.options import BundleOption, JsonOption, ThreadsOption
 from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input, read_stdin
 from gpt_edge.errors import GPTEdgeError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpt_edge.generate.stream import TextStream
 
 OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
-MAX_NEW_TOKENS = 400  # a story of the embedded model ends before
+MAX_NEW_TOKENS = 400  # stories of the built-in model end earlier
 
 
 def generate(
@@ -26,52 +26,54 @@ def generate(
         str | None,
         typer.Argument(
             metavar="PROMPT|-",
-            help="Text to continue; - reads standard input, and so does no PROMPT, except on a "
-            "terminal: from nothing then.",
-            show_default=False,
+            help="Prompt text; - reads standard input. Without it, read piped input, or generate "
+            "unconditionally on a terminal.",
         ),
     ] = None,
     model: BundleOption = None,
     max_new_tokens: Annotated[
         int,
-        typer.Option(
-            "-n", "--max-new-tokens", help="Stop after so many tokens, if the text has not ended."
-        ),
+        typer.Option("-n", "--max-new-tokens", help="Maximum number of new tokens."),
     ] = MAX_NEW_TOKENS,
     top_k: Annotated[
         int | None,
-        typer.Option(help="Sample among the K most likely tokens; 40 if a temperature is given."),
+        typer.Option(
+            help="Sample from the K most likely tokens; 40 if only --temperature is given."
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(help="Sample; lower is more deterministic, 0 is greedy. 1 with --top-k."),
+        typer.Option(
+            help="Sampling temperature: lower is more deterministic, 0 is greedy; 1 if only "
+            "--top-k is given."
+        ),
     ] = None,
     greedy: Annotated[
-        bool, typer.Option("--greedy", help="Take the most likely token each time.")
+        bool, typer.Option("--greedy", help="Always take the most likely token.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed generates the same text; for sampling.")
+        int | None, typer.Option(help="Seed for sampling: the same seed gives the same text.")
     ] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="End before this text; up to four times.")
+        list[str] | None, typer.Option(help="Stop before this text; repeatable, up to four times.")
     ] = None,
     truncate: Annotated[
         Literal["left"] | None,
-        typer.Option(help="Cut the start of a prompt that does not fit, instead of refusing it."),
+        typer.Option(
+            help="Truncate the start of a prompt that exceeds the context, instead of failing."
+        ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads to compute with; by default the machine's cores.")
-    ] = None,
+    threads: ThreadsOption = None,
     echo: Annotated[
-        bool, typer.Option("--echo", help="Print the prompt before its continuation.")
+        bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Continue a prompt, token by token.
+    """Generate text that continues a prompt.
 
-    Prints the continuation while it is generated. Samples with --top-k or --temperature. Without
-    them and --greedy, the model's own defaults apply, and standard error says which; a model
-    without defaults takes the most likely token each time.
+    Prints the text while it is generated. --top-k or --temperature sample, --greedy does not.
+    Without them the model's own defaults apply, and standard error names them; a model without
+    defaults is greedy.
     """
     from gpt_edge.generate.params import SamplingParams
     from gpt_edge.system.threads import check_threads
@@ -95,7 +97,8 @@ def generate(
         check_unicode(end, "--stop")
     text = _read_prompt(prompt)
 
-    from gpt_edge.generate.load import load  # loads onnxruntime: only when there is something to do
+    # imports onnxruntime: only after the arguments are checked
+    from gpt_edge.generate.load import load
 
     generator = load(model, threads=threads)
     if not is_explicit:
@@ -123,8 +126,8 @@ def _with_defaults(params: SamplingParams, generator: Generator) -> SamplingPara
 
 
 def _print_pieces(stream: TextStream, before: str) -> None:
-    """Each piece as it comes. An error in the middle leaves the cursor at the start of a line, as
-    Ctrl-C does.
+    """Print each piece as it is generated. After an error in the middle, the cursor is at the start
+    of a line, as after Ctrl-C.
     """
     try:
         console.write(before)
@@ -159,15 +162,15 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
 
 
 def _as_option(message: str) -> str:
-    """Where the message begins with a field of SamplingParams, name the option instead."""
+    """Return the message with the name of the option in place of the SamplingParams field."""
     name, _, rest = message.partition(" ")
     return f"--{name.replace('_', '-')} {rest}" if name in OPTION_FIELDS else f"--stop: {message}"
 
 
 def _read_prompt(prompt: str | None) -> str:
-    """The argument, or standard input without the line end that `echo` and editors put there."""
+    """Return the argument, or standard input without the line ending that `echo` adds."""
     if prompt is None and is_terminal_input():
-        return ""  # starts from nothing
+        return ""  # unconditional generation
     if prompt in (None, "-"):
         prompt = read_stdin()
         prompt = prompt.removesuffix("\n").removesuffix("\r")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 def inspect(
     bundle: BundleArgument = None,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Say what memory it takes, by formula and measured.")
+        bool,
+        typer.Option("--memory", help="Show the memory that it takes, calculated and measured."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what a bundle is, and its figures."""
+    """Show what a bundle contains, its sizes and its measured quality."""
     from gpt_edge.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -32,18 +34,13 @@ def inspect(
 
         figures = memory_figures(opened)
     if as_json:
-        manifest = opened.manifest.to_dict()
-        console.say_json(
-            {**describe(opened), "manifest": manifest, **({"memory": figures} if figures else {})}
-        )
+        values = {**describe(opened), "manifest": opened.manifest.to_dict()}
+        console.say_json(values if figures is None else {**values, "memory": figures})
         return
+    files = describe(opened)["files"]
     console.say(columns(_facts(opened)))
     console.say()
-    console.say(
-        columns(
-            [(f"  {name}", size(n_bytes)) for name, n_bytes in describe(opened)["files"].items()]
-        )
-    )
+    console.say(columns([(f"  {name}", size(n_bytes)) for name, n_bytes in files.items()]))
     if opened.manifest.parity:
         console.say("\nmeasured at export")
         console.say(parity_table(opened.manifest.parity))
@@ -53,68 +50,65 @@ def inspect(
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:
-    """Name and value of each thing worth a line; the columns are both left-aligned by
-    padding here.
-    """
-    config, manifest = bundle.config, bundle.manifest
-    attention = " and ".join(config.attention) + (
-        f", window {config.window}" if config.window else ""
-    )
+    """Return name and value of each line, the values padded so that `columns` aligns them left."""
+    manifest = bundle.manifest
+    n_files = len(manifest.files) + (not bundle.is_optimum_export)
+    kind = f"{manifest.kind}, {bundle.graph} graph, {bundle.scheme}"
     facts = [
         ("name", manifest.name),
         ("path", console.visible(str(bundle.path))),
-        (
-            "kind",
-            f"{manifest.kind}, {bundle.graph} graph, {bundle.scheme}, format version "
-            f"{manifest.format_version}",
-        ),
-        (
-            "size",
-            f"{size(bundle.n_bytes)} in {len(manifest.files) + (not bundle.is_optimum_export)} files",
-        ),
-        ("parameters", f"{config.n_parameters:,}"),
-        (
-            "layers",
-            f"{config.n_layer}, {config.n_head} heads, width {config.n_embd}, {config.norm}-norm, "
-            f"{attention}",
-        ),
-        ("context", f"{config.n_ctx:,} tokens"),
-        ("vocabulary", _vocabulary(bundle)),
+        ("kind", f"{kind}, format version {manifest.format_version}"),
+        ("size", f"{size(bundle.n_bytes)} in {n_files} files"),
+        *_shape_facts(bundle),
     ]
     if manifest.task is not None:
         facts.append(("task", _task(manifest.task)))
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
+        plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
         if values:
-            plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-            facts.append(
-                (name, ", ".join(f"{key} {_value(value)}" for key, value in plain.items()))
-            )
-    quantization = manifest.provenance.get("quantization")
-    formats = quantization.get("formats") if isinstance(quantization, dict) else None
-    if isinstance(formats, dict):
-        facts.append(
-            (
-                "formats",
-                ", ".join(f"{_value(count)} x {_value(label)}" for label, count in formats.items()),
-            )
-        )
-    smoothing = manifest.provenance.get("smoothing")
-    if isinstance(smoothing, dict):
-        n_channels = sum(
-            len(channels) for channels in smoothing.values() if isinstance(channels, dict)
-        )
-        facts.append(("smoothing", f"{n_channels:,} channels in {len(smoothing):,} places"))
+            facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
+    facts += _quantization_facts(manifest.provenance)
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
 
 
+def _shape_facts(bundle: Bundle) -> list[tuple[str, str]]:
+    config = bundle.config
+    attention = " and ".join(config.attention)
+    if config.window:
+        attention += f", window {config.window}"
+    layers = f"{config.n_layer}, {config.n_head} heads, width {config.n_embd}"
+    return [
+        ("parameters", f"{config.n_parameters:,}"),
+        ("layers", f"{layers}, {config.norm}-norm, {attention}"),
+        ("context", f"{config.n_ctx:,} tokens"),
+        ("vocabulary", _vocabulary(bundle)),
+    ]
+
+
+def _quantization_facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Formats and smoothing, as far as the manifest has them in the expected shape."""
+    facts = []
+    quantization = provenance.get("quantization")
+    formats = quantization.get("formats") if isinstance(quantization, dict) else None
+    if isinstance(formats, dict):
+        counts = [f"{_value(count)} x {_value(label)}" for label, count in formats.items()]
+        facts.append(("formats", ", ".join(counts)))
+    smoothing = provenance.get("smoothing")
+    if isinstance(smoothing, dict):
+        channels = [value for value in smoothing.values() if isinstance(value, dict)]
+        n_channels = sum(map(len, channels))
+        facts.append(("smoothing", f"{n_channels:,} channels in {len(smoothing):,} operators"))
+    return facts
+
+
 def _vocabulary(bundle: Bundle) -> str:
-    words = bundle.manifest.tokenizer
+    tokenizer = bundle.manifest.tokenizer
     rows = f"{bundle.config.vocab_size:,} rows"
-    if words is None:
+    if tokenizer is None:
         return rows if bundle.is_optimum_export else f"{rows}, no tokenizer"
     return console.visible(
-        f"{rows}, tokenizer {words.get('kind')} with {words.get('vocab_size')} tokens"
+        f"{rows}, tokenizer {tokenizer.get('kind')} with {tokenizer.get('vocab_size')} tokens"
     )
 
 
@@ -122,7 +116,7 @@ def _task(task: TaskSpec) -> str:
     if task.score_range is not None:
         return f"{task.kind}, scores from {task.score_range[0]:g} to {task.score_range[1]:g}"
     if not task.labels:
-        return f"{task.kind}, the answers come with each question"
+        return f"{task.kind}, each question has its own answers"
     shown = ", ".join(task.labels[:8]) + (", ..." if len(task.labels) > 8 else "")
     return console.visible(f"{task.kind}, {len(task.labels)} labels: {shown}")
 
@@ -140,11 +134,11 @@ def _memory_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
             size(figures["cache"]),
         ),
         ("  logits", size(figures["logits"])),
-        ("  sum, the context full", size(figures["sum"])),
+        ("  sum, with a full context", size(figures["sum"])),
     ]
     if figures["measured_peak"] is not None:
         rows += [
-            ("  measured: Python and onnxruntime alone", size(figures["measured_base"])),
-            ("  measured: at most, the model loaded and run once", size(figures["measured_peak"])),
+            ("  measured: Python and onnxruntime", size(figures["measured_base"])),
+            ("  measured: peak, model loaded and run once", size(figures["measured_peak"])),
         ]
     return rows

@@ -1,4 +1,4 @@
-"""`native`: the operators in C, compiled here. Asks, builds, removes."""
+"""`native`: the status of the custom operators in C; build or remove them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from gpt_edge.cli.support.tables import parity_table
 
 def native(
     action: Annotated[
-        Literal["status", "build", "remove"], typer.Argument(help="What to do.")
+        Literal["status", "build", "remove"],
+        typer.Argument(
+            metavar="ACTION", help="Show the status of the library, build it, or remove it."
+        ),
     ] = "status",
     as_json: JsonOption = False,
 ) -> None:
-    """Compile gpt-edge's own operators for this machine: faster, smaller, and every path the same
-    bits.
+    """Build the custom operators in C for this CPU.
 
-    build wants a C compiler and takes half a minute; it checks the operators against onnxruntime's
-    own on the embedded bundles before it puts them into the cache folder, where every later command
-    finds them. GPT_EDGE_NATIVE=0 in the environment goes without them.
+    They make models faster and smaller, and every execution path bit-identical. build needs a C
+    compiler and takes half a minute. It checks the operators against onnxruntime's on the built-in
+    models, then installs the library in the cache folder, where every later command finds it. Set
+    GPT_EDGE_NATIVE=0 in the environment to run without it.
     """
-    from gpt_edge.native.library import SETTING, find_library, library_path, why_unsupported
+    from gpt_edge.native.library import find_library
 
     figures = None
     if action == "build":
@@ -37,23 +40,26 @@ def native(
         from gpt_edge.verify.native_operators import remove_library
 
         remove_library()
-    found = find_library()
-    reason = None
-    if found is None:
-        reason = why_unsupported()
-        if reason is None and os.environ.get(SETTING) == "0":
-            reason = f"{SETTING} is 0"
-        if reason is None and library_path().is_file():
-            reason = f"others may write to {library_path()} or to its folder; chmod go-w"
-        reason = (
-            reason or f"nothing is built; gpt-edge native build would make {library_path().name}"
-        )
+    library = find_library()
+    reason = _why_unused() if library is None else None
     if as_json:
-        told = {"library": None if found is None else str(found), "reason": reason}
-        console.say_json(told | ({} if figures is None else {"parity": figures}))
+        status = {"library": None if library is None else str(library), "reason": reason}
+        console.say_json(status | ({} if figures is None else {"parity": figures}))
         return
     if figures is not None:
         console.say(parity_table(figures) + "\n")
     console.say(
-        f"not in use: {reason}" if found is None else f"in use: {console.visible(str(found))}"
+        f"not in use: {reason}" if library is None else f"in use: {console.visible(str(library))}"
     )
+
+
+def _why_unused() -> str:
+    from gpt_edge.native.library import SETTING, library_path, why_unsupported
+
+    if (reason := why_unsupported()) is not None:
+        return reason
+    if os.environ.get(SETTING) == "0":
+        return f"{SETTING} is 0"
+    if library_path().is_file():
+        return f"others may write to {library_path()} or to its folder; chmod go-w"
+    return f"nothing is built; gpt-edge native build would create {library_path().name}"

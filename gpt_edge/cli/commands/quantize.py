@@ -1,5 +1,5 @@
-"""`quantize`: an fp32 bundle rounded by a scheme, or as cheaply as a budget of loss allows. Needs
-the extra `export`.
+"""`quantize`: an fp32 bundle quantized by a scheme, or within a quality budget. Needs the extra
+`export`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.export_output import figures_of_failure, print_made
+from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
-    BUNDLE_HELP,
+    BUNDLE_NAME_HELP,
     ForceOption,
     JsonOption,
     OutArgument,
@@ -29,7 +29,7 @@ from gpt_edge.errors import ExportError, require
 if TYPE_CHECKING:
     from gpt_edge.export.budget.run import Quantized
 
-ROAD = "gpt_edge.export.budget.run"
+PIPELINE = "gpt_edge.export.budget.run"
 Bits = Literal["4", "8", "16", "32"]
 
 
@@ -38,8 +38,7 @@ def quantize(
         str,
         typer.Argument(
             metavar="BUNDLE",
-            help=BUNDLE_HELP.partition(";")[0] + "; its scheme must be fp32.",
-            show_default=False,
+            help=f"{BUNDLE_NAME_HELP}; its scheme must be fp32.",
             autocompletion=complete_bundle,
         ),
     ],
@@ -47,98 +46,89 @@ def quantize(
     scheme: Annotated[
         QuantizedSchemeName,
         typer.Option(
-            help="How the weights are stored; mixed is searched for a budget.", show_default=False
+            help="Quantization scheme; mixed searches a format for each tensor within the budget."
         ),
     ],
     block_size: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Weights that share a scale: 16, 32, 64, ...; not for int8.",
-            show_default=False,
+            help="Weights that share one scale: 16, 32, 64, ...; not for int8.",
         ),
     ] = None,
     symmetric: Annotated[
         bool,
         typer.Option(
-            "--symmetric/--asymmetric", help="Without or with a zero point for each block."
+            "--symmetric/--asymmetric", help="Quantize without or with a zero point per block."
         ),
     ] = True,
     head: Annotated[
         Bits | None,
-        typer.Option(
-            help="Bits of the head; a tied embedding is the same table.", show_default=False
-        ),
+        typer.Option(help="Bits of the output head, and of a tied embedding."),
     ] = None,
-    embedding: Annotated[
-        Bits | None, typer.Option(help="Bits of the embedding.", show_default=False)
-    ] = None,
+    embedding: Annotated[Bits | None, typer.Option(help="Bits of the token embedding.")] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATTERN", help="Round only weights like 'h.*.mlp.*'.", show_default=False
+            metavar="PATTERN",
+            help="Quantize only the weights that match, such as 'h.*.mlp.*'; repeatable.",
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Leave weights like 'h.0.*'.", show_default=False),
+        typer.Option(
+            metavar="PATTERN",
+            help="Keep the weights that match in fp32, such as 'h.0.*'; repeatable.",
+        ),
     ] = None,
     rounding: Annotated[
         Literal["nearest", "gptq", "search"] | None,
         typer.Option(
-            help="How to choose levels; gptq for 4 bits and nearest for 8 if not given.",
-            show_default=False,
+            help="How to choose quantization levels; by default gptq for 4 bits, nearest for 8.",
         ),
     ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Text for gptq; by default the model writes its own.",
-            show_default=False,
+            help="Calibration text for gptq; by default the model generates it.",
         ),
     ] = None,
     max_kl: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Most mean KL from fp32, in nats.", show_default=False),
+        typer.Option(metavar="X", help="Maximum mean KL divergence from fp32, in nats."),
     ] = None,
     max_ppl_increase: Annotated[
         float | None,
-        typer.Option(
-            metavar="X", help="Most growth of perplexity: 0.002 is 0.2 %.", show_default=False
-        ),
+        typer.Option(metavar="X", help="Maximum perplexity increase: 0.002 is 0.2 %."),
     ] = None,
     min_top1: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Least share of tokens that stay the most likely one: 0.985.",
-            show_default=False,
+            help="Minimum top-1 agreement: 0.985 is 98.5 % of tokens.",
         ),
     ] = None,
     eval_text: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Text to measure the budget on; by default the model writes its own.",
-            show_default=False,
+            help="Text to measure the budget on; by default the model generates it.",
         ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PNG", help="Draw size against loss into this file.", show_default=False
-        ),
+        typer.Option(metavar="PNG", help="Plot size against quality loss to this file."),
     ] = None,
     target: TargetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Round the weights of an fp32 bundle, within a budget of loss if one is given.
+    """Quantize an fp32 bundle, optionally within a quality budget.
 
-    The new bundle at OUT is held against the one that it came from, and published if it is within
-    tolerance and within the budget. With --scheme mixed each tensor gets the cheapest of 4, 8 and
-    16 bits that the budget allows.
+    The new bundle is compared with the fp32 bundle, and published only if it is within tolerance
+    and within the budget. --scheme mixed gives each tensor the smallest of 4, 8 and 16 bits that
+    the budget allows. Needs the extra gpt-edge[export].
     """
     check_target(scheme, target)
     from gpt_edge.bundle.bundle import Bundle
@@ -149,7 +139,7 @@ def quantize(
         figures_of_failure(as_json),
         console.progress("loading torch") as progress,
     ):
-        require(ROAD, "export")
+        require(PIPELINE, "export")
         from gpt_edge.export.budget.loss_budget import LossBudget
         from gpt_edge.export.budget.run import quantize_to_budget
         from gpt_edge.export.formats.plan import QuantizeOptions
@@ -164,7 +154,7 @@ def quantize(
             tuple(include or ()),
             tuple(exclude or ()),
         )
-        made = quantize_to_budget(
+        quantized = quantize_to_budget(
             opened,
             out,
             options,
@@ -176,12 +166,12 @@ def quantize(
             force=force,
             progress=progress,
         )
-    _print(made, as_json)
+    _print(quantized, as_json)
 
 
 @contextmanager
 def _outcome_of_failure(as_json: bool) -> Iterator[None]:
-    """Where the budget is missed, show what was tried before the error goes on."""
+    """Print the assignments that were tried before reporting that none met the budget."""
     try:
         yield
     except ExportError as error:
@@ -193,19 +183,21 @@ def _outcome_of_failure(as_json: bool) -> Iterator[None]:
         raise
 
 
-def _print(made: Quantized, as_json: bool) -> None:
-    more: dict[str, Any] = {"notes": list(made.notes)}
-    if made.plan is not None:
-        more["tensors"] = {name: form.label for name, form in made.plan.items()}
-    if made.outcome is not None:
-        more["budget"] = made.outcome.to_dict()
-    print_made(made.bundle, made.verification.figures, as_json, more)
+def _print(quantized: Quantized, as_json: bool) -> None:
+    more: dict[str, Any] = {"notes": list(quantized.notes)}
+    if quantized.plan is not None:
+        more["tensors"] = {
+            name: tensor_format.label for name, tensor_format in quantized.plan.items()
+        }
+    if quantized.outcome is not None:
+        more["budget"] = quantized.outcome.to_dict()
+    print_exported(quantized.bundle, quantized.verification.figures, as_json, more)
     if as_json:
         return
-    if made.outcome is not None:
+    if quantized.outcome is not None:
         console.say()
-        console.say(outcome_tables(made.outcome.to_dict()))
-    if made.notes:
+        console.say(outcome_tables(quantized.outcome.to_dict()))
+    if quantized.notes:
         console.say()
-    for note in made.notes:
+    for note in quantized.notes:
         console.say(note)

@@ -1,4 +1,4 @@
-"""`report`: one HTML page about a bundle, to attach to a release. Needs the extra `export`."""
+"""`report`: an HTML page about a bundle, to attach to a release. Needs the extra `export`."""
 
 from __future__ import annotations
 
@@ -15,43 +15,54 @@ from gpt_edge.errors import require
 
 def report(
     bundle: BundleArgument = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="HTML file to write.")
+    ] = Path("report.html"),
     against: Annotated[
         Path | None,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Checkpoint or fp32 bundle to hold it against; int8 and int4 are made of it as "
-            "well.",
-            show_default=False,
+            help="Checkpoint or fp32 bundle to compare with; int8 and int4 bundles of it are "
+            "added to the comparison.",
         ),
     ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="BUNDLE", help="Another bundle for the comparison.", show_default=False,
+            metavar="BUNDLE",
+            help="Add this bundle to the comparison; repeatable.",
             autocompletion=complete_bundle,
         ),
     ] = None,
     text: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Text to measure on; without it the fp32 model writes one.", show_default=False
+            metavar="FILE", help="Text to measure on; by default the fp32 model generates it."
         ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="Prompt of a sample; three of its own if not given.", show_default=False),
+        typer.Option(
+            metavar="TEXT",
+            help="Prompt of a sample; repeatable; by default three built-in prompts.",
+        ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens of text to measure on, at most.")] = 8192,
+    tokens: Annotated[
+        int, typer.Option(min=2, help="Maximum number of tokens to measure on.")
+    ] = 8192,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Measure what rounding each weight alone costs.")
+        bool,
+        typer.Option(
+            "--sensitivity", help="Measure the quality loss from quantizing each weight alone."
+        ),
     ] = False,
     as_json: JsonOption = False,
-) -> None:  # fmt: skip
-    """Write one HTML page about a bundle: size, loss, samples side by side, error layer by layer.
+) -> None:
+    """Write a self-contained HTML report about a bundle.
 
-    The page needs nothing but itself. Without --against it holds what can be known without the
-    unrounded model, and says what is missing.
+    Shows size, quality loss, samples side by side and the error of each layer. Without --against,
+    the report has only what can be measured without the fp32 model, and lists what is missing.
+    Needs the extra gpt-edge[export].
     """
     from gpt_edge.bundle.bundle import Bundle
 
@@ -61,7 +72,7 @@ def report(
         from gpt_edge.export.report.page import check_target, write_page
 
         check_target(out)
-        found = make_report(
+        bundle_report = make_report(
             Bundle.open(bundle),
             against=against,
             also=[Bundle.open(name) for name in also or ()],
@@ -71,13 +82,13 @@ def report(
             with_sensitivity=sensitivity,
             progress=progress,
         )
-        n_bytes = write_page(found, out)
+        n_bytes = write_page(bundle_report, out)
     if as_json:
-        console.say_json({"report": str(out), **found.to_dict()})
+        console.say_json({"report": str(out), **bundle_report.to_dict()})
         return
     console.say(f"{out}: {size(n_bytes)}")
     rows = [("", "size", "mean KL", "perplexity", "same token")]
-    for variant in found.variants:
+    for variant in bundle_report.variants:
         loss = variant.degradation
         figures = (
             (f"{loss.mean_kl:.2g}", f"{loss.ppl_increase:+.3%}", f"{loss.top1:.2%}")
@@ -86,5 +97,5 @@ def report(
         )
         rows.append((console.visible(variant.label), size(variant.n_bytes), *figures))
     console.say(columns(rows))
-    for reason in found.missing:
+    for reason in bundle_report.missing:
         console.say(console.visible(f"missing: {reason}"))

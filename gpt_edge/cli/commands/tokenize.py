@@ -16,20 +16,18 @@ def tokenize(
         str | None,
         typer.Argument(
             metavar="TEXT|-",
-            help="Text, or ids with --decode; - or nothing reads standard input.",
-            show_default=False,
+            help="Text, or token ids with --decode; - reads standard input, as does piped input "
+            "without TEXT.",
         ),
     ] = None,
     model: BundleOption = None,
-    decode: Annotated[
-        bool, typer.Option("--decode", help="Read ids and print their text.")
-    ] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Convert token ids to text.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the token ids of a text, or the text of ids.
+    """Convert text to token ids, or token ids to text.
 
-    Special tokens in TEXT are plain text. Standard input is taken as it is, the last line end
-    included.
+    Special tokens in TEXT are treated as plain text. Standard input is used unchanged, including
+    the last line ending.
     """
     if text in (None, "-"):
         if text is None and is_terminal_input():
@@ -60,8 +58,8 @@ def tokenize(
 
 
 def _parse_ids(text: str) -> list[int]:
-    words = text.replace(",", " ").split()
-    for word in words:
-        if not (word.isascii() and word.isdigit() and len(word) < 10):
-            raise ValueError(f"--decode wants token ids separated by spaces, got {word!r:.40}")
-    return [int(word) for word in words]
+    numbers = text.replace(",", " ").split()
+    for number in numbers:
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            raise ValueError(f"--decode needs token ids separated by spaces, got {number!r:.40}")
+    return [int(number) for number in numbers]

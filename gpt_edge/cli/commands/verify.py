@@ -1,4 +1,4 @@
-"""`verify`: is a bundle what it claims to be?"""
+"""`verify`: does a bundle produce the right outputs?"""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ def verify(
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="CHECKPOINT", help="Compare with this checkpoint, in torch.", show_default=False
+            metavar="CHECKPOINT", help="Compare with this checkpoint, which runs in torch."
         ),
     ] = None,
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Try every split and the whole context on every path; takes minutes."
+            "--full",
+            help="Test every split and the whole context on every execution path; takes minutes.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Hold a bundle against itself or a checkpoint.
+    """Verify a bundle, alone or against a checkpoint.
 
-    Checks the files, and that whole prompts, single steps, chunks, splits and batches give the
-    same; with --against, also that the bundle says what the checkpoint says, operator by operator.
-    Out of tolerance is exit code 1.
+    Checks the hashes of the files, and that whole prompts, single steps, chunks, splits and batches
+    produce the same outputs. With --against, also compares the bundle with the checkpoint operator
+    by operator. Exits with 1 if anything is out of tolerance.
     """
     from gpt_edge.bundle.bundle import Bundle
 
@@ -50,9 +51,8 @@ def verify(
 
             report = verify_bundle(opened, against, full=full, progress=progress)
     if as_json:
-        is_right = not report.faults
-        found = {"parity": report.figures, "faults": report.faults, "first": report.first}
-        console.say_json({"ok": is_right, **describe(opened), **found})
+        result = {"parity": report.figures, "faults": report.faults, "first": report.first}
+        console.say_json({"ok": not report.faults, **describe(opened), **result})
     else:
         console.say(parity_table(report.figures))
     if report.faults:

@@ -1,8 +1,8 @@
-"""What commands write: results to standard output, errors and progress to standard error, each safe
-for a terminal.
+"""The output of commands: results to standard output, errors and progress to standard error, each
+safe for a terminal.
 
-Every message is one line: control characters in it, also those of a file name, are written as
-`\\x1b`.
+Every message is one line. Control characters in it, also those of a file name, are written as
+escapes such as `\\x1b`.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ClosedPipe(Exception):
-    """Whoever read standard output went away."""
+    """The reader of standard output went away."""
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Return `text` with control characters, except those in `keep`, written as escapes: nothing in
-    it acts.
+    """Return `text` with control characters, except those in `keep`, and lone surrogates written as
+    escapes, so that a terminal executes nothing.
     """
 
-    def escape(found: re.Match[str]) -> str:
-        character = found[0]
+    def escape(match: re.Match[str]) -> str:
+        character = match[0]
         if character in keep:
             return character
         return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
-    return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", CONTROL.sub(escape, text))
+    return SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", CONTROL.sub(escape, text))
 
 
 def write(text: str) -> None:
-    """Write `text` to standard output at once. On a terminal, control characters other than \\n and
-    \\t are escaped.
+    """Write `text` to standard output immediately. On a terminal, control characters other than \\n
+    and \\t are escaped.
 
     Raises ClosedPipe, OSError, and OutputError if there is no standard output.
     """
@@ -66,14 +66,14 @@ def say(text: str = "") -> None:
 
 
 def say_json(values: Mapping[str, Any]) -> None:
-    """Write one object on one line to standard output. ASCII only, so any terminal and any reader
-    takes it.
+    """Write one JSON object on one line to standard output, in ASCII: every terminal and every
+    reader accepts it.
     """
     say(json.dumps(values, allow_nan=False))
 
 
 def flush() -> None:
-    """Push out what is still in the buffer of standard output. Raises as `write`."""
+    """Flush standard output. Raises ClosedPipe and OSError."""
     if sys.stdout is not None:
         try:
             sys.stdout.flush()
@@ -82,33 +82,31 @@ def flush() -> None:
 
 
 def error(message: str, hint: str | None = None) -> None:
-    """Write `error: ...`, and `hint: ...` if there is one, each on a line of its own, to standard
-    error.
-    """
-    _complain(f"error: {visible(message)}")
+    """Write a line `error: ...`, and a line `hint: ...` if there is one, to standard error."""
+    _write_error(f"error: {visible(message)}")
     if hint:
-        _complain(f"hint: {visible(hint)}")
+        _write_error(f"hint: {visible(hint)}")
 
 
 def note(message: str) -> None:
     """Write a line that is not part of the result to standard error."""
-    _complain(visible(message))
+    _write_error(visible(message))
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Stands in for warnings.showwarning: one line, no source code."""
-    _complain(f"warning: {visible(str(message))}")
+    """Replace warnings.showwarning: one line, without source code."""
+    _write_error(f"warning: {visible(str(message))}")
 
 
 def end_line() -> None:
-    """After Ctrl-C: leave the cursor at the start of a line."""
+    """Move the cursor to the start of a line, after Ctrl-C on a terminal."""
     if _is_terminal(sys.stderr):
-        _complain("")
+        _write_error("")
 
 
 def discard_stdout() -> None:
-    """Point standard output at nothing, so that the interpreter's last flush does not fail
-    again.
+    """Redirect standard output to the null device, so that the interpreter's last flush does not
+    fail again.
     """
     with suppress(OSError, ValueError, AttributeError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
@@ -118,11 +116,11 @@ def discard_stdout() -> None:
 
 @contextmanager
 def progress(first: str) -> Iterator[Callable[[str], None]]:
-    """Yield a function to call with each stage, "checking int8 against torch", and each weight,
-    "h.0.mlp.c_fc.weight".
+    """Yield a function to call with the name of each stage, "checking int8 against torch", and of
+    each weight, "h.0.mlp.c_fc.weight".
 
-    On a terminal a line on standard error shows the stage, and within it the weight; elsewhere
-    nothing is written.
+    On a terminal, a line on standard error shows the stage and the weight; elsewhere nothing is
+    written.
     """
     if not _is_terminal(sys.stderr):
         yield lambda name: None
@@ -149,8 +147,8 @@ def _stdout() -> TextIO:
     return sys.stdout
 
 
-def _complain(line: str) -> None:
-    with suppress(OSError, ValueError, AttributeError):  # nobody listens: the exit code has to do
+def _write_error(line: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # closed: the exit code must be enough
         if sys.stderr is not None:
             encoding = sys.stderr.encoding or "ascii"
             print(

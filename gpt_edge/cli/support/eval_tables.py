@@ -1,4 +1,4 @@
-"""What `eval` prints: figures with their standard errors, the model and its base side by side."""
+"""The tables of `eval`: figures with their standard errors, the two models side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = tuple[str, ...]
 
 
 def text_table(names: Sequence[str], files: Sequence[str], report: TextReport) -> str:
-    """The texts and how they were read, the figures of each model, and how far they are apart."""
+    """The texts and the windows, the figures of each model, and the comparison of the two."""
     scores = [score for score in (report.model, report.base) if score is not None]
     heading = (
         f"{visible(', '.join(files))}: {report.n_documents:,} documents, {report.n_tokens:,} "
@@ -24,23 +24,20 @@ def text_table(names: Sequence[str], files: Sequence[str], report: TextReport) -
         f"{report.stride:,}"
     )
     rows: list[Row] = [("", *map(visible, names)), *_score_rows(scores)]
-    parts = [heading, columns(rows)]
-    comparisons = [
-        (title, found)
-        for title, found in (
-            (f"against {names[-1]}", report.comparison),
-            (_noise_title(report), report.noise_floor),
-        )
-        if found is not None
-    ]
+    tables = [heading, columns(rows)]
+    comparisons: dict[str, Comparison] = {}
+    if report.comparison is not None:
+        comparisons[f"against {names[-1]}"] = report.comparison
+    if report.noise_floor is not None:
+        comparisons[_noise_title(report)] = report.noise_floor
     if comparisons:
-        rows = [("", *(visible(title) for title, _ in comparisons))]
-        parts.append(columns(rows + _comparison_rows([found for _, found in comparisons])))
-    return "\n\n".join(parts)
+        rows = [("", *map(visible, comparisons)), *_comparison_rows(list(comparisons.values()))]
+        tables.append(columns(rows))
+    return "\n\n".join(tables)
 
 
 def lambada_table(names: Sequence[str], scores: Sequence[LambadaScore]) -> str:
-    """Last words, by model."""
+    """The accuracy and the perplexity of last words, one column for each model."""
     rows: list[Row] = [
         (f"LAMBADA, {scores[0].n_passages:,} passages", *map(visible, names)),
         ("accuracy", *(_percent(score.accuracy) for score in scores)),
@@ -53,8 +50,8 @@ def lambada_table(names: Sequence[str], scores: Sequence[LambadaScore]) -> str:
 
 
 def _noise_title(report: TextReport) -> str:
-    one, other = report.noise_threads or (0, 0)
-    return f"noise floor: {one} and {other} threads"
+    first, second = report.noise_threads or (0, 0)
+    return f"noise floor: {first} and {second} threads"
 
 
 def _score_rows(scores: Sequence[TextScore]) -> list[Row]:
@@ -67,17 +64,17 @@ def _score_rows(scores: Sequence[TextScore]) -> list[Row]:
     ]
 
 
-def _comparison_rows(found: Sequence[Comparison]) -> list[Row]:
+def _comparison_rows(comparisons: Sequence[Comparison]) -> list[Row]:
     return [
-        ("perplexity ratio", *(_estimate(one.perplexity_ratio, 6) for one in found)),
-        ("mean KL, nats", *(_estimate(one.mean_kl, 3) for one in found)),
-        ("median KL", *(_number(one.median_kl, 3) for one in found)),
-        ("99 % KL", *(_number(one.kl_quantiles[0.99], 3) for one in found)),
-        ("99.9 % KL", *(_number(one.kl_quantiles[0.999], 3) for one in found)),
-        ("largest KL", *(_number(one.max_kl, 3) for one in found)),
-        ("same top token", *(_percent(one.top1) for one in found)),
-        ("mean Δp", *(_percent(one.mean_delta_p) for one in found)),
-        ("RMS Δp", *(_percent(one.rms_delta_p) for one in found)),
+        ("perplexity ratio", *(_estimate(one.perplexity_ratio, 6) for one in comparisons)),
+        ("mean KL, nats", *(_estimate(one.mean_kl, 3) for one in comparisons)),
+        ("median KL", *(_number(one.median_kl, 3) for one in comparisons)),
+        ("99 % KL", *(_number(one.kl_quantiles[0.99], 3) for one in comparisons)),
+        ("99.9 % KL", *(_number(one.kl_quantiles[0.999], 3) for one in comparisons)),
+        ("largest KL", *(_number(one.max_kl, 3) for one in comparisons)),
+        ("same top token", *(_percent(one.top1) for one in comparisons)),
+        ("mean Δp", *(_percent(one.mean_delta_p) for one in comparisons)),
+        ("RMS Δp", *(_percent(one.rms_delta_p) for one in comparisons)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What `export` and `quantize` print: the new bundle and its figures, or the figures of a failure."""
+"""The output of `export` and `quantize`: the new bundle and its figures, or those of a failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def figures_of_failure(as_json: bool) -> Iterator[None]:
-    """Where an export is out of tolerance, show its figures before the error goes on."""
+    """Print the figures of an export that is out of tolerance before the error is reported."""
     try:
         yield
     except ParityError as error:
@@ -27,10 +27,10 @@ def figures_of_failure(as_json: bool) -> Iterator[None]:
         raise
 
 
-def print_made(
+def print_exported(
     bundle: Bundle, figures: dict[str, Any], as_json: bool, more: Mapping[str, Any] | None = None
 ) -> None:
-    """What was made, and the figures that prove it. more: further fields of the JSON object."""
+    """Print a new bundle and its figures. more: further fields of the JSON object."""
     if as_json:
         console.say_json({"ok": True, **describe(bundle), **(more or {}), "parity": figures})
         return

@@ -1,8 +1,8 @@
-"""The memory of a bundle: by formula, and measured in a process of its own that loads it and reads
-one token.
+"""The memory of a bundle: calculated, and measured in a separate process that loads it and runs one
+token.
 
-The formula is weights file + keys and values of a full context + one row of logits. What
-onnxruntime repacks or keeps for itself is not in it: that is what the measurement is for.
+Calculated are the weights file, the keys and values of a full context, and one row of logits. What
+onnxruntime repacks or allocates for itself is missing from that; the measurement includes it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ print(json.dumps([base, peak_bytes(), cache.arrays[0].itemsize]))
 
 
 def memory_figures(bundle: Bundle) -> dict[str, Any]:
-    """Bytes by name. The measured ones are None where the system does not tell. Raises BundleError
-    if it cannot load.
+    """Return bytes by name. The measured ones are None where the system does not report them.
+    Raises BundleError if the bundle cannot be loaded.
     """
     config = bundle.config
     base, peak, item = _measure(bundle)
@@ -57,7 +57,7 @@ def memory_figures(bundle: Bundle) -> dict[str, Any]:
 
 
 def _measure(bundle: Bundle) -> tuple[int | None, int | None, int]:
-    """Resident bytes before and after, and the bytes of one number in the cache."""
+    """Return the resident bytes before and after, and the bytes of one number in the cache."""
     done = subprocess.run(
         python_command("-c", MEASURE, os.path.abspath(bundle.path)),
         env=python_environment(),

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what a shell completes for them."""
+"""Arguments and options that several commands share, and the shell's completion of bundles."""
 
 from __future__ import annotations
 
@@ -21,34 +21,29 @@ TargetName = Literal["avx2", "avx512_vnni", "arm64"]
 
 
 def complete_bundle(incomplete: str) -> list[str]:
-    """Names of embedded bundles and of folders that begin with what was typed."""
+    """Names of built-in models and of folders that begin with `incomplete`."""
     from gpt_edge.bundle.reader import builtin_bundles
 
-    folder, _, beginning = incomplete.rpartition(os.sep)
+    parent, separator, beginning = incomplete.rpartition(os.sep)
     names = [name for name in builtin_bundles() if name.startswith(incomplete)]
     try:
-        with os.scandir(
-            folder + os.sep if folder or incomplete.startswith(os.sep) else "."
-        ) as entries:
-            found = sorted(
+        with os.scandir(parent + separator or ".") as entries:
+            folders = sorted(
                 entry.name
                 for entry in entries
                 if entry.is_dir() and entry.name.startswith(beginning)
             )
     except OSError:
-        found = []
-    return names + [
-        os.path.join(incomplete[: len(incomplete) - len(beginning)], name) for name in found
-    ]
+        folders = []
+    return names + [parent + separator + folder for folder in folders]
 
 
-BUNDLE_HELP = "Bundle folder, or name of an embedded bundle; by default the embedded one."
+BUNDLE_NAME_HELP = "Bundle folder, or name of a built-in model"
+BUNDLE_HELP = f"{BUNDLE_NAME_HELP}; by default the built-in story model."
 
 BundleArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="BUNDLE", help=BUNDLE_HELP, show_default=False, autocompletion=complete_bundle
-    ),
+    typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, autocompletion=complete_bundle),
 ]
 BundleOption = Annotated[
     str | None,
@@ -57,20 +52,23 @@ BundleOption = Annotated[
         "--model",
         metavar="BUNDLE",
         help=BUNDLE_HELP,
-        show_default=False,
         autocompletion=complete_bundle,
     ),
 ]
-OutArgument = Annotated[
-    Path, typer.Argument(metavar="OUT", help="Folder to make.", show_default=False)
-]
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create.")]
 TargetOption = Annotated[
     TargetName | None,
     typer.Option(
-        help="Kind of CPU, for int8-dynamic alone; avx512_vnni if not given.", show_default=False
+        help="CPU to optimize for, with --scheme int8-dynamic only; by default avx512_vnni."
     ),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace an existing bundle or exported folder at OUT.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(help="CPU threads to use; by default one per physical core, at most 16."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -78,5 +76,5 @@ def check_target(scheme: str, target: str | None) -> None:
     """Raise ValueError for a --target that would have no effect."""
     if target is not None and not SCHEMES[scheme].by_optimum:
         raise ValueError(
-            f"--target {target} is for --scheme {INT8_DYNAMIC.name}; {scheme} runs on every CPU"
+            f"--target {target} needs --scheme {INT8_DYNAMIC.name}; {scheme} runs on every CPU"
         )

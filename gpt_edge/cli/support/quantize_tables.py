@@ -1,5 +1,5 @@
-"""The outcome of a search for a budget as text: what each tensor got, and every assignment that was
-measured.
+"""The result of a search within a budget as text: the format of each tensor, and every assignment
+that was measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POINT_HEADINGS = (
 
 
 def outcome_tables(outcome: Mapping[str, Any]) -> str:
-    """outcome: `Outcome.to_dict()`, also from a manifest."""
+    """Return both tables. outcome: `Outcome.to_dict()`, also from a manifest."""
     tables = [points_table(outcome)]
     if any("kl" in values for values in outcome.get("tensors", {}).values()):
         tables.insert(0, tensors_table(outcome["tensors"]))
@@ -30,19 +30,16 @@ def outcome_tables(outcome: Mapping[str, Any]) -> str:
 
 
 def tensors_table(tensors: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line for each layer, one column for each of its weights: the format, and the KL of that
-    change alone.
+    """One line for each layer, one column for each of its weights: the format, and the KL
+    divergence from quantizing that weight alone.
     """
-    parts: list[str] = []
-    for name in tensors:
-        if name.startswith("h.") and (part := _part(name)) not in parts:
-            parts.append(part)
-    rows: list[tuple[str, ...]] = [("", *parts)]
-    layers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("h.")})
+    in_layers = [name.split(".", 2) for name in tensors if name.startswith("h.")]
+    layers = sorted({int(layer) for _, layer, _ in in_layers})
+    weights = list(dict.fromkeys(weight.removesuffix(".weight") for _, _, weight in in_layers))
+    rows: list[tuple[str, ...]] = [("", *weights)]
     for layer in layers:
-        rows.append(
-            (f"h.{layer}", *(_cell(tensors.get(f"h.{layer}.{part}.weight")) for part in parts))
-        )
+        cells = [_cell(tensors.get(f"h.{layer}.{weight}.weight")) for weight in weights]
+        rows.append((f"h.{layer}", *cells))
     others = [
         (visible(name), _cell(values))
         for name, values in tensors.items()
@@ -52,7 +49,7 @@ def tensors_table(tensors: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def points_table(outcome: Mapping[str, Any]) -> str:
-    """One line for each measured assignment, in the order of measuring; the chosen one is
+    """One line for each measured assignment, in the order of measurement; the chosen one is
     marked.
     """
     rows: list[tuple[str, ...]] = [POINT_HEADINGS]
@@ -71,10 +68,6 @@ def points_table(outcome: Mapping[str, Any]) -> str:
             )
         )
     return columns(rows)
-
-
-def _part(name: str) -> str:
-    return name.split(".", 2)[2].removesuffix(".weight")
 
 
 def _cell(values: Mapping[str, Any] | None) -> str:

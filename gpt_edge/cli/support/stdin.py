@@ -1,4 +1,4 @@
-"""Text that a command reads from standard input, and the check of text that the shell gave."""
+"""Text from standard input, and the check of text that is an argument."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ MAX_INPUT_BYTES = 64 << 20  # an endless input must not fill the memory
 
 
 def is_terminal_input() -> bool:
+    """Return whether standard input is a terminal, where reading would wait for the user."""
     return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
 
 
 def read_stdin() -> str:
+    """Return standard input. Raises TokenizerError if it is closed, too long or not UTF-8."""
     if sys.stdin is None or sys.stdin.closed:
         raise TokenizerError("standard input is closed", hint="give the text as an argument")
     stream = getattr(sys.stdin, "buffer", None)
@@ -29,14 +31,14 @@ def read_stdin() -> str:
         ) from error
 
 
-def check_unicode(text: str, what: str = "the text") -> None:
-    """Raise TokenizerError for an argument whose bytes were not UTF-8: Python turned them into lone
-    surrogates.
+def check_unicode(text: str, name: str = "the text") -> None:
+    """Raise TokenizerError for an argument that was not UTF-8: Python has decoded such bytes to
+    lone surrogates.
     """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise TokenizerError(
-            f"{what} is not UTF-8: character {error.start} cannot be read",
+            f"{name} is not UTF-8: character {error.start} cannot be read",
             hint="convert it first, for example with iconv -t UTF-8",
         ) from error

@@ -1,7 +1,7 @@
-"""Figures as text: sizes with their unit, columns that line up, the table of a verification, a
-bundle in one object.
+"""Figures as text: sizes with their unit, aligned columns, the table of a verification, a bundle as
+one object.
 
-Figures from a manifest are somebody else's: what is not a number is shown as it is, or as `-`, and
+Figures from a manifest are untrusted: a value that is not a number is shown as `-` or escaped, and
 nothing fails.
 """
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 LIMIT_NAMES = {"max_difference": "max", "mean_kl": "KL"}
 HEADINGS = ("", "rows", "max |Δlogit|", "mean KL", "same token", "allowed", "")
-PLACE_SECTIONS = ("weights", "operators")  # of a verification that went through the graph
-PLACE_HEADINGS = ("operator", "places", "weights", "result", "")
+OPERATOR_SECTIONS = ("weights", "operators")  # of a verification operator by operator
+OPERATOR_HEADINGS = ("operator", "count", "weights", "result", "")
 
 
 def size(n_bytes: int) -> str:
-    """Bytes with the unit that a disk's label would use: 7.9 MB is 7,900,000."""
+    """Return bytes with a decimal unit, as on the label of a disk: 7.9 MB is 7,900,000."""
     if n_bytes < 1000:
         return f"{n_bytes} B"
-    value, units = n_bytes / 1000, ["kB", "MB", "GB", "TB"]
+    value = n_bytes / 1000
+    units = ["kB", "MB", "GB", "TB"]
     while value >= 999.95 and len(units) > 1:
         value /= 1000
         units.pop(0)
@@ -33,8 +34,8 @@ def size(n_bytes: int) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the first column to the left and the others to the right; no spaces at the
-    ends of lines.
+    """Return lines of cells, the first column aligned left and the others right, without trailing
+    spaces.
     """
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = []
@@ -48,75 +49,69 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def parity_table(figures: Mapping[str, Any]) -> str:
-    """One line for each comparison, under its section's name; then one for each operator, where
-    they were compared.
+    """Return one line for each comparison, under the name of its section; then one for each
+    operator, if operators were compared.
 
-    figures: of a Verification or a manifest, by section and name. Differences are of logits, KL in
-    nats.
+    figures: of a Verification or a manifest, by section and name. Differences are of logits, KL
+    divergences in nats.
     """
-    is_task = any(
-        str(name).startswith("labels") for found in figures.values() for name in _mapping(found)
-    )
-    rows: list[tuple[str, ...]] = [
-        tuple(name.replace("token", "label") if is_task else name for name in HEADINGS)
-    ]
+    names = [str(name) for comparisons in figures.values() for name in _mapping(comparisons)]
+    is_task = any(name.startswith("labels") for name in names)
+    unit = "label" if is_task else "token"
+    rows = [tuple(heading.replace("token", unit) for heading in HEADINGS)]
     for section, comparisons in figures.items():
-        if not isinstance(comparisons, Mapping) or section in PLACE_SECTIONS:
+        if not isinstance(comparisons, Mapping) or section in OPERATOR_SECTIONS:
             continue
         rows.append((visible(str(section)), *[""] * (len(HEADINGS) - 1)))
         for name, values in comparisons.items():
             if isinstance(values, Mapping):
                 rows.append((f"  {visible(str(name))}", *_cells(values)))
-    return "\n".join([columns(rows), *_flips(figures), *_places(figures)])
+    return "\n".join([columns(rows), *_flips(figures), *_operators(figures)])
 
 
-def _places(figures: Mapping[str, Any]) -> list[str]:
-    """Operators by the largest difference from the reference's, as a share of what rounding
+def _operators(figures: Mapping[str, Any]) -> list[str]:
+    """Operators by the largest difference from the reference's, as a fraction of what rounding
     explains.
     """
-    weights, operators = (_mapping(figures.get(section)) for section in PLACE_SECTIONS)
-    rows: list[tuple[str, ...]] = [PLACE_HEADINGS]
+    weights, operators = (_mapping(figures.get(section)) for section in OPERATOR_SECTIONS)
+    rows = [OPERATOR_HEADINGS]
     for name in operators or weights:
-        pair = [_mapping(found.get(name)) for found in (weights, operators)]
+        pair = [_mapping(section.get(name)) for section in (weights, operators)]
         wrong = [values for values in pair if values.get("ok", True) is not True]
-        places = [values["places"] for values in pair if _is_number(values.get("places"))]
+        counts = [values["places"] for values in pair if _is_number(values.get("places"))]
         verdict = visible(f"WRONG, worst at {wrong[0].get('worst')}") if wrong else ""
-        shares = [_share(values.get("share")) for values in pair]
-        rows.append(
-            (f"  {visible(str(name))}", _whole(max(places, default=None)), *shares, verdict)
-        )
+        in_weights, in_result = (_percent(values.get("share")) for values in pair)
+        label = f"  {visible(str(name))}"
+        rows.append((label, _whole(max(counts, default=None)), in_weights, in_result, verdict))
     if len(rows) == 1:
         return []
-    return [
-        "operators against the reference, by the share of the difference that rounding explains",
-        columns(rows),
-    ]
+    title = "operators against the reference: difference as a fraction of what rounding explains"
+    return [title, columns(rows)]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _share(value: object) -> str:
+def _percent(value: object) -> str:
     return f"{value:.0%}" if _is_number(value) else "-"
 
 
 def _flips(figures: Mapping[str, Any]) -> list[str]:
-    """One line for each flip on a path: near ties, or there is a fault. Against a reference, the
-    share says enough.
+    """One line for each token flip between execution paths: a near tie, or a fault. Against a
+    reference, the percentage of equal tokens is enough.
     """
     lines = []
     for section, comparisons in figures.items():
         if not str(section).endswith(" paths") or not isinstance(comparisons, Mapping):
             continue
         for name, values in comparisons.items():
-            for flip in values.get("flips", ()) if isinstance(values, Mapping) else ():
+            for flip in _mapping(values).get("flips", ()):
                 if isinstance(flip, Mapping):
-                    place = f"{section}, {name}: row {flip.get('row')} of {flip.get('probe')}"
-                    gap, noise = _short(flip.get("gap")), _short(values.get("noise"))
-                    lines.append(
-                        visible(f"flip in {place}, gap {gap}, noise of the other rows {noise}")
-                    )
+                    row = f"{section}, {name}: row {flip.get('row')} of {flip.get('probe')}"
+                    margin, noise = _short(flip.get("gap")), _short(values.get("noise"))
+                    line = f"token flip in {row}, logit margin {margin}, noise floor {noise}"
+                    lines.append(visible(line))
     return lines
 
 
@@ -142,7 +137,7 @@ def _cells(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
-    """A bundle's place, kind and sizes, as JSON values."""
+    """Return the path, kind and sizes of a bundle as JSON values."""
     manifest = bundle.manifest
     return {
         "bundle": str(bundle.path),

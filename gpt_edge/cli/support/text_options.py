@@ -7,26 +7,26 @@ from typing import Annotated, Literal
 
 import typer
 
-BATCHES_AT_ONCE = (
-    16  # read before the first is computed: texts of like lengths are found among them
-)
+# batches to read before the first is computed, so that texts of similar length share a batch
+BATCHES_AT_ONCE = 16
 
 TextsPosition = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="TEXT|-",
-        help="Texts; - or nothing reads standard input, an example a line.",
-        show_default=False,
+        help="Texts; - reads standard input, one example per line, as does piped input "
+        "without TEXT.",
     ),
 ]
 FileOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Read examples from a file, one a line.", show_default=False),
+    typer.Option(metavar="FILE", help="Read examples from this file, one per line."),
 ]
 JsonlOption = Annotated[
     bool,
     typer.Option(
-        "--jsonl", help="Lines are JSON: objects with the names below, lists of texts, or texts."
+        "--jsonl",
+        help="Read JSON lines: objects with the keys named below, lists of texts, or strings.",
     ),
 ]
 ColumnOption = Annotated[
@@ -34,33 +34,23 @@ ColumnOption = Annotated[
     typer.Option(
         "--text",
         metavar="NAME",
-        help="Name of the text in JSON objects, as in finetune.",
-        show_default=False,
+        help="Key of the text in JSON objects; repeatable, as in finetune.",
     ),
 ]
 BatchOption = Annotated[
     int,
-    typer.Option(
-        min=1, help="Examples computed at once; 1 answers each line of a stream as it comes."
-    ),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Threads to compute with; by default the machine's cores.", show_default=False
-    ),
+    typer.Option(min=1, help="Examples per batch; 1 answers each line of a stream immediately."),
 ]
 TruncateOption = Annotated[
     Literal["left", "right"] | None,
     typer.Option(
-        help="Cut texts that do not fit, at this side, instead of refusing them.",
-        show_default=False,
+        help="Truncate texts that exceed the context on this side, instead of failing.",
     ),
 ]
 
 
 def chunk_size(batch: int) -> int:
-    """Examples to read before the first is computed; 1 for `batch` 1, so that a stream is answered
-    line by line.
+    """Return how many examples to read before the first is computed: 1 for a `batch` of 1, so that
+    a stream is answered line by line.
     """
     return batch * BATCHES_AT_ONCE if batch > 1 else 1

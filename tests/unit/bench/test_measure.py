@@ -108,7 +108,6 @@ def test_a_bundle_without_a_tokenizer_is_measured_by_ids(model: Model) -> None:
 
 
 # --- bytes
-# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -120,15 +119,15 @@ def test_the_weights_of_a_token_are_those_that_onnx_lists_less_the_embeddings_ro
     whole = {
         name for node in model.node for name in node.input if not node.op_type.startswith("Gather")
     }
-    wanted = sum(
+    expected = sum(
         np.prod(value.dims, dtype=int) * helper.tensor_dtype_to_np_dtype(value.data_type).itemsize
         for value in model.initializer
         if value.name in whole
     )
-    assert weight_bytes(path) == wanted
+    assert weight_bytes(path) == expected
     config = Bundle.open(bundle_path(kind)).config
     # a few shapes and constants
-    assert abs(wanted - 4 * (config.n_parameters - config.n_ctx * config.n_embd)) < 1000
+    assert abs(expected - 4 * (config.n_parameters - config.n_ctx * config.n_embd)) < 1000
 
 
 def test_of_the_sides_of_an_if_the_larger_counts(tmp_path: Path) -> None:
@@ -193,7 +192,6 @@ def test_the_bandwidth_is_that_of_memory(threads: int) -> None:
 
 
 # --- processes and the profiler
-# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -244,7 +242,6 @@ def test_the_profile_counts_the_operators_of_a_token_and_leaves_no_file(temporar
 
 
 # --- rounds
-# ----------------------------------------------------------------------------------------------------------
 
 
 def test_bundles_alternate_and_the_ratio_is_of_equal_rounds(

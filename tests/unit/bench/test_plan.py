@@ -11,7 +11,7 @@ from gpt_edge.errors import ContextLengthError
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("0", (0,)),
         ("32,512", (32, 512)),
@@ -22,8 +22,8 @@ from gpt_edge.errors import ContextLengthError
         ("5-5+1", (5,)),
     ],
 )
-def test_lists_and_ranges_are_read(text: str, wanted: tuple[int, ...]) -> None:
-    assert parse_numbers(text) == wanted
+def test_lists_and_ranges_are_read(text: str, expected: tuple[int, ...]) -> None:
+    assert parse_numbers(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.bench.figures import (
+    BenchReport,
     Engine,
     LoopRow,
     ProfileRow,
-    Report,
     SpeedRow,
     StartRow,
     flat,
@@ -26,17 +26,33 @@ from gpt_edge.bench.report import FORMATS, render
 from gpt_edge.errors import MissingDependencyError, OutputError
 
 MACHINE = {
-    "gpt_edge": "0.1.0", "onnxruntime": "1.31.1", "numpy": "2.4", "python": "3.11", "system": "Linux x86_64",
-    "cpu": "a CPU", "cpus": 2, "default_threads": 2, "date": "2026-01-01",
-}  # fmt: skip
+    "gpt_edge": "0.1.0",
+    "onnxruntime": "1.31.1",
+    "numpy": "2.4",
+    "python": "3.11",
+    "system": "Linux x86_64",
+    "cpu": "a CPU",
+    "cpus": 2,
+    "default_threads": 2,
+    "date": "2026-01-01",
+}
 
 
 def speed_row(bundle: str, test: str = "tg8", depth: int = 0, is_first: bool = True) -> SpeedRow:
     seconds = spread([2.0, 1.0, 4.0])
     ratio = None if is_first else spread([1.0, 1.5, 1.25])
     return SpeedRow(
-        Engine(bundle, "int8", "edge", 2), 1, test, depth, 8, seconds.per(8), seconds, 5e6, 0.5, ratio
-    )  # fmt: skip
+        Engine(bundle, "int8", "edge", 2),
+        1,
+        test,
+        depth,
+        8,
+        seconds.per(8),
+        seconds,
+        5e6,
+        0.5,
+        ratio,
+    )
 
 
 def start_row(bundle: str) -> StartRow:
@@ -44,7 +60,7 @@ def start_row(bundle: str) -> StartRow:
     return StartRow(Engine(bundle, "int8", "edge", 2), one, one, one, one, one, 32, None, 512, None)
 
 
-def report(*bundles: str) -> Report:
+def report(*bundles: str) -> BenchReport:
     speed = tuple(speed_row(bundle, is_first=bundle == bundles[0]) for bundle in bundles)
     engine = speed[0].engine
     profile = (
@@ -52,7 +68,7 @@ def report(*bundles: str) -> Report:
         ProfileRow(engine, "tg8", "Gelu", 5, 1e-5, 0.25),
     )
     loop = (LoopRow(engine, spread([5e-5]), spread([1e-4]), 1.5e10, 5_000_000),)
-    return Report(
+    return BenchReport(
         MACHINE, Plan((), (8,), repetitions=3), speed, tuple(map(start_row, bundles)), loop, profile
     )
 
@@ -81,8 +97,11 @@ def test_a_row_is_flat_with_its_spread() -> None:
 def test_json_holds_every_row_and_how_it_was_measured() -> None:
     values = json.loads(render(report("one", "two"), "json"))
     assert {name: len(values[name]) for name in ("speed", "start", "loop", "profile")} == {
-        "speed": 2, "start": 2, "loop": 1, "profile": 2,
-    }  # fmt: skip
+        "speed": 2,
+        "start": 2,
+        "loop": 1,
+        "profile": 2,
+    }
     assert values["machine"] == MACHINE
     assert values["plan"]["repetitions"] == 3
     assert values["speed"][1]["ratio"] == 1.25
@@ -165,16 +184,16 @@ def test_the_plot_is_a_png(tmp_path: Path) -> None:
     rows = tuple(speed_row("one", f"tg8 @ d{depth}", depth) for depth in (40, 0, 20))
     path = tmp_path / "speed.png"
     path.write_bytes(b"an older one")
-    write_plot(Report(MACHINE, figures.plan, rows, figures.start, ()), path)
+    write_plot(BenchReport(MACHINE, figures.plan, rows, figures.start, ()), path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     assert [found.name for found in tmp_path.iterdir() if found.suffix == ".png"] == ["speed.png"]
 
 
 def test_a_plot_of_prompts_alone_is_refused(tmp_path: Path) -> None:
     figures = report("one")
-    with pytest.raises(OutputError, match="nothing to draw"):
+    with pytest.raises(OutputError, match="nothing to plot"):
         write_plot(
-            Report(MACHINE, figures.plan, (speed_row("one", "pp8"),), figures.start, ()),
+            BenchReport(MACHINE, figures.plan, (speed_row("one", "pp8"),), figures.start, ()),
             tmp_path / "x.png",
         )
     assert list(tmp_path.iterdir()) == []
