@@ -146,8 +146,8 @@ class Classifier:
         is too long, each with its number.
         """
         if isinstance(texts, str) or not isinstance(texts, Iterable):
-            found = "string" if isinstance(texts, str) else type(texts).__name__
-            raise ValueError(f"texts must be a sequence of examples, got one {found}")
+            actual = "string" if isinstance(texts, str) else type(texts).__name__
+            raise ValueError(f"texts must be a sequence of examples, got one {actual}")
         encoded = []
         for number, example in enumerate(texts):
             try:
@@ -179,16 +179,18 @@ class Classifier:
             for part in parts:
                 check_bytes(part, self.tokenizer, self.encoder.config.n_ctx)
         ids = [self.tokenizer.encode(part) for part in parts]
-        found = transform(self.task, ids, self.encoder.config.n_ctx, keep_end=truncate == "left")
-        if found.n_truncated and truncate is None:
+        task_input = transform(
+            self.task, ids, self.encoder.config.n_ctx, keep_end=truncate == "left"
+        )
+        if task_input.n_truncated and truncate is None:
             raise ContextLengthError(
                 f"{sum(map(len, ids)):,} tokens of text do not fit into the context of "
                 f"{self.encoder.config.n_ctx}, "
-                f"{found.n_truncated:,} too many",
+                f"{task_input.n_truncated:,} too many",
                 hint="shorten it, or cut it with --truncate right",
             )
         answers = parts[1:] if self.task.kind == "multiple-choice" else ()
-        return Encoded(found.sequences, answers, found.n_truncated)
+        return Encoded(task_input.sequences, answers, task_input.n_truncated)
 
     def predict_encoded(self, encoded: Sequence[Encoded], *, batch: int = BATCH) -> Predictions:
         """Answer examples that `encode` made ids of."""

@@ -30,11 +30,11 @@ class StopMatcher:
         if not self._stops or self.is_found:
             return "" if self.is_found else piece
         text = self._held + piece
-        for place in range(len(self._held), len(text)):
-            found = self._advance(text[place])
-            if found:
+        for index in range(len(self._held), len(text)):
+            n_matched = self._advance(text[index])
+            if n_matched:
                 self.is_found, self._held = True, ""
-                return text[: place + 1 - found]
+                return text[: index + 1 - n_matched]
         waiting = len(text) - max(self._matched)
         self._held = text[waiting:]
         return text[:waiting]
@@ -46,7 +46,7 @@ class StopMatcher:
 
     def _advance(self, character: str) -> int:
         """Length of the longest stop string that ends with `character`, 0 for none."""
-        found = 0
+        longest = 0
         for index, (stop, borders) in enumerate(self._stops):
             matched = self._matched[index]
             while matched and stop[matched] != character:
@@ -55,8 +55,8 @@ class StopMatcher:
                 matched += 1
             self._matched[index] = matched
             if matched == len(stop):
-                found = max(found, matched)
-        return found
+                longest = max(longest, matched)
+        return longest
 
 
 def _borders(stop: str) -> list[int]:

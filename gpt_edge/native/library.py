@@ -153,8 +153,8 @@ def _installed_library() -> Path | None:
 def is_own(path: Path) -> bool:
     """Could nobody but this user, or root, have written the file and its folder?"""
     return all(
-        found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        for found in (path.stat(), path.parent.stat())
+        status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        for status in (path.stat(), path.parent.stat())
     )
 
 

@@ -1,4 +1,4 @@
-"""Encoder: a graph that reads whole sequences, many at once, in one forward without a cache.
+"""Encoder: a graph that processes whole sequences, many at once, in one forward without a cache.
 
 Of a fine-tuned bundle it gives the task's logits, of any bundle hidden states, pooled to one vector
 for each sequence. A sequence's result does not depend on what is computed beside it: every operator

@@ -41,8 +41,8 @@ def start_session(
     """Start a graph on the CPU, exact where the CPU's 8-bit products saturate. Raises one of
     ORT_ERRORS.
 
-    is_guarded: False leaves saturating products as they are; the probe alone wants that. Operators
-    of our own never saturate, and a graph that holds nothing else loses nothing by the guard.
+    is_guarded: False leaves saturating products as they are; the probe alone wants that. Custom
+    operators never saturate, and a graph that holds nothing else loses nothing by the guard.
     """
     if is_guarded and products_saturate():
         # signed weights become unsigned
