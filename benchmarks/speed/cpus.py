@@ -24,7 +24,7 @@ import numpy as np
 CHILD = """
 import json, sys
 import numpy as np
-from gpt_edge import ort_session
+from gpt_edge.runtime import ort_session
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.runtime.session import Session
 bundle, out, n_tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
