@@ -77,7 +77,7 @@ def export_bundle(
             weights = checkpoint if step == FP32.name else smoothed
             write_scheme(folder, weights, graph, step, target, progress)
             made = unpublished(folder, config, graph, step, checkpoint.task)
-            # what is published is measured as everybody runs it, without custom operators
+            # published figures are those of every user: without custom operators
             verifier.check(subject.open(made, native=False), step)
             if step != scheme:
                 shutil.rmtree(folder)

@@ -63,7 +63,7 @@ def quantize_bundle(
     n_bytes = estimated_bytes(bundle.config, scheme)
     with new_bundle(out, force=force, source=bundle.path, n_bytes=n_bytes) as writer:
         progress("running the fp32 bundle")
-        # what is published is measured as everybody runs it, without custom operators
+        # published figures are those of every user: without custom operators
         expected = subject.outputs(subject.open(bundle, native=False))
         verifier = Verifier(FP32.name, subject, expected, progress)
         write_scheme(
