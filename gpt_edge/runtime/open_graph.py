@@ -15,6 +15,7 @@ from gpt_edge.native.library import Native, find_library
 from gpt_edge.native.rewrite import rewrite
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
 from gpt_edge.schemes import SCHEMES
+from gpt_edge.system.heap import return_freed_memory
 
 # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside
 # them
@@ -48,6 +49,7 @@ def open_graph(
             f"onnxruntime {ort.__version__} cannot load {bundle.model_path}: {cause_of(error)}"
         ) from error
     _check_contract(bundle, session)
+    return_freed_memory()  # what loading took and no longer needs: up to half of the weights
     return session
 
 
