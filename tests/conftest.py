@@ -21,7 +21,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ["GPT_EDGE_NATIVE"] = "0"
 
 REPO = Path(__file__).resolve().parents[1]
-n_frozen = 0  # modules that were loaded when `freeze_imports` last froze
+MANY_OBJECTS = 50_000  # a collection of so many takes 10 ms
 
 
 @contextmanager
@@ -64,18 +64,16 @@ def pytest_runtest_setup() -> None:
     """
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    freeze_imports()
+    freeze_old_objects()
 
 
-def freeze_imports() -> None:
-    """Let the garbage collector pass over what packages created while they were imported.
+def freeze_old_objects() -> None:
+    """Let the garbage collector pass over what imports, collected tests and traces have left.
 
-    Every model that is opened ends with a collection, which takes a quarter of a second where
-    torch is loaded, and almost nothing after this.
+    Every model that is opened ends with a collection, which takes half a second where a worker
+    has loaded torch and traced a few models, and almost nothing after this.
     """
-    global n_frozen
-    if len(sys.modules) > n_frozen + 100:
-        n_frozen = len(sys.modules)
+    if len(gc.get_objects()) > MANY_OBJECTS:
         gc.collect()
         gc.freeze()
 
