@@ -231,6 +231,7 @@ def test_an_export_onto_a_full_disk_leaves_nothing(checkpoint: Path, tmp_path: P
     assert listing(tmp_path) == {}
 
 
+@pytest.mark.every_core
 def test_of_two_exports_at_once_one_is_made_and_the_other_says_why_not(
     checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -46,7 +46,7 @@ def _sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
         if not hasattr(model, "gpt"):  # Optimum exports its own models, by the older exporter
             return export(model, arguments, **options)
         path = folder / f"{_digest(model, arguments, options)}.onnx"
-        with _only_one(path.with_suffix(".lock")):
+        with only_one(path.with_suffix(".lock")):
             if not path.exists():
                 with _no_collections():
                     program = export(model, arguments, **options)
@@ -81,7 +81,7 @@ def _digest(model: torch.nn.Module, arguments: tuple[Any, ...], options: dict[st
 
 
 @contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
+def only_one(path: Path) -> Iterator[None]:
     """Hold a lock among processes; it ends with the process that holds it."""
     with open(path, "w") as lock:
         if sys.platform != "win32":

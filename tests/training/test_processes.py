@@ -101,6 +101,7 @@ def assert_same_run(one: Path, other: Path, tolerance: float = 1e-4) -> None:
     assert first["steps_done"] == second["steps_done"]
 
 
+@pytest.mark.every_core
 def test_two_processes_learn_what_one_does(make_recipe: MakeRecipe) -> None:
     alone, together = (
         make_recipe("alone", **FAST),
@@ -116,6 +117,7 @@ def test_two_processes_learn_what_one_does(make_recipe: MakeRecipe) -> None:
     assert found[1].stderr == ""
 
 
+@pytest.mark.every_core
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_killed_run_of_two_processes_resumes_to_the_same_losses(
