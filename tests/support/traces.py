@@ -35,9 +35,14 @@ def share_traces() -> None:
     """Let `torch.onnx.export` of this process reuse the traces in the folder that FOLDER names."""
     if not hasattr(torch.onnx.export, "__wrapped__") and FOLDER in os.environ:
         torch.onnx.export = _sharing(torch.onnx.export, Path(os.environ[FOLDER]))
-        # a table of 500 functions, all of them parsed at every export; an export only reads it
-        from_torchlib = ONNXRegistry.from_torchlib.__func__  # type: ignore[attr-defined]
-        ONNXRegistry.from_torchlib = classmethod(functools.cache(from_torchlib))  # type: ignore
+        read_operators_once()
+
+
+@functools.cache
+def read_operators_once() -> None:
+    """Keep torch's table of 500 ONNX functions, parsed at every export, which only reads it."""
+    from_torchlib = ONNXRegistry.from_torchlib.__func__  # type: ignore[attr-defined]
+    ONNXRegistry.from_torchlib = classmethod(functools.cache(from_torchlib))  # type: ignore
 
 
 def _sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:

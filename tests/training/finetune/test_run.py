@@ -7,11 +7,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +43,7 @@ from gpt_edge.training.finetune.trainer import Finetuner
 from gpt_edge.training.run_folder import hold_run_folder
 from gpt_edge.training.run_state import load_state, save_state
 from tests.support.finetune_factory import make_checkpoint, settings, write_examples
+from tests.support.warm_process import PATIENCE, WarmProcess
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -313,11 +311,8 @@ def test_a_killed_run_leaves_whole_files_and_resumes_to_the_same_bits(
         n_steps, delay = (9 + i * 7) % 17, 0.003 * (i * 5 % 7)
         start = "resume" if (out / "state.safetensors").exists() else "start"
         arguments = [checkpoint, tmp_path, out, n_steps, delay, epochs, start]
-        process = subprocess.run(
-            [sys.executable, "-c", KILLED, *map(str, arguments)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            check=False,
-        )
+        process = WarmProcess(KILLED, *map(str, arguments))
+        process.communicate(PATIENCE)
         n_hit += process.returncode == -signal.SIGKILL
         load_state(out / "state.safetensors")  # complete, whenever it was killed
         if (out / "checkpoint").exists():
