@@ -23,7 +23,7 @@ from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import EXPORTED, FOR_TASKS, FP32, INT8_DYNAMIC, SCHEMES
 from gpt_edge.tasks import TaskSpec
-from gpt_edge.tokenizer import TokenizerSource, check_fits, find_tokenizer, tokenizer_from
+from gpt_edge.tokenizer import TokenizerSource, find_tokenizer, fit_source, tokenizer_from
 from gpt_edge.verify.report import Progress
 
 NO_TOKENIZER = "none"
@@ -91,8 +91,7 @@ def tokenizer_for(checkpoint: Checkpoint, name: str | None) -> TokenizerSource |
             hint="give one with --tokenizer FILE, --tokenizer gpt2, or --tokenizer none for a "
             "bundle of ids",
         )
-    check_fits(source.spec, checkpoint.config.vocab_size)
-    return source
+    return fit_source(source, checkpoint.config.vocab_size)
 
 
 def write_scheme(

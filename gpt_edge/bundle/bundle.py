@@ -120,6 +120,7 @@ class Bundle:
         # Imported here: tiktoken is loaded only when text is needed.
         from gpt_edge.tokenizer.discover import find_tokenizer
         from gpt_edge.tokenizer.load import build_tokenizer, load_tokenizer
+        from gpt_edge.tokenizer.rows import fit_to_rows
         from gpt_edge.tokenizer.spec import TokenizerSpec
 
         if self.manifest.tokenizer is not None:
@@ -128,9 +129,9 @@ class Bundle:
                 raise BundleError(
                     f"the tokenizer's file {spec.file} is not listed in {self.path / MANIFEST_FILE}"
                 )
-            return load_tokenizer(self.path, spec)
+            return fit_to_rows(load_tokenizer(self.path, spec), self.config.vocab_size)
         if self.is_optimum_export and (source := find_tokenizer(self.path)) is not None:
-            return build_tokenizer(source)
+            return fit_to_rows(build_tokenizer(source), self.config.vocab_size)
         raise BundleError(
             f"{self.path} has no tokenizer: it takes and gives token ids only",
             hint="export again with --tokenizer FILE to read and write text",

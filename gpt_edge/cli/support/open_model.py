@@ -100,7 +100,7 @@ def _open_checkpoint(path: Path, source: TokenizerSource | None) -> OpenModel:
 
 
 def _build(source: TokenizerSource, config: GPTConfig) -> Tokenizer:
-    from gpt_edge.tokenizer import build_tokenizer, check_fits
+    from gpt_edge.tokenizer import build_tokenizer, check_fits, fit_to_rows
 
     check_fits(source.spec, config.vocab_size)
-    return build_tokenizer(source)
+    return fit_to_rows(build_tokenizer(source), config.vocab_size)

@@ -69,6 +69,14 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(help="CPU threads to use; by default one per physical core, at most 16."),
 ]
+SpecialOption = Annotated[
+    bool,
+    typer.Option(
+        "--special",
+        help="Read special tokens that the text spells, such as <|endoftext|>, as their ids; by "
+        "default they are plain text.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
