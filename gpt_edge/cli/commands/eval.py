@@ -169,7 +169,9 @@ def _open_models(
     """
     from gpt_edge.evaluate import Models, check_same_tokens, fingerprint
 
-    opened = [open_model(name, tokenizer_name) for name in (model, against) if name is not None]
+    opened = [open_model(model, tokenizer_name)]
+    if against is not None:
+        opened.append(open_model(against, tokenizer_name, opened[0].config))
     scorers = [one.scorer(threads) for one in opened]
     models = Models(scorers[0], scorers[1] if against is not None else None)
     tokenizers = [one.tokenizer for one in opened if one.tokenizer is not None]

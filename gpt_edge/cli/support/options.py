@@ -62,6 +62,13 @@ TargetOption = Annotated[
         help="CPU to optimize for, with --scheme int8-dynamic only; by default avx512_vnni."
     ),
 ]
+ActivationOption = Annotated[
+    Literal["gelu", "gelu_tanh"] | None,
+    typer.Option(
+        help="Activation of nanoGPT's ckpt.pt, which does not say it: gelu_tanh for one from "
+        "before June 2023; by default gelu."
+    ),
+]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace an existing bundle or exported folder at OUT.")
 ]
