@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.tokenizer.formats.rank_file import parse_ranks
+from gpt_edge.tokenizer.formats.rank_file import N_BYTES, parse_ranks
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.patterns import PATTERNS
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource, TokenizerSpec
 from gpt_edge.tokenizer.special_tokens import NEVER
 
 FILE = "tokenizer.tiktoken"
+MAX_CUT = 0.01  # of the tokens that merges made
 END_OF_PROMPT = "<|endofprompt|>"
 UNUSED = "<|unused_{}|>"  # an id that has no token: a spec gives every id one
 
@@ -87,20 +88,30 @@ def source_of_known(
 
 
 def check_pattern_of_ranks(source: TokenizerSource) -> None:
-    """Raise TokenizerError, naming it, for a token that the split pattern of `source` cuts in two:
-    the vocabulary was made with another pattern, and would encode text differently.
+    """Raise TokenizerError, naming the first, where the split pattern of `source` cuts more than 1
+    in 100 of its merged tokens in two: the vocabulary was made with another pattern, and would
+    encode text differently.
+
+    Of tiktoken's own files the right pattern cuts none, of o200k_base 12 of 199,998; a wrong one
+    cuts 1.6 % or more, GPT-2's of the other two 16 %.
     """
     tokenizer = build_tokenizer(source)
     table = parse_ranks(source.content, source.origin)
+    wrong = []
     for token, id in zip(table.tokens, table.ids, strict=True):
         try:
             text = token.decode("utf-8")
         except UnicodeDecodeError:  # part of a character
             continue
-        if tokenizer.encode(text) != [id]:
-            others = ", ".join(name for name in PATTERNS if name != source.spec.pattern)
-            raise TokenizerError(
-                f"{source.origin}: the split pattern {source.spec.pattern!r:.60} never makes the "
-                f"token {text!r:.40}, so the vocabulary belongs to another pattern",
-                hint=f"name it with --pattern: {others}, or a regular expression",
-            )
+        # "'l" is half of "'ll", which every pattern keeps whole
+        is_half = len(text) == 2 and text[0] == "'"
+        if not is_half and tokenizer.encode(text) != [id]:
+            wrong.append(text)
+    if len(wrong) > MAX_CUT * (len(table.tokens) - N_BYTES):
+        others = ", ".join(name for name in PATTERNS if name != source.spec.pattern)
+        raise TokenizerError(
+            f"{source.origin}: the split pattern {source.spec.pattern!r:.60} never makes the token "
+            f"{wrong[0]!r:.40} and {len(wrong) - 1} others, so the vocabulary belongs to another "
+            "pattern",
+            hint=f"name it with --pattern: {others}, or a regular expression",
+        )
