@@ -10,19 +10,25 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from pathlib import Path
+from typing import Any
 
-from gpt_edge.errors import GPTEdgeWarning, TokenizerError
+from gpt_edge.errors import GPTEdgeWarning, MissingDependencyError, TokenizerError
 from gpt_edge.tokenizer.formats.bpe_files import parse_merges
 from gpt_edge.tokenizer.formats.character_file import is_pickle, source_from_meta
 from gpt_edge.tokenizer.formats.gpt1_file import parse_gpt1_file
 from gpt_edge.tokenizer.formats.hf_json import (
     GPT1_FILE,
     RANK_FILE,
+    UnsupportedTokenizer,
     make_spec,
     source_from_json,
     source_from_merges,
 )
-from gpt_edge.tokenizer.formats.hf_settings import read_folder_settings, read_object
+from gpt_edge.tokenizer.formats.hf_settings import (
+    FolderSettings,
+    read_folder_settings,
+    read_object,
+)
 from gpt_edge.tokenizer.formats.json_file import parse_json, parse_vocab
 from gpt_edge.tokenizer.formats.known_ranks import (
     check_pattern_of_ranks,
@@ -30,6 +36,8 @@ from gpt_edge.tokenizer.formats.known_ranks import (
     source_of_known,
 )
 from gpt_edge.tokenizer.formats.rank_file import parse_ranks
+from gpt_edge.tokenizer.formats.word_piece import FILE as VOCAB_TXT
+from gpt_edge.tokenizer.formats.word_piece import word_piece_document
 from gpt_edge.tokenizer.load import build_tokenizer, read_tokenizer_file
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource, TokenizerSpec
 
@@ -41,7 +49,13 @@ PAIRS = (
 META_FILE = "meta.pkl"  # nanoGPT's list of characters
 REGISTRY_NAMES = ("gpt2",)
 EXPECTED = ", ".join(
-    [RANK_FILE, GPT1_FILE, *(f"{vocab} + {merges}" for vocab, merges in PAIRS), META_FILE]
+    [
+        RANK_FILE,
+        GPT1_FILE,
+        *(f"{vocab} + {merges}" for vocab, merges in PAIRS),
+        VOCAB_TXT,
+        META_FILE,
+    ]
 )
 
 
@@ -68,8 +82,9 @@ def find_tokenizer(folder: Path) -> TokenizerSource | None:
             raise TokenizerError(
                 f"{folder} holds {present[0]} but not {missing}; the two are one tokenizer"
             )
-    if (folder / META_FILE).is_file():
-        return _source_from_file(folder / META_FILE)
+    for name in (VOCAB_TXT, META_FILE):
+        if (folder / name).is_file():
+            return _source_from_file(folder / name)
     return None
 
 
@@ -159,6 +174,8 @@ def _source_from_file(path: Path, pattern: str | None = None) -> TokenizerSource
     for vocab, merges in PAIRS:
         if path.name in (vocab, merges):
             return _source_from_pair(path.parent / vocab, path.parent / merges)
+    if path.name == VOCAB_TXT:
+        return _source_from_vocab_txt(path)
     content = read_tokenizer_file(path)
     if is_pickle(content):
         return _checked(source_from_meta(content, str(path)))
@@ -171,7 +188,7 @@ def _source_from_file(path: Path, pattern: str | None = None) -> TokenizerSource
             hint=f"expected: {EXPECTED}",
         )
     settings = read_folder_settings(path.parent)
-    source = _checked(source_from_json(document, settings, str(path)))
+    source = _checked(_source_from_document(document, settings, str(path)))
     if settings.add_bos_token and not source.spec.prefix:
         warnings.warn(
             f"{settings.where} sets add_bos_token, but the post_processor of {path.name} adds no "
@@ -180,6 +197,34 @@ def _source_from_file(path: Path, pattern: str | None = None) -> TokenizerSource
             stacklevel=2,
         )
     return source
+
+
+def _source_from_document(
+    document: dict[str, Any], settings: FolderSettings, where: str
+) -> TokenizerSource:
+    """A tokenizer.json of a kind that gpt-edge has, or else one for the `tokenizers` library."""
+    try:
+        return source_from_json(document, settings, where)
+    except UnsupportedTokenizer as error:
+        from gpt_edge.tokenizer.formats.hf_any import source_from_any_json
+
+        try:
+            return source_from_any_json(document, settings, where)
+        except MissingDependencyError as missing:
+            raise TokenizerError(
+                f"{error.message}; the package 'tokenizers' runs such a file", hint=missing.hint
+            ) from error
+        except TokenizerError as refusal:
+            reason = refusal.message.removeprefix(f"{where} ").removeprefix(f"{where}: ")
+            raise TokenizerError(
+                f"{error.message}, and it {reason}", hint=refusal.hint or error.hint
+            ) from error
+
+
+def _source_from_vocab_txt(path: Path) -> TokenizerSource:
+    settings = read_folder_settings(path.parent)
+    document = word_piece_document(read_tokenizer_file(path), settings.values, str(path))
+    return _checked(_source_from_document(document, settings, str(path)))
 
 
 def _source_from_pair(vocab_path: Path, merges_path: Path) -> TokenizerSource:
