@@ -63,12 +63,27 @@ TargetOption = Annotated[
         "every CPU."
     ),
 ]
+ActivationOption = Annotated[
+    Literal["gelu", "gelu_tanh"] | None,
+    typer.Option(
+        help="Activation of nanoGPT's ckpt.pt, which does not say it: gelu_tanh for one from "
+        "before June 2023; by default gelu."
+    ),
+]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace an existing bundle or exported folder at OUT.")
 ]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(help="CPU threads to use; by default one per physical core, at most 16."),
+]
+SpecialOption = Annotated[
+    bool,
+    typer.Option(
+        "--special",
+        help="Read special tokens that the text spells, such as <|endoftext|>, as their ids; by "
+        "default they are plain text.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
