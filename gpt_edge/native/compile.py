@@ -16,7 +16,7 @@ from gpt_edge.system.disk import output_error
 
 # as in pyproject.toml. No contraction: a sum after a product is rounded twice, as onnxruntime's
 # operators do it. hidden: a function called `fail` elsewhere in the process is not taken for ours.
-OPTIONS = ("-std=gnu11", "-O2", "-ffp-contract=off", "-fvisibility=hidden")
+OPTIONS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden")
 COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 600
 

@@ -44,6 +44,13 @@ static void widen(const BlockProduct *self, const uint8_t *w, uint8_t *wide) {
 }
 
 #ifndef TILES
+/* Not inlined: see tile_of_rows. */
+static __attribute__((noinline)) void tile_of_blocks(const uint8_t *x, int64_t row_size,
+                                                     const uint8_t *panel, int64_t k, int64_t n,
+                                                     Ints sums[MANY_ROWS]) {
+    many_tile(x, row_size, panel, k, n, 0, sums);
+}
+
 /* All rows times the sixteen outputs of a panel, from n on. */
 static void multiply_block_panel(const BlockCall *call, int64_t n, const uint8_t *panel,
                                  const float *scales) {
@@ -55,8 +62,8 @@ static void multiply_block_panel(const BlockCall *call, int64_t n, const uint8_t
         for (int i = 0; i < MANY_ROWS; i++) total[i] = f_all(0);
         for (int64_t g = 0; g < self->n_groups; g++) {
             Ints sums[MANY_ROWS];
-            many_tile(call->q + m * padded * X_SIZE, padded, panel, g * self->group, self->group, 0,
-                      sums);
+            tile_of_blocks(call->q + m * padded * X_SIZE, padded, panel, g * self->group,
+                           self->group, sums);
             const Floats w_scale = f_load(scales + g / per_block * TILE);
             const float *x_scales = call->scales + g * call->n_padded + m;
             const int32_t *corrections = call->corrections + g * call->n_padded + m;

@@ -52,6 +52,13 @@ static void multiply_columns(const RowCall *call, int64_t n, const uint8_t *pane
 #else
 enum { ROW_TILE = MANY_ROWS };
 
+/* Not inlined: among its caller's values the sums would not all stay in registers. */
+static __attribute__((noinline)) void tile_of_rows(const uint8_t *x, int64_t row_size,
+                                                   const uint8_t *panel, int64_t k, int64_t n,
+                                                   Ints sums[MANY_ROWS]) {
+    many_tile(x, row_size, panel, k, n, 1, sums);
+}
+
 /* All rows times sixteen columns from n on. A part of the panel at a time stays in the first cache
  * while all rows pass. sums: [M, 16].
  */
@@ -63,7 +70,7 @@ static void multiply_panel(const RowCall *call, int64_t n, const uint8_t *panel,
         const int64_t n_k = padded - k < step ? padded - k : step;
         for (int64_t m = 0; m < call->rows; m += MANY_ROWS) {
             Ints sum[MANY_ROWS];
-            many_tile(call->q + m * padded * X_SIZE, padded, panel, k, n_k, 1, sum);
+            tile_of_rows(call->q + m * padded * X_SIZE, padded, panel, k, n_k, sum);
             for (int i = 0; i < MANY_ROWS; i++) {
                 int32_t *partial = sums + (m + i) * LANES;
                 if (k > 0) sum[i] = i_add(sum[i], i_load(partial));

@@ -143,16 +143,18 @@ INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, 
                       int64_t n, int is_rows, Ints sums[MANY_ROWS]) {
     (void)is_rows;
     __m256i sum[MANY_ROWS][2];
+    const int32_t *from[MANY_ROWS];
     UNROLL
-    for (int row = 0; row < MANY_ROWS; row++) sum[row][0] = sum[row][1] = _mm256_setzero_si256();
-    for (int64_t i = k; i < k + n; i += 2) {
-        const __m256i *w = (const __m256i *)(panel + i * 16 * WEIGHT_SIZE);
-        const __m256i w0 = _mm256_loadu_si256(w), w1 = _mm256_loadu_si256(w + 1);
+    for (int row = 0; row < MANY_ROWS; row++) {
+        sum[row][0] = sum[row][1] = _mm256_setzero_si256();
+        from[row] = (const int32_t *)(x + (row * row_size + k) * X_SIZE);
+    }
+    const __m256i *w = (const __m256i *)(panel + k * 16 * WEIGHT_SIZE);
+    for (int64_t i = 0; i < n / 2; i++) {
+        const __m256i w0 = _mm256_loadu_si256(w + 2 * i), w1 = _mm256_loadu_si256(w + 2 * i + 1);
         UNROLL
         for (int row = 0; row < MANY_ROWS; row++) {
-            int32_t pair;
-            memcpy(&pair, x + (row * row_size + i) * X_SIZE, 4);
-            const __m256i both = _mm256_set1_epi32(pair);
+            const __m256i both = broadcast(from[row] + i);
             sum[row][0] = _mm256_add_epi32(sum[row][0], _mm256_madd_epi16(w0, both));
             sum[row][1] = _mm256_add_epi32(sum[row][1], _mm256_madd_epi16(w1, both));
         }

@@ -9,6 +9,19 @@ INLINE __m256i second_halves(__m256i x, __m256i y) { return _mm256_permute2x128_
 
 INLINE __m256i load_bytes(const void *x) { return _mm256_loadu_si256((const __m256i *)x); }
 
+/* Four bytes, eight times. In assembly, so that they are loaded where they are used: compilers load
+ * those of all rows first, and run out of registers.
+ */
+INLINE __m256i broadcast(const int32_t *x) {
+#ifdef _MSC_VER
+    return _mm256_set1_epi32(*x);
+#else
+    __m256i out;
+    __asm__("vpbroadcastd %1, %0" : "=x"(out) : "m"(*x));
+    return out;
+#endif
+}
+
 /* For four vectors, the sums of each half: [v0 v1 v2 v3 | the second halves]. */
 INLINE __m256i sum_halves(const __m256i v[4]) {
     const __m256i x =

@@ -110,9 +110,7 @@ INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, 
         const __m256i w[2] = {load_bytes(panel + i * 16), load_bytes(panel + i * 16 + 32)};
         UNROLL
         for (int row = 0; row < MANY_ROWS; row++) {
-            int32_t bytes;
-            memcpy(&bytes, x + row * row_size + i, 4);
-            const __m256i four = _mm256_set1_epi32(bytes);
+            const __m256i four = broadcast((const int32_t *)(x + row * row_size + i));
             UNROLL
             for (int half = 0; half < 2; half++)
                 sum[row][half] =
