@@ -6,6 +6,10 @@ both graphs.
 The runtime's tests run on them without torch. The weights come from numpy's Philox bits, so that
 they are the same everywhere; text is written large enough (logits with a standard deviation of
 about 3) that sampling has a choice.
+
+The committed bundles are older than the output of hidden states: what this script makes today has
+that output as well, and therefore other bytes. The committed ones stay, since a bundle of that time
+must remain readable.
 """
 
 from __future__ import annotations

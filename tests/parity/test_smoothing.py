@@ -5,7 +5,9 @@ absent elsewhere.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from gpt_edge.export.verify.divergence import first_divergence, layer_divergence
 from gpt_edge.export.weights.smoothing import KEY, MAX_EXPONENT, Smoothing, find_smoothing, smooth
 from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.verify.report import Verification
 from tests.conftest import REPO
 from tests.support.models import random_model
 
@@ -32,16 +35,29 @@ WIDTH = 96
 CHANNELS = (3, 10)  # where plant_outliers puts them in the two layers
 PRE = GPTConfig(n_layer=2, n_head=4, n_embd=WIDTH, n_ctx=64, vocab_size=211)
 POST = dataclasses.replace(PRE, norm="post")
+Exported = Callable[[str], tuple[Bundle, Verification]]
 PLACES = {"pre": ("attn.values", "ln_1", "ln_2"), "post": ("attn.values",)}
 
 
-@pytest.fixture(params=[PRE, POST], ids=lambda config: config.norm)
-def planted(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module", params=[PRE, POST], ids=lambda config: config.norm)
+def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config: GPTConfig = request.param
+    source = tmp_path_factory.mktemp(config.norm) / "source"
     model = random_model(config, std=0.08)
     plant_outliers(model)
-    save_checkpoint(tmp_path / "source", config, model.state_dict(), None, {})
-    return tmp_path / "source"
+    save_checkpoint(source, config, model.state_dict(), None, {})
+    return source
+
+
+@pytest.fixture(scope="module")
+def exported(planted: Path) -> Exported:
+    """exported(scheme): the bundle of the planted model and its figures, made at the first call."""
+
+    @functools.cache
+    def make(scheme: str) -> tuple[Bundle, Verification]:
+        return export_bundle(planted, planted.with_name(scheme), scheme=scheme, tokenizer="none")
+
+    return make
 
 
 def test_only_channels_that_stand_out_are_found(planted: Path) -> None:
@@ -82,9 +98,9 @@ def test_smoothed_weights_are_the_same_model_to_the_last_bit(planted: Path) -> N
 
 @pytest.mark.parametrize("scheme", ["int8", "int8-block"])
 def test_a_smoothed_bundle_is_verified_and_parts_where_another_one_does(
-    planted: Path, tmp_path: Path, scheme: str
+    planted: Path, exported: Exported, scheme: str
 ) -> None:
-    bundle, report = export_bundle(planted, tmp_path / scheme, scheme=scheme, tokenizer="none")
+    bundle, report = exported(scheme)
     assert report.figures[f"torch against {scheme}"]["logits"]["mean_kl"] <= 2e-3
     assert set(bundle.manifest.provenance[KEY]) == set(
         find_smoothing(open_checkpoint(planted)).exponents
@@ -99,20 +115,18 @@ def test_a_smoothed_bundle_is_verified_and_parts_where_another_one_does(
     assert first.operator.name == "embedding"
 
 
-def test_quantize_smooths_as_export_does(planted: Path, tmp_path: Path) -> None:
-    exported, _ = export_bundle(planted, tmp_path / "int8", tokenizer="none")
-    plain, _ = export_bundle(planted, tmp_path / "fp32", scheme="fp32", tokenizer="none")
+def test_quantize_smooths_as_export_does(exported: Exported, tmp_path: Path) -> None:
+    direct, _ = exported("int8")
+    plain, _ = exported("fp32")
     quantized, _ = quantize_bundle(plain, tmp_path / "int8-too", scheme="int8")
-    assert quantized.manifest.provenance[KEY] == exported.manifest.provenance[KEY]
-    data = {
-        (Path(bundle.path) / "model.onnx.data").read_bytes() for bundle in (exported, quantized)
-    }
+    assert quantized.manifest.provenance[KEY] == direct.manifest.provenance[KEY]
+    data = {(Path(bundle.path) / "model.onnx.data").read_bytes() for bundle in (direct, quantized)}
     assert len(data) == 1
     assert KEY not in plain.manifest.provenance
 
 
-def test_a_wrong_exponent_in_the_manifest_is_a_fault(planted: Path, tmp_path: Path) -> None:
-    bundle, _ = export_bundle(planted, tmp_path / "int8", tokenizer="none")
+def test_a_wrong_exponent_in_the_manifest_is_a_fault(planted: Path, exported: Exported) -> None:
+    bundle, _ = exported("int8")
     described = {place: {str(CHANNELS[0]): 2} for place in bundle.manifest.provenance[KEY]}
     manifest = dataclasses.replace(bundle.manifest, provenance={KEY: described})
     assert verify_bundle(Bundle(bundle.path, manifest), planted).faults != []
@@ -129,10 +143,8 @@ def test_a_wrong_exponent_in_the_manifest_is_a_fault(planted: Path, tmp_path: Pa
     ],
     ids=str,
 )
-def test_what_a_manifest_says_otherwise_is_ignored(
-    planted: Path, tmp_path: Path, described: object
-) -> None:
-    bundle, _ = export_bundle(planted, tmp_path / "fp32", scheme="fp32", tokenizer="none")
+def test_what_a_manifest_says_otherwise_is_ignored(exported: Exported, described: object) -> None:
+    bundle, _ = exported("fp32")
     manifest = dataclasses.replace(bundle.manifest, provenance={KEY: described})
     smoothing = Smoothing.of_manifest(manifest)
     assert all(not channels for channels in smoothing.exponents.values())

@@ -43,7 +43,7 @@ ODD = {
         scale_attention=False,
     ),
     "relu, all banded, post": GPTConfig(
-        n_layer=2,
+        n_layer=1,
         n_head=5,
         n_embd=40,
         n_ctx=20,

@@ -5,6 +5,7 @@ outputs back.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -15,8 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from gpt_edge.cli import main
+
+# a process builds its commands once: it takes a tenth of a second, and there are hundreds of calls
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 COMMAND = [
     sys.executable,

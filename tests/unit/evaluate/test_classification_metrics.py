@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt_edge.evaluate import classification_metrics
 from gpt_edge.evaluate.classification_metrics import (
     accuracy,
     bootstrap,
@@ -106,10 +107,14 @@ def test_bootstrap_intervals_hold_the_value_and_are_the_same_each_time() -> None
     assert list(first) == ["accuracy", "macro_f1", "matthews"]
 
 
-def test_a_bootstrap_interval_covers_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("n_resamples", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_bootstrap_interval_covers_as_often_as_it_says(
+    n_resamples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pearson's correlation of normal pairs, true value 0.6: 95 of 100 intervals should hold it;
     85 is 4.6 deviations off.
     """
+    monkeypatch.setattr(classification_metrics, "N_RESAMPLES", n_resamples)
     rng, n_held = np.random.default_rng(2), 0
     for _ in range(100):
         x = rng.standard_normal(80)
