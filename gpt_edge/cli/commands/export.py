@@ -10,6 +10,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
+    ActivationOption,
     ForceOption,
     GraphName,
     JsonOption,
@@ -23,7 +24,8 @@ from gpt_edge.errors import require
 from gpt_edge.schemes import INT8
 
 PIPELINE = "gpt_edge.export.pipeline.export"
-FOR_BUNDLES = ("graph", "scheme", "target")  # options that do not apply to a transformers folder
+# options that do not apply to a transformers folder
+FOR_BUNDLES = ("graph", "scheme", "target", "pattern")
 
 
 def export(
@@ -61,6 +63,15 @@ def export(
             "checkpoint.",
         ),
     ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|REGEX",
+            help="Split pattern of the rank file that --tokenizer names, where it is not known: "
+            "gpt2, cl100k, o200k or a regular expression.",
+        ),
+    ] = None,
+    activation: ActivationOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,7 +82,7 @@ def export(
     nothing that is out of tolerance. Needs the extra gpt-edge[export].
     """
     if to == "transformers":
-        _export_transformers(context, source, out, tokenizer, force, as_json)
+        _export_transformers(context, source, out, tokenizer, activation, force, as_json)
         return
     check_target(scheme, target)
     if to == "ort":
@@ -88,6 +99,8 @@ def export(
             scheme=scheme,
             target=target,
             tokenizer=tokenizer,
+            pattern=pattern,
+            activation=activation,
             force=force,
             progress=progress,
         )
@@ -99,6 +112,7 @@ def _export_transformers(
     source: Path,
     out: Path,
     tokenizer: str | None,
+    activation: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -111,7 +125,12 @@ def _export_transformers(
         from gpt_edge.export.transformers.folder import export_transformers
 
         exported = export_transformers(
-            source, out, tokenizer=tokenizer, force=force, progress=progress
+            source,
+            out,
+            tokenizer=tokenizer,
+            activation=activation,
+            force=force,
+            progress=progress,
         )
     if as_json:
         values = {

@@ -13,10 +13,16 @@ from gpt_edge.cli.support.options import (
     JsonOption,
     MaxMemoryOption,
     ProfileOption,
+    SpecialOption,
     ThreadsOption,
     parse_memory,
 )
-from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input, read_stdin
+from gpt_edge.cli.support.stdin import (
+    check_unicode,
+    is_terminal_input,
+    note_special_token,
+    read_stdin,
+)
 from gpt_edge.errors import GPTEdgeError
 
 if TYPE_CHECKING:
@@ -70,6 +76,7 @@ def generate(
             help="Truncate the start of a prompt that exceeds the context, instead of failing."
         ),
     ] = None,
+    special: SpecialOption = False,
     threads: ThreadsOption = None,
     profile: ProfileOption = "default",
     max_memory: MaxMemoryOption = None,
@@ -113,7 +120,9 @@ def generate(
     generator = load(model, threads=threads, profile=profile, max_memory=n_bytes)
     if not is_explicit:
         params = _with_defaults(params, generator)
-    stream = generator.stream(text, params, truncate=truncate)
+    if not special:
+        note_special_token(text, generator.tokenizer)
+    stream = generator.stream(text, params, truncate=truncate, special=special)
     if as_json:
         _print_json(stream, params, generator.session.name, text if echo else "")
         return

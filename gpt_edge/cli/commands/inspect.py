@@ -65,6 +65,9 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     if manifest.task is not None:
         facts.append(("task", _task(manifest.task)))
+    if (template := bundle.read_chat_template()) is not None:
+        n_lines = len(template.splitlines())
+        facts.append(("chat template", f"{len(template):,} characters, {n_lines:,} lines"))
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
         plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
         if values:

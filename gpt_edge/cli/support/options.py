@@ -65,6 +65,13 @@ TargetOption = Annotated[
         "every CPU."
     ),
 ]
+ActivationOption = Annotated[
+    Literal["gelu", "gelu_tanh"] | None,
+    typer.Option(
+        help="Activation of nanoGPT's ckpt.pt, which does not say it: gelu_tanh for one from "
+        "before June 2023; by default gelu."
+    ),
+]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace an existing bundle or exported folder at OUT.")
 ]
@@ -85,6 +92,14 @@ MaxMemoryOption = Annotated[
         metavar="SIZE",
         help="Refuse a model that would take more memory with a full context, such as 500MB or "
         "1.5GB.",
+    ),
+]
+SpecialOption = Annotated[
+    bool,
+    typer.Option(
+        "--special",
+        help="Read special tokens that the text spells, such as <|endoftext|>, as their ids; by "
+        "default they are plain text.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -1,16 +1,19 @@
 """nanoGPT's ckpt.pt: {"model": state dict, "model_args": {...}, ...}.
 
 Linear weights are [out, in]; bias=False leaves out every bias; torch.compile prefixes the names
-with "_orig_mod.". The non-linearity is nn.GELU(), the exact form. Source:
-github.com/karpathy/nanoGPT, model.py and train.py.
+with "_orig_mod.". The non-linearity is nn.GELU(), the exact form; before June 2023 it was GPT-2's
+tanh form, and nothing in the file tells which. Source: github.com/karpathy/nanoGPT, model.py and
+train.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
 
+from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.hf_weights import is_buffer
 from gpt_edge.reference.importers.settings import CheckpointSettings
@@ -18,6 +21,8 @@ from gpt_edge.reference.importers.sources import printable
 from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
 from gpt_edge.reference.importers.torch_pickle import LoadedTensors, as_tensors, load_torch_file
 
+KIND = "nanogpt"
+ACTIVATIONS = ("gelu", "gelu_tanh")
 _ARGUMENTS = {"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"}
 _COMPILED = "_orig_mod."
 
@@ -58,8 +63,33 @@ def open_nanogpt(path: Path) -> Checkpoint:
         return Origin((name if name == "lm_head.weight" else f"transformer.{name}",), shape)
 
     return open_tensors(
-        "nanogpt", path, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
+        KIND, path, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
     )
+
+
+def with_activation(checkpoint: Checkpoint, activation: str | None) -> Checkpoint:
+    """Return `checkpoint` with another non-linearity, "gelu" or "gelu_tanh"; None keeps it.
+
+    Raises CheckpointError unless it is nanoGPT's: the others say themselves what they have.
+    """
+    if activation is None:
+        return checkpoint
+    if checkpoint.kind != KIND:
+        raise CheckpointError(
+            f"{checkpoint.path} says its activation itself: {checkpoint.config.activation}",
+            hint="an activation can be given for nanoGPT's ckpt.pt alone",
+        )
+    config = dataclasses.replace(checkpoint.config, activation=activation)
+    return dataclasses.replace(checkpoint, config=config)
+
+
+def like(checkpoint: Checkpoint, config: GPTConfig) -> Checkpoint:
+    """Return a nanoGPT checkpoint with the non-linearity of the model that it is compared with, as
+    its file does not tell; any other checkpoint as it is.
+    """
+    if checkpoint.kind != KIND or config.activation not in ACTIVATIONS:
+        return checkpoint
+    return with_activation(checkpoint, config.activation)
 
 
 def _without_prefix(source: LoadedTensors) -> LoadedTensors:
