@@ -21,7 +21,7 @@ from gpt_edge.schemes import SCHEMES
 PROCESS = 63_000_000  # bytes of Python, numpy, onnxruntime and an opened graph without weights
 # Resident bytes for each byte of weights, when the peak is reached.
 MAPPED = 1.1  # used where the file is mapped: custom operators, and fp32 of a large model
-PACKED = {"edge": 1.35, "portable": 2.2}  # portable: also the copy that the fused product reads
+PACKED = {"edge": 1.35, "portable": 1.85}  # portable: also the copy that the fused product reads
 PACKED_FLOAT = 1.3
 GUARDED = 0.6  # more: the guard's unsigned copies
 FLOAT_BYTES, HALF_BYTES = 4, 2
