@@ -13,6 +13,7 @@ MIN_AGREEMENT, or a label differs whose score is no near tie.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import json
 import platform
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+AT_HWCAP = 16  # elf.h
 N_NEW = 16  # tokens after each prompt
 SEEDS = (1, 2, 3)
 MIN_AGREEMENT = 0.9  # of greedy ids: one near tie changes the rest of its text
@@ -57,11 +59,19 @@ def cpu() -> dict[str, str]:
         "machine": platform.machine(),
         "name": known.get("model name", known.get("CPU part", "")),
         "features": known.get("Features", known.get("flags", "")),
+        "hwcap": f"{hwcap():x}",
         "python": platform.python_version(),
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
         "operators": "onnxruntime's" if find_library() is None else "custom",
     }
+
+
+def hwcap() -> int:
+    """What the kernel, or the emulator, says that the CPU can do: AT_HWCAP's bits."""
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype = ctypes.c_ulong
+    return int(getauxval(AT_HWCAP))
 
 
 def speak(name: str) -> dict[str, Any]:
@@ -118,7 +128,9 @@ def compare(here: dict[str, Any], there: dict[str, Any]) -> bool:
 def describe(cpu: dict[str, str]) -> str:
     """One CPU in a line."""
     versions = f"Python {cpu['python']}, numpy {cpu['numpy']}, onnxruntime {cpu['onnxruntime']}"
-    features = "" if cpu["machine"] == "x86_64" else f", features {cpu['features']}"
+    features = f", features {cpu['features']}, AT_HWCAP {cpu['hwcap']}"
+    if cpu["machine"] == "x86_64":  # hundreds of flags, and the name says them
+        features = ""
     return f"{cpu['machine']} ({cpu['name']}{features}), {versions}, {cpu['operators']} operators"
 
 
