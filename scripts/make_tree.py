@@ -54,6 +54,7 @@ FOLDERS = {
     "export/graph": "from torch to the edge and the portable graph",
     "export/pipeline": "export, quantize and verify from start to end",
     "export/report": "one HTML page about a bundle",
+    "export/ort": "a bundle in onnxruntime's format for minimal builds",
     "export/transformers": "a checkpoint as a transformers folder",
     "export/verify": "torch, fp32 and quantized graphs compared",
     "export/weights": "where weights come from",

@@ -123,12 +123,22 @@ class ProfileRow:
     share: float
 
 
-Row = SpeedRow | StartRow | LoopRow | ProfileRow
+@dataclass(frozen=True, slots=True)
+class EnergyRow:
+    """Energy of decoding, of all processor packages."""
+
+    engine: Engine
+    joules_per_token: float
+
+
+Row = SpeedRow | StartRow | LoopRow | ProfileRow | EnergyRow
 
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """All results, the machine and the plan. `profile` is empty unless it was requested."""
+    """All results, the machine and the plan. `profile` and `energy` are empty unless they were
+    requested; `no_energy` says why nothing could be measured.
+    """
 
     machine: Mapping[str, Any]
     plan: Plan
@@ -136,6 +146,8 @@ class BenchReport:
     start: tuple[StartRow, ...]
     loop: tuple[LoopRow, ...]
     profile: tuple[ProfileRow, ...] = ()
+    energy: tuple[EnergyRow, ...] = ()
+    no_energy: str = ""
 
     def tables(self) -> dict[str, Sequence[Row]]:
         """Return the rows by the name of their table."""
@@ -144,6 +156,7 @@ class BenchReport:
             "start": self.start,
             "loop": self.loop,
             "profile": self.profile,
+            "energy": self.energy,
         }
 
 

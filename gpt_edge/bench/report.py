@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from gpt_edge.bench.figures import (
     BenchReport,
+    EnergyRow,
     Engine,
     LoopRow,
     ProfileRow,
@@ -59,7 +60,8 @@ def render(report: BenchReport, format: Format) -> str:
 
 
 def _run(report: BenchReport) -> dict[str, Any]:
-    return {"machine": dict(report.machine), "plan": dataclasses.asdict(report.plan)}
+    run = {"machine": dict(report.machine), "plan": dataclasses.asdict(report.plan)}
+    return {**run, "no_energy": report.no_energy} if report.no_energy else run
 
 
 def _rows(report: BenchReport) -> list[tuple[str, dict[str, Any]]]:
@@ -91,6 +93,7 @@ def _text(report: BenchReport, draw: Draw) -> str:
         speed_section(report, draw),
         start_section(report, draw),
         loop_section(report, draw),
+        energy_section(report, draw),
         *(profile_section(report, engine, phase, draw) for engine, phase in profiled),
     ]
     return "\n\n".join(section for section in sections if section)
@@ -131,6 +134,13 @@ def start_section(report: BenchReport, draw: Draw) -> str:
 def loop_section(report: BenchReport, draw: Draw) -> str:
     """Return the table of the time outside onnxruntime, or "" if nothing was decoded."""
     return draw(_cells(report.loop, LOOP_COLUMNS)) if report.loop else ""
+
+
+def energy_section(report: BenchReport, draw: Draw) -> str:
+    """Return the table of joules, why there is none, or "" if it was not requested."""
+    if report.no_energy:
+        return f"energy: {report.no_energy}"
+    return draw(_cells(report.energy, ENERGY_COLUMNS)) if report.energy else ""
 
 
 def profile_section(report: BenchReport, engine: Engine, phase: str, draw: Draw) -> str:
@@ -210,6 +220,13 @@ LOOP_COLUMNS: list[tuple[str, Callable[[LoopRow], str]]] = [
     ("±", lambda row: _scaled(row.top_k_seconds.mad, 1e-6)),
     ("bandwidth GB/s", lambda row: _scaled(row.bandwidth, 1e9)),
     ("of MB", lambda row: _scaled(row.buffer_bytes, 1e6)),
+]
+
+
+ENERGY_COLUMNS: list[tuple[str, Callable[[EnergyRow], str]]] = [
+    ("energy of all packages", lambda row: row.engine.bundle),
+    ("threads", lambda row: str(row.engine.threads)),
+    ("J/token", lambda row: _short(row.joules_per_token)),
 ]
 
 

@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from gpt_edge.bench.bandwidth import ReadProbe
+from gpt_edge.bench.energy import find_counters, joules_per_token
 from gpt_edge.bench.figures import (
     BenchReport,
+    EnergyRow,
     Engine,
     LoopRow,
     ProfileRow,
@@ -40,6 +42,7 @@ def bench(
     plan: Plan,
     *,
     with_profile: bool = False,
+    with_energy: bool = False,
     progress: Progress = lambda stage: None,
 ) -> BenchReport:
     """Measure every bundle by the plan; ratios are to the first one. progress: called with the name
@@ -57,6 +60,8 @@ def bench(
     start: list[StartRow] = []
     loop: list[LoopRow] = []
     profiles: list[ProfileRow] = []
+    energy: list[EnergyRow] = []
+    counters = find_counters() if with_energy else ()
     for threads in plan.threads:
         start += _measure_start(bundles, labels, threads, plan, progress)
         progress(f"loading with {threads} threads")
@@ -71,8 +76,20 @@ def bench(
             progress(f"profiling {label} with {threads} threads")
             engine = Engine(label, bundle.scheme, bundle.graph, threads)
             profiles += profile(bundle, engine, [case for case in plan.cases() if case.batch == 1])
+        for bundle, label in zip(bundles, labels, strict=True):
+            if counters and not isinstance(counters, str):
+                progress(f"energy of {label} with {threads} threads")
+                engine = Engine(label, bundle.scheme, bundle.graph, threads)
+                energy.append(EnergyRow(engine, joules_per_token(bundle, threads, counters)))
     return BenchReport(
-        describe_machine(), plan, tuple(speed), tuple(start), tuple(loop), tuple(profiles)
+        describe_machine(),
+        plan,
+        tuple(speed),
+        tuple(start),
+        tuple(loop),
+        tuple(profiles),
+        tuple(energy),
+        counters if isinstance(counters, str) else "",
     )
 
 

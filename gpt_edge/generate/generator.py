@@ -18,18 +18,28 @@ from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.prompt import Prompt, Truncate, check_ids, encode_prompt
 from gpt_edge.generate.stream import TextStream, TokenStream
 from gpt_edge.native.library import Native
+from gpt_edge.runtime.memory_model import check_memory
 from gpt_edge.runtime.session import Session
+from gpt_edge.runtime.tuning import tuning_of
 from gpt_edge.tokenizer.spec import Tokenizer
 
 
 def open_generator(
-    bundle: Bundle, *, threads: int | None = None, native: Native = None
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    native: Native = None,
+    profile: str | None = None,
+    max_memory: int | None = None,
 ) -> Generator:
     """A generator for an opened bundle: the tokenizer is built while onnxruntime prepares the
-    weights. threads, native: as for `Session`.
+    weights. The arguments are those of `load`.
     """
+    tuning = tuning_of(profile)
+    if max_memory is not None:
+        check_memory(bundle, max_memory, native=native, tuning=tuning)
     with ThreadPoolExecutor(1) as executor:
-        session = executor.submit(Session, bundle, threads=threads, native=native)
+        session = executor.submit(Session, bundle, threads=threads, native=native, tuning=tuning)
         tokenizer = bundle.load_tokenizer()
         return Generator(session.result(), tokenizer, bundle.manifest.generation_defaults)
 

@@ -19,18 +19,25 @@ def load(
     *,
     threads: int | None = None,
     native: Native = None,
+    profile: str | None = None,
+    max_memory: int | None = None,
 ) -> Generator:
     """Open a bundle folder, or a bundled model by its name, for generation; None is the default
     bundle.
 
     threads: None takes what the machine and its limits allow. native: the library of custom
-    operators, see `native.library.find_library`. Raises BundleError or TokenizerError saying what
-    is wrong.
+    operators, see `native.library.find_library`. profile: "phone" takes at most two threads (of the
+    big cores, where the system tells them apart), lets none of them spin, and reads prompts in
+    small pieces; None takes the machine. max_memory: bytes that the process may take with a full
+    context, as `memory_model.py` predicts them. Raises BundleError or TokenizerError saying what is
+    wrong, or that `max_memory` is too little, and ValueError for an unknown profile.
     """
 
     def open_bundle(bundle: Bundle) -> Generator:
         from gpt_edge.generate.generator import open_generator
 
-        return open_generator(bundle, threads=threads, native=native)
+        return open_generator(
+            bundle, threads=threads, native=native, profile=profile, max_memory=max_memory
+        )
 
     return read_bundle(path_or_name, open_bundle)

@@ -16,7 +16,8 @@ import numpy as np
 from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.completion import Completion, FinishReason, TextAssembly, TokenChoice
 from gpt_edge.generate.params import SamplingParams
-from gpt_edge.runtime.session import PREFILL_CHUNK, Session
+from gpt_edge.runtime.session import Session
+from gpt_edge.runtime.tuning import PREFILL_CHUNK
 from gpt_edge.tokenizer.spec import Tokenizer
 
 

@@ -20,8 +20,9 @@ from gpt_edge.errors import GPTEdgeError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.open_graph import open_graph
 from gpt_edge.runtime.ort_session import ORT_ERRORS, cause_of
+from gpt_edge.runtime.tuning import DEFAULT, Tuning
 from gpt_edge.system.fork_safety import keep_in_child
-from gpt_edge.system.threads import check_threads, default_threads
+from gpt_edge.system.threads import check_threads
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -30,7 +31,7 @@ class GraphRunner:
     """An opened graph. Thread-safe: a run keeps nothing. `threads`: how many it uses. `input_types`
     and `output_types`: onnxruntime's name of each type, by the name of the input or output.
 
-    threads: None takes `default_threads()`. native: see `find_library`. profile: onnxruntime times
+    threads: None takes those of `tuning`. native: see `find_library`. profile: onnxruntime times
     every operator, into a file whose path begins with this one.
     Raises ValueError for threads outside 1 to 256, else as `open_graph`.
     """
@@ -42,12 +43,15 @@ class GraphRunner:
         threads: int | None = None,
         native: Native = None,
         profile: Path | None = None,
+        tuning: Tuning = DEFAULT,
     ) -> None:
         if threads is not None:
             check_threads(threads)
-        self.threads = threads or default_threads()
+        self.threads = threads or tuning.threads()
         self._pid = os.getpid()
-        self._session = open_graph(bundle, self.threads, native=native, profile=profile)
+        self._session = open_graph(
+            bundle, self.threads, native=native, profile=profile, tuning=tuning
+        )
         keep_in_child(self._session)
         self.input_types = {value.name: value.type for value in self._session.get_inputs()}
         self.output_types = {value.name: value.type for value in self._session.get_outputs()}

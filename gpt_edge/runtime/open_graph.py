@@ -14,6 +14,7 @@ from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.native.library import Native, find_library
 from gpt_edge.native.rewrite import rewrite
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
+from gpt_edge.runtime.tuning import DEFAULT, Tuning
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.system.heap import return_freed_memory
 
@@ -28,7 +29,12 @@ USE_CACHE_BRANCH = "use_cache_branch"  # an input of Optimum's merged decoders
 
 
 def open_graph(
-    bundle: Bundle, threads: int, *, native: Native = None, profile: Path | None = None
+    bundle: Bundle,
+    threads: int,
+    *,
+    native: Native = None,
+    profile: Path | None = None,
+    tuning: Tuning = DEFAULT,
 ) -> ort.InferenceSession:
     """A bundle's graph, checked against the contract. native: see `find_library`.
 
@@ -36,7 +42,7 @@ def open_graph(
     output, and GPTEdgeError for a library of custom operators that is named but missing, or cannot
     be loaded.
     """
-    options = _options(bundle, threads, profile)
+    options = _options(bundle, threads, profile, tuning)
     library = find_library(native) if bundle.graph == "edge" else None
     try:
         rewritten = None if library is None else _with_operators(bundle, threads)
@@ -53,7 +59,9 @@ def open_graph(
     return session
 
 
-def _options(bundle: Bundle, threads: int, profile: Path | None) -> ort.SessionOptions:
+def _options(
+    bundle: Bundle, threads: int, profile: Path | None, tuning: Tuning
+) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -66,6 +74,11 @@ def _options(bundle: Bundle, threads: int, profile: Path | None) -> ort.SessionO
     # Threads spin within a run, where they wait for microseconds, and not between runs, where they
     # would heat an idle app.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not tuning.is_spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if cores := tuning.worker_cores(threads):
+        affinities = ";".join(str(core + 1) for core in cores)  # onnxruntime counts from 1
+        options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
     if SCHEMES[bundle.scheme].is_float and bundle.config.n_parameters > LARGE:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if profile is not None:

@@ -23,21 +23,19 @@ from gpt_edge.runtime.edge_runner import EdgeRunner
 from gpt_edge.runtime.graph_runner import GraphRunner
 from gpt_edge.runtime.kv_cache import KVCache
 from gpt_edge.runtime.portable_runner import PortableRunner
-
-# tokens read at once: bounds the memory of a long prompt, and how long a cancellation waits
-PREFILL_CHUNK = 256
+from gpt_edge.runtime.tuning import DEFAULT, PREFILL_CHUNK, Tuning
 
 
 class Session:
     """A loaded model. `name` is the bundle's, `config` its shape, `graph` its kind, `threads` how
     many it uses.
 
-    threads: None takes `default_threads()`. native: the library of custom operators, see
+    threads: None takes those of `tuning`. native: the library of custom operators, see
     `native.library.find_library`. Raises ValueError for threads outside 1 to 256, and BundleError
     for a classifier, or a graph that onnxruntime refuses or that lacks an input or
     output of `onnx_contract.py`. A process forked from this one must open its own.
     profile: onnxruntime times every operator, and `end_profile` names the file, whose path begins
-    with this one.
+    with this one. tuning: how the machine is used, see `tuning.py`.
     """
 
     def __init__(
@@ -47,6 +45,7 @@ class Session:
         threads: int | None = None,
         native: Native = None,
         profile: Path | None = None,
+        tuning: Tuning = DEFAULT,
     ) -> None:
         if bundle.task is not None:
             raise BundleError(
@@ -56,7 +55,10 @@ class Session:
         self.name = bundle.manifest.name
         self.config = bundle.config
         self.graph = bundle.graph
-        self._graph_runner = GraphRunner(bundle, threads=threads, native=native, profile=profile)
+        self._prefill_chunk = tuning.prefill_chunk
+        self._graph_runner = GraphRunner(
+            bundle, threads=threads, native=native, profile=profile, tuning=tuning
+        )
         self.threads = self._graph_runner.threads
         self._runner: EdgeRunner | PortableRunner
         if self.graph == "edge":
@@ -136,8 +138,9 @@ class Session:
     ) -> None:
         """Append ids [T] chunk by chunk. chosen: rows with logits, ascending [R]; out: [R, V]."""
         unwanted = np.empty((1, self.config.vocab_size), np.float32)
-        for start in range(0, ids.size, PREFILL_CHUNK):
-            chunk = ids[start : start + PREFILL_CHUNK]
+        step = min(self._prefill_chunk, PREFILL_CHUNK)
+        for start in range(0, ids.size, step):
+            chunk = ids[start : start + step]
             first, end = np.searchsorted(chosen, (start, start + chunk.size))
             if first == end:  # the graph computes at least one row
                 self._runner.append(chunk, cache, row, np.array([chunk.size - 1]), unwanted)

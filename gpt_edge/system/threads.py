@@ -53,6 +53,25 @@ def physical_cores(cpus: frozenset[int], topology: Path) -> int:
     return len(cores)
 
 
+def big_cores(
+    cpus: frozenset[int] | None = None, topology: Path = Path("/sys/devices/system/cpu")
+) -> tuple[int, ...]:
+    """The fastest of `cpus` (by default those of this process), in order, where they differ; empty
+    where all are alike or the system does not say (`cpu_capacity`, Linux on Arm).
+    """
+    capacities: dict[int, int] = {}
+    for cpu in available_cpus() if cpus is None else cpus:
+        try:
+            capacities[cpu] = int((topology / f"cpu{cpu}" / "cpu_capacity").read_text())
+        except (OSError, ValueError):
+            return ()
+    if len(set(capacities.values())) < 2:
+        return ()
+    # A phone has one core that is a little faster than the other big ones.
+    enough = 0.7 * max(capacities.values())
+    return tuple(sorted(cpu for cpu, capacity in capacities.items() if capacity >= enough))
+
+
 def cgroup_cpus(membership: Path, root: Path) -> float | None:
     """The CPU time per second that the control groups of this process allow; None without a limit.
 

@@ -19,7 +19,7 @@ from tests.support.runner import done
 
 DOCS = REPO / "docs"
 QUICKSTART = Page(DOCS / "quickstart.md")
-PAGES = ("quickstart", "quantization", "verification", "native")
+PAGES = ("quickstart", "quantization", "verification", "native", "phones")
 COMMANDS = [
     "generate",
     "export",

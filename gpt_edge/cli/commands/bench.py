@@ -71,6 +71,13 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Show the time that each operator takes.")
     ] = False,
+    energy: Annotated[
+        bool,
+        typer.Option(
+            "--energy",
+            help="Show the joules of a token, where the processor's counters (RAPL) can be read.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -116,7 +123,7 @@ def bench(
     if plot is not None:
         check_target(plot)
     with console.progress("starting") as progress:
-        report = run(opened, plan, with_profile=profile, progress=progress)
+        report = run(opened, plan, with_profile=profile, with_energy=energy, progress=progress)
     if plot is not None:
         write_plot(report, plot)
     console.say(render(report, "json" if as_json else format))

@@ -32,14 +32,17 @@ def export(
     context: typer.Context,
     source: Annotated[
         Path,
-        typer.Argument(metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Checkpoint: a folder, or nanoGPT's ckpt.pt; with --to ort also a bundle.",
+        ),
     ],
     out: OutArgument,
     to: Annotated[
-        Literal["bundle", "transformers"],
+        Literal["bundle", "transformers", "ort"],
         typer.Option(
-            help="Output format: a gpt-edge bundle, or a float32 folder for transformers and the "
-            "tools that read its folders."
+            help="Output format: a gpt-edge bundle, a float32 folder for transformers and the "
+            "tools that read its folders, or onnxruntime's .ort file for minimal builds."
         ),
     ] = "bundle",
     graph: Annotated[
@@ -82,6 +85,9 @@ def export(
         _export_transformers(context, source, out, tokenizer, activation, force, as_json)
         return
     check_target(scheme, target)
+    if to == "ort":
+        _export_ort(source, out, graph, scheme, target, tokenizer, force, as_json)
+        return
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
         from gpt_edge.export.pipeline.export import export_bundle
@@ -142,3 +148,40 @@ def _export_transformers(
     console.say(parity_table(exported.figures))
     for note in exported.notes:
         console.say(console.visible(f"note: {note}"))
+
+
+def _export_ort(
+    source: Path,
+    out: Path,
+    graph: str,
+    scheme: str,
+    target: str | None,
+    tokenizer: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    with figures_of_failure(as_json), console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.ort.folder import export_ort
+
+        exported = export_ort(
+            source,
+            out,
+            graph=graph,
+            scheme=scheme,
+            target=target,
+            tokenizer=tokenizer,
+            force=force,
+            progress=progress,
+        )
+    if as_json:
+        values = {"folder": str(exported.path), "files": exported.files}
+        counts = {"operators": exported.operators, "unsigned_products": exported.n_unsigned}
+        console.say_json({"ok": True, **values, **counts, "parity": exported.figures})
+        return
+    console.say(f"{exported.path}: {size(exported.n_bytes)} in {len(exported.files)} files")
+    console.say(f"onnxruntime's operators: {exported.operators}; custom operators stay out")
+    if exported.n_unsigned:
+        console.say(f"{exported.n_unsigned} integer products: uint8 weights, exact on every CPU")
+    console.say()
+    console.say(parity_table(exported.figures))

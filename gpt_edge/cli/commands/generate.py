@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.options import BundleOption, JsonOption, SpecialOption, ThreadsOption
+from gpt_edge.cli.support.options import (
+    BundleOption,
+    JsonOption,
+    MaxMemoryOption,
+    ProfileOption,
+    SpecialOption,
+    ThreadsOption,
+    parse_memory,
+)
 from gpt_edge.cli.support.stdin import (
     check_unicode,
     is_terminal_input,
@@ -70,6 +78,8 @@ def generate(
     ] = None,
     special: SpecialOption = False,
     threads: ThreadsOption = None,
+    profile: ProfileOption = "default",
+    max_memory: MaxMemoryOption = None,
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
@@ -101,12 +111,13 @@ def generate(
         raise ValueError(_as_option(str(error))) from error
     for end in stop or ():
         check_unicode(end, "--stop")
+    n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt)
 
     # imports onnxruntime: only after the arguments are checked
     from gpt_edge.generate.load import load
 
-    generator = load(model, threads=threads)
+    generator = load(model, threads=threads, profile=profile, max_memory=n_bytes)
     if not is_explicit:
         params = _with_defaults(params, generator)
     if not special:

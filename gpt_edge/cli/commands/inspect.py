@@ -20,7 +20,9 @@ def inspect(
     bundle: BundleArgument = None,
     memory: Annotated[
         bool,
-        typer.Option("--memory", help="Show the memory that it takes, calculated and measured."),
+        typer.Option(
+            "--memory", help="Show the memory that it takes: calculated, predicted, measured."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -150,6 +152,8 @@ def _memory_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("  logits", size(figures["logits"])),
         ("  sum, with a full context", size(figures["sum"])),
+        ("  predicted: peak, model loaded and run once", size(figures["predicted_peak"])),
+        ("  predicted: peak, with a full context", size(figures["predicted_full"])),
     ]
     if figures["measured_peak"] is not None:
         rows += [

@@ -1,8 +1,9 @@
-"""The memory of a bundle: calculated, and measured in a separate process that loads it and runs one
-token.
+"""The memory of a bundle: calculated, predicted, and measured in a separate process that loads it
+and runs one token.
 
 Calculated are the weights file, the keys and values of a full context, and one row of logits. What
-onnxruntime repacks or allocates for itself is missing from that; the measurement includes it.
+onnxruntime repacks or allocates for itself is missing from that; the prediction and the measurement
+include it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError
 from gpt_edge.onnx_contract import cache_head_size
+from gpt_edge.runtime.memory_model import predict_memory
 from gpt_edge.system.python_process import python_command, python_environment
 
 FLOAT_BYTES = 4
@@ -44,6 +46,7 @@ def memory_figures(bundle: Bundle) -> dict[str, Any]:
         record["size"] for name, record in bundle.manifest.files.items() if name.startswith(model)
     )
     logits = config.vocab_size * FLOAT_BYTES
+    prediction = predict_memory(bundle)
     return {
         "weights": weights,
         "cache_per_token": per_token,
@@ -51,6 +54,8 @@ def memory_figures(bundle: Bundle) -> dict[str, Any]:
         "cache": per_token * config.n_ctx,
         "logits": logits,
         "sum": weights + per_token * config.n_ctx + logits,
+        "predicted_peak": prediction.loaded,
+        "predicted_full": prediction.full,
         "measured_base": base,
         "measured_peak": peak,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # typer reads the choices from the table
 else:
     SchemeName = Literal[EXPORTED]
     QuantizedSchemeName = Literal[QUANTIZED]
+UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 TargetName = Literal["avx2", "avx512_vnni", "arm64"]
 
 
@@ -77,6 +79,21 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(help="CPU threads to use; by default one per physical core, at most 16."),
 ]
+ProfileOption = Annotated[
+    Literal["default", "phone"],
+    typer.Option(
+        help="How to use the machine: phone takes at most two threads, on big cores, without "
+        "spinning, and reads long prompts in smaller pieces."
+    ),
+]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Refuse a model that would take more memory with a full context, such as 500MB or "
+        "1.5GB.",
+    ),
+]
 SpecialOption = Annotated[
     bool,
     typer.Option(
@@ -94,3 +111,11 @@ def check_target(scheme: str, target: str | None) -> None:
         raise ValueError(
             f"--target {target} needs --scheme {INT8_DYNAMIC.name}; {scheme} runs on every CPU"
         )
+
+
+def parse_memory(size: str) -> int:
+    """Bytes of a size such as 500MB or 1.5GB. Raises ValueError for another text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG])B?", size.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"--max-memory must be a size such as 500MB or 1.5GB, got {size!r}")
+    return int(float(found[1]) * UNITS[found[2].upper()])

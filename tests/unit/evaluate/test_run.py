@@ -28,7 +28,7 @@ from gpt_edge.evaluate import (
 )
 from gpt_edge.evaluate.documents import compare_documents
 from gpt_edge.evaluate.scorer import ROWS, blocks
-from gpt_edge.runtime.session import PREFILL_CHUNK
+from gpt_edge.runtime.tuning import PREFILL_CHUNK
 from tests.support.tiny_model import END_TOKEN, VOCAB_SIZE, open_generator, open_session
 
 STORIES = [
