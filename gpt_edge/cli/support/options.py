@@ -59,7 +59,8 @@ OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to crea
 TargetOption = Annotated[
     TargetName | None,
     typer.Option(
-        help="CPU to optimize for, with --scheme int8-dynamic only; by default avx512_vnni."
+        help="CPU to optimize for, with --scheme int8-dynamic only; by default avx2, exact on "
+        "every CPU."
     ),
 ]
 ActivationOption = Annotated[
