@@ -36,6 +36,11 @@ from gpt_edge.tokenizer.formats.known_ranks import (
     source_of_known,
 )
 from gpt_edge.tokenizer.formats.rank_file import parse_ranks
+from gpt_edge.tokenizer.formats.sentence_piece_file import FILES as SENTENCE_PIECE_FILES
+from gpt_edge.tokenizer.formats.sentence_piece_file import (
+    is_sentence_piece,
+    source_from_sentence_piece,
+)
 from gpt_edge.tokenizer.formats.word_piece import FILE as VOCAB_TXT
 from gpt_edge.tokenizer.formats.word_piece import word_piece_document
 from gpt_edge.tokenizer.load import build_tokenizer, read_tokenizer_file
@@ -54,6 +59,7 @@ EXPECTED = ", ".join(
         GPT1_FILE,
         *(f"{vocab} + {merges}" for vocab, merges in PAIRS),
         VOCAB_TXT,
+        SENTENCE_PIECE_FILES[0],
         META_FILE,
     ]
 )
@@ -82,7 +88,7 @@ def find_tokenizer(folder: Path) -> TokenizerSource | None:
             raise TokenizerError(
                 f"{folder} holds {present[0]} but not {missing}; the two are one tokenizer"
             )
-    for name in (VOCAB_TXT, META_FILE):
+    for name in (VOCAB_TXT, *SENTENCE_PIECE_FILES, META_FILE):
         if (folder / name).is_file():
             return _source_from_file(folder / name)
     return None
@@ -176,6 +182,8 @@ def _source_from_file(path: Path, pattern: str | None = None) -> TokenizerSource
             return _source_from_pair(path.parent / vocab, path.parent / merges)
     if path.name == VOCAB_TXT:
         return _source_from_vocab_txt(path)
+    if is_sentence_piece(path):
+        return _source_from_sentence_piece(path)
     content = read_tokenizer_file(path)
     if is_pickle(content):
         return _checked(source_from_meta(content, str(path)))
@@ -225,6 +233,18 @@ def _source_from_vocab_txt(path: Path) -> TokenizerSource:
     settings = read_folder_settings(path.parent)
     document = word_piece_document(read_tokenizer_file(path), settings.values, str(path))
     return _checked(_source_from_document(document, settings, str(path)))
+
+
+def _source_from_sentence_piece(path: Path) -> TokenizerSource:
+    settings = read_folder_settings(path.parent)
+    content = read_tokenizer_file(path)
+    try:
+        return _checked(source_from_sentence_piece(content, settings, str(path)))
+    except MissingDependencyError as error:
+        raise TokenizerError(
+            f"{path} is a SentencePiece vocabulary; the package 'sentencepiece' runs it",
+            hint=error.hint,
+        ) from error
 
 
 def _source_from_pair(vocab_path: Path, merges_path: Path) -> TokenizerSource:

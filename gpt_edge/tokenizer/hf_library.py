@@ -135,7 +135,9 @@ def open_library(content: bytes, where: str) -> Any:
     return model
 
 
-def guarded(call: Callable[[], Result], where: str) -> Result:
+def guarded(
+    call: Callable[[], Result], where: str, library: str = "the tokenizers library"
+) -> Result:
     """Return what `call` returns. Raises TokenizerError where the library fails, and where it
     panics, which is no Exception.
     """
@@ -145,6 +147,4 @@ def guarded(call: Callable[[], Result], where: str) -> Result:
         raise
     except BaseException as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TokenizerError(
-            f"{where} is refused by the tokenizers library: {reason!a:.160}"
-        ) from error
+        raise TokenizerError(f"{where} is refused by {library}: {reason!a:.160}") from error

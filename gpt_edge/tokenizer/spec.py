@@ -27,7 +27,7 @@ MAX_PREFIX_TOKENS = 8
 # a plain name: it can never leave the folder
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
 ROLE = re.compile(r"[a-z][a-z_]{0,39}")
-OPTIONAL_FIELDS = ("add_prefix_space", "prefix", "token_rules", "roles")
+OPTIONAL_FIELDS = ("add_prefix_space", "prefix", "token_rules", "roles", "lowercase")
 
 
 class Detokenizer(Protocol):
@@ -107,6 +107,7 @@ class TokenizerSpec:
     prefix: tuple[int, ...] = ()  # ids before every text
     token_rules: TokenRules = ()
     roles: tuple[tuple[str, str], ...] = ()  # ("bos_token", text) ..., for a chat template
+    lowercase: bool = False  # of kind sentencepiece: text is read in lower case
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -140,10 +141,9 @@ class TokenizerSpec:
             )
 
     def _check_settings(self) -> None:
-        if not isinstance(self.add_prefix_space, bool):
-            raise ValueError(
-                f"tokenizer add_prefix_space must be true or false, got {self.add_prefix_space!r}"
-            )
+        for name in ("add_prefix_space", "lowercase"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"tokenizer {name} must be true or false, got {value!r}")
         prefix = self.prefix
         is_list = isinstance(prefix, list | tuple) and len(prefix) <= MAX_PREFIX_TOKENS
         if not is_list or not all(map(self._holds, prefix)):
@@ -204,6 +204,8 @@ class TokenizerSpec:
             values["token_rules"] = {text: list(words) for text, words in self.token_rules}
         if self.roles:
             values["roles"] = dict(self.roles)
+        if self.lowercase:
+            values["lowercase"] = True
         return values
 
     @classmethod

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,11 @@ import pytest
 
 from tests.conftest import REPO
 from tests.support.pages import Page, matches, write_program
-from tests.support.runner import done
+from tests.support.runner import done, run
 
 DOCS = REPO / "docs"
 QUICKSTART = Page(DOCS / "quickstart.md")
-PAGES = ("quickstart", "quantization", "verification", "native", "phones")
+PAGES = ("quickstart", "tokenizers", "quantization", "verification", "native", "phones")
 COMMANDS = [
     "generate",
     "export",
@@ -68,6 +69,15 @@ def test_a_command_of_the_quickstart_prints_what_it_shows(index: int, tmp_path: 
         assert ran.stdout.split()[:3] == example.shown[0].split()[:3]
     else:
         assert matches(example.shown, ran.stdout.splitlines()), ran.stdout
+
+
+def test_the_commands_of_the_tokenizers_page_print_what_it_shows() -> None:
+    examples = Page(DOCS / "tokenizers.md").examples()
+    assert len(examples) == 2
+    for example in examples:
+        ran = run(*shlex.split(example.command)[1:])
+        assert ran.code == 0
+        assert matches(example.shown, (ran.err + ran.out).splitlines()), ran
 
 
 @functools.cache

@@ -62,6 +62,11 @@ class FolderSettings:
         """Whether the beginning token stands before every text."""
         return self._flag("add_bos_token") or False
 
+    @property
+    def do_lower_case(self) -> bool:
+        """Whether text is read in lower case."""
+        return self._flag("do_lower_case") or False
+
     def refuse_unsupported(self) -> None:
         """Raise TokenizerError for a setting that gpt-edge does not have."""
         for name in UNSUPPORTED:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gpt_edge.arrays import IntArray
-from gpt_edge.errors import TokenizerError, TrainingError
+from gpt_edge.errors import GPTEdgeWarning, TokenizerError, TrainingError
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import output_error
 from gpt_edge.tokenizer.discover import tokenizer_from
@@ -72,7 +73,9 @@ def prepare(recipe: Recipe, folder: Path, reading: Reading) -> PreparedCorpus:
     tokens = folder / TOKENS
     if not all(is_tokenized(tokens, name) for name in ("train", "valid")):
         _forget_other_source(recipe, folder)
-    train, valid = _texts(recipe)
+        train, valid = _cut_if_few(*_texts(recipe))
+    else:
+        train, valid = _texts(recipe)
     source = _vocabulary(recipe, folder, train, reading)
     encoder = build_tokenizer(source)
     shards = []
@@ -96,6 +99,23 @@ def _texts(recipe: Recipe) -> tuple[TextFiles, TextFiles]:
     if data.valid:
         return train, dataclasses.replace(train, paths=find_texts(base, data.valid))
     return train, dataclasses.replace(train, is_validation=True)
+
+
+def _cut_if_few(train: TextFiles, valid: TextFiles) -> tuple[TextFiles, TextFiles]:
+    """The texts, cut into parts where they are too few documents to hold one out, as a book is.
+    Warns (GPTEdgeWarning) of it.
+    """
+    size = train.part_size() if train.held_out else 0
+    if not size:
+        return train, valid
+    warnings.warn(
+        f"{', '.join(map(str, train.paths[:3]))} holds fewer than {train.held_out} documents: each "
+        f"is cut into parts of at most {size:,} characters, at blank lines where there are some",
+        GPTEdgeWarning,
+        stacklevel=2,
+    )
+    cut = [dataclasses.replace(texts, part_characters=size) for texts in (train, valid)]
+    return cut[0], cut[1]
 
 
 def _forget_other_source(recipe: Recipe, folder: Path) -> None:
@@ -163,6 +183,13 @@ def _named_ranks(recipe: Recipe) -> bytes:
             "byte-level one, the kind gpt2",
             hint="leave [tokenizer] file out to learn a vocabulary from the text",
         )
+    plain = TokenizerSpec("gpt2", TOKENIZER, source.spec.vocab_size, pattern="gpt2")
+    for name in ("pattern", "add_prefix_space", "prefix"):
+        if (value := getattr(source.spec, name)) != getattr(plain, name):
+            raise TokenizerError(
+                f"{source.origin} has {name} {value!r:.60}, which training does not have",
+                hint="leave [tokenizer] file out to learn a vocabulary from the text",
+            )
     if source.spec.end_token not in (None, source.spec.vocab_size - 1):
         raise TokenizerError(
             f"{source.origin} has its end token at {source.spec.end_token}; training needs it at "

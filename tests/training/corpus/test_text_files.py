@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_edge.data import documents as reader
+from gpt_edge.data.documents import Piece
 from gpt_edge.errors import TrainingError
-from gpt_edge.training.corpus.text_files import TextFiles, find_texts
+from gpt_edge.training.corpus.text_files import TextFiles, cut_into_parts, find_texts
 
 END = "<|endoftext|>"
 
@@ -149,3 +150,25 @@ def test_a_file_that_shrinks_while_it_is_read_ends(tmp_path: Path) -> None:
     rest = list(pieces)
     assert not first.is_end
     assert rest[-1].is_end
+
+
+@given(
+    text=st.text(st.sampled_from("ab \n"), max_size=200),
+    size=st.integers(4, 40),
+)
+def test_parts_lose_nothing_but_line_breaks_and_keep_to_their_size(text: str, size: int) -> None:
+    parts = list(cut_into_parts(iter([Piece(text, True, True, 3)]), size))
+    assert "".join("".join(part.text for part in parts).split()) == "".join(text.split())
+    assert all(part.is_start and part.is_end and 0 < len(part.text) <= size for part in parts)
+    assert sum(part.n_bad_bytes for part in parts) == (3 if parts else 0)
+
+
+def test_texts_of_enough_documents_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("<|endoftext|>".join(f"story {n}" for n in range(5)))
+    assert TextFiles((path,), held_out=5).part_size() == 0
+    assert TextFiles((path,), held_out=6).part_size() == 256
+    path.write_text("word " * 100_000)
+    assert TextFiles((path,), held_out=20).part_size() == 2_500
+    path.write_text("\n \n")
+    assert TextFiles((path,), held_out=20).part_size() == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt_edge.errors import TokenizerError, TrainingError
+from gpt_edge.errors import GPTEdgeWarning, TokenizerError, TrainingError
 from gpt_edge.tokenizer.formats.bpe_files import unicode_to_byte
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.training.pretrain import prepare as module
@@ -215,3 +215,18 @@ def test_a_single_document_leaves_nothing_to_hold_out(make_recipe: MakeRecipe) -
             recipe, changes=("data.train=one.txt", "data.valid=[]", "tokenizer.vocab_size=257")
         )
     assert "separator" in (caught.value.hint or "")
+
+
+def test_a_book_without_separators_is_cut_at_blank_lines(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    paragraphs = [f"Chapter {n}.\nThe rain of {n} fell on the town." for n in range(400)]
+    (recipe.parent / "book.txt").write_text("\n\n".join(paragraphs) + "\n")
+    changes = ("data.train=book.txt", "data.valid=[]", "tokenizer.vocab_size=257")
+    with pytest.warns(GPTEdgeWarning, match=r"book.txt holds fewer than 20 documents: each is cut"):
+        first = prepared(recipe, changes=changes)
+    counts = (first.train.n_documents, first.valid.n_documents)
+    assert counts[0] // 19 == counts[1] >= 3
+    parts = [first.encoder.decode(ids[1:-1].tolist()) for ids in first.validation_documents()]
+    assert all(part.startswith("Chapter ") and part.endswith("town.") for part in parts)
+    again = prepared(recipe, changes=changes)  # built: nothing is read, nothing is said
+    assert again.valid.n_documents == counts[1]
