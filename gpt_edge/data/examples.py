@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from gpt_edge.bundle.manifest import CONTROL
 from gpt_edge.errors import GPTEdgeError, TokenizerError, TrainingError
-from gpt_edge.tasks import MAX_LABEL_CHARACTERS
+from gpt_edge.tasks import MAX_LABEL_CHARACTERS, TEXT, TOKENS
 
 FORMATS = ("csv", "tsv", "jsonl")
 MAX_FILE_BYTES = 1 << 30
@@ -33,6 +33,8 @@ DEFAULT_TEXTS = {
     "entailment": ("premise", "hypothesis"),
     "similarity": ("sentence1", "sentence2"),
     "multiple-choice": ("question",),
+    TEXT: ("text",),
+    TOKENS: ("text",),
 }
 EXPECTED_TEXTS = {
     "embedding": "a text",
@@ -40,7 +42,11 @@ EXPECTED_TEXTS = {
     "entailment": "a premise and a hypothesis",
     "similarity": "two texts",
     "multiple-choice": "a question and at least two answers",
+    TEXT: "a text",
+    TOKENS: "a text",
 }
+# one text an example, so that several arguments are several examples, and a tab is part of a text
+OF_ONE_TEXT = ("embedding", "classification", TEXT, TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,7 @@ def stream_examples(
             if not content.strip():
                 continue
             texts = _texts_of_json(line, content, columns)
-        elif kind in ("classification", "embedding"):
+        elif kind in OF_ONE_TEXT:
             texts = (content,)
         else:
             texts = tuple(content.split("\t"))

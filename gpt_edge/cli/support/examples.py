@@ -18,6 +18,7 @@ from typing import BinaryIO, TypeVar
 from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input
 from gpt_edge.data.examples import (
     EXPECTED_TEXTS,
+    OF_ONE_TEXT,
     Columns,
     Example,
     count_fault,
@@ -139,7 +140,7 @@ def encode_chunks(
 def _of_arguments(kind: str, texts: Sequence[str]) -> Iterator[Example]:
     for text in texts:
         check_unicode(text)
-    if kind in ("classification", "embedding"):
+    if kind in OF_ONE_TEXT:
         yield from (Example(0, (text,)) for text in texts)
         return
     if fault := count_fault(kind, len(texts)):

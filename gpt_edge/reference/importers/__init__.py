@@ -4,10 +4,11 @@ detects the kind.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt_edge.errors import CheckpointError
+from gpt_edge.errors import CheckpointError, GPTEdgeWarning
 from gpt_edge.reference.importers.gpt_edge_checkpoint import FORMAT, open_gpt_edge_checkpoint
 from gpt_edge.reference.importers.hf_gpt1 import open_hf_gpt1
 from gpt_edge.reference.importers.hf_gpt2 import open_hf_gpt2
@@ -35,11 +36,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Detect what `path` holds, and validate its config, tensor names and shapes. Nothing large is
     read or allocated.
 
-    Raises CheckpointError for a path that is missing, a file where a folder belongs, an empty
-    folder, another architecture, a corrupt file, a pickle that would run code, and tensors that do
-    not fit.
+    Warns (GPTEdgeWarning) of each of the checkpoint's notes. Raises CheckpointError for a path that
+    is missing, a file where a folder belongs, an empty folder, another architecture, a corrupt
+    file, a pickle that would run code, and tensors that do not fit.
     """
-    path = Path(path)
+    checkpoint = _open(Path(path))
+    for note in checkpoint.notes:
+        warnings.warn(f"{path}: {note}", GPTEdgeWarning, stacklevel=2)
+    return checkpoint
+
+
+def _open(path: Path) -> Checkpoint:
     try:
         if not path.exists():
             raise CheckpointError(f"{path}: no such file or folder", hint=_HINT)

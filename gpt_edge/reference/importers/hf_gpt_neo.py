@@ -13,13 +13,12 @@ from pathlib import Path
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.hf_weights import (
     ACTIVATIONS,
-    is_buffer,
+    open_model,
     open_weights,
-    prefix_of,
     refuse_unsupported,
 )
 from gpt_edge.reference.importers.settings import CheckpointSettings
-from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
+from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin
 
 MAX_PERIOD = 8  # of a pattern worth naming; a longer one is kept whole
 _KINDS = {"global": "dense", "local": "banded"}
@@ -43,12 +42,10 @@ def open_hf_gpt_neo(folder: Path, settings: CheckpointSettings) -> Checkpoint:
         scale_attention=False,
         tied_embeddings=settings.flag("tie_word_embeddings", True),
     )
-    source = open_weights(folder)
-    prefix = prefix_of(source, "wte.weight")
+    weights = open_weights(folder, "wpe.weight")
+    prefix = weights.prefix
 
     def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
-        if name == "lm_head.weight":
-            return Origin((name,), shape)
         block = prefix + name.partition(".attn.")[0]
         if name.endswith(".attn.c_attn.weight"):
             square = (shape[1], shape[1])
@@ -59,9 +56,7 @@ def open_hf_gpt_neo(folder: Path, settings: CheckpointSettings) -> Checkpoint:
             return Origin((), shape)
         return Origin((prefix + name.replace(".attn.c_proj.", ".attn.attention.out_proj."),), shape)
 
-    return open_tensors(
-        "hf-gpt-neo", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
-    )
+    return open_model("hf-gpt-neo", folder, config, settings, weights, origin_of)
 
 
 def _attention(settings: CheckpointSettings) -> tuple[str, ...]:

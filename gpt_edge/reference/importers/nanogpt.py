@@ -16,6 +16,7 @@ from gpt_edge.reference.importers.hf_weights import is_buffer
 from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.sources import printable
 from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
+from gpt_edge.reference.importers.tensor_names import common_prefix, prefix_note
 from gpt_edge.reference.importers.torch_pickle import LoadedTensors, as_tensors, load_torch_file
 
 _ARGUMENTS = {"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"}
@@ -40,7 +41,7 @@ def open_nanogpt(path: Path) -> Checkpoint:
             f"{settings.where} has {printable(', '.join(unknown))}, which nanoGPT does not know: "
             "is this a fork?"
         )
-    source = _without_prefix(as_tensors(str(file), content["model"]))
+    source, notes = without_prefix(as_tensors(str(file), content["model"]))
     has_bias = settings.flag("bias", True)
     config = settings.config(
         n_layer=settings.whole("n_layer"),
@@ -58,15 +59,27 @@ def open_nanogpt(path: Path) -> Checkpoint:
         return Origin((name if name == "lm_head.weight" else f"transformer.{name}",), shape)
 
     return open_tensors(
-        "nanogpt", path, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
+        "nanogpt",
+        path,
+        config,
+        source,
+        origin_of,
+        is_buffer,
+        tied_copy="lm_head.weight",
+        notes=notes,
     )
 
 
-def _without_prefix(source: LoadedTensors) -> LoadedTensors:
-    tensors = {name.removeprefix(_COMPILED): tensor for name, tensor in source.tensors.items()}
-    if len(tensors) != len(source.tensors):
-        raise CheckpointError(f"{source.where} holds tensors with and without {_COMPILED}")
-    return LoadedTensors(source.where, tensors)
+def without_prefix(source: LoadedTensors) -> tuple[LoadedTensors, list[str]]:
+    """The tensors without a prefix that the model's names share, and a note on it."""
+    prefix = common_prefix(source.tensors, "wpe.weight")
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in source.tensors.items()}
+    is_mixed = any(name.startswith(_COMPILED) for name in tensors)
+    if is_mixed or len(tensors) != len(source.tensors):
+        raise CheckpointError(
+            f"{source.where} holds tensors with and without {printable(prefix or _COMPILED)}"
+        )
+    return LoadedTensors(source.where, tensors), [prefix_note(prefix)] if prefix else []
 
 
 def _is_tied(source: LoadedTensors) -> bool:

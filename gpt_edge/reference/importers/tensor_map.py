@@ -7,7 +7,7 @@ An importer names for every tensor of the reference the tensors of the file that
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,20 @@ import torch
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.sources import FLOAT_DTYPES, TensorSource, check_finite, printable
+from gpt_edge.reference.importers.sources import (
+    FLOAT_DTYPES,
+    TensorInfo,
+    TensorSource,
+    check_finite,
+    printable,
+)
+from gpt_edge.reference.importers.tensor_names import left_out_note
 from gpt_edge.reference.model import GPT, without_memory
 from gpt_edge.tasks import TaskSpec
 
 MAX_LISTED = 10
 HEAD_PREFIX = "task_head."  # the head of a fine-tuned model, which GPT does not have
+DOUBLE = ("F64", "torch.float64")
 LINEAR_WEIGHTS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
@@ -87,6 +95,7 @@ class Checkpoint:
     origins: Origins
     tied_copy: str | None = None  # the file's second copy of the tied embedding
     task: TaskSpec | None = None  # of a fine-tuned model; set if and only if config.n_label is
+    notes: tuple[str, ...] = ()  # what was renamed, left out or assumed, in words
 
     def names(self) -> list[str]:
         """Every parameter of the reference once, in the reference's order; a tied head is only
@@ -176,13 +185,17 @@ def open_tensors(
     origin_of: Callable[[str, tuple[int, ...]], Origin],
     is_ignored: Callable[[str], bool] = lambda name: False,
     tied_copy: str | None = None,
+    *,
+    is_left_out: Callable[[str], bool] = lambda name: False,
+    notes: Sequence[str] = (),
 ) -> Checkpoint:
     """Validate the file against `config` and return the Checkpoint.
 
     origin_of: from a reference name and shape to its Origin. is_ignored: whether a name is that of
-    a buffer without weights. tied_copy: a tensor that may exist besides the embedding, equal to it.
-    Raises CheckpointError listing tensors that are unknown, missing, or of another shape or dtype,
-    by their names in the file.
+    a buffer without weights. tied_copy: a tensor that may exist besides the embedding, equal to it,
+    or in its place. is_left_out: whether a name that the reference lacks is worth a note and no
+    refusal. notes: of the checkpoint. Raises CheckpointError listing tensors that are unknown,
+    missing, or of another shape or dtype, by their names in the file.
     """
     infos = source.infos
     if config.n_layer > len(infos):  # before a loop over the layers of a corrupt config
@@ -192,15 +205,17 @@ def open_tensors(
         )
     origins = {name: origin_of(name, shape) for name, shape in reference_shapes(config).items()}
     copy = tied_copy if tied_copy in infos and config.tied_embeddings else None
+    if copy is not None and not set(origins["wte.weight"].names) & infos.keys():
+        # safetensors' save_model keeps one name of a tied pair, which may be the head's
+        origins["wte.weight"] = dataclasses.replace(origins["wte.weight"], names=(copy,))
+        copy = None
     expected = {part: origin.stored_shape for origin in origins.values() for part in origin.names}
     if copy is not None:
         expected[copy] = (config.vocab_size, config.n_embd)
     faults = [f"{name} is missing" for name in expected if name not in infos]
-    faults += [
-        f"{printable(name)} is unknown"
-        for name in infos
-        if name not in expected and not is_ignored(name)
-    ]
+    unknown = [name for name in infos if name not in expected and not is_ignored(name)]
+    left_out = [name for name in unknown if is_left_out(name)]
+    faults += [f"{printable(name)} is unknown" for name in unknown if name not in left_out]
     for name, shape in expected.items():
         info = infos.get(name)
         if info is not None and info.shape != shape:
@@ -212,6 +227,16 @@ def open_tensors(
     if faults:
         rest = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         raise CheckpointError(
-            f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}"
+            f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}",
+            hint=_dtype_hint(infos),
         )
-    return Checkpoint(kind, path, config, source, origins, copy)
+    if left_out:
+        notes = (*notes, left_out_note(left_out))
+    return Checkpoint(kind, path, config, source, origins, copy, notes=tuple(notes))
+
+
+def _dtype_hint(infos: Mapping[str, TensorInfo]) -> str | None:
+    """What to do about a model that is float64 as a whole."""
+    if not any(info.dtype in DOUBLE for info in infos.values()):
+        return None
+    return "save it in float32: model.float().save_pretrained(FOLDER) in transformers"

@@ -4,6 +4,7 @@ examples as ids.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def open_inputs(
         dev=encoded.get("dev"),
         test=encoded.get("test"),
         balance=balance(examples["train"]),
-        vocab_size=min(spec.start, spec.delimiter, spec.extract),
+        vocab_size=min(spec.tokens),
         documents=documents,
         n_bytes=n_bytes,
     )
@@ -148,15 +149,12 @@ def _with_tokens(
     gpt = opened.load_model()
     if settings.from_scratch:
         gpt = GPT(gpt.config)
-    if opened.task is not None:
-        previous = opened.task
-        return gpt, TaskSpec(
-            settings.kind,
-            previous.start,
-            previous.delimiter,
-            previous.extract,
-            tuple(labels),
-            settings.score_range,
+    if opened.task is not None and opened.task.tokens:
+        return gpt, dataclasses.replace(
+            opened.task,
+            kind=settings.kind,
+            labels=tuple(labels),
+            score_range=settings.score_range,
         )
     return with_task_tokens(gpt), new_task(
         settings.kind, gpt.config.vocab_size, labels, settings.score_range
