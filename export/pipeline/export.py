@@ -40,6 +40,8 @@ def export_bundle(
     scheme: str = INT8.name,
     target: str | None = None,
     tokenizer: str | None = None,
+    config: Path | None = None,
+    adapter: str | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> tuple[Bundle, Verification]:
@@ -48,26 +50,26 @@ def export_bundle(
 
     graph: "edge" or "portable". scheme: one of schemes.EXPORTED. target: Optimum's preset, for
     int8-dynamic only.
-    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. force: replace a
-    bundle at `out`.
+    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. config, adapter: as
+    for `open_checkpoint`. force: replace a bundle at `out`.
     progress: called with the name of each stage and of each weight.
     Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance)
     or OutputError; then `out` is as it was.
     Figures are measured without custom operators: with what every user has.
     """
     check_scheme(scheme, target)
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, config=config, adapter=adapter)
     tokenizer_source = tokenizer_for(checkpoint, tokenizer)
     generation_defaults = read_generation_defaults(checkpoint)
-    config = checkpoint.config
+    shape = checkpoint.config
     if checkpoint.task is not None:
         check_task(checkpoint.task, scheme, checkpoint.path)
     subject = subject_of(
-        config, checkpoint.task, build_tokenizer(tokenizer_source) if tokenizer_source else None
+        shape, checkpoint.task, build_tokenizer(tokenizer_source) if tokenizer_source else None
     )
     smoothed = smooth(checkpoint, graph, scheme)
-    n_bytes = estimated_bytes(config, scheme)
-    with new_bundle(out, force=force, source=Path(source), n_bytes=n_bytes) as writer:
+    n_bytes = estimated_bytes(shape, scheme)
+    with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as writer:
         progress("running the reference")
         verifier = Verifier("torch", subject, run_reference(checkpoint, subject), progress)
         # The fp32 graph is the baseline between torch and a quantized graph.
@@ -76,7 +78,7 @@ def export_bundle(
             folder.mkdir(exist_ok=True)
             weights = checkpoint if step == FP32.name else smoothed
             write_scheme(folder, weights, graph, step, target, progress)
-            made = unpublished(folder, config, graph, step, checkpoint.task)
+            made = unpublished(folder, shape, graph, step, checkpoint.task)
             # published figures are those of every user: without custom operators
             verifier.check(subject.open(made, native=False), step)
             if step != scheme:
@@ -88,13 +90,14 @@ def export_bundle(
             kind=kind_of(checkpoint.task),
             graph=graph,
             scheme=scheme,
-            config=config,
+            config=shape,
             task=checkpoint.task,
             tokenizer=tokenizer_source.spec.to_dict() if tokenizer_source else None,
             generation_defaults=generation_defaults,
             provenance={
                 "gpt_edge": __version__,
                 "source": checkpoint.kind,
+                **checkpoint.provenance,
                 **smoothed.smoothing.provenance,
             },
             parity=verifier.report.figures,

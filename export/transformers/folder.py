@@ -80,36 +80,38 @@ def export_transformers(
     out: Path,
     *,
     tokenizer: str | None = None,
+    config: Path | None = None,
+    adapter: str | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> TransformersFolder:
     """Write the checkpoint at `source` as a transformers folder at `out`, float32.
 
-    tokenizer: a file, a folder, a name, or "none"; None takes that of `source`. force: replace a
-    folder that was written here. Raises CheckpointError, TokenizerError, ExportError (transformers
-    has no such architecture, or a task's head), ParityError, OutputError or MissingDependencyError;
-    then `out` is as it was.
+    tokenizer: a file, a folder, a name, or "none"; None takes that of `source`. config, adapter: as
+    for `open_checkpoint`. force: replace a folder that was written here. Raises CheckpointError,
+    TokenizerError, ExportError (transformers has no such architecture, or a task's head),
+    ParityError, OutputError or MissingDependencyError; then `out` is as it was.
     """
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, config=config, adapter=adapter)
     if checkpoint.task is not None:
         raise ExportError(
             f"{source} is fine-tuned for {checkpoint.task.kind}: transformers has no such head on "
             "the extract token",
             hint="export the checkpoint that it was fine-tuned from",
         )
-    config = checkpoint.config
-    architecture = model_type(config, has_attention_bias(checkpoint))
+    shape = checkpoint.config
+    architecture = model_type(shape, has_attention_bias(checkpoint))
     source_tokenizer = tokenizer_for(checkpoint, tokenizer)
     require("transformers", "export")
-    tensors = hf_tensors(config, architecture)
+    tensors = hf_tensors(shape, architecture)
     defaults = read_generation_defaults(checkpoint)
-    n_bytes = 4 * config.n_parameters
+    n_bytes = 4 * shape.n_parameters
     with publish_folder(
-        out, force=force, is_ours=is_ours, source=Path(source), n_bytes=n_bytes
+        out, force=force, is_ours=is_ours, source=checkpoint.path, n_bytes=n_bytes
     ) as folder:
         described = {
             **hf_config(
-                config, architecture, source_tokenizer.spec.end_token if source_tokenizer else None
+                shape, architecture, source_tokenizer.spec.end_token if source_tokenizer else None
             ),
             WRITTEN_BY: f"gpt-edge {__version__}",
         }
@@ -119,7 +121,7 @@ def export_transformers(
             write_file(folder / GENERATION_CONFIG_FILE, generation_config(defaults, end_token))
         if source_tokenizer is not None:
             progress("writing the tokenizer")
-            for name, content in hf_files(source_tokenizer, config.n_ctx).items():
+            for name, content in hf_files(source_tokenizer, shape.n_ctx).items():
                 write_file(folder / name, content)
         progress("writing the weights")
         _write_weights(folder / WEIGHTS_FILE, tensors, checkpoint, progress)
@@ -130,7 +132,7 @@ def export_transformers(
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         progress("publishing")
     return TransformersFolder(
-        Path(out), architecture, files, figures, notes_for(config, architecture, source_tokenizer)
+        Path(out), architecture, files, figures, notes_for(shape, architecture, source_tokenizer)
     )
 
 

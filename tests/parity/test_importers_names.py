@@ -142,10 +142,3 @@ def test_a_head_stands_for_no_embedding_that_is_not_tied_to_it(tmp_path: Path) -
     save(tmp_path, theirs, tensors)
     with pytest.raises(CheckpointError, match=r"transformer\.wte\.weight is missing"):
         open_checkpoint(tmp_path)
-
-
-def test_a_model_in_float64_is_refused_with_the_next_step(tmp_path: Path) -> None:
-    random_transformers("GPT2", "LMHeadModel").double().save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="has dtype F64") as caught:
-        open_checkpoint(tmp_path)
-    assert "model.float()" in str(caught.value.hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,8 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
+    AdapterOption,
+    ConfigOption,
     ForceOption,
     GraphName,
     JsonOption,
@@ -26,11 +29,23 @@ PIPELINE = "gpt_edge.export.pipeline.export"
 FOR_BUNDLES = ("graph", "scheme", "target")  # options that do not apply to a transformers folder
 
 
+@dataclass(frozen=True, slots=True)
+class TransformersOptions:
+    """The options that count for a transformers folder too."""
+
+    tokenizer: str | None
+    config: Path | None
+    adapter: str | None
+    force: bool
+
+
 def export(
     context: typer.Context,
     source: Annotated[
         Path,
-        typer.Argument(metavar="SOURCE", help="Checkpoint: a folder, or nanoGPT's ckpt.pt."),
+        typer.Argument(
+            metavar="SOURCE", help="Checkpoint: a folder, a torch file, or hf://OWNER/NAME."
+        ),
     ],
     out: OutArgument,
     to: Annotated[
@@ -58,17 +73,22 @@ def export(
             "checkpoint.",
         ),
     ] = None,
+    config: ConfigOption = None,
+    adapter: AdapterOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a checkpoint to a verified bundle.
 
-    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's GPT-1 and GPT-2 files, nanoGPT's
-    ckpt.pt, and gpt-edge checkpoints. Compares the outputs with the checkpoint's, and publishes
-    nothing that is out of tolerance. Needs the extra gpt-edge[export].
+    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo, and their classifiers), OpenAI's GPT-1 and
+    GPT-2 files, nanoGPT's, build-nanogpt's and minGPT's files, Lightning's checkpoints of such
+    models, and gpt-edge checkpoints; hf://OWNER/NAME[@REVISION] downloads one. Compares the outputs
+    with the checkpoint's, and publishes nothing that is out of tolerance. Needs the extra
+    gpt-edge[export].
     """
     if to == "transformers":
-        _export_transformers(context, source, out, tokenizer, force, as_json)
+        options = TransformersOptions(tokenizer, config, adapter, force)
+        _export_transformers(context, source, out, options, as_json)
         return
     check_target(scheme, target)
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
@@ -82,6 +102,8 @@ def export(
             scheme=scheme,
             target=target,
             tokenizer=tokenizer,
+            config=config,
+            adapter=adapter,
             force=force,
             progress=progress,
         )
@@ -92,8 +114,7 @@ def _export_transformers(
     context: typer.Context,
     source: Path,
     out: Path,
-    tokenizer: str | None,
-    force: bool,
+    options: TransformersOptions,
     as_json: bool,
 ) -> None:
     for name in FOR_BUNDLES:
@@ -105,7 +126,13 @@ def _export_transformers(
         from gpt_edge.export.transformers.folder import export_transformers
 
         exported = export_transformers(
-            source, out, tokenizer=tokenizer, force=force, progress=progress
+            source,
+            out,
+            tokenizer=options.tokenizer,
+            config=options.config,
+            adapter=options.adapter,
+            force=options.force,
+            progress=progress,
         )
     if as_json:
         values = {

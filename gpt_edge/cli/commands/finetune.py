@@ -12,7 +12,7 @@ import typer
 
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.examples import columns_of
-from gpt_edge.cli.support.options import JsonOption
+from gpt_edge.cli.support.options import AdapterOption, ConfigOption, JsonOption
 from gpt_edge.errors import require
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def finetune(
             help="Tokenizer file, folder or name (gpt2); by default the one beside the checkpoint.",
         ),
     ] = None,
+    config: ConfigOption = None,
+    adapter: AdapterOption = None,
     forgetting_text: Annotated[
         Path | None,
         typer.Option(
@@ -225,7 +227,17 @@ def finetune(
         forgetting_text=forgetting_text,
         separator=separator,
     )
-    result = run(checkpoint, out, files, settings, tokenizer=tokenizer, resume=resume, plot=plot)
+    result = run(
+        checkpoint,
+        out,
+        files,
+        settings,
+        tokenizer=tokenizer,
+        config=config,
+        adapter=adapter,
+        resume=resume,
+        plot=plot,
+    )
     if as_json:
         console.say_json(result.to_dict())
     else:

@@ -8,6 +8,7 @@ github.com/karpathy/nanoGPT, model.py and train.py.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,24 +18,25 @@ from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.sources import printable
 from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
 from gpt_edge.reference.importers.tensor_names import common_prefix, prefix_note
-from gpt_edge.reference.importers.torch_pickle import LoadedTensors, as_tensors, load_torch_file
+from gpt_edge.reference.importers.torch_pickle import LoadedTensors, as_tensors
 
 _ARGUMENTS = {"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"}
 _COMPILED = "_orig_mod."
 
 
-def open_nanogpt(path: Path) -> Checkpoint:
-    """path: the .pt file, or the folder with ckpt.pt. Raises CheckpointError as the loader and
-    `open_tensors` do.
+def is_nanogpt(content: object) -> bool:
+    """Whether the content of a torch file is that of nanoGPT's."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("model_args"), dict)
+        and "model" in content
+    )
+
+
+def open_nanogpt(path: Path, file: Path, content: dict[str, Any]) -> Checkpoint:
+    """path: as the caller gave it, the file or its folder. content: of the file, see `is_nanogpt`.
+    Raises CheckpointError as `open_tensors` does.
     """
-    file = path / "ckpt.pt" if path.is_dir() else path
-    content = load_torch_file(file)
-    if (
-        not isinstance(content, dict)
-        or not isinstance(content.get("model_args"), dict)
-        or "model" not in content
-    ):
-        raise CheckpointError(f"{file} has no model and model_args, so it is not nanoGPT's ckpt.pt")
     settings = CheckpointSettings(f"{file}: model_args", content["model_args"])
     if unknown := sorted(str(name) for name in settings.values if name not in _ARGUMENTS):
         raise CheckpointError(
@@ -50,7 +52,7 @@ def open_nanogpt(path: Path) -> Checkpoint:
         n_ctx=settings.whole("block_size"),
         vocab_size=settings.whole("vocab_size"),
         activation="gelu",
-        tied_embeddings=_is_tied(source),
+        tied_embeddings=is_tied(source),
     )
 
     def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
@@ -82,10 +84,12 @@ def without_prefix(source: LoadedTensors) -> tuple[LoadedTensors, list[str]]:
     return LoadedTensors(source.where, tensors), [prefix_note(prefix)] if prefix else []
 
 
-def _is_tied(source: LoadedTensors) -> bool:
-    """nanoGPT ties the head and stores it twice; an untied head has other values."""
+def is_tied(source: LoadedTensors, name: str = "transformer.wte.weight") -> bool:
+    """Whether the embedding of this name and the head are one: nanoGPT ties the head and stores it
+    twice; an untied head has other values.
+    """
     head = source.tensors.get("lm_head.weight")
-    embedding = source.tensors.get("transformer.wte.weight")
+    embedding = source.tensors.get(name)
     if (
         head is None
         or embedding is None

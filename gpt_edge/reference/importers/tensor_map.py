@@ -29,6 +29,7 @@ from gpt_edge.reference.model import GPT, without_memory
 from gpt_edge.tasks import TaskSpec
 
 MAX_LISTED = 10
+MAX_OF_DTYPE = 3  # faults of one dtype that are listed one by one
 HEAD_PREFIX = "task_head."  # the head of a fine-tuned model, which GPT does not have
 DOUBLE = ("F64", "torch.float64")
 LINEAR_WEIGHTS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
@@ -96,6 +97,8 @@ class Checkpoint:
     tied_copy: str | None = None  # the file's second copy of the tied embedding
     task: TaskSpec | None = None  # of a fine-tuned model; set if and only if config.n_label is
     notes: tuple[str, ...] = ()  # what was renamed, left out or assumed, in words
+    # of a repository of the hub its name and revision, for manifests
+    provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Every parameter of the reference once, in the reference's order; a tied head is only
@@ -220,10 +223,7 @@ def open_tensors(
         info = infos.get(name)
         if info is not None and info.shape != shape:
             faults.append(f"{name} has shape {list(info.shape)}, expected {list(shape)}")
-        elif info is not None and info.dtype not in FLOAT_DTYPES:
-            faults.append(
-                f"{name} has dtype {info.dtype}, expected one of {', '.join(FLOAT_DTYPES)}"
-            )
+    faults += _dtype_faults({name: infos[name].dtype for name in expected if name in infos})
     if faults:
         rest = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         raise CheckpointError(
@@ -233,6 +233,20 @@ def open_tensors(
     if left_out:
         notes = (*notes, left_out_note(left_out))
     return Checkpoint(kind, path, config, source, origins, copy, notes=tuple(notes))
+
+
+def _dtype_faults(dtypes: Mapping[str, str]) -> list[str]:
+    """Tensors whose dtype cannot be read; more than a few of one dtype are counted."""
+    faults = []
+    wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in FLOAT_DTYPES}
+    for dtype in sorted(set(wrong.values())):
+        names = [name for name in wrong if wrong[name] == dtype]
+        subjects = [f"{name} has" for name in names]
+        if len(names) > MAX_OF_DTYPE:
+            subjects = [f"{len(names)} of {len(dtypes)} tensors, such as {names[0]}, have"]
+        wanted = f"expected one of {', '.join(FLOAT_DTYPES)}"
+        faults += [f"{subject} dtype {dtype}, {wanted}" for subject in subjects]
+    return faults
 
 
 def _dtype_hint(infos: Mapping[str, TensorInfo]) -> str | None:

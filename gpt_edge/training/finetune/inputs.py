@@ -78,13 +78,19 @@ class FinetuneInputs:
 
 
 def open_inputs(
-    checkpoint: Path, data: FinetuneData, settings: FinetuneSettings, tokenizer: str | None = None
+    checkpoint: Path,
+    data: FinetuneData,
+    settings: FinetuneSettings,
+    tokenizer: str | None = None,
+    *,
+    config: Path | None = None,
+    adapter: str | None = None,
 ) -> FinetuneInputs:
     """Read everything. The head and the new embeddings come from torch's random numbers. Raises as
     `finetune`.
     """
     examples = _read_all(data, settings)  # first: a fault there costs the least time
-    opened = open_checkpoint(checkpoint)
+    opened = open_checkpoint(checkpoint, config=config, adapter=adapter)
     tokenizer_source = _tokenizer_of(opened, tokenizer)
     encoder = build_tokenizer(tokenizer_source)
     has_classes = settings.kind != "multiple-choice" and not settings.score_range
