@@ -35,7 +35,7 @@ EXPORT_LAYERS: list[set[str]] = [
     {"graph"},
     {"verify"},
     {"pipeline"},
-    {"budget", "transformers"},
+    {"budget", "gguf", "transformers"},
     {"report"},
 ]
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "optimum", "transformers", "safetensors"}

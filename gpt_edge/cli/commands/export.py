@@ -30,8 +30,8 @@ FOR_BUNDLES = ("graph", "scheme", "target")  # options that do not apply to a tr
 
 
 @dataclass(frozen=True, slots=True)
-class TransformersOptions:
-    """The options that count for a transformers folder too."""
+class OtherFormatOptions:
+    """The options that count for a transformers folder and a GGUF file too."""
 
     tokenizer: str | None
     config: Path | None
@@ -49,10 +49,10 @@ def export(
     ],
     out: OutArgument,
     to: Annotated[
-        Literal["bundle", "transformers"],
+        Literal["bundle", "transformers", "gguf"],
         typer.Option(
-            help="Output format: a gpt-edge bundle, or a float32 folder for transformers and the "
-            "tools that read its folders."
+            help="Output format: a gpt-edge bundle, a float32 folder for transformers and the "
+            "tools that read its folders, or a GGUF file for llama.cpp."
         ),
     ] = "bundle",
     graph: Annotated[
@@ -73,6 +73,10 @@ def export(
             "checkpoint.",
         ),
     ] = None,
+    gguf_type: Annotated[
+        Literal["f32", "f16", "q8_0"],
+        typer.Option(help="Type of the matrices in a GGUF file."),
+    ] = "f16",
     config: ConfigOption = None,
     adapter: AdapterOption = None,
     force: ForceOption = False,
@@ -86,9 +90,13 @@ def export(
     with the checkpoint's, and publishes nothing that is out of tolerance. Needs the extra
     gpt-edge[export].
     """
-    if to == "transformers":
-        options = TransformersOptions(tokenizer, config, adapter, force)
-        _export_transformers(context, source, out, options, as_json)
+    if to != "bundle":
+        _check_options(context, to)
+        options = OtherFormatOptions(tokenizer, config, adapter, force)
+        if to == "transformers":
+            _export_transformers(source, out, options, as_json)
+        else:
+            _export_gguf(source, out, gguf_type, options, as_json)
         return
     check_target(scheme, target)
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
@@ -110,17 +118,21 @@ def export(
     print_exported(bundle, report.figures, as_json)
 
 
-def _export_transformers(
-    context: typer.Context,
-    source: Path,
-    out: Path,
-    options: TransformersOptions,
-    as_json: bool,
-) -> None:
+def _check_options(context: typer.Context, to: str) -> None:
+    """Refuse options of bundles, which would have no effect."""
+    what = "float32 weights" if to == "transformers" else "one of its own types, see --gguf-type"
     for name in FOR_BUNDLES:
         source_of_value = context.get_parameter_source(name)
         if source_of_value is not None and source_of_value.name == "COMMANDLINE":
-            raise ValueError(f"--{name} is for bundles; --to transformers writes float32 weights")
+            raise ValueError(f"--{name} is for bundles; --to {to} writes {what}")
+
+
+def _export_transformers(
+    source: Path,
+    out: Path,
+    options: OtherFormatOptions,
+    as_json: bool,
+) -> None:
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
         from gpt_edge.export.transformers.folder import export_transformers
@@ -148,5 +160,34 @@ def _export_transformers(
     console.say(f"{exported.path}: transformers' {exported.model_type}, {sizes}")
     console.say()
     console.say(parity_table(exported.figures))
+    for note in exported.notes:
+        console.say(console.visible(f"note: {note}"))
+
+
+def _export_gguf(
+    source: Path, out: Path, gguf_type: str, options: OtherFormatOptions, as_json: bool
+) -> None:
+    with console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.gguf.file import export_gguf
+
+        exported = export_gguf(
+            source,
+            out,
+            type=gguf_type,
+            tokenizer=options.tokenizer,
+            config=options.config,
+            adapter=options.adapter,
+            force=options.force,
+            progress=progress,
+        )
+    if as_json:
+        values = {"file": str(exported.path), "bytes": exported.n_bytes, "types": exported.types}
+        more = {"max_error": exported.max_error, "notes": list(exported.notes)}
+        console.say_json({"ok": True, **values, **more})
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in exported.types.items())
+    console.say(f"{exported.path}: {size(exported.n_bytes)}, tensors: {counts}")
+    console.say(f"largest difference of a weight read back: {exported.max_error:.3g}")
     for note in exported.notes:
         console.say(console.visible(f"note: {note}"))
