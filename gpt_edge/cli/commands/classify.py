@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples, source_name
+from gpt_edge.cli.support.examples import (
+    columns_of,
+    encode_chunks,
+    read_examples,
+    source_name,
+    tell_skipped,
+)
 from gpt_edge.cli.support.options import ThreadsOption, complete_bundle
 from gpt_edge.cli.support.text_options import (
     BatchOption,
     ColumnOption,
     FileOption,
     JsonlOption,
+    SkipOption,
     TextsPosition,
     TruncateOption,
     chunk_size,
 )
+from gpt_edge.data.tables import SkippedRows
 from gpt_edge.tasks import TOKENS
 
 if TYPE_CHECKING:
@@ -58,6 +66,7 @@ def classify(
             metavar="NAME", help="Key of the list of answers, or of each answer (repeatable)."
         ),
     ] = None,
+    skip_bad_rows: SkipOption = False,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
@@ -84,7 +93,8 @@ def classify(
 
     model = Classifier.load(bundle, threads=threads)
     columns = columns_of(model.task.kind, text, premise, hypothesis, choice)
-    examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns)
+    skipped = SkippedRows() if skip_bad_rows else None
+    examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns, skipped)
     is_json = as_json or as_jsonl or (file is not None and file.suffix.lower() == ".jsonl")
     size = chunk_size(batch)
     source = source_name(file)
@@ -105,6 +115,7 @@ def classify(
                 console.say_json(_as_json(row, model.task))
             else:
                 console.say(_as_line(row, model))
+    tell_skipped(skipped, source)
 
 
 def _say_tokens(tokens: Sequence[TokenLabel], example: Encoded, is_json: bool) -> None:

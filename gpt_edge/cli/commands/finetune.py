@@ -57,8 +57,8 @@ def finetune(
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the text; twice for similarity; once or more for the question of "
-            "multiple-choice.",
+            help="Column of the text; twice for similarity. Several columns of classification, or "
+            "of the question of multiple-choice, are joined.",
         ),
     ] = None,
     premise: Annotated[
@@ -87,6 +87,12 @@ def finetune(
         Literal["csv", "tsv", "jsonl"] | None,
         typer.Option(help="Format of the files; by default from their names."),
     ] = None,
+    skip_bad_rows: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad-rows", help="Leave out rows without a text or a label, and count them."
+        ),
+    ] = False,
     score_range: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -224,6 +230,7 @@ def finetune(
         hold_out=hold_out,
         columns=columns,
         format=format,
+        skip_bad_rows=skip_bad_rows,
         forgetting_text=forgetting_text,
         separator=separator,
     )

@@ -5,6 +5,7 @@ examples as ids.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 from gpt_edge.arrays import IntArray
 from gpt_edge.data.examples import Example, read_examples
 from gpt_edge.data.labels import balance, class_labels, class_numbers, scores
-from gpt_edge.errors import TokenizerError, TrainingError
+from gpt_edge.data.tables import SkippedRows
+from gpt_edge.errors import GPTEdgeWarning, TokenizerError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
@@ -123,10 +125,13 @@ def open_inputs(
 
 def _read_all(data: FinetuneData, settings: FinetuneSettings) -> dict[str, list[Example]]:
     columns = data.columns_for(settings)
-    sets = {"train": read_examples(data.train, columns, data.format)}
-    for name, path in (("dev", data.dev), ("test", data.test)):
+    sets = {}
+    for name, path in (("train", data.train), ("dev", data.dev), ("test", data.test)):
         if path is not None:
-            sets[name] = read_examples(path, columns, data.format)
+            skipped = SkippedRows() if data.skip_bad_rows else None
+            sets[name] = read_examples(path, columns, data.format, skipped)
+            if skipped is not None and skipped.count:
+                warnings.warn(f"{path}: {skipped}", GPTEdgeWarning, stacklevel=2)
     if data.hold_out:
         has_classes = settings.kind != "multiple-choice" and settings.score_range is None
         sets["train"], sets["dev"] = split_examples(
