@@ -17,7 +17,12 @@ from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.importers.tensor_names import common_prefix, is_other_head
 from tests.support.transformers_models import random_transformers
 
-LM = {"GPT2": "LMHeadModel", "OpenAIGPT": "LMHeadModel", "GPTNeo": "ForCausalLM"}
+LM = {
+    "GPT2": "LMHeadModel",
+    "OpenAIGPT": "LMHeadModel",
+    "GPTNeo": "ForCausalLM",
+    "OPT": "ForCausalLM",
+}
 IDS = torch.tensor([[5, 17, 3, 44, 90, 2, 2, 61, 8, 33]])
 Tensors = dict[str, torch.Tensor]
 

@@ -23,10 +23,20 @@ NEO = {
     "attention_types": [[["global", "local"], 1]],
     "window_size": 9,
 }
+OPT = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "hidden_size": 64,
+    "word_embed_proj_dim": 64,
+    "ffn_dim": 256,
+    "max_position_embeddings": 96,
+    "vocab_size": 310,
+}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT2": ("GPT2Config", GPT2),
     "OpenAIGPT": ("OpenAIGPTConfig", GPT1),
     "GPTNeo": ("GPTNeoConfig", NEO),
+    "OPT": ("OPTConfig", OPT),
 }
 TEXT = (
     "First Citizen: before we proceed any further, hear me speak! All: speak, speak. You are all "

@@ -16,6 +16,7 @@ from gpt_edge.reference.importers.gpt_edge_checkpoint import FORMAT, open_gpt_ed
 from gpt_edge.reference.importers.hf_gpt1 import open_hf_gpt1
 from gpt_edge.reference.importers.hf_gpt2 import open_hf_gpt2
 from gpt_edge.reference.importers.hf_gpt_neo import open_hf_gpt_neo
+from gpt_edge.reference.importers.hf_opt import open_hf_opt
 from gpt_edge.reference.importers.hub import fetch, is_hub_name
 from gpt_edge.reference.importers.lora_adapter import merge_adapter
 from gpt_edge.reference.importers.near_misses import (
@@ -37,6 +38,7 @@ _HF_MODELS: dict[str, Callable[[Path, CheckpointSettings], Checkpoint]] = {
     "gpt2": open_hf_gpt2,
     "openai-gpt": open_hf_gpt1,
     "gpt_neo": open_hf_gpt_neo,
+    "opt": open_hf_opt,
 }
 # of a config.json from before there were types
 _OLD_FIELDS = {"n_layer", "n_head", "n_embd", "vocab_size"}
@@ -142,7 +144,7 @@ def _open_with_config(folder: Path, settings: CheckpointSettings) -> Checkpoint:
         raise CheckpointError(
             f"{settings.where} describes a model of type {model_type!a:.80}, expected one of "
             f"{', '.join(_HF_MODELS)}",
-            hint="gpt-edge imports GPT-1, GPT-2 and GPT-Neo checkpoints",
+            hint="gpt-edge imports GPT-1, GPT-2, GPT-Neo and OPT checkpoints",
         )
     return _HF_MODELS[model_type](folder, settings)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpt_edge.bundle.transformers_config import ACTIVATIONS
 from gpt_edge.reference.importers.hf_weights import (
-    ACTIVATIONS,
     open_model,
     open_weights,
     refuse_unsupported,

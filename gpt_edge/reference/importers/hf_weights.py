@@ -39,25 +39,14 @@ _OPENERS: dict[str, Callable[[Path], TensorSource]] = {
     ),
 }
 
-# transformers' names for the non-linearities that the reference has
-ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_python_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_accurate": "gelu_tanh",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "relu": "relu",
-}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _BUFFERS = re.compile(r"(.*\.)?(h\.\d+\.attn\.(attention\.)?(bias|masked_bias)|position_ids)")
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The tensors of a folder. prefix: "transformer." for a model saved with its head, "" for one
-    saved without; notes: what was renamed.
+    """The tensors of a folder. prefix: "transformer." (OPT: "model.") for a model saved with its
+    head, "" for one saved without; notes: what was renamed.
     """
 
     source: TensorSource
@@ -65,16 +54,17 @@ class Weights:
     notes: tuple[str, ...]
 
 
-def open_weights(folder: Path, anchor: str) -> Weights:
+def open_weights(folder: Path, anchor: str, parent: str = TRANSFORMER) -> Weights:
     """Open the first weights file that exists. anchor: a tensor that every model has, without
-    "transformer.". Raises CheckpointError when there is none.
+    `parent`, which stands before it in a model with a head. Raises CheckpointError when there is
+    no such file.
     """
     for name, opener in _OPENERS.items():
         if (folder / name).is_file():
             _refuse_pointer(folder / name)
-            source, notes = with_plain_names(opener(folder / name), anchor)
-            is_below = any(name.startswith(TRANSFORMER) for name in source.infos)
-            prefix = TRANSFORMER if is_below else ""
+            source, notes = with_plain_names(opener(folder / name), anchor, parent)
+            is_below = any(name.startswith(parent) for name in source.infos)
+            prefix = parent if is_below else ""
             return Weights(source, prefix, tuple(notes))
     raise CheckpointError(
         f"{folder} has a config.json but no weights, expected one of {', '.join(_OPENERS)}",
@@ -140,6 +130,8 @@ def is_buffer(name: str) -> bool:
 
 def _other_weights_hint(folder: Path) -> str | None:
     """What to do with weights of a kind that is not read."""
+    if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
+        return "it is an ONNX export, which runs as it is: gpt-edge generate -m FOLDER"
     for name, flag in (("tf_model.h5", "from_tf"), ("flax_model.msgpack", "from_flax")):
         if (folder / name).is_file():
             return (

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt_edge.bundle.transformers_config import ACTIVATIONS
 from gpt_edge.config import PRESETS
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.hf_weights import ACTIVATIONS, is_buffer
+from gpt_edge.reference.importers.hf_weights import is_buffer
 from gpt_edge.reference.importers.nanogpt import is_tied, without_prefix
 from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.sources import printable

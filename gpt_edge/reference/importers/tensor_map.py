@@ -46,6 +46,7 @@ class Origin:
     is_transposed: bool = False  # stored [in, out] or [1, in, out]
     # for the query rows, the first third: folds a factor of the attention into c_attn
     query_scale: float = 1.0
+    first_row: int = 0  # what is before it is left out
 
 
 Origins = Mapping[str, Origin]
@@ -123,6 +124,8 @@ class Checkpoint:
             return np.zeros(origin.stored_shape, dtype=np.float32)
         parts = [self._part(part, origin.is_transposed) for part in origin.names]
         array = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        if origin.first_row:
+            array = array[origin.first_row :]
         if origin.query_scale != 1.0:
             array = array if array.flags.writeable else array.copy()
             array[: len(array) // 3] *= np.float32(origin.query_scale)

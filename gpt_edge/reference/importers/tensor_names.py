@@ -59,24 +59,26 @@ def is_other_head(name: str) -> bool:
     return name == OLD_HEAD or _OTHER_HEADS.fullmatch(name) is not None
 
 
-def common_prefix(names: Iterable[str], anchor: str) -> str:
+def common_prefix(names: Iterable[str], anchor: str, parent: str = TRANSFORMER) -> str:
     """What stands before the model's names, "" where nothing does.
 
     anchor: a tensor that every model has once, such as "wpe.weight"; where the model lies below
-    "transformer.", that belongs to the names. A name that lacks the prefix is no part of the model,
+    `parent`, that belongs to the names. A name that lacks the prefix is no part of the model,
     and is refused as unknown unless it is another head's.
     """
     anchors = [name for name in names if name == anchor or name.endswith(f".{anchor}")]
     if len(anchors) != 1:
         return ""
-    return anchors[0].removesuffix(anchor).removesuffix(TRANSFORMER)
+    return anchors[0].removesuffix(anchor).removesuffix(parent)
 
 
-def with_plain_names(source: TensorSource, anchor: str) -> tuple[TensorSource, list[str]]:
+def with_plain_names(
+    source: TensorSource, anchor: str, parent: str = TRANSFORMER
+) -> tuple[TensorSource, list[str]]:
     """The source without a common prefix and with DialoGPT's head under its usual name, and what
-    was changed, in words. anchor: as in `common_prefix`.
+    was changed, in words. anchor, parent: as in `common_prefix`.
     """
-    prefix = common_prefix(source.infos, anchor)
+    prefix = common_prefix(source.infos, anchor, parent)
     notes = [prefix_note(prefix)] if prefix else []
     stored_names = {name.removeprefix(prefix): name for name in source.infos}
     if len(stored_names) < len(source.infos):
