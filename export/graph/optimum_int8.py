@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError, require
+from gpt_edge.export.weights.data_file import DATA_FILES
 
 TARGETS = ("avx2", "avx512_vnni", "arm64")
 HF_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
@@ -52,7 +53,7 @@ def quantize_dynamic(fp32: Path, out: Path, target: str) -> None:
             use_external_data_format=True,
         )
     model = ir.load(out / "model_quantized.onnx")
-    ir.save(model, out / "model.onnx", external_data="model.onnx.data")
+    ir.save(model, out / "model.onnx", external_data=DATA_FILES["portable"])
     for path in (*out.glob("model_quantized.onnx*"), out / "ort_config.json", out / "config.json"):
         path.unlink(missing_ok=True)
 

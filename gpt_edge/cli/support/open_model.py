@@ -78,7 +78,10 @@ def open_model(path_or_name: str, tokenizer: str | None = None) -> OpenModel:
 
 def _is_checkpoint(path: Path) -> bool:
     if path.is_dir():
-        return not (path / "manifest.json").exists() and not any(path.glob("*.onnx"))
+        has_graph = any(path.glob("*.onnx")) or (
+            any(path.glob("onnx/*.onnx")) and not any(path.glob("*.safetensors"))
+        )
+        return not (path / "manifest.json").exists() and not has_graph
     return path.is_file() and path.suffix in CHECKPOINT_FILES
 
 
