@@ -18,7 +18,7 @@ from tests.support.runner import done
 
 DOCS = REPO / "docs"
 QUICKSTART = Page(DOCS / "quickstart.md")
-PAGES = ("quickstart", "quantization", "verification", "native")
+PAGES = ("quickstart", "quantization", "sources", "verification", "native")
 COMMANDS = [
     "generate",
     "export",
