@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,30 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ["GPT_EDGE_NATIVE"] = "0"
 
 REPO = Path(__file__).resolve().parents[1]
-n_frozen = 0  # modules that were loaded when `freeze_imports` last froze
+EVERY_CORE = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else frozenset()
+MANY_OBJECTS = 50_000  # a collection of so many takes 10 ms
+
+
+def own_cores() -> Iterable[int]:
+    """One core where every worker of the run can have its own, else all of them.
+
+    A worker with a second thread for each product of tiny matrices has the workers wait for each
+    other's threads.
+    """
+    name = os.environ.get("PYTEST_XDIST_WORKER", "")
+    n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+    if len(EVERY_CORE) != n_workers:
+        return EVERY_CORE
+    return {sorted(EVERY_CORE)[int(name.removeprefix("gw"))]}
+
+
+def run_on(cores: Iterable[int]) -> None:
+    """Keep this process, and those that it starts from now on, on these cores."""
+    if EVERY_CORE:
+        os.sched_setaffinity(0, cores)
+
+
+run_on(own_cores())  # before numpy and torch are imported, which count the cores
 
 
 @contextmanager
@@ -45,9 +68,18 @@ def turn(alone: bool) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Tests marked `alone` run while nothing else does."""
-    with turn(item.get_closest_marker("alone") is not None):
-        return (yield)
+    """Tests marked `alone` run while nothing else does; they, long ones and those marked
+    `every_core` are not kept on one core.
+    """
+    marks = {mark.name for mark in item.iter_markers()}
+    with turn("alone" in marks):
+        if not marks & {"alone", "every_core", "slow"}:
+            return (yield)
+        run_on(EVERY_CORE)
+        try:
+            return (yield)
+        finally:
+            run_on(own_cores())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,32 +96,34 @@ def pytest_runtest_setup() -> None:
     """
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    freeze_imports()
+    freeze_old_objects()
 
 
-def freeze_imports() -> None:
-    """Let the garbage collector pass over what packages created while they were imported.
+def freeze_old_objects() -> None:
+    """Let the garbage collector pass over what imports, collected tests and traces have left.
 
-    Every model that is opened ends with a collection, which takes a quarter of a second where
-    torch is loaded, and almost nothing after this.
+    Every model that is opened ends with a collection, which takes half a second where a worker
+    has loaded torch and traced a few models, and almost nothing after this.
     """
-    global n_frozen
-    if len(sys.modules) > n_frozen + 100:
-        n_frozen = len(sys.modules)
+    if len(gc.get_objects()) > MANY_OBJECTS:
         gc.collect()
         gc.freeze()
 
 
 @pytest.fixture(scope="session")
-def shared_traces(tmp_path_factory: pytest.TempPathFactory) -> None:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all processes of this run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def shared_traces(run_folder: Path) -> None:
     """Let every export of this run, in whichever process, reuse the traces of the others."""
     from tests.support.traces import FOLDER, share_traces
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # which the workers share
-    os.environ[FOLDER] = str(folder / "traces")
-    (folder / "traces").mkdir(exist_ok=True)
+    os.environ[FOLDER] = str(run_folder / "traces")
+    (run_folder / "traces").mkdir(exist_ok=True)
     share_traces()
 
 

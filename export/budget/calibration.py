@@ -96,11 +96,15 @@ def read_rows(path: Path, tokenizer: Tokenizer | None, config: GPTConfig, n_toke
     """
     if tokenizer is None:
         raise ExportError(f"the text {path} cannot be read: the bundle has no tokenizer")
-    end = [] if tokenizer.end_token is None else [tokenizer.end_token]
+    is_led = bool(tokenizer.prefix)  # then the prefix begins a document, in place of the end token
+    end = [] if is_led or tokenizer.end_token is None else [tokenizer.end_token]
     width = min(ROW_TOKENS, config.n_ctx)
     ids: list[int] = []
     for piece in TextFile(path).pieces():
-        ids += (end if piece.is_start else []) + tokenizer.encode(piece.text)
+        if piece.is_start:
+            ids += end + tokenizer.encode(piece.text)
+        else:
+            ids += tokenizer.encode_part(piece.text)
         if len(ids) >= n_tokens:
             break
     n_rows = min(len(ids), max(n_tokens, width)) // width

@@ -393,9 +393,9 @@ def read_or_generate(
     if path is not None:
         progress(f"reading the {purpose} text")
         return read_rows(path, tokenizer_of(bundle), bundle.config, n_tokens)
-    tokenizer = bundle.manifest.tokenizer
+    tokenizer = tokenizer_of(bundle)
     progress(f"generating {purpose} text")
-    end_token = tokenizer.get("end_token") if tokenizer else None
+    end_token = tokenizer.end_token if tokenizer is not None else None
     return own_text(Session(bundle, native=False), end_token, n_tokens, seed)
 
 

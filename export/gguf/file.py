@@ -25,6 +25,7 @@ from gpt_edge.export.gguf.layout import (
 from gpt_edge.export.gguf.vocabulary import Vocabulary, gguf_vocabulary
 from gpt_edge.export.pipeline.shared import bundle_name, tokenizer_for
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.reference.importers.nanogpt import with_activation
 from gpt_edge.system.atomic_files import publish_file
 from gpt_edge.verify.report import Progress, silent
 
@@ -53,6 +54,7 @@ def export_gguf(
     *,
     type: str = "f16",
     tokenizer: str | None = None,
+    activation: str | None = None,
     config: Path | None = None,
     adapter: str | None = None,
     force: bool = False,
@@ -61,14 +63,16 @@ def export_gguf(
     """Write the checkpoint at `source` as a GGUF file at `out`.
 
     type: of the matrices, one of TYPES. tokenizer: a file, a folder or a name; None takes that of
-    `source`. config, adapter: as for `open_checkpoint`. force: replace a GGUF file at `out`. Raises
-    CheckpointError, TokenizerError, ExportError for a model that llama.cpp's gpt2 is not,
-    ParityError for a file that reads back otherwise, OutputError or MissingDependencyError; then
-    `out` is as it was.
+    `source`. activation: as for `export_bundle`. config, adapter: as for `open_checkpoint`. force:
+    replace a GGUF file at `out`. Raises CheckpointError, TokenizerError, ExportError for a model
+    that llama.cpp's gpt2 is not, ParityError for a file that reads back otherwise, OutputError or
+    MissingDependencyError; then `out` is as it was.
     """
     if type not in TYPES:
         raise ExportError(f"there is no type {type!r}", hint=f"use one of {', '.join(TYPES)}")
-    checkpoint = open_checkpoint(source, config=config, adapter=adapter)
+    checkpoint = with_activation(
+        open_checkpoint(source, config=config, adapter=adapter), activation
+    )
     if checkpoint.task is not None:
         raise ExportError(
             f"{source} is fine-tuned for {checkpoint.task.kind}: llama.cpp's gpt2 has no such head",

@@ -268,7 +268,7 @@ class Lowering:
         if n_blocks * size != width:
             start = self.constant("zero", np.array([0], np.int64))
             end = self.constant("width", np.array([width], np.int64))
-            axis = self.constant("last_axis", np.array([2], np.int64))
+            axis = self.constant("last_axis", np.array([-1], np.int64))
             nodes.append(ir.node("Slice", [reshape.outputs[0], start, end, axis]))
         return nodes
 

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError, require
+from gpt_edge.export.graph.lower_portable import HEAD_ALIAS
 from gpt_edge.export.weights.data_file import DATA_FILES
 
 TARGETS = ("avx2", "avx512_vnni", "arm64")
@@ -53,9 +54,17 @@ def quantize_dynamic(fp32: Path, out: Path, target: str) -> None:
             use_external_data_format=True,
         )
     model = ir.load(out / "model_quantized.onnx")
+    _merge_aliases(model.graph)
     ir.save(model, out / "model.onnx", external_data=DATA_FILES["portable"])
     for path in (*out.glob("model_quantized.onnx*"), out / "ort_config.json", out / "config.json"):
         path.unlink(missing_ok=True)
+
+
+def _merge_aliases(graph: ir.Graph) -> None:
+    """Optimum writes an initializer of shared bytes a second time: let the head read the table."""
+    for name in [name for name in graph.initializers if name.endswith(HEAD_ALIAS)]:
+        alias = graph.initializers.pop(name)
+        alias.replace_all_uses_with(graph.initializers[name.removesuffix(HEAD_ALIAS)])
 
 
 def _head(path: Path) -> list[str]:

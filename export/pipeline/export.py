@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.bundle.bundle import Bundle, Manifest
+from gpt_edge.bundle.bundle import CHAT_TEMPLATE_FILE, Bundle, Manifest
 from gpt_edge.bundle.writer import BundleWriter, new_bundle
 from gpt_edge.export.graph.optimum_int8 import write_optimum_config
 from gpt_edge.export.pipeline.shared import (
@@ -21,12 +21,14 @@ from gpt_edge.export.pipeline.shared import (
 )
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.verify.verifier import Verifier
+from gpt_edge.export.weights.chat_template import read_chat_template
 from gpt_edge.export.weights.generation_config import read_generation_defaults
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.reference.importers.nanogpt import with_activation
 from gpt_edge.schemes import FP32, INT8
-from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
+from gpt_edge.tokenizer import TokenizerSource, build_tokenizer, fit_to_rows
 from gpt_edge.verify.report import Progress, Verification, silent
 from gpt_edge.verify.subject import subject_of
 from gpt_edge.version import __version__
@@ -40,6 +42,8 @@ def export_bundle(
     scheme: str = INT8.name,
     target: str | None = None,
     tokenizer: str | None = None,
+    pattern: str | None = None,
+    activation: str | None = None,
     config: Path | None = None,
     adapter: str | None = None,
     force: bool = False,
@@ -50,23 +54,30 @@ def export_bundle(
 
     graph: "edge" or "portable". scheme: one of schemes.EXPORTED. target: Optimum's preset, for
     int8-dynamic only.
-    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. config, adapter: as
-    for `open_checkpoint`. force: replace a bundle at `out`.
+    tokenizer: a file, a folder, a name, or "none"; None looks into `source`. pattern: the split
+    pattern of a rank file that does not say it, see `tokenizer_from`. activation: of a checkpoint
+    that does not say it, see `with_activation`. config, adapter: as for `open_checkpoint`. force:
+    replace a bundle at `out`.
     progress: called with the name of each stage and of each weight.
     Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance)
     or OutputError; then `out` is as it was.
     Figures are measured without custom operators: with what every user has.
     """
     check_scheme(scheme, target)
-    checkpoint = open_checkpoint(source, config=config, adapter=adapter)
-    tokenizer_source = tokenizer_for(checkpoint, tokenizer)
-    generation_defaults = read_generation_defaults(checkpoint)
+    checkpoint = with_activation(
+        open_checkpoint(source, config=config, adapter=adapter), activation
+    )
+    tokenizer_source = tokenizer_for(checkpoint, tokenizer, pattern)
+    end_token = tokenizer_source.spec.end_token if tokenizer_source else None
+    generation_defaults = read_generation_defaults(checkpoint, end_token)
+    chat_template = read_chat_template(checkpoint)
     shape = checkpoint.config
     if checkpoint.task is not None:
         check_task(checkpoint.task, scheme, checkpoint.path)
-    subject = subject_of(
-        shape, checkpoint.task, build_tokenizer(tokenizer_source) if tokenizer_source else None
-    )
+    encoder = None
+    if tokenizer_source is not None:
+        encoder = fit_to_rows(build_tokenizer(tokenizer_source), shape.vocab_size)
+    subject = subject_of(shape, checkpoint.task, encoder)
     smoothed = smooth(checkpoint, graph, scheme)
     n_bytes = estimated_bytes(shape, scheme)
     with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as writer:
@@ -85,6 +96,8 @@ def export_bundle(
                 shutil.rmtree(folder)
         verifier.report.raise_if_wrong()
         _write_tokenizer(writer, tokenizer_source, checkpoint, graph)
+        if chat_template is not None and tokenizer_source is not None:
+            (writer.path / CHAT_TEMPLATE_FILE).write_bytes(chat_template.encode())
         manifest = Manifest(
             name=bundle_name(out),
             kind=kind_of(checkpoint.task),

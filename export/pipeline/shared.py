@@ -23,11 +23,11 @@ from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import EXPORTED, FOR_TASKS, FP32, INT8_DYNAMIC, SCHEMES
 from gpt_edge.tasks import TaskSpec
-from gpt_edge.tokenizer import TokenizerSource, check_fits, find_tokenizer, tokenizer_from
+from gpt_edge.tokenizer import TokenizerSource, find_tokenizer, fit_source, tokenizer_from
 from gpt_edge.verify.report import Progress
 
 NO_TOKENIZER = "none"
-DEFAULT_TARGET = "avx512_vnni"
+DEFAULT_TARGET = "avx2"  # unsigned weights: their products are exact on every CPU
 
 
 def check_scheme(scheme: str, target: str | None) -> None:
@@ -75,24 +75,29 @@ def check_same_shape(bundle: Bundle, config: GPTConfig, source: str) -> None:
         )
 
 
-def tokenizer_for(checkpoint: Checkpoint, name: str | None) -> TokenizerSource | None:
+def tokenizer_for(
+    checkpoint: Checkpoint, name: str | None, pattern: str | None = None
+) -> TokenizerSource | None:
     """The tokenizer that `name` says (a file, a folder, a known name, or "none"), or the one beside
     the checkpoint.
 
-    Raises TokenizerError when there is none, or it has more tokens than the embedding has rows.
+    pattern: as for `tokenizer_from`. Raises TokenizerError when there is none, or it has far more
+    tokens than the embedding has rows; see `fit_source`.
     """
     if name == NO_TOKENIZER:
         return None
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    source = tokenizer_from(name) if name else find_tokenizer(folder)
-    if source is None:
+    if pattern is not None and name is None:
         raise TokenizerError(
-            f"{checkpoint.path} has no tokenizer file",
-            hint="give one with --tokenizer FILE, --tokenizer gpt2, or --tokenizer none for a "
-            "bundle of ids",
+            "a split pattern belongs to a rank file", hint="name it too: --tokenizer FILE"
         )
-    check_fits(source.spec, checkpoint.config.vocab_size)
-    return source
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    source = tokenizer_from(name, pattern) if name else find_tokenizer(folder)
+    if source is None:
+        hint = "give one with --tokenizer FILE, --tokenizer gpt2, or --tokenizer none for a bundle "
+        if checkpoint.kind == "nanogpt":
+            hint = f"nanoGPT's characters: --tokenizer data/NAME/meta.pkl; else {hint}"
+        raise TokenizerError(f"{checkpoint.path} has no tokenizer file", hint=f"{hint}of ids")
+    return fit_source(source, checkpoint.config.vocab_size)
 
 
 def write_scheme(

@@ -12,6 +12,7 @@ from gpt_edge.export.pipeline.shared import check_same_shape, unpublished
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.reference.importers.nanogpt import like
 from gpt_edge.schemes import FP32, SCHEMES
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.verify.language_models import LanguageModelSubject
@@ -36,7 +37,7 @@ def verify_bundle(
     every split, and the whole context token by token; minutes for a large one. Faults are in the
     report; nothing is raised for them. Raises BundleError where the shapes or tasks already differ.
     """
-    checkpoint = open_checkpoint(against, config=config, adapter=adapter)
+    checkpoint = like(open_checkpoint(against, config=config, adapter=adapter), bundle.config)
     check_same_shape(bundle, checkpoint.config, str(against))
     _check_same_task(bundle, checkpoint)
     subject = subject_of(bundle.config, bundle.task, tokenizer_of(bundle), thorough=True)

@@ -48,6 +48,7 @@ from gpt_edge.export.weights.data_file import DATA_FILES
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.reference.importers.nanogpt import like
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import FP32, INT4, INT8, MIXED, SCHEMES
 from gpt_edge.tokenizer import Tokenizer
@@ -365,7 +366,7 @@ def _reference_of(inputs: Inputs, bundle: Bundle) -> Reference:
 
 def _open_checkpoint(inputs: Inputs, path: Path, folder: Path) -> Reference:
     """Build the checkpoint's fp32 graph in `folder` and compare it with torch."""
-    checkpoint = open_checkpoint(path)
+    checkpoint = like(open_checkpoint(path), inputs.bundle.config)
     check_same_shape(inputs.bundle, checkpoint.config, str(path))
     built = _build(inputs, checkpoint, FP32.name, folder)
     inputs.progress("running torch")

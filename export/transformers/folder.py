@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from gpt_edge.arrays import FloatArray
+from gpt_edge.bundle.bundle import CHAT_TEMPLATE_FILE
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError, ExportError, ParityError, require
 from gpt_edge.export.pipeline.shared import tokenizer_for
@@ -28,12 +29,14 @@ from gpt_edge.export.transformers.layout import (
     model_type,
 )
 from gpt_edge.export.verify.reference import run_reference
+from gpt_edge.export.weights.chat_template import read_chat_template
 from gpt_edge.export.weights.generation_config import (
     GENERATION_CONFIG_FILE,
     generation_config,
     read_generation_defaults,
 )
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
+from gpt_edge.reference.importers.nanogpt import with_activation
 from gpt_edge.reference.importers.settings import read_json_object
 from gpt_edge.system.atomic_files import publish_folder, write_file
 from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
@@ -80,6 +83,7 @@ def export_transformers(
     out: Path,
     *,
     tokenizer: str | None = None,
+    activation: str | None = None,
     config: Path | None = None,
     adapter: str | None = None,
     force: bool = False,
@@ -87,12 +91,15 @@ def export_transformers(
 ) -> TransformersFolder:
     """Write the checkpoint at `source` as a transformers folder at `out`, float32.
 
-    tokenizer: a file, a folder, a name, or "none"; None takes that of `source`. config, adapter: as
-    for `open_checkpoint`. force: replace a folder that was written here. Raises CheckpointError,
-    TokenizerError, ExportError (transformers has no such architecture, or a task's head),
-    ParityError, OutputError or MissingDependencyError; then `out` is as it was.
+    tokenizer: a file, a folder, a name, or "none"; None takes that of `source`. activation: as for
+    `export_bundle`. config, adapter: as for `open_checkpoint`. force: replace a folder that was
+    written here. Raises CheckpointError, TokenizerError, ExportError (transformers has no such
+    architecture, or a task's head), ParityError, OutputError or MissingDependencyError; then `out`
+    is as it was.
     """
-    checkpoint = open_checkpoint(source, config=config, adapter=adapter)
+    checkpoint = with_activation(
+        open_checkpoint(source, config=config, adapter=adapter), activation
+    )
     if checkpoint.task is not None:
         raise ExportError(
             f"{source} is fine-tuned for {checkpoint.task.kind}: transformers has no such head on "
@@ -104,25 +111,26 @@ def export_transformers(
     source_tokenizer = tokenizer_for(checkpoint, tokenizer)
     require("transformers", "export")
     tensors = hf_tensors(shape, architecture)
-    defaults = read_generation_defaults(checkpoint)
+    end_token = source_tokenizer.spec.end_token if source_tokenizer else None
+    defaults = read_generation_defaults(checkpoint, end_token)
+    chat_template = read_chat_template(checkpoint)
     n_bytes = 4 * shape.n_parameters
     with publish_folder(
         out, force=force, is_ours=is_ours, source=checkpoint.path, n_bytes=n_bytes
     ) as folder:
         described = {
-            **hf_config(
-                shape, architecture, source_tokenizer.spec.end_token if source_tokenizer else None
-            ),
+            **hf_config(shape, architecture, end_token),
             WRITTEN_BY: f"gpt-edge {__version__}",
         }
         write_file(folder / CONFIG_FILE, (json.dumps(described, indent=1) + "\n").encode())
         if defaults is not None:
-            end_token = source_tokenizer.spec.end_token if source_tokenizer else None
             write_file(folder / GENERATION_CONFIG_FILE, generation_config(defaults, end_token))
         if source_tokenizer is not None:
             progress("writing the tokenizer")
             for name, content in hf_files(source_tokenizer, shape.n_ctx).items():
                 write_file(folder / name, content)
+        if chat_template is not None:
+            write_file(folder / CHAT_TEMPLATE_FILE, chat_template.encode())
         progress("writing the weights")
         _write_weights(folder / WEIGHTS_FILE, tensors, checkpoint, progress)
         progress("reading the folder again")

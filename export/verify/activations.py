@@ -24,7 +24,7 @@ from gpt_edge.export.verify.graph_map import MappedOperator
 from gpt_edge.export.weights.reference_operators import ReferenceOperator
 from gpt_edge.reference.model import GPT, Block, KeyValue
 from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
-from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
+from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
 from gpt_edge.system.threads import default_threads
 
 # each operator's result, [T, width]; attn.c_attn: queries, keys and values
@@ -91,7 +91,7 @@ class ExposedGraph:
         try:
             outputs = dict(zip(self._names, self._session.run(None, inputs), strict=True))
         except ORT_ERRORS as error:
-            raise BundleError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
+            raise BundleError(f"onnxruntime cannot run the graph: {cause_of(error)}") from error
         self.past = [
             outputs[name]
             for layer in range(self._config.n_layer)
@@ -154,7 +154,7 @@ def _open(model: ir.Model, folder: Path) -> ort.InferenceSession:
         return start_session(content, options)
     except ORT_ERRORS as error:
         raise BundleError(
-            f"onnxruntime cannot load the graph of {folder}: {first_line(error)}"
+            f"onnxruntime cannot load the graph of {folder}: {cause_of(error)}"
         ) from error
 
 

@@ -146,7 +146,7 @@ def lookup_table(nodes: Sequence[ir.Node], source: str) -> DequantizedWeight:
     ]
     if len(lookups) == 1 and lookups[0].op_type == "GatherBlockQuantized":
         return _blocked_table(lookups[0])
-    arrays = [array_of(node.inputs[0]) for node in lookups]
+    arrays = [_rows_of(node) for node in lookups]
     tables = [array for array in arrays if array is not None]
     floats = [array for array in tables if array.dtype.kind == "f" and array.ndim == 2]
     if len(tables) == 1 and floats:
@@ -157,6 +157,13 @@ def lookup_table(nodes: Sequence[ir.Node], source: str) -> DequantizedWeight:
         scale = scales[0].astype(np.float32)[:, None]
         return DequantizedWeight(levels[0].astype(np.float32) * scale, scale)
     raise UnknownLayout(f"{len(tables)} tables")
+
+
+def _rows_of(lookup: ir.Node) -> NDArray[Any] | None:
+    """The array of a Gather, the looked-up axis first."""
+    array = array_of(lookup.inputs[0])
+    axis = lookup.attributes["axis"].as_int() if "axis" in lookup.attributes else 0
+    return array if array is None else np.moveaxis(array, axis, 0)
 
 
 def _blocked_table(node: ir.Node) -> DequantizedWeight:

@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+MAX_CHAT_TEMPLATE_BYTES = 1 << 16
 NO_CHECKSUM = "0" * 64
 MAX_READS = 3  # of a bundle that is replaced each time it is read
 
@@ -116,6 +118,25 @@ class Bundle:
         """Bytes of all listed files."""
         return sum(record["size"] for record in self.manifest.files.values())
 
+    def read_chat_template(self) -> str | None:
+        """The Jinja template that turns a chat into a prompt, as the checkpoint brought it; None
+        for a model without one. It is untrusted text. Raises BundleError if it cannot be read.
+        """
+        if CHAT_TEMPLATE_FILE not in self.manifest.files:
+            return None
+        path = self.path / CHAT_TEMPLATE_FILE
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_CHAT_TEMPLATE_BYTES + 1)
+            text = content.decode("utf-8")
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{path} is not UTF-8: {error}") from error
+        if len(content) > MAX_CHAT_TEMPLATE_BYTES:
+            raise BundleError(f"{path} has more than {MAX_CHAT_TEMPLATE_BYTES} bytes")
+        return text
+
     def load_tokenizer(self) -> Tokenizer:
         """Return the bundle's tokenizer. Raises BundleError if it has none, TokenizerError if it is
         corrupt.
@@ -123,6 +144,7 @@ class Bundle:
         # Imported here: tiktoken is loaded only when text is needed.
         from gpt_edge.tokenizer.discover import find_tokenizer
         from gpt_edge.tokenizer.load import build_tokenizer, load_tokenizer
+        from gpt_edge.tokenizer.rows import fit_to_rows
         from gpt_edge.tokenizer.spec import TokenizerSpec
 
         if self.manifest.tokenizer is not None:
@@ -131,9 +153,9 @@ class Bundle:
                 raise BundleError(
                     f"the tokenizer's file {spec.file} is not listed in {self.path / MANIFEST_FILE}"
                 )
-            return load_tokenizer(self.path, spec)
+            return fit_to_rows(load_tokenizer(self.path, spec), self.config.vocab_size)
         if self.is_optimum_export and (source := find_tokenizer(self.path)) is not None:
-            return build_tokenizer(source)
+            return fit_to_rows(build_tokenizer(source), self.config.vocab_size)
         raise BundleError(
             f"{self.path} has no tokenizer: it takes and gives token ids only",
             hint="export again with --tokenizer FILE to read and write text",

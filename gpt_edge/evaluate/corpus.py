@@ -1,8 +1,9 @@
 """A corpus as windows of ids: what is read, in which order, and which targets count.
 
 Each document is read on its own, from an empty context: `end token, tokens, end token`. Each of its
-tokens counts, and the end token after it. With a tokenizer that has no end token the first token is
-context, and neither it nor its bytes count.
+tokens counts, and the end token after it. With a tokenizer that puts tokens of its own before every
+text, these begin the document. With one that has neither, the first token is context, and neither
+it nor its bytes count.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class EvaluationSettings:
     separator: str = END_OF_TEXT  # of documents in plain text
     format: TextFormat = "auto"
     limit: int | None = None  # documents, or passages; None: all
+    special: bool = False  # special tokens in a text become their ids, else they are plain text
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -47,7 +49,16 @@ class EvaluationSettings:
 class WindowedCorpus:
     """The windows of some files, and how much text was cut into windows so far."""
 
-    def __init__(self, files: Sequence[TextFile], tokenizer: Tokenizer, limit: int | None) -> None:
+    def __init__(
+        self,
+        files: Sequence[TextFile],
+        tokenizer: Tokenizer,
+        limit: int | None,
+        special: bool = False,
+    ) -> None:
+        """special: whether special tokens in a text become their ids."""
+        self.first_spelled: str | None = None  # a special token that was read as plain text
+        self._special = special
         self.n_documents = self.n_words = self.n_bytes = 0
         self._files = files
         self._tokenizer = tokenizer
@@ -76,15 +87,19 @@ class WindowedCorpus:
                         return
 
     def _ids(self, piece: Piece) -> IntArray:
-        ids = self._tokenizer.encode(piece.text)
-        end = self._tokenizer.end_token
+        tokenizer, special = self._tokenizer, self._special
+        encode = tokenizer.encode if piece.is_start else tokenizer.encode_part
+        ids = encode(piece.text, special=special)
         self.n_words += len(piece.text.split())
         self.n_bytes += len(piece.text.encode())
-        if end is None:
-            if piece.is_start and ids:
-                self.n_bytes -= len(self._tokenizer.token_bytes(ids[0]))
-            return np.array(ids, np.int64)
-        return np.array([end] * piece.is_start + ids + [end] * piece.is_end, np.int64)
+        if not special and self.first_spelled is None:
+            self.first_spelled = tokenizer.first_spelled(piece.text)
+        end = [] if tokenizer.end_token is None else [tokenizer.end_token]
+        if piece.is_start and not tokenizer.prefix:
+            if not end and ids:
+                self.n_bytes -= len(tokenizer.token_bytes(ids[0]))
+            ids = end + ids
+        return np.array(ids + end * piece.is_end, np.int64)
 
 
 def check_same_tokens(first: Tokenizer, second: Tokenizer, names: tuple[str, str]) -> None:

@@ -134,7 +134,7 @@ def _passage(text: str, tokenizer: Tokenizer, context: int, where: str) -> Passa
         )
     spaced = before.endswith(" ")
     ids = tokenizer.encode("\n" + before.removesuffix(" "))
-    target = tokenizer.encode(" " + word if spaced else word)
+    target = tokenizer.encode_part(" " + word if spaced else word)
     if not ids or not target or len(target) >= context:
         raise EvaluationError(
             f"{where} ends in {word[:40]!a}, {len(target)} tokens: the context has {context}"

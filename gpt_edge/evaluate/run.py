@@ -8,6 +8,7 @@ pair (in practice a few), whatever the size of the corpus.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from gpt_edge.arrays import IntArray
 from gpt_edge.data.documents import TextFile, TextOptions
-from gpt_edge.errors import EvaluationError
+from gpt_edge.errors import EvaluationError, GPTEdgeWarning
 from gpt_edge.evaluate.compare import Comparison, Pair, comparison
 from gpt_edge.evaluate.corpus import EvaluationSettings, WindowedCorpus
 from gpt_edge.evaluate.documents import score_window
@@ -32,6 +33,7 @@ from gpt_edge.evaluate.scorer import Scorer
 from gpt_edge.evaluate.state import EvaluationState
 from gpt_edge.system.disk import sha256_file
 from gpt_edge.tokenizer.spec import Tokenizer
+from gpt_edge.tokenizer.special_tokens import spelled_note
 
 # raised while a corrupt state is restored
 CORRUPT = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
@@ -118,6 +120,7 @@ def evaluate_text(
 ) -> TextReport:
     """Score every document of the files, and compare `model` with its base and with itself.
 
+    Warns (GPTEdgeWarning) of a special token that the text spells and that is read as plain text.
     state: saved regularly; what it holds of this evaluation is not computed again, and the figures
     are bit-identical. Raises EvaluationError for a text or a state, NumericError for a model with
     NaN, ValueError for settings.
@@ -133,13 +136,15 @@ def evaluate_text(
     if state.is_saved:
         owner = {**models.owner(), "texts": [sha256_file(path) for path in paths]}
         owner |= {**dataclasses.asdict(settings), "window": window, "stride": stride}
+        if not settings.special:
+            del owner["special"]  # as before there was a choice
     run = _TextRun.of(models)
     if (saved := state.begin("text", owner)) is not None:
         try:
             run.restore(saved)
         except CORRUPT as error:
             raise state.corrupt("text", error) from error
-    corpus = WindowedCorpus(files, tokenizer, settings.limit)
+    corpus = WindowedCorpus(files, tokenizer, settings.limit, settings.special)
     n_saved = run.n_windows
     for number, (ids, n_counted) in enumerate(corpus.windows(window, stride)):
         if number >= n_saved:
@@ -147,6 +152,8 @@ def evaluate_text(
             state.save("text", run.to_dict)
         progress(Step(corpus.fraction, run.tallies[0].nll.n, run.tallies[0].nll.mean))
     state.save("text", run.to_dict, now=True)
+    if corpus.first_spelled is not None:
+        warnings.warn(spelled_note("the text", corpus.first_spelled), GPTEdgeWarning, stacklevel=2)
     progress(Step(1.0, run.tallies[0].nll.n, run.tallies[0].nll.mean))
     if not run.tallies[0].nll.n or not corpus.n_words:
         raise EvaluationError(f"{files[0].path} holds too little text: it has no token to predict")

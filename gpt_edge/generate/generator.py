@@ -86,6 +86,7 @@ class Generator:
         params: SamplingParams | None = None,
         *,
         truncate: Truncate | None = None,
+        special: bool = False,
         cancel: threading.Event | None = None,
     ) -> TextStream:
         """Continue `prompt`, text piece by text piece; the default is greedy.
@@ -93,11 +94,13 @@ class Generator:
         An empty prompt generates unconditionally, after an end token, as GPT-2 was trained.
         truncate: "left" cuts the start of a prompt that leaves no room for max_new_tokens, see
         `encode_prompt`.
+        special: special tokens in the prompt become their ids, such as `<|endoftext|>`; else they
+        are plain text, which is safe for text of strangers.
         cancel: set it, from any thread, and the stream ends before its next token.
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
         params = params or SamplingParams()
-        encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate)
+        encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
         tokens = TokenStream(
             self.session, encoded.ids, params, self.tokenizer, cancel, self.end_tokens
         )
@@ -109,10 +112,11 @@ class Generator:
         params: SamplingParams | None = None,
         *,
         truncate: Truncate | None = None,
+        special: bool = False,
         cancel: threading.Event | None = None,
     ) -> Completion:
         """Continue `prompt` and return the whole result; see `stream`."""
-        stream = self.stream(prompt, params, truncate=truncate, cancel=cancel)
+        stream = self.stream(prompt, params, truncate=truncate, special=special, cancel=cancel)
         for _ in stream:
             pass
         return stream.completion
@@ -123,6 +127,7 @@ class Generator:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         truncate: Truncate | None = None,
+        special: bool = False,
         cancel: threading.Event | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> list[Completion]:
@@ -145,7 +150,7 @@ class Generator:
                 f"expected one SamplingParams per prompt, {len(prompts)}, got {len(each)}"
             )
         encoded = [
-            self.encode_prompt(prompt, own.max_new_tokens, truncate)
+            self.encode_prompt(prompt, own.max_new_tokens, truncate, special=special)
             for prompt, own in zip(prompts, each, strict=True)
         ]
         return complete_batch(
@@ -159,7 +164,19 @@ class Generator:
         )
 
     def encode_prompt(
-        self, prompt: str, max_new_tokens: int, truncate: Truncate | None = None
+        self,
+        prompt: str,
+        max_new_tokens: int,
+        truncate: Truncate | None = None,
+        *,
+        special: bool = False,
     ) -> Prompt:
         """Ids of `prompt`, at least one and at most a context full; see `prompt.encode_prompt`."""
-        return encode_prompt(prompt, self.tokenizer, self.session.config, max_new_tokens, truncate)
+        return encode_prompt(
+            prompt,
+            self.tokenizer,
+            self.session.config,
+            max_new_tokens,
+            truncate,
+            special=special,
+        )

@@ -31,9 +31,12 @@ def encode_prompt(
     config: GPTConfig,
     max_new_tokens: int,
     truncate: Truncate | None = None,
+    *,
+    special: bool = False,
 ) -> Prompt:
     """Ids of `text`, at least one and at most a context full.
 
+    special: whether special tokens that the text spells become their ids; else they are plain text.
     An empty text becomes one end token. truncate="left" keeps the end of the prompt: as many tokens
     as leave room for max_new_tokens, but at least half the context.
     Raises ValueError for a text that is not a string, or is empty where the model has no end token;
@@ -45,7 +48,7 @@ def encode_prompt(
         raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
     if truncate is None:
         _check_bytes(text, tokenizer, config.n_ctx)
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(text, special=special)
     if not ids:
         if tokenizer.end_token is None:
             raise ValueError(

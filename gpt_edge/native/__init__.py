@@ -1,6 +1,7 @@
-"""Custom operators for onnxruntime, in C: an optional extra that `gpt-edge native build`
-compiles on the user's machine.
+"""Custom operators for onnxruntime, in C, for the CPUs that people have: a part of the package that
+is built where a C compiler is, and left out where none is.
 
-`library.py` compiles and finds them, `rewrite.py` puts them into a graph while it is opened. Knows
-nothing of onnxruntime.
+`library.py` finds the library, `self_check.py` lets it prove itself once a machine, `rewrite.py`
+puts its operators into a graph while it is opened, `compile.py` builds it again. Knows nothing of
+onnxruntime.
 """

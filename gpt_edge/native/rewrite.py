@@ -25,8 +25,8 @@ from gpt_edge.native.onnx_model import (
 DOMAIN = "gpt_edge"
 LAST_AXIS = b"\xff" * 8  # -1
 FLOAT32, UINT8, INT8, INT64, FLOAT16 = 1, 2, 3, 7, 10  # onnx.TensorProto.DataType
-HEAD_VECTORS = (1, 2, 3, 4, 6, 8)  # sizes of heads that attention.c knows, in sixteens of floats
-MULTIPLE = 64  # of the depth and width of a product's weights: AMX tiles
+MAX_HEAD_SIZE = 128  # floats; operators/attend.h
+MIN_DEPTH, MIN_WIDTH = 16, 64  # of a RowProduct's weights; operators/row_product.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class _RowProductMatch:
 class _Rewriter:
     def __init__(self, model: Model, threads: int, head_size: int, half_cache: bool) -> None:
         self.model, self.threads, self.half_cache = model, threads, half_cache
-        self.can_attend = -(-head_size // 16) in HEAD_VECTORS
+        self.can_attend = 0 < head_size <= MAX_HEAD_SIZE
         self.makers = {name: node for node, _ in model.nodes for name in node.outputs}
         self.readers: dict[str, list[Node]] = {}
         for node, _ in model.nodes:
@@ -193,13 +193,7 @@ class _Rewriter:
         )
         weights = self.model.constants.get(node.inputs[1])
         bias = node.inputs[5] if len(node.inputs) > 5 else ""
-        is_known = (
-            bits in (4, 8)
-            and block >= 16
-            and depth % MULTIPLE == 0
-            and depth % block == 0
-            and width >= 16
-        )
+        is_known = bits in (4, 8) and block >= 16 and depth % block == 0 and width >= 16
         if not is_known or weights is None or weights.type != UINT8 or any(node.inputs[3:5]):
             return
         if node.attributes.get("accuracy_level") != 4 or block & (block - 1):
@@ -236,7 +230,7 @@ class _Rewriter:
         """
         parts = [self.model.constants.get(name) for name in node.inputs[2:] if name]
         widths = {part.dims if part is not None and part.type == FLOAT32 else () for part in parts}
-        is_wide = len(widths) == 1 and all(len(dims) == 1 and dims[0] % 16 == 0 for dims in widths)
+        is_wide = len(widths) == 1 and all(len(dims) == 1 for dims in widths)
         has_shift = len(node.inputs) > 3 and bool(node.inputs[3])
         if not is_wide or not has_shift or any(node.outputs[1:3]):
             return
@@ -314,7 +308,8 @@ class _Rewriter:
             and struct.unpack("<f", unit.raw) == (1.0,)
             and w.type == INT8
             and len(w.dims) == 2
-            and not any(size % MULTIPLE for size in w.dims)
+            and w.dims[0] >= MIN_DEPTH
+            and w.dims[1] >= MIN_WIDTH
             and s.dims == w.dims[1:]
         )
 

@@ -19,7 +19,7 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.open_graph import open_graph
-from gpt_edge.runtime.ort_session import ORT_ERRORS, first_line
+from gpt_edge.runtime.ort_session import ORT_ERRORS, cause_of
 from gpt_edge.system.fork_safety import keep_in_child
 from gpt_edge.system.threads import check_threads, default_threads
 
@@ -77,7 +77,7 @@ class GraphRunner:
             self._session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
             raise GPTEdgeError(
-                f"onnxruntime failed while running the model: {first_line(error)}"
+                f"onnxruntime failed while running the model: {cause_of(error)}"
             ) from error
 
     def end_profile(self) -> Path:

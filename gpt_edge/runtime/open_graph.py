@@ -14,8 +14,9 @@ from gpt_edge.bundle.optimum_folder import PAST_HINT
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.native.library import Native, find_library
 from gpt_edge.native.rewrite import rewrite
-from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, first_line, start_session
+from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
 from gpt_edge.schemes import SCHEMES
+from gpt_edge.system.heap import return_freed_memory
 
 # parameters; fp32 weights are used where the file is mapped, as a packed copy would not fit beside
 # them
@@ -43,14 +44,13 @@ def open_graph(
         if library is not None and rewritten is not None:
             _register(library, options)
             options.add_session_config_entry(WEIGHTS_FOLDER, str(bundle.model_path.parent))
-        session = start_session(
-            rewritten or bundle.model_path, options, is_guarded=rewritten is None
-        )
+        session = start_session(rewritten or bundle.model_path, options)
     except ORT_ERRORS as error:
         raise BundleError(
-            f"onnxruntime {ort.__version__} cannot load {bundle.model_path}: {first_line(error)}"
+            f"onnxruntime {ort.__version__} cannot load {bundle.model_path}: {cause_of(error)}"
         ) from error
     _check_contract(bundle, session)
+    return_freed_memory()  # what loading took and no longer needs: up to half of the weights
     return session
 
 
@@ -91,7 +91,7 @@ def _register(library: Path, options: ort.SessionOptions) -> None:
     except ORT_ERRORS as error:
         hint = "gpt-edge native build builds it again, GPT_EDGE_NATIVE=0 goes without it"
         raise GPTEdgeError(
-            f"the operators in {library} cannot be loaded: {first_line(error)}", hint=hint
+            f"the operators in {library} cannot be loaded: {cause_of(error)}", hint=hint
         ) from error
 
 

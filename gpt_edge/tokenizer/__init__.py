@@ -1,5 +1,5 @@
-"""Text to ids and back: GPT-2's byte-level BPE through tiktoken, GPT-1's words, and a streaming
-detokenizer.
+"""Text to ids and back: GPT-2's byte-level BPE, GPT-1's words, lists of characters, and what the
+`tokenizers` and `sentencepiece` libraries read; and streaming detokenizers.
 
 Light to import: each name is imported when it is first used, tiktoken and tokenizers when a
 tokenizer is made.
@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpt_edge.tokenizer.discover import find_tokenizer, source_from_ranks, tokenizer_from
     from gpt_edge.tokenizer.load import build_tokenizer, load_tokenizer
-    from gpt_edge.tokenizer.spec import (
-        Detokenizer,
-        Tokenizer,
-        TokenizerSource,
-        TokenizerSpec,
-        check_fits,
-    )
+    from gpt_edge.tokenizer.rows import check_fits, fit_source, fit_to_rows
+    from gpt_edge.tokenizer.spec import Detokenizer, Tokenizer, TokenizerSource, TokenizerSpec
 
 _MODULE_OF = {
     "Detokenizer": "spec",
@@ -27,8 +22,10 @@ _MODULE_OF = {
     "TokenizerSource": "spec",
     "TokenizerSpec": "spec",
     "build_tokenizer": "load",
-    "check_fits": "spec",
+    "check_fits": "rows",
     "find_tokenizer": "discover",
+    "fit_source": "rows",
+    "fit_to_rows": "rows",
     "load_tokenizer": "load",
     "source_from_ranks": "discover",
     "tokenizer_from": "discover",
@@ -42,6 +39,8 @@ __all__ = [
     "build_tokenizer",
     "check_fits",
     "find_tokenizer",
+    "fit_source",
+    "fit_to_rows",
     "load_tokenizer",
     "source_from_ranks",
     "tokenizer_from",

@@ -1,15 +1,16 @@
 """Streaming decoders: ids in, text out, never half a character, and together exactly what `decode`
 gives.
 
-`ByteDetokenizer` for byte-level vocabularies, `WordDetokenizer` for GPT-1's words. Each holds back
-the few bytes or characters whose meaning the next token may still change. Knows nothing of files or
+`ByteDetokenizer` for byte-level vocabularies, `WordDetokenizer` for GPT-1's words,
+`TextDetokenizer` for what a library decodes. Each holds back the few bytes or characters whose
+meaning the next token may still change. Knows nothing of files or
 models.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 END_OF_WORD = "</w>"
@@ -69,6 +70,37 @@ class WordDetokenizer:
         rest = self._held.rstrip()
         self._held, self._has_begun = "", False
         return rest
+
+
+class TextDetokenizer:
+    """For tokens whose text depends on those before them: all ids so far are decoded, and the text
+    that is new is certain. A character that may still be completed waits.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], check: Callable[[int], None]) -> None:
+        """decode: the text of any ids. check: raises ValueError for an id out of range."""
+        self._decode, self._check = decode, check
+        self._ids: list[int] = []
+        self._text = ""  # what was returned
+
+    def push(self, id: int) -> str:
+        """Return the text that is certain after this id, often ""."""
+        self._check(id)
+        self._ids.append(id)
+        return self._new(self._decode(self._ids).rstrip("\N{REPLACEMENT CHARACTER}"))
+
+    def flush(self) -> str:
+        """Return what was held back, and start again."""
+        rest = self._new(self._decode(self._ids)) if self._ids else ""
+        self._ids, self._text = [], ""
+        return rest
+
+    def _new(self, text: str) -> str:
+        if len(text) <= len(self._text):
+            return ""
+        piece = text[len(self._text) :]
+        self._text = text
+        return piece
 
 
 def decode_words(tokens: Sequence[str]) -> str:

@@ -18,11 +18,13 @@ from collections.abc import Callable, Sequence
 
 from gpt_edge.errors import require
 from gpt_edge.tokenizer.detokenizer import END_OF_WORD, WordDetokenizer, decode_words, look_up
+from gpt_edge.tokenizer.encoder import TextEncoder
 from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN, parse_gpt1_file
 from gpt_edge.tokenizer.spec import TokenizerSpec
+from gpt_edge.tokenizer.special_tokens import SpecialTokenFinder
 
 
-class GPT1Tokenizer:
+class GPT1Tokenizer(TextEncoder):
     """The `Tokenizer` of kind gpt1. Raises TokenizerError for a corrupt file,
     MissingDependencyError without the extra.
     """
@@ -32,9 +34,12 @@ class GPT1Tokenizer:
 
     def __init__(self, spec: TokenizerSpec, content: bytes, where: str) -> None:
         tokenizers = require("tokenizers", "gpt1")
+        super().__init__(spec)
+        # `<unk>` in a text is found whether special tokens count or not
+        others = {text: id for text, id in spec.special_tokens if text != UNKNOWN}
+        rules = tuple(rule for rule in spec.token_rules if rule[0] != UNKNOWN)
+        self._special_tokens = SpecialTokenFinder(others, rules)
         vocab, merges = parse_gpt1_file(content, spec, where)
-        self.vocab_size = spec.vocab_size
-        self.end_token = spec.end_token
         self._unknown = vocab[UNKNOWN]
         tokens = {**vocab, **dict(spec.special_tokens)}
         self._token_of = sorted(tokens, key=tokens.__getitem__)
@@ -47,10 +52,8 @@ class GPT1Tokenizer:
         )
         self._model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`, equal to those of transformers' OpenAIGPTTokenizer without ftfy and spaCy;
-        see Tokenizer.
-        """
+    def _encode_plain(self, text: str) -> list[int]:
+        """Ids equal to those of transformers' OpenAIGPTTokenizer without ftfy and spaCy."""
         ids: list[int] = []
         for number, part in enumerate(text.translate(_LOWER).split(UNKNOWN)):
             if number:

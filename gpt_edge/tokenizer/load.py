@@ -4,12 +4,21 @@ network.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, TokenizerSpec
 
 MAX_FILE_BYTES = 16 << 20
+# by kind: the module, imported only for that kind, and its class
+CLASS_OF = {
+    "gpt2": ("gpt2", "GPT2Tokenizer"),
+    "gpt1": ("gpt1", "GPT1Tokenizer"),
+    "characters": ("characters", "CharacterTokenizer"),
+    "hf": ("hf_library", "LibraryTokenizer"),
+    "sentencepiece": ("sentence_piece", "SentencePieceTokenizer"),
+}
 
 
 def load_tokenizer(folder: Path, spec: TokenizerSpec) -> Tokenizer:
@@ -24,13 +33,10 @@ def load_tokenizer(folder: Path, spec: TokenizerSpec) -> Tokenizer:
 
 def build_tokenizer(source: TokenizerSource) -> Tokenizer:
     """Return the tokenizer of `source`; errors as `load_tokenizer`."""
-    if source.spec.kind == "gpt1":
-        from gpt_edge.tokenizer.gpt1 import GPT1Tokenizer
-
-        return GPT1Tokenizer(source.spec, source.content, source.origin)
-    from gpt_edge.tokenizer.gpt2 import GPT2Tokenizer
-
-    return GPT2Tokenizer(source.spec, source.content, source.origin)
+    module, name = CLASS_OF[source.spec.kind]
+    tokenizer_class = getattr(importlib.import_module(f"gpt_edge.tokenizer.{module}"), name)
+    tokenizer: Tokenizer = tokenizer_class(source.spec, source.content, source.origin)
+    return tokenizer
 
 
 def read_tokenizer_file(path: Path) -> bytes:

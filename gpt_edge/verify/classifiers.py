@@ -19,7 +19,7 @@ from gpt_edge.tasks import N_TEXTS, TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort
-from gpt_edge.verify.parity import PASSAGE, Agreement, Probe
+from gpt_edge.verify.parity import Agreement, Probe, encode_passage
 from gpt_edge.verify.report import (
     PATH_TOLERANCE,
     QUANTIZED_PATH_TOLERANCE,
@@ -67,7 +67,7 @@ def task_probes(config: GPTConfig, task: TaskSpec, tokenizer: Tokenizer | None) 
     n_plain = min(task.tokens, default=config.vocab_size)  # ids that are no task token
     passage = []
     if tokenizer is not None:
-        passage = [id for id in tokenizer.encode(PASSAGE) if id < n_plain]
+        passage = [id for id in encode_passage(tokenizer) if id < n_plain]
     n_examples = N_EXAMPLES_OF_LARGE if config.n_parameters > LARGE else N_EXAMPLES
     sequences: list[tuple[int, ...]] = []
     n_rows: list[int] = []

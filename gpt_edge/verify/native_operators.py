@@ -17,12 +17,8 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.native.library import (
-    compile_library,
-    is_own,
-    library_path,
-    why_unsupported,
-)
+from gpt_edge.native.compile import compile_library
+from gpt_edge.native.library import body_in_use, built_path, is_own
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
 from gpt_edge.system.disk import output_error
@@ -45,18 +41,14 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
     Returns the figures, as `Verification.figures`. Raises as `compile_library`, and GPTEdgeError
     for operators that do not agree with onnxruntime's own; then nothing is left behind.
     """
-    target = library_path()
+    target = built_path()
     # two builds at once do not meet
     candidate = target.with_name(f"{target.stem}.{os.getpid()}.so")
     try:
         progress("compiling")
         compile_library(candidate)
         progress("checking against onnxruntime's operators")
-        result = _check_in_child(candidate)
-        if result["faults"]:
-            raise GPTEdgeError(
-                f"the compiled operators are wrong on this machine: {result['faults'][0]}"
-            )
+        figures = check_in_child(candidate)
         candidate.chmod(0o644)  # whatever the umask: what others may write to is not loaded
         os.replace(candidate, target)
     except OSError as error:
@@ -68,19 +60,22 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
         raise GPTEdgeError(
             f"others may write to {target.parent}", hint=f"chmod go-w {target.parent}"
         )
-    figures: dict[str, Any] = result["figures"]
     return figures
 
 
 def remove_library() -> None:
     """Remove what `build_library` made. Raises OutputError."""
     try:
-        library_path().unlink(missing_ok=True)
+        built_path().unlink(missing_ok=True)
     except OSError as error:
-        raise output_error(error, library_path()) from error
+        raise output_error(error, built_path()) from error
 
 
-def _check_in_child(library: Path) -> dict[str, Any]:
+def check_in_child(library: Path) -> dict[str, Any]:
+    """Check a library in a process of its own, and return the figures, as `Verification.figures`.
+
+    Raises GPTEdgeError for operators that do not agree with onnxruntime's own, or end the process.
+    """
     try:
         done = subprocess.run(
             python_command("-m", "gpt_edge.verify.native_operators", str(library)),
@@ -92,26 +87,25 @@ def _check_in_child(library: Path) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise GPTEdgeError(f"the compiled operators did not answer within {SECONDS} s") from error
+        raise GPTEdgeError(f"the operators did not answer within {SECONDS} s") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]
-        raise GPTEdgeError(
-            f"the compiled operators failed with exit code {done.returncode}: {last[:250]}"
-        )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+        raise GPTEdgeError(f"the operators failed with exit code {done.returncode}: {last[:250]}")
+    result = json.loads(done.stdout)
+    if result["faults"]:
+        raise GPTEdgeError(f"the operators are wrong on this machine: {result['faults'][0]}")
+    figures: dict[str, Any] = result["figures"]
+    return figures
 
 
 def check_library(library: Path) -> Verification:
     """Compare every built-in bundle with `library` with the same by onnxruntime, and with itself on
     every execution path.
 
-    Raises GPTEdgeError on a machine that cannot run the operators: onnxruntime's would be compared
-    with themselves.
+    Raises GPTEdgeError on a CPU that has no body: onnxruntime's operators would be compared with
+    themselves.
     """
-    reason = why_unsupported()
-    if reason is not None:
-        raise GPTEdgeError(reason)
+    body_in_use(library)
     report = Verification()
     for name in builtin_bundles():
         bundle = Bundle.open(name)

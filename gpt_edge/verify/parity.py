@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
+from gpt_edge.errors import TokenizerError
 from gpt_edge.evaluate.measures import kl_divergence, log_softmax
 from gpt_edge.tokenizer import Tokenizer
 
@@ -168,6 +170,18 @@ def _infinite_if_nan(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
+def encode_passage(tokenizer: Tokenizer) -> list[int]:
+    """Ids of PASSAGE, without the characters that the model does not have."""
+    try:
+        return tokenizer.encode(PASSAGE)
+    except TokenizerError:
+        ids: list[int] = []
+        for character in PASSAGE:
+            with suppress(TokenizerError):
+                ids += tokenizer.encode_part(character)
+        return ids
+
+
 def probes(
     config: GPTConfig, tokenizer: Tokenizer | None, *, thorough: bool = False
 ) -> list[Probe]:
@@ -185,7 +199,7 @@ def probes(
         n_random = n_text
     chosen = []
     if tokenizer is not None:
-        text = np.array(tokenizer.encode(PASSAGE)[: min(n_text, config.n_ctx)], np.int64)
+        text = np.array(encode_passage(tokenizer)[: min(n_text, config.n_ctx)], np.int64)
         if text.size:
             chosen.append(Probe("text", text))
     chosen.append(Probe("random", rng.integers(0, config.vocab_size, min(n_random, config.n_ctx))))

@@ -20,7 +20,7 @@ from gpt_edge.errors import EvaluationError
 from gpt_edge.evaluate.measures import kl_divergence, log_softmax
 from gpt_edge.evaluate.scorer import Scorer, finite
 from gpt_edge.tokenizer.spec import Tokenizer
-from gpt_edge.verify.parity import PASSAGE, logit_margin
+from gpt_edge.verify.parity import encode_passage, logit_margin
 
 N_RANDOM = 128  # ids in place of a text where there is no tokenizer
 SEED = 20201228
@@ -102,7 +102,8 @@ def probe_ids(
                 "neither model has a tokenizer: a text cannot be read", hint="leave out --text"
             )
         return np.random.default_rng(SEED).integers(0, config.vocab_size, min(N_RANDOM, n_ctx))
-    ids = np.array(tokenizer.encode(PASSAGE if text is None else text)[:n_ctx], np.int64)
+    encoded = encode_passage(tokenizer) if text is None else tokenizer.encode(text)
+    ids = np.array(encoded[:n_ctx], np.int64)
     if not ids.size:
         raise EvaluationError("the text has no token", hint="give one with --text")
     return ids

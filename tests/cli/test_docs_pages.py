@@ -4,6 +4,7 @@ docs/ names exists.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -69,10 +70,16 @@ def test_a_command_of_the_quickstart_prints_what_it_shows(index: int, tmp_path: 
         assert matches(example.shown, ran.stdout.splitlines()), ran.stdout
 
 
+@functools.cache
+def all_help() -> str:
+    """The help of every command."""
+    commands = (*COMMANDS, "train", "finetune")
+    return "".join([done("--help").out, *(done(command, "--help").out for command in commands)])
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_option_of_a_page_exists(name: str) -> None:
-    known = "".join(done(command, "--help").out for command in (*COMMANDS, "train", "finetune"))
-    known += done("--help").out
+    known = all_help()
     text = (DOCS / f"{name}.md").read_text("utf-8")
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}:
         assert option in known, option

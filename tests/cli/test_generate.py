@@ -181,11 +181,43 @@ def test_visible_leaves_no_control_character_and_no_half_of_a_character() -> Non
 
 def test_tokenize_prints_ids_and_decode_brings_the_text_back(tiny_edge: Path) -> None:
     text = "the “rain” and 猫\n<|endoftext|>\x00"
-    ids = done("tokenize", text, "-m", tiny_edge).out
+    said = run("tokenize", text, "-m", tiny_edge)
+    ids = said.out
+    assert said.code == 0
+    assert said.err == (
+        "the text spells the special token '<|endoftext|>', which is read as plain text; --special "
+        "makes it special\n"
+    )
     assert [int(id) for id in ids.split()] == gpt_edge.load(tiny_edge).tokenizer.encode(text)
     assert done("tokenize", "--decode", ids.strip(), "-m", tiny_edge).out == text + "\n"
     assert done("tokenize", "--decode", "-", "-m", tiny_edge, stdin=ids.encode()).out == text + "\n"
-    assert done("tokenize", "-m", tiny_edge, stdin=text.encode()).out == ids
+    assert run("tokenize", "-m", tiny_edge, stdin=text.encode()).out == ids
+
+
+def test_special_tokens_of_a_prompt_are_plain_text_unless_asked_for(tiny_edge: Path) -> None:
+    model = gpt_edge.load(tiny_edge)
+    end = model.tokenizer.end_token
+    assert (
+        done("tokenize", "--special", "the<|endoftext|>", "-m", tiny_edge).out == f"116 257 {end}\n"
+    )
+    prompt = "the<|endoftext|>"
+    plain = run("generate", prompt, "-n", 3, "--json", "-m", tiny_edge)
+    assert plain.err.count("\n") == 1
+    assert "spells the special token" in plain.err
+    special = done("generate", prompt, "--special", "-n", 3, "--json", "-m", tiny_edge)
+    assert special.json["prompt_tokens"] == 3
+    assert plain.json["prompt_tokens"] == len(model.tokenizer.encode(prompt))
+    params = gpt_edge.SamplingParams(max_new_tokens=3)
+    expected = model.complete(prompt, params, special=True)
+    assert (
+        special.json["text"] == expected.text == "".join(model.stream(prompt, params, special=True))
+    )
+    assert [one.text for one in model.generate_batch([prompt], params, special=True)] == [
+        expected.text
+    ]
+    refused = run("tokenize", "--special", "--decode", "1", "-m", tiny_edge)
+    assert refused.code == 2
+    assert "--special is for text" in refused.err
 
 
 def test_tokenize_json_has_ids_pieces_and_counts(tiny_edge: Path) -> None:

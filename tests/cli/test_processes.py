@@ -12,26 +12,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPO
 from tests.support.runner import COMMAND, EXPORT_COMMAND, listing
-
-# seconds that anything may take on a busy machine; pytest itself ends a test after 300
-PATIENCE = 280
+from tests.support.warm_process import PATIENCE, WarmProcess
 
 
-def start(
-    *arguments: str | Path, command: Sequence[str] | None = None, **options: object
-) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
     """The command in a process that hears Ctrl-C, which a test run in the background would teach it
     to ignore.
     """
-    if command is None:
-        command = EXPORT_COMMAND if arguments[0] == "export" else COMMAND
+    command = EXPORT_COMMAND if arguments[0] == "export" else COMMAND
     given = {
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
@@ -97,14 +92,9 @@ def test_ctrl_c_at_a_named_moment_of_an_export_leaves_nothing_and_exits_with_130
     moment: str, checkpoint: Path, tmp_path: Path
 ) -> None:
     program = INTERRUPTED_EXPORT.format(**MOMENTS[moment])
-    done = subprocess.run(
-        [sys.executable, "-c", program, "export", str(checkpoint), str(tmp_path / "deep" / "out")],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    process = WarmProcess(program, "export", checkpoint, tmp_path / "deep" / "out")
+    out, err = process.communicate(PATIENCE)
+    assert (process.returncode, out, err) == (130, "", "")
     assert listing(tmp_path) == {}
 
 
@@ -215,15 +205,12 @@ def test_a_closed_standard_output_is_one_line(tiny_edge: Path) -> None:
 @pytest.mark.usefixtures("exported")  # whose trace is there, and need not be written
 def test_an_export_onto_a_full_disk_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     limit = 20_000  # bytes in a file: less than half of the weights
-    process = start(
-        "export",
-        checkpoint,
-        tmp_path / "out",
-        "--scheme",
-        "fp32",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    process = WarmProcess(
+        EXPORT_COMMAND[2],
+        *("export", checkpoint, tmp_path / "out", "--scheme", "fp32"),
+        before=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(PATIENCE)
     lines = err.splitlines()
     assert (process.returncode, out) == (1, ""), err
     assert lines[0].startswith(f"error: cannot write {tmp_path / 'out'}: File too large; ")
@@ -231,10 +218,12 @@ def test_an_export_onto_a_full_disk_leaves_nothing(checkpoint: Path, tmp_path: P
     assert listing(tmp_path) == {}
 
 
+@pytest.mark.every_core
 def test_of_two_exports_at_once_one_is_made_and_the_other_says_why_not(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    both = [start("export", checkpoint, tmp_path / "out", "--scheme", "fp32") for _ in range(2)]
+    arguments = ("export", checkpoint, tmp_path / "out", "--scheme", "fp32")
+    both = [WarmProcess(EXPORT_COMMAND[2], *arguments) for _ in range(2)]
     ends = [process.communicate(timeout=PATIENCE) for process in both]
     assert sorted(process.returncode for process in both) == [0, 1]
     loser = next(end for end, process in zip(ends, both, strict=True) if process.returncode == 1)
@@ -269,13 +258,9 @@ def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
     tiny_edge: Path, tmp_path: Path
 ) -> None:
     controller, terminal = pty.openpty()
-    process = start(
-        "quantize",
-        tiny_edge,
-        tmp_path / "out",
-        "--scheme",
-        "int8",
-        command=[sys.executable, "-c", SLOWLY],
+    process = WarmProcess(
+        SLOWLY,
+        *("quantize", tiny_edge, tmp_path / "out", "--scheme", "int8"),
         stderr=terminal,
         env={**os.environ, "TERM": "xterm"},
     )

@@ -5,6 +5,7 @@ Read from the source.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,7 @@ EXPORT = "gpt_edge.export."
 STDLIB = set(sys.stdlib_module_names)
 
 
+@functools.cache
 def sources() -> dict[str, Path]:
     """Every module of the package by its full name; links are the folders that they lead to."""
     places = {
@@ -78,8 +80,13 @@ def sources() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
     """Full names of everything imported anywhere in the file, but for type checkers alone."""
+    return tuple(find_imports(path))
+
+
+def find_imports(path: Path) -> Iterator[str]:
     tree = ast.parse(path.read_text("utf-8"))
     for_types = {
         id(node)

@@ -19,12 +19,25 @@ from pathlib import Path
 
 import pytest
 
+from gpt_edge.native.compile import COMPILERS
 from tests.conftest import REPO
 
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "*.egg-info", ".venv", "runs"
+    ".git",
+    ".*_cache",
+    ".hypothesis",
+    "__pycache__",
+    "build",
+    "dist",
+    "*.egg-info",
+    ".venv",
+    "runs",
+    "*.so",
 )
+# The operators take half a minute to compile: installed for the tests once, with the checkout.
+NO_COMPILER = {"CC": "/bin/false"}
 OFFLINE = {
+    **NO_COMPILER,
     "PIP_NO_INDEX": "1",
     "PIP_NO_DEPS": "1",
     "PIP_NO_BUILD_ISOLATION": "0",
@@ -88,16 +101,22 @@ def shell(
     )
 
 
-@pytest.fixture(scope="session")
-def wheel_names(clone: Path) -> list[str]:
-    """The names in the wheel."""
-    out = clone.parent / "dist"
+def build_wheel(clone: Path, variables: dict[str, str]) -> Path:
+    out = clone.parent / f"dist-{len(variables)}"
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, clone],
         check=True,
         capture_output=True,
+        env={**os.environ, **variables},
     )
     (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def wheel_names(clone: Path) -> list[str]:
+    """The names in the wheel."""
+    wheel = build_wheel(clone, NO_COMPILER)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert len(names) == len(set(names))
@@ -119,6 +138,21 @@ def expected() -> Iterator[str]:
             )
             if path.suffix in (".py", ".c", ".h") or path.name == "py.typed" or is_data:
                 yield f"{package.replace('.', '/')}/{inside.as_posix()}"
+
+
+@pytest.mark.slow
+def test_with_a_compiler_the_wheel_holds_the_operators(clone: Path) -> None:
+    if not any(shutil.which(name) for name in COMPILERS):
+        pytest.skip("no C compiler")
+    with zipfile.ZipFile(build_wheel(clone, {})) as archive:
+        names = [name for name in archive.namelist() if "_operators" in name]
+    assert len(names) == 1
+
+
+def test_without_a_compiler_the_installation_works_without_operators(installed: Path) -> None:
+    environment = {"GPT_EDGE_NATIVE": "", "XDG_CACHE_HOME": "/nowhere"}
+    done = shell("gpt-edge native", installed, installed, **environment)
+    assert done.stdout.startswith("not in use: pip found no C compiler")
 
 
 def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel_names: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,17 +29,26 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def export(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """export(kind, graph, scheme): the bundle and its figures, made at the first call."""
-    root, made = tmp_path_factory.mktemp("bundles"), {}
+def export(checkpoints: dict[str, Path], run_folder: Path) -> Export:
+    """export(kind, graph, scheme): the bundle and its figures, made once in a run."""
+    from tests.support.traces import only_one
+
+    root = run_folder / "bundles"
+    root.mkdir(exist_ok=True)
+    made: dict[tuple[str, str, str], tuple[Bundle, Verification]] = {}
 
     def make(kind: str, graph: str, scheme: str) -> tuple[Bundle, Verification]:
         key = (kind, graph, scheme)
         if key not in made:
             out = root / "-".join(key)
-            made[key] = export_bundle(
-                checkpoints[kind], out, graph=graph, scheme=scheme, tokenizer="none"
-            )
+            figures = root / f"{out.name}.pickle"
+            with only_one(root / f"{out.name}.lock"):
+                if not figures.exists():
+                    _, report = export_bundle(
+                        checkpoints[kind], out, graph=graph, scheme=scheme, tokenizer="none"
+                    )
+                    figures.write_bytes(pickle.dumps(report))
+            made[key] = Bundle.open(out), pickle.loads(figures.read_bytes())
         return made[key]
 
     return make

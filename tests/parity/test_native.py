@@ -22,9 +22,11 @@ from gpt_edge.export.graph.build import build_graph
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.shared import open_folder
-from gpt_edge.native.library import SETTING, compile_library, why_unsupported
+from gpt_edge.native.compile import compile_library
+from gpt_edge.native.library import BODY_SETTING, PLAIN, SETTING, bodies, installed_library
 from gpt_edge.native.onnx_model import Model, Node, read_model
 from gpt_edge.native.rewrite import _Rewriter, rewrite
+from gpt_edge.native.self_check import check
 from gpt_edge.onnx_contract import cache_head_size
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
@@ -35,8 +37,7 @@ from gpt_edge.verify.native_operators import check_library
 from gpt_edge.verify.parity import compare
 from tests.support.models import save_random
 
-# Widths are multiples of 64, which the products are made for; heads of 16, 24 (padded from 20 by
-# nobody: 96 / 4) and 32.
+# Heads of 16, 24 and 32; widths that are multiples of 64 and one, the last, that is none of 16.
 CONFIGS = {
     "gpt1": GPTConfig(n_layer=2, n_head=2, n_embd=64, n_ctx=96, vocab_size=211, norm="post"),
     "gpt2": GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=300, vocab_size=307),
@@ -50,36 +51,20 @@ CONFIGS = {
         window=9,
     ),
     "gelu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="gelu"),
+    "odd": GPTConfig(n_layer=2, n_head=5, n_embd=100, n_ctx=64, vocab_size=101),
 }
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
 Open = Callable[..., Session]
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The operators, compiled for this machine."""
-    return _compiled(tmp_path_factory.mktemp("native") / "operators.so")
-
-
-@pytest.fixture(scope="session")
-def library_without_tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same for a CPU without matrix units, as Zen 4 or Ice Lake are."""
-    return _compiled(
-        tmp_path_factory.mktemp("native") / "operators.so",
-        "-mno-amx-int8",
-        "-mno-amx-tile",
-        "-mno-amx-bf16",
-    )
-
-
-def _compiled(path: Path, *options: str) -> Path:
-    reason = why_unsupported()
-    if reason is not None:
-        pytest.skip(reason)
-    try:
-        compile_library(path, options)
-    except GPTEdgeError as error:
-        pytest.skip(f"{error}; {error.hint}")
+def library() -> Path:
+    """The operators that this installation has."""
+    path = installed_library()
+    if path is None:
+        pytest.skip("no operators are installed: pip found no C compiler")
+    if not bodies(path):
+        pytest.skip("the operators have no body for this CPU")
     return path
 
 
@@ -123,7 +108,7 @@ def whole(session: Session, ids: IntArray) -> FloatArray:
 def test_only_the_entry_can_be_seen_from_outside(library: Path) -> None:
     loaded = ctypes.CDLL(str(library))
     assert hasattr(loaded, "RegisterCustomOps")
-    assert not any(hasattr(loaded, name) for name in ("fail", "attend", "rows_of", "has_amx_tiles"))
+    assert not any(hasattr(loaded, name) for name in ("fail", "body_avx2", "rows_of", "body_neon"))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -159,26 +144,48 @@ def test_every_path_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
-def test_a_cpu_without_tiles_and_more_threads_give_the_same_bits(
-    scheme: str,
-    open_with: Open,
-    library: Path,
-    library_without_tiles: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_other_bodies_and_more_threads_give_the_same_bits(
+    scheme: str, open_with: Open, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = ids_for("gpt2", 300)
-    wanted = whole(open_with("gpt2", scheme, library), ids)
-    assert np.array_equal(wanted, whole(open_with("gpt2", scheme, library_without_tiles), ids))
+    expected = whole(open_with("gpt2", scheme, library), ids)
+    for body in bodies(library)[1:]:
+        with monkeypatch.context() as environment:
+            environment.setenv(BODY_SETTING, body)
+            assert np.array_equal(expected, whole(open_with("gpt2", scheme, library), ids)), body
     for threads in ("1", "2", "3"):
         monkeypatch.setattr(
             "gpt_edge.runtime.graph_runner.default_threads", lambda n=int(threads): n
         )
         session = open_with("gpt2", scheme, library)
         assert session.threads == int(threads)
-        assert np.array_equal(wanted, whole(session, ids))
+        assert np.array_equal(expected, whole(session, ids))
         cache = session.new_cache()
         steps = [session.decode([int(id)], cache)[0].copy() for id in ids[0, :40]]
-        assert np.array_equal(wanted[0, :40], np.stack(steps))
+        assert np.array_equal(expected[0, :40], np.stack(steps))
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-block", "int4"])
+@pytest.mark.parametrize("kind", ["gpt3", "odd"])
+def test_plain_c_gives_the_same_bits(
+    kind: str, scheme: str, open_with: Open, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain C defines what the bodies compute."""
+    ids = ids_for(kind, 40)
+    expected = whole(open_with(kind, scheme, library), ids)
+    monkeypatch.setenv(BODY_SETTING, PLAIN)
+    assert np.array_equal(expected, whole(open_with(kind, scheme, library), ids))
+
+
+def test_every_body_proves_itself(library: Path) -> None:
+    assert [body for body in [*bodies(library), PLAIN] if not check(library, body)] == []
+    assert not check(library, "z80")
+
+
+@pytest.mark.slow
+def test_the_library_compiles_anew(tmp_path: Path) -> None:
+    compile_library(tmp_path / "operators.so")
+    assert all(check(tmp_path / "operators.so", body) for body in bodies(tmp_path / "operators.so"))
 
 
 @pytest.mark.parametrize("block_size", [16, 32, 64, 128])
@@ -359,10 +366,7 @@ def test_an_export_does_not_influence_sessions_of_other_threads(
     assert Session(exported, native=False).config == exported.config
 
 
-def test_a_file_that_is_no_library_is_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gpt_edge.native.library.why_unsupported", lambda: None)  # on any CPU
+def test_a_file_that_is_no_library_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "operators.so").write_bytes(b"no library")
     with pytest.raises(
         GPTEdgeError, match=r"the operators in .*operators.so cannot be loaded"

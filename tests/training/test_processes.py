@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from gpt_edge.training.pretrain.trainer import Trainer
 from gpt_edge.training.processes import Processes, gather_to_cpu, join_processes, sharded_like
 from gpt_edge.training.recipe import read_recipe
 from gpt_edge.training.run_state import load_state
+from tests.support.warm_process import PATIENCE, WarmProcess
 
 MakeRecipe = Callable[..., Path]
 FAST = {"steps": 8, "every_steps": 4, "long_rows_from": 5, "dropout": 0.0}
@@ -60,18 +60,15 @@ def start(n: int, *arguments: str, **extra: str) -> list[subprocess.CompletedPro
             "CUDA_VISIBLE_DEVICES": "",
         }
         processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", KILLED_AFTER, "train", *arguments],
-                env={**os.environ, **ranks, **place, **extra},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            WarmProcess(
+                KILLED_AFTER, "train", *arguments, env={**os.environ, **ranks, **place, **extra}
             )
         )
     found = []
     for process in processes:
-        out, err = process.communicate(timeout=250)
-        found.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+        out, err = process.communicate(PATIENCE)
+        assert process.returncode is not None
+        found.append(subprocess.CompletedProcess(arguments, process.returncode, out, err))
         if process.returncode:  # as torchrun: one that fails ends all
             for other in processes:
                 other.kill()
@@ -101,6 +98,7 @@ def assert_same_run(one: Path, other: Path, tolerance: float = 1e-4) -> None:
     assert first["steps_done"] == second["steps_done"]
 
 
+@pytest.mark.every_core
 def test_two_processes_learn_what_one_does(make_recipe: MakeRecipe) -> None:
     alone, together = (
         make_recipe("alone", **FAST),
@@ -116,6 +114,7 @@ def test_two_processes_learn_what_one_does(make_recipe: MakeRecipe) -> None:
     assert found[1].stderr == ""
 
 
+@pytest.mark.every_core
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_killed_run_of_two_processes_resumes_to_the_same_losses(

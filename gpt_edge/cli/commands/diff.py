@@ -78,7 +78,8 @@ def diff(
     from gpt_edge.verify.token_diff import check_same_vocabulary, compare_models, probe_ids
 
     with console.progress("loading the models") as progress:
-        a, b = open_model(first), open_model(second)
+        a = open_model(first)
+        b = open_model(second, other=a.config)
         names = str(a.path), str(b.path)
         check_same_vocabulary(a.config, b.config, names)
         if a.tokenizer and b.tokenizer:

@@ -14,7 +14,12 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.eval_tables import lambada_table, text_table
 from gpt_edge.cli.support.open_model import MODEL_HELP, open_model
-from gpt_edge.cli.support.options import JsonOption, ThreadsOption, complete_bundle
+from gpt_edge.cli.support.options import (
+    JsonOption,
+    SpecialOption,
+    ThreadsOption,
+    complete_bundle,
+)
 from gpt_edge.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -75,6 +80,7 @@ def evaluate(
             help="Tokenizer file, folder or name (gpt2); by default the model's own.",
         ),
     ] = None,
+    special: SpecialOption = False,
     threads: ThreadsOption = None,
     noise_floor: Annotated[
         bool | None,
@@ -111,7 +117,12 @@ def evaluate(
     if not paths and lambada is None:
         raise ValueError("give a TEXT to score, or passages with --lambada FILE")
     settings = EvaluationSettings(
-        window=window, stride=stride, separator=separator, format=format, limit=limit
+        window=window,
+        stride=stride,
+        separator=separator,
+        format=format,
+        limit=limit,
+        special=special,
     )
     if threads is not None:
         check_threads(threads)
@@ -158,7 +169,9 @@ def _open_models(
     """
     from gpt_edge.evaluate import Models, check_same_tokens, fingerprint
 
-    opened = [open_model(name, tokenizer_name) for name in (model, against) if name is not None]
+    opened = [open_model(model, tokenizer_name)]
+    if against is not None:
+        opened.append(open_model(against, tokenizer_name, opened[0].config))
     scorers = [one.scorer(threads) for one in opened]
     models = Models(scorers[0], scorers[1] if against is not None else None)
     tokenizers = [one.tokenizer for one in opened if one.tokenizer is not None]

@@ -11,6 +11,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
+    ActivationOption,
     AdapterOption,
     ConfigOption,
     ForceOption,
@@ -26,7 +27,8 @@ from gpt_edge.errors import require
 from gpt_edge.schemes import INT8
 
 PIPELINE = "gpt_edge.export.pipeline.export"
-FOR_BUNDLES = ("graph", "scheme", "target")  # options that do not apply to a transformers folder
+# options that do not apply to a transformers folder
+FOR_BUNDLES = ("graph", "scheme", "target", "pattern")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class OtherFormatOptions:
     """The options that count for a transformers folder and a GGUF file too."""
 
     tokenizer: str | None
+    activation: str | None
     config: Path | None
     adapter: str | None
     force: bool
@@ -73,6 +76,15 @@ def export(
             "checkpoint.",
         ),
     ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|REGEX",
+            help="Split pattern of the rank file that --tokenizer names, where it is not known: "
+            "gpt2, cl100k, o200k or a regular expression.",
+        ),
+    ] = None,
+    activation: ActivationOption = None,
     gguf_type: Annotated[
         Literal["f32", "f16", "q8_0"],
         typer.Option(help="Type of the matrices in a GGUF file."),
@@ -92,7 +104,7 @@ def export(
     """
     if to != "bundle":
         _check_options(context, to)
-        options = OtherFormatOptions(tokenizer, config, adapter, force)
+        options = OtherFormatOptions(tokenizer, activation, config, adapter, force)
         if to == "transformers":
             _export_transformers(source, out, options, as_json)
         else:
@@ -110,6 +122,8 @@ def export(
             scheme=scheme,
             target=target,
             tokenizer=tokenizer,
+            pattern=pattern,
+            activation=activation,
             config=config,
             adapter=adapter,
             force=force,
@@ -141,6 +155,7 @@ def _export_transformers(
             source,
             out,
             tokenizer=options.tokenizer,
+            activation=options.activation,
             config=options.config,
             adapter=options.adapter,
             force=options.force,
@@ -176,6 +191,7 @@ def _export_gguf(
             out,
             type=gguf_type,
             tokenizer=options.tokenizer,
+            activation=options.activation,
             config=options.config,
             adapter=options.adapter,
             force=options.force,

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.options import BundleOption, JsonOption, ThreadsOption
-from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input, read_stdin
+from gpt_edge.cli.support.options import BundleOption, JsonOption, SpecialOption, ThreadsOption
+from gpt_edge.cli.support.stdin import (
+    check_unicode,
+    is_terminal_input,
+    note_special_token,
+    read_stdin,
+)
 from gpt_edge.errors import GPTEdgeError
 
 if TYPE_CHECKING:
@@ -63,6 +68,7 @@ def generate(
             help="Truncate the start of a prompt that exceeds the context, instead of failing."
         ),
     ] = None,
+    special: SpecialOption = False,
     threads: ThreadsOption = None,
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
@@ -103,7 +109,9 @@ def generate(
     generator = load(model, threads=threads)
     if not is_explicit:
         params = _with_defaults(params, generator)
-    stream = generator.stream(text, params, truncate=truncate)
+    if not special:
+        note_special_token(text, generator.tokenizer)
+    stream = generator.stream(text, params, truncate=truncate, special=special)
     if as_json:
         _print_json(stream, params, generator.session.name, text if echo else "")
         return

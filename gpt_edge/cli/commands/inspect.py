@@ -63,11 +63,15 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     if manifest.task is not None:
         facts.append(("task", _task(manifest.task)))
+    if (template := bundle.read_chat_template()) is not None:
+        n_lines = len(template.splitlines())
+        facts.append(("chat template", f"{len(template):,} characters, {n_lines:,} lines"))
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
         plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
         if values:
             facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
     facts += _quantization_facts(manifest.provenance)
+    facts += _product_facts(bundle)
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
 
@@ -100,6 +104,17 @@ def _quantization_facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
         n_channels = sum(map(len, channels))
         facts.append(("smoothing", f"{n_channels:,} channels in {len(smoothing):,} operators"))
     return facts
+
+
+def _product_facts(bundle: Bundle) -> list[tuple[str, str]]:
+    """Where the same graph would compute something else: only in another runtime."""
+    from gpt_edge.bundle.integer_products import has_integer_products, has_signed_weights
+
+    path = bundle.model_path
+    if not (has_integer_products(path) and has_signed_weights(path)):
+        return []
+    other = "elsewhere, x86 CPUs without VNNI need session.x64quantprecision=1"
+    return [("int8 products", f"exact on every CPU in gpt-edge; {other}")]
 
 
 def _vocabulary(bundle: Bundle) -> str:

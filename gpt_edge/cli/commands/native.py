@@ -1,9 +1,10 @@
-"""`native`: the status of the custom operators in C; build or remove them."""
+"""`native`: which custom operators in C are in use and why; check, build or remove them."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,52 +15,83 @@ from gpt_edge.cli.support.tables import parity_table
 
 def native(
     action: Annotated[
-        Literal["status", "build", "remove"],
+        Literal["status", "check", "build", "remove"],
         typer.Argument(
-            metavar="ACTION", help="Show the status of the library, build it, or remove it."
+            metavar="ACTION",
+            help="Show what is in use, check it against onnxruntime's operators, build the library "
+            "again, or remove what was built.",
         ),
     ] = "status",
     as_json: JsonOption = False,
 ) -> None:
-    """Build the custom operators in C for this CPU.
+    """Show, check, build or remove the custom operators in C.
 
-    They make models faster and smaller, and every execution path bit-identical. build needs a C
-    compiler and takes half a minute. It checks the operators against onnxruntime's on the built-in
-    models, then installs the library in the cache folder, where every later command finds it. Set
-    GPT_EDGE_NATIVE=0 in the environment to run without it.
+    They make models faster and smaller, every execution path bit-identical, and results the same
+    on every CPU. pip builds them where it finds a C compiler. One library has a body for AVX2,
+    AVX-VNNI, AVX-512 VNNI, AMX, NEON, dotprod and i8mm, and takes the best that the CPU has.
+    build needs a C compiler and takes half a minute: it compiles the library anew, checks it on
+    the built-in models, and installs it in the cache folder, where every later command finds it.
+    GPT_EDGE_NATIVE=0 in the environment goes without operators, GPT_EDGE_ISA=avx2 forces a body.
     """
-    from gpt_edge.native.library import find_library
+    from gpt_edge.native.library import find_library, installed_library
+    from gpt_edge.verify import native_operators
 
     figures = None
     if action == "build":
-        from gpt_edge.verify.native_operators import build_library
-
         with console.progress("compiling") as progress:
-            figures = build_library(progress)
+            figures = native_operators.build_library(progress)
     if action == "remove":
-        from gpt_edge.verify.native_operators import remove_library
+        native_operators.remove_library()
+    if action == "check":
+        from gpt_edge.errors import GPTEdgeError
 
-        remove_library()
-    library = find_library()
-    reason = _why_unused() if library is None else None
+        library = installed_library()
+        if library is None:
+            raise GPTEdgeError(_why_unused(None), hint="gpt-edge native build")
+        with console.progress("checking"):
+            figures = native_operators.check_in_child(library)
+    status = _status(find_library())
     if as_json:
-        status = {"library": None if library is None else str(library), "reason": reason}
         console.say_json(status | ({} if figures is None else {"parity": figures}))
         return
     if figures is not None:
         console.say(parity_table(figures) + "\n")
+    if status["library"] is None:
+        console.say(f"not in use: {status['reason']}")
+        return
     console.say(
-        f"not in use: {reason}" if library is None else f"in use: {console.visible(str(library))}"
+        f"in use: {status['body']}, the best of {', '.join(status['bodies'])} on this CPU"
+        if status["body"] == status["bodies"][0]
+        else f"in use: {status['body']}, which GPT_EDGE_ISA names; this CPU runs "
+        f"{', '.join(status['bodies'])}"
     )
+    console.say(f"library: {console.visible(status['library'])}")
 
 
-def _why_unused() -> str:
-    from gpt_edge.native.library import SETTING, library_path, why_unsupported
+def _status(library: Path | None) -> dict[str, Any]:
+    from gpt_edge.native.library import bodies, body_in_use
 
-    if (reason := why_unsupported()) is not None:
-        return reason
-    if os.environ.get(SETTING) == "0":
-        return f"{SETTING} is 0"
-    if library_path().is_file():
-        return f"others may write to {library_path()} or to its folder; chmod go-w"
-    return f"nothing is built; gpt-edge native build would create {library_path().name}"
+    if library is None:
+        reason = _why_unused(library)
+        return {"library": None, "body": None, "bodies": [], "reason": reason}
+    return {
+        "library": str(library),
+        "body": body_in_use(library),
+        "bodies": bodies(library),
+        "reason": None,
+    }
+
+
+def _why_unused(library: Path | None) -> str:
+    from gpt_edge.native.library import SETTING, WITHOUT, bodies, built_path, installed_library
+
+    if os.environ.get(SETTING) == WITHOUT:
+        return f"{SETTING} is {WITHOUT}"
+    library = library or installed_library()
+    if library is not None:
+        if not bodies(library):
+            return "no body of the operators is for this CPU"
+        return f"{library} fails its self-check on this CPU"
+    if built_path().is_file():
+        return f"others may write to {built_path()} or to its folder; chmod go-w"
+    return "pip found no C compiler; with one, gpt-edge native build makes them"

@@ -7,8 +7,13 @@ from typing import Annotated
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.options import BundleOption, JsonOption
-from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input, read_stdin
+from gpt_edge.cli.support.options import BundleOption, JsonOption, SpecialOption
+from gpt_edge.cli.support.stdin import (
+    check_unicode,
+    is_terminal_input,
+    note_special_token,
+    read_stdin,
+)
 
 
 def tokenize(
@@ -22,13 +27,16 @@ def tokenize(
     ] = None,
     model: BundleOption = None,
     decode: Annotated[bool, typer.Option("--decode", help="Convert token ids to text.")] = False,
+    special: SpecialOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert text to token ids, or token ids to text.
 
-    Special tokens in TEXT are treated as plain text. Standard input is used unchanged, including
-    the last line ending.
+    Special tokens in TEXT are treated as plain text without --special. Standard input is used
+    unchanged, including the last line ending.
     """
+    if special and decode:
+        raise ValueError("--special is for text; --decode takes token ids")
     if text in (None, "-"):
         if text is None and is_terminal_input():
             raise ValueError("give TEXT, or - to read standard input")
@@ -47,7 +55,9 @@ def tokenize(
         else:
             console.say(decoded)
         return
-    ids = tokenizer.encode(text)
+    if not special:
+        note_special_token(text, tokenizer, "the text")
+    ids = tokenizer.encode(text, special=special)
     if as_json:
         pieces = [tokenizer.token_bytes(id).decode("utf-8", "backslashreplace") for id in ids]
         console.say_json(

@@ -56,11 +56,14 @@ class OpenModel:
         return TorchScorer(self.model, name, threads=threads)
 
 
-def open_model(path_or_name: str, tokenizer: str | None = None) -> OpenModel:
+def open_model(
+    path_or_name: str, tokenizer: str | None = None, other: GPTConfig | None = None
+) -> OpenModel:
     """Open a bundle or a checkpoint.
 
     A folder with a manifest or an ONNX file is a bundle; any other folder, or a .pt file, is a
-    checkpoint. tokenizer: a file, a folder or a name in place of the model's own. Raises
+    checkpoint. tokenizer: a file, a folder or a name in place of the model's own. other: of the
+    model that it is compared with, which says what a nanoGPT checkpoint leaves open. Raises
     BundleError, CheckpointError, TokenizerError (also for one with more tokens than the embedding
     has rows), MissingDependencyError for a checkpoint without torch.
     """
@@ -69,10 +72,10 @@ def open_model(path_or_name: str, tokenizer: str | None = None) -> OpenModel:
 
     source = tokenizer_from(tokenizer) if tokenizer else None
     if path_or_name.startswith(HUB):
-        return _open_checkpoint(path_or_name, source)
+        return _open_checkpoint(path_or_name, source, other)
     path = resolve_bundle_path(path_or_name)
     if _is_checkpoint(path):
-        return _open_checkpoint(path, source)
+        return _open_checkpoint(path, source, other)
     return _open_bundle(path, source)
 
 
@@ -94,12 +97,17 @@ def _open_bundle(path: Path, source: TokenizerSource | None) -> OpenModel:
     return OpenModel(path, bundle.manifest.name, bundle, tokenizer)
 
 
-def _open_checkpoint(path: str | Path, source: TokenizerSource | None) -> OpenModel:
+def _open_checkpoint(
+    path: str | Path, source: TokenizerSource | None, other: GPTConfig | None
+) -> OpenModel:
     require("gpt_edge.reference.scoring", "export")
     from gpt_edge.reference.importers import open_checkpoint
+    from gpt_edge.reference.importers.nanogpt import like
     from gpt_edge.tokenizer import find_tokenizer
 
     checkpoint = open_checkpoint(path)
+    if other is not None:
+        checkpoint = like(checkpoint, other)
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     source = source or find_tokenizer(folder)
     tokenizer = _build(source, checkpoint.config) if source else None
@@ -108,7 +116,7 @@ def _open_checkpoint(path: str | Path, source: TokenizerSource | None) -> OpenMo
 
 
 def _build(source: TokenizerSource, config: GPTConfig) -> Tokenizer:
-    from gpt_edge.tokenizer import build_tokenizer, check_fits
+    from gpt_edge.tokenizer import build_tokenizer, check_fits, fit_to_rows
 
     check_fits(source.spec, config.vocab_size)
-    return build_tokenizer(source)
+    return fit_to_rows(build_tokenizer(source), config.vocab_size)

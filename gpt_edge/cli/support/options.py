@@ -75,7 +75,15 @@ OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to crea
 TargetOption = Annotated[
     TargetName | None,
     typer.Option(
-        help="CPU to optimize for, with --scheme int8-dynamic only; by default avx512_vnni."
+        help="CPU to optimize for, with --scheme int8-dynamic only; by default avx2, exact on "
+        "every CPU."
+    ),
+]
+ActivationOption = Annotated[
+    Literal["gelu", "gelu_tanh"] | None,
+    typer.Option(
+        help="Activation of nanoGPT's ckpt.pt, which does not say it: gelu_tanh for one from "
+        "before June 2023; by default gelu."
     ),
 ]
 ForceOption = Annotated[
@@ -84,6 +92,14 @@ ForceOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(help="CPU threads to use; by default one per physical core, at most 16."),
+]
+SpecialOption = Annotated[
+    bool,
+    typer.Option(
+        "--special",
+        help="Read special tokens that the text spells, such as <|endoftext|>, as their ids; by "
+        "default they are plain text.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

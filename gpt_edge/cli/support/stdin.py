@@ -1,10 +1,15 @@
-"""Text from standard input, and the check of text that is an argument."""
+"""Text from standard input, and the checks of text that a command takes."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
+from gpt_edge.cli.support import console
 from gpt_edge.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from gpt_edge.tokenizer.spec import Tokenizer
 
 MAX_INPUT_BYTES = 64 << 20  # an endless input must not fill the memory
 
@@ -42,3 +47,13 @@ def check_unicode(text: str, name: str = "the text") -> None:
             f"{name} is not UTF-8: character {error.start} cannot be read",
             hint="convert it first, for example with iconv -t UTF-8",
         ) from error
+
+
+def note_special_token(text: str, tokenizer: Tokenizer, what: str = "the prompt") -> None:
+    """Write one line to standard error where `text` spells a special token, which is read as plain
+    text.
+    """
+    from gpt_edge.tokenizer.special_tokens import spelled_note
+
+    if (token := tokenizer.first_spelled(text)) is not None:
+        console.note(spelled_note(what, token))

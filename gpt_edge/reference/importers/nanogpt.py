@@ -1,17 +1,20 @@
 """nanoGPT's ckpt.pt: {"model": state dict, "model_args": {...}, ...}.
 
 Linear weights are [out, in]; bias=False leaves out every bias; torch.compile prefixes the names
-with "_orig_mod.". The non-linearity is nn.GELU(), the exact form. Source:
-github.com/karpathy/nanoGPT, model.py and train.py.
+with "_orig_mod.". The non-linearity is nn.GELU(), the exact form; before June 2023 it was GPT-2's
+tanh form, and nothing in the file tells which. Source: github.com/karpathy/nanoGPT, model.py and
+train.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.hf_weights import is_buffer
 from gpt_edge.reference.importers.settings import CheckpointSettings
@@ -20,6 +23,9 @@ from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_ten
 from gpt_edge.reference.importers.tensor_names import common_prefix, prefix_note
 from gpt_edge.reference.importers.torch_pickle import LoadedTensors, as_tensors
 
+KIND = "nanogpt"
+SILENT = (KIND, "state-dict", "lightning")  # kinds whose files do not say their activation
+ACTIVATIONS = ("gelu", "gelu_tanh")
 _ARGUMENTS = {"n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout"}
 _COMPILED = "_orig_mod."
 
@@ -61,7 +67,7 @@ def open_nanogpt(path: Path, file: Path, content: dict[str, Any]) -> Checkpoint:
         return Origin((name if name == "lm_head.weight" else f"transformer.{name}",), shape)
 
     return open_tensors(
-        "nanogpt",
+        KIND,
         path,
         config,
         source,
@@ -70,6 +76,32 @@ def open_nanogpt(path: Path, file: Path, content: dict[str, Any]) -> Checkpoint:
         tied_copy="lm_head.weight",
         notes=notes,
     )
+
+
+def with_activation(checkpoint: Checkpoint, activation: str | None) -> Checkpoint:
+    """Return `checkpoint` with another non-linearity, "gelu" or "gelu_tanh"; None keeps it.
+
+    Raises CheckpointError unless it is nanoGPT's or a state dict: the others say themselves what
+    they have.
+    """
+    if activation is None:
+        return checkpoint
+    if checkpoint.kind not in SILENT:
+        raise CheckpointError(
+            f"{checkpoint.path} says its activation itself: {checkpoint.config.activation}",
+            hint="an activation can be given for nanoGPT's ckpt.pt and for state dicts",
+        )
+    config = dataclasses.replace(checkpoint.config, activation=activation)
+    return dataclasses.replace(checkpoint, config=config)
+
+
+def like(checkpoint: Checkpoint, config: GPTConfig) -> Checkpoint:
+    """Return a nanoGPT checkpoint or a state dict with the non-linearity of the model that it is
+    compared with, as its file does not tell; any other checkpoint as it is.
+    """
+    if checkpoint.kind not in SILENT or config.activation not in ACTIVATIONS:
+        return checkpoint
+    return with_activation(checkpoint, config.activation)
 
 
 def without_prefix(source: LoadedTensors) -> tuple[LoadedTensors, list[str]]:

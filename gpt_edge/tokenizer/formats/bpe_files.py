@@ -31,6 +31,17 @@ def unicode_to_byte() -> dict[str, int]:
     }
 
 
+def byte_names() -> list[str]:
+    """Return the stand-in of each byte, by value."""
+    byte_of = unicode_to_byte()
+    return sorted(byte_of, key=byte_of.__getitem__)
+
+
+def spell(token: bytes, names: Sequence[str]) -> str:
+    """Return `token` in stand-ins; names: `byte_names()`."""
+    return "".join([names[byte] for byte in token])
+
+
 def decode_token(token: str, byte_of: Mapping[str, int]) -> bytes:
     """Return the bytes that `token` spells; KeyError for a character that stands for no byte."""
     return bytes([byte_of[character] for character in token])

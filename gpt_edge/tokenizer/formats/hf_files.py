@@ -7,17 +7,20 @@ was written is read again, and every id, token and merge must come back. Needs n
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.tokenizer.formats.bpe_files import Merge, join_by_rank, unicode_to_byte
+from gpt_edge.tokenizer.formats.bpe_files import Merge, byte_names, join_by_rank, spell
 from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN, parse_gpt1_file
 from gpt_edge.tokenizer.formats.hf_json import source_from_json
+from gpt_edge.tokenizer.formats.hf_settings import FolderSettings
 from gpt_edge.tokenizer.formats.json_file import parse_json
 from gpt_edge.tokenizer.formats.rank_file import RankTable, parse_ranks
 from gpt_edge.tokenizer.spec import TokenizerSource, TokenizerSpec
+from gpt_edge.tokenizer.special_tokens import ALWAYS, LEFT, NEVER, RIGHT, WORD
 
 VERSION_LINE = "#version: 0.2"  # transformers skips the first line of merges.txt, whatever it is
 FILE_NAMES = (
@@ -35,9 +38,17 @@ def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
     model reads, in tokens.
 
     Raises TokenizerError for a vocabulary that merges cannot express: a token that no pair of
-    lower-ranked tokens makes, or a special token whose text is another token's name.
+    lower-ranked tokens makes, or a special token whose text is another token's name; and for a kind
+    or a split pattern that these files do not have here.
     """
     spec = source.spec
+    if spec.kind not in ("gpt2", "gpt1") or spec.pattern not in ("gpt2", None):
+        what = f"kind {spec.kind}" if spec.pattern is None else f"pattern {spec.pattern:.40}"
+        raise TokenizerError(
+            f"{source.origin} is a tokenizer of the {what}, which gpt-edge does not write as "
+            "Hugging Face's files",
+            hint="--tokenizer none writes the model alone",
+        )
     if spec.kind == "gpt1":
         vocab, merges = parse_gpt1_file(source.content, spec, source.origin)
         names = _names_with_special(vocab, spec, source.origin)
@@ -45,9 +56,10 @@ def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
     else:
         table = parse_ranks(source.content, source.origin)
         merges = merges_from_ranks(table, source.origin)
-        byte_names = _byte_names()
+        names_of_bytes = byte_names()
         plain = {
-            _spell(token, byte_names): id for token, id in zip(table.tokens, table.ids, strict=True)
+            spell(token, names_of_bytes): id
+            for token, id in zip(table.tokens, table.ids, strict=True)
         }
         names = _names_with_special(plain, spec, source.origin)
         document = _json(_byte_level_document(names, merges, spec))
@@ -72,7 +84,7 @@ def merges_from_ranks(table: RankTable, where: str) -> list[Merge]:
     Source: the same recovery is known from transformers' TikTokenConverter.
     """
     rank_of = dict(zip(table.tokens, table.ranks, strict=True))
-    names, merges = _byte_names(), []
+    names, merges = byte_names(), []
     for token, rank in sorted(rank_of.items(), key=lambda item: item[1]):
         if len(token) == 1:
             continue
@@ -84,18 +96,8 @@ def merges_from_ranks(table: RankTable, where: str) -> list[Merge]:
                 f"{len(parts)}: merges.txt cannot say it",
                 hint=HINT,
             )
-        merges.append((_spell(parts[0], names), _spell(parts[1], names)))
+        merges.append((spell(parts[0], names), spell(parts[1], names)))
     return merges
-
-
-def _byte_names() -> list[str]:
-    """The stand-in of each byte."""
-    byte_of = unicode_to_byte()
-    return sorted(byte_of, key=byte_of.__getitem__)
-
-
-def _spell(token: bytes, names: Sequence[str]) -> str:
-    return "".join([names[byte] for byte in token])
 
 
 def _names_with_special(
@@ -120,9 +122,10 @@ def _byte_level_document(
     names: Mapping[str, int], merges: Sequence[Merge], spec: TokenizerSpec
 ) -> dict[str, Any]:
     """tokenizer.json as the `tokenizers` library writes GPT-2's."""
+    rules_of = dict(spec.token_rules)
     byte_level = {
         "type": "ByteLevel",
-        "add_prefix_space": False,
+        "add_prefix_space": spec.add_prefix_space,
         "trim_offsets": True,
         "use_regex": True,
     }
@@ -130,10 +133,14 @@ def _byte_level_document(
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": id, **_added(text)} for text, id in spec.special_tokens],
+        "added_tokens": [
+            {"id": id, **_added(text, rules_of.get(text, ()))}
+            for text, id in spec.special_tokens
+            if NEVER not in rules_of.get(text, ())
+        ],
         "normalizer": None,
         "pre_tokenizer": byte_level,
-        "post_processor": {**byte_level, "trim_offsets": False},
+        "post_processor": _template(spec) or {**byte_level, "trim_offsets": False},
         "decoder": byte_level,
         "model": {
             "type": "BPE",
@@ -150,25 +157,52 @@ def _byte_level_document(
     }
 
 
-def _added(text: str) -> dict[str, Any]:
+def _template(spec: TokenizerSpec) -> dict[str, Any] | None:
+    """The post_processor that puts the prefix before a text."""
+    if not spec.prefix:
+        return None
+    text_of = {id: text for text, id in spec.special_tokens}
+    names = [text_of[id] for id in spec.prefix]
+    single = [*({"SpecialToken": {"id": name, "type_id": 0}} for name in names)]
+    return {
+        "type": "TemplateProcessing",
+        "single": [*single, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [
+            *single,
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 1}},
+        ],
+        "special_tokens": {
+            name: {"id": name, "ids": [id], "tokens": [name]}
+            for name, id in zip(names, spec.prefix, strict=True)
+        },
+    }
+
+
+def _added(text: str, rules: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "content": text,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
+        "single_word": WORD in rules,
+        "lstrip": LEFT in rules,
+        "rstrip": RIGHT in rules,
         "normalized": False,
-        "special": True,
+        "special": ALWAYS not in rules,
     }
 
 
 def _settings(spec: TokenizerSpec, n_ctx: int) -> dict[str, Any]:
     is_gpt1 = spec.kind == "gpt1"
+    rules_of = dict(spec.token_rules)
     return {
         "tokenizer_class": "OpenAIGPTTokenizer" if is_gpt1 else "GPT2Tokenizer",
-        **({} if is_gpt1 else {"add_prefix_space": False}),
+        **({} if is_gpt1 else {"add_prefix_space": spec.add_prefix_space}),
         "model_max_length": n_ctx,
         "clean_up_tokenization_spaces": False,
-        "added_tokens_decoder": {str(id): _added(text) for text, id in spec.special_tokens},
+        "added_tokens_decoder": {
+            str(id): _added(text, rules_of.get(text, ()))
+            for text, id in spec.special_tokens
+            if NEVER not in rules_of.get(text, ())
+        },
         **_roles(spec),
     }
 
@@ -178,20 +212,19 @@ def _roles(spec: TokenizerSpec) -> dict[str, str]:
     what is unknown.
     """
     end = next((text for text, id in spec.special_tokens if id == spec.end_token), None)
+    roles = dict(spec.roles)
     if spec.kind == "gpt1":
-        return {"unk_token": UNKNOWN, **({"eos_token": end} if end else {})}
-    return {"bos_token": end, "eos_token": end, "unk_token": end} if end else {}
+        return {"unk_token": UNKNOWN, **({"eos_token": end} if end else {}), **roles}
+    return {**({"bos_token": end, "eos_token": end, "unk_token": end} if end else {}), **roles}
 
 
 def _check_round_trip(source: TokenizerSource, files: Mapping[str, bytes]) -> None:
     """Read tokenizer.json again: every id, merge and special token must be what it was."""
     spec, where = source.spec, "the tokenizer.json to be written"
     end = next((text for text, id in spec.special_tokens if id == spec.end_token), None)
-    read = source_from_json(parse_json(files["tokenizer.json"], where), end, where)
-    is_same = (read.spec.special_tokens, read.spec.vocab_size) == (
-        spec.special_tokens,
-        spec.vocab_size,
-    )
+    document = parse_json(files["tokenizer.json"], where)
+    read = source_from_json(document, FolderSettings(end=end), where)
+    is_same = read.spec == dataclasses.replace(spec, file=read.spec.file, roles=())
     if spec.kind == "gpt1":
         expected = parse_gpt1_file(source.content, spec, source.origin)
         is_same = is_same and parse_gpt1_file(read.content, read.spec, where) == expected

@@ -1,7 +1,8 @@
-"""Hugging Face's tokenizer.json, read without their library: GPT-2's kind, GPT-1's kind, or a clear
-refusal.
+"""Hugging Face's tokenizer.json and its older pair of files, read without their library: GPT-2's
+kind or GPT-1's kind.
 
-A setting that changes ids and that gpt-edge does not have is an error, never ignored.
+A setting that changes ids is honoured, or named in an UnsupportedTokenizer: then the `tokenizers`
+library may run the file as it is, see `hf_library.py`.
 """
 
 from __future__ import annotations
@@ -18,88 +19,119 @@ from gpt_edge.tokenizer.formats.gpt1_file import (
     check_gpt1_vocabulary,
     format_gpt1_file,
 )
+from gpt_edge.tokenizer.formats.hf_settings import AddedToken, FolderSettings, added_token
+from gpt_edge.tokenizer.formats.hf_template import template_tokens
 from gpt_edge.tokenizer.formats.json_file import parse_merge_list, parse_vocab
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource, TokenizerSpec
+from gpt_edge.tokenizer.special_tokens import ALWAYS, NEVER, TokenRules
 
 RANK_FILE = "tokenizer.tiktoken"
 GPT1_FILE = "tokenizer.json"
 HINT = "give GPT-2's or GPT-1's tokenizer files, or a .tiktoken rank file: --tokenizer FILE"
 
 
+class UnsupportedTokenizer(TokenizerError):
+    """A tokenizer that is sound, but of neither kind that gpt-edge runs without a library."""
+
+
 def source_from_json(
-    document: Mapping[str, Any], end: str | int | None, where: str
+    document: Mapping[str, Any], settings: FolderSettings | None, where: str
 ) -> TokenizerSource:
-    """Return the tokenizer of a parsed tokenizer.json. `end`: the end token's text or id if known;
-    see `make_spec`.
+    """Return the tokenizer of a parsed tokenizer.json. settings: of the files beside it.
+
+    Raises UnsupportedTokenizer for a kind or a setting that gpt-edge does not have.
     """
+    settings = settings or FolderSettings()
     model: Any = document.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         found = model.get("type") if isinstance(model, dict) else "none"
-        raise TokenizerError(f"{where} holds a {found!r:.40} model, expected BPE", hint=HINT)
-    for name in ("dropout", "continuing_subword_prefix", "byte_fallback"):
+        raise UnsupportedTokenizer(f"{where} holds a {found!r:.40} model, expected BPE", hint=HINT)
+    check_dropout(model, where)
+    for name in ("continuing_subword_prefix", "byte_fallback"):
         if model.get(name):
-            raise TokenizerError(
+            raise UnsupportedTokenizer(
                 f"{where}: model.{name} is {model[name]!r:.40}, which gpt-edge does not have",
                 hint=HINT,
             )
     vocab = parse_vocab(model.get("vocab"), where)
     merges = parse_merge_list(model.get("merges"), where)
-    added = parse_added_tokens(document.get("added_tokens"), where)
+    added = merge_added(parse_added_tokens(document.get("added_tokens"), where), settings)
     suffix = model.get("end_of_word_suffix")
     is_gpt1 = suffix == END_OF_WORD
     if suffix and not is_gpt1:
-        raise TokenizerError(
+        raise UnsupportedTokenizer(
             f"{where}: model.end_of_word_suffix is {suffix!r:.40}, expected {END_OF_WORD!r} or "
             "none",
             hint=HINT,
         )
+    before, after = template_tokens(document, where)
+    if after:
+        raise TokenizerError(
+            f"{where}: its post_processor may add tokens after every text, such as {after[0]!r:.40}"
+            ", and a prompt would end there",
+            hint=HINT,
+        )
+    adds_space = False
     if is_gpt1:
         _check_gpt1_settings(document, where)
     else:
-        _check_byte_settings(document, where)
+        adds_space = _check_byte_settings(document, settings, where)
         if model.get("ignore_merges") and not set(vocab) - set(added) <= made_tokens(merges):
-            raise TokenizerError(
+            raise UnsupportedTokenizer(
                 f"{where}: model.ignore_merges is set and some tokens are made by no merge",
                 hint=HINT,
             )
-    return source_from_merges(vocab, merges, added, end, where)
+    return source_from_merges(
+        vocab, merges, added, settings, where, before=before, add_prefix_space=adds_space
+    )
 
 
 def source_from_merges(
     vocab: Mapping[str, int],
     merges: list[Merge],
-    added: Mapping[str, int],
-    end: str | int | None,
+    added: Mapping[str, AddedToken],
+    settings: FolderSettings,
     where: str,
+    *,
+    before: tuple[str, ...] = (),
+    add_prefix_space: bool = False,
+    is_explicit: bool = True,
 ) -> TokenizerSource:
     """Return the tokenizer of a vocabulary and its merges, whichever kind they are.
 
-    added: special tokens, in `vocab` or beyond it. Raises TokenizerError when neither kind fits.
+    added: in `vocab` or beyond it. before: the tokens before every text. is_explicit: whether
+    `added` holds all tokens that a text may spell. Raises TokenizerError when neither kind fits.
     """
-    for text, id in added.items():
-        if vocab.get(text, id) != id:
-            raise TokenizerError(
-                f"{where}: token {text!r:.60} has id {vocab[text]} in the vocabulary and {id} as "
-                "an added token"
-            )
+    ids = added_ids(vocab, added, where)
     if is_byte_level(vocab):
         content, special_tokens = ranks_from_merges(vocab, merges, added, where)
-        special_tokens |= {text: id for text, id in added.items() if text not in vocab}
-        return TokenizerSource(
-            make_spec("gpt2", RANK_FILE, len(vocab), special_tokens, end, where), content, where
-        )
-    if any(token.endswith(END_OF_WORD) for token in vocab):
+        _refuse_merged_words(set(vocab) - set(special_tokens), added, where)
+        special_tokens |= {text: id for text, id in ids.items() if text not in vocab}
+        kind, file = "gpt2", RANK_FILE
+    elif any(token.endswith(END_OF_WORD) for token in vocab):
         check_gpt1_vocabulary(vocab, merges, where)
-        special_tokens = {UNKNOWN: vocab[UNKNOWN], **added}
+        special_tokens = {UNKNOWN: vocab[UNKNOWN], **ids}
         content = format_gpt1_file(vocab, merges, special_tokens)
-        return TokenizerSource(
-            make_spec("gpt1", GPT1_FILE, len(vocab), special_tokens, end, where), content, where
+        kind, file = "gpt1", GPT1_FILE
+    else:
+        raise UnsupportedTokenizer(
+            f"{where} is neither GPT-2's kind (a token for each of the 256 bytes) nor GPT-1's "
+            f"(words that end in {END_OF_WORD})",
+            hint=HINT,
         )
-    raise TokenizerError(
-        f"{where} is neither GPT-2's kind (a token for each of the 256 bytes) nor GPT-1's (words "
-        f"that end in {END_OF_WORD})",
-        hint=HINT,
+    spec = make_spec(
+        kind,
+        file,
+        len(vocab),
+        special_tokens,
+        settings.end,
+        where,
+        add_prefix_space=add_prefix_space,
+        prefix=_ids_of(before, special_tokens, where),
+        token_rules=rules_of(special_tokens, added, is_explicit),
+        roles=settings.roles,
     )
+    return TokenizerSource(spec, content, where)
 
 
 def make_spec(
@@ -109,23 +141,115 @@ def make_spec(
     special_tokens: Mapping[str, int],
     end: str | int | None,
     where: str,
+    *,
+    add_prefix_space: bool = False,
+    prefix: tuple[int, ...] = (),
+    token_rules: TokenRules = (),
+    roles: Mapping[str, str] | None = None,
 ) -> TokenizerSpec:
     """Return the spec of a vocabulary of `n_tokens`, those special tokens counted that lie inside
     it.
 
     end: the end token's text or id, taken when it is a special token; else `<|endoftext|>` is,
-    where there is one.
+    where there is one. roles: kept are those of special tokens that the end token does not play.
     """
     ends = [id for text, id in special_tokens.items() if end in (text, id)]
     end_token = ends[0] if ends else special_tokens.get(END_OF_TEXT)
+    kept_roles = {
+        role: text
+        for role, text in (roles or {}).items()
+        if special_tokens.get(text) not in (None, end_token)
+    }
     vocab_size = max([n_tokens - 1, *special_tokens.values()]) + 1
-    pattern = "gpt2" if kind == "gpt2" else None
     try:
         return TokenizerSpec(
-            kind, file, vocab_size, end_token, tuple(special_tokens.items()), pattern
+            kind,
+            file,
+            vocab_size,
+            end_token,
+            tuple(special_tokens.items()),
+            "gpt2" if kind == "gpt2" else None,
+            add_prefix_space,
+            prefix,
+            token_rules,
+            tuple(kept_roles.items()),
         )
     except ValueError as error:
         raise TokenizerError(f"{where}: {error}") from error
+
+
+def added_ids(
+    vocab: Mapping[str, int], added: Mapping[str, AddedToken], where: str
+) -> dict[str, int]:
+    """The id of each added token; those without one get the next free ids, as in transformers.
+
+    Raises TokenizerError for a token with two ids.
+    """
+    known = [token.id for token in added.values() if token.id is not None]
+    next_id = max([*vocab.values(), *known], default=-1) + 1
+    ids: dict[str, int] = {}
+    for text, token in added.items():
+        id = vocab.get(text) if token.id is None else token.id
+        if id is None:
+            id = next_id
+            next_id += 1
+        if vocab.get(text, id) != id:
+            raise TokenizerError(
+                f"{where}: token {text!r:.60} has id {vocab[text]} in the vocabulary and {id} as "
+                "an added token"
+            )
+        ids[text] = id
+    return ids
+
+
+def merge_added(own: Mapping[str, AddedToken], settings: FolderSettings) -> dict[str, AddedToken]:
+    """The added tokens of a tokenizer.json and those that the files beside it add to them."""
+    return {**settings.added, **own}
+
+
+def rules_of(
+    special_tokens: Mapping[str, int], added: Mapping[str, AddedToken], is_explicit: bool
+) -> TokenRules:
+    """The rules of tokens that a text does not spell on request alone."""
+    rules = {text: added[text].rules for text in special_tokens if text in added}
+    if is_explicit:
+        rules |= {
+            text: (NEVER,)
+            for text in special_tokens
+            if text not in added and text not in (END_OF_TEXT, UNKNOWN)
+        }
+    return tuple((text, words) for text, words in rules.items() if words)
+
+
+def check_dropout(model: Mapping[str, Any], where: str) -> None:
+    """Raise TokenizerError for a model that encodes a text differently each time."""
+    if model.get("dropout"):
+        raise TokenizerError(
+            f"{where}: model.dropout is {model['dropout']!r:.40}, which gpt-edge does not have",
+            hint="set it to null: it is for training alone",
+        )
+
+
+def _ids_of(texts: tuple[str, ...], ids: Mapping[str, int], where: str) -> tuple[int, ...]:
+    for text in texts:
+        if text not in ids:
+            raise TokenizerError(
+                f"{where}: {text!r:.60} is to stand before every text, and is no special token"
+            )
+    return tuple(ids[text] for text in texts)
+
+
+def _refuse_merged_words(merged: set[str], added: Mapping[str, AddedToken], where: str) -> None:
+    """Raise TokenizerError for a word that text always spells and that merges make too: such a
+    token splits words that the merges would join.
+    """
+    for text, token in added.items():
+        if text in merged and ALWAYS in token.rules:
+            raise UnsupportedTokenizer(
+                f"{where}: the added token {text!r:.60} is also made by merges, which gpt-edge "
+                "does not have",
+                hint=HINT,
+            )
 
 
 def is_byte_level(vocab: Mapping[str, int]) -> bool:
@@ -140,34 +264,22 @@ def made_tokens(merges: list[Merge]) -> set[str]:
     return {*unicode_to_byte(), *(left + right for left, right in merges)}
 
 
-def parse_added_tokens(value: object, where: str) -> dict[str, int]:
-    """Return the special tokens of `added_tokens`. Raises TokenizerError for one that plain text
-    would become.
+def parse_added_tokens(value: object, where: str) -> dict[str, AddedToken]:
+    """Return the tokens of `added_tokens` by text. Raises TokenizerError for one without a text or
+    an id.
     """
-    added: dict[str, int] = {}
+    added: dict[str, AddedToken] = {}
     for entry in value if isinstance(value, list) else []:
-        text, id = (
-            (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
-        )
-        if not isinstance(text, str) or type(id) is not int:
-            raise TokenizerError(
-                f"{where}: an added token is {entry!r:.80}, expected content and id"
-            )
-        if not entry.get("special"):
-            raise TokenizerError(
-                f"{where}: the added token {text!r:.60} (id {id}) is not special: its maker "
-                "encodes plain text to it, which gpt-edge does not",
-                hint='mark it "special": true in the file if the model never reads it from '
-                "plain text",
-            )
-        added[text] = id
+        token = added_token(entry, entry.get("id") if isinstance(entry, dict) else None, where)
+        added[token.text] = token
     return added
 
 
-def _check_byte_settings(document: Mapping[str, Any], where: str) -> None:
-    """Raise TokenizerError unless text is split as GPT-2 splits it and nothing else
-    happens to it.
+def _check_byte_settings(document: Mapping[str, Any], settings: FolderSettings, where: str) -> bool:
+    """Return whether a text gets a space before it. Raises UnsupportedTokenizer unless text is
+    split as GPT-2 splits it and nothing else happens to it.
     """
+    settings.refuse_unsupported()
     splitter: Any = document.get("pre_tokenizer")
     if (
         not isinstance(splitter, dict)
@@ -175,60 +287,28 @@ def _check_byte_settings(document: Mapping[str, Any], where: str) -> None:
         or splitter.get("use_regex") is False
     ):
         found = splitter.get("type") if isinstance(splitter, dict) else None
-        raise TokenizerError(
+        raise UnsupportedTokenizer(
             f"{where}: pre_tokenizer is {found!r:.40}, expected ByteLevel with GPT-2's split "
             "pattern",
             hint=HINT,
         )
-    if splitter.get("add_prefix_space", True):
-        raise TokenizerError(
-            f"{where}: add_prefix_space is true, GPT-2 puts no space before a text", hint=HINT
-        )
     if document.get("normalizer"):
-        raise TokenizerError(f"{where}: a normalizer changes the text, GPT-2 has none", hint=HINT)
-    _check_post_processor(document, where)
+        raise UnsupportedTokenizer(
+            f"{where}: a normalizer changes the text, GPT-2 has none", hint=HINT
+        )
+    # transformers sets its own value in place of the file's
+    beside = settings.add_prefix_space
+    return bool(splitter.get("add_prefix_space", True)) if beside is None else beside
 
 
 def _check_gpt1_settings(document: Mapping[str, Any], where: str) -> None:
-    """Raise TokenizerError unless text is lower-cased and split as GPT-1's is."""
+    """Raise UnsupportedTokenizer unless text is lower-cased and split as GPT-1's is."""
     normalizer, splitter = document.get("normalizer"), document.get("pre_tokenizer")
     if normalizer != BERT_NORMALIZER:
-        raise TokenizerError(
+        raise UnsupportedTokenizer(
             f"{where}: normalizer is {normalizer!r:.160}, expected {BERT_NORMALIZER}", hint=HINT
         )
     if splitter != {"type": "BertPreTokenizer"}:
-        raise TokenizerError(
+        raise UnsupportedTokenizer(
             f"{where}: pre_tokenizer is {splitter!r:.80}, expected BertPreTokenizer", hint=HINT
         )
-    _check_post_processor(document, where)
-
-
-def _check_post_processor(document: Mapping[str, Any], where: str) -> None:
-    """ByteLevel only trims offsets, and a template may be the text alone; others may put special
-    tokens around it.
-    """
-    found: Any = document.get("post_processor")
-    if not found or (
-        isinstance(found, dict) and (found.get("type") == "ByteLevel" or _is_text_alone(found))
-    ):
-        return
-    name = found.get("type") if isinstance(found, dict) else found
-    raise TokenizerError(
-        f"{where}: post_processor {name!r:.40} may add tokens to every text, which gpt-edge does "
-        "not",
-        hint=HINT,
-    )
-
-
-def _is_text_alone(processor: Mapping[str, Any]) -> bool:
-    """Whether a template leaves a single text as it is; transformers 5 writes such a one into every
-    tokenizer.json.
-    """
-    template = processor.get("single")
-    if (
-        processor.get("type") != "TemplateProcessing"
-        or not isinstance(template, list)
-        or len(template) != 1
-    ):
-        return False
-    return isinstance(template[0], dict) and set(template[0]) == {"Sequence"}

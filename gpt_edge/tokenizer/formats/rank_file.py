@@ -45,8 +45,11 @@ class RankTable:
         """Return the bytes of each id, special tokens included; TokenizerError unless 0 ..
         vocab_size - 1 are all there.
         """
-        if not special_tokens and self.ids == tuple(range(vocab_size)):
-            return list(self.tokens)
+        n_tokens = len(self.tokens)
+        if self.ids == tuple(range(n_tokens)):
+            by_id = {id: text.encode("utf-8") for text, id in special_tokens.items()}
+            if sorted(by_id) == list(range(n_tokens, vocab_size)):  # special tokens come last
+                return [*self.tokens, *(by_id[id] for id in range(n_tokens, vocab_size))]
         bytes_of: list[bytes | None] = [None] * vocab_size
         special = [(text.encode("utf-8"), id) for text, id in special_tokens.items()]
         for token, id in [*zip(self.tokens, self.ids, strict=True), *special]:

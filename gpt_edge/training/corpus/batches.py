@@ -76,7 +76,8 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[Int
     """
     end = [] if tokenizer.end_token is None else [tokenizer.end_token]
     return [
-        np.array(end + tokenizer.encode(document) + end, dtype=np.int64) for document in documents
+        np.array(end + tokenizer.encode_part(document) + end, dtype=np.int64)
+        for document in documents
     ]
 
 

@@ -128,7 +128,8 @@ def tokenize(
             continue
         end = [tokenizer.end_token] if piece.is_end else []
         writer.add(
-            np.array(tokenizer.encode(piece.text) + end, dtype), skip if number == n_before else 0
+            np.array(tokenizer.encode_part(piece.text) + end, dtype),
+            skip if number == n_before else 0,
         )
         done.n_pieces = number + 1
         done.n_documents += piece.is_end

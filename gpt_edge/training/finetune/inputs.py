@@ -23,7 +23,7 @@ from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import TaskSpec, new_task
 from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
-from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource, check_fits
+from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource
 from gpt_edge.training.corpus.batches import encode_documents, read_documents
 from gpt_edge.training.finetune.batches import (
     EncodedExamples,
@@ -147,7 +147,12 @@ def _tokenizer_of(opened: Checkpoint, named: str | None) -> TokenizerSource:
         raise TokenizerError(
             f"{opened.path} has no tokenizer beside it", hint="name one: --tokenizer FILE|NAME"
         )
-    check_fits(source.spec, opened.config.vocab_size)
+    if source.spec.vocab_size > opened.config.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer has {source.spec.vocab_size} tokens, the model's embedding has "
+            f"{opened.config.vocab_size} rows; the task's tokens would take the ids of the rest",
+            hint="give the tokenizer that the model was trained with: --tokenizer FILE",
+        )
     return source
 
 

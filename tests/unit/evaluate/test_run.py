@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.errors import EvaluationError, NumericError, OutputError
+from gpt_edge.errors import EvaluationError, GPTEdgeWarning, NumericError, OutputError
 from gpt_edge.evaluate import (
     EvaluationSettings,
     EvaluationState,
@@ -117,7 +117,9 @@ def test_a_session_gives_the_loss_of_its_documents(corpus: Path, words) -> None:
 def test_without_an_end_token_the_first_token_is_context_alone(corpus: Path, words) -> None:
     class Endless:
         kind, vocab_size, end_token = "gpt2", words.vocab_size, None
-        encode, token_bytes = words.encode, words.token_bytes
+        prefix = ()
+        encode, encode_part, token_bytes = words.encode, words.encode_part, words.token_bytes
+        first_spelled = words.first_spelled
 
     report = evaluate_text(
         Models(Scripted(uniform=True)), Endless(), [corpus], EvaluationSettings(limit=1)
@@ -125,6 +127,22 @@ def test_without_an_end_token_the_first_token_is_context_alone(corpus: Path, wor
     ids = words.encode(STORIES[0])
     assert report.n_tokens == len(ids) - 1
     assert report.n_bytes == len(STORIES[0].encode()) - len(words.token_bytes(ids[0]))
+
+
+def test_a_special_token_in_a_text_is_noted_or_becomes_its_id(tmp_path: Path, words) -> None:
+    path = tmp_path / "chat.txt"
+    path.write_text("the <|endoftext|> rain")
+    settings = EvaluationSettings(separator="\x1e")
+    with pytest.warns(GPTEdgeWarning, match=r"spells the special token '<\|endoftext\|>'"):
+        plain = evaluate_text(Models(Scripted(uniform=True)), words, [path], settings)
+    special = evaluate_text(
+        Models(Scripted(uniform=True)),
+        words,
+        [path],
+        dataclasses.replace(settings, special=True),
+    )
+    assert special.n_tokens == plain.n_tokens - len(words.encode("<|endoftext|>")) + 1
+    assert special.n_bytes == plain.n_bytes
 
 
 def test_blocks_of_rows_are_those_that_a_session_reads() -> None:

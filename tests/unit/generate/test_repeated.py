@@ -222,6 +222,7 @@ def test_rows_of_the_embedding_without_a_token_are_never_chosen() -> None:
     assert done.ids == (0, 0)
 
 
+@pytest.mark.every_core
 def test_eight_threads_generate_what_one_does(generator: Generator) -> None:
     run_threads(generator, per_thread=10)
 
@@ -258,6 +259,7 @@ def run_threads(generator: Generator, per_thread: int) -> None:
     assert wrong == []
 
 
+@pytest.mark.every_core
 def test_threads_that_share_a_stream_take_turns(generator: Generator) -> None:
     params = SamplingParams(max_new_tokens=50, top_k=40, seed=1, ignore_end_token=True)
     wanted = generator.complete(PROMPT, params)

@@ -209,6 +209,7 @@ def test_wrong_threads_are_refused(threads: Any) -> None:
         Session(Bundle.open(bundle_path()), threads=threads)
 
 
+@pytest.mark.every_core
 def test_two_threads_give_the_same_greedy_ids_as_one() -> None:
     one, two = open_session(), Session(Bundle.open(bundle_path()), threads=2)
     ids = random_ids(N_CTX)
@@ -260,6 +261,7 @@ def test_a_failure_inside_onnxruntime_is_one_of_our_errors_printed_by_nobody(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.every_core
 def test_many_threads_share_a_session_and_each_gets_its_own_logits(session: Session) -> None:
     sequences = [random_ids(12, seed=seed) for seed in range(8)]
     wanted = [session.forward(ids, session.new_cache(), "all") for ids in sequences]
@@ -308,6 +310,7 @@ print(codes, bool((after == before).all()))
 """
 
 
+@pytest.mark.every_core
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_is_refused_opens_its_own_and_ends_well() -> None:
     done = subprocess.run(

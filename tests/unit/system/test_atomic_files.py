@@ -278,6 +278,7 @@ def test_a_second_writer_is_told_at_once_that_the_target_is_busy(tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == ["other", "out"]
 
 
+@pytest.mark.every_core
 def test_a_writer_in_another_process_is_told_that_the_target_is_busy(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
@@ -304,6 +305,7 @@ def test_the_lock_of_a_dead_process_blocks_nobody(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
+@pytest.mark.every_core
 def test_a_lock_is_never_held_twice(tmp_path: Path) -> None:
     held, most = [0], [0]
 

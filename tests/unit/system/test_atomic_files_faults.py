@@ -412,10 +412,12 @@ def check_race(tmp_path: Path, n_writers: int, n_rounds: int, n_readers: int) ->
     assert os.listdir(tmp_path) == ["out"]
 
 
+@pytest.mark.every_core
 def test_writers_and_readers_at_once_never_see_a_mixture(tmp_path: Path) -> None:
     check_race(tmp_path, n_writers=3, n_rounds=15, n_readers=2)
 
 
+@pytest.mark.every_core
 @pytest.mark.slow
 def test_eight_writers_and_two_readers_at_once_never_see_a_mixture(tmp_path: Path) -> None:
     check_race(tmp_path, n_writers=8, n_rounds=50, n_readers=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer import TokenizerSpec, check_fits
+from gpt_edge.tokenizer.spec import OPTIONAL_FIELDS
 
 SPEC = TokenizerSpec(
     "gpt2", "tokenizer.tiktoken", 259, 258, (("<|endoftext|>", 258), ("<pad>", 257)), "gpt2"
@@ -21,6 +23,19 @@ def test_a_spec_survives_json() -> None:
     assert TokenizerSpec.from_dict(json.loads(json.dumps(SPEC.to_dict()))) == SPEC
 
 
+def test_a_spec_with_settings_survives_json_and_one_without_names_none() -> None:
+    assert not set(SPEC.to_dict()) & set(OPTIONAL_FIELDS)
+    spec = dataclasses.replace(
+        SPEC,
+        add_prefix_space=True,
+        prefix=(258,),
+        token_rules=(("<pad>", ("lstrip", "always")),),
+        roles=(("pad_token", "<pad>"),),
+    )
+    assert spec.token_rules == (("<pad>", ("always", "lstrip")),)
+    assert TokenizerSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
 def test_special_tokens_are_kept_by_id() -> None:
     assert [id for _, id in SPEC.special_tokens] == [257, 258]
 
@@ -28,7 +43,7 @@ def test_special_tokens_are_kept_by_id() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "llama"}, "kind must be one of gpt2, gpt1, got 'llama'"),
+        ({"kind": "llama"}, "kind must be one of gpt2, gpt1, characters, hf, sentencepiece, got"),
         ({"kind": ["gpt2"]}, "kind must be one of"),
         ({"file": "../tokenizer.tiktoken"}, "plain file name"),
         ({"file": "/etc/passwd"}, "plain file name"),
@@ -49,8 +64,23 @@ def test_special_tokens_are_kept_by_id() -> None:
         ({"special_tokens": {"\ud800": 1}}, "valid"),
         ({"special_tokens": {"a": 1, "b": 1}}, "must differ in text and in id"),
         ({"special_tokens": [["a", 1]]}, "special_tokens must be an object, got list"),
-        ({"pattern": "cl100k"}, "pattern of kind gpt2 must be 'gpt2', got 'cl100k'"),
-        ({"pattern": None}, "pattern of kind gpt2 must be 'gpt2', got None"),
+        (
+            {"pattern": "llama"},
+            "pattern must be one of gpt2, cl100k, o200k, or a regular .* 'llama'",
+        ),
+        ({"pattern": "[a]" * 400}, "pattern must be one of gpt2, cl100k, o200k"),
+        ({"pattern": None}, "pattern must be one of gpt2, cl100k, o200k, .* got None"),
+        ({"kind": "characters"}, "pattern of kind characters must be None, got 'gpt2'"),
+        ({"add_prefix_space": 1}, "add_prefix_space must be true or false, got 1"),
+        ({"prefix": [259]}, "prefix must be up to 8 ids below 259"),
+        ({"prefix": "a"}, "prefix must be up to 8 ids below 259"),
+        ({"token_rules": {"x": ["always"]}}, "token_rules names 'x', which is not a special"),
+        ({"token_rules": {"<pad>": ["often"]}}, "rules of '<pad>' must be some of always, never"),
+        ({"token_rules": {"<pad>": []}}, "rules of '<pad>' must be some of"),
+        ({"token_rules": {"<pad>": ["always", "never"]}}, "rules of '<pad>' must be some of"),
+        ({"token_rules": []}, "token_rules must be an object, got list"),
+        ({"roles": {"bos_token": "<s>"}}, "roles must name special tokens, got 'bos_token'"),
+        ({"roles": {"Bos": "<pad>"}}, "roles must name special tokens, got 'Bos'"),
         ({"merges": []}, "unknown tokenizer fields: merges"),
     ],
 )
@@ -77,8 +107,8 @@ def test_a_description_that_is_no_object_is_refused() -> None:
 def test_the_embedding_may_be_larger_than_the_vocabulary_but_not_smaller() -> None:
     check_fits(SPEC, 259)
     check_fits(SPEC, 304)
-    with pytest.raises(TokenizerError, match="259 tokens, the model's embedding has 258 rows"):
-        check_fits(SPEC, 258)
+    with pytest.raises(TokenizerError, match="259 tokens, the model's embedding has 200 rows"):
+        check_fits(SPEC, 200)
 
 
 def test_importing_the_package_loads_no_tokenizer_library() -> None:
