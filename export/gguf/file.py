@@ -156,7 +156,8 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
     writer.add_token_merges(vocabulary.merges)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(vocabulary.has_prefix)
+    writer.add_add_space_prefix(vocabulary.add_prefix_space)
     if vocabulary.end_token is not None:
         writer.add_bos_token_id(vocabulary.end_token)
         writer.add_eos_token_id(vocabulary.end_token)

@@ -26,6 +26,8 @@ class Vocabulary:
     merges: list[str]
     pre: str
     end_token: int | None
+    has_prefix: bool  # whether the end token comes before every text
+    add_prefix_space: bool
 
 
 def gguf_vocabulary(source: TokenizerSource, vocab_size: int) -> Vocabulary:
@@ -37,9 +39,23 @@ def gguf_vocabulary(source: TokenizerSource, vocab_size: int) -> Vocabulary:
     spec = source.spec
     pre = PRE_TOKENIZERS.get(spec.pattern or "")
     if spec.kind != "gpt2" or pre is None:
+        pattern = f" and pattern {spec.pattern!a:.40}" if spec.pattern else ""
         raise ExportError(
-            f"{source.origin} is a tokenizer of kind {spec.kind}, expected GPT-2's byte-level one",
+            f"{source.origin} is a tokenizer of kind {spec.kind}{pattern}, expected GPT-2's "
+            "byte-level one",
             hint="llama.cpp splits text by patterns that it knows; export it as a bundle instead",
+        )
+    if spec.prefix not in ((), (spec.end_token,)):
+        raise ExportError(
+            f"{source.origin} puts ids {list(spec.prefix)} before every text, llama.cpp can put "
+            f"the end token {spec.end_token} there",
+            hint="export it as a bundle instead",
+        )
+    if spec.vocab_size > vocab_size:
+        raise ExportError(
+            f"{source.origin} has {spec.vocab_size} tokens, the model {vocab_size} rows: llama.cpp "
+            "would write tokens that the model does not have",
+            hint="give the tokenizer that the model was trained with: --tokenizer FILE",
         )
     table = parse_ranks(source.content, source.origin)
     tokens = [f"[PAD{id}]" for id in range(vocab_size)]
@@ -50,4 +66,6 @@ def gguf_vocabulary(source: TokenizerSource, vocab_size: int) -> Vocabulary:
     for text, id in spec.special_tokens:
         tokens[id], types[id] = text, CONTROL
     merges = [f"{left} {right}" for left, right in merges_from_ranks(table, source.origin)]
-    return Vocabulary(tokens, types, merges, pre, spec.end_token)
+    return Vocabulary(
+        tokens, types, merges, pre, spec.end_token, bool(spec.prefix), spec.add_prefix_space
+    )

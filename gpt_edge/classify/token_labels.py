@@ -18,6 +18,7 @@ from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Span = tuple[int, int]  # characters of a text, the end excluded
+NOWHERE = (0, 0)  # of a token that its maker's tokenizer puts before every text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,13 @@ class TokenLabel:
 
 
 def token_spans(tokenizer: Tokenizer, text: str) -> list[Span]:
-    """The characters of each token of `text`.
+    """The characters of each token of `text`; NOWHERE for those that are before every text.
 
     Raises TokenizerError where the tokens' bytes do not join to the text, as of a tokenizer that
     lower-cases it.
     """
-    pieces = [tokenizer.token_bytes(id) for id in tokenizer.encode(text)]
+    n_prefix = len(tokenizer.prefix)
+    pieces = [tokenizer.token_bytes(id) for id in tokenizer.encode(text)[n_prefix:]]
     characters = [_bytes(character) for character in text]
     joined = b"".join(pieces)
     n_before = len(joined) - sum(map(len, characters))  # a space that the tokenizer sets before
@@ -47,7 +49,7 @@ def token_spans(tokenizer: Tokenizer, text: str) -> list[Span]:
             "places in it"
         )
     begins = [0, *accumulate(map(len, characters))]  # the byte that each character begins at
-    spans = []
+    spans = [NOWHERE] * n_prefix
     end = -n_before
     for piece in pieces:
         start, end = end, end + len(piece)
@@ -65,7 +67,7 @@ def _bytes(character: str) -> bytes:
 def label_tokens(
     labels: Sequence[str], text: str, spans: Sequence[Span], logits: FloatArray
 ) -> tuple[TokenLabel, ...]:
-    """logits: [T, n_label] of the tokens that `spans` lists."""
+    """logits: [T, n_label] of the tokens that `spans` lists; those NOWHERE get no label."""
     values = logits.astype(np.float64)
     shares = np.exp(values - values.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
@@ -73,4 +75,5 @@ def label_tokens(
     return tuple(
         TokenLabel(text[start:end], start, end, labels[index], float(row[index]))
         for (start, end), index, row in zip(spans, best, shares, strict=True)
+        if (start, end) != NOWHERE
     )

@@ -187,3 +187,23 @@ def test_the_command_writes_a_file_and_says_so(
     assert (said["ok"], said["types"]) == (True, {"f32": 19, "q8_0": 9})
     assert main([*command, "--scheme", "int4"]) == 2
     assert "--scheme is for bundles" in capsys.readouterr().err
+
+
+def test_settings_of_the_tokenizer_are_written_or_refused(
+    model: tuple[Path, PreTrainedModel], tmp_path: Path
+) -> None:
+    folder, _ = model
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"add_prefix_space": True, "eos_token": "<|endoftext|>"})
+    )
+    try:
+        values, _ = read(export_gguf(folder, tmp_path / "space.gguf").path)
+    finally:
+        (folder / "tokenizer_config.json").unlink()
+    assert values["tokenizer.ggml.add_space_prefix"] is True
+    assert values["tokenizer.ggml.add_bos_token"] is False
+    shorter = tmp_path / "short"
+    random_transformers("GPT2", "LMHeadModel", vocab_size=299).save_pretrained(shorter)
+    save_vocabulary(shorter)
+    with pytest.raises(ExportError, match="has 300 tokens, the model 299 rows"):
+        export_gguf(shorter, tmp_path / "short.gguf")
