@@ -33,6 +33,8 @@ EXTRA_OF = {
     "optimum": "export",
     "transformers": "export",
     "tokenizers": "gpt1",
+    "huggingface_hub": "hub",
+    "gguf": "gguf",
 }
 
 

@@ -16,6 +16,8 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.schemes import SCHEMES
 
 GRAPHS = ("edge", "portable")
+# the axis of the sequences, as transformers.js looks for it in a portable graph
+BATCH_AXIS = {"edge": "batch", "portable": "batch_size"}
 # of the edge graph
 ACTIVATION_OPERATORS = {"gelu_tanh": "FastGelu", "gelu": "Gelu", "relu": "Relu"}
 
@@ -73,7 +75,7 @@ def cache_head_size(config: GPTConfig, graph: str) -> int:
 def _cache(
     config: GPTConfig, graph: str, axis: str, names: tuple[str, ...]
 ) -> tuple[TensorSpec, ...]:
-    axes = ("batch", config.n_head, axis, cache_head_size(config, graph))
+    axes = (BATCH_AXIS[graph], config.n_head, axis, cache_head_size(config, graph))
     return tuple(TensorSpec(name, "float32", axes) for name in names)
 
 
@@ -97,10 +99,11 @@ def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     """
     if config.n_label is not None:
         return _task_inputs(graph)
-    ids = TensorSpec(INPUT_IDS, "int64", ("batch", "sequence"))
-    positions = TensorSpec(POSITION_IDS, "int64", ("batch", "sequence"))
+    batch = BATCH_AXIS[graph]
+    ids = TensorSpec(INPUT_IDS, "int64", (batch, "sequence"))
+    positions = TensorSpec(POSITION_IDS, "int64", (batch, "sequence"))
     if graph == "portable":
-        mask = TensorSpec(ATTENTION_MASK, "int64", ("batch", "total_sequence"))
+        mask = TensorSpec(ATTENTION_MASK, "int64", (batch, "total_sequence"))
         return (
             ids,
             mask,
@@ -110,9 +113,9 @@ def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     return (
         ids,
         positions,
-        TensorSpec(SEQLENS_K, "int32", ("batch",)),
+        TensorSpec(SEQLENS_K, "int32", (batch,)),
         TensorSpec(TOTAL_SEQUENCE_LENGTH, "int32", (1,)),
-        TensorSpec(LOGIT_ROWS, "int64", ("batch", "rows")),
+        TensorSpec(LOGIT_ROWS, "int64", (batch, "rows")),
         *_cache(config, graph, "capacity", _layers(config, past=True)),
     )
 
@@ -127,28 +130,30 @@ def outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     """
     if config.n_label is not None:
         return _task_outputs(config, graph)
+    batch = BATCH_AXIS[graph]
     rows, axis = ("rows", "capacity") if graph == "edge" else ("sequence", "total_sequence")
-    logits = TensorSpec(LOGITS, "float32", ("batch", rows, config.vocab_size))
-    hidden = TensorSpec(HIDDEN_STATES, "float32", ("batch", "sequence", config.n_embd))
+    logits = TensorSpec(LOGITS, "float32", (batch, rows, config.vocab_size))
+    hidden = TensorSpec(HIDDEN_STATES, "float32", (batch, "sequence", config.n_embd))
     return (logits, *_cache(config, graph, axis, _layers(config, past=False)), hidden)
 
 
 def _task_inputs(graph: str) -> tuple[TensorSpec, ...]:
-    ids = TensorSpec(INPUT_IDS, "int64", ("batch", "sequence"))
+    batch = BATCH_AXIS[graph]
+    ids = TensorSpec(INPUT_IDS, "int64", (batch, "sequence"))
     if graph == "portable":
-        return (ids, TensorSpec(ATTENTION_MASK, "int64", ("batch", "sequence")))
+        return (ids, TensorSpec(ATTENTION_MASK, "int64", (batch, "sequence")))
     return (
         ids,
-        TensorSpec(SEQLENS_K, "int32", ("batch",)),
+        TensorSpec(SEQLENS_K, "int32", (batch,)),
         TensorSpec(TOTAL_SEQUENCE_LENGTH, "int32", (1,)),
-        TensorSpec(LOGIT_ROWS, "int64", ("batch", "rows")),
+        TensorSpec(LOGIT_ROWS, "int64", (batch, "rows")),
     )
 
 
 def _task_outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     assert config.n_label is not None
     rows = ("rows",) if graph == "edge" else ()
-    hidden = ("batch", "rows" if graph == "edge" else "sequence", config.n_embd)
+    hidden = (BATCH_AXIS[graph], "rows" if graph == "edge" else "sequence", config.n_embd)
     return (
         TensorSpec(LOGITS, "float32", ("examples", *rows, config.n_label)),
         TensorSpec(HIDDEN_STATES, "float32", hidden),

@@ -1,11 +1,14 @@
-"""GPT-1's four task kinds: how texts become one sequence of ids or several, and what the head's
-outputs mean.
+"""GPT-1's four task kinds, and transformers' two: how texts become one sequence of ids or several,
+and what the head's outputs mean.
 
-Every task reaches the model as token sequences that begin with a start token and end with an
-extract token; texts inside one sequence are divided by a delimiter. The three tokens have ids of
-their own, appended to the vocabulary, so no text can spell them. The head reads the hidden state at
-the extract token. Source: Radford et al. 2018, section 3.3 and figure 1. Knows nothing of text,
-tensors or files.
+Every task of GPT-1's reaches the model as token sequences that begin with a start token and end
+with an extract token; texts inside one sequence are divided by a delimiter. The three tokens have
+ids of their own, appended to the vocabulary, so no text can spell them. The head reads the hidden
+state at the extract token. Source: Radford et al. 2018, section 3.3 and figure 1.
+
+A classifier of transformers reads a text as it is: one of sequences at the last token that is no
+padding, one of tokens at every token. Source: transformers, modeling_gpt2.py and
+pipelines/text_classification.py. Knows nothing of text, tensors or files.
 """
 
 from __future__ import annotations
@@ -16,11 +19,20 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = ("classification", "entailment", "similarity", "multiple-choice")
+# transformers' ...ForSequenceClassification and ...ForTokenClassification, which finetune does not
+# train
+TEXT, TOKENS = "text-classification", "token-classification"
+ALL_KINDS = (*KINDS, TEXT, TOKENS)
+# one class by a softmax, any number of classes by sigmoids, numbers as they are
+PROBLEMS = ("single-label", "multi-label", "regression")
+# the fields of a task in a file
+OF_GPT1 = ("kind", "start", "delimiter", "extract", "labels", "score_range")
+OF_TRANSFORMERS = ("kind", "labels", "problem", "pad")
 N_NEW_TOKENS = 3  # start, delimiter, extract
 MAX_LABELS = 1 << 14
 MAX_LABEL_CHARACTERS = 1 << 10
 # multiple choice: a context and two answers or more
-N_TEXTS = {"classification": 1, "entailment": 2, "similarity": 2}
+N_TEXTS = {"classification": 1, "entailment": 2, "similarity": 2, TEXT: 1, TOKENS: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +40,65 @@ class TaskSpec:
     """One task: its kind, its labels, and its three tokens. Raises ValueError for values that no
     task can have.
 
+    start, delimiter, extract: of GPT-1's kinds; None for transformers'.
     labels: the classes by number; empty for multiple choice, whose answers come with each example,
     and for scores.
     score_range: lowest and highest score of a similarity that is a number; None for classes.
+    problem: one of PROBLEMS, of transformers' kinds alone.
+    pad: of TEXT alone: trailing ids of this value count as padding, as transformers' config has it.
     """
 
     kind: str
-    start: int
-    delimiter: int
-    extract: int
+    start: int | None = None
+    delimiter: int | None = None
+    extract: int | None = None
     labels: tuple[str, ...] = ()
     score_range: tuple[float, float] | None = None
+    problem: str | None = None
+    pad: int | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"task kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        ids = (self.start, self.delimiter, self.extract)
-        if any(isinstance(id, bool) or not isinstance(id, int) or id < 0 for id in ids) or len(
-            set(ids)
-        ) < len(ids):
-            raise ValueError(f"start, delimiter and extract must be three different ids, got {ids}")
+        if self.kind not in ALL_KINDS:
+            raise ValueError(f"task kind must be one of {', '.join(ALL_KINDS)}, got {self.kind!r}")
+        self._check_tokens()
+        self._check_problem()
         object.__setattr__(self, "labels", tuple(self.labels))
         self._check_labels()
         if self.score_range is not None:
             object.__setattr__(self, "score_range", self._checked_range(tuple(self.score_range)))
 
+    def _check_tokens(self) -> None:
+        ids = (self.start, self.delimiter, self.extract)
+        if self.kind not in KINDS:
+            if ids != (None, None, None):
+                raise ValueError(f"{self.kind} has no start, delimiter and extract, got {ids}")
+            return
+        if not all(map(_is_id, ids)) or len(set(ids)) < len(ids):
+            raise ValueError(f"start, delimiter and extract must be three different ids, got {ids}")
+
+    def _check_problem(self) -> None:
+        if self.kind in KINDS:
+            if self.problem is not None or self.pad is not None:
+                raise ValueError(f"{self.kind} has no problem and no pad")
+            return
+        problems = PROBLEMS if self.kind == TEXT else PROBLEMS[:1]
+        if self.problem not in problems:
+            raise ValueError(
+                f"{self.kind} must have a problem of {', '.join(problems)}, got "
+                f"{self.problem!r:.80}"
+            )
+        if self.pad is not None and (self.kind != TEXT or not _is_id(self.pad)):
+            raise ValueError(f"pad must be an id of {TEXT}, got {self.pad!r:.80}")
+
     def _check_labels(self) -> None:
         needs_labels = self.kind != "multiple-choice" and self.score_range is None
-        if needs_labels and not 2 <= len(self.labels) <= MAX_LABELS:
+        fewest = 2 if self.problem in (None, "single-label") else 1
+        if self.kind == TOKENS:
+            fewest = 1
+        if needs_labels and not fewest <= len(self.labels) <= MAX_LABELS:
             raise ValueError(
-                f"{self.kind} must have from 2 to {MAX_LABELS} labels, got {len(self.labels)}"
+                f"{self.kind} must have from {fewest} to {MAX_LABELS} labels, got "
+                f"{len(self.labels)}"
             )
         if not needs_labels and self.labels:
             what = "multiple-choice" if self.score_range is None else "similarity with scores"
@@ -89,6 +130,12 @@ class TaskSpec:
         return (float(found[0]), float(found[1]))
 
     @property
+    def tokens(self) -> tuple[int, ...]:
+        """start, delimiter and extract; empty for transformers' kinds."""
+        ids = (self.start, self.delimiter, self.extract)
+        return tuple(id for id in ids if id is not None)
+
+    @property
     def is_score(self) -> bool:
         """Whether the answer is a number in `score_range`, not a class."""
         return self.score_range is not None
@@ -115,6 +162,9 @@ class TaskSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same spec back."""
+        if self.kind not in KINDS:
+            labels = list(self.labels)
+            return {"kind": self.kind, "labels": labels, "problem": self.problem, "pad": self.pad}
         return {
             "kind": self.kind,
             "start": self.start,
@@ -129,7 +179,8 @@ class TaskSpec:
         """Raises ValueError for unknown, missing or mistyped fields, naming them."""
         if not isinstance(values, Mapping):
             raise ValueError(f"a task must be an object, got {type(values).__name__}")
-        fields = tuple(cls.__dataclass_fields__)
+        is_of_gpt1 = values.get("kind") not in (TEXT, TOKENS)
+        fields = OF_GPT1 if is_of_gpt1 else OF_TRANSFORMERS
         if unknown := sorted(str(name) for name in set(values) - set(fields)):
             raise ValueError(f"unknown task fields: {', '.join(unknown)}")
         if missing := [name for name in fields if name not in values]:
@@ -140,12 +191,16 @@ class TaskSpec:
             )
         if not isinstance(values["labels"], list | tuple):
             raise ValueError(f"task labels must be a list, got {type(values['labels']).__name__}")
-        if not isinstance(values["score_range"], list | tuple | None):
+        score_range = values.get("score_range")
+        if not isinstance(score_range, list | tuple | None):
             raise ValueError(
-                "task score_range must be a list or null, got "
-                f"{type(values['score_range']).__name__}"
+                f"task score_range must be a list or null, got {type(score_range).__name__}"
             )
         return cls(**values)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def new_task(
@@ -195,6 +250,10 @@ def transform(
     room for one token of each text of a sequence.
     """
     _check_texts(spec.kind, len(texts))
+    if spec.kind not in KINDS:
+        kept_ids = tuple(_cut(texts[0], n_ctx, keep_end))
+        n_cut = len(texts[0]) - len(kept_ids)
+        return TaskInput((_without_padding(kept_ids, spec.pad),), n_cut)
     n_parts = 1 if spec.kind == "classification" else 2
     room = n_ctx - 1 - n_parts  # start, and a delimiter or extract after each text
     if room < n_parts:
@@ -230,13 +289,24 @@ def _check_texts(kind: str, n_texts: int) -> None:
 
 
 def _sequence(spec: TaskSpec, parts: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    ids = [spec.start]
+    start, delimiter, extract = spec.tokens
+    ids = [start]
     for i, part in enumerate(parts):
         if i:
-            ids.append(spec.delimiter)
+            ids.append(delimiter)
         ids.extend(part)
-    ids.append(spec.extract)
+    ids.append(extract)
     return tuple(ids)
+
+
+def _without_padding(ids: tuple[int, ...], pad: int | None) -> tuple[int, ...]:
+    """The ids up to the last one that is no padding, at least one: what follows has no effect on
+    it. A text may end with the id, as "!" is 0 in GPT-2's vocabulary, and transformers skips it.
+    """
+    n_kept = len(ids)
+    while n_kept > 1 and ids[n_kept - 1] == pad:
+        n_kept -= 1
+    return ids[:n_kept]
 
 
 def _cut(text: Sequence[int], n_kept: int, keep_end: bool) -> Sequence[int]:

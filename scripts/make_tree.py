@@ -51,6 +51,7 @@ FOLDERS = {
     "export": "a checkpoint to a verified bundle; installed as gpt_edge.export",
     "export/budget": "the smallest model within a quality budget",
     "export/formats": "how a weight is stored",
+    "export/gguf": "a checkpoint as a file for llama.cpp",
     "export/graph": "from torch to the edge and the portable graph",
     "export/pipeline": "export, quantize and verify from start to end",
     "export/report": "one HTML page about a bundle",

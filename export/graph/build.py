@@ -49,7 +49,7 @@ def build_graph(
     plan: Plan | None = None,
     rounder: WeightQuantizer | None = None,
 ) -> None:
-    """Write `model.onnx` and `model.onnx.data` into `folder`.
+    """Write `model.onnx` and its data file (see DATA_FILES) into `folder`.
 
     graph: "edge" or "portable". scheme: a name in `schemes.SCHEMES`; of a scheme of Optimum's this
     builds what Optimum then quantizes. plan: each weight's format instead of the scheme's; rounder:
@@ -64,7 +64,7 @@ def build_graph(
     model = _wiring(config, graph, task_kind).clone()
     linears = fuse.find_linears(model.graph)
     embedding = fuse.find_embedding(model.graph)
-    with WeightsFile(folder) as weights:
+    with WeightsFile(folder, graph) as weights:
         lowering_class = PortableLowering if graph == "portable" else Lowering
         lowering = lowering_class(model.graph, graph, formats, source, weights, progress, rounder)
         lowering.embedding(embedding)

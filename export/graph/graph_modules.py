@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.reference.model import GPT, Block, KeyValue
+from gpt_edge.tasks import TOKENS
 
 FLOAT = 1  # onnx.TensorProto.FLOAT
 MICROSOFT_ATTENTION = "com.microsoft::GroupQueryAttention"
@@ -174,14 +175,14 @@ class TaskGraph(GraphModule):
         assert gpt.config.n_label is not None
         gpt.lm_head = nn.Identity()  # type: ignore[assignment]
         super().__init__(gpt)
-        self.kind = kind
+        self.adds_pairs = kind == "similarity"
         self.task_head = nn.Linear(gpt.config.n_embd, gpt.config.n_label)
 
     def head(self, states: Tensor) -> Tensor:
         """Logits of states [B, ..., C] at the extract tokens; of similarity, of each two rows' sum
         (Radford et al. 2018).
         """
-        if self.kind == "similarity":
+        if self.adds_pairs:
             states = states[0::2] + states[1::2]
         logits: Tensor = self.task_head(states)
         return logits
@@ -244,9 +245,16 @@ class PortableTaskGraph(TaskGraph):
     sequence ends.
     """
 
+    def __init__(self, gpt: GPT, kind: str) -> None:
+        super().__init__(gpt, kind)
+        self.reads_every_token = kind == TOKENS
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes as in `onnx_contract.inputs(config, "portable")` and `outputs`."""
         x, _ = self.gpt.hidden(input_ids)
+        if self.reads_every_token:
+            # the product keeps the mask among the inputs, and zeroes the rows of padding
+            return self.head(x) * attention_mask[:, :, None], x
         last = attention_mask.sum(1, keepdim=True) - 1  # [B, 1]
         return self.head(pick_rows(x, last)[:, 0]), x
 

@@ -20,6 +20,7 @@ import onnx_ir as ir
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ExportError, require
 from gpt_edge.export.graph.lower_portable import HEAD_ALIAS
+from gpt_edge.export.weights.data_file import DATA_FILES
 
 TARGETS = ("avx2", "avx512_vnni", "arm64")
 HF_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
@@ -54,7 +55,7 @@ def quantize_dynamic(fp32: Path, out: Path, target: str) -> None:
         )
     model = ir.load(out / "model_quantized.onnx")
     _merge_aliases(model.graph)
-    ir.save(model, out / "model.onnx", external_data="model.onnx.data")
+    ir.save(model, out / "model.onnx", external_data=DATA_FILES["portable"])
     for path in (*out.glob("model_quantized.onnx*"), out / "ort_config.json", out / "config.json"):
         path.unlink(missing_ok=True)
 

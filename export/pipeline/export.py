@@ -44,6 +44,8 @@ def export_bundle(
     tokenizer: str | None = None,
     pattern: str | None = None,
     activation: str | None = None,
+    config: Path | None = None,
+    adapter: str | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> tuple[Bundle, Verification]:
@@ -53,30 +55,32 @@ def export_bundle(
     graph: "edge" or "portable". scheme: one of schemes.EXPORTED. target: Optimum's preset, for
     int8-dynamic only.
     tokenizer: a file, a folder, a name, or "none"; None looks into `source`. pattern: the split
-    pattern of a rank file that does not say it, see `tokenizer_from`. activation: of a nanoGPT
-    checkpoint, which does not say it, see `with_activation`. force: replace a
-    bundle at `out`.
+    pattern of a rank file that does not say it, see `tokenizer_from`. activation: of a checkpoint
+    that does not say it, see `with_activation`. config, adapter: as for `open_checkpoint`. force:
+    replace a bundle at `out`.
     progress: called with the name of each stage and of each weight.
     Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance)
     or OutputError; then `out` is as it was.
     Figures are measured without custom operators: with what every user has.
     """
     check_scheme(scheme, target)
-    checkpoint = with_activation(open_checkpoint(source), activation)
+    checkpoint = with_activation(
+        open_checkpoint(source, config=config, adapter=adapter), activation
+    )
     tokenizer_source = tokenizer_for(checkpoint, tokenizer, pattern)
     end_token = tokenizer_source.spec.end_token if tokenizer_source else None
     generation_defaults = read_generation_defaults(checkpoint, end_token)
     chat_template = read_chat_template(checkpoint)
-    config = checkpoint.config
+    shape = checkpoint.config
     if checkpoint.task is not None:
         check_task(checkpoint.task, scheme, checkpoint.path)
     encoder = None
     if tokenizer_source is not None:
-        encoder = fit_to_rows(build_tokenizer(tokenizer_source), config.vocab_size)
-    subject = subject_of(config, checkpoint.task, encoder)
+        encoder = fit_to_rows(build_tokenizer(tokenizer_source), shape.vocab_size)
+    subject = subject_of(shape, checkpoint.task, encoder)
     smoothed = smooth(checkpoint, graph, scheme)
-    n_bytes = estimated_bytes(config, scheme)
-    with new_bundle(out, force=force, source=Path(source), n_bytes=n_bytes) as writer:
+    n_bytes = estimated_bytes(shape, scheme)
+    with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as writer:
         progress("running the reference")
         verifier = Verifier("torch", subject, run_reference(checkpoint, subject), progress)
         # The fp32 graph is the baseline between torch and a quantized graph.
@@ -85,7 +89,7 @@ def export_bundle(
             folder.mkdir(exist_ok=True)
             weights = checkpoint if step == FP32.name else smoothed
             write_scheme(folder, weights, graph, step, target, progress)
-            made = unpublished(folder, config, graph, step, checkpoint.task)
+            made = unpublished(folder, shape, graph, step, checkpoint.task)
             # published figures are those of every user: without custom operators
             verifier.check(subject.open(made, native=False), step)
             if step != scheme:
@@ -99,13 +103,14 @@ def export_bundle(
             kind=kind_of(checkpoint.task),
             graph=graph,
             scheme=scheme,
-            config=config,
+            config=shape,
             task=checkpoint.task,
             tokenizer=tokenizer_source.spec.to_dict() if tokenizer_source else None,
             generation_defaults=generation_defaults,
             provenance={
                 "gpt_edge": __version__,
                 "source": checkpoint.kind,
+                **checkpoint.provenance,
                 **smoothed.smoothing.provenance,
             },
             parity=verifier.report.figures,

@@ -24,7 +24,7 @@ from gpt_edge.export.pipeline.shared import (
 )
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.export.weights.bundle_source import BundleSource
-from gpt_edge.export.weights.data_file import DATA_FILE
+from gpt_edge.export.weights.data_file import DATA_FILES
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.schemes import FP32, QUANTIZED, SCHEMES
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
@@ -72,7 +72,7 @@ def quantize_bundle(
         made = unpublished(writer.path, bundle.config, bundle.graph, scheme, bundle.task)
         verifier.check(subject.open(made, native=False), scheme)
         verifier.report.raise_if_wrong()
-        for name in set(bundle.manifest.files) - {MODEL_FILE, DATA_FILE}:
+        for name in set(bundle.manifest.files) - {MODEL_FILE, *DATA_FILES.values()}:
             shutil.copyfile(bundle.path / name, writer.path / name)
         manifest = dataclasses.replace(
             bundle.manifest,

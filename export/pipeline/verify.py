@@ -21,17 +21,23 @@ from gpt_edge.verify.subject import subject_of
 
 
 def verify_bundle(
-    bundle: Bundle, against: Path, *, full: bool = False, progress: Progress = silent
+    bundle: Bundle,
+    against: Path,
+    *,
+    config: Path | None = None,
+    adapter: str | None = None,
+    full: bool = False,
+    progress: Progress = silent,
 ) -> Verification:
     """Compare a bundle with a checkpoint: outputs of torch, of a newly built fp32 graph and of the
     bundle's own, each on every execution path. Of a language model then its weights and operators
     one by one, so that the first operator where they diverge is named.
 
-    full: of a language model also a new portable graph, every split, and the whole context token by
-    token; minutes for a large one. Faults are in the report; nothing is raised for them. Raises
-    BundleError where the shapes or tasks already differ.
+    config, adapter: as for `open_checkpoint`. full: of a language model also a new portable graph,
+    every split, and the whole context token by token; minutes for a large one. Faults are in the
+    report; nothing is raised for them. Raises BundleError where the shapes or tasks already differ.
     """
-    checkpoint = like(open_checkpoint(against), bundle.config)
+    checkpoint = like(open_checkpoint(against, config=config, adapter=adapter), bundle.config)
     check_same_shape(bundle, checkpoint.config, str(against))
     _check_same_task(bundle, checkpoint)
     subject = subject_of(bundle.config, bundle.task, tokenizer_of(bundle), thorough=True)

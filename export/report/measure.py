@@ -44,7 +44,7 @@ from gpt_edge.export.report.samples import (
 from gpt_edge.export.verify.divergence import Divergence, layer_divergences
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
-from gpt_edge.export.weights.data_file import DATA_FILE
+from gpt_edge.export.weights.data_file import DATA_FILES
 from gpt_edge.export.weights.smoothing import Smoothing, smooth
 from gpt_edge.export.weights.source import WeightSource
 from gpt_edge.reference.importers import open_checkpoint
@@ -408,6 +408,6 @@ def _passage(inputs: Inputs) -> IntArray:
 
 def _graph_bytes(bundle: Bundle) -> int:
     """Size of graph and weights, which a scheme changes."""
-    names = (MODEL_FILE, DATA_FILE)
+    names = (MODEL_FILE, *DATA_FILES.values())
     sizes = [record["size"] for name, record in bundle.manifest.files.items() if name in names]
     return sum(sizes) or bundle.n_bytes

@@ -84,38 +84,42 @@ def export_transformers(
     *,
     tokenizer: str | None = None,
     activation: str | None = None,
+    config: Path | None = None,
+    adapter: str | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> TransformersFolder:
     """Write the checkpoint at `source` as a transformers folder at `out`, float32.
 
     tokenizer: a file, a folder, a name, or "none"; None takes that of `source`. activation: as for
-    `export_bundle`. force: replace a
-    folder that was written here. Raises CheckpointError, TokenizerError, ExportError (transformers
-    has no such architecture, or a task's head), ParityError, OutputError or MissingDependencyError;
-    then `out` is as it was.
+    `export_bundle`. config, adapter: as for `open_checkpoint`. force: replace a folder that was
+    written here. Raises CheckpointError, TokenizerError, ExportError (transformers has no such
+    architecture, or a task's head), ParityError, OutputError or MissingDependencyError; then `out`
+    is as it was.
     """
-    checkpoint = with_activation(open_checkpoint(source), activation)
+    checkpoint = with_activation(
+        open_checkpoint(source, config=config, adapter=adapter), activation
+    )
     if checkpoint.task is not None:
         raise ExportError(
             f"{source} is fine-tuned for {checkpoint.task.kind}: transformers has no such head on "
             "the extract token",
             hint="export the checkpoint that it was fine-tuned from",
         )
-    config = checkpoint.config
-    architecture = model_type(config, has_attention_bias(checkpoint))
+    shape = checkpoint.config
+    architecture = model_type(shape, has_attention_bias(checkpoint))
     source_tokenizer = tokenizer_for(checkpoint, tokenizer)
     require("transformers", "export")
-    tensors = hf_tensors(config, architecture)
+    tensors = hf_tensors(shape, architecture)
     end_token = source_tokenizer.spec.end_token if source_tokenizer else None
     defaults = read_generation_defaults(checkpoint, end_token)
     chat_template = read_chat_template(checkpoint)
-    n_bytes = 4 * config.n_parameters
+    n_bytes = 4 * shape.n_parameters
     with publish_folder(
-        out, force=force, is_ours=is_ours, source=Path(source), n_bytes=n_bytes
+        out, force=force, is_ours=is_ours, source=checkpoint.path, n_bytes=n_bytes
     ) as folder:
         described = {
-            **hf_config(config, architecture, end_token),
+            **hf_config(shape, architecture, end_token),
             WRITTEN_BY: f"gpt-edge {__version__}",
         }
         write_file(folder / CONFIG_FILE, (json.dumps(described, indent=1) + "\n").encode())
@@ -123,7 +127,7 @@ def export_transformers(
             write_file(folder / GENERATION_CONFIG_FILE, generation_config(defaults, end_token))
         if source_tokenizer is not None:
             progress("writing the tokenizer")
-            for name, content in hf_files(source_tokenizer, config.n_ctx).items():
+            for name, content in hf_files(source_tokenizer, shape.n_ctx).items():
                 write_file(folder / name, content)
         if chat_template is not None:
             write_file(folder / CHAT_TEMPLATE_FILE, chat_template.encode())
@@ -136,7 +140,7 @@ def export_transformers(
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         progress("publishing")
     return TransformersFolder(
-        Path(out), architecture, files, figures, notes_for(config, architecture, source_tokenizer)
+        Path(out), architecture, files, figures, notes_for(shape, architecture, source_tokenizer)
     )
 
 

@@ -17,6 +17,7 @@ from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT, KeyValue
 from gpt_edge.runtime.batching import batches, pad
+from gpt_edge.tasks import TOKENS
 from gpt_edge.verify.classifiers import ClassifierSubject, TaskProbes
 from gpt_edge.verify.language_models import N_GREEDY, N_PROMPT, LanguageModelSubject, Outputs
 from gpt_edge.verify.parity import Probe
@@ -83,7 +84,9 @@ def reference_greedy(
 
 
 def classifier_logits(model: TaskModel, probes: TaskProbes) -> FloatArray:
-    """Logits [E, n_label] by torch in float32, in batches of like lengths."""
+    """Logits as `Encoder.logits`, by torch in float32, in batches of like lengths."""
+    if model.spec.kind == TOKENS:
+        return _token_logits(model, probes)
     per_example = 2 if model.spec.kind == "similarity" else 1
     n_label = model.spec.n_label
     logits = np.empty((len(probes.sequences) // per_example, n_label), np.float32)
@@ -93,6 +96,15 @@ def classifier_logits(model: TaskModel, probes: TaskProbes) -> FloatArray:
             batch, _ = model(torch.from_numpy(ids), torch.from_numpy(lengths - 1))
             logits[rows[::per_example] // per_example] = batch.reshape(-1, n_label).numpy()
     return logits
+
+
+def _token_logits(model: TaskModel, probes: TaskProbes) -> FloatArray:
+    with torch.inference_mode():
+        logits = [
+            model(torch.tensor([ids]), torch.tensor([len(ids) - 1]))[0][0].numpy()
+            for ids in probes.sequences
+        ]
+    return np.concatenate(logits)
 
 
 class ReferenceCache:

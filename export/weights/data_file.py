@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-DATA_FILE = "model.onnx.data"
+# of each graph; transformers.js and Optimum look for the portable one's name
+DATA_FILES = {"edge": "model.onnx.data", "portable": "model.onnx_data"}
 PAGE = 4096  # bytes; large tensors start on a page, so that onnxruntime can map them
 CACHE_LINE = 64  # bytes
 
@@ -22,9 +23,10 @@ class WeightsFile:
     it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, graph: str) -> None:
         self._folder = folder
-        self._file: BinaryIO = (folder / DATA_FILE).open("wb")
+        self._name = DATA_FILES[graph]
+        self._file: BinaryIO = (folder / self._name).open("wb")
 
     def __enter__(self) -> WeightsFile:
         return self
@@ -49,9 +51,9 @@ class WeightsFile:
         offset = self._file.tell()
         content = array.data.cast("B") if array.ndim else array.tobytes()
         if self._file.write(content) != array.nbytes:
-            raise OSError(f"short write of {name} into {self._folder / DATA_FILE}")
+            raise OSError(f"short write of {name} into {self._folder / self._name}")
         return ir.ExternalTensor(
-            DATA_FILE,
+            self._name,
             offset,
             array.nbytes,
             ir.DataType.INT4 if int4_shape else ir.DataType.from_numpy(array.dtype),

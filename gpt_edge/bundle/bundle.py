@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gpt_edge.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE, FileRecord, Manifest
-from gpt_edge.bundle.optimum_folder import SCHEME_OF
+from gpt_edge.bundle.optimum_folder import ONNX_FOLDER, SCHEME_OF
 from gpt_edge.bundle.reader import (
     DEFAULT_BUNDLE,
     builtin_bundles,
@@ -108,7 +108,10 @@ class Bundle:
     @property
     def model_path(self) -> Path:
         """The ONNX file."""
-        return self.path / next(name for name in SCHEME_OF if name in self.manifest.files)
+        name = next(name for name in SCHEME_OF if name in self.manifest.files)
+        if self.is_optimum_export and not (self.path / name).exists():
+            return self.path / ONNX_FOLDER / name
+        return self.path / name
 
     @property
     def n_bytes(self) -> int:

@@ -100,10 +100,7 @@ class Manifest:
             )
         if task is not None and task.n_label != n_label:
             raise ValueError(f"the task has {task.n_label} outputs, config.n_label is {n_label}")
-        if (
-            task is not None
-            and max(task.start, task.delimiter, task.extract) >= self.config.vocab_size
-        ):
+        if task is not None and max(task.tokens, default=0) >= self.config.vocab_size:
             raise ValueError(
                 f"the task's tokens must lie in the vocabulary of {self.config.vocab_size}"
             )

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, read_bundle
+from gpt_edge.classify.token_labels import TokenLabel, label_tokens, token_spans
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
-from gpt_edge.tasks import TaskSpec, transform
+from gpt_edge.tasks import TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
@@ -43,6 +44,9 @@ class Encoded:
         return sum(map(len, self.sequences))
 
 
+NO_VALUES = np.empty(0, np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What the model says to one example.
@@ -50,9 +54,10 @@ class Prediction:
     label: the most likely class, or the text of the answer chosen; None for a score. index: its
     number, from 0.
     probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers;
-    empty for a score.
-    score: of a similarity that is a number. n_truncated: tokens that were cut, because the context
-    is too short.
+    empty for a score. They sum to 1, but for a multi-label problem, where each is by itself.
+    score: of a similarity that is a number, and of a regression with one output. values: float32,
+    a regression's outputs in the order of `TaskSpec.labels`; else empty. n_truncated: tokens that
+    were cut, because the context is too short.
     """
 
     label: str | None
@@ -61,6 +66,7 @@ class Prediction:
     score: float | None
     n_tokens: int
     n_truncated: int
+    values: FloatArray = field(default_factory=lambda: NO_VALUES)
 
     @property
     def probability(self) -> float | None:
@@ -83,7 +89,7 @@ class Predictions:
 
     @property
     def probabilities(self) -> tuple[FloatArray, ...]:
-        """Of each, float32 [classes] or [answers]; they sum to 1."""
+        """Of each, float32 [classes] or [answers]; see Prediction."""
         return tuple(row.probabilities for row in self.rows)
 
     @property
@@ -189,11 +195,17 @@ class Classifier:
                 f"{task_input.n_truncated:,} too many",
                 hint="shorten it, or cut it with --truncate right",
             )
+        if not any(task_input.sequences):  # a tokenizer may drop all of a text
+            raise ValueError("a text has no tokens")
         answers = parts[1:] if self.task.kind == "multiple-choice" else ()
         return Encoded(task_input.sequences, answers, task_input.n_truncated)
 
     def predict_encoded(self, encoded: Sequence[Encoded], *, batch: int = BATCH) -> Predictions:
-        """Answer examples that `encode` made ids of."""
+        """Answer examples that `encode` made ids of. Raises ValueError for a model that labels
+        tokens.
+        """
+        if self.task.kind == TOKENS:
+            raise ValueError(f"{self.encoder.path} labels tokens, not texts: use tag")
         sequences = [ids for example in encoded for ids in example.sequences]
         logits = self.encoder.logits(sequences, batch=batch)
         rows, at = [], 0
@@ -202,6 +214,39 @@ class Classifier:
             rows.append(_prediction(self.task, example, logits[at : at + n_rows]))
             at += n_rows
         return Predictions(tuple(rows))
+
+    def tag(
+        self, texts: Sequence[str], *, truncate: Truncate | None = None, batch: int = BATCH
+    ) -> list[tuple[TokenLabel, ...]]:
+        """Label every token of texts, in their order.
+
+        truncate, batch: as `predict`; what was cut has no labels. Raises ValueError for a model
+        that labels texts, TokenizerError for a tokenizer whose tokens are no parts of the text,
+        and as `predict`.
+        """
+        if self.task.kind != TOKENS:
+            raise ValueError(f"{self.encoder.path} labels texts, not tokens: use predict")
+        encoded = [self.encode(text, truncate) for text in texts]
+        return self.tag_encoded(texts, encoded, truncate, batch=batch)
+
+    def tag_encoded(
+        self,
+        texts: Sequence[str],
+        encoded: Sequence[Encoded],
+        truncate: Truncate | None = None,
+        *,
+        batch: int = BATCH,
+    ) -> list[tuple[TokenLabel, ...]]:
+        """Label the tokens of texts that `encode` made ids of, with the same `truncate`."""
+        logits = self.encoder.logits([example.sequences[0] for example in encoded], batch=batch)
+        rows, at = [], 0
+        for text, example in zip(texts, encoded, strict=True):
+            spans = token_spans(self.tokenizer, text)
+            kept = spans[-example.n_tokens :] if truncate == "left" else spans[: example.n_tokens]
+            of_text = logits[at : at + len(kept)]
+            rows.append(label_tokens(self.task.labels, text, kept, of_text))
+            at += len(kept)
+        return rows
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -228,18 +273,16 @@ def check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
 def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Prediction:
     """logits: [1, n_label], or of multiple choice [answers, 1]."""
     values = logits.reshape(-1).astype(np.float64)
+    counts = (example.n_tokens, example.n_truncated)
     if task.is_score:
-        score = task.score(float(values[0]))
-        return Prediction(
-            None, None, np.empty(0, np.float32), score, example.n_tokens, example.n_truncated
-        )
-    shares = np.exp(values - values.max())
+        return Prediction(None, None, NO_VALUES, task.score(float(values[0])), *counts)
+    if task.problem == "regression":
+        score = float(values[0]) if values.size == 1 else None
+        return Prediction(None, None, NO_VALUES, score, *counts, values.astype(np.float32))
     index, labels = int(values.argmax()), example.answers or task.labels
-    return Prediction(
-        labels[index],
-        index,
-        (shares / shares.sum()).astype(np.float32),
-        None,
-        example.n_tokens,
-        example.n_truncated,
-    )
+    if task.problem == "multi-label":
+        probabilities = 1 / (1 + np.exp(-values))
+    else:
+        shares = np.exp(values - values.max())
+        probabilities = shares / shares.sum()
+    return Prediction(labels[index], index, probabilities.astype(np.float32), None, *counts)

@@ -95,14 +95,15 @@ class Embedder:
         if truncate is None:
             check_bytes(text, self.tokenizer, n_ctx)
         ids = self.tokenizer.encode(text)
-        room = n_ctx if task is None else n_ctx - 2
+        ends = task.tokens[:1] + task.tokens[-1:] if task is not None else ()
+        room = n_ctx - len(ends)
         if len(ids) > room and truncate is None:
             raise ContextLengthError(
                 f"{len(ids):,} tokens of text do not fit into the context of {n_ctx}",
                 hint="shorten it, or cut it with --truncate right",
             )
         kept = ids[-room:] if truncate == "left" else ids[:room]
-        return kept if task is None else [task.start, *kept, task.extract]
+        return [*ends[:1], *kept, *ends[1:]]
 
     def embed_encoded(
         self,

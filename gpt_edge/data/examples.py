@@ -1,26 +1,26 @@
 """Examples of a task: texts, and for training their labels. Every fault is reported with the name
 of its source and its line number.
 
-`read_examples` reads a file with labels: CSV with quotes (RFC 4180), TSV without (a tab always
-separates two fields), both under a line of column names, or JSON Lines, one object a line.
-`stream_examples` reads examples without labels as they come, one a line. Knows nothing of tokens,
-models and the command line.
+`read_examples` reads a file with labels: CSV or TSV under a line of column names (`tables.py`), or
+JSON Lines, one object a line. `table_examples` reads such a table without labels,
+`stream_examples` examples without labels as they come, one a line. Knows nothing of tokens, models
+and the command line.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpt_edge.bundle.manifest import CONTROL
+from gpt_edge.data.tables import Line, SkippedRows, read_table, row_of
 from gpt_edge.errors import GPTEdgeError, TokenizerError, TrainingError
-from gpt_edge.tasks import MAX_LABEL_CHARACTERS
+from gpt_edge.tasks import MAX_LABEL_CHARACTERS, TEXT, TOKENS
 
 FORMATS = ("csv", "tsv", "jsonl")
 MAX_FILE_BYTES = 1 << 30
@@ -33,6 +33,8 @@ DEFAULT_TEXTS = {
     "entailment": ("premise", "hypothesis"),
     "similarity": ("sentence1", "sentence2"),
     "multiple-choice": ("question",),
+    TEXT: ("text",),
+    TOKENS: ("text",),
 }
 EXPECTED_TEXTS = {
     "embedding": "a text",
@@ -40,7 +42,11 @@ EXPECTED_TEXTS = {
     "entailment": "a premise and a hypothesis",
     "similarity": "two texts",
     "multiple-choice": "a question and at least two answers",
+    TEXT: "a text",
+    TOKENS: "a text",
 }
+# one text an example, so that several arguments are several examples, and a tab is part of a text
+OF_ONE_TEXT = ("embedding", "classification", TEXT, TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,14 @@ class Columns:
 
     texts: one for classification, two for entailment and similarity; for multiple choice those that
     make the context, joined by a space. label: not read where examples have none. choices: of
-    multiple choice alone; one column that holds a list, or one column for each answer.
+    multiple choice alone; one column that holds a list, or one column for each answer. is_joined:
+    texts are the parts of one text, joined by a space; of them some may be empty.
     """
 
     texts: tuple[str, ...]
     label: str = "label"
     choices: tuple[str, ...] = ()
+    is_joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +76,8 @@ class Example:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A line of a source, for messages."""
-
-    source: str
-    number: int
-    error: type[GPTEdgeError]
-
-    def fault(self, message: str, hint: str | None = None) -> GPTEdgeError:
-        return self.error(f"{self.source}, line {self.number}: {message}", hint=hint)
-
-
-Check = Callable[[_Line, str, Any], str]  # of a value, by its name; returns it as a text
+Row = tuple[Line, Callable[[], dict[str, Any]]]  # where it is, and how to read it
+Check = Callable[[Line, str, Any], str]  # of a value, by its name; returns it as a text
 
 
 def default_columns(kind: str, is_score: bool = False) -> Columns:
@@ -90,13 +87,19 @@ def default_columns(kind: str, is_score: bool = False) -> Columns:
     return Columns(DEFAULT_TEXTS[kind], "score" if is_score else "label")
 
 
-def read_examples(path: Path, columns: Columns, format: str | None = None) -> list[Example]:
+def read_examples(
+    path: Path,
+    columns: Columns,
+    format: str | None = None,
+    skipped: SkippedRows | None = None,
+) -> list[Example]:
     """Return the labelled examples of a file, in its order.
 
-    format: one of FORMATS; None takes the file's suffix. Raises TrainingError, naming file and
-    line: a file that cannot be read, is not UTF-8 or holds no example; a missing column; a line
-    with too many or too few fields; an empty text or label, or a label that no bundle may have; of
-    multiple choice, fewer than two answers or a label that is not an answer's number.
+    format: one of FORMATS; None takes the file's suffix. skipped: counts rows with a fault, which
+    are left out; None raises the first one's. Raises TrainingError, naming file and line: a file
+    that cannot be read, is not UTF-8 or holds no example; a missing column; a line with too many or
+    too few fields; an empty text or label, or a label that no bundle may have; of multiple choice,
+    fewer than two answers or a label that is not an answer's number.
     """
     format = format or path.suffix.lower().removeprefix(".")
     if format not in FORMATS:
@@ -105,14 +108,56 @@ def read_examples(path: Path, columns: Columns, format: str | None = None) -> li
             hint=f"name it with --format {'|'.join(FORMATS)}",
         )
     text = _read_text(path)
-    rows = _json_rows(path, text) if format == "jsonl" else _table_rows(path, text, columns, format)
-    examples = [_labelled(line, row, columns) for line, row in rows]
+    needed = (*columns.texts, *columns.choices, columns.label)
+    rows = _json_rows(path, text) if format == "jsonl" else _rows(path, text, format, needed)
+    examples = list(_checked(rows, lambda line, row: _labelled(line, row, columns), skipped))
     if not examples:
+        rest = f"; {skipped}" if skipped is not None and skipped.count else ""
         raise TrainingError(
-            f"{path} holds no example",
+            f"{path} holds no example{rest}",
             hint="expected one a line, under a line of column names",
         )
     return examples
+
+
+def table_examples(
+    path: Path, columns: Columns, format: str, skipped: SkippedRows | None = None
+) -> Iterator[Example]:
+    """Yield the examples of a CSV or TSV file, whose label, if there is one, is not read. Raises as
+    `read_examples`.
+    """
+    rows = _rows(path, _read_text(path), format, (*columns.texts, *columns.choices))
+
+    def example(line: Line, row: dict[str, Any]) -> Example:
+        return Example(line.number, _texts(line, row, columns, _checked_text))
+
+    return _checked(rows, example, skipped)
+
+
+def names_columns(path: Path, columns: Columns) -> bool:
+    """Whether the first line of a TSV file names all columns of the texts: then it is a table, and
+    no list of texts.
+    """
+    with path.open("rb") as file:
+        first = file.readline(MAX_LINE_BYTES).decode("utf-8-sig", "replace")
+    return {*columns.texts, *columns.choices} <= set(first.rstrip("\r\n").split("\t"))
+
+
+def _checked(
+    rows: Iterator[Row],
+    make: Callable[[Line, dict[str, Any]], Example],
+    skipped: SkippedRows | None,
+) -> Iterator[Example]:
+    """What `make` makes of each row; a fault of one is counted, or raised."""
+    for line, parse in rows:
+        try:
+            example = make(line, parse())
+        except GPTEdgeError as error:
+            if skipped is None:
+                raise
+            skipped.add(error.message.removeprefix(f"{line.source}, "))
+        else:
+            yield example
 
 
 def stream_examples(
@@ -130,7 +175,7 @@ def stream_examples(
             if not content.strip():
                 continue
             texts = _texts_of_json(line, content, columns)
-        elif kind in ("classification", "embedding"):
+        elif kind in OF_ONE_TEXT:
             texts = (content,)
         else:
             texts = tuple(content.split("\t"))
@@ -151,23 +196,23 @@ def count_fault(kind: str, n_texts: int) -> str | None:
     return f"{n_texts} text{'s' * (n_texts != 1)}, {kind} expects {EXPECTED_TEXTS[kind]}"
 
 
-def _lines(stream: BinaryIO, source: str) -> Iterator[tuple[_Line, str]]:
+def _lines(stream: BinaryIO, source: str) -> Iterator[tuple[Line, str]]:
     """Lines without their ends."""
     number = 0
     while content := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
-        line = _Line(source, number, GPTEdgeError)
+        line = Line(source, number, GPTEdgeError)
         if len(content) > MAX_LINE_BYTES:
             raise line.fault(f"more than {MAX_LINE_BYTES >> 20} MiB")
         try:
             text = content.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            fault = _Line(source, number, TokenizerError)
+            fault = Line(source, number, TokenizerError)
             raise fault.fault("not UTF-8", hint=UTF8_HINT) from error
         yield line, text.removesuffix("\n").removesuffix("\r")
 
 
-def _texts_of_json(line: _Line, content: str, columns: Columns) -> tuple[str, ...]:
+def _texts_of_json(line: Line, content: str, columns: Columns) -> tuple[str, ...]:
     value = _parsed_json(line, content)
     if isinstance(value, dict):
         return _texts(line, value, columns, _checked_string)
@@ -199,81 +244,42 @@ def _read_text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = _Line(str(path), content.count(b"\n", 0, error.start) + 1, TrainingError)
+        line = Line(str(path), content.count(b"\n", 0, error.start) + 1, TrainingError)
         raise line.fault("not UTF-8", hint=UTF8_HINT) from error
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[_Line, dict[str, Any]]]:
+def _json_rows(path: Path, text: str) -> Iterator[Row]:
     for number, content in enumerate(text.split("\n"), 1):
-        if not content.strip():
-            continue
-        line = _Line(str(path), number, TrainingError)
-        row = _parsed_json(line, content, hint="one object a line")
-        if not isinstance(row, dict):
-            raise line.fault(
-                f"expected a JSON object, got {type(row).__name__}",
-                hint='one a line, such as {"text": "fine", "label": "good"}',
-            )
-        yield line, row
+        if content.strip():
+            line = Line(str(path), number, TrainingError)
+            yield line, partial(_json_row, line, content)
 
 
-def _parsed_json(line: _Line, content: str, hint: str | None = None) -> Any:
+def _json_row(line: Line, content: str) -> dict[str, Any]:
+    row = _parsed_json(line, content, hint="one object a line")
+    if not isinstance(row, dict):
+        raise line.fault(
+            f"expected a JSON object, got {type(row).__name__}",
+            hint='one a line, such as {"text": "fine", "label": "good"}',
+        )
+    return row
+
+
+def _rows(path: Path, text: str, format: str, needed: Sequence[str]) -> Iterator[Row]:
+    table = read_table(str(path), text, format, needed)
+    for number, fields in table.records:
+        line = Line(str(path), number, TrainingError)
+        yield line, partial(row_of, line, table.header, fields)
+
+
+def _parsed_json(line: Line, content: str, hint: str | None = None) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise line.fault(f"not JSON: {error}", hint=hint) from error
 
 
-def _table_rows(
-    path: Path, text: str, columns: Columns, format: str
-) -> Iterator[tuple[_Line, dict[str, Any]]]:
-    records = _csv_records(path, text) if format == "csv" else _tsv_records(text)
-    _, header = next(records, (1, []))
-    first = _Line(str(path), 1, TrainingError)
-    needed = (*columns.texts, *columns.choices, columns.label)
-    if missing := [name for name in needed if name not in header]:
-        raise first.fault(
-            f"there is no column {missing[0]!r}",
-            hint=f"its columns: {', '.join(header) or 'none'}"[:300],
-        )
-    if twice := [name for name in needed if header.count(name) > 1]:
-        raise first.fault(f"there are two columns {twice[0]!r}", hint="rename one of them")
-    for number, fields in records:
-        line = _Line(str(path), number, TrainingError)
-        if len(fields) != len(header):
-            raise line.fault(
-                f"{len(fields)} fields, the first line names {len(header)} columns",
-                hint="write a text that holds the separator as CSV, between quotes",
-            )
-        yield line, dict(zip(header, fields, strict=True))
-
-
-def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Records with the number of the line that each begins on; a quoted field may span lines, and
-    be as long as a file.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    number = 1
-    limit = csv.field_size_limit(MAX_FILE_BYTES)  # of the whole process
-    try:
-        for fields in reader:
-            if fields:  # not an empty line
-                yield number, fields
-            number = reader.line_num + 1
-    except csv.Error as error:
-        line = _Line(str(path), number, TrainingError)
-        raise line.fault(f"not CSV: {error}", hint='a quote inside a field is ""') from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _tsv_records(text: str) -> Iterator[tuple[int, list[str]]]:
-    for number, content in enumerate(text.split("\n"), 1):
-        if content.strip("\r"):
-            yield number, content.removesuffix("\r").split("\t")
-
-
-def _labelled(line: _Line, row: dict[str, Any], columns: Columns) -> Example:
+def _labelled(line: Line, row: dict[str, Any], columns: Columns) -> Example:
     texts = _texts(line, row, columns, _checked_text)
     label = _label(line, row, columns.label)
     if not columns.choices:
@@ -293,7 +299,9 @@ def _labelled(line: _Line, row: dict[str, Any], columns: Columns) -> Example:
     return Example(line.number, texts, str(int(label)))
 
 
-def _texts(line: _Line, row: dict[str, Any], columns: Columns, check: Check) -> tuple[str, ...]:
+def _texts(line: Line, row: dict[str, Any], columns: Columns, check: Check) -> tuple[str, ...]:
+    if columns.is_joined:
+        return (_joined(line, row, columns.texts),)
     texts = [check(line, name, _value(line, row, name)) for name in columns.texts]
     choices = columns.choices
     if not choices:
@@ -306,20 +314,28 @@ def _texts(line: _Line, row: dict[str, Any], columns: Columns, check: Check) -> 
     return (" ".join(texts), *answers)
 
 
-def _checked_string(line: _Line, name: str, value: Any) -> str:
+def _joined(line: Line, row: dict[str, Any], names: Sequence[str]) -> str:
+    """The parts of one text that are not empty."""
+    parts = [_checked_string(line, name, _value(line, row, name)).strip() for name in names]
+    if not any(parts):
+        raise line.fault(f"{' and '.join(names)} are empty", hint="remove the line")
+    return " ".join(filter(None, parts))
+
+
+def _checked_string(line: Line, name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise line.fault(f"{name} is {value!r:.80}, expected a string")
     return value
 
 
-def _checked_text(line: _Line, name: str, value: Any) -> str:
+def _checked_text(line: Line, name: str, value: Any) -> str:
     text = _checked_string(line, name, value)
     if not text.strip():
         raise line.fault(f"{name} is empty", hint="remove the line, or name another column")
     return text
 
 
-def _label(line: _Line, row: dict[str, Any], name: str) -> str:
+def _label(line: Line, row: dict[str, Any], name: str) -> str:
     value = _value(line, row, name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise line.fault(f"{name} is {value!r:.80}, expected a string or a number")
@@ -340,7 +356,7 @@ def _label(line: _Line, row: dict[str, Any], name: str) -> str:
     return label
 
 
-def _value(line: _Line, row: dict[str, Any], name: str) -> Any:
+def _value(line: Line, row: dict[str, Any], name: str) -> Any:
     if name not in row:
         keys = ", ".join(row) or "nothing"
         raise line.fault(f"there is no {name!r}", hint=f"it has: {keys}"[:300])

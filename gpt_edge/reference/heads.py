@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.reference.model import GPT, CausalSelfAttention, without_memory
-from gpt_edge.tasks import N_NEW_TOKENS, TaskSpec
+from gpt_edge.tasks import N_NEW_TOKENS, TOKENS, TaskSpec
 
 HEAD_TENSORS = ("task_head.weight", "task_head.bias")
 STD = 0.02  # of new embeddings and heads, as in GPT-1's code
@@ -31,7 +31,7 @@ class TaskModel(nn.Module):
 
     def __init__(self, gpt: GPT, spec: TaskSpec, dropout: float = 0.0) -> None:
         super().__init__()
-        if max(spec.start, spec.delimiter, spec.extract) >= gpt.config.vocab_size:
+        if max(spec.tokens, default=0) >= gpt.config.vocab_size:
             raise ValueError(
                 f"the task's tokens need a vocabulary larger than {gpt.config.vocab_size}: use "
                 "with_task_tokens"
@@ -56,10 +56,12 @@ class TaskModel(nn.Module):
         input_ids: int64 [S, T], padded at the ends with any id. extract_at: int64 [S], where each
         sequence's extract token is. The logits are [S, n_label] for classification and entailment;
         [S / 2, n_label] for similarity, whose two orders are rows 2i and 2i + 1; [S] for
-        multiple choice, one per answer, in the order of the rows.
+        multiple choice, one per answer, in the order of the rows; [S, T, n_label] for
+        token-classification.
         """
         hidden, _ = self.gpt.hidden(input_ids)
-        logits = self.head(read_extract(hidden, extract_at))
+        states = hidden if self.spec.kind == TOKENS else read_extract(hidden, extract_at)
+        logits = self.head(states)
         return logits, self.gpt.lm_head(hidden) if with_lm else None
 
     def head(self, states: Tensor) -> Tensor:

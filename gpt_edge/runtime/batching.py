@@ -42,6 +42,17 @@ def batches(
         yield _rows(order[start:], per_example)
 
 
+def equal_batches(lengths: Sequence[int] | IntArray, batch: int) -> Iterator[IntArray]:
+    """As `batches`, but a batch's rows have one length: for graphs that find a row's end by
+    themselves, so that nothing may be padded.
+    """
+    sizes = np.asarray(lengths, np.int64)
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        for chosen in batches(sizes[rows], batch):
+            yield rows[chosen]
+
+
 def _is_full(count: int, total: int, size: int, batch: int, per_example: int) -> bool:
     """Whether one more example of `size` tokens a row is too much for `count` examples of `total`
     tokens.

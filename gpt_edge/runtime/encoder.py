@@ -18,8 +18,9 @@ from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError, NumericError
 from gpt_edge.native.library import Native
-from gpt_edge.runtime.batching import batches, pad
+from gpt_edge.runtime.batching import batches, equal_batches, pad
 from gpt_edge.runtime.graph_runner import GraphRunner, bind_memory
+from gpt_edge.tasks import TOKENS
 
 BATCH = 64  # examples at once, at most
 Pooling = Literal["last", "mean"]
@@ -43,11 +44,14 @@ class Encoder:
         self.task = bundle.task
         self._graph_runner = GraphRunner(bundle, threads=threads, native=native)
         self._inputs = set(self._graph_runner.input_types)
+        # Optimum's graphs of classifiers look for the last token themselves, by an id that may be
+        # part of a text
+        self._may_pad = not bundle.is_optimum_export
         self._has_states = onnx_contract.HIDDEN_STATES in self._graph_runner.output_types
 
     def logits(self, sequences: Ids, *, batch: int = BATCH) -> FloatArray:
         """The task's logits float32 [E, n_label] of each example; for multiple choice [E, 1], E the
-        number of answers.
+        number of answers; for token-classification E is the number of all tokens, in order.
 
         sequences: as `tasks.transform` makes them, for similarity an example's two orders one after
         the other. batch: examples at once. Raises ValueError for ids that are none,
@@ -59,15 +63,37 @@ class Encoder:
                 f"{self.path} is a language model: it has no task to answer",
                 hint="use gpt-edge generate",
             )
-        per_example = 2 if self.task.kind == "similarity" else 1
         self._check(sequences)
-        found = np.empty((len(sequences) // per_example, self.config.n_label), np.float32)
-        for rows in batches([len(ids) for ids in sequences], batch, per_example):
-            ids, lengths = pad([sequences[row] for row in rows])
-            logits = self._run(ids, lengths, onnx_contract.LOGITS, lengths[:, None] - 1)
-            found[rows[::per_example] // per_example] = logits.reshape(-1, self.config.n_label)
+        if self.task.kind == TOKENS:
+            found = self._token_logits(sequences, self.config.n_label, batch)
+        else:
+            found = self._example_logits(sequences, self.config.n_label, batch)
         if not np.isfinite(found).all():
             raise NumericError(f"{self.path} gave NaN or infinite logits")
+        return found
+
+    def _example_logits(self, sequences: Ids, n_label: int, batch: int) -> FloatArray:
+        per_example = 2 if self.task is not None and self.task.kind == "similarity" else 1
+        found = np.empty((len(sequences) // per_example, n_label), np.float32)
+        sizes = [len(ids) for ids in sequences]
+        parts = batches(sizes, batch, per_example) if self._may_pad else equal_batches(sizes, batch)
+        for rows in parts:
+            ids, lengths = pad([sequences[row] for row in rows])
+            logits = self._run(ids, lengths, onnx_contract.LOGITS, lengths[:, None] - 1)
+            found[rows[::per_example] // per_example] = logits.reshape(-1, n_label)
+        return found
+
+    def _token_logits(self, sequences: Ids, n_label: int, batch: int) -> FloatArray:
+        """Logits [N, n_label] of the N tokens of all sequences, one after the other."""
+        sizes = [len(ids) for ids in sequences]
+        ends = np.cumsum(sizes)
+        found = np.empty((int(ends[-1]) if sizes else 0, n_label), np.float32)
+        for rows in batches(sizes, batch):
+            ids, lengths = pad([sequences[row] for row in rows])
+            every_row = np.repeat(np.arange(ids.shape[1])[None], len(ids), 0)
+            logits = self._run(ids, lengths, onnx_contract.LOGITS, every_row)
+            for row, length, of_tokens in zip(rows, lengths, logits, strict=True):
+                found[ends[row] - length : ends[row]] = of_tokens[:length]
         return found
 
     def states(

@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.optimum_folder import PAST_HINT
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.native.library import Native, find_library
 from gpt_edge.native.rewrite import rewrite
@@ -120,12 +121,17 @@ def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
         if bundle.graph == "portable"
         else set()
     )
-    optional = {*optional, onnx_contract.HIDDEN_STATES} if bundle.task is None else set()
+    has_extra_output = bundle.task is None or bundle.is_optimum_export
+    optional = {*optional, onnx_contract.HIDDEN_STATES} if has_extra_output else set()
     for side, values, specs in sides:
         actual = {value.name for value in values}
         expected = {spec.name for spec in specs}
         missing = sorted(expected - actual - optional)
         unknown = sorted(actual - expected - optional)
+        if bundle.is_optimum_export and onnx_contract.past_key(0) in missing:
+            raise BundleError(
+                f"{bundle.model_path} was exported without past keys and values", hint=PAST_HINT
+            )
         if missing or unknown:
             names = ", ".join((missing or unknown)[:3])
             what = f"lacks the {side}" if missing else f"has an unknown {side}"

@@ -27,6 +27,7 @@ __all__ = [
     "atomic_write",
     "check_free_space",
     "find_set_aside",
+    "publish_file",
     "publish_folder",
     "sha256_file",
     "write_check",
@@ -75,6 +76,51 @@ def atomic_write(path: Path, data: bytes | memoryview) -> None:
         finally:
             with suppress(OSError):
                 os.unlink(temporary)
+
+
+@contextmanager
+def publish_file(
+    target: Path, *, force: bool, is_ours: Callable[[Path], bool], n_bytes: int = 0
+) -> Iterator[Path]:
+    """Yield the name of a file to write beside `target`; when the block ends well, one rename puts
+    it in its place.
+
+    force: replace a file that `is_ours(target)` says may go. n_bytes: what the caller is about to
+    write, checked against the free space first. After an exception nothing is left. Raises
+    OutputError for all that stands in the way, also for an OSError of the block that is about this
+    disk.
+    """
+    target = _canonical(target)
+    with _parents(target.parent), hold_lock(target):
+        _check_target_file(target, force, is_ours)
+        check_free_space(target.parent, n_bytes)
+        temporary = temporary_name(target)
+        try:
+            with _disk_errors(temporary, target, n_bytes):
+                yield temporary
+            try:
+                _fsync_file(temporary)
+                _check_target_file(target, force, is_ours)
+                os.replace(temporary, target)
+                _fsync_folder(target.parent)
+            except OSError as error:
+                raise output_error(error, target, n_bytes) from error
+        finally:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def _check_target_file(target: Path, force: bool, is_ours: Callable[[Path], bool]) -> None:
+    """Raise OutputError unless a file may be put at `target`."""
+    if not os.path.lexists(target):
+        return
+    if not target.is_file() or not is_ours(target):
+        raise OutputError(
+            f"{target} exists and is not a file that was written here",
+            hint="give another name, or remove it yourself",
+        )
+    if not force:
+        raise OutputError(f"{target} exists", hint="replace it with --force")
 
 
 @contextmanager
@@ -260,14 +306,16 @@ def _exchange(one: Path, other: Path) -> bool:
 def _fsync_tree(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
-            descriptor = os.open(
-                os.path.join(place, name), os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
-            )
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _fsync_file(Path(place, name))
         _fsync_folder(Path(place))
+
+
+def _fsync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_folder(folder: Path) -> None:

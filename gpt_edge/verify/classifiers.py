@@ -15,7 +15,7 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.schemes import SCHEMES
-from gpt_edge.tasks import TaskSpec, transform
+from gpt_edge.tasks import N_TEXTS, TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort
@@ -46,11 +46,15 @@ class TaskProbes:
 
     sequences: list[tuple[int, ...]]
     n_rows: list[int]
+    # a regression's outputs, or several labels': each is compared by itself
+    are_outputs_apart: bool = False
 
     def by_example(self, logits: FloatArray) -> list[FloatArray]:
         """Logits [E, n_label] as one row for each example: its classes, its answers, or
-        its score.
+        its score. A token of token-classification is an example.
         """
+        if self.are_outputs_apart:
+            return list(logits.reshape(-1, 1, 1))
         examples = np.split(logits, np.cumsum(self.n_rows)[:-1])
         return [rows.reshape(1, -1) for rows in examples]
 
@@ -60,7 +64,7 @@ def task_probes(config: GPTConfig, task: TaskSpec, tokenizer: Tokenizer | None) 
     every call.
     """
     rng = np.random.default_rng(SEED)
-    n_plain = min(task.start, task.delimiter, task.extract)  # ids that are no task token
+    n_plain = min(task.tokens, default=config.vocab_size)  # ids that are no task token
     passage = []
     if tokenizer is not None:
         passage = [id for id in encode_passage(tokenizer) if id < n_plain]
@@ -79,22 +83,26 @@ def task_probes(config: GPTConfig, task: TaskSpec, tokenizer: Tokenizer | None) 
             start = int(rng.integers(0, max(1, len(passage) - size)))
             random = rng.integers(0, n_plain, size).tolist()
             texts.append(passage[start : start + size] if passage and number % 2 else random)
-        sequences += transform(task, texts, longest).sequences
-        n_rows.append(n_texts - 1 if task.kind == "multiple-choice" else 1)
-    return TaskProbes(sequences, n_rows)
+        made = transform(task, texts, longest).sequences
+        sequences += made
+        if task.kind == TOKENS:
+            n_rows += [1] * len(made[0])
+        else:
+            n_rows.append(n_texts - 1 if task.kind == "multiple-choice" else 1)
+    return TaskProbes(sequences, n_rows, task.problem in ("multi-label", "regression"))
 
 
 def _n_texts(task: TaskSpec, rng: np.random.Generator) -> int:
     if task.kind == "multiple-choice":
         return int(rng.integers(3, 6))
-    return 1 if task.kind == "classification" else 2
+    return N_TEXTS[task.kind]
 
 
 def compare_tasks(probes: TaskProbes, reference: FloatArray, candidate: FloatArray) -> Agreement:
     """Compare logits [E, n_label], example by example. A flip is an example whose label changes."""
-    n = len(probes.n_rows)
-    named = [Probe(f"example {i}", np.zeros(1, np.int64)) for i in range(n)]
-    return parity.compare(named, probes.by_example(reference), probes.by_example(candidate))
+    expected = probes.by_example(reference)
+    named = [Probe(f"example {i}", np.zeros(1, np.int64)) for i in range(len(expected))]
+    return parity.compare(named, expected, probes.by_example(candidate))
 
 
 def scale_of(agreement: Agreement, logits: FloatArray) -> float:

@@ -34,6 +34,37 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
+def test_the_table_that_a_model_was_trained_from_is_read(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    bundle = bundles["classification"]
+    wanted = done("classify", bundle, *TEXTS).out
+    rows = "".join(f'"{text}";{number};good\n' for number, text in enumerate(TEXTS))
+    table = tmp_path / "train.csv"
+    table.write_text("text;id;label\n" + rows, encoding="utf-8")
+    assert done("classify", bundle, "--file", table).out == wanted
+    tsv = tmp_path / "train.tsv"
+    lines = "".join(f"good\t{text}\n" for text in TEXTS if "\t" not in text)
+    tsv.write_text("label\ttext\n" + lines, encoding="utf-8")
+    plain = [text for text in TEXTS if "\t" not in text]
+    assert done("classify", bundle, "--file", tsv).out == done("classify", bundle, *plain).out
+
+
+def test_columns_are_joined_and_bad_rows_skipped(bundles: dict[str, Path], tmp_path: Path) -> None:
+    bundle = bundles["classification"]
+    table = tmp_path / "reviews.csv"
+    table.write_text("title,body\nA,good one\n,\nbroken\n,body\n", encoding="utf-8")
+    command = ("classify", bundle, "--file", table, "--text", "title", "--text", "body")
+    refused = run(*command)
+    assert refused.code == 1
+    assert "line 3: title and body are empty" in refused.err
+    skipped = run(*command, "--skip-bad-rows")
+    assert skipped.out == done("classify", bundle, "A good one", "body").out
+    assert "skipped 2 bad rows: line 3: title and body are empty; line 4: 1 fields" in skipped.err
+    wrong = run("classify", bundle, "--skip-bad-rows", "x")
+    assert wrong.code == 2
+
+
 def test_the_same_labels_come_by_every_way(bundles: dict[str, Path], tmp_path: Path) -> None:
     bundle = bundles["classification"]
     wanted = done("classify", bundle, *TEXTS).out

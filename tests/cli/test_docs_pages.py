@@ -20,7 +20,15 @@ from tests.support.runner import done, run
 
 DOCS = REPO / "docs"
 QUICKSTART = Page(DOCS / "quickstart.md")
-PAGES = ("quickstart", "tokenizers", "quantization", "verification", "native", "phones")
+PAGES = (
+    "quickstart",
+    "sources",
+    "tokenizers",
+    "quantization",
+    "verification",
+    "native",
+    "phones",
+)
 COMMANDS = [
     "generate",
     "export",

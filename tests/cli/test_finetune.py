@@ -88,7 +88,7 @@ def test_json_holds_every_figure(checkpoint: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--premise", "question"), "--premise and --hypothesis are for entailment"),
-        (("--text", "note"), "expects --text 1 time"),
+        (("--task", "similarity"), "expects --text 2 time(s), got 1"),
         (("--choice", "note"), "--choice is for multiple-choice"),
         (("--score-range", "0", "5"), "is for similarity"),
         (("--lr", "-1"), "learning_rate must be"),

@@ -36,7 +36,7 @@ EXPORT_LAYERS: list[set[str]] = [
     {"graph"},
     {"verify"},
     {"pipeline"},
-    {"budget", "ort", "transformers"},
+    {"budget", "gguf", "ort", "transformers"},
     {"report"},
 ]
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "optimum", "transformers", "safetensors"}

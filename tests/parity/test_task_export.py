@@ -20,6 +20,7 @@ from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.verify.reference import classifier_logits
+from gpt_edge.export.weights.data_file import DATA_FILES
 from gpt_edge.reference.checkpoint import load_task_model
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
@@ -139,9 +140,8 @@ def test_quantize_rounds_a_classifier_as_export_does(
     assert set(report.figures) == {f"fp32 against {scheme}", f"{scheme} paths"}
     assert rounded.task == fp32.task
     exported, _ = make("gpt3", "classification", graph, scheme)
-    assert (rounded.path / "model.onnx.data").read_bytes() == (
-        exported.path / "model.onnx.data"
-    ).read_bytes()
+    weights = DATA_FILES[graph]
+    assert (rounded.path / weights).read_bytes() == (exported.path / weights).read_bytes()
     assert verify_alone(rounded).faults == []
 
 

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples, source_name
+from gpt_edge.cli.support.examples import (
+    columns_of,
+    encode_chunks,
+    read_examples,
+    source_name,
+    tell_skipped,
+)
 from gpt_edge.cli.support.options import ThreadsOption, complete_bundle
 from gpt_edge.cli.support.text_options import (
     BatchOption,
     ColumnOption,
     FileOption,
     JsonlOption,
+    SkipOption,
     TextsPosition,
     TruncateOption,
     chunk_size,
 )
+from gpt_edge.data.tables import SkippedRows
+from gpt_edge.tasks import TOKENS
 
 if TYPE_CHECKING:
-    from gpt_edge.classify.classifier import Classifier, Prediction
+    from gpt_edge.classify.classifier import Classifier, Encoded, Prediction
+    from gpt_edge.classify.token_labels import TokenLabel
     from gpt_edge.tasks import TaskSpec
 
+LIKELY = 0.5  # of a label among several that may all be true
 BundlePosition = Annotated[
     str,
     typer.Argument(
@@ -53,6 +66,7 @@ def classify(
             metavar="NAME", help="Key of the list of answers, or of each answer (repeatable)."
         ),
     ] = None,
+    skip_bad_rows: SkipOption = False,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
@@ -69,36 +83,92 @@ def classify(
     two texts, or a question and its answers. On a line, tabs separate them.
 
     Prints one line per example: the label and its probability; or the score; or the index of the
-    answer (from 0), its probability and its text. JSON lines as input give JSON lines as output.
+    answer (from 0), its probability and its text. Of a model with several labels at once, those
+    above 0.5. Of a model that labels tokens, one line per token (first and last character, label,
+    probability, text), and an empty line after each example. JSON lines as input give JSON lines
+    as output.
     """
     # imports onnxruntime: only when this command runs
     from gpt_edge.classify.classifier import Classifier
 
     model = Classifier.load(bundle, threads=threads)
     columns = columns_of(model.task.kind, text, premise, hypothesis, choice)
-    examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns)
+    skipped = SkippedRows() if skip_bad_rows else None
+    examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns, skipped)
     is_json = as_json or as_jsonl or (file is not None and file.suffix.lower() == ".jsonl")
     size = chunk_size(batch)
     source = source_name(file)
-    for chunk in encode_chunks(examples, source, lambda parts: model.encode(parts, truncate), size):
-        for row in model.predict_encoded(chunk, batch=batch).rows:
+
+    def encode(parts: tuple[str, ...]) -> tuple[str, Encoded]:
+        return parts[0], model.encode(parts, truncate)
+
+    for chunk in encode_chunks(examples, source, encode, size):
+        encoded = [example for _, example in chunk]
+        if model.task.kind == TOKENS:
+            texts_of_chunk = [text for text, _ in chunk]
+            rows_of_tokens = model.tag_encoded(texts_of_chunk, encoded, truncate, batch=batch)
+            for example, tokens in zip(encoded, rows_of_tokens, strict=True):
+                _say_tokens(tokens, example, is_json)
+            continue
+        for row in model.predict_encoded(encoded, batch=batch).rows:
             if is_json:
                 console.say_json(_as_json(row, model.task))
             else:
                 console.say(_as_line(row, model))
+    tell_skipped(skipped, source)
+
+
+def _say_tokens(tokens: Sequence[TokenLabel], example: Encoded, is_json: bool) -> None:
+    """One line a token, and an empty line after each text; or one object a text."""
+    if is_json:
+        counts = {"n_tokens": example.n_tokens, "n_truncated": example.n_truncated}
+        rows = [
+            {**dataclasses.asdict(token), "probability": round(token.probability, 6)}
+            for token in tokens
+        ]
+        console.say_json({"tokens": rows, **counts})
+        return
+    for token in tokens:
+        place = f"{token.start}\t{token.end}"
+        label = console.visible(token.label)
+        console.say(f"{place}\t{label}\t{token.probability:.4f}\t{console.visible(token.text)}")
+    console.say()
 
 
 def _as_line(row: Prediction, model: Classifier) -> str:
     if row.score is not None:
         return f"{row.score:.4f}"
+    task = model.task
+    if task.problem == "regression":
+        return _pairs(task.labels, row.values.tolist())
+    if task.problem == "multi-label" and len(task.labels) > 1:
+        return _likely_labels(row, task)
     number = f"{row.index}\t" if model.task.kind == "multiple-choice" else ""
     label = console.visible(row.label or "")
     probability = f"{row.probability:.4f}"
     return f"{number}{probability}\t{label}" if number else f"{label}\t{probability}"
 
 
+def _likely_labels(row: Prediction, task: TaskSpec) -> str:
+    """Of several labels that may all be true: those that are more likely than not, the most likely
+    first; where none is, the most likely one.
+    """
+    order = sorted(range(len(task.labels)), key=lambda index: -row.probabilities[index])
+    likely = [index for index in order if row.probabilities[index] >= LIKELY] or order[:1]
+    probabilities = [float(row.probabilities[index]) for index in likely]
+    return _pairs([task.labels[index] for index in likely], probabilities)
+
+
+def _pairs(labels: Sequence[str], values: Sequence[float]) -> str:
+    pairs = zip(labels, values, strict=True)
+    return "\t".join(f"{console.visible(label)}\t{value:.4f}" for label, value in pairs)
+
+
 def _as_json(row: Prediction, task: TaskSpec) -> dict[str, Any]:
     common = {"n_tokens": row.n_tokens, "n_truncated": row.n_truncated}
+    if task.problem == "regression" and row.score is None:
+        values = [round(float(value), 6) for value in row.values]
+        return {"values": dict(zip(task.labels, values, strict=True)), **common}
     if row.score is not None:
         return {"score": round(row.score, 6), **common}
     probabilities = [round(float(probability), 6) for probability in row.probabilities]

@@ -9,17 +9,25 @@ from typing import Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import columns_of, encode_chunks, read_examples, source_name
+from gpt_edge.cli.support.examples import (
+    columns_of,
+    encode_chunks,
+    read_examples,
+    source_name,
+    tell_skipped,
+)
 from gpt_edge.cli.support.options import BUNDLE_NAME_HELP, ThreadsOption, complete_bundle
 from gpt_edge.cli.support.text_options import (
     BatchOption,
     ColumnOption,
     FileOption,
     JsonlOption,
+    SkipOption,
     TextsPosition,
     TruncateOption,
     chunk_size,
 )
+from gpt_edge.data.tables import SkippedRows
 
 
 def embed(
@@ -50,6 +58,7 @@ def embed(
     normalize: Annotated[
         bool, typer.Option("--normalize/--no-normalize", help="Scale every vector to unit length.")
     ] = True,
+    skip_bad_rows: SkipOption = False,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
@@ -72,7 +81,8 @@ def embed(
 
     model = Embedder.load(bundle, threads=threads)
     columns = columns_of("embedding", text)
-    examples = read_examples("embedding", texts or (), file, as_jsonl, columns)
+    skipped = SkippedRows() if skip_bad_rows else None
+    examples = read_examples("embedding", texts or (), file, as_jsonl, columns, skipped)
     size = chunk_size(batch)
     chunks = encode_chunks(
         examples, source_name(file), lambda parts: model.encode(parts[0], truncate), size
@@ -85,8 +95,10 @@ def embed(
         for rows in vectors:
             for row in rows:
                 console.say(json.dumps({"embedding": [float(f"{value:.8g}") for value in row]}))
+        tell_skipped(skipped, source_name(file))
         return
     n_texts = save_vectors(out, vectors, model.size)
+    tell_skipped(skipped, source_name(file))
     values = {
         "file": str(out),
         "texts": n_texts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,8 @@ from gpt_edge.cli.support import console
 from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
     ActivationOption,
+    AdapterOption,
+    ConfigOption,
     ForceOption,
     GraphName,
     JsonOption,
@@ -28,21 +31,34 @@ PIPELINE = "gpt_edge.export.pipeline.export"
 FOR_BUNDLES = ("graph", "scheme", "target", "pattern")
 
 
+@dataclass(frozen=True, slots=True)
+class OtherFormatOptions:
+    """The options that count for a transformers folder and a GGUF file too."""
+
+    tokenizer: str | None
+    activation: str | None
+    config: Path | None
+    adapter: str | None
+    force: bool
+
+
 def export(
     context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="Checkpoint: a folder, or nanoGPT's ckpt.pt; with --to ort also a bundle.",
+            help="Checkpoint: a folder, a torch file, or hf://OWNER/NAME; with --to ort also a "
+            "bundle.",
         ),
     ],
     out: OutArgument,
     to: Annotated[
-        Literal["bundle", "transformers", "ort"],
+        Literal["bundle", "transformers", "gguf", "ort"],
         typer.Option(
             help="Output format: a gpt-edge bundle, a float32 folder for transformers and the "
-            "tools that read its folders, or onnxruntime's .ort file for minimal builds."
+            "tools that read its folders, a GGUF file for llama.cpp, or onnxruntime's .ort file "
+            "for minimal builds."
         ),
     ] = "bundle",
     graph: Annotated[
@@ -72,20 +88,38 @@ def export(
         ),
     ] = None,
     activation: ActivationOption = None,
+    gguf_type: Annotated[
+        Literal["f32", "f16", "q8_0"],
+        typer.Option(help="Type of the matrices in a GGUF file."),
+    ] = "f16",
+    config: ConfigOption = None,
+    adapter: AdapterOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a checkpoint to a verified bundle.
 
-    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo), OpenAI's GPT-1 and GPT-2 files, nanoGPT's
-    ckpt.pt, and gpt-edge checkpoints. Compares the outputs with the checkpoint's, and publishes
-    nothing that is out of tolerance. Needs the extra gpt-edge[export].
+    Reads Hugging Face folders (GPT-1, GPT-2, GPT-Neo, and their classifiers), OpenAI's GPT-1 and
+    GPT-2 files, nanoGPT's, build-nanogpt's and minGPT's files, Lightning's checkpoints of such
+    models, and gpt-edge checkpoints; hf://OWNER/NAME[@REVISION] downloads one. Compares the outputs
+    with the checkpoint's, and publishes nothing that is out of tolerance. Needs the extra
+    gpt-edge[export].
     """
-    if to == "transformers":
-        _export_transformers(context, source, out, tokenizer, activation, force, as_json)
+    if to in ("transformers", "gguf"):
+        _check_options(context, to)
+        options = OtherFormatOptions(tokenizer, activation, config, adapter, force)
+        if to == "transformers":
+            _export_transformers(source, out, options, as_json)
+        else:
+            _export_gguf(source, out, gguf_type, options, as_json)
         return
     check_target(scheme, target)
     if to == "ort":
+        if any((pattern, activation, config, adapter)):
+            raise ValueError(
+                "--pattern, --activation, --config and --adapter are for bundles; export a bundle "
+                "with them, and that bundle with --to ort"
+            )
         _export_ort(source, out, graph, scheme, target, tokenizer, force, as_json)
         return
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
@@ -101,25 +135,29 @@ def export(
             tokenizer=tokenizer,
             pattern=pattern,
             activation=activation,
+            config=config,
+            adapter=adapter,
             force=force,
             progress=progress,
         )
     print_exported(bundle, report.figures, as_json)
 
 
-def _export_transformers(
-    context: typer.Context,
-    source: Path,
-    out: Path,
-    tokenizer: str | None,
-    activation: str | None,
-    force: bool,
-    as_json: bool,
-) -> None:
+def _check_options(context: typer.Context, to: str) -> None:
+    """Refuse options of bundles, which would have no effect."""
+    what = "float32 weights" if to == "transformers" else "one of its own types, see --gguf-type"
     for name in FOR_BUNDLES:
         source_of_value = context.get_parameter_source(name)
         if source_of_value is not None and source_of_value.name == "COMMANDLINE":
-            raise ValueError(f"--{name} is for bundles; --to transformers writes float32 weights")
+            raise ValueError(f"--{name} is for bundles; --to {to} writes {what}")
+
+
+def _export_transformers(
+    source: Path,
+    out: Path,
+    options: OtherFormatOptions,
+    as_json: bool,
+) -> None:
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
         from gpt_edge.export.transformers.folder import export_transformers
@@ -127,9 +165,11 @@ def _export_transformers(
         exported = export_transformers(
             source,
             out,
-            tokenizer=tokenizer,
-            activation=activation,
-            force=force,
+            tokenizer=options.tokenizer,
+            activation=options.activation,
+            config=options.config,
+            adapter=options.adapter,
+            force=options.force,
             progress=progress,
         )
     if as_json:
@@ -185,3 +225,33 @@ def _export_ort(
         console.say(f"{exported.n_unsigned} integer products: uint8 weights, exact on every CPU")
     console.say()
     console.say(parity_table(exported.figures))
+
+
+def _export_gguf(
+    source: Path, out: Path, gguf_type: str, options: OtherFormatOptions, as_json: bool
+) -> None:
+    with console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.gguf.file import export_gguf
+
+        exported = export_gguf(
+            source,
+            out,
+            type=gguf_type,
+            tokenizer=options.tokenizer,
+            activation=options.activation,
+            config=options.config,
+            adapter=options.adapter,
+            force=options.force,
+            progress=progress,
+        )
+    if as_json:
+        values = {"file": str(exported.path), "bytes": exported.n_bytes, "types": exported.types}
+        more = {"max_error": exported.max_error, "notes": list(exported.notes)}
+        console.say_json({"ok": True, **values, **more})
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in exported.types.items())
+    console.say(f"{exported.path}: {size(exported.n_bytes)}, tensors: {counts}")
+    console.say(f"largest difference of a weight read back: {exported.max_error:.3g}")
+    for note in exported.notes:
+        console.say(console.visible(f"note: {note}"))

@@ -12,7 +12,7 @@ import typer
 
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.examples import columns_of
-from gpt_edge.cli.support.options import JsonOption
+from gpt_edge.cli.support.options import AdapterOption, ConfigOption, JsonOption
 from gpt_edge.errors import require
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def finetune(
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the text; twice for similarity; once or more for the question of "
-            "multiple-choice.",
+            help="Column of the text; twice for similarity. Several columns of classification, or "
+            "of the question of multiple-choice, are joined.",
         ),
     ] = None,
     premise: Annotated[
@@ -87,6 +87,12 @@ def finetune(
         Literal["csv", "tsv", "jsonl"] | None,
         typer.Option(help="Format of the files; by default from their names."),
     ] = None,
+    skip_bad_rows: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad-rows", help="Leave out rows without a text or a label, and count them."
+        ),
+    ] = False,
     score_range: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -163,6 +169,8 @@ def finetune(
             help="Tokenizer file, folder or name (gpt2); by default the one beside the checkpoint.",
         ),
     ] = None,
+    config: ConfigOption = None,
+    adapter: AdapterOption = None,
     forgetting_text: Annotated[
         Path | None,
         typer.Option(
@@ -222,10 +230,21 @@ def finetune(
         hold_out=hold_out,
         columns=columns,
         format=format,
+        skip_bad_rows=skip_bad_rows,
         forgetting_text=forgetting_text,
         separator=separator,
     )
-    result = run(checkpoint, out, files, settings, tokenizer=tokenizer, resume=resume, plot=plot)
+    result = run(
+        checkpoint,
+        out,
+        files,
+        settings,
+        tokenizer=tokenizer,
+        config=config,
+        adapter=adapter,
+        resume=resume,
+        plot=plot,
+    )
     if as_json:
         console.say_json(result.to_dict())
     else:

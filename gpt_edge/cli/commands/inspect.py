@@ -135,7 +135,9 @@ def _task(task: TaskSpec) -> str:
     if not task.labels:
         return f"{task.kind}, each question has its own answers"
     shown = ", ".join(task.labels[:8]) + (", ..." if len(task.labels) > 8 else "")
-    return console.visible(f"{task.kind}, {len(task.labels)} labels: {shown}")
+    kind = f"{task.kind} ({task.problem})" if task.problem else task.kind
+    plural = "s" * (len(task.labels) != 1)
+    return console.visible(f"{kind}, {len(task.labels)} label{plural}: {shown}")
 
 
 def _value(value: object) -> str:

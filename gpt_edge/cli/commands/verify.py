@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.options import BundleArgument, JsonOption
+from gpt_edge.cli.support.options import AdapterOption, BundleArgument, ConfigOption, JsonOption
 from gpt_edge.cli.support.tables import describe, parity_table
 from gpt_edge.errors import ParityError, require
 
@@ -21,6 +21,8 @@ def verify(
             metavar="CHECKPOINT", help="Compare with this checkpoint, which runs in torch."
         ),
     ] = None,
+    config: ConfigOption = None,
+    adapter: AdapterOption = None,
     full: Annotated[
         bool,
         typer.Option(
@@ -38,6 +40,8 @@ def verify(
     """
     from gpt_edge.bundle.bundle import Bundle
 
+    if against is None and (config or adapter):
+        raise ValueError("--config and --adapter are for --against CHECKPOINT")
     opened = Bundle.open(bundle)
     if against is None:
         from gpt_edge.verify.subject import verify_alone
@@ -49,7 +53,9 @@ def verify(
             require("gpt_edge.export.pipeline.verify", "export")
             from gpt_edge.export.pipeline.verify import verify_bundle
 
-            report = verify_bundle(opened, against, full=full, progress=progress)
+            report = verify_bundle(
+                opened, against, config=config, adapter=adapter, full=full, progress=progress
+            )
     if as_json:
         result = {"parity": report.figures, "faults": report.faults, "first": report.first}
         console.say_json({"ok": not report.faults, **describe(opened), **result})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -18,13 +19,17 @@ from typing import BinaryIO, TypeVar
 from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input
 from gpt_edge.data.examples import (
     EXPECTED_TEXTS,
+    OF_ONE_TEXT,
     Columns,
     Example,
     count_fault,
     default_columns,
+    names_columns,
     stream_examples,
+    table_examples,
 )
-from gpt_edge.errors import ContextLengthError, GPTEdgeError, TokenizerError
+from gpt_edge.data.tables import SkippedRows
+from gpt_edge.errors import ContextLengthError, GPTEdgeError, GPTEdgeWarning, TokenizerError
 
 T = TypeVar("T")
 
@@ -52,6 +57,8 @@ def columns_of(
         texts = (premise or default.texts[0], hypothesis or default.texts[1])
     elif premise or hypothesis:
         raise ValueError(f"--premise and --hypothesis are for entailment, {kind} has --text")
+    elif kind in OF_ONE_TEXT:  # several columns are parts of the one text
+        default = dataclasses.replace(default, is_joined=len(texts) > 1)
     elif kind != "multiple-choice" and len(texts) != len(default.texts):
         n_texts = len(default.texts)
         raise ValueError(f"{kind} expects --text {n_texts} time(s), got {len(texts)}")
@@ -66,15 +73,23 @@ def source_name(file: Path | None) -> str:
 
 
 def read_examples(
-    kind: str, texts: Sequence[str], file: Path | None, as_jsonl: bool, columns: Columns
+    kind: str,
+    texts: Sequence[str],
+    file: Path | None,
+    as_jsonl: bool,
+    columns: Columns,
+    skipped: SkippedRows | None = None,
 ) -> Iterator[Example]:
     """Yield the examples of a command line, one after the other.
 
     texts: the arguments: one example each for tasks of one text, else together one example; none,
-    or "-", reads standard input. Lines are read as `stream_examples` reads them. Raises ValueError
-    for arguments that contradict each other, and as `stream_examples` does.
+    or "-", reads standard input. Lines are read as `stream_examples` reads them; a CSV file, and a
+    TSV file whose first line names the columns, as `table_examples` does, where `skipped` counts
+    bad rows. Raises ValueError for arguments that contradict each other, and as those two do.
     """
     is_stdin = list(texts) in ([], ["-"])
+    if skipped is not None and (file is None or as_jsonl):
+        raise ValueError("--skip-bad-rows is for a table: --file with a .csv or .tsv name")
     if file is not None and texts:
         raise ValueError("give TEXT or --file, not both")
     if file is None and not is_stdin:
@@ -86,8 +101,22 @@ def read_examples(
         expected = EXPECTED_TEXTS[kind]
         raise ValueError(f"give TEXT ({expected}), - to read standard input, or --file FILE")
     is_json = as_jsonl or (file is not None and file.suffix.lower() == ".jsonl")
+    if file is not None and not is_json and (format := _table_format(file, columns)):
+        yield from table_examples(file, columns, format, skipped)
+        return
+    if skipped is not None:
+        raise ValueError(f"--skip-bad-rows is for a table, {file} is one text a line")
     with _opened(file) as stream:
         yield from stream_examples(stream, source_name(file), kind, columns, is_json)
+
+
+def _table_format(file: Path, columns: Columns) -> str | None:
+    """ "csv" or "tsv" for a file with a line of column names, None for lines of texts."""
+    suffix = file.suffix.lower()
+    if suffix == ".csv":
+        return "csv"
+    is_table = suffix == ".tsv" and file.is_file() and names_columns(file, columns)
+    return "tsv" if is_table else None
 
 
 @contextmanager
@@ -104,6 +133,12 @@ def errors_name_line(source: str, example: Example) -> Iterator[None]:
         if not example.line:
             raise
         raise GPTEdgeError(f"{source}, line {example.line}: {error}") from error
+
+
+def tell_skipped(skipped: SkippedRows | None, source: str) -> None:
+    """One warning about rows that were left out."""
+    if skipped is not None and skipped.count:
+        warnings.warn(f"{source}: {skipped}", GPTEdgeWarning, stacklevel=2)
 
 
 def encode_chunks(
@@ -139,7 +174,7 @@ def encode_chunks(
 def _of_arguments(kind: str, texts: Sequence[str]) -> Iterator[Example]:
     for text in texts:
         check_unicode(text)
-    if kind in ("classification", "embedding"):
+    if kind in OF_ONE_TEXT:
         yield from (Example(0, (text,)) for text in texts)
         return
     if fault := count_fault(kind, len(texts)):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from gpt_edge.reference.model import GPT
     from gpt_edge.tokenizer import Tokenizer, TokenizerSource
 
-CHECKPOINT_FILES = (".pt", ".pth")
+CHECKPOINT_FILES = (".pt", ".pth", ".ckpt")
+HUB = "hf://"  # a repository of the hub, which is downloaded
 MODEL_HELP = "Bundle (folder or built-in name), or a checkpoint, which runs in torch."
 
 
@@ -69,8 +70,10 @@ def open_model(
     from gpt_edge.bundle.reader import resolve_bundle_path
     from gpt_edge.tokenizer import tokenizer_from
 
-    path = resolve_bundle_path(path_or_name)
     source = tokenizer_from(tokenizer) if tokenizer else None
+    if path_or_name.startswith(HUB):
+        return _open_checkpoint(path_or_name, source, other)
+    path = resolve_bundle_path(path_or_name)
     if _is_checkpoint(path):
         return _open_checkpoint(path, source, other)
     return _open_bundle(path, source)
@@ -78,7 +81,10 @@ def open_model(
 
 def _is_checkpoint(path: Path) -> bool:
     if path.is_dir():
-        return not (path / "manifest.json").exists() and not any(path.glob("*.onnx"))
+        has_graph = any(path.glob("*.onnx")) or (
+            any(path.glob("onnx/*.onnx")) and not any(path.glob("*.safetensors"))
+        )
+        return not (path / "manifest.json").exists() and not has_graph
     return path.is_file() and path.suffix in CHECKPOINT_FILES
 
 
@@ -92,7 +98,7 @@ def _open_bundle(path: Path, source: TokenizerSource | None) -> OpenModel:
 
 
 def _open_checkpoint(
-    path: Path, source: TokenizerSource | None, other: GPTConfig | None
+    path: str | Path, source: TokenizerSource | None, other: GPTConfig | None
 ) -> OpenModel:
     require("gpt_edge.reference.scoring", "export")
     from gpt_edge.reference.importers import open_checkpoint
@@ -102,9 +108,11 @@ def _open_checkpoint(
     checkpoint = open_checkpoint(path)
     if other is not None:
         checkpoint = like(checkpoint, other)
-    source = source or find_tokenizer(path if path.is_dir() else path.parent)
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    source = source or find_tokenizer(folder)
     tokenizer = _build(source, checkpoint.config) if source else None
-    return OpenModel(path, f"{path.name} in torch", checkpoint.load_model(), tokenizer)
+    name = checkpoint.provenance.get("repository", checkpoint.path.name)
+    return OpenModel(checkpoint.path, f"{name} in torch", checkpoint.load_model(), tokenizer)
 
 
 def _build(source: TokenizerSource, config: GPTConfig) -> Tokenizer:

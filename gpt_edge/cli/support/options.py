@@ -57,6 +57,22 @@ BundleOption = Annotated[
         autocompletion=complete_bundle,
     ),
 ]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="JSON file that stands for the checkpoint's config.json, or says what a state dict "
+        "does not, such as n_head.",
+    ),
+]
+AdapterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="LoRA adapter of PEFT to merge into the checkpoint: a folder, or hf://OWNER/NAME.",
+    ),
+]
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create.")]
 TargetOption = Annotated[
     TargetName | None,

@@ -20,7 +20,10 @@ TextsPosition = Annotated[
 ]
 FileOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Read examples from this file, one per line."),
+    typer.Option(
+        metavar="FILE",
+        help="Read examples from this file: one per line, or a CSV or TSV table with a header.",
+    ),
 ]
 JsonlOption = Annotated[
     bool,
@@ -34,7 +37,14 @@ ColumnOption = Annotated[
     typer.Option(
         "--text",
         metavar="NAME",
-        help="Key of the text in JSON objects; repeatable, as in finetune.",
+        help="Column of the text in a table, or its key in JSON objects; repeatable, as in "
+        "finetune.",
+    ),
+]
+SkipOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad-rows", help="Leave out rows of a table that have a fault, and count them."
     ),
 ]
 BatchOption = Annotated[

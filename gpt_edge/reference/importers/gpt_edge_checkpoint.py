@@ -69,7 +69,7 @@ def _task(settings: CheckpointSettings, config: GPTConfig) -> TaskSpec | None:
             f"{settings.where}: the task has {task.n_label} outputs, config n_label "
             f"{config.n_label}"
         )
-    if max(task.start, task.delimiter, task.extract) >= config.vocab_size:
+    if max(task.tokens, default=0) >= config.vocab_size:
         raise CheckpointError(
             f"{settings.where}: the task's tokens lie beyond the vocabulary of {config.vocab_size}"
         )

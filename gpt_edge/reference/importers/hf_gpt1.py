@@ -10,13 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt_edge.reference.importers.hf_weights import (
-    is_buffer,
+    open_model,
     open_weights,
-    prefix_of,
     refuse_unsupported,
 )
 from gpt_edge.reference.importers.settings import CheckpointSettings
-from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin, open_tensors
+from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin
 
 _EMBEDDINGS = {"wte.weight": "tokens_embed.weight", "wpe.weight": "positions_embed.weight"}
 
@@ -35,17 +34,13 @@ def open_hf_gpt1(folder: Path, settings: CheckpointSettings) -> Checkpoint:
         layer_norm_epsilon=settings.number("layer_norm_epsilon", 1e-5),
         tied_embeddings=settings.flag("tie_word_embeddings", True),
     )
-    source = open_weights(folder)
-    prefix = prefix_of(source, "tokens_embed.weight")
+    weights = open_weights(folder, "positions_embed.weight")
+    prefix = weights.prefix
 
     def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
-        if name == "lm_head.weight":
-            return Origin((name,), shape)
         is_conv1d = name.endswith(LINEAR_WEIGHTS)
         return Origin(
             (prefix + _EMBEDDINGS.get(name, name),), shape[::-1] if is_conv1d else shape, is_conv1d
         )
 
-    return open_tensors(
-        "hf-openai-gpt", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
-    )
+    return open_model("hf-openai-gpt", folder, config, settings, weights, origin_of)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpt_edge.bundle.transformers_config import ACTIVATIONS
 from gpt_edge.reference.importers.hf_weights import (
-    ACTIVATIONS,
-    is_buffer,
+    open_model,
     open_weights,
-    prefix_of,
     refuse_unsupported,
 )
 from gpt_edge.reference.importers.settings import CheckpointSettings
-from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin, open_tensors
+from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin
 
 
 def open_hf_gpt2(folder: Path, settings: CheckpointSettings) -> Checkpoint:
@@ -34,12 +33,10 @@ def open_hf_gpt2(folder: Path, settings: CheckpointSettings) -> Checkpoint:
         tied_embeddings=settings.flag("tie_word_embeddings", True),
     )
     divides_by_layer = settings.flag("scale_attn_by_inverse_layer_idx", False)
-    source = open_weights(folder)
-    prefix = prefix_of(source, "wte.weight")
+    weights = open_weights(folder, "wpe.weight")
+    prefix = weights.prefix
 
     def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
-        if name == "lm_head.weight":
-            return Origin((name,), shape)
         if not name.endswith((*LINEAR_WEIGHTS, "c_attn.bias")):
             return Origin((prefix + name,), shape)
         scale = (
@@ -49,6 +46,4 @@ def open_hf_gpt2(folder: Path, settings: CheckpointSettings) -> Checkpoint:
             (prefix + name,), shape[::-1], is_transposed=len(shape) == 2, query_scale=scale
         )
 
-    return open_tensors(
-        "hf-gpt2", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
-    )
+    return open_model("hf-gpt2", folder, config, settings, weights, origin_of)

@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gpt_edge.bundle.transformers_config import ACTIVATIONS, neo_attention
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.hf_weights import (
-    ACTIVATIONS,
-    is_buffer,
+    open_model,
     open_weights,
-    prefix_of,
     refuse_unsupported,
 )
 from gpt_edge.reference.importers.settings import CheckpointSettings
-from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
-
-MAX_PERIOD = 8  # of a pattern worth naming; a longer one is kept whole
-_KINDS = {"global": "dense", "local": "banded"}
+from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin
 
 
 def open_hf_gpt_neo(folder: Path, settings: CheckpointSettings) -> Checkpoint:
@@ -43,12 +39,10 @@ def open_hf_gpt_neo(folder: Path, settings: CheckpointSettings) -> Checkpoint:
         scale_attention=False,
         tied_embeddings=settings.flag("tie_word_embeddings", True),
     )
-    source = open_weights(folder)
-    prefix = prefix_of(source, "wte.weight")
+    weights = open_weights(folder, "wpe.weight")
+    prefix = weights.prefix
 
     def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
-        if name == "lm_head.weight":
-            return Origin((name,), shape)
         block = prefix + name.partition(".attn.")[0]
         if name.endswith(".attn.c_attn.weight"):
             square = (shape[1], shape[1])
@@ -59,50 +53,11 @@ def open_hf_gpt_neo(folder: Path, settings: CheckpointSettings) -> Checkpoint:
             return Origin((), shape)
         return Origin((prefix + name.replace(".attn.c_proj.", ".attn.attention.out_proj."),), shape)
 
-    return open_tensors(
-        "hf-gpt-neo", folder, config, source, origin_of, is_buffer, tied_copy="lm_head.weight"
-    )
+    return open_model("hf-gpt-neo", folder, config, settings, weights, origin_of)
 
 
 def _attention(settings: CheckpointSettings) -> tuple[str, ...]:
-    """The kinds of the layers, as a short pattern where they repeat.
-
-    `attention_layers` lists them; where it is missing `attention_types` is
-    [[[kind, ...], repeats], ...].
-    """
-    n_layer = settings.whole("num_layers")
-    names = settings.values.get("attention_layers")
-    if names is None:
-        names = _expanded(settings.values.get("attention_types"), n_layer)
-    if (
-        not isinstance(names, list)
-        or len(names) != n_layer
-        or not all(name in list(_KINDS) for name in names)
-    ):
-        raise CheckpointError(
-            f"{settings.where}: attention_types or attention_layers must say global or local for "
-            f"{n_layer} layers"
-        )
-    kinds = tuple(_KINDS[name] for name in names)
-    for period in range(1, min(n_layer, MAX_PERIOD) + 1):
-        if all(kind == kinds[layer % period] for layer, kind in enumerate(kinds)):
-            return kinds[:period]
-    return kinds
-
-
-def _expanded(types: object, n_layer: int) -> list[object] | None:
-    """The list that `attention_types` stands for, or None; it stops growing past n_layer, whatever
-    the repeats are.
-    """
-    names: list[object] = []
-    if not isinstance(types, list):
-        return None
-    for item in types:
-        match item:
-            case [list(kinds), int(repeats)] if kinds:
-                names += kinds * min(repeats, n_layer + 1)
-            case _:
-                return None
-        if len(names) > n_layer:
-            break
-    return names
+    try:
+        return neo_attention(settings.values, settings.whole("num_layers"))
+    except ValueError as error:
+        raise CheckpointError(f"{settings.where}: {error}") from error

@@ -6,11 +6,15 @@ Shared by the three architectures, whose own files hold the names.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
+from gpt_edge.reference.importers.hf_classifier import find_head
 from gpt_edge.reference.importers.safetensors_file import (
     open_safetensors,
     open_sharded_safetensors,
@@ -18,6 +22,12 @@ from gpt_edge.reference.importers.safetensors_file import (
 )
 from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.sources import TensorSource
+from gpt_edge.reference.importers.tensor_map import HEAD_PREFIX, Checkpoint, Origin, open_tensors
+from gpt_edge.reference.importers.tensor_names import (
+    TRANSFORMER,
+    is_other_head,
+    with_plain_names,
+)
 from gpt_edge.reference.importers.torch_pickle import open_sharded_torch_tensors, open_torch_tensors
 
 _OPENERS: dict[str, Callable[[Path], TensorSource]] = {
@@ -29,30 +39,76 @@ _OPENERS: dict[str, Callable[[Path], TensorSource]] = {
     ),
 }
 
-# transformers' names for the non-linearities that the reference has
-ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_python_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_accurate": "gelu_tanh",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "relu": "relu",
-}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _BUFFERS = re.compile(r"(.*\.)?(h\.\d+\.attn\.(attention\.)?(bias|masked_bias)|position_ids)")
 
 
-def open_weights(folder: Path) -> TensorSource:
-    """Open the first weights file that exists. Raises CheckpointError when there is none."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The tensors of a folder. prefix: "transformer." (OPT: "model.") for a model saved with its
+    head, "" for one saved without; notes: what was renamed.
+    """
+
+    source: TensorSource
+    prefix: str
+    notes: tuple[str, ...]
+
+
+def open_weights(folder: Path, anchor: str, parent: str = TRANSFORMER) -> Weights:
+    """Open the first weights file that exists. anchor: a tensor that every model has, without
+    `parent`, which stands before it in a model with a head. Raises CheckpointError when there is
+    no such file.
+    """
     for name, opener in _OPENERS.items():
         if (folder / name).is_file():
             _refuse_pointer(folder / name)
-            return opener(folder / name)
+            source, notes = with_plain_names(opener(folder / name), anchor, parent)
+            is_below = any(name.startswith(parent) for name in source.infos)
+            prefix = parent if is_below else ""
+            return Weights(source, prefix, tuple(notes))
     raise CheckpointError(
-        f"{folder} has a config.json but no weights, expected one of {', '.join(_OPENERS)}"
+        f"{folder} has a config.json but no weights, expected one of {', '.join(_OPENERS)}",
+        hint=_other_weights_hint(folder),
     )
+
+
+def open_model(
+    kind: str,
+    folder: Path,
+    config: GPTConfig,
+    settings: CheckpointSettings,
+    weights: Weights,
+    origin_of: Callable[[str, tuple[int, ...]], Origin],
+) -> Checkpoint:
+    """The checkpoint of a folder: a language model, or transformers' classifier.
+
+    origin_of: of every tensor but the heads. Raises CheckpointError as `find_head` and
+    `open_tensors` do.
+    """
+    head = find_head(settings, weights.source.infos)
+    if head is not None:  # it has no head of a language model
+        config = dataclasses.replace(config, n_label=head.task.n_label, tied_embeddings=True)
+
+    def with_heads(name: str, shape: tuple[int, ...]) -> Origin:
+        if name == "lm_head.weight":
+            return Origin((name,), shape)
+        if head is not None and name.startswith(HEAD_PREFIX):
+            stored = head.weight if name.endswith(".weight") else head.bias
+            return Origin((stored,) if stored else (), shape)
+        return origin_of(name, shape)
+
+    checkpoint = open_tensors(
+        kind,
+        folder,
+        config,
+        weights.source,
+        with_heads,
+        is_buffer,
+        tied_copy="lm_head.weight",
+        is_left_out=is_other_head,
+        notes=weights.notes,
+    )
+    return dataclasses.replace(checkpoint, task=None if head is None else head.task)
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -72,9 +128,18 @@ def is_buffer(name: str) -> bool:
     return _BUFFERS.fullmatch(name) is not None
 
 
-def prefix_of(source: TensorSource, embedding: str) -> str:
-    """ "transformer." for a model saved with its head, "" for one saved without."""
-    return "transformer." if f"transformer.{embedding}" in source.infos else ""
+def _other_weights_hint(folder: Path) -> str | None:
+    """What to do with weights of a kind that is not read."""
+    if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
+        return "it is an ONNX export, which runs as it is: gpt-edge generate -m FOLDER"
+    for name, flag in (("tf_model.h5", "from_tf"), ("flax_model.msgpack", "from_flax")):
+        if (folder / name).is_file():
+            return (
+                f"{name} is not read: download model.safetensors or pytorch_model.bin of the same "
+                f"model, or convert with transformers 4: AutoModelForCausalLM.from_pretrained("
+                f"FOLDER, {flag}=True).save_pretrained(OTHER)"
+            )
+    return None
 
 
 def refuse_unsupported(settings: CheckpointSettings) -> None:

@@ -7,7 +7,7 @@ An importer names for every tensor of the reference the tensors of the file that
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,21 @@ import torch
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.sources import FLOAT_DTYPES, TensorSource, check_finite, printable
+from gpt_edge.reference.importers.sources import (
+    FLOAT_DTYPES,
+    TensorInfo,
+    TensorSource,
+    check_finite,
+    printable,
+)
+from gpt_edge.reference.importers.tensor_names import left_out_note
 from gpt_edge.reference.model import GPT, without_memory
 from gpt_edge.tasks import TaskSpec
 
 MAX_LISTED = 10
+MAX_OF_DTYPE = 3  # faults of one dtype that are listed one by one
 HEAD_PREFIX = "task_head."  # the head of a fine-tuned model, which GPT does not have
+DOUBLE = ("F64", "torch.float64")
 LINEAR_WEIGHTS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
@@ -37,6 +46,7 @@ class Origin:
     is_transposed: bool = False  # stored [in, out] or [1, in, out]
     # for the query rows, the first third: folds a factor of the attention into c_attn
     query_scale: float = 1.0
+    first_row: int = 0  # what is before it is left out
 
 
 Origins = Mapping[str, Origin]
@@ -87,6 +97,9 @@ class Checkpoint:
     origins: Origins
     tied_copy: str | None = None  # the file's second copy of the tied embedding
     task: TaskSpec | None = None  # of a fine-tuned model; set if and only if config.n_label is
+    notes: tuple[str, ...] = ()  # what was renamed, left out or assumed, in words
+    # of a repository of the hub its name and revision, for manifests
+    provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Every parameter of the reference once, in the reference's order; a tied head is only
@@ -111,6 +124,8 @@ class Checkpoint:
             return np.zeros(origin.stored_shape, dtype=np.float32)
         parts = [self._part(part, origin.is_transposed) for part in origin.names]
         array = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        if origin.first_row:
+            array = array[origin.first_row :]
         if origin.query_scale != 1.0:
             array = array if array.flags.writeable else array.copy()
             array[: len(array) // 3] *= np.float32(origin.query_scale)
@@ -176,13 +191,17 @@ def open_tensors(
     origin_of: Callable[[str, tuple[int, ...]], Origin],
     is_ignored: Callable[[str], bool] = lambda name: False,
     tied_copy: str | None = None,
+    *,
+    is_left_out: Callable[[str], bool] = lambda name: False,
+    notes: Sequence[str] = (),
 ) -> Checkpoint:
     """Validate the file against `config` and return the Checkpoint.
 
     origin_of: from a reference name and shape to its Origin. is_ignored: whether a name is that of
-    a buffer without weights. tied_copy: a tensor that may exist besides the embedding, equal to it.
-    Raises CheckpointError listing tensors that are unknown, missing, or of another shape or dtype,
-    by their names in the file.
+    a buffer without weights. tied_copy: a tensor that may exist besides the embedding, equal to it,
+    or in its place. is_left_out: whether a name that the reference lacks is worth a note and no
+    refusal. notes: of the checkpoint. Raises CheckpointError listing tensors that are unknown,
+    missing, or of another shape or dtype, by their names in the file.
     """
     infos = source.infos
     if config.n_layer > len(infos):  # before a loop over the layers of a corrupt config
@@ -192,26 +211,49 @@ def open_tensors(
         )
     origins = {name: origin_of(name, shape) for name, shape in reference_shapes(config).items()}
     copy = tied_copy if tied_copy in infos and config.tied_embeddings else None
+    if copy is not None and not set(origins["wte.weight"].names) & infos.keys():
+        # safetensors' save_model keeps one name of a tied pair, which may be the head's
+        origins["wte.weight"] = dataclasses.replace(origins["wte.weight"], names=(copy,))
+        copy = None
     expected = {part: origin.stored_shape for origin in origins.values() for part in origin.names}
     if copy is not None:
         expected[copy] = (config.vocab_size, config.n_embd)
     faults = [f"{name} is missing" for name in expected if name not in infos]
-    faults += [
-        f"{printable(name)} is unknown"
-        for name in infos
-        if name not in expected and not is_ignored(name)
-    ]
+    unknown = [name for name in infos if name not in expected and not is_ignored(name)]
+    left_out = [name for name in unknown if is_left_out(name)]
+    faults += [f"{printable(name)} is unknown" for name in unknown if name not in left_out]
     for name, shape in expected.items():
         info = infos.get(name)
         if info is not None and info.shape != shape:
             faults.append(f"{name} has shape {list(info.shape)}, expected {list(shape)}")
-        elif info is not None and info.dtype not in FLOAT_DTYPES:
-            faults.append(
-                f"{name} has dtype {info.dtype}, expected one of {', '.join(FLOAT_DTYPES)}"
-            )
+    faults += _dtype_faults({name: infos[name].dtype for name in expected if name in infos})
     if faults:
         rest = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         raise CheckpointError(
-            f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}"
+            f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}",
+            hint=_dtype_hint(infos),
         )
-    return Checkpoint(kind, path, config, source, origins, copy)
+    if left_out:
+        notes = (*notes, left_out_note(left_out))
+    return Checkpoint(kind, path, config, source, origins, copy, notes=tuple(notes))
+
+
+def _dtype_faults(dtypes: Mapping[str, str]) -> list[str]:
+    """Tensors whose dtype cannot be read; more than a few of one dtype are counted."""
+    faults = []
+    wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in FLOAT_DTYPES}
+    for dtype in sorted(set(wrong.values())):
+        names = [name for name in wrong if wrong[name] == dtype]
+        subjects = [f"{name} has" for name in names]
+        if len(names) > MAX_OF_DTYPE:
+            subjects = [f"{len(names)} of {len(dtypes)} tensors, such as {names[0]}, have"]
+        wanted = f"expected one of {', '.join(FLOAT_DTYPES)}"
+        faults += [f"{subject} dtype {dtype}, {wanted}" for subject in subjects]
+    return faults
+
+
+def _dtype_hint(infos: Mapping[str, TensorInfo]) -> str | None:
+    """What to do about a model that is float64 as a whole."""
+    if not any(info.dtype in DOUBLE for info in infos.values()):
+        return None
+    return "save it in float32: model.float().save_pretrained(FOLDER) in transformers"

@@ -2,7 +2,8 @@
 
 Every file passes three gates: the pickle's opcodes are read and every global outside a short list
 is refused by name; `torch.load(weights_only=True)` loads it; only dense tensors whose values are in
-the file are returned.
+the file are returned. A trainer's settings, such as an object of its class GPTConfig, become
+`Inert` values: what the pickle says of them, without their class.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +35,12 @@ _ALLOWED_GLOBALS = {
     "torch.Size",
     *(f"torch.{kind}Storage" for kind in _STORAGES),
 }
+# settings and figures beside the weights: classes of the trainer's own, numpy's numbers, paths
+_INERT_GLOBALS = re.compile(
+    r"[\w.]+\.(\w*Config|\w*Args)|argparse\.Namespace|types\.SimpleNamespace"
+    r"|numpy\.(_core|core)\.multiarray\.scalar|numpy\.dtype|_codecs\.encode"
+    r"|pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path"
+)
 _GLOBAL_OPCODES = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
 _TEXT_OPCODES = {
     "STRING",
@@ -46,6 +54,20 @@ _TEXT_OPCODES = {
 _SIZE_OPCODES = {"LONG1", "LONG4", "BININT", "INT", "LONG"}  # the other opcodes hold at most 65,535
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _HINT = "if you trust its author, convert it to safetensors on a machine that you can lose"
+
+
+class Inert:
+    """What a pickle makes of another class: its arguments and its state, plain values or Inert ones
+    themselves. Nothing of that class is imported or called.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__()  # type: ignore[misc]
+        self.state = state
 
 
 @dataclass(frozen=True)
@@ -99,21 +121,23 @@ def open_sharded_torch_tensors(index: Path, weight_map: Mapping[str, str]) -> Lo
 def load_torch_file(path: Path) -> Any:
     """The content of a file of torch.save, with tensors mapped from the file.
 
-    Raises CheckpointError, naming it, for anything but plain containers, numbers, strings and dense
-    tensors.
+    Raises CheckpointError, naming it, for anything but plain containers, numbers, strings, Inert
+    values and dense tensors.
     """
+    inert: set[str] = set()
     try:
         n_bytes = path.stat().st_size
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
             if is_zip:
-                _check_archive(path, file, n_bytes)
+                inert = _check_archive(path, file, n_bytes)
             else:
-                _check_legacy(path, file, n_bytes)
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=True if is_zip else None
-        )
+                inert = _check_legacy(path, file, n_bytes)
+        with torch.serialization.safe_globals([(Inert, name) for name in inert]):
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=True if is_zip else None
+            )
     except CheckpointError:
         raise
     except OSError as error:
@@ -159,8 +183,10 @@ def as_tensors(where: str, state: object) -> LoadedTensors:
     return LoadedTensors(where, tensors)
 
 
-def _check_archive(path: Path, file: BinaryIO, n_bytes: int) -> None:
-    """torch.save since 1.6: one folder in an uncompressed zip, data.pkl in it."""
+def _check_archive(path: Path, file: BinaryIO, n_bytes: int) -> set[str]:
+    """torch.save since 1.6: one folder in an uncompressed zip, data.pkl in it. Returns as
+    `_check_pickle`.
+    """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
@@ -194,25 +220,28 @@ def _check_archive(path: Path, file: BinaryIO, n_bytes: int) -> None:
                 f"{path}: data.pkl has {pickles[0].file_size} bytes, at most {MAX_PICKLE_BYTES} "
                 "are read"
             )
-        _check_pickle(path, io.BytesIO(archive.read(pickles[0])))
+        return _check_pickle(path, io.BytesIO(archive.read(pickles[0])))
 
 
-def _check_legacy(path: Path, file: BinaryIO, n_bytes: int) -> None:
+def _check_legacy(path: Path, file: BinaryIO, n_bytes: int) -> set[str]:
     """torch.save before 1.6. Any whole number in it is a size or an offset, so none may exceed the
-    file's length.
+    file's length. Returns as `_check_pickle`.
     """
+    inert: set[str] = set()
     is_legacy = file.read(len(_LEGACY_START)) == _LEGACY_START
     file.seek(len(_LEGACY_START) if is_legacy else 0)
     for _ in range(4 if is_legacy else 1):
-        _check_pickle(path, file, max_number=n_bytes if is_legacy else None)
+        inert |= _check_pickle(path, file, max_number=n_bytes if is_legacy else None)
     if not is_legacy:
         raise CheckpointError(f"{path} is a pickle but not one that torch.save wrote", hint=_HINT)
+    return inert
 
 
-def _check_pickle(path: Path, file: BinaryIO, max_number: int | None = None) -> None:
-    """Read one pickle's opcodes without running them. Raises CheckpointError for a global that is
-    not allowed.
+def _check_pickle(path: Path, file: BinaryIO, max_number: int | None = None) -> set[str]:
+    """Read one pickle's opcodes without running them, and return the globals to load as Inert.
+    Raises CheckpointError for a global that is not allowed.
     """
+    inert: set[str] = set()
     texts = ["?", "?"]
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in _TEXT_OPCODES:
@@ -221,7 +250,9 @@ def _check_pickle(path: Path, file: BinaryIO, max_number: int | None = None) -> 
             name = str(argument).replace(" ", ".", 1)
             if opcode.name == "STACK_GLOBAL":
                 name = ".".join(texts)
-            if opcode.name != "GLOBAL" or name not in _ALLOWED_GLOBALS:
+            if opcode.name == "GLOBAL" and _INERT_GLOBALS.fullmatch(name):
+                inert.add(name)
+            elif opcode.name != "GLOBAL" or name not in _ALLOWED_GLOBALS:
                 raise CheckpointError(
                     f"{path} is a pickle that would run code or is not a plain checkpoint: it "
                     f"imports {printable(name)}",
@@ -233,3 +264,4 @@ def _check_pickle(path: Path, file: BinaryIO, max_number: int | None = None) -> 
             raise CheckpointError(
                 f"{path} declares a size of {argument}, the file has {max_number} bytes"
             )
+    return inert

@@ -4,6 +4,8 @@ examples as ids.
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Any
 from gpt_edge.arrays import IntArray
 from gpt_edge.data.examples import Example, read_examples
 from gpt_edge.data.labels import balance, class_labels, class_numbers, scores
-from gpt_edge.errors import TokenizerError, TrainingError
+from gpt_edge.data.tables import SkippedRows
+from gpt_edge.errors import GPTEdgeWarning, TokenizerError, TrainingError
 from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
@@ -77,13 +80,19 @@ class FinetuneInputs:
 
 
 def open_inputs(
-    checkpoint: Path, data: FinetuneData, settings: FinetuneSettings, tokenizer: str | None = None
+    checkpoint: Path,
+    data: FinetuneData,
+    settings: FinetuneSettings,
+    tokenizer: str | None = None,
+    *,
+    config: Path | None = None,
+    adapter: str | None = None,
 ) -> FinetuneInputs:
     """Read everything. The head and the new embeddings come from torch's random numbers. Raises as
     `finetune`.
     """
     examples = _read_all(data, settings)  # first: a fault there costs the least time
-    opened = open_checkpoint(checkpoint)
+    opened = open_checkpoint(checkpoint, config=config, adapter=adapter)
     tokenizer_source = _tokenizer_of(opened, tokenizer)
     encoder = build_tokenizer(tokenizer_source)
     has_classes = settings.kind != "multiple-choice" and not settings.score_range
@@ -108,7 +117,7 @@ def open_inputs(
         dev=encoded.get("dev"),
         test=encoded.get("test"),
         balance=balance(examples["train"]),
-        vocab_size=min(spec.start, spec.delimiter, spec.extract),
+        vocab_size=min(spec.tokens),
         documents=documents,
         n_bytes=n_bytes,
     )
@@ -116,10 +125,13 @@ def open_inputs(
 
 def _read_all(data: FinetuneData, settings: FinetuneSettings) -> dict[str, list[Example]]:
     columns = data.columns_for(settings)
-    sets = {"train": read_examples(data.train, columns, data.format)}
-    for name, path in (("dev", data.dev), ("test", data.test)):
+    sets = {}
+    for name, path in (("train", data.train), ("dev", data.dev), ("test", data.test)):
         if path is not None:
-            sets[name] = read_examples(path, columns, data.format)
+            skipped = SkippedRows() if data.skip_bad_rows else None
+            sets[name] = read_examples(path, columns, data.format, skipped)
+            if skipped is not None and skipped.count:
+                warnings.warn(f"{path}: {skipped}", GPTEdgeWarning, stacklevel=2)
     if data.hold_out:
         has_classes = settings.kind != "multiple-choice" and settings.score_range is None
         sets["train"], sets["dev"] = split_examples(
@@ -153,15 +165,12 @@ def _with_tokens(
     gpt = opened.load_model()
     if settings.from_scratch:
         gpt = GPT(gpt.config)
-    if opened.task is not None:
-        previous = opened.task
-        return gpt, TaskSpec(
-            settings.kind,
-            previous.start,
-            previous.delimiter,
-            previous.extract,
-            tuple(labels),
-            settings.score_range,
+    if opened.task is not None and opened.task.tokens:
+        return gpt, dataclasses.replace(
+            opened.task,
+            kind=settings.kind,
+            labels=tuple(labels),
+            score_range=settings.score_range,
         )
     return with_task_tokens(gpt), new_task(
         settings.kind, gpt.config.vocab_size, labels, settings.score_range

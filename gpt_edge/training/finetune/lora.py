@@ -62,7 +62,7 @@ def add_lora(model: TaskModel, rank: int, alpha: float) -> None:
         _replace(block, rank, alpha)
     spec = model.spec
     is_new = torch.zeros(model.gpt.config.vocab_size, 1)
-    is_new[[spec.start, spec.delimiter, spec.extract]] = 1
+    is_new[list(spec.tokens)] = 1
     for embedding in {model.gpt.wte.weight, model.gpt.lm_head.weight}:  # one where they are tied
         embedding.requires_grad_(True)
         embedding.register_hook(lambda gradient: gradient * is_new)  # type: ignore[no-untyped-call]  # torch's own gap

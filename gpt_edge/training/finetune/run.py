@@ -45,6 +45,8 @@ def finetune(
     settings: FinetuneSettings,
     *,
     tokenizer: str | None = None,
+    config: Path | None = None,
+    adapter: str | None = None,
     resume: bool = False,
     plot: bool = False,
     progress: bool = True,
@@ -52,7 +54,8 @@ def finetune(
     """Fine-tune the model at `checkpoint`, any that the importers open, on one task; show the
     progress on stderr.
 
-    tokenizer: file, folder or name; None takes the one beside the checkpoint. resume: continue
+    tokenizer: file, folder or name; None takes the one beside the checkpoint. config, adapter: as
+    for `open_checkpoint`. resume: continue
     after the last complete epoch of an interrupted run in `out`. plot: draw the confusion matrix,
     of test, else of dev. Raises CheckpointError, TokenizerError, TrainingError for a wrong source,
     file of examples or run folder; NumericError when the loss is NaN or infinite, with the best
@@ -68,7 +71,7 @@ def finetune(
         keep_freed_memory()
         torch.set_flush_denormal(True)  # denormal gradients are fifty times slower
         torch.manual_seed(settings.seed)
-        source = open_inputs(checkpoint, data, settings, tokenizer)
+        source = open_inputs(checkpoint, data, settings, tokenizer, config=config, adapter=adapter)
         recipe = _recipe(checkpoint, source, data, settings)
         n_steps = settings.epochs * math.ceil(len(source.train) / settings.batch)
         showing = show_finetune_progress(n_steps) if progress else nullcontext(None)

@@ -134,6 +134,7 @@ class FinetuneData:
     hold_out: float = 0.0
     columns: Columns | None = None  # None: `default_columns` of the task
     format: str | None = None  # None: by each file's suffix
+    skip_bad_rows: bool = False  # leave out rows with a fault, and count them
     forgetting_text: Path | None = None
     separator: str = END_OF_TEXT  # of the documents in forgetting_text
 

@@ -138,7 +138,7 @@ class Finetuner:
             return ids
         spec = self.model.spec
         # the task's tokens come after those of texts, and are not replaced
-        n_text = min(spec.start, spec.delimiter, spec.extract)
+        n_text = min(spec.tokens)
         is_replaced = (torch.rand(ids.shape) < self.settings.token_noise) & (ids < n_text)
         return torch.where(is_replaced, torch.randint(n_text, ids.shape), ids)
 

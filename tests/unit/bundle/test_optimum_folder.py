@@ -33,6 +33,17 @@ CONFIG: dict[str, Any] = {
 }
 
 
+NEO: dict[str, Any] = {
+    "model_type": "gpt_neo",
+    "num_layers": 4,
+    "num_heads": 2,
+    "hidden_size": 32,
+    "max_position_embeddings": 64,
+    "attention_types": [[["global", "local"], 2]],
+    "window_size": 9,
+}
+
+
 def optimum_folder(folder: Path, files: tuple[str, ...] = ("model.onnx",), **config: Any) -> Path:
     """Make a folder as Optimum lays it out; a config value of ... takes the field away."""
     folder.mkdir(exist_ok=True)
@@ -87,6 +98,12 @@ def test_the_float_graph_comes_before_the_quantized_one(tmp_path: Path) -> None:
         ({"n_head": 3}, "multiple of n_head"),
         ({"activation_function": "swish"}, "activation_function 'swish'"),
         ({"activation_function": ["gelu"]}, "activation_function"),
+        ({**NEO, "num_layers": 3}, "must say global or local for 3 layers"),
+        ({**NEO, "num_layers": None}, "num_layers is None"),
+        (
+            {"architectures": ["GPT2ForSequenceClassification"], "id2label": {"5": "x"}},
+            "id2label must name",
+        ),
         ({"layer_norm_epsilon": "x"}, "layer_norm_epsilon"),
     ],
 )
@@ -105,9 +122,49 @@ def test_an_old_config_that_says_n_ctx_is_understood(tmp_path: Path) -> None:
 def test_a_folder_with_other_graphs_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         BundleError,
-        match=r"holds decoder_model_merged\.onnx, expected model\.onnx or model_quantized\.onnx",
+        match=r"holds model_q4\.onnx, expected model\.onnx or model_quantized\.onnx",
     ):
-        Bundle.open(optimum_folder(tmp_path / "f", ("decoder_model_merged.onnx",)))
+        Bundle.open(optimum_folder(tmp_path / "f", ("model_q4.onnx",)))
+
+
+def test_a_split_decoder_says_which_export_runs(tmp_path: Path) -> None:
+    files = ("decoder_model.onnx", "decoder_with_past_model.onnx")
+    with pytest.raises(BundleError, match=r"holds decoder_model\.onnx") as caught:
+        Bundle.open(optimum_folder(tmp_path / "f", files))
+    assert "text-generation-with-past" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("file", "scheme"),
+    [
+        ("decoder_model_merged.onnx", "fp32"),
+        ("decoder_model_merged_quantized.onnx", "int8-dynamic"),
+        ("model_quantized.onnx", "int8-dynamic"),
+    ],
+)
+def test_a_graph_below_onnx_is_found(file: str, scheme: str, tmp_path: Path) -> None:
+    folder = optimum_folder(tmp_path / "f", ("vocab.json",))
+    (folder / "onnx").mkdir()
+    for name in (file, f"{file}_data"):
+        (folder / "onnx" / name).write_bytes(b"onnx")
+    bundle = Bundle.open(folder)
+    assert (bundle.scheme, bundle.model_path) == (scheme, folder / "onnx" / file)
+    assert {file, f"{file}_data", "config.json", "vocab.json"} == set(bundle.manifest.files)
+
+
+def test_a_gpt_neo_folder_has_its_layers(tmp_path: Path) -> None:
+    config = Bundle.open(optimum_folder(tmp_path / "f", **NEO)).config
+    assert (config.n_layer, config.n_ctx, config.window) == (4, 64, 9)
+    assert (config.attention, config.scale_attention) == (("dense", "banded"), False)
+
+
+def test_a_classifiers_folder_has_its_task(tmp_path: Path) -> None:
+    config = {"architectures": ["GPT2ForSequenceClassification"], "pad_token_id": 7}
+    labels = {"0": "no", "1": "yes"}
+    bundle = Bundle.open(optimum_folder(tmp_path / "f", **config, id2label=labels))
+    assert bundle.task is not None
+    assert (bundle.task.labels, bundle.task.problem) == (("no", "yes"), "single-label")
+    assert (bundle.task.pad, bundle.config.n_label) == (7, 2)
 
 
 def test_a_broken_config_is_named(tmp_path: Path) -> None:

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.data.examples import Columns, Example, default_columns, read_examples
+from gpt_edge.data.examples import (
+    Columns,
+    Example,
+    default_columns,
+    names_columns,
+    read_examples,
+    table_examples,
+)
 from gpt_edge.data.labels import balance, class_labels, class_numbers, scores
+from gpt_edge.data.tables import SkippedRows
 from gpt_edge.errors import TrainingError
 
 TEXT = Columns(("text",), "label")
@@ -206,3 +214,61 @@ def test_the_shared_sets_read_as_they_are_described(shared_data: Path) -> None:
     assert {
         name: len(read_examples(tasks / name, columns)) for name, (columns, _) in counts.items()
     } == {name: n for name, (_, n) in counts.items()}
+
+
+def test_csv_may_be_separated_by_semicolons(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'text;label\n"a; b, c";x\nd, e;y\n')
+    found = [(example.texts, example.label) for example in read_examples(path, TEXT)]
+    assert found == [(("a; b, c",), "x"), (("d, e",), "y")]
+
+
+def test_a_comma_counts_before_a_semicolon(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label,a;b\nx;y,1,z\n")
+    assert read_examples(path, TEXT)[0].texts == ("x;y",)
+
+
+def test_a_missing_column_lists_those_of_the_separator_that_splits(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="there is no column 'text'") as caught:
+        read_examples(write(tmp_path / "a.csv", "review;stars\nfine;5\n"), TEXT)
+    assert caught.value.hint == "its columns: review, stars"
+
+
+def test_several_columns_are_joined_to_one_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "title,body,label\nHi,there,x\n,only body,y\n")
+    columns = Columns(("title", "body"), is_joined=True)
+    assert [example.texts for example in read_examples(path, columns)] == [
+        ("Hi there",),
+        ("only body",),
+    ]
+    empty = write(tmp_path / "b.csv", "title,body,label\n, ,x\n")
+    with pytest.raises(TrainingError, match="line 2: title and body are empty"):
+        read_examples(empty, columns)
+
+
+def test_bad_rows_are_skipped_and_counted_on_request(tmp_path: Path) -> None:
+    content = "text,label\na,x\nb,\n,y\nc,x,more\nd\ne,y\n"
+    path = write(tmp_path / "a.csv", content)
+    with pytest.raises(TrainingError, match="line 3: label is empty"):
+        read_examples(path, TEXT)
+    skipped = SkippedRows()
+    assert [example.texts[0] for example in read_examples(path, TEXT, None, skipped)] == ["a", "e"]
+    assert skipped.count == 4
+    assert str(skipped) == (
+        "skipped 4 bad rows: line 3: label is empty; line 4: text is empty; "
+        "line 5: 3 fields, the first line names 2 columns; ..."
+    )
+    lines = '{"text": "a", "label": "x"}\n{"text": "b", "label": null}\n{"text": 1}\nno\n'
+    skipped = SkippedRows()
+    found = read_examples(write(tmp_path / "a.jsonl", lines), TEXT, None, skipped)
+    assert (len(found), skipped.count) == (1, 3)
+    with pytest.raises(TrainingError, match="holds no example; skipped 1 bad row"):
+        read_examples(write(tmp_path / "b.csv", "text,label\nb,\n"), TEXT, None, SkippedRows())
+
+
+def test_a_table_without_labels_gives_its_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id,text\n1,a\n2,b\n")
+    assert [example.texts for example in table_examples(path, TEXT, "csv")] == [("a",), ("b",)]
+    labelled = write(tmp_path / "b.csv", "text;label\na;x\nb;\n")
+    assert len(list(table_examples(labelled, TEXT, "csv"))) == 2
+    assert names_columns(write(tmp_path / "c.tsv", "id\ttext\n1\ta\n"), TEXT)
+    assert not names_columns(write(tmp_path / "d.tsv", "premise\thypothesis\n"), TEXT)

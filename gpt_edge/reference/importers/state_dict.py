@@ -1,0 +1,201 @@
+"""State dicts of GPT-2's names that other trainers save: build-nanogpt's log/model_*.pt, minGPT's
+model.pt, Lightning's .ckpt, or the tensors alone.
+
+Shapes say all of a config but the number of heads and the non-linearity. Those are looked for in
+what lies in the file and beside it, and in the file that the caller names; a guess is noted. Linear
+weights are [out, in], or [in, out] where a model of transformers was trained. Sources:
+github.com/karpathy/build-nanogpt, train_gpt2.py; github.com/karpathy/minGPT, mingpt/model.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt_edge.bundle.transformers_config import ACTIVATIONS
+from gpt_edge.config import PRESETS
+from gpt_edge.errors import CheckpointError
+from gpt_edge.reference.importers.hf_weights import is_buffer
+from gpt_edge.reference.importers.nanogpt import is_tied, without_prefix
+from gpt_edge.reference.importers.settings import CheckpointSettings
+from gpt_edge.reference.importers.sources import printable
+from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin, open_tensors
+from gpt_edge.reference.importers.tensor_names import TRANSFORMER, is_other_head
+from gpt_edge.reference.importers.torch_pickle import Inert, as_tensors
+
+MAX_DEPTH = 3  # of settings inside settings
+_LAYER = re.compile(r"(transformer\.)?h\.(\d+)\.ln_1\.weight")
+_HEADS = ("n_head", "n_heads", "num_heads", "num_attention_heads")
+# where trainers keep the settings of a model
+_NESTED = ("model", "config", "model_config", "gpt_config", "hparams", "hyper_parameters", "args")
+# minGPT's names of sizes, and their heads
+_MINGPT_HEADS = {
+    "openai-gpt": 12,
+    "gpt2": 12,
+    "gpt2-medium": 16,
+    "gpt2-large": 20,
+    "gpt2-xl": 25,
+    "gopher-44m": 16,
+    "gpt-mini": 6,
+    "gpt-micro": 4,
+    "gpt-nano": 3,
+}
+_SHAPE_HEADS = {
+    (config.n_layer, config.n_embd): (name, config.n_head)
+    for name, config in PRESETS.items()
+    if name.startswith("gpt2")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StateDict:
+    """A state dict found in a torch file. kind: of its trainer; settings: what the file says
+    about its model.
+    """
+
+    kind: str
+    tensors: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+def find_state_dict(content: object) -> StateDict | None:
+    """The state dict in the content of a torch file, None where there is none."""
+    if not isinstance(content, dict):
+        return None
+    if isinstance(content.get("state_dict"), dict):
+        return StateDict("lightning", content["state_dict"], _flat(content))
+    if isinstance(content.get("model"), dict):
+        is_build_nanogpt = isinstance(content.get("config"), Inert)
+        kind = "build-nanogpt" if is_build_nanogpt else "state-dict"
+        settings = {name: value for name, value in content.items() if name != "model"}
+        return StateDict(kind, content["model"], _flat(settings))
+    if content and all(hasattr(value, "shape") for value in content.values()):
+        return StateDict("state-dict", content, {})
+    return None
+
+
+def open_state_dict(
+    path: Path, file: Path, found: StateDict, given: Mapping[str, Any] | None
+) -> Checkpoint:
+    """The checkpoint of a state dict.
+
+    path: as the caller gave it. given: settings from beside the file or from the caller, which
+    count before those in it. Raises CheckpointError for tensors that are not GPT-2's, for a number
+    of heads that nothing says, and as `open_tensors` does.
+    """
+    source, notes = without_prefix(as_tensors(str(file), found.tensors))
+    settings = CheckpointSettings(str(file), {**found.settings, **_flat(given or {})})
+    prefix = TRANSFORMER if TRANSFORMER + "wpe.weight" in source.infos else ""
+    shapes = {name: info.shape for name, info in source.infos.items()}
+    sizes = _sizes(file, shapes, prefix)
+    n_head, head_notes = _heads(found.kind, settings, sizes)
+    is_conv1d = shapes[f"{prefix}h.0.attn.c_attn.weight"][0] == sizes["n_embd"]
+    tied = is_tied(source, f"{prefix}wte.weight")
+    activation, activation_notes = _activation(found.kind, settings, is_conv1d, tied)
+    config = settings.config(
+        **sizes,
+        n_head=n_head,
+        activation=activation,
+        layer_norm_epsilon=settings.number("layer_norm_epsilon", 1e-5),
+        tied_embeddings=tied,
+    )
+    has_bias = any(name.endswith("ln_1.bias") for name in shapes)
+
+    def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
+        if name == "lm_head.weight":
+            return Origin((name,), shape)
+        if name.endswith(".bias") and not has_bias:
+            return Origin((), shape)
+        if is_conv1d and name.endswith(LINEAR_WEIGHTS):
+            return Origin((prefix + name,), shape[::-1], is_transposed=True)
+        return Origin((prefix + name,), shape)
+
+    return open_tensors(
+        found.kind,
+        path,
+        config,
+        source,
+        origin_of,
+        is_buffer,
+        tied_copy="lm_head.weight",
+        is_left_out=is_other_head,
+        notes=[*notes, *head_notes, *activation_notes],
+    )
+
+
+def _sizes(file: Path, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, int]:
+    """What the shapes say. Raises CheckpointError for tensors that are not GPT-2's."""
+    layers = [int(found[2]) for name in shapes if (found := _LAYER.fullmatch(name))]
+    names = (f"{prefix}wte.weight", f"{prefix}wpe.weight", f"{prefix}h.0.mlp.c_fc.weight")
+    missing = [name for name in names if len(shapes.get(name, ())) != 2]
+    attention = shapes.get(f"{prefix}h.0.attn.c_attn.weight", ())
+    if missing or not layers or len(attention) != 2:
+        raise CheckpointError(
+            f"{file} holds a state dict but no GPT-2: it has no {(*missing, 'h.0.attn.c_attn')[0]}",
+            hint=f"its tensors: {printable(', '.join(list(shapes)[:4]))}",
+        )
+    (vocab_size, n_embd), (n_ctx, _), c_fc = (shapes[name] for name in names)
+    n_inner = max(c_fc) if n_embd == min(c_fc) else c_fc[0]
+    sizes = {"n_layer": max(layers) + 1, "n_embd": n_embd, "n_ctx": n_ctx, "vocab_size": vocab_size}
+    return sizes if n_inner == 4 * n_embd else {**sizes, "n_inner": n_inner}
+
+
+def _heads(
+    kind: str, settings: CheckpointSettings, sizes: Mapping[str, int]
+) -> tuple[int, list[str]]:
+    """The number of heads, and a note where it is a guess."""
+    for name in _HEADS:
+        if settings.values.get(name) is not None:
+            return settings.whole(name), []
+    model_type = settings.values.get("model_type")
+    if isinstance(model_type, str) and model_type in _MINGPT_HEADS:
+        return _MINGPT_HEADS[model_type], []
+    shape = (sizes["n_layer"], sizes["n_embd"])
+    if shape in _SHAPE_HEADS:
+        name, n_head = _SHAPE_HEADS[shape]
+        return n_head, [f"n_head is not in it: {n_head} is taken, as {name} of this shape has"]
+    said = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    missing = "n_head"
+    if kind == "state-dict":
+        missing = "model and model_args, as nanoGPT's file has, and no n_head"
+    raise CheckpointError(
+        f"{settings.where} has no {missing}: its tensors say {said}, and nothing says how many "
+        "heads the attention has",
+        hint='write {"n_head": N} into a JSON file, or take the model\'s config.json, and give it '
+        "with --config FILE",
+    )
+
+
+def _activation(
+    kind: str, settings: CheckpointSettings, is_conv1d: bool, tied: bool
+) -> tuple[str, list[str]]:
+    """The non-linearity, and a note where it is a guess."""
+    meanings = {**ACTIVATIONS, "gelu_tanh": "gelu_tanh"}
+    for name in ("activation_function", "activation"):
+        if settings.values.get(name) is not None:
+            return settings.choice(name, "", meanings), []
+    if kind == "build-nanogpt":
+        # nanoGPT's GPTConfig has a field `bias` and its MLP the exact form, build-nanogpt's has not
+        return "gelu" if "bias" in settings.values else "gelu_tanh", []
+    if is_conv1d or not tied:  # transformers' default; minGPT, which does not tie
+        return "gelu_tanh", []
+    return "gelu_tanh", [
+        "nothing says which form of GELU it has: the tanh form is taken; for the exact one give "
+        '{"activation_function": "gelu"} with --config FILE'
+    ]
+
+
+def _flat(values: Mapping[str, Any], depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """The settings of a model in one mapping; inner ones, which are nearer to it, count first."""
+    flat: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = value.state if isinstance(value, Inert) else value
+        if isinstance(name, str) and isinstance(inner, int | float | str | bool):
+            flat[name] = inner
+        elif name in _NESTED and isinstance(inner, Mapping) and depth:
+            nested |= _flat(inner, depth - 1)
+    return {**flat, **nested}

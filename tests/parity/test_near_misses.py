@@ -1,0 +1,134 @@
+"""Folders one level off, and files of other tools: one line that says what was found and what to
+take; a hint leads to something that opens, or to a file that it names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt_edge.errors import CheckpointError
+from gpt_edge.reference.importers import open_checkpoint
+from tests.support.transformers_models import random_transformers
+
+
+def save_model(folder: Path) -> None:
+    random_transformers("GPT2", "LMHeadModel").save_pretrained(folder)
+
+
+def trainer(folder: Path) -> None:
+    for step in (90, 500):
+        save_model(folder / f"checkpoint-{step}")
+    (folder / "trainer_state.json").write_text("{}")
+
+
+def cached_model(folder: Path) -> None:
+    for commit in ("0a1b", "2c3d"):
+        save_model(folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0a1b")
+
+
+def cache(folder: Path) -> None:
+    cached_model(folder / "models--me--gpt")
+
+
+def inner(folder: Path) -> None:
+    save_model(folder / "final")
+
+
+LEVELS: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "Trainer": (trainer, "the output_dir of a Trainer with 2 checkpoints", "checkpoint-500"),
+    "a cached model": (cached_model, "a model's folder in the hub's cache", "snapshots/0a1b"),
+    "the cache": (cache, "the hub's cache with 1 model", "models--me--gpt/snapshots/0a1b"),
+    "one folder": (inner, "a folder with 1 model folder", "final"),
+}
+
+
+@pytest.mark.parametrize("kind", LEVELS)
+def test_a_folder_one_level_off_names_the_one_to_take(kind: str, tmp_path: Path) -> None:
+    make, what, name = LEVELS[kind]
+    make(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.message == f"{tmp_path} is {what}, not a checkpoint"
+    assert caught.value.hint == f"take {tmp_path / name}"
+    open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gpt2.gguf", b"GGUF", "GGUF weights, which are not read"),
+        ("model.onnx", b"", "an ONNX export"),
+        ("tf_model.h5", b"", "weights for TensorFlow"),
+        ("flax_model.msgpack", b"", "weights for Flax"),
+        ("model.bin", (20240326).to_bytes(4, "little") + bytes(1020), "llm.c's model file"),
+    ],
+)
+def test_files_of_other_tools_are_named(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(path)
+        assert message in caught.value.message
+        assert name in caught.value.message
+        assert caught.value.hint not in (None, f"try {tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack"])
+def test_a_model_folder_without_torch_weights_says_what_it_has(name: str, tmp_path: Path) -> None:
+    random_transformers("GPT2", "LMHeadModel").config.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(b"0")
+    with pytest.raises(CheckpointError, match=r"has a config\.json but no weights") as caught:
+        open_checkpoint(tmp_path)
+    assert str(caught.value.hint).startswith(f"{name} is not read")
+
+
+def test_an_adapter_names_its_base(tmp_path: Path) -> None:
+    values = {"base_model_name_or_path": "gpt2", "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="is a PEFT adapter of gpt2") as caught:
+        open_checkpoint(tmp_path)
+    assert f"--adapter {tmp_path}" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "OpenAIGPT"])
+def test_a_config_of_2019_without_a_type_is_read(name: str, tmp_path: Path) -> None:
+    theirs = random_transformers(name, "LMHeadModel")
+    values = theirs.config.to_dict()
+    del values["model_type"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.warns(match="names no model_type"):
+        found, _ = open_checkpoint(tmp_path).load_model()(torch.tensor([[1, 2, 3]]))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            found, theirs(torch.tensor([[1, 2, 3]])).logits, atol=1e-4, rtol=0
+        )
+
+
+def test_weights_by_their_file_lead_to_the_folder_only_where_it_opens(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(file)
+    assert caught.value.hint == f"try {tmp_path}"
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no config\.json beside it"):
+        open_checkpoint(file)
+
+
+def test_float64_is_one_fault_with_the_next_step(tmp_path: Path) -> None:
+    random_transformers("GPT2", "LMHeadModel").double().save_pretrained(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"\d+ of \d+ tensors, such as .* have dtype F64"
+    ) as caught:
+        open_checkpoint(tmp_path)
+    assert "model.float()" in str(caught.value.hint)
