@@ -72,6 +72,8 @@ def bodies(library: Path) -> list[str]:
     for a file that is no library.
     """
     try:
+        # ctypes keeps it loaded: onnxruntime unloads a library with its session, and the memory
+        # that the operators keep for their next call would be lost
         loaded = ctypes.CDLL(str(library))
         names = ctypes.create_string_buffer(256)
         length = loaded.gpt_edge_bodies(names, len(names))

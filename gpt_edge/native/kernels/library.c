@@ -1,7 +1,6 @@
 /* What the library shows outside: the operators' entry into onnxruntime, which bodies run here, and
  * whether they are right.
  */
-#define _GNU_SOURCE /* dladdr */
 #include <string.h>
 
 #include "cpu.h"
@@ -10,7 +9,6 @@
 #ifdef _WIN32
 #define PUBLIC __declspec(dllexport)
 #else
-#include <dlfcn.h>
 #define PUBLIC __attribute__((visibility("default")))
 #endif
 
@@ -47,22 +45,10 @@ PUBLIC int gpt_edge_check(const char *name) {
     return body && body->check() == PRODUCTS_HASH && body->others->check() == OTHERS_HASH;
 }
 
-/* onnxruntime unloads the library with its session; the memory that operators keep for their next
- * call would be lost each time.
- */
-static void stay_loaded(void) {
-#ifndef _WIN32
-    Dl_info info;
-    if (dladdr((void *)stay_loaded, &info) && info.dli_fname)
-        (void)dlopen(info.dli_fname, RTLD_LAZY | RTLD_NODELETE);
-#endif
-}
-
 PUBLIC OrtStatus *RegisterCustomOps(OrtOptions *options, const OrtApiBase *base) {
     OrtApi api = base->get_api(ORT_API);
     const Body *body = find_body(getenv("GPT_EDGE_ISA"));
     if (!body) return fail(api, "no operators for this CPU, or none called as GPT_EDGE_ISA says");
-    stay_loaded();
     /* must outlive the session, and is as small as a name: each session gets its own */
     OrtDomain *domain = NULL;
     TRY(ORT_CREATE_DOMAIN(api)("gpt_edge", &domain));
