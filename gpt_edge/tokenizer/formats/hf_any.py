@@ -9,12 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.tokenizer.formats.hf_json import (
-    added_ids,
-    check_dropout,
-    parse_added_tokens,
-    rules_of,
-)
+from gpt_edge.tokenizer.formats.added_tokens import added_ids, parse_added_tokens, rules_of
+from gpt_edge.tokenizer.formats.hf_json import check_dropout
 from gpt_edge.tokenizer.formats.hf_settings import AddedToken, FolderSettings
 from gpt_edge.tokenizer.hf_library import guarded, open_library
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource, TokenizerSpec

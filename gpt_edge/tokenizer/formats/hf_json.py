@@ -12,6 +12,12 @@ from typing import Any
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.detokenizer import END_OF_WORD
+from gpt_edge.tokenizer.formats.added_tokens import (
+    added_ids,
+    merge_added,
+    parse_added_tokens,
+    rules_of,
+)
 from gpt_edge.tokenizer.formats.bpe_files import Merge, ranks_from_merges, unicode_to_byte
 from gpt_edge.tokenizer.formats.gpt1_file import (
     BERT_NORMALIZER,
@@ -19,11 +25,11 @@ from gpt_edge.tokenizer.formats.gpt1_file import (
     check_gpt1_vocabulary,
     format_gpt1_file,
 )
-from gpt_edge.tokenizer.formats.hf_settings import AddedToken, FolderSettings, added_token
+from gpt_edge.tokenizer.formats.hf_settings import AddedToken, FolderSettings
 from gpt_edge.tokenizer.formats.hf_template import template_tokens
 from gpt_edge.tokenizer.formats.json_file import parse_merge_list, parse_vocab
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource, TokenizerSpec
-from gpt_edge.tokenizer.special_tokens import ALWAYS, NEVER, TokenRules
+from gpt_edge.tokenizer.special_tokens import ALWAYS, TokenRules
 
 RANK_FILE = "tokenizer.tiktoken"
 GPT1_FILE = "tokenizer.json"
@@ -178,49 +184,6 @@ def make_spec(
         raise TokenizerError(f"{where}: {error}") from error
 
 
-def added_ids(
-    vocab: Mapping[str, int], added: Mapping[str, AddedToken], where: str
-) -> dict[str, int]:
-    """The id of each added token; those without one get the next free ids, as in transformers.
-
-    Raises TokenizerError for a token with two ids.
-    """
-    known = [token.id for token in added.values() if token.id is not None]
-    next_id = max([*vocab.values(), *known], default=-1) + 1
-    ids: dict[str, int] = {}
-    for text, token in added.items():
-        id = vocab.get(text) if token.id is None else token.id
-        if id is None:
-            id = next_id
-            next_id += 1
-        if vocab.get(text, id) != id:
-            raise TokenizerError(
-                f"{where}: token {text!r:.60} has id {vocab[text]} in the vocabulary and {id} as "
-                "an added token"
-            )
-        ids[text] = id
-    return ids
-
-
-def merge_added(own: Mapping[str, AddedToken], settings: FolderSettings) -> dict[str, AddedToken]:
-    """The added tokens of a tokenizer.json and those that the files beside it add to them."""
-    return {**settings.added, **own}
-
-
-def rules_of(
-    special_tokens: Mapping[str, int], added: Mapping[str, AddedToken], is_explicit: bool
-) -> TokenRules:
-    """The rules of tokens that a text does not spell on request alone."""
-    rules = {text: added[text].rules for text in special_tokens if text in added}
-    if is_explicit:
-        rules |= {
-            text: (NEVER,)
-            for text in special_tokens
-            if text not in added and text not in (END_OF_TEXT, UNKNOWN)
-        }
-    return tuple((text, words) for text, words in rules.items() if words)
-
-
 def check_dropout(model: Mapping[str, Any], where: str) -> None:
     """Raise TokenizerError for a model that encodes a text differently each time."""
     if model.get("dropout"):
@@ -262,17 +225,6 @@ def is_byte_level(vocab: Mapping[str, int]) -> bool:
 def made_tokens(merges: list[Merge]) -> set[str]:
     """The tokens that bytes and merges make."""
     return {*unicode_to_byte(), *(left + right for left, right in merges)}
-
-
-def parse_added_tokens(value: object, where: str) -> dict[str, AddedToken]:
-    """Return the tokens of `added_tokens` by text. Raises TokenizerError for one without a text or
-    an id.
-    """
-    added: dict[str, AddedToken] = {}
-    for entry in value if isinstance(value, list) else []:
-        token = added_token(entry, entry.get("id") if isinstance(entry, dict) else None, where)
-        added[token.text] = token
-    return added
 
 
 def _check_byte_settings(document: Mapping[str, Any], settings: FolderSettings, where: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.tokenizer.formats.hf_json import added_ids, rules_of
+from gpt_edge.tokenizer.formats.added_tokens import added_ids, rules_of
 from gpt_edge.tokenizer.formats.hf_settings import FolderSettings
 from gpt_edge.tokenizer.sentence_piece import open_model
 from gpt_edge.tokenizer.spec import TokenizerSource, TokenizerSpec

@@ -480,6 +480,36 @@ def test_a_tokenizer_file_that_is_not_listed_is_refused(tmp_path: Path) -> None:
 
 
 @quotes(
+    "`chat_template.jinja`, if the manifest lists it, is the chat template that the checkpoint "
+    "brought: UTF-8, Jinja, at most 64 KiB, untrusted."
+)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{{ messages[0]['content'] }}é".encode(), None),
+        (b"\xff", "chat_template.jinja is not UTF-8"),
+        (b"x" * 65_537, "chat_template.jinja has more than 65536 bytes"),
+    ],
+)
+def test_a_chat_template_is_read_as_text(
+    tmp_path: Path, content: bytes, message: str | None
+) -> None:
+    plain = write_tiny_bundle(tmp_path / "plain")
+    assert plain.read_chat_template() is None
+    with new_bundle(tmp_path / "chat") as writer:
+        for name in plain.manifest.files:
+            (writer.path / name).write_bytes((plain.path / name).read_bytes())
+        (writer.path / "chat_template.jinja").write_bytes(content)
+        writer.finalize(plain.manifest)
+    bundle = Bundle.open(tmp_path / "chat")
+    if message is None:
+        assert bundle.read_chat_template() == content.decode()
+        return
+    with pytest.raises(BundleError, match=message):
+        bundle.read_chat_template()
+
+
+@quotes(
     "`generation_defaults` has one or more of its five fields, each of the type and range given, "
     "and every id of `eos_token_id` lies in the vocabulary."
 )
