@@ -31,11 +31,13 @@ PROMPTS = (
     "Größe, naïve, 中文 🙂:",
     "  two spaces,\n\na new line and\ttabs",
 )
-N_NEW = 48
+N_NEW = 32
 LLAMA = """
 import json, sys
 from llama_cpp import Llama
-model = Llama(sys.argv[1], n_ctx=int(sys.argv[2]), verbose=False, n_threads=2, logits_all=False)
+# keys and values in float32, as ours; llama.cpp's default is float16
+model = Llama(sys.argv[1], n_ctx=int(sys.argv[2]), verbose=False, n_threads=1, n_threads_batch=1,
+              type_k=0, type_v=0)
 rows = []
 for text in json.loads(sys.argv[3]):
     ids = model.tokenize(text.encode(), add_bos=False, special=False)
