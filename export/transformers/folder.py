@@ -55,8 +55,8 @@ TOLERANCE = 1e-4
 GPT2_VOCAB_SIZE = 50257
 UNKNOWN_TO_LLAMA = (
     "llama.cpp's convert_hf_to_gguf.py identifies a BPE pre-tokenizer by a hash of tokens, and "
-    "this vocabulary is not in its list: "
-    ' let its get_vocab_base_pre return "gpt-2", which is how this vocabulary splits text'
+    "this vocabulary is not in its list: gpt-edge export --to gguf writes the file itself, without "
+    "a change of its get_vocab_base_pre"
 )
 
 
