@@ -4,6 +4,7 @@ nothing lost.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -77,12 +78,14 @@ def empty(folder: Path) -> None:
 def other_vocabulary(folder: Path) -> None:
     lines = (folder / "tokenizer.tiktoken").read_text().splitlines()
     values = json.loads((folder / "config.json").read_text())
+    n_more = 40  # more than one in twenty
+    n = len(lines) + n_more
     values["tokenizer"] |= {
-        "vocab_size": 281,
-        "end_token": 280,
-        "special_tokens": {"<|endoftext|>": 280},
+        "vocab_size": n + 1,
+        "end_token": n,
+        "special_tokens": {"<|endoftext|>": n},
     }
-    more = ["YWJj", "YWJjZA==", "YWJjZGU=", "YWJjZGVm"]
+    more = [base64.b64encode(b"abc" + b"d" * count).decode() for count in range(n_more)]
     ranks = [f"{token} {len(lines) + index}" for index, token in enumerate(more)]
     (folder / "tokenizer.tiktoken").write_text("\n".join(lines + ranks) + "\n")
     (folder / "config.json").write_text(json.dumps(values))
@@ -156,7 +159,7 @@ CHECKPOINTS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "a NaN weight": (weight(np.nan), ("h.1.mlp.c_fc.weight[3, 4]", "nan")),
     "an infinite weight": (weight(-np.inf), ("h.1.mlp.c_fc.weight[3, 4]", "-inf")),
-    "a vocabulary that does not fit": (other_vocabulary, ("281 tokens", "277 rows")),
+    "a vocabulary that does not fit": (other_vocabulary, ("317 tokens", "277 rows")),
     "a damaged vocabulary": (
         lambda f: (f / "tokenizer.tiktoken").write_text("????"),
         ("tokenizer.tiktoken",),

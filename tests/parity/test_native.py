@@ -154,9 +154,7 @@ def test_other_bodies_and_more_threads_give_the_same_bits(
             environment.setenv(BODY_SETTING, body)
             assert np.array_equal(expected, whole(open_with("gpt2", scheme, library), ids)), body
     for threads in ("1", "2", "3"):
-        monkeypatch.setattr(
-            "gpt_edge.runtime.graph_runner.default_threads", lambda n=int(threads): n
-        )
+        monkeypatch.setattr("gpt_edge.runtime.tuning.default_threads", lambda n=int(threads): n)
         session = open_with("gpt2", scheme, library)
         assert session.threads == int(threads)
         assert np.array_equal(expected, whole(session, ids))

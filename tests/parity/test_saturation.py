@@ -121,7 +121,7 @@ def test_the_head_of_a_quantized_portable_bundle_is_fused(export: Export, tmp_pa
     assert operators.count("MatMulNBits") == 4 * bundle.config.n_layer + 1
     # one table, which two initializers share
     weights = bundle.config.n_parameters
-    assert bundle.model_path.with_suffix(".onnx.data").stat().st_size < 1.5 * weights
+    assert (bundle.path / "model.onnx_data").stat().st_size < 1.5 * weights
 
 
 def test_one_function_starts_every_session() -> None:

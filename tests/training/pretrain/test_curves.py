@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,12 @@ def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
         return found(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    monkeypatch.setattr("importlib.import_module", lambda name: refuse(name))
+    import_module = importlib.import_module
+    monkeypatch.setattr(
+        importlib,
+        "import_module",
+        lambda name: refuse(name) if name.split(".")[0] == package else import_module(name),
+    )
 
 
 def test_a_resumed_run_forgets_what_it_does_again_and_half_a_line(tmp_path: Path) -> None:
