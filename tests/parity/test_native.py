@@ -186,7 +186,10 @@ def test_the_library_compiles_anew(tmp_path: Path) -> None:
     assert all(check(tmp_path / "operators.so", body) for body in bodies(tmp_path / "operators.so"))
 
 
-@pytest.mark.parametrize("block_size", [16, 32, 64, 128])
+@pytest.mark.parametrize(
+    "block_size",
+    [16, pytest.param(32, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow), 128],
+)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_blocks_of_every_size(bits: int, block_size: int, tmp_path: Path, library: Path) -> None:
     config = replace(CONFIGS["gpt2"], n_embd=128, n_head=2)
