@@ -26,9 +26,9 @@ def native(
 ) -> None:
     """Show, check, build or remove the custom operators in C.
 
-    They make models faster and smaller, every execution path bit-identical, and results the same
-    on every CPU. pip builds them where it finds a C compiler. One library has a body for AVX2,
-    AVX-VNNI, AVX-512 VNNI, AMX, NEON, dotprod and i8mm, and takes the best that the CPU has.
+    They make models faster and smaller, and every execution path bit-identical. pip builds them
+    where it finds a C compiler. One library has a body for AVX2, AVX-VNNI, AVX-512 VNNI, AMX, NEON,
+    dotprod and i8mm, and takes the best that the CPU has.
     build needs a C compiler and takes half a minute: it compiles the library anew, checks it on
     the built-in models, and installs it in the cache folder, where every later command finds it.
     GPT_EDGE_NATIVE=0 in the environment goes without operators, GPT_EDGE_ISA=avx2 forces a body.
