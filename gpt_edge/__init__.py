@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
     from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.generate.async_stream import AsyncTextStream
     from gpt_edge.generate.beam_search import BeamParams
     from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.generator import Generator
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from gpt_edge.runtime.session import Session
 
 _MODULE_OF = {
+    "AsyncTextStream": "generate.async_stream",
     "BeamParams": "generate.beam_search",
     "Bundle": "bundle.bundle",
     "Choice": "generate.score",
@@ -70,6 +72,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "AsyncTextStream",
     "BeamParams",
     "Bundle",
     "BundleError",

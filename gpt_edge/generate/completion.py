@@ -15,6 +15,7 @@ from gpt_edge.generate.logprobs import TokenLogprob, token_logprob
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.processors import build_processors
 from gpt_edge.generate.sampler import Sampler
+from gpt_edge.generate.speculation import SpeculationStats
 from gpt_edge.generate.stop_strings import StopMatcher
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -49,6 +50,7 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
     # the sum of all chosen tokens' logprobs, the end token's included; with logprobs
     cumulative_logprob: float | None = None
+    speculation: SpeculationStats | None = None  # with speculation
     score: float | None = None  # of beam search, see `beam_search.py`
 
     @property
@@ -93,10 +95,11 @@ class TokenChoice:
         self.logprobs: list[TokenLogprob] = []
         self.cumulative_logprob = 0.0
         self.finish_reason: FinishReason | None = None
-        self._history = list(prompt)  # and the ids after it
+        self.history = list(prompt)  # and the ids after it
         self._end_tokens = end_tokens_of(params, tokenizer, end_tokens)
         self._n_logprobs = params.logprobs
         own = build_processors(params, len(prompt), tokenizer, self._end_tokens)
+        self._own_processors = own
         self._sampler = Sampler(params, [*own, *processors])
         self.seed = None if params.is_greedy else self._sampler.seed
         self._vocab_size = tokenizer.vocab_size
@@ -109,7 +112,7 @@ class TokenChoice:
         NumericError.
         """
         logits = logits[: self._vocab_size]
-        id = self._sampler.sample(logits, self._history)
+        id = self._sampler.sample(logits, self.history)
         is_end = id in self._end_tokens
         if self._n_logprobs is not None:
             self._note_logprob(logits, id, is_end)
@@ -117,12 +120,18 @@ class TokenChoice:
             self.finish_reason = "stop"
             return None
         self.ids.append(id)
-        self._history.append(id)
+        self.history.append(id)
         if len(self.ids) == self._max_new_tokens:
             self.finish_reason = "length"
         elif len(self.ids) == self._room:
             self.finish_reason = "context_full"
         return id
+
+    def guesser(self) -> Sampler:
+        """A sampler that chooses as this one will next, with the same random numbers, by whatever
+        logits it is shown; without the caller's processors, which may keep something.
+        """
+        return self._sampler.fork(self._own_processors)
 
     def logprob_fields(self) -> LogprobFields:
         """What a Completion says of log-probabilities: None unless the params ask for it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Self
 
 from gpt_edge.arrays import FloatArray
@@ -23,8 +23,29 @@ from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.logprobs import TokenLogprob, token_logprob
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.read_sequence import ReadSequence
+from gpt_edge.generate.speculation import Proposer, SpeculationStats, SpeculativeReader
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
+
+
+class Cancellation:
+    """An event of one stream, set also by the caller's, which several streams may share."""
+
+    def __init__(self, shared: threading.Event | None) -> None:
+        self._shared = shared
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Whether the stream must end."""
+        return self._is_set or (self._shared is not None and self._shared.is_set())
+
+    def set(self) -> None:
+        """End this stream alone."""
+        self._is_set = True
+
+
+# makes a proposer for one generation
+Speculate = Callable[[TokenChoice], Proposer]
 
 
 class TokenStream:
@@ -42,9 +63,10 @@ class TokenStream:
         cancel: threading.Event | None = None,
         end_tokens: Collection[int] = (),
         processors: Sequence[LogitsProcessor] = (),
+        speculate: Speculate | None = None,
     ) -> None:
         """end_tokens: that end the text besides the tokenizer's own. processors: see
-        `TokenChoice`.
+        `TokenChoice`. speculate: see `Generator.stream`.
         """
         self.prompt = tuple(prompt)
         self.prefill_seconds = 0.0
@@ -59,7 +81,12 @@ class TokenStream:
         self._choice = TokenChoice(
             params, self.prompt, session.config.n_ctx, tokenizer, end_tokens, processors
         )
-        self._cancel = cancel or threading.Event()
+        self._reader: ReadSequence | SpeculativeReader = self._sequence
+        if speculate is not None:
+            proposer = speculate(self._choice)
+            limit = len(self.prompt) + params.max_new_tokens
+            self._reader = SpeculativeReader(self._sequence, proposer, self._choice.history, limit)
+        self._cancel = Cancellation(cancel)
         self._has_failed = False
         # re-entrant: a signal handler may call close() while a step runs
         self._lock = threading.RLock()
@@ -78,6 +105,11 @@ class TokenStream:
     def seed(self) -> int | None:
         """The seed in use; None when greedy."""
         return self._choice.seed
+
+    @property
+    def speculation(self) -> SpeculationStats | None:
+        """What speculation did so far; None without it."""
+        return self._reader.stats if isinstance(self._reader, SpeculativeReader) else None
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...]:
@@ -104,7 +136,7 @@ class TokenStream:
         started = time.perf_counter()
         ids = self._choice.ids
         if ids and not self._cancel.is_set():
-            id = self._choice.choose(self._sequence.step(ids[-1]))
+            id = self._choice.choose(self._reader.step(ids[-1]))
             self.decode_seconds += time.perf_counter() - started
             return id
         logits = None if ids else self._read_prompt()
@@ -128,6 +160,10 @@ class TokenStream:
         for row, id in zip(rows, following, strict=False):
             entry = token_logprob(row[: self._vocab_size], id, self._n_prompt_logprobs)
             self.prompt_logprobs.append(entry)
+
+    def cancel(self) -> None:
+        """End it before its next token, from any thread, without waiting for the step that runs."""
+        self._cancel.set()
 
     def logprob_fields(self) -> LogprobFields:
         """What a Completion says of log-probabilities."""
@@ -196,6 +232,10 @@ class TextStream:
             self._finish_reason = "stop"
         return piece
 
+    def cancel(self) -> None:
+        """End it before its next token, from any thread, without waiting for the step that runs."""
+        self._tokens.cancel()
+
     def close(self) -> None:
         """End it after the step that runs, if one does; text that was held back is dropped."""
         self._tokens.close()
@@ -223,6 +263,7 @@ class TextStream:
             seed=self._tokens.seed,
             prefill_seconds=self._tokens.prefill_seconds,
             decode_seconds=self._tokens.decode_seconds,
+            speculation=self._tokens.speculation,
             prompt_logprobs=None if prompt_logprobs is None else tuple(prompt_logprobs),
             **self._tokens.logprob_fields(),
         )
