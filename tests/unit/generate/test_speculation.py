@@ -220,6 +220,9 @@ class Three(Pace):
     def note_call(self, n_rows: int, seconds: float) -> None:
         pass
 
+    def note_guess(self, is_right: bool) -> None:
+        pass
+
 
 class Likeliest:
     """Guesses the likeliest token, and another one now and then."""
