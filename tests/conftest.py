@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 if sys.platform != "win32":
@@ -45,6 +46,12 @@ def run_on(cores: Iterable[int]) -> None:
 
 
 run_on(own_cores())  # before numpy and torch are imported, which count the cores
+
+# no fifth of a second for each example, by the clock: a busy machine takes longer
+hypothesis.settings.register_profile(
+    "any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any load")
 
 
 @contextmanager
