@@ -20,6 +20,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # whatever is built on this machine, onnxruntime's operators are tested
 os.environ["GPT_EDGE_NATIVE"] = "0"
+# workers and the processes that they start read what one of them has compiled
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 REPO = Path(__file__).resolve().parents[1]
 EVERY_CORE = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else frozenset()
@@ -87,6 +90,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             return (yield)
         finally:
             run_on(own_cores())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Torch and transformers are imported: objects by the million, next to none of them garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        freeze_old_objects()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
