@@ -30,6 +30,7 @@ from tests.support.tiny_model import (
     open_session,
     random_ids,
 )
+from tests.support.warm_process import PATIENCE
 
 # max |difference| of logits, float32: another number of tokens at once sums in another order
 TOLERANCE = 1e-4
@@ -317,7 +318,7 @@ def test_a_forked_child_is_refused_opens_its_own_and_ends_well() -> None:
         [sys.executable, "-c", FORK, str(bundle_path())],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.stdout.strip() == f"{[0] * 10} True", done.stderr
 
