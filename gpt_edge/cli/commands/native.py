@@ -56,6 +56,7 @@ def native(
         return
     if figures is not None:
         console.say(parity_table(figures) + "\n")
+        console.say("the built-in models have the bits that they have on every CPU")
     if status["library"] is None:
         console.say(f"not in use: {status['reason']}")
         return
