@@ -9,8 +9,9 @@
 # ~/.cache/gpt-edge/arm64), 400 MB, and is used again by the next run: delete what is out of date.
 #
 #     GPT_EDGE_ARM64_CPU      qemu's name of the CPU: max (the default), cortex-a53, cortex-a76, ...
-#     GPT_EDGE_ARM64_LIBRARY  a library of custom operators for aarch64: a second run with it, whose
-#                             logits must then have the bits of this machine's custom operators
+#     GPT_EDGE_ARM64_LIBRARY  a library of custom operators for aarch64: a second run with it, in which
+#                             int8, int8-block and int4 bundles must have the bits, ids and texts of
+#                             this machine's custom operators, or the exit code is 1
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
