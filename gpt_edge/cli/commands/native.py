@@ -31,6 +31,7 @@ def native(
     dotprod and i8mm, and takes the best that the CPU has.
     build needs a C compiler and takes half a minute: it compiles the library anew, checks it on
     the built-in models, and installs it in the cache folder, where every later command finds it.
+    check fails unless the built-in models' logits have the bits that they have on every CPU.
     GPT_EDGE_NATIVE=0 in the environment goes without operators, GPT_EDGE_ISA=avx2 forces a body.
     """
     from gpt_edge.native.library import find_library, installed_library
