@@ -40,15 +40,20 @@ if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
     from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.generate.beam_search import BeamParams
     from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.load import load
+    from gpt_edge.generate.logprobs import TokenLogprob
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.score import Choice, Score
     from gpt_edge.generate.stream import TextStream, TokenStream
     from gpt_edge.runtime.session import Session
 
 _MODULE_OF = {
+    "BeamParams": "generate.beam_search",
     "Bundle": "bundle.bundle",
+    "Choice": "generate.score",
     "Classifier": "classify.classifier",
     "Completion": "generate.completion",
     "Embedder": "classify.embedder",
@@ -56,16 +61,20 @@ _MODULE_OF = {
     "Prediction": "classify.classifier",
     "Predictions": "classify.classifier",
     "SamplingParams": "generate.params",
+    "Score": "generate.score",
     "Session": "runtime.session",
     "TextStream": "generate.stream",
+    "TokenLogprob": "generate.logprobs",
     "TokenStream": "generate.stream",
     "load": "generate.load",
 }
 
 __all__ = [
+    "BeamParams",
     "Bundle",
     "BundleError",
     "CheckpointError",
+    "Choice",
     "Classifier",
     "Completion",
     "ContextLengthError",
@@ -81,8 +90,10 @@ __all__ = [
     "Prediction",
     "Predictions",
     "SamplingParams",
+    "Score",
     "Session",
     "TextStream",
+    "TokenLogprob",
     "TokenStream",
     "TokenizerError",
     "TrainingError",

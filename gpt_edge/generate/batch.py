@@ -81,6 +81,7 @@ class _Row:
             seed=self.choice.seed,
             prefill_seconds=self.prefill_seconds,
             decode_seconds=self.decode_seconds,
+            **self.choice.logprob_fields(),
         )
 
 

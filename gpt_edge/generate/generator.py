@@ -5,17 +5,23 @@ Checks its arguments before any work.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Unpack
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.generate.batch import BATCH_SIZE, complete_batch
+from gpt_edge.generate.beam_search import BeamParams, BeamSearch
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.defaults import params_from_defaults
-from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.logits import LogitsProcessor
+from gpt_edge.generate.params import MAX_SEED, SamplingParams, SamplingSettings, params_with
 from gpt_edge.generate.prompt import Prompt, Truncate, check_ids, encode_prompt
+from gpt_edge.generate.score import Choice, Score, choices_of, choose_ids, score_ids, split_ids
 from gpt_edge.generate.stream import TextStream, TokenStream
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
@@ -77,18 +83,22 @@ class Generator:
         params: SamplingParams | None = None,
         *,
         cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[SamplingSettings],
     ) -> TokenStream:
         """Continue `ids`, one id at a time, without the end token that ends it. This layer knows no
         text, so no stop strings.
 
-        Raises ValueError for no ids, ids out of range or stop strings; ContextLengthError for more
-        than the context.
+        processors, settings: as for `stream`. Raises ValueError for no ids, ids out of range or
+        stop strings; ContextLengthError for more than the context.
         """
-        params = params or SamplingParams()
+        params = params_with(params, settings)
         if params.stop:
             raise ValueError("stop strings need text: use stream or complete")
         check_ids(ids, self.session.config)
-        return TokenStream(self.session, ids, params, self.tokenizer, cancel, self.end_tokens)
+        return TokenStream(
+            self.session, ids, params, self.tokenizer, cancel, self.end_tokens, processors
+        )
 
     def stream(
         self,
@@ -98,8 +108,12 @@ class Generator:
         truncate: Truncate | None = None,
         special: bool = False,
         cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[SamplingSettings],
     ) -> TextStream:
         """Continue `prompt`, text piece by text piece; the default is greedy.
+
+        settings: fields of SamplingParams by name, in place of those of `params`.
 
         An empty prompt generates unconditionally, after an end token, as GPT-2 was trained.
         truncate: "left" cuts the start of a prompt that leaves no room for max_new_tokens, see
@@ -107,12 +121,13 @@ class Generator:
         special: special tokens in the prompt become their ids, such as `<|endoftext|>`; else they
         are plain text, which is safe for text of strangers.
         cancel: set it, from any thread, and the stream ends before its next token.
+        processors: logits processors of your own, see `logits.py`.
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
-        params = params or SamplingParams()
+        params = params_with(params, settings)
         encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
         tokens = TokenStream(
-            self.session, encoded.ids, params, self.tokenizer, cancel, self.end_tokens
+            self.session, encoded.ids, params, self.tokenizer, cancel, self.end_tokens, processors
         )
         return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
 
@@ -124,9 +139,19 @@ class Generator:
         truncate: Truncate | None = None,
         special: bool = False,
         cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[SamplingSettings],
     ) -> Completion:
         """Continue `prompt` and return the whole result; see `stream`."""
-        stream = self.stream(prompt, params, truncate=truncate, special=special, cancel=cancel)
+        stream = self.stream(
+            prompt,
+            params,
+            truncate=truncate,
+            special=special,
+            cancel=cancel,
+            processors=processors,
+            **settings,
+        )
         for _ in stream:
             pass
         return stream.completion
@@ -140,6 +165,7 @@ class Generator:
         special: bool = False,
         cancel: threading.Event | None = None,
         batch_size: int = BATCH_SIZE,
+        **settings: Unpack[SamplingSettings],
     ) -> list[Completion]:
         """Continue every prompt, `batch_size` at a time through the model, and return them in
         order.
@@ -152,9 +178,10 @@ class Generator:
             raise ValueError("prompts must be a sequence of strings, got one string")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        each = list(params) if isinstance(params, Sequence) else [params or SamplingParams()]
-        if not isinstance(params, Sequence):
-            each *= len(prompts)
+        if isinstance(params, Sequence):
+            each = [params_with(own, settings) for own in params]
+        else:
+            each = [params_with(params, settings)] * len(prompts)
         if len(each) != len(prompts):
             raise ValueError(
                 f"expected one SamplingParams per prompt, {len(prompts)}, got {len(each)}"
@@ -172,6 +199,99 @@ class Generator:
             batch_size=batch_size,
             cancel=cancel,
         )
+
+    def samples(
+        self,
+        prompt: str,
+        params: SamplingParams | None = None,
+        *,
+        n: int,
+        best_of: int | None = None,
+        truncate: Truncate | None = None,
+        special: bool = False,
+        cancel: threading.Event | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> list[Completion]:
+        """Sample `n` continuations of one prompt. The first has the seed of `params`, each other
+        one more than the one before; `complete` alone with that seed gives the same text.
+
+        best_of: sample so many and return the `n` whose tokens have the highest mean
+        log-probability, the best first. Raises ValueError for greedy params, which would give one
+        text n times, and for a best_of below n.
+        """
+        params = params_with(params, settings)
+        n_samples = n if best_of is None else best_of
+        if params.is_greedy:
+            raise ValueError("n samples need sampling: give a temperature, top_k or top_p")
+        if not 1 <= n <= n_samples:
+            raise ValueError(f"n must be from 1 to best_of, got n={n} and best_of={best_of}")
+        if best_of is not None and params.logprobs is None:
+            params = dataclasses.replace(params, logprobs=0)
+        first = int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed
+        each = [
+            dataclasses.replace(params, seed=(first + number) & MAX_SEED)
+            for number in range(n_samples)
+        ]
+        done = self.generate_batch(
+            [prompt] * n_samples, each, truncate=truncate, special=special, cancel=cancel
+        )
+        if best_of is not None:
+            done.sort(key=lambda one: one.mean_logprob, reverse=True)
+        return done[:n]
+
+    def beam_search(
+        self,
+        prompt: str,
+        params: SamplingParams | None = None,
+        *,
+        beams: BeamParams | None = None,
+        truncate: Truncate | None = None,
+        special: bool = False,
+        processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[SamplingSettings],
+    ) -> list[Completion]:
+        """The continuations of highest score that beam search finds, the best first; see
+        `BeamParams`. Each has its `score`.
+
+        Raises ValueError for params that sample, for stop strings and for logprobs.
+        """
+        params = params_with(params, settings)
+        encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
+        return BeamSearch(
+            self.session,
+            self.tokenizer,
+            encoded,
+            params,
+            beams or BeamParams(),
+            tuple(self.end_tokens),
+            processors,
+        ).run()
+
+    def score(
+        self, prompt: str, continuation: str, *, logprobs: int = 0, special: bool = False
+    ) -> Score:
+        """How likely the model finds `continuation` after `prompt`: the log-probability of each of
+        its tokens, with so many alternatives.
+
+        Spaces at the prompt's end count to the continuation, as its tokens have them. An empty
+        prompt scores the whole text, after an end token. Raises ContextLengthError, and ValueError
+        for an empty continuation.
+        """
+        before, after = split_ids(prompt, continuation, self.tokenizer, special=special)
+        return score_ids(self.session, before, after, self.tokenizer.vocab_size, logprobs)
+
+    def choose(self, prompt: str, options: Sequence[str], *, special: bool = False) -> list[Choice]:
+        """Which of `options` follows `prompt`, and how probable each is among them: a classifier
+        without training. In the order given; the prompt is read once.
+
+        The probability of an option is that of all its tokens, so a longer one is less likely by
+        itself: compare options of like length, or use `logprob`. Raises as `score`, and ValueError
+        for no options.
+        """
+        if isinstance(options, str) or not options:
+            raise ValueError("options must be a sequence of at least one string")
+        pairs = [split_ids(prompt, option, self.tokenizer, special=special) for option in options]
+        return choices_of(options, choose_ids(self.session, pairs, self.tokenizer.vocab_size))
 
     def encode_prompt(
         self,

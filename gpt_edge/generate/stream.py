@@ -11,13 +11,19 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Self
 
-import numpy as np
-
 from gpt_edge.arrays import FloatArray
-from gpt_edge.generate.completion import Completion, FinishReason, TextAssembly, TokenChoice
+from gpt_edge.generate.completion import (
+    Completion,
+    FinishReason,
+    LogprobFields,
+    TextAssembly,
+    TokenChoice,
+)
+from gpt_edge.generate.logits import LogitsProcessor
+from gpt_edge.generate.logprobs import TokenLogprob, token_logprob
 from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.runtime.session import Session
-from gpt_edge.runtime.tuning import PREFILL_CHUNK
 from gpt_edge.tokenizer.spec import Tokenizer
 
 
@@ -35,14 +41,24 @@ class TokenStream:
         tokenizer: Tokenizer,
         cancel: threading.Event | None = None,
         end_tokens: Collection[int] = (),
+        processors: Sequence[LogitsProcessor] = (),
     ) -> None:
-        """end_tokens: that end the text besides the tokenizer's own."""
+        """end_tokens: that end the text besides the tokenizer's own. processors: see
+        `TokenChoice`.
+        """
         self.prompt = tuple(prompt)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
-        self._session = session
-        self._cache = session.new_cache()
-        self._choice = TokenChoice(params, self.prompt, session.config.n_ctx, tokenizer, end_tokens)
+        # one of each id of the prompt but the first, where the params ask for them
+        self.prompt_logprobs: list[TokenLogprob] | None = None
+        self._n_prompt_logprobs = params.prompt_logprobs or 0
+        if params.prompt_logprobs is not None:
+            self.prompt_logprobs = []
+        self._vocab_size = tokenizer.vocab_size
+        self._sequence = ReadSequence(session)
+        self._choice = TokenChoice(
+            params, self.prompt, session.config.n_ctx, tokenizer, end_tokens, processors
+        )
         self._cancel = cancel or threading.Event()
         self._has_failed = False
         # re-entrant: a signal handler may call close() while a step runs
@@ -62,6 +78,11 @@ class TokenStream:
     def seed(self) -> int | None:
         """The seed in use; None when greedy."""
         return self._choice.seed
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """One of each id so far; empty unless the params ask for them."""
+        return tuple(self._choice.logprobs)
 
     def __iter__(self) -> Self:
         return self
@@ -83,10 +104,10 @@ class TokenStream:
         started = time.perf_counter()
         ids = self._choice.ids
         if ids and not self._cancel.is_set():
-            id = self._choice.choose(self._session.decode(ids[-1:], self._cache)[0])
+            id = self._choice.choose(self._sequence.step(ids[-1]))
             self.decode_seconds += time.perf_counter() - started
             return id
-        logits = None if ids else self._prefill()
+        logits = None if ids else self._read_prompt()
         if logits is None:
             self._choice.finish_reason = "cancelled"
             return None
@@ -94,18 +115,23 @@ class TokenStream:
         self.prefill_seconds = time.perf_counter() - started
         return id
 
-    def _prefill(self) -> FloatArray | None:
-        """Logits [V] after the prompt; None if cancelled, which is checked before every chunk."""
-        prompt = np.array(self.prompt, np.int64)[None]
-        self._session.reserve(self._cache, prompt.size)
-        logits: FloatArray | None = None
-        for start in range(0, prompt.shape[1], PREFILL_CHUNK):
-            if self._cancel.is_set():
-                return None
-            logits = self._session.forward(prompt[:, start : start + PREFILL_CHUNK], self._cache)[
-                0, 0
-            ]
-        return logits
+    def _read_prompt(self) -> FloatArray | None:
+        """Logits [V] after the prompt; None if cancelled."""
+        if self.prompt_logprobs is None:
+            return self._sequence.read(self.prompt, self._cancel)
+        return self._sequence.read(self.prompt, self._cancel, self._take_prompt_rows)
+
+    def _take_prompt_rows(self, rows: FloatArray) -> None:
+        """Note what each row [V] says of the prompt's token after it."""
+        assert self.prompt_logprobs is not None
+        following = self.prompt[len(self.prompt_logprobs) + 1 :]
+        for row, id in zip(rows, following, strict=False):
+            entry = token_logprob(row[: self._vocab_size], id, self._n_prompt_logprobs)
+            self.prompt_logprobs.append(entry)
+
+    def logprob_fields(self) -> LogprobFields:
+        """What a Completion says of log-probabilities."""
+        return self._choice.logprob_fields()
 
     def close(self) -> None:
         """End it after the step that runs, if one does; `finish_reason` is "cancelled" unless it
@@ -187,6 +213,7 @@ class TextStream:
         """The whole result. Raises RuntimeError before the end."""
         if self._finish_reason is None:
             raise RuntimeError("the stream has not ended: read it to its end, or close it")
+        prompt_logprobs = self._tokens.prompt_logprobs
         return Completion(
             text="".join(self._text.pieces),
             finish_reason=self._finish_reason,
@@ -196,4 +223,6 @@ class TextStream:
             seed=self._tokens.seed,
             prefill_seconds=self._tokens.prefill_seconds,
             decode_seconds=self._tokens.decode_seconds,
+            prompt_logprobs=None if prompt_logprobs is None else tuple(prompt_logprobs),
+            **self._tokens.logprob_fields(),
         )

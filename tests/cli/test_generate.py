@@ -51,7 +51,6 @@ def test_the_models_defaults_are_used_where_no_sampling_option_is_given(tmp_path
     ("options", "expected"),
     [
         (["--greedy"], {}),
-        (["--greedy", "--seed", "5"], {}),
         (["--temperature", "0"], {}),
         (["--top-k", "9"], {"top_k": 9}),
         (["--temperature", "2"], {"temperature": 2.0}),
@@ -70,19 +69,33 @@ def test_an_explicit_option_overrides_all_defaults(
     assert result.out == written(path, **{"max_new_tokens": 20, **expected}) + "\n"
 
 
-def test_a_default_top_p_that_is_not_applied_is_one_line(tmp_path: Path) -> None:
-    defaults = GenerationDefaults(do_sample=True, top_k=7, top_p=0.9)
+def test_all_defaults_apply_but_what_an_option_sets(tmp_path: Path) -> None:
+    defaults = GenerationDefaults(
+        do_sample=True, temperature=2.0, top_k=0, top_p=0.9, min_p=0.001, repetition_penalty=1.3
+    )
     path = write_with_defaults(tmp_path / "bundle", defaults).path
-    result = run("generate", PROMPT, "-m", path, "-n", "3", "--json")
-    line = "warning: the model's default top_p 0.9 is not applied: there is no top-p yet\n"
-    assert result.err == line
+    own = {"temperature": 2.0, "top_k": 277, "top_p": 0.9, "min_p": 0.001, "seed": 5}
+    for options, penalty in (([], 1.3), (["--repetition-penalty", "1.9"], 1.9)):
+        result = run("generate", PROMPT, "-m", path, "-n", "20", "--seed", "5", *options)
+        assert result.out == (
+            written(path, max_new_tokens=20, **own, repetition_penalty=penalty) + "\n"
+        )
+        assert result.err == "sampling: top_k 277, temperature 2, top_p 0.9, min_p 0.001, seed 5\n"
+
+
+def test_a_seed_without_sampling_is_one_line(tiny_edge: Path) -> None:
+    result = run("generate", PROMPT, "-m", tiny_edge, "-n", "3", "--greedy", "--seed", "5")
+    assert (result.code, result.err) == (
+        0,
+        "warning: --seed has no effect: nothing is sampled\n",
+    )
 
 
 def test_greedy_contradicts_the_sampling_options(tiny_edge: Path) -> None:
-    for options in (["--top-k", "3"], ["--temperature", "0.5"]):
+    for options in (["--top-k", "3"], ["--temperature", "0.5"], ["--min-p", "0.5"]):
         result = run("generate", PROMPT, "-m", tiny_edge, "--greedy", *options)
         assert result.code == 2
-        assert "--greedy goes with neither --top-k nor --temperature" in result.err
+        assert "--greedy goes with no option that samples" in result.err
 
 
 def test_echo_prints_the_prompt_before_it(tiny_edge: Path) -> None:
@@ -101,15 +114,18 @@ def test_standard_input_is_the_prompt_without_its_last_line_end(
     assert result.out == written(tiny_edge, max_new_tokens=12) + "\n"
 
 
-def test_greedy_unless_temperature_or_top_k_is_given(tiny_edge: Path) -> None:
+def test_greedy_unless_an_option_samples(tiny_edge: Path) -> None:
     greedy = written(tiny_edge, max_new_tokens=20)
-    for options in ([], ["--seed", "3"], ["--temperature", "0"]):
+    for options in ([], ["--temperature", "0"]):
         result = done("generate", PROMPT, "-m", tiny_edge, "-n", "20", "--json", *options)
         assert (result.json["text"], result.json["seed"]) == (greedy, None)
     for options, params in (
         (["--temperature", "2"], {"temperature": 2.0}),
         (["--top-k", "9"], {"top_k": 9}),
         (["--top-k", "9", "--temperature", "0.5"], {"top_k": 9, "temperature": 0.5}),
+        (["--top-p", "0.9"], {"top_p": 0.9}),
+        (["--min-p", "0.01"], {"min_p": 0.01}),
+        (["--typical-p", "0.9"], {"typical_p": 0.9}),
     ):
         result = done(
             "generate", PROMPT, "-m", tiny_edge, "-n", "20", "--json", "--seed", "5", *options

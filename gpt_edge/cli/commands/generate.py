@@ -17,6 +17,30 @@ from gpt_edge.cli.support.options import (
     ThreadsOption,
     parse_memory,
 )
+from gpt_edge.cli.support.sampling import (
+    BadWordOption,
+    FrequencyPenaltyOption,
+    GreedyOption,
+    LogitBiasOption,
+    LogprobsOption,
+    MaxNewTokensOption,
+    MinNewTokensOption,
+    MinPOption,
+    NoRepeatNgramSizeOption,
+    PresencePenaltyOption,
+    RepetitionPenaltyOption,
+    SeedOption,
+    StopOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    TypicalPOption,
+    describe_sampling,
+    is_sampling_asked,
+    sampling_params,
+    settings_json,
+    with_defaults,
+)
 from gpt_edge.cli.support.stdin import (
     check_unicode,
     is_terminal_input,
@@ -24,14 +48,12 @@ from gpt_edge.cli.support.stdin import (
     read_stdin,
 )
 from gpt_edge.errors import GPTEdgeError
+from gpt_edge.generate.params import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
-    from gpt_edge.generate.generator import Generator
+    from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.params import SamplingParams
     from gpt_edge.generate.stream import TextStream
-
-OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
-MAX_NEW_TOKENS = 400  # stories of the built-in model end earlier
 
 
 def generate(
@@ -44,32 +66,23 @@ def generate(
         ),
     ] = None,
     model: BundleOption = None,
-    max_new_tokens: Annotated[
-        int,
-        typer.Option("-n", "--max-new-tokens", help="Maximum number of new tokens."),
-    ] = MAX_NEW_TOKENS,
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            help="Sample from the K most likely tokens; 40 if only --temperature is given."
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            help="Sampling temperature: lower is more deterministic, 0 is greedy; 1 if only "
-            "--top-k is given."
-        ),
-    ] = None,
-    greedy: Annotated[
-        bool, typer.Option("--greedy", help="Always take the most likely token.")
-    ] = False,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed for sampling: the same seed gives the same text.")
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Stop before this text; repeatable, up to four times.")
-    ] = None,
+    max_new_tokens: MaxNewTokensOption = DEFAULT_MAX_NEW_TOKENS,
+    min_new_tokens: MinNewTokensOption = 0,
+    stop: StopOption = None,
+    top_k: TopKOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    min_p: MinPOption = None,
+    typical_p: TypicalPOption = None,
+    greedy: GreedyOption = False,
+    seed: SeedOption = None,
+    repetition_penalty: RepetitionPenaltyOption = 1.0,
+    presence_penalty: PresencePenaltyOption = 0.0,
+    frequency_penalty: FrequencyPenaltyOption = 0.0,
+    no_repeat_ngram_size: NoRepeatNgramSizeOption = 0,
+    logit_bias: LogitBiasOption = None,
+    bad_word: BadWordOption = None,
+    logprobs: LogprobsOption = None,
     truncate: Annotated[
         Literal["left"] | None,
         typer.Option(
@@ -87,30 +100,33 @@ def generate(
 ) -> None:
     """Generate text that continues a prompt.
 
-    Prints the text while it is generated. --top-k or --temperature sample, --greedy does not.
-    Without them the model's own defaults apply, and standard error names them; a model without
-    defaults is greedy.
+    Prints the text while it is generated. --temperature, --top-k, --top-p, --min-p or --typical-p
+    sample, --greedy does not. Without them the model's own defaults apply, and standard error names
+    them; a model without defaults is greedy.
     """
-    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.system.threads import check_threads
 
-    is_explicit = greedy or top_k is not None or temperature is not None
-    if greedy and (top_k is not None or temperature is not None):
-        raise ValueError("--greedy goes with neither --top-k nor --temperature")
-    try:
-        params = SamplingParams(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
-            stop=tuple(stop or ()),
-        )
-        if threads is not None:
-            check_threads(threads)
-    except ValueError as error:
-        raise ValueError(_as_option(str(error))) from error
-    for end in stop or ():
-        check_unicode(end, "--stop")
+    params = sampling_params(
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        stop=stop,
+        top_k=top_k,
+        temperature=temperature,
+        top_p=top_p,
+        min_p=min_p,
+        typical_p=typical_p,
+        seed=seed,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        logit_bias=logit_bias,
+        bad_word=bad_word,
+        logprobs=logprobs,
+    )
+    if threads is not None:
+        check_threads(threads, "--threads")
+    _check_together(params, greedy, as_json)
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt)
 
@@ -118,30 +134,28 @@ def generate(
     from gpt_edge.generate.load import load
 
     generator = load(model, threads=threads, profile=profile, max_memory=n_bytes)
-    if not is_explicit:
-        params = _with_defaults(params, generator)
+    uses_defaults = not greedy and not is_sampling_asked(params)
+    if uses_defaults:
+        params = with_defaults(params, generator)
+    if seed is not None and params.is_greedy:
+        console.show_warning("--seed has no effect: nothing is sampled")
     if not special:
         note_special_token(text, generator.tokenizer)
     stream = generator.stream(text, params, truncate=truncate, special=special)
     if as_json:
         _print_json(stream, params, generator.session.name, text if echo else "")
         return
-    if not is_explicit and not params.is_greedy:
-        console.note(
-            f"sampling: top_k {params.effective_top_k}, "
-            f"temperature {params.effective_temperature:g}, seed {stream.seed}"
-        )
+    if uses_defaults and not params.is_greedy:
+        console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
     _print_pieces(stream, text if echo else "")
 
 
-def _with_defaults(params: SamplingParams, generator: Generator) -> SamplingParams:
-    """`params` with the sampling that the model's maker chose; warns of what is not applied."""
-    from gpt_edge.generate.defaults import unapplied
-
-    if (message := unapplied(generator.bundle_defaults)) is not None:
-        console.show_warning(message)
-    defaults = generator.generation_defaults
-    return dataclasses.replace(params, top_k=defaults.top_k, temperature=defaults.temperature)
+def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
+    """Raise ValueError for options that contradict each other."""
+    if greedy and is_sampling_asked(params):
+        raise ValueError("--greedy goes with no option that samples, such as --top-k")
+    if params.logprobs is not None and not as_json:
+        raise ValueError("--logprobs needs --json")
 
 
 def _print_pieces(stream: TextStream, before: str) -> None:
@@ -170,20 +184,24 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
             "completion_tokens": done.completion_tokens,
-            "top_k": params.effective_top_k,
-            "temperature": params.effective_temperature,
+            **settings_json(params),
             "seed": done.seed,
             "seconds": round(done.prefill_seconds + done.decode_seconds, 6),
             "prefill_seconds": round(done.prefill_seconds, 6),
             "tokens_per_second": round(done.tokens_per_second, 2),
+            **_logprobs(done),
         }
     )
 
 
-def _as_option(message: str) -> str:
-    """Return the message with the name of the option in place of the SamplingParams field."""
-    name, _, rest = message.partition(" ")
-    return f"--{name.replace('_', '-')} {rest}" if name in OPTION_FIELDS else f"--stop: {message}"
+def _logprobs(done: Completion) -> dict[str, object]:
+    """Log-probabilities, where they were asked for."""
+    if done.logprobs is None:
+        return {}
+    return {
+        "cumulative_logprob": done.cumulative_logprob,
+        "logprobs": [dataclasses.asdict(entry) for entry in done.logprobs],
+    }
 
 
 def _read_prompt(prompt: str | None) -> str:
