@@ -51,6 +51,7 @@ CONFIGS = {
         window=9,
     ),
     "gelu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="gelu"),
+    "relu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="relu"),
     "odd": GPTConfig(n_layer=1, n_head=5, n_embd=100, n_ctx=64, vocab_size=101),
 }
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
@@ -250,7 +251,11 @@ def test_an_embedded_bundle_is_replaced_whole(name: str) -> None:
     assert found.counts == {
         "SkipNorm": 2 * layers + 1,
         "PlainAttention" if is_task else "CachedAttention16": layers,
-        **({"RowProduct": 4 * layers} if is_task else {"BlockProduct": 4 * layers + 1}),
+        **(
+            {"RowProduct": 4 * layers, "FloatProduct": 1}
+            if is_task
+            else {"BlockProduct": 4 * layers + 1}
+        ),
     }
 
 
