@@ -17,6 +17,7 @@ import os
 from gpt_edge.errors import (
     BundleError,
     CheckpointError,
+    ConstraintError,
     ContextLengthError,
     EvaluationError,
     ExportError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from gpt_edge.generate.async_stream import AsyncTextStream
     from gpt_edge.generate.beam_search import BeamParams
     from gpt_edge.generate.completion import Completion
+    from gpt_edge.generate.constraints.constraint import Constraint
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.load import load
     from gpt_edge.generate.logprobs import TokenLogprob
@@ -58,6 +60,7 @@ _MODULE_OF = {
     "Choice": "generate.score",
     "Classifier": "classify.classifier",
     "Completion": "generate.completion",
+    "Constraint": "generate.constraints.constraint",
     "Embedder": "classify.embedder",
     "Generator": "generate.generator",
     "Prediction": "classify.classifier",
@@ -80,6 +83,8 @@ __all__ = [
     "Choice",
     "Classifier",
     "Completion",
+    "Constraint",
+    "ConstraintError",
     "ContextLengthError",
     "Embedder",
     "EvaluationError",

@@ -5,6 +5,7 @@
     ├── CheckpointError              a checkpoint that is missing, corrupt, unsafe or unsupported
     ├── TokenizerError               a tokenizer file, or text that it cannot encode
     ├── ContextLengthError           more tokens than the context holds
+    ├── ConstraintError              a constraint that the model's tokens cannot follow further
     ├── NumericError                 NaN or infinite values
     ├── OutputError                  a target that cannot be written
     ├── ExportError                  an export that cannot be done
@@ -33,6 +34,7 @@ EXTRA_OF = {
     "optimum": "export",
     "transformers": "export",
     "tokenizers": "gpt1",
+    "llguidance": "constraints",
     "huggingface_hub": "hub",
     "gguf": "gguf",
 }
@@ -65,6 +67,10 @@ class TokenizerError(GPTEdgeError):
 
 class ContextLengthError(GPTEdgeError):
     """More tokens than the model's context holds."""
+
+
+class ConstraintError(GPTEdgeError):
+    """A constraint that no token of the model can follow further, or that is too complex."""
 
 
 class NumericError(GPTEdgeError):

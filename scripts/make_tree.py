@@ -31,6 +31,7 @@ FOLDERS = {
     "gpt_edge/data": "users' texts and examples",
     "gpt_edge/evaluate": "how well a model predicts, and how far two models are apart",
     "gpt_edge/generate": "logits to text",
+    "gpt_edge/generate/constraints": "texts of a given form, through llguidance",
     "gpt_edge/native": "custom operators in C, built with the package",
     "gpt_edge/native/kernels": "their C sources",
     "gpt_edge/native/kernels/bodies": "one file for each set of instructions",

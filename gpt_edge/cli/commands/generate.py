@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.constraint_options import (
+    ChoiceOption,
+    GrammarOption,
+    JsonSchemaOption,
+    RegexOption,
+    constraint_of,
+)
 from gpt_edge.cli.support.options import (
     BundleOption,
     JsonOption,
@@ -84,6 +91,10 @@ def generate(
     no_repeat_ngram_size: NoRepeatNgramSizeOption = 0,
     logit_bias: LogitBiasOption = None,
     bad_word: BadWordOption = None,
+    json_schema: JsonSchemaOption = None,
+    regex: RegexOption = None,
+    choice: ChoiceOption = None,
+    grammar: GrammarOption = None,
     logprobs: LogprobsOption = None,
     truncate: Annotated[
         Literal["left"] | None,
@@ -127,6 +138,9 @@ def generate(
         logit_bias=logit_bias,
         bad_word=bad_word,
         logprobs=logprobs,
+        constraint=constraint_of(
+            json_schema=json_schema, regex=regex, choice=choice, grammar=grammar
+        ),
     )
     if threads is not None:
         check_threads(threads, "--threads")
@@ -179,6 +193,9 @@ def _print_pieces(stream: TextStream, before: str) -> None:
         console.say()
         raise
     console.say()
+    done = stream.completion
+    if done.is_constraint_met is False:
+        console.show_warning(f"the text ends inside its form, by {done.finish_reason}")
 
 
 def _print_json(stream: TextStream, params: SamplingParams, model: str, before: str) -> None:
@@ -190,6 +207,7 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             "model": model,
             "text": before + done.text,
             "finish_reason": done.finish_reason,
+            **_constraint(done),
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
             "completion_tokens": done.completion_tokens,
@@ -209,6 +227,12 @@ def _speculation(done: Completion) -> dict[str, object]:
     if done.speculation is None:
         return {}
     return {"speculation": dataclasses.asdict(done.speculation)}
+
+
+def _constraint(done: Completion) -> dict[str, object]:
+    """Whether the text has the form that was asked for."""
+    met = done.is_constraint_met
+    return {} if met is None else {"is_constraint_met": met}
 
 
 def _logprobs(done: Completion) -> dict[str, object]:

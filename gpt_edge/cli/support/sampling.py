@@ -213,6 +213,8 @@ def settings_json(params: SamplingParams) -> dict[str, Any]:
         for item in dataclasses.fields(params)
         if item.name not in told and getattr(params, item.name) != getattr(plain, item.name)
     }
+    if params.constraint is not None:
+        others["constraint"] = params.constraint.to_dict()
     return {
         "top_k": params.effective_top_k,
         "temperature": params.effective_temperature,
