@@ -16,6 +16,7 @@ import os
 
 from gpt_edge.errors import (
     BundleError,
+    BusyError,
     CheckpointError,
     ContextLengthError,
     EvaluationError,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
     from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.generate.batch_engine import BatchEngine
+    from gpt_edge.generate.batch_handle import BatchHandle
     from gpt_edge.generate.beam_search import BeamParams
     from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.generator import Generator
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
     from gpt_edge.runtime.session import Session
 
 _MODULE_OF = {
+    "BatchEngine": "generate.batch_engine",
+    "BatchHandle": "generate.batch_handle",
     "BeamParams": "generate.beam_search",
     "Bundle": "bundle.bundle",
     "Choice": "generate.score",
@@ -70,9 +75,12 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "BatchEngine",
+    "BatchHandle",
     "BeamParams",
     "Bundle",
     "BundleError",
+    "BusyError",
     "CheckpointError",
     "Choice",
     "Classifier",

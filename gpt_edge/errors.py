@@ -6,6 +6,7 @@
     ├── TokenizerError               a tokenizer file, or text that it cannot encode
     ├── ContextLengthError           more tokens than the context holds
     ├── NumericError                 NaN or infinite values
+    ├── BusyError                    more requests than may wait
     ├── OutputError                  a target that cannot be written
     ├── ExportError                  an export that cannot be done
     │   ├── ParityError              an exported graph that is out of tolerance
@@ -69,6 +70,10 @@ class ContextLengthError(GPTEdgeError):
 
 class NumericError(GPTEdgeError):
     """NaN or infinite logits, weights or loss: nothing after it can be trusted."""
+
+
+class BusyError(GPTEdgeError):
+    """More requests than a BatchEngine lets wait: try again later."""
 
 
 class OutputError(GPTEdgeError):
