@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, Unpack
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.generate.async_stream import AsyncTextStream
-from gpt_edge.generate.batch import BATCH_SIZE, complete_batch
+from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
 from gpt_edge.generate.beam_search import BeamParams, BeamSearch
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.defaults import params_from_defaults
@@ -28,7 +28,7 @@ from gpt_edge.generate.stream import Speculate, TextStream, TokenStream
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
 from gpt_edge.runtime.session import Session
-from gpt_edge.runtime.tuning import tuning_of
+from gpt_edge.runtime.tuning import PREFILL_CHUNK, tuning_of
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Speculation: TypeAlias = 'Literal["lookup"] | Generator | None'
@@ -227,9 +227,9 @@ class Generator:
         """Continue every prompt, `batch_size` at a time through the model, and return them in
         order.
 
-        Each is what `complete` alone would return: a seed starts again for every row. params: one
-        for all, or one per prompt. decode_seconds of a row is the time until it ended. All prompts
-        are checked before the first is processed.
+        Each is what `complete` alone would return: a seed starts again for every row. Equal prompts
+        are read once. params: one for all, or one per prompt. All prompts are checked before the
+        first is processed. `BatchEngine` takes prompts one by one and streams.
         """
         if isinstance(prompts, str):
             raise ValueError("prompts must be a sequence of strings, got one string")
@@ -247,15 +247,14 @@ class Generator:
             self.encode_prompt(prompt, own.max_new_tokens, truncate, special=special)
             for prompt, own in zip(prompts, each, strict=True)
         ]
-        return complete_batch(
-            encoded,
-            each,
-            self.session,
-            self.tokenizer,
-            end_tokens=self.end_tokens,
-            batch_size=batch_size,
-            cancel=cancel,
-        )
+        with BatchEngine(
+            self, max_batch=batch_size, prefill_chunk=PREFILL_CHUNK, interleave=False
+        ) as engine:
+            handles = [
+                engine.add_encoded(prompt, own, cancel)
+                for prompt, own in zip(encoded, each, strict=True)
+            ]
+            return [handle.result() for handle in handles]
 
     def samples(
         self,

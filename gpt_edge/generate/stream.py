@@ -20,7 +20,7 @@ from gpt_edge.generate.completion import (
     TokenChoice,
 )
 from gpt_edge.generate.logits import LogitsProcessor
-from gpt_edge.generate.logprobs import TokenLogprob, token_logprob
+from gpt_edge.generate.logprobs import PromptLogprobs, TokenLogprob
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.generate.speculation import Proposer, SpeculationStats, SpeculativeReader
@@ -71,12 +71,11 @@ class TokenStream:
         self.prompt = tuple(prompt)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
-        # one of each id of the prompt but the first, where the params ask for them
-        self.prompt_logprobs: list[TokenLogprob] | None = None
-        self._n_prompt_logprobs = params.prompt_logprobs or 0
+        self._prompt_logprobs: PromptLogprobs | None = None
         if params.prompt_logprobs is not None:
-            self.prompt_logprobs = []
-        self._vocab_size = tokenizer.vocab_size
+            self._prompt_logprobs = PromptLogprobs(
+                self.prompt, tokenizer.vocab_size, params.prompt_logprobs
+            )
         self._sequence = ReadSequence(session)
         self._choice = TokenChoice(
             params, self.prompt, session.config.n_ctx, tokenizer, end_tokens, processors
@@ -149,17 +148,16 @@ class TokenStream:
 
     def _read_prompt(self) -> FloatArray | None:
         """Logits [V] after the prompt; None if cancelled."""
-        if self.prompt_logprobs is None:
+        if self._prompt_logprobs is None:
             return self._sequence.read(self.prompt, self._cancel)
-        return self._sequence.read(self.prompt, self._cancel, self._take_prompt_rows)
+        return self._sequence.read(self.prompt, self._cancel, self._prompt_logprobs.take_rows)
 
-    def _take_prompt_rows(self, rows: FloatArray) -> None:
-        """Note what each row [V] says of the prompt's token after it."""
-        assert self.prompt_logprobs is not None
-        following = self.prompt[len(self.prompt_logprobs) + 1 :]
-        for row, id in zip(rows, following, strict=False):
-            entry = token_logprob(row[: self._vocab_size], id, self._n_prompt_logprobs)
-            self.prompt_logprobs.append(entry)
+    @property
+    def prompt_logprobs(self) -> tuple[TokenLogprob, ...] | None:
+        """One of each id of the prompt but the first, as far as it was read; None unless the params
+        ask for them.
+        """
+        return None if self._prompt_logprobs is None else tuple(self._prompt_logprobs.entries)
 
     def cancel(self) -> None:
         """End it before its next token, from any thread, without waiting for the step that runs."""
@@ -253,7 +251,6 @@ class TextStream:
         """The whole result. Raises RuntimeError before the end."""
         if self._finish_reason is None:
             raise RuntimeError("the stream has not ended: read it to its end, or close it")
-        prompt_logprobs = self._tokens.prompt_logprobs
         return Completion(
             text="".join(self._text.pieces),
             finish_reason=self._finish_reason,
@@ -264,6 +261,6 @@ class TextStream:
             prefill_seconds=self._tokens.prefill_seconds,
             decode_seconds=self._tokens.decode_seconds,
             speculation=self._tokens.speculation,
-            prompt_logprobs=None if prompt_logprobs is None else tuple(prompt_logprobs),
+            prompt_logprobs=self._tokens.prompt_logprobs,
             **self._tokens.logprob_fields(),
         )

@@ -22,6 +22,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.edge_runner import EdgeRunner
 from gpt_edge.runtime.graph_runner import GraphRunner
 from gpt_edge.runtime.kv_cache import KVCache
+from gpt_edge.runtime.kv_slots import KVSlots
 from gpt_edge.runtime.portable_runner import PortableRunner
 from gpt_edge.runtime.tuning import DEFAULT, PREFILL_CHUNK, Tuning
 
@@ -73,6 +74,18 @@ class Session:
         grow.
         """
         return KVCache(self.config, self.graph, batch, capacity, self._runner.cache_dtype)
+
+    @property
+    def is_row_exact(self) -> bool:
+        """True where a token's logits, keys and values have the same bits however a text is cut
+        into calls, and whatever is computed beside it: with custom operators in place of all of
+        onnxruntime's that add numbers.
+        """
+        return self._graph_runner.is_row_exact
+
+    def new_slots(self, n_slots: int) -> KVSlots:
+        """An empty cache of up to `n_slots` sequences that join and leave."""
+        return KVSlots(self.config, self.graph, n_slots, self._runner.cache_dtype)
 
     def reserve(self, cache: KVCache, length: int) -> None:
         """Make room for rows of `length` at once: memory that grows chunk by chunk exists twice,
