@@ -16,6 +16,7 @@ import os
 
 from gpt_edge.errors import (
     BundleError,
+    BusyError,
     CheckpointError,
     ConstraintError,
     ContextLengthError,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
     from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.generate.async_stream import AsyncTextStream
+    from gpt_edge.generate.batch_engine import BatchEngine
+    from gpt_edge.generate.batch_handle import BatchHandle
     from gpt_edge.generate.beam_search import BeamParams
     from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.constraints.constraint import Constraint
@@ -53,6 +57,9 @@ if TYPE_CHECKING:
     from gpt_edge.runtime.session import Session
 
 _MODULE_OF = {
+    "AsyncTextStream": "generate.async_stream",
+    "BatchEngine": "generate.batch_engine",
+    "BatchHandle": "generate.batch_handle",
     "BeamParams": "generate.beam_search",
     "Bundle": "bundle.bundle",
     "Choice": "generate.score",
@@ -73,9 +80,13 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "AsyncTextStream",
+    "BatchEngine",
+    "BatchHandle",
     "BeamParams",
     "Bundle",
     "BundleError",
+    "BusyError",
     "CheckpointError",
     "Choice",
     "Classifier",

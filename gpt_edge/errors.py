@@ -7,6 +7,7 @@
     ├── ContextLengthError           more tokens than the context holds
     ├── ConstraintError              a constraint that the model's tokens cannot follow further
     ├── NumericError                 NaN or infinite values
+    ├── BusyError                    more requests than may wait
     ├── OutputError                  a target that cannot be written
     ├── ExportError                  an export that cannot be done
     │   ├── ParityError              an exported graph that is out of tolerance
@@ -75,6 +76,10 @@ class ConstraintError(GPTEdgeError):
 
 class NumericError(GPTEdgeError):
     """NaN or infinite logits, weights or loss: nothing after it can be trusted."""
+
+
+class BusyError(GPTEdgeError):
+    """More requests than a BatchEngine lets wait: try again later."""
 
 
 class OutputError(GPTEdgeError):

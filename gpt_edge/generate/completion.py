@@ -16,6 +16,7 @@ from gpt_edge.generate.logprobs import TokenLogprob, token_logprob
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.processors import build_processors
 from gpt_edge.generate.sampler import Sampler
+from gpt_edge.generate.speculation import SpeculationStats
 from gpt_edge.generate.stop_strings import StopMatcher
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -52,6 +53,7 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
     # the sum of all chosen tokens' logprobs, the end token's included; with logprobs
     cumulative_logprob: float | None = None
+    speculation: SpeculationStats | None = None  # with speculation
     score: float | None = None  # of beam search, see `beam_search.py`
     # whether the text is one that the params' constraint admits; False for one that ended inside
     # it, None without a constraint
@@ -99,10 +101,11 @@ class TokenChoice:
         self.logprobs: list[TokenLogprob] = []
         self.cumulative_logprob = 0.0
         self.finish_reason: FinishReason | None = None
-        self._history = list(prompt)  # and the ids after it
+        self.history = list(prompt)  # and the ids after it
         self._end_tokens = end_tokens_of(params, tokenizer, end_tokens)
         self._n_logprobs = params.logprobs
         own = build_processors(params, len(prompt), tokenizer, self._end_tokens)
+        self._own_processors = own
         self._constraint: ConstraintProcessor | None = None
         last: list[LogitsProcessor] = []
         if params.constraint is not None:
@@ -130,8 +133,8 @@ class TokenChoice:
             self.finish_reason = "stop"
             return None
         self.ids.append(id)
-        self._history.append(id)
-        if self._constraint is not None and self._constraint.is_over(self._history):
+        self.history.append(id)
+        if self._constraint is not None and self._constraint.is_over(self.history):
             self.finish_reason = "stop"
         elif len(self.ids) == self._max_new_tokens:
             self.finish_reason = "length"
@@ -139,12 +142,18 @@ class TokenChoice:
             self.finish_reason = "context_full"
         return id
 
+    def guesser(self) -> Sampler:
+        """A sampler that chooses as this one will next, with the same random numbers, by whatever
+        logits it is shown; without the caller's processors, which may keep something.
+        """
+        return self._sampler.fork(self._own_processors)
+
     def _sample(self, logits: FloatArray) -> int:
-        id = self._sampler.sample(logits, self._history)
-        while self._constraint is not None and not self._constraint.can_continue(self._history, id):
+        id = self._sampler.sample(logits, self.history)
+        while self._constraint is not None and not self._constraint.can_continue(self.history, id):
             logits = logits.copy()
             logits[id] = -math.inf
-            id = self._sampler.sample(logits, self._history)
+            id = self._sampler.sample(logits, self.history)
         return id
 
     def logprob_fields(self) -> LogprobFields:
@@ -161,7 +170,7 @@ class TokenChoice:
     @property
     def is_constraint_met(self) -> bool | None:
         """Whether the text so far is one that the constraint admits; None without one."""
-        return None if self._constraint is None else self._constraint.is_met(self._history)
+        return None if self._constraint is None else self._constraint.is_met(self.history)
 
     def _note_logprob(self, logits: FloatArray, id: int, is_end: bool) -> None:
         assert self._n_logprobs is not None

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Unpack
+from typing import Literal, TypeAlias, Unpack
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
-from gpt_edge.generate.batch import BATCH_SIZE, complete_batch
+from gpt_edge.generate.async_stream import AsyncTextStream
+from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
 from gpt_edge.generate.beam_search import BeamParams, BeamSearch
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.defaults import params_from_defaults
@@ -22,12 +23,15 @@ from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.params import MAX_SEED, SamplingParams, SamplingSettings, params_with
 from gpt_edge.generate.prompt import Prompt, Truncate, check_ids, encode_prompt
 from gpt_edge.generate.score import Choice, Score, choices_of, choose_ids, score_ids, split_ids
-from gpt_edge.generate.stream import TextStream, TokenStream
+from gpt_edge.generate.speculation import DraftModel, PromptLookup, check_same_tokens
+from gpt_edge.generate.stream import Speculate, TextStream, TokenStream
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
 from gpt_edge.runtime.session import Session
-from gpt_edge.runtime.tuning import tuning_of
+from gpt_edge.runtime.tuning import PREFILL_CHUNK, tuning_of
 from gpt_edge.tokenizer.spec import Tokenizer
+
+Speculation: TypeAlias = 'Literal["lookup"] | Generator | None'
 
 
 def open_generator(
@@ -84,20 +88,28 @@ class Generator:
         *,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        speculate: Speculation = None,
         **settings: Unpack[SamplingSettings],
     ) -> TokenStream:
         """Continue `ids`, one id at a time, without the end token that ends it. This layer knows no
         text, so no stop strings.
 
-        processors, settings: as for `stream`. Raises ValueError for no ids, ids out of range or
-        stop strings; ContextLengthError for more than the context.
+        processors, speculate, settings: as for `stream`. Raises ValueError for no ids, ids out of
+        range or stop strings; ContextLengthError for more than the context.
         """
         params = params_with(params, settings)
         if params.stop:
             raise ValueError("stop strings need text: use stream or complete")
         check_ids(ids, self.session.config)
         return TokenStream(
-            self.session, ids, params, self.tokenizer, cancel, self.end_tokens, processors
+            self.session,
+            ids,
+            params,
+            self.tokenizer,
+            cancel,
+            self.end_tokens,
+            processors,
+            self._proposers(speculate),
         )
 
     def stream(
@@ -109,6 +121,7 @@ class Generator:
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        speculate: Speculation = None,
         **settings: Unpack[SamplingSettings],
     ) -> TextStream:
         """Continue `prompt`, text piece by text piece; the default is greedy.
@@ -122,12 +135,23 @@ class Generator:
         are plain text, which is safe for text of strangers.
         cancel: set it, from any thread, and the stream ends before its next token.
         processors: logits processors of your own, see `logits.py`.
+        speculate: "lookup" guesses that the text goes on as it did before, a Generator guesses what
+        that smaller model chooses; the text stays the same, and `Completion.speculation` says how
+        many guesses were right. With onnxruntime's own operators a row that was read together with
+        others may differ in its last bits, so a near tie may end otherwise.
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
         params = params_with(params, settings)
         encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
         tokens = TokenStream(
-            self.session, encoded.ids, params, self.tokenizer, cancel, self.end_tokens, processors
+            self.session,
+            encoded.ids,
+            params,
+            self.tokenizer,
+            cancel,
+            self.end_tokens,
+            processors,
+            self._proposers(speculate),
         )
         return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
 
@@ -140,9 +164,14 @@ class Generator:
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        speculate: Speculation = None,
+        on_text: Callable[[str], object] | None = None,
         **settings: Unpack[SamplingSettings],
     ) -> Completion:
-        """Continue `prompt` and return the whole result; see `stream`."""
+        """Continue `prompt` and return the whole result; see `stream`.
+
+        on_text: called with each piece of the text as it comes; what it raises ends the generation.
+        """
         stream = self.stream(
             prompt,
             params,
@@ -150,11 +179,39 @@ class Generator:
             special=special,
             cancel=cancel,
             processors=processors,
+            speculate=speculate,
             **settings,
         )
-        for _ in stream:
-            pass
+        for piece in stream:
+            if on_text is not None:
+                on_text(piece)
         return stream.completion
+
+    def astream(
+        self,
+        prompt: str,
+        params: SamplingParams | None = None,
+        *,
+        truncate: Truncate | None = None,
+        special: bool = False,
+        cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        speculate: Speculation = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> AsyncTextStream:
+        """Continue `prompt` for `async for`; see `stream`. The model runs in worker threads."""
+        return AsyncTextStream(
+            self.stream(
+                prompt,
+                params,
+                truncate=truncate,
+                special=special,
+                cancel=cancel,
+                processors=processors,
+                speculate=speculate,
+                **settings,
+            )
+        )
 
     def generate_batch(
         self,
@@ -170,9 +227,9 @@ class Generator:
         """Continue every prompt, `batch_size` at a time through the model, and return them in
         order.
 
-        Each is what `complete` alone would return: a seed starts again for every row. params: one
-        for all, or one per prompt. decode_seconds of a row is the time until it ended. All prompts
-        are checked before the first is processed.
+        Each is what `complete` alone would return: a seed starts again for every row. Equal prompts
+        are read once. params: one for all, or one per prompt. All prompts are checked before the
+        first is processed. `BatchEngine` takes prompts one by one and streams.
         """
         if isinstance(prompts, str):
             raise ValueError("prompts must be a sequence of strings, got one string")
@@ -190,15 +247,14 @@ class Generator:
             self.encode_prompt(prompt, own.max_new_tokens, truncate, special=special)
             for prompt, own in zip(prompts, each, strict=True)
         ]
-        return complete_batch(
-            encoded,
-            each,
-            self.session,
-            self.tokenizer,
-            end_tokens=self.end_tokens,
-            batch_size=batch_size,
-            cancel=cancel,
-        )
+        with BatchEngine(
+            self, max_batch=batch_size, prefill_chunk=PREFILL_CHUNK, interleave=False
+        ) as engine:
+            handles = [
+                engine.add_encoded(prompt, own, cancel)
+                for prompt, own in zip(encoded, each, strict=True)
+            ]
+            return [handle.result() for handle in handles]
 
     def samples(
         self,
@@ -292,6 +348,20 @@ class Generator:
             raise ValueError("options must be a sequence of at least one string")
         pairs = [split_ids(prompt, option, self.tokenizer, special=special) for option in options]
         return choices_of(options, choose_ids(self.session, pairs, self.tokenizer.vocab_size))
+
+    def _proposers(self, speculate: Speculation) -> Speculate | None:
+        """What makes the proposer of one generation. Raises ValueError for another word, or a draft
+        with another tokenizer.
+        """
+        if speculate is None:
+            return None
+        if speculate == "lookup":
+            return lambda choice: PromptLookup()
+        if not isinstance(speculate, Generator):
+            raise ValueError(f"speculate must be 'lookup' or a Generator, got {speculate!r:.80}")
+        check_same_tokens(speculate.tokenizer, self.tokenizer)
+        session = speculate.session
+        return lambda choice: DraftModel(session, choice.guesser, self.tokenizer.vocab_size)
 
     def encode_prompt(
         self,

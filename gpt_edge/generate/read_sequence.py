@@ -4,14 +4,22 @@ and forgets.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.runtime.session import Session
 from gpt_edge.runtime.tuning import PREFILL_CHUNK
+
+
+class IsCancelled(Protocol):
+    """A threading.Event, or what answers like one."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
 
 TakeRows = Callable[[FloatArray], None]
 
@@ -29,7 +37,7 @@ class ReadSequence:
     def read(
         self,
         ids: Sequence[int],
-        cancel: threading.Event | None = None,
+        cancel: IsCancelled | None = None,
         take_rows: TakeRows | None = None,
     ) -> FloatArray | None:
         """Read more ids, chunk by chunk, and return the logits [V] after the last; None if
@@ -61,6 +69,14 @@ class ReadSequence:
         logits: FloatArray = self.session.decode([id], self.cache)[0]
         self.ids.append(id)
         return logits
+
+    def read_rows(self, ids: Sequence[int]) -> FloatArray:
+        """Read two to eight ids and return the logits [T, V] after each, which the next call
+        overwrites. Raises ContextLengthError for more than the context holds.
+        """
+        rows = self.session.decode_several(ids, self.cache)
+        self.ids += ids
+        return rows
 
     def crop(self, length: int) -> None:
         """Forget what follows the first `length` ids."""

@@ -70,7 +70,7 @@ class KVCache:
     @property
     def length(self) -> int:
         """Positions that count in the longest row."""
-        return int(self.lengths[0]) if self.batch == 1 else int(self.lengths.max())
+        return int(self.lengths[0]) if self.batch == 1 else int(self.lengths.max(initial=0))
 
     @property
     def capacity(self) -> int:

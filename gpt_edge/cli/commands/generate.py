@@ -26,6 +26,7 @@ from gpt_edge.cli.support.options import (
 )
 from gpt_edge.cli.support.sampling import (
     BadWordOption,
+    DraftOption,
     FrequencyPenaltyOption,
     GreedyOption,
     LogitBiasOption,
@@ -37,6 +38,7 @@ from gpt_edge.cli.support.sampling import (
     PresencePenaltyOption,
     RepetitionPenaltyOption,
     SeedOption,
+    SpeculateOption,
     StopOption,
     TemperatureOption,
     TopKOption,
@@ -101,6 +103,8 @@ def generate(
         ),
     ] = None,
     special: SpecialOption = False,
+    speculate: SpeculateOption = None,
+    draft: DraftOption = None,
     threads: ThreadsOption = None,
     profile: ProfileOption = "default",
     max_memory: MaxMemoryOption = None,
@@ -141,6 +145,8 @@ def generate(
     if threads is not None:
         check_threads(threads, "--threads")
     _check_together(params, greedy, as_json)
+    if draft is not None and speculate is not None:
+        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt)
 
@@ -155,7 +161,10 @@ def generate(
         console.show_warning("--seed has no effect: nothing is sampled")
     if not special:
         note_special_token(text, generator.tokenizer)
-    stream = generator.stream(text, params, truncate=truncate, special=special)
+    drafter = None if draft is None else load(draft, threads=threads, profile=profile)
+    stream = generator.stream(
+        text, params, truncate=truncate, special=special, speculate=drafter or speculate
+    )
     if as_json:
         _print_json(stream, params, generator.session.name, text if echo else "")
         return
@@ -208,8 +217,16 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             "prefill_seconds": round(done.prefill_seconds, 6),
             "tokens_per_second": round(done.tokens_per_second, 2),
             **_logprobs(done),
+            **_speculation(done),
         }
     )
+
+
+def _speculation(done: Completion) -> dict[str, object]:
+    """What speculation did, where it was asked for."""
+    if done.speculation is None:
+        return {}
+    return {"speculation": dataclasses.asdict(done.speculation)}
 
 
 def _constraint(done: Completion) -> dict[str, object]:

@@ -5,10 +5,11 @@ that generate.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gpt_edge.cli.support.options import complete_bundle
 from gpt_edge.cli.support.stdin import check_unicode
 
 if TYPE_CHECKING:
@@ -127,6 +128,23 @@ BadWordOption = Annotated[
 LogprobsOption = Annotated[
     int | None,
     typer.Option(help="With --json: log-probabilities of the tokens, and of so many alternatives."),
+]
+
+SpeculateOption = Annotated[
+    Literal["lookup"] | None,
+    typer.Option(
+        help="Guess that the text goes on as it did before, and let the model check several tokens "
+        "at once: the same text, sooner where it repeats."
+    ),
+]
+DraftOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUNDLE",
+        help="Smaller model with the same tokenizer that guesses tokens for the model to check: "
+        "the same text, sooner.",
+        autocompletion=complete_bundle,
+    ),
 ]
 
 

@@ -72,7 +72,7 @@ static void multiply_row(void *data, size_t part) {
         gather_scales(self, n, scales);
         Floats total = dot_sixteen(call, n, scales);
         if (self->bias) total = f_add(total, f_load(self->bias + n));
-        f_store(call->y + n, total);
+        f_store(call->y + n, activate(self->activation, total));
     }
     give_scratch(scales);
 }
