@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -103,6 +105,14 @@ def generate(
         ),
     ] = None,
     special: SpecialOption = False,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep what the model reads in FILE: a later prompt that begins alike is read from "
+            "where it differs. Made if it is not there.",
+        ),
+    ] = None,
     speculate: SpeculateOption = None,
     draft: DraftOption = None,
     threads: ThreadsOption = None,
@@ -161,16 +171,28 @@ def generate(
         console.show_warning("--seed has no effect: nothing is sampled")
     if not special:
         note_special_token(text, generator.tokenizer)
+    sequence = None
+    if prompt_cache is not None and os.path.lexists(prompt_cache):
+        sequence = generator.load_state(prompt_cache)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
-        text, params, truncate=truncate, special=special, speculate=drafter or speculate
+        text,
+        params,
+        truncate=truncate,
+        special=special,
+        sequence=sequence,
+        speculate=drafter or speculate,
     )
     if as_json:
         _print_json(stream, params, generator.session.name, text if echo else "")
-        return
-    if uses_defaults and not params.is_greedy:
-        console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-    _print_pieces(stream, text if echo else "")
+    else:
+        if uses_defaults and not params.is_greedy:
+            console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
+        _print_pieces(stream, text if echo else "")
+    if prompt_cache is not None:
+        done = stream.completion
+        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+        generator.save_state(prompt_cache, stream)
 
 
 def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
@@ -210,6 +232,7 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             **_constraint(done),
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
+            "cached_tokens": done.cached_tokens,
             "completion_tokens": done.completion_tokens,
             **settings_json(params),
             "seed": done.seed,
