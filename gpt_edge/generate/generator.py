@@ -19,11 +19,20 @@ from gpt_edge.generate.async_stream import AsyncTextStream
 from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
 from gpt_edge.generate.beam_search import BeamParams, BeamSearch
 from gpt_edge.generate.completion import Completion
+from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.defaults import params_from_defaults
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.params import MAX_SEED, SamplingParams, SamplingSettings, params_with
 from gpt_edge.generate.prefix_cache import PrefixCache
-from gpt_edge.generate.prompt import Prompt, Truncate, check_ids, encode_prompt
+from gpt_edge.generate.prompt import (
+    Prompt,
+    Truncate,
+    check_ids,
+    check_range,
+    cut_left,
+    encode_prompt,
+    fitted,
+)
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.generate.score import Choice, Score, choices_of, choose_ids, score_ids, split_ids
 from gpt_edge.generate.speculation import DraftModel, PromptLookup, check_same_tokens
@@ -96,6 +105,8 @@ class Generator:
         *,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
         sequence: ReadSequence | None = None,
         prefix_cache: PrefixCache | Literal[False] | None = None,
         speculate: Speculation = None,
@@ -104,16 +115,16 @@ class Generator:
         """Continue `ids`, one id at a time, without the end token that ends it. This layer knows no
         text, so no stop strings.
 
-        processors, sequence, prefix_cache, speculate, settings: as for `stream`. Raises ValueError
-        for no ids, ids out of range or stop strings; ContextLengthError for more than the context.
+        All else as for `stream`. Raises ValueError for no ids, ids out of range or stop strings;
+        ContextLengthError for more than the context.
         """
         params = params_with(params, settings)
         if params.stop:
             raise ValueError("stop strings need text: use stream or complete")
-        check_ids(ids, self.session.config)
+        prompt = self._fit_ids(ids, params, context, keep_first)
         return TokenStream(
             self.session,
-            ids,
+            prompt,
             params,
             self.tokenizer,
             cancel,
@@ -121,6 +132,7 @@ class Generator:
             processors,
             self._proposers(speculate),
             self._sequence(sequence, prefix_cache),
+            keep_first if context == "window" else None,
         )
 
     def stream(
@@ -132,6 +144,8 @@ class Generator:
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
         sequence: ReadSequence | None = None,
         prefix_cache: PrefixCache | Literal[False] | None = None,
         speculate: Speculation = None,
@@ -148,6 +162,10 @@ class Generator:
         are plain text, which is safe for text of strangers.
         cancel: set it, from any thread, and the stream ends before its next token.
         processors: logits processors of your own, see `logits.py`.
+        context: what happens when the text outgrows the context. "error" refuses such a prompt and
+        ends a text there; "truncate-left" is truncate="left"; "window" goes on: the first
+        `keep_first` tokens stay, the oldest behind them are dropped until half of the room is free,
+        and the rest is read again, as learned positions cannot be shifted.
         sequence: what the model has read before, see `load_state`; only what follows the start that
         the prompt shares with it is read, and it holds the whole text afterwards.
         prefix_cache: in place of the generator's own; False uses none.
@@ -158,7 +176,16 @@ class Generator:
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
         params = params_with(params, settings)
-        encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
+        check_context(context, keep_first, self.session.config.n_ctx)
+        encoded = encode_prompt(
+            prompt,
+            self.tokenizer,
+            self.session.config,
+            params.max_new_tokens,
+            "left" if context == "truncate-left" else truncate,
+            special=special,
+            keep_first=keep_first if context == "window" else None,
+        )
         tokens = TokenStream(
             self.session,
             encoded.ids,
@@ -169,6 +196,7 @@ class Generator:
             processors,
             self._proposers(speculate),
             self._sequence(sequence, prefix_cache),
+            keep_first if context == "window" else None,
         )
         return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
 
@@ -181,6 +209,8 @@ class Generator:
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
         sequence: ReadSequence | None = None,
         prefix_cache: PrefixCache | Literal[False] | None = None,
         speculate: Speculation = None,
@@ -198,6 +228,8 @@ class Generator:
             special=special,
             cancel=cancel,
             processors=processors,
+            context=context,
+            keep_first=keep_first,
             sequence=sequence,
             prefix_cache=prefix_cache,
             speculate=speculate,
@@ -217,6 +249,8 @@ class Generator:
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
         sequence: ReadSequence | None = None,
         prefix_cache: PrefixCache | Literal[False] | None = None,
         speculate: Speculation = None,
@@ -231,6 +265,8 @@ class Generator:
                 special=special,
                 cancel=cancel,
                 processors=processors,
+                context=context,
+                keep_first=keep_first,
                 sequence=sequence,
                 prefix_cache=prefix_cache,
                 speculate=speculate,
@@ -391,6 +427,20 @@ class Generator:
         if sequence.session is not self.session:
             raise ValueError("the sequence was read by another model, or another load of it")
         return sequence
+
+    def _fit_ids(
+        self, ids: Sequence[int], params: SamplingParams, context: ContextPolicy, keep_first: int
+    ) -> list[int]:
+        """Ids that the context holds, by the policy."""
+        config = self.session.config
+        check_context(context, keep_first, config.n_ctx)
+        if context == "error":
+            check_ids(ids, config)
+            return list(ids)
+        check_range(ids, config)
+        if context == "window":
+            return fitted(list(ids), config.n_ctx, keep_first).ids
+        return cut_left(list(ids), config.n_ctx, params.max_new_tokens).ids
 
     def save_state(
         self, path: str | os.PathLike[str], source: TextStream | TokenStream | ReadSequence

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
+from gpt_edge.generate.context import window_of
 from gpt_edge.generate.prefix_cache import PrefixCache
 from gpt_edge.runtime.session import Session
 from gpt_edge.runtime.tuning import PREFILL_CHUNK
@@ -43,6 +44,9 @@ class ReadSequence:
         self.session = session
         self.ids: list[int] = []
         self.cache = session.new_cache()
+        # for a window: how many ids stay when the context is full; None lets it be an error
+        self.keep_first: int | None = None
+        self.is_shifted = False  # whether ids between the first and the newest are gone
         self._prefixes = prefixes
         self._borrower: weakref.ref[Borrower] | None = None
 
@@ -109,9 +113,18 @@ class ReadSequence:
         return logits
 
     def step(self, id: int) -> FloatArray:
-        """Read one id and return the logits [V] after it, which the next call overwrites. Raises
-        ContextLengthError if the context is full.
+        """Read one id and return the logits [V] after it, which the next call overwrites. A full
+        context becomes a window that is half empty, see `context.py`; without `keep_first` it
+        raises ContextLengthError.
         """
+        n_ctx = self.session.config.n_ctx
+        if self.keep_first is not None and len(self.ids) == n_ctx:
+            newest = window_of([*self.ids, id], self.keep_first, n_ctx)[self.keep_first :]
+            self.crop(self.keep_first)
+            self.is_shifted = True
+            shifted = self.read(newest)
+            assert shifted is not None
+            return shifted
         logits: FloatArray = self.session.decode([id], self.cache)[0]
         self.ids.append(id)
         return logits

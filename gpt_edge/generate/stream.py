@@ -19,6 +19,7 @@ from gpt_edge.generate.completion import (
     TextAssembly,
     TokenChoice,
 )
+from gpt_edge.generate.context import UNLIMITED
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.logprobs import PromptLogprobs, TokenLogprob
 from gpt_edge.generate.params import SamplingParams
@@ -65,10 +66,12 @@ class TokenStream:
         processors: Sequence[LogitsProcessor] = (),
         speculate: Speculate | None = None,
         sequence: ReadSequence | None = None,
+        keep_first: int | None = None,
     ) -> None:
         """end_tokens: that end the text besides the tokenizer's own. processors: see
         `TokenChoice`. speculate: see `Generator.stream`. sequence: what was read before; what the
         prompt shares with its start is not read again. It is lent to this stream until the end.
+        keep_first: ids that stay when the context is full, for a window; None ends there.
         """
         self.prompt = tuple(prompt)
         self.prefill_seconds = 0.0
@@ -80,9 +83,8 @@ class TokenStream:
                 self.prompt, tokenizer.vocab_size, params.prompt_logprobs
             )
         self._sequence = sequence or ReadSequence(session)
-        self._choice = TokenChoice(
-            params, self.prompt, session.config.n_ctx, tokenizer, end_tokens, processors
-        )
+        n_ctx = session.config.n_ctx if keep_first is None else UNLIMITED
+        self._choice = TokenChoice(params, self.prompt, n_ctx, tokenizer, end_tokens, processors)
         self._reader: ReadSequence | SpeculativeReader = self._sequence
         if speculate is not None:
             proposer = speculate(self._choice)
@@ -94,6 +96,8 @@ class TokenStream:
         # re-entrant: a signal handler may call close() while a step runs
         self._lock = threading.RLock()
         self._sequence.lend(self)
+        self._sequence.keep_first = keep_first
+        self._sequence.is_shifted = False
 
     @property
     def sequence(self) -> ReadSequence:
@@ -205,6 +209,11 @@ class TokenStream:
 
     def _finish(self) -> None:
         """Forget what was read ahead, and remember the rest for prompts that begin alike."""
+        if not self._sequence.is_shifted:
+            self._forget_guesses()
+        self._sequence.remember()
+
+    def _forget_guesses(self) -> None:
         text = [*self.prompt, *self._choice.ids]
         n_read = len(self._sequence.ids)
         n_text = min(len(text), n_read)
@@ -212,7 +221,6 @@ class TokenStream:
             n_text -= 1  # a wrong guess in place of the last token
         if n_text < n_read:
             self._sequence.crop(n_text)
-        self._sequence.remember()
 
 
 class TextStream:

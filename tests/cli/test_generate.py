@@ -280,3 +280,18 @@ def test_a_prompt_cache_that_is_none_is_refused_and_kept(tiny_edge: Path, tmp_pa
     assert (result.code, result.out) == (1, "")
     assert "letter.txt is no state of gpt-edge" in result.err
     assert letter.read_text().startswith("Dear Anna")
+
+
+def test_a_window_goes_beyond_the_context(tiny_edge: Path) -> None:
+    ask = ("generate", PROMPT, "-m", tiny_edge, "-n", "150", "--json")
+    model = gpt_edge.load(tiny_edge)
+    for options, more in (
+        (("--context", "window", "--keep-first", "3"), {"context": "window", "keep_first": 3}),
+        (("--context", "error"), {}),
+    ):
+        expected = model.complete(PROMPT, max_new_tokens=150, **more)  # type: ignore[arg-type]
+        told = done(*ask, *options).json
+        assert (told["text"], told["finish_reason"]) == (expected.text, expected.finish_reason)
+    refused = run(*ask, "--keep-first", "3")
+    assert (refused.code, refused.out) == (2, "")
+    assert "keep_first needs the context 'window'" in refused.err

@@ -104,6 +104,16 @@ def generate(
             help="Truncate the start of a prompt that exceeds the context, instead of failing."
         ),
     ] = None,
+    context: Annotated[
+        Literal["error", "truncate-left", "window"],
+        typer.Option(
+            help="A text that outgrows the context: stop with an error, cut the prompt's start, or "
+            "go on with a window of its newest tokens."
+        ),
+    ] = "error",
+    keep_first: Annotated[
+        int, typer.Option(help="With --context window: keep so many first tokens.")
+    ] = 0,
     special: SpecialOption = False,
     prompt_cache: Annotated[
         Path | None,
@@ -180,6 +190,8 @@ def generate(
         params,
         truncate=truncate,
         special=special,
+        context=context,
+        keep_first=keep_first,
         sequence=sequence,
         speculate=drafter or speculate,
     )
