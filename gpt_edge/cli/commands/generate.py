@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -104,7 +105,25 @@ def generate(
             help="Truncate the start of a prompt that exceeds the context, instead of failing."
         ),
     ] = None,
+    context: Annotated[
+        Literal["error", "truncate-left", "window"],
+        typer.Option(
+            help="A text that outgrows the context: stop with an error, cut the prompt's start, or "
+            "go on with a window of its newest tokens."
+        ),
+    ] = "error",
+    keep_first: Annotated[
+        int, typer.Option(help="With --context window: keep so many first tokens.")
+    ] = 0,
     special: SpecialOption = False,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep what the model reads in FILE: a later prompt that begins alike is read from "
+            "where it differs. Made if it is not there.",
+        ),
+    ] = None,
     speculate: SpeculateOption = None,
     draft: DraftOption = None,
     threads: ThreadsOption = None,
@@ -181,16 +200,30 @@ def generate(
         return
     if not special:
         note_special_token(text, generator.tokenizer)
+    sequence = None
+    if prompt_cache is not None and os.path.lexists(prompt_cache):
+        sequence = generator.load_state(prompt_cache)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
-        text, params, truncate=truncate, special=special, speculate=drafter or speculate
+        text,
+        params,
+        truncate=truncate,
+        special=special,
+        context=context,
+        keep_first=keep_first,
+        sequence=sequence,
+        speculate=drafter or speculate,
     )
     if as_json:
         _print_json(stream, params, generator.session.name, text if echo else "")
-        return
-    if uses_defaults and not params.is_greedy:
-        console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-    _print_pieces(stream, text if echo else "")
+    else:
+        if uses_defaults and not params.is_greedy:
+            console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
+        _print_pieces(stream, text if echo else "")
+    if prompt_cache is not None:
+        done = stream.completion
+        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+        generator.save_state(prompt_cache, stream)
 
 
 def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
@@ -241,6 +274,7 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             **_constraint(done),
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
+            "cached_tokens": done.cached_tokens,
             "completion_tokens": done.completion_tokens,
             **settings_json(params),
             "seed": done.seed,
