@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"data", "native"},
     {"runtime"},
     {"generate", "classify", "evaluate"},
-    {"verify", "bench", "integrations"},
+    {"verify", "bench", "serve", "integrations"},
     {"reference"},
     {"training", "export"},
     {"cli"},
@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     **{name: {"numpy"} for name in ("generate", "classify", "evaluate", "verify", "bench")},
     # each file is imported by the program that it is for
     "integrations": {"llm", "lm_eval", "pydantic"},
+    "serve": {"numpy", "starlette", "uvicorn", "prometheus_client"},
     "cli": {"typer", "rich"},
 }
 BASE = LAYERS[0]  # files that import one another

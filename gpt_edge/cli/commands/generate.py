@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,7 +65,9 @@ from gpt_edge.generate.params import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from gpt_edge.generate.completion import Completion
+    from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.read_sequence import ReadSequence
     from gpt_edge.generate.stream import TextStream
 
 
@@ -104,7 +108,25 @@ def generate(
             help="Truncate the start of a prompt that exceeds the context, instead of failing."
         ),
     ] = None,
+    context: Annotated[
+        Literal["error", "truncate-left", "window"],
+        typer.Option(
+            help="A text that outgrows the context: stop with an error, cut the prompt's start, or "
+            "go on with a window of its newest tokens."
+        ),
+    ] = "error",
+    keep_first: Annotated[
+        int, typer.Option(help="With --context window: keep so many first tokens.")
+    ] = 0,
     special: SpecialOption = False,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep what the model reads in FILE: a later prompt that begins alike is read from "
+            "where it differs. Made if it is not there.",
+        ),
+    ] = None,
     speculate: SpeculateOption = None,
     draft: DraftOption = None,
     threads: ThreadsOption = None,
@@ -153,9 +175,15 @@ def generate(
     _check_together(params, greedy, as_json or batch is not None)
     if draft is not None and speculate is not None:
         raise ValueError("--draft and --speculate are two ways to guess: give one of them")
-    _check_batch(
-        batch, out, {"PROMPT": prompt, "--echo": echo, "--draft": draft, "--speculate": speculate}
-    )
+    of_one_text = {
+        "PROMPT": prompt,
+        "--echo": echo,
+        "--draft": draft,
+        "--speculate": speculate,
+        "--prompt-cache": prompt_cache,
+        "--context": context != "error",
+    }
+    _check_batch(batch, out, of_one_text)
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt) if batch is None else ""
 
@@ -183,14 +211,32 @@ def generate(
         note_special_token(text, generator.tokenizer)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
-        text, params, truncate=truncate, special=special, speculate=drafter or speculate
+        text,
+        params,
+        truncate=truncate,
+        special=special,
+        context=context,
+        keep_first=keep_first,
+        sequence=_saved_state(generator, prompt_cache),
+        speculate=drafter or speculate,
     )
     if as_json:
         _print_json(stream, params, generator.session.name, text if echo else "")
-        return
-    if uses_defaults and not params.is_greedy:
-        console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-    _print_pieces(stream, text if echo else "")
+    else:
+        if uses_defaults and not params.is_greedy:
+            console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
+        _print_pieces(stream, text if echo else "")
+    if prompt_cache is not None:
+        done = stream.completion
+        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+        generator.save_state(prompt_cache, stream)
+
+
+def _saved_state(generator: Generator, path: Path | None) -> ReadSequence | None:
+    """What a file of --prompt-cache holds, if it is there."""
+    if path is None or not os.path.lexists(path):
+        return None
+    return generator.load_state(path)
 
 
 def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
@@ -201,7 +247,7 @@ def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None
         raise ValueError("--logprobs needs --json")
 
 
-def _check_batch(batch: str | None, out: Path | None, others: dict[str, object]) -> None:
+def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, object]) -> None:
     """Raise ValueError for options that --batch does not go with, and for --out without it."""
     if batch is None:
         if out is not None:
@@ -241,6 +287,7 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             **_constraint(done),
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
+            "cached_tokens": done.cached_tokens,
             "completion_tokens": done.completion_tokens,
             **settings_json(params),
             "seed": done.seed,
