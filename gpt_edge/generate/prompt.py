@@ -47,8 +47,7 @@ def encode_prompt(
     """
     if not isinstance(text, str):
         raise ValueError(f"prompt must be a string, got {type(text).__name__}")
-    if truncate not in (None, "left"):
-        raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
+    check_truncate(truncate)
     if truncate is None and keep_first is None:
         _check_bytes(text, tokenizer, config.n_ctx)
     ids = tokenizer.encode(text, special=special)
@@ -78,6 +77,12 @@ def fitted(ids: list[int], n_ctx: int, keep_first: int) -> Prompt:
     """The window of a text, which is all of one that fits."""
     kept = window_of(ids, keep_first, n_ctx)
     return Prompt(kept, len(ids) - len(kept))
+
+
+def check_truncate(truncate: object) -> None:
+    """Raise ValueError for another value than those of Truncate, and None."""
+    if truncate not in (None, "left"):
+        raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
 
 
 def check_ids(ids: Sequence[int], config: GPTConfig) -> None:
