@@ -20,6 +20,7 @@ from gpt_edge.cli.support.options import (
     JsonOption,
     MaxMemoryOption,
     ProfileOption,
+    RawOption,
     SpecialOption,
     ThreadsOption,
     parse_memory,
@@ -111,6 +112,7 @@ def generate(
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
+    raw: RawOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate text that continues a prompt.
@@ -170,7 +172,7 @@ def generate(
         return
     if uses_defaults and not params.is_greedy:
         console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-    _print_pieces(stream, text if echo else "")
+    _print_pieces(stream, text if echo else "", raw)
 
 
 def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
@@ -181,14 +183,14 @@ def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None
         raise ValueError("--logprobs needs --json")
 
 
-def _print_pieces(stream: TextStream, before: str) -> None:
+def _print_pieces(stream: TextStream, before: str, raw: bool) -> None:
     """Print each piece as it is generated. After an error in the middle, the cursor is at the start
     of a line, as after Ctrl-C.
     """
     try:
-        console.write(before)
+        console.write(before, raw=raw)
         for piece in stream:
-            console.write(piece)
+            console.write(piece, raw=raw)
     except GPTEdgeError:
         console.say()
         raise
