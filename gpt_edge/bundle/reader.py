@@ -46,7 +46,8 @@ def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
         if not (BUILTIN / DEFAULT_BUNDLE).is_dir():
             raise BundleError(
                 f"the built-in bundle {DEFAULT_BUNDLE} is missing from this installation",
-                hint="install gpt-edge again, or give a bundle folder with -m",
+                hint="install gpt-edge again, or give a bundle folder",
+                cli_hint="install gpt-edge again, or give a bundle folder with -m",
             )
         return BUILTIN / DEFAULT_BUNDLE
     name = os.fspath(path_or_name)

@@ -25,6 +25,8 @@ from gpt_edge.tasks import TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
+LENGTH_HINT = "shorten it, or cut it with truncate='right'"
+CLI_LENGTH_HINT = "shorten it, or cut it with --truncate right"
 Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 
@@ -111,8 +113,10 @@ class Classifier:
         if encoder.task is None:
             raise BundleError(
                 f"{encoder.path} is a language model, not a classifier",
-                hint="make one with gpt-edge finetune and gpt-edge export, or write with gpt-edge "
-                "generate",
+                hint="make one with gpt-edge finetune and gpt-edge export, or write with "
+                "gpt_edge.load",
+                cli_hint="make one with gpt-edge finetune and gpt-edge export, or write with "
+                "gpt-edge generate",
             )
         self.encoder, self.tokenizer, self.task = encoder, tokenizer, encoder.task
 
@@ -159,9 +163,7 @@ class Classifier:
             try:
                 encoded.append(self.encode(example, truncate))
             except ContextLengthError as error:
-                raise ContextLengthError(
-                    f"example {number}: {error.message}", hint=error.hint
-                ) from error
+                raise error.within(f"example {number}") from error
             except ValueError as error:
                 raise ValueError(f"example {number}: {error}") from error
         return self.predict_encoded(encoded, batch=batch)
@@ -193,7 +195,8 @@ class Classifier:
                 f"{sum(map(len, ids)):,} tokens of text do not fit into the context of "
                 f"{self.encoder.config.n_ctx}, "
                 f"{task_input.n_truncated:,} too many",
-                hint="shorten it, or cut it with --truncate right",
+                hint=LENGTH_HINT,
+                cli_hint=CLI_LENGTH_HINT,
             )
         if not any(task_input.sequences):  # a tokenizer may drop all of a text
             raise ValueError("a text has no tokens")
@@ -266,7 +269,8 @@ def check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
     if tokenizer.max_token_bytes is not None and n_bytes > tokenizer.max_token_bytes * n_ctx:
         raise ContextLengthError(
             f"a text of {n_bytes:,} bytes is more than the context of {n_ctx} tokens can hold",
-            hint="shorten it, or cut it with --truncate right",
+            hint=LENGTH_HINT,
+            cli_hint=CLI_LENGTH_HINT,
         )
 
 

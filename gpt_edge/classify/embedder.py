@@ -16,7 +16,13 @@ import numpy as np
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, read_bundle
-from gpt_edge.classify.classifier import Truncate, check_bytes, check_texts
+from gpt_edge.classify.classifier import (
+    CLI_LENGTH_HINT,
+    LENGTH_HINT,
+    Truncate,
+    check_bytes,
+    check_texts,
+)
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder, Pooling
@@ -75,9 +81,7 @@ class Embedder:
             try:
                 sequences.append(self.encode(text, truncate))
             except ContextLengthError as error:
-                raise ContextLengthError(
-                    f"text {number}: {error.message}", hint=error.hint
-                ) from error
+                raise error.within(f"text {number}") from error
             except ValueError as error:
                 raise ValueError(f"text {number}: {error}") from error
         return self.embed_encoded(sequences, pooling=pooling, normalize=normalize, batch=batch)
@@ -100,7 +104,8 @@ class Embedder:
         if len(ids) > room and truncate is None:
             raise ContextLengthError(
                 f"{len(ids):,} tokens of text do not fit into the context of {n_ctx}",
-                hint="shorten it, or cut it with --truncate right",
+                hint=LENGTH_HINT,
+                cli_hint=CLI_LENGTH_HINT,
             )
         kept = ids[-room:] if truncate == "left" else ids[:room]
         return [*ends[:1], *kept, *ends[1:]]

@@ -14,7 +14,8 @@ from gpt_edge.errors import ContextLengthError
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left"]
-LENGTH_HINT = "shorten it, or keep its end with --truncate left"
+LENGTH_HINT = "shorten it, or keep its end with truncate='left'"
+CLI_LENGTH_HINT = "shorten it, or keep its end with --truncate left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def _check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
         raise ContextLengthError(
             f"the prompt has {n_bytes} bytes, more than the context of {n_ctx} tokens can hold",
             hint=LENGTH_HINT,
+            cli_hint=CLI_LENGTH_HINT,
         )
 
 
@@ -86,4 +88,5 @@ def _check_length(n_tokens: int, n_ctx: int) -> None:
         raise ContextLengthError(
             f"the prompt has {n_tokens} tokens, the context of this model holds {n_ctx}",
             hint=LENGTH_HINT,
+            cli_hint=CLI_LENGTH_HINT,
         )

@@ -61,7 +61,8 @@ class Encoder:
         if self.task is None or self.config.n_label is None:
             raise BundleError(
                 f"{self.path} is a language model: it has no task to answer",
-                hint="use gpt-edge generate",
+                hint="open it with gpt_edge.load",
+                cli_hint="use gpt-edge generate",
             )
         self._check(sequences)
         if self.task.kind == TOKENS:

@@ -53,7 +53,8 @@ class Session:
         if bundle.task is not None:
             raise BundleError(
                 f"{bundle.path} is a classifier ({bundle.task.kind}), not a language model",
-                hint="use gpt-edge classify",
+                hint="open it with gpt_edge.Classifier.load",
+                cli_hint="use gpt-edge classify",
             )
         self.name = bundle.manifest.name
         self.config = bundle.config
@@ -198,7 +199,8 @@ class Session:
         if past + new > self.config.n_ctx:
             raise ContextLengthError(
                 f"{past + new} tokens do not fit into the context of {self.config.n_ctx}",
-                hint="shorten the prompt, or cut it with --truncate left",
+                hint="shorten the prompt, or cut it with truncate='left'",
+                cli_hint="shorten the prompt, or cut it with --truncate left",
             )
 
     def _wrong_ids(self, ids: Sequence[int] | IntArray, expected: int) -> ValueError:
