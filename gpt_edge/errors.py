@@ -43,7 +43,7 @@ EXTRA_OF = {
 
 class GPTEdgeError(Exception):
     """Anything gpt-edge refuses or could not do. `hint` is a command to run, a thing to check or an
-    argument to give; a traceback shows it below the message.
+    argument to give.
 
     cli_hint: what the command line shows in place of `hint`, where an option stands for an argument
     of Python; None takes `hint`.
@@ -56,8 +56,6 @@ class GPTEdgeError(Exception):
         self.message = message
         self.hint = hint
         self.cli_hint = cli_hint or hint
-        if hint:
-            self.add_note(f"hint: {hint}")
 
     def within(self, place: str) -> Self:
         """The same error, its message begun with `place: `, such as the number of an example."""

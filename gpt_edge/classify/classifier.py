@@ -15,12 +15,14 @@ from typing import Literal
 
 import numpy as np
 
+from gpt_edge.arguments import check_several
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, read_bundle
 from gpt_edge.classify.token_labels import TokenLabel, label_tokens, token_spans
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
+from gpt_edge.system.closable import Closable
 from gpt_edge.tasks import TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -46,6 +48,7 @@ class Encoded:
         return sum(map(len, self.sequences))
 
 
+MAX_LABELS_SHOWN = 5  # in a repr
 NO_VALUES = np.empty(0, np.float32)
 
 
@@ -106,7 +109,7 @@ class Predictions:
         return iter((self.labels, self.probabilities))
 
 
-class Classifier:
+class Classifier(Closable):
     """Answers with one fine-tuned model. Thread-safe: a call keeps nothing."""
 
     def __init__(self, encoder: Encoder, tokenizer: Tokenizer) -> None:
@@ -138,6 +141,18 @@ class Classifier:
             return cls(Encoder(bundle, threads=threads, native=native), bundle.load_tokenizer())
 
         return read_bundle(path_or_name, open_classifier)
+
+    def __repr__(self) -> str:
+        task = self.task.kind
+        if self.labels:
+            shown = ", ".join(map(repr, self.labels[:MAX_LABELS_SHOWN]))
+            more = len(self.labels) - MAX_LABELS_SHOWN
+            task += f" into {shown}" + (f" and {more} more" if more > 0 else "")
+        return f"<Classifier {self.encoder.path.name}: {task}; {self.encoder.describe()}>"
+
+    def close(self) -> None:
+        """Let go of the model, as a with-block does at its end; using it then is a ValueError."""
+        self.encoder.close()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -229,6 +244,7 @@ class Classifier:
         """
         if self.task.kind != TOKENS:
             raise ValueError(f"{self.encoder.path} labels texts, not tokens: use predict")
+        check_several("texts", texts)
         encoded = [self.encode(text, truncate) for text in texts]
         return self.tag_encoded(texts, encoded, truncate, batch=batch)
 

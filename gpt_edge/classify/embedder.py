@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt_edge.arguments import check_several
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, read_bundle
 from gpt_edge.classify.classifier import (
@@ -27,10 +28,11 @@ from gpt_edge.errors import ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder, Pooling
 from gpt_edge.system.atomic_files import atomic_write
+from gpt_edge.system.closable import Closable
 from gpt_edge.tokenizer.spec import Tokenizer
 
 
-class Embedder:
+class Embedder(Closable):
     """Makes vectors with one model. Thread-safe: a call keeps nothing."""
 
     def __init__(self, encoder: Encoder, tokenizer: Tokenizer) -> None:
@@ -54,6 +56,13 @@ class Embedder:
 
         return read_bundle(path_or_name, open_embedder)
 
+    def __repr__(self) -> str:
+        return f"<Embedder {self.encoder.path.name}: {self.encoder.describe()}>"
+
+    def close(self) -> None:
+        """Let go of the model, as a with-block does at its end; using it then is a ValueError."""
+        self.encoder.close()
+
     @property
     def size(self) -> int:
         """Numbers in a vector."""
@@ -74,8 +83,7 @@ class Embedder:
         that a product is the cosine. truncate, batch: as `Classifier.predict`. Raises ValueError
         and ContextLengthError, with the text's number.
         """
-        if isinstance(texts, str):
-            raise ValueError("texts must be a sequence of strings, got one string")
+        check_several("texts", texts)
         sequences = []
         for number, text in enumerate(texts):
             try:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gpt_edge.arguments import check_text, checked_ids
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.tokenizer.spec import Tokenizer
@@ -43,8 +45,7 @@ def encode_prompt(
     Raises ValueError for a text that is not a string, or is empty where the model has no end token;
     ContextLengthError.
     """
-    if not isinstance(text, str):
-        raise ValueError(f"prompt must be a string, got {type(text).__name__}")
+    check_text("prompt", text)
     if truncate not in (None, "left"):
         raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
     if truncate is None:
@@ -64,11 +65,11 @@ def encode_prompt(
     return Prompt(kept, len(ids) - len(kept))
 
 
-def check_ids(ids: Sequence[int], config: GPTConfig) -> None:
-    """Raise ValueError for no ids or ids out of range, ContextLengthError for too many."""
-    if not ids or not all(0 <= id < config.vocab_size for id in ids):
-        raise ValueError(f"ids must be one or more token ids from 0 to {config.vocab_size - 1}")
-    _check_length(len(ids), config.n_ctx)
+def check_ids(ids: Sequence[int] | IntArray, config: GPTConfig) -> list[int]:
+    """Token ids as a list. Raises ValueError as `checked_ids`, ContextLengthError for too many."""
+    checked = checked_ids(ids, config.vocab_size)
+    _check_length(len(checked), config.n_ctx)
+    return checked
 
 
 def _check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:

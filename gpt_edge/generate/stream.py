@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Self
 
+from gpt_edge.arguments import check_hooks
 from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.completion import (
     Completion,
@@ -68,6 +69,7 @@ class TokenStream:
         """end_tokens: that end the text besides the tokenizer's own. processors: see
         `TokenChoice`. speculate: see `Generator.stream`.
         """
+        check_hooks(cancel, processors)
         self.prompt = tuple(prompt)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
