@@ -179,7 +179,7 @@ class Bundle:
             return fit_to_rows(build_tokenizer(source), self.config.vocab_size)
         raise BundleError(
             f"{self.path} has no tokenizer: it takes and gives token ids only",
-            hint="export again with --tokenizer FILE to read and write text",
+            hint="gpt-edge export with --tokenizer FILE makes one that reads and writes text",
         )
 
 

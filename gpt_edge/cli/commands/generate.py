@@ -23,6 +23,7 @@ from gpt_edge.cli.support.options import (
     JsonOption,
     MaxMemoryOption,
     ProfileOption,
+    RawOption,
     SpecialOption,
     ThreadsOption,
     parse_memory,
@@ -64,7 +65,9 @@ from gpt_edge.generate.params import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from gpt_edge.generate.completion import Completion
+    from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.read_sequence import ReadSequence
     from gpt_edge.generate.stream import TextStream
 
 
@@ -135,6 +138,7 @@ def generate(
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
+    raw: RawOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate text that continues a prompt.
@@ -200,9 +204,7 @@ def generate(
         return
     if not special:
         note_special_token(text, generator.tokenizer)
-    sequence = None
-    if prompt_cache is not None and os.path.lexists(prompt_cache):
-        sequence = generator.load_state(prompt_cache)
+    sequence = _read_prompt_cache(generator, prompt_cache)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
         text,
@@ -219,11 +221,18 @@ def generate(
     else:
         if uses_defaults and not params.is_greedy:
             console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-        _print_pieces(stream, text if echo else "")
+        _print_pieces(stream, text if echo else "", raw)
     if prompt_cache is not None:
         done = stream.completion
         console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
         generator.save_state(prompt_cache, stream)
+
+
+def _read_prompt_cache(generator: Generator, path: Path | None) -> ReadSequence | None:
+    """What --prompt-cache holds; None where there is no file yet."""
+    if path is None or not os.path.lexists(path):
+        return None
+    return generator.load_state(path)
 
 
 def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
@@ -245,14 +254,14 @@ def _check_batch(batch: str | None, out: Path | None, others: dict[str, object])
             raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
-def _print_pieces(stream: TextStream, before: str) -> None:
+def _print_pieces(stream: TextStream, before: str, raw: bool) -> None:
     """Print each piece as it is generated. After an error in the middle, the cursor is at the start
     of a line, as after Ctrl-C.
     """
     try:
-        console.write(before)
+        console.write(before, raw=raw)
         for piece in stream:
-            console.write(piece)
+            console.write(piece, raw=raw)
     except GPTEdgeError:
         console.say()
         raise
