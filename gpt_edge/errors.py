@@ -5,7 +5,10 @@
     ├── CheckpointError              a checkpoint that is missing, corrupt, unsafe or unsupported
     ├── TokenizerError               a tokenizer file, or text that it cannot encode
     ├── ContextLengthError           more tokens than the context holds
+    ├── ConstraintError              a constraint that the model's tokens cannot follow further
     ├── NumericError                 NaN or infinite values
+    ├── BusyError                    more requests than may wait
+    ├── StateError                   a saved state that is corrupt or another model's
     ├── OutputError                  a target that cannot be written
     ├── ExportError                  an export that cannot be done
     │   ├── ParityError              an exported graph that is out of tolerance
@@ -33,6 +36,7 @@ EXTRA_OF = {
     "optimum": "export",
     "transformers": "export",
     "tokenizers": "gpt1",
+    "llguidance": "constraints",
     "huggingface_hub": "hub",
     "gguf": "gguf",
 }
@@ -67,8 +71,20 @@ class ContextLengthError(GPTEdgeError):
     """More tokens than the model's context holds."""
 
 
+class ConstraintError(GPTEdgeError):
+    """A constraint that no token of the model can follow further, or that is too complex."""
+
+
 class NumericError(GPTEdgeError):
     """NaN or infinite logits, weights or loss: nothing after it can be trusted."""
+
+
+class BusyError(GPTEdgeError):
+    """More requests than a BatchEngine lets wait: try again later."""
+
+
+class StateError(GPTEdgeError):
+    """A saved state that is corrupt, of a newer format, or of another model."""
 
 
 class OutputError(GPTEdgeError):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gpt_edge.arrays import FloatArray
 from gpt_edge.errors import NumericError
 from gpt_edge.generate.completion import Completion, FinishReason, end_tokens_of
+from gpt_edge.generate.constraints.processor import ConstraintProcessor
 from gpt_edge.generate.logits import LogitsProcessor, top_k_ids
 from gpt_edge.generate.logprobs import log_softmax
 from gpt_edge.generate.params import SamplingParams
@@ -99,7 +100,9 @@ class BeamSearch:
         self._beams = beams
         self._end_tokens = end_tokens_of(params, tokenizer, end_tokens)
         own = build_processors(params, len(prompt.ids), tokenizer, self._end_tokens)
-        self._processors = [*own, *processors]
+        self._constraint = self._constraint_of(params)
+        last = [] if self._constraint is None else [self._constraint]
+        self._processors: list[LogitsProcessor] = [*own, *processors, *last]
         # the last token is never processed, so it needs no room in the context
         room = session.config.n_ctx - len(prompt.ids) + 1
         self._limit_reason: FinishReason = (
@@ -109,6 +112,15 @@ class BeamSearch:
         self._n_kept = max(2, 1 + len(self._end_tokens)) * beams.num_beams
         self._finished: list[_Beam] = []
         self._can_improve = True
+
+    def _constraint_of(self, params: SamplingParams) -> ConstraintProcessor | None:
+        if params.constraint is None:
+            return None
+        if not self._end_tokens:
+            raise ValueError("beam search under a constraint needs a model with an end token")
+        return ConstraintProcessor(
+            params.constraint, self._tokenizer, len(self._prompt.ids), self._end_tokens
+        )
 
     def run(self) -> list[Completion]:
         """Search, and return the best `num_return_sequences`, the best first."""
@@ -217,7 +229,13 @@ class BeamSearch:
             decode_seconds=decode_seconds,
             cumulative_logprob=beam.sum,
             score=self._score(beam),
+            is_constraint_met=self._is_met(ids),
         )
+
+    def _is_met(self, ids: tuple[int, ...]) -> bool | None:
+        if self._constraint is None:
+            return None
+        return self._constraint.is_met([*self._prompt.ids, *ids])
 
 
 def _check_count(name: str, value: object, high: int) -> None:

@@ -4,6 +4,7 @@ changes them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,3 +45,22 @@ def token_logprob(logits: FloatArray, id: int, n_alternatives: int) -> TokenLogp
         order = np.argsort(-logits[likeliest], kind="stable")
         alternatives = [(int(other), float(logprobs[other])) for other in likeliest[order]]
     return TokenLogprob(id, float(logprobs[id]), tuple(alternatives))
+
+
+class PromptLogprobs:
+    """Collects what a model says of a prompt's own tokens while it reads them: `entries`, one of
+    each id but the first.
+    """
+
+    def __init__(self, prompt: Sequence[int], vocab_size: int, n_alternatives: int) -> None:
+        self.entries: list[TokenLogprob] = []
+        self._prompt = prompt
+        self._vocab_size = vocab_size
+        self._n_alternatives = n_alternatives
+
+    def take_rows(self, rows: FloatArray) -> None:
+        """Note what each row [V] says of the id after it."""
+        following = self._prompt[len(self.entries) + 1 :]
+        for row, id in zip(rows, following, strict=False):
+            entry = token_logprob(row[: self._vocab_size], id, self._n_alternatives)
+            self.entries.append(entry)

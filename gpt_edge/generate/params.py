@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from gpt_edge.generate.constraints.constraint import Constraint, checked_constraint
+
 DEFAULT_TOP_K = 40  # what GPT-2's published samples used
 DEFAULT_TEMPERATURE = 1.0
 DEFAULT_MAX_NEW_TOKENS = 400  # stories of the built-in model end earlier
@@ -44,6 +46,7 @@ class SamplingSettings(TypedDict, total=False):
     stop_token_ids: Sequence[int]
     logprobs: int | None
     prompt_logprobs: int | None
+    constraint: Constraint | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()  # end tokens besides the model's own
     logprobs: int | None = None  # 0 to 100 alternatives with the log-probability of each token
     prompt_logprobs: int | None = None  # the same, for the tokens of the prompt
+    # what the text must be, as a Constraint or its mapping, such as {"regex": "[a-z]+"}
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         _check_whole("max_new_tokens", self.max_new_tokens, 1, None)
@@ -95,6 +100,11 @@ class SamplingParams:
         object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
         object.__setattr__(self, "bad_words", _checked_words(self.bad_words))
         object.__setattr__(self, "stop_token_ids", _checked_ids(self.stop_token_ids))
+        object.__setattr__(self, "constraint", checked_constraint(self.constraint))
+        if self.constraint is not None and self.stop:
+            raise ValueError(
+                "stop and constraint exclude each other: the constraint says where the text ends"
+            )
 
     @property
     def is_greedy(self) -> bool:

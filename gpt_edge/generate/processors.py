@@ -7,7 +7,7 @@ The order is that of transformers' `generate` (version 4.57) where both have one
 3. no_repeat_ngram_size
 4. bad_words
 5. min_new_tokens
-6. the caller's own, a constraint among them
+6. the caller's own, then the constraint (`constraints/processor.py`)
 7. when sampling: temperature, top_k, top_p, min_p, typical_p (`truncation.py`, `sampler.py`)
 """
 

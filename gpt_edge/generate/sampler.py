@@ -12,6 +12,7 @@ to be fetched costs more than it saves on 40 numbers.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from bisect import bisect_left, bisect_right
@@ -31,7 +32,7 @@ from gpt_edge.generate.logits import (
     top_k_ids,
 )
 from gpt_edge.generate.params import SamplingParams
-from gpt_edge.generate.philox import philox
+from gpt_edge.generate.philox import Philox
 from gpt_edge.generate.truncation import build_truncations
 
 _FEW = 256  # candidates that plain Python is quicker for
@@ -54,7 +55,16 @@ class Sampler:
         self._top_k = params.effective_top_k or NO_TOP_K
         self._temperature = params.effective_temperature or 1.0
         self._truncations = build_truncations(params)
-        self._random = philox(self.seed)
+        self._random = Philox(self.seed)
+
+    def fork(self, processors: Sequence[LogitsProcessor]) -> Sampler:
+        """Another with the same settings and the same random numbers from here. processors: its
+        own.
+        """
+        other = copy.copy(self)
+        other._processors = list(processors)
+        other._random = self._random.fork()
+        return other
 
     def sample(self, logits: FloatArray, history: Sequence[int] = ()) -> int:
         """Return a token id whose probability is above 0; greedy takes the largest logit, the lower
@@ -94,7 +104,9 @@ class Sampler:
             return self._draw(logits, self._temperature)
         bound, largest = top_k_bound(logits, self._top_k)
         _check_sound(logits, largest)
-        ids = (logits >= bound).nonzero()[0]
+        # fewer than k that are not -inf, as under a constraint
+        is_candidate = logits >= bound if bound > -math.inf else logits > bound
+        ids = is_candidate.nonzero()[0]
         if ids.size <= _FEW:
             return self._draw_of_few(ids.tolist(), logits[ids].tolist())
         kept = cut_to_top_k(ids, logits[ids], self._top_k)

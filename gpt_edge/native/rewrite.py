@@ -20,14 +20,26 @@ from gpt_edge.native.row_products import match_row_product
 DOMAIN = "gpt_edge"
 MAX_HEAD_SIZE = 128  # floats; operators/attend.h
 Numbers = dict[str, int | float | str]
+# onnxruntime's operators that choose another order of adding for another number of rows
+SUMMING = {
+    "Gemm",
+    "GroupQueryAttention",
+    "MatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """A model's bytes, and how many operators of each kind it has got."""
+    """A model's bytes, how many operators of each kind it has got, and whether all that add numbers
+    across a row are among them: then a token's bits depend on no neighbour.
+    """
 
     model: bytes
     counts: dict[str, int]
+    is_row_exact: bool
 
 
 def rewrite(data: bytes, threads: int, head_size: int, *, half_cache: bool) -> Rewritten | None:
@@ -75,7 +87,9 @@ class _Rewriter:
                 nodes.append(node_field(self.new[id(node)]))
             elif id(node) not in self.gone:
                 nodes.append(data)
-        return Rewritten(write_model(self.model, nodes, DOMAIN), self.counts)
+        left = {node.op for node, _ in self.model.nodes if id(node) not in self.gone}
+        model = write_model(self.model, nodes, DOMAIN)
+        return Rewritten(model, self.counts, left.isdisjoint(SUMMING))
 
     def _replace(
         self, old: list[Node], op: str, inputs: list[str], outputs: list[str], attributes: Numbers

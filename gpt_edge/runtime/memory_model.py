@@ -6,6 +6,7 @@ The factors were fitted to measured peaks: fp32, int8, int8-block and portable i
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from gpt_edge.bundle.bundle import Bundle
@@ -18,7 +19,10 @@ from gpt_edge.runtime.ort_session import products_saturate
 from gpt_edge.runtime.tuning import DEFAULT, Tuning
 from gpt_edge.schemes import SCHEMES
 
-PROCESS = 63_000_000  # bytes of Python, numpy, onnxruntime and an opened graph without weights
+# Bytes of Python, numpy, onnxruntime and an opened graph without weights: interpreters from 3.13 on
+# take more for the same modules.
+PROCESS_OF = {(3, 11): 63_000_000, (3, 12): 63_000_000, (3, 13): 72_000_000, (3, 14): 80_000_000}
+PROCESS = PROCESS_OF.get(sys.version_info[:2], 80_000_000)
 # Resident bytes for each byte of weights, when the peak is reached.
 MAPPED = 1.1  # used where the file is mapped: custom operators, and fp32 of a large model
 PACKED = {"edge": 1.35, "portable": 1.85}  # portable: also the copy that the fused product reads

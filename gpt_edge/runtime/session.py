@@ -8,6 +8,7 @@ second would pack the weights again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,8 +23,11 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.edge_runner import EdgeRunner
 from gpt_edge.runtime.graph_runner import GraphRunner
 from gpt_edge.runtime.kv_cache import KVCache
+from gpt_edge.runtime.kv_slots import KVSlots
 from gpt_edge.runtime.portable_runner import PortableRunner
 from gpt_edge.runtime.tuning import DEFAULT, PREFILL_CHUNK, Tuning
+
+MAX_SEVERAL = 8  # ids of one `decode_several`
 
 
 class Session:
@@ -55,6 +59,7 @@ class Session:
         self.name = bundle.manifest.name
         self.config = bundle.config
         self.graph = bundle.graph
+        self._bundle = bundle
         self._prefill_chunk = tuning.prefill_chunk
         self._graph_runner = GraphRunner(
             bundle, threads=threads, native=native, profile=profile, tuning=tuning
@@ -71,6 +76,23 @@ class Session:
         grow.
         """
         return KVCache(self.config, self.graph, batch, capacity, self._runner.cache_dtype)
+
+    @property
+    def is_row_exact(self) -> bool:
+        """True where a token's logits, keys and values have the same bits however a text is cut
+        into calls, and whatever is computed beside it: with custom operators in place of all of
+        onnxruntime's that add numbers.
+        """
+        return self._graph_runner.is_row_exact
+
+    @functools.cached_property
+    def weights_hash(self) -> str:
+        """The model's identity: SHA-256 over its graph's and weights' files."""
+        return self._bundle.weights_hash()
+
+    def new_slots(self, n_slots: int) -> KVSlots:
+        """An empty cache of up to `n_slots` sequences that join and leave."""
+        return KVSlots(self.config, self.graph, n_slots, self._runner.cache_dtype)
 
     def reserve(self, cache: KVCache, length: int) -> None:
         """Make room for rows of `length` at once: memory that grows chunk by chunk exists twice,
@@ -92,6 +114,28 @@ class Session:
         if cache.length >= self.config.n_ctx:
             raise ContextLengthError(f"the context of {self.config.n_ctx} tokens is full")
         return self._runner.decode(ids, cache)
+
+    def decode_several(self, ids: Sequence[int], cache: KVCache) -> FloatArray:
+        """Append ids [T], two to eight, to the only row of a cache and return the logits
+        float32 [T, V] after each.
+
+        The array belongs to the cache: the next call with so many ids overwrites it. What `decode`
+        prepares once is prepared once here, too, so a small model loses no time to it. Raises
+        ValueError for ids that are too many or not in the vocabulary, or a cache of several rows,
+        ContextLengthError if they do not fit.
+        """
+        if cache.batch != 1 or not 2 <= len(ids) <= MAX_SEVERAL:
+            raise ValueError(
+                f"a cache of one row and 2 to {MAX_SEVERAL} ids are expected, got {cache.batch} "
+                f"rows and {len(ids)} ids"
+            )
+        if not all(0 <= id < self.config.vocab_size for id in ids):
+            raise self._wrong_ids(ids, len(ids))
+        self._check_room(cache.length, len(ids))
+        if isinstance(self._runner, EdgeRunner):
+            return self._runner.decode_several(ids, cache)
+        logits: FloatArray = self.forward([ids], cache, "all")[0]
+        return logits
 
     def forward(
         self,

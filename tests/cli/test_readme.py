@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,12 +61,17 @@ def has_operators() -> bool:
 
 
 def execute(command: str, folder: Path, programs: Path) -> Result:
-    """Run `command` in a shell. Training and export run in this process, which has loaded torch
-    already.
+    """Run `command` in a shell. What needs torch runs in this process, which has loaded it, also
+    where its output goes into a file.
     """
-    if re.match(r"gpt-edge (train|export) [^|<>]*$", command):
+    heavy = re.match(r"gpt-edge ((?:train|export|verify) [^|<>]*?)(?: > (\S+))?$", command)
+    if heavy is not None:
         with contextlib.chdir(folder):
-            return run(*shlex.split(command)[1:])
+            result = run(*shlex.split(heavy[1]))
+            if heavy[2] is None:
+                return result
+            Path(heavy[2]).write_text(result.out)
+            return replace(result, out="")
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     if command.startswith("gpt-edge native") and not has_operators():
         pytest.skip("no operators are installed, or none for this CPU")

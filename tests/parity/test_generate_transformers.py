@@ -16,7 +16,7 @@ from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.generate.beam_search import BeamParams
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.params import SamplingParams
-from gpt_edge.generate.philox import philox
+from gpt_edge.generate.philox import Philox
 from tests.support.transformers_models import random_transformers, save_vocabulary
 
 PROMPTS = ["hear me speak", "First Citizen: All", "famish? We proceed any further, resolved to die"]
@@ -86,7 +86,7 @@ def test_the_same_random_numbers_sample_the_text_of_transformers(
     models: Models, settings: dict[str, Any], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, generator = models
-    random = philox(seed)
+    random = Philox(seed)
 
     def multinomial(probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
         assert num_samples == 1

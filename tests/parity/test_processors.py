@@ -19,7 +19,7 @@ from gpt_edge.generate.penalties import (
     NoRepeatNgram,
     RepetitionPenalty,
 )
-from gpt_edge.generate.philox import philox
+from gpt_edge.generate.philox import Philox
 from gpt_edge.generate.processors import build_processors
 from gpt_edge.generate.sampler import Sampler
 from gpt_edge.generate.truncation import build_truncations
@@ -197,6 +197,6 @@ class NoText:
 
 def draw(scores: np.ndarray, seed: int) -> int:
     """By inverting the cumulative sum, in torch's softmax."""
-    uniform = (next(philox(seed)) >> 11) * 2.0**-53
+    uniform = (next(Philox(seed)) >> 11) * 2.0**-53
     cumulative = torch.softmax(torch.from_numpy(scores), 0).double().cumsum(0)
     return int(torch.searchsorted(cumulative, uniform * cumulative[-1], right=True))

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.batch_run import BatchOption, BatchSizeOption, OutOption, run_batch
+from gpt_edge.cli.support.constraint_options import (
+    ChoiceOption,
+    GrammarOption,
+    JsonSchemaOption,
+    RegexOption,
+    constraint_of,
+)
 from gpt_edge.cli.support.options import (
     BundleOption,
     JsonOption,
@@ -19,6 +29,7 @@ from gpt_edge.cli.support.options import (
 )
 from gpt_edge.cli.support.sampling import (
     BadWordOption,
+    DraftOption,
     FrequencyPenaltyOption,
     GreedyOption,
     LogitBiasOption,
@@ -30,6 +41,7 @@ from gpt_edge.cli.support.sampling import (
     PresencePenaltyOption,
     RepetitionPenaltyOption,
     SeedOption,
+    SpeculateOption,
     StopOption,
     TemperatureOption,
     TopKOption,
@@ -82,6 +94,10 @@ def generate(
     no_repeat_ngram_size: NoRepeatNgramSizeOption = 0,
     logit_bias: LogitBiasOption = None,
     bad_word: BadWordOption = None,
+    json_schema: JsonSchemaOption = None,
+    regex: RegexOption = None,
+    choice: ChoiceOption = None,
+    grammar: GrammarOption = None,
     logprobs: LogprobsOption = None,
     truncate: Annotated[
         Literal["left"] | None,
@@ -89,10 +105,33 @@ def generate(
             help="Truncate the start of a prompt that exceeds the context, instead of failing."
         ),
     ] = None,
+    context: Annotated[
+        Literal["error", "truncate-left", "window"],
+        typer.Option(
+            help="A text that outgrows the context: stop with an error, cut the prompt's start, or "
+            "go on with a window of its newest tokens."
+        ),
+    ] = "error",
+    keep_first: Annotated[
+        int, typer.Option(help="With --context window: keep so many first tokens.")
+    ] = 0,
     special: SpecialOption = False,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep what the model reads in FILE: a later prompt that begins alike is read from "
+            "where it differs. Made if it is not there.",
+        ),
+    ] = None,
+    speculate: SpeculateOption = None,
+    draft: DraftOption = None,
     threads: ThreadsOption = None,
     profile: ProfileOption = "default",
     max_memory: MaxMemoryOption = None,
+    batch: BatchOption = None,
+    out: OutOption = None,
+    batch_size: BatchSizeOption = 8,
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
@@ -102,7 +141,8 @@ def generate(
 
     Prints the text while it is generated. --temperature, --top-k, --top-p, --min-p or --typical-p
     sample, --greedy does not. Without them the model's own defaults apply, and standard error names
-    them; a model without defaults is greedy.
+    them; a model without defaults is greedy. With --batch, texts for many prompts go to --out, one
+    JSON object a line, in order.
     """
     from gpt_edge.system.threads import check_threads
 
@@ -123,12 +163,20 @@ def generate(
         logit_bias=logit_bias,
         bad_word=bad_word,
         logprobs=logprobs,
+        constraint=constraint_of(
+            json_schema=json_schema, regex=regex, choice=choice, grammar=grammar
+        ),
     )
     if threads is not None:
         check_threads(threads, "--threads")
-    _check_together(params, greedy, as_json)
+    _check_together(params, greedy, as_json or batch is not None)
+    if draft is not None and speculate is not None:
+        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
+    _check_batch(
+        batch, out, {"PROMPT": prompt, "--echo": echo, "--draft": draft, "--speculate": speculate}
+    )
     n_bytes = None if max_memory is None else parse_memory(max_memory)
-    text = _read_prompt(prompt)
+    text = _read_prompt(prompt) if batch is None else ""
 
     # imports onnxruntime: only after the arguments are checked
     from gpt_edge.generate.load import load
@@ -139,15 +187,43 @@ def generate(
         params = with_defaults(params, generator)
     if seed is not None and params.is_greedy:
         console.show_warning("--seed has no effect: nothing is sampled")
+    if batch is not None:
+        run_batch(
+            generator,
+            batch,
+            out,
+            params,
+            batch_size=batch_size,
+            truncate=truncate,
+            special=special,
+        )
+        return
     if not special:
         note_special_token(text, generator.tokenizer)
-    stream = generator.stream(text, params, truncate=truncate, special=special)
+    sequence = None
+    if prompt_cache is not None and os.path.lexists(prompt_cache):
+        sequence = generator.load_state(prompt_cache)
+    drafter = None if draft is None else load(draft, threads=threads, profile=profile)
+    stream = generator.stream(
+        text,
+        params,
+        truncate=truncate,
+        special=special,
+        context=context,
+        keep_first=keep_first,
+        sequence=sequence,
+        speculate=drafter or speculate,
+    )
     if as_json:
         _print_json(stream, params, generator.session.name, text if echo else "")
-        return
-    if uses_defaults and not params.is_greedy:
-        console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-    _print_pieces(stream, text if echo else "")
+    else:
+        if uses_defaults and not params.is_greedy:
+            console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
+        _print_pieces(stream, text if echo else "")
+    if prompt_cache is not None:
+        done = stream.completion
+        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+        generator.save_state(prompt_cache, stream)
 
 
 def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
@@ -156,6 +232,17 @@ def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None
         raise ValueError("--greedy goes with no option that samples, such as --top-k")
     if params.logprobs is not None and not as_json:
         raise ValueError("--logprobs needs --json")
+
+
+def _check_batch(batch: str | None, out: Path | None, others: dict[str, object]) -> None:
+    """Raise ValueError for options that --batch does not go with, and for --out without it."""
+    if batch is None:
+        if out is not None:
+            raise ValueError("--out is for --batch: a single text goes to standard output")
+        return
+    for name, value in others.items():
+        if value not in (None, False):
+            raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
 def _print_pieces(stream: TextStream, before: str) -> None:
@@ -170,6 +257,9 @@ def _print_pieces(stream: TextStream, before: str) -> None:
         console.say()
         raise
     console.say()
+    done = stream.completion
+    if done.is_constraint_met is False:
+        console.show_warning(f"the text ends inside its form, by {done.finish_reason}")
 
 
 def _print_json(stream: TextStream, params: SamplingParams, model: str, before: str) -> None:
@@ -181,8 +271,10 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             "model": model,
             "text": before + done.text,
             "finish_reason": done.finish_reason,
+            **_constraint(done),
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
+            "cached_tokens": done.cached_tokens,
             "completion_tokens": done.completion_tokens,
             **settings_json(params),
             "seed": done.seed,
@@ -190,8 +282,22 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             "prefill_seconds": round(done.prefill_seconds, 6),
             "tokens_per_second": round(done.tokens_per_second, 2),
             **_logprobs(done),
+            **_speculation(done),
         }
     )
+
+
+def _speculation(done: Completion) -> dict[str, object]:
+    """What speculation did, where it was asked for."""
+    if done.speculation is None:
+        return {}
+    return {"speculation": dataclasses.asdict(done.speculation)}
+
+
+def _constraint(done: Completion) -> dict[str, object]:
+    """Whether the text has the form that was asked for."""
+    met = done.is_constraint_met
+    return {} if met is None else {"is_constraint_met": met}
 
 
 def _logprobs(done: Completion) -> dict[str, object]:

@@ -5,10 +5,11 @@ that generate.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gpt_edge.cli.support.options import complete_bundle
 from gpt_edge.cli.support.stdin import check_unicode
 
 if TYPE_CHECKING:
@@ -129,6 +130,23 @@ LogprobsOption = Annotated[
     typer.Option(help="With --json: log-probabilities of the tokens, and of so many alternatives."),
 ]
 
+SpeculateOption = Annotated[
+    Literal["lookup"] | None,
+    typer.Option(
+        help="Guess that the text goes on as it did before, and let the model check several tokens "
+        "at once: the same text, sooner where it repeats."
+    ),
+]
+DraftOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUNDLE",
+        help="Smaller model with the same tokenizer that guesses tokens for the model to check: "
+        "the same text, sooner.",
+        autocompletion=complete_bundle,
+    ),
+]
+
 
 def sampling_params(
     *, stop: list[str] | None, logit_bias: list[str] | None, bad_word: list[str] | None, **rest: Any
@@ -195,6 +213,8 @@ def settings_json(params: SamplingParams) -> dict[str, Any]:
         for item in dataclasses.fields(params)
         if item.name not in told and getattr(params, item.name) != getattr(plain, item.name)
     }
+    if params.constraint is not None:
+        others["constraint"] = params.constraint.to_dict()
     return {
         "top_k": params.effective_top_k,
         "temperature": params.effective_temperature,

@@ -44,6 +44,7 @@ from tests.support.bundle_factory import (
 )
 from tests.support.runner import run
 from tests.support.tiny_model import bundle_path
+from tests.support.warm_process import PATIENCE
 
 MAX_20 = gpt_edge.SamplingParams(max_new_tokens=20)
 
@@ -180,7 +181,7 @@ def test_opening_touches_nothing_outside_the_folder(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out")
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-c", WATCH, str(out)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WATCH, str(out)], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     events = [tuple(event) for event in json.loads(done.stdout)]
