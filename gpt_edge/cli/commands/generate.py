@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -176,9 +177,15 @@ def generate(
     _check_together(params, greedy, as_json or batch is not None)
     if draft is not None and speculate is not None:
         raise ValueError("--draft and --speculate are two ways to guess: give one of them")
-    _check_batch(
-        batch, out, {"PROMPT": prompt, "--echo": echo, "--draft": draft, "--speculate": speculate}
-    )
+    of_one_text = {
+        "PROMPT": prompt,
+        "--echo": echo,
+        "--draft": draft,
+        "--speculate": speculate,
+        "--prompt-cache": prompt_cache,
+        "--context": context != "error",
+    }
+    _check_batch(batch, out, of_one_text)
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt) if batch is None else ""
 
@@ -204,7 +211,6 @@ def generate(
         return
     if not special:
         note_special_token(text, generator.tokenizer)
-    sequence = _read_prompt_cache(generator, prompt_cache)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
         text,
@@ -213,7 +219,7 @@ def generate(
         special=special,
         context=context,
         keep_first=keep_first,
-        sequence=sequence,
+        sequence=_saved_state(generator, prompt_cache),
         speculate=drafter or speculate,
     )
     if as_json:
@@ -228,8 +234,8 @@ def generate(
         generator.save_state(prompt_cache, stream)
 
 
-def _read_prompt_cache(generator: Generator, path: Path | None) -> ReadSequence | None:
-    """What --prompt-cache holds; None where there is no file yet."""
+def _saved_state(generator: Generator, path: Path | None) -> ReadSequence | None:
+    """What a file of --prompt-cache holds, if it is there."""
     if path is None or not os.path.lexists(path):
         return None
     return generator.load_state(path)
@@ -243,7 +249,7 @@ def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None
         raise ValueError("--logprobs needs --json")
 
 
-def _check_batch(batch: str | None, out: Path | None, others: dict[str, object]) -> None:
+def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, object]) -> None:
     """Raise ValueError for options that --batch does not go with, and for --out without it."""
     if batch is None:
         if out is not None:
