@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, Unpack
 
+from gpt_edge.arguments import check_callable, check_count, check_hooks
 from gpt_edge.generate.batch_handle import BatchHandle, OnPiece
 from gpt_edge.generate.batch_queue import BatchQueue
 from gpt_edge.generate.batch_row import BatchRow
@@ -68,8 +69,7 @@ class BatchEngine:
         if max_waiting is not None:
             limits["max_waiting"] = max_waiting
         for name, value in limits.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_count(name, value)
         self._model = model
         self._interleaves = interleave
         self._pid = os.getpid()
@@ -109,8 +109,7 @@ class BatchEngine:
                 prompt, params.max_new_tokens, truncate, special=special
             )
         else:
-            check_ids(prompt, self._session.config)
-            encoded = Prompt(list(prompt))
+            encoded = Prompt(check_ids(prompt, self._session.config))
         return self.add_encoded(encoded, params, cancel, processors, on_piece)
 
     def add_encoded(
@@ -123,6 +122,9 @@ class BatchEngine:
     ) -> BatchHandle:
         """`add` for a prompt that `Generator.encode_prompt` made."""
         check_process(self._pid)
+        check_hooks(cancel, processors)
+        if on_piece is not None:
+            check_callable("on_piece", on_piece)
         row = BatchRow(
             prompt,
             params,

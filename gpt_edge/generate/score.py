@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt_edge.arguments import check_text, check_whole
 from gpt_edge.arrays import FloatArray
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.generate.logprobs import TokenLogprob, token_logprob
+from gpt_edge.generate.params import MAX_LOGPROBS
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
@@ -62,6 +64,9 @@ def split_options(
     Raises ValueError for an option of no tokens, or a text that begins with nothing known where the
     model has no end token.
     """
+    check_text("prompt", prompt)
+    for option in options:
+        check_text("continuation", option)
     n_spaces = len(prompt) - len(prompt.rstrip())
     if n_spaces:
         options = [prompt[-n_spaces:] + option for option in options]
@@ -115,6 +120,7 @@ def score_ids(
     """Score `after` [T] behind `before`. sequence: one that has read `before` but its last id;
     without it one is made. Raises ContextLengthError.
     """
+    check_whole("logprobs", n_alternatives, 0, MAX_LOGPROBS)
     fit_options([([*before], [*after])], session.config.n_ctx, cut=False)
     if sequence is None:
         sequence = ReadSequence(session)

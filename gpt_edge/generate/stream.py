@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Self
 
+from gpt_edge.arguments import check_hooks
 from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.completion import (
     Completion,
@@ -73,6 +74,7 @@ class TokenStream:
         prompt shares with its start is not read again. It is lent to this stream until the end.
         keep_first: ids that stay when the context is full, for a window; None ends there.
         """
+        check_hooks(cancel, processors)
         self.prompt = tuple(prompt)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0

@@ -24,6 +24,7 @@ from gpt_edge.cli.support.options import (
     JsonOption,
     MaxMemoryOption,
     ProfileOption,
+    RawOption,
     SpecialOption,
     ThreadsOption,
     parse_memory,
@@ -138,6 +139,7 @@ def generate(
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
+    raw: RawOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate text that continues a prompt.
@@ -225,7 +227,7 @@ def generate(
     else:
         if uses_defaults and not params.is_greedy:
             console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-        _print_pieces(stream, text if echo else "")
+        _print_pieces(stream, text if echo else "", raw)
     if prompt_cache is not None:
         done = stream.completion
         console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
@@ -258,14 +260,14 @@ def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, objec
             raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
-def _print_pieces(stream: TextStream, before: str) -> None:
+def _print_pieces(stream: TextStream, before: str, raw: bool) -> None:
     """Print each piece as it is generated. After an error in the middle, the cursor is at the start
     of a line, as after Ctrl-C.
     """
     try:
-        console.write(before)
+        console.write(before, raw=raw)
         for piece in stream:
-            console.write(piece)
+            console.write(piece, raw=raw)
     except GPTEdgeError:
         console.say()
         raise
