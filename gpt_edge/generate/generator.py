@@ -57,6 +57,7 @@ from gpt_edge.generate.score import (
 from gpt_edge.generate.speculation import DraftModel, PromptLookup, check_same_tokens
 from gpt_edge.generate.state_file import read_state, write_state
 from gpt_edge.generate.stream import Speculate, TextStream, TokenStream
+from gpt_edge.generate.token_healing import heal
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
 from gpt_edge.runtime.session import Session
@@ -147,8 +148,9 @@ class Generator(Closable):
         ContextLengthError for more than the context.
         """
         params = params_with(params, settings)
-        if params.stop:
-            raise ValueError("stop strings need text: use stream or complete")
+        if params.stop or params.token_healing:
+            what = "stop strings need" if params.stop else "token_healing needs"
+            raise ValueError(f"{what} text: use stream or complete")
         prompt = self._fit_ids(ids, params, context, keep_first)
         return TokenStream(
             self.session,
@@ -214,6 +216,7 @@ class Generator(Closable):
             special=special,
             keep_first=keep_first if context == "window" else None,
         )
+        encoded = heal(encoded, params, self.tokenizer)
         tokens = TokenStream(
             self.session,
             encoded.ids,
@@ -225,8 +228,9 @@ class Generator(Closable):
             self._proposers(speculate),
             self._sequence(sequence, prefix_cache),
             keep_first if context == "window" else None,
+            encoded.healed,
         )
-        return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
+        return TextStream(tokens, params, self.tokenizer, encoded)
 
     def complete(
         self,

@@ -23,10 +23,13 @@ CLI_LENGTH_HINT = "shorten it, or keep its end with --truncate left"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Ids that the model processes, and how many were cut from their start."""
+    """Ids that the model processes, and how many were cut from their start. healed: the text of
+    those cut from their end, with which the new text begins; see `token_healing.py`.
+    """
 
     ids: list[int]
     dropped_tokens: int = 0
+    healed: str = ""
 
 
 def encode_prompt(
