@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.batch_run import BatchOption, BatchSizeOption, OutOption, run_batch
 from gpt_edge.cli.support.constraint_options import (
     ChoiceOption,
     GrammarOption,
@@ -63,7 +65,9 @@ from gpt_edge.generate.params import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from gpt_edge.generate.completion import Completion
+    from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.read_sequence import ReadSequence
     from gpt_edge.generate.stream import TextStream
 
 
@@ -128,6 +132,9 @@ def generate(
     threads: ThreadsOption = None,
     profile: ProfileOption = "default",
     max_memory: MaxMemoryOption = None,
+    batch: BatchOption = None,
+    out: OutOption = None,
+    batch_size: BatchSizeOption = 8,
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
@@ -137,7 +144,8 @@ def generate(
 
     Prints the text while it is generated. --temperature, --top-k, --top-p, --min-p or --typical-p
     sample, --greedy does not. Without them the model's own defaults apply, and standard error names
-    them; a model without defaults is greedy.
+    them; a model without defaults is greedy. With --batch, texts for many prompts go to --out, one
+    JSON object a line, in order.
     """
     from gpt_edge.system.threads import check_threads
 
@@ -164,11 +172,20 @@ def generate(
     )
     if threads is not None:
         check_threads(threads, "--threads")
-    _check_together(params, greedy, as_json)
+    _check_together(params, greedy, as_json or batch is not None)
     if draft is not None and speculate is not None:
         raise ValueError("--draft and --speculate are two ways to guess: give one of them")
+    others = {
+        "PROMPT": prompt,
+        "--echo": echo,
+        "--draft": draft,
+        "--speculate": speculate,
+        "--prompt-cache": prompt_cache,
+        "--context": None if context == "error" else context,
+    }
+    _check_batch(batch, out, others)
     n_bytes = None if max_memory is None else parse_memory(max_memory)
-    text = _read_prompt(prompt)
+    text = _read_prompt(prompt) if batch is None else ""
 
     # imports onnxruntime: only after the arguments are checked
     from gpt_edge.generate.load import load
@@ -179,11 +196,19 @@ def generate(
         params = with_defaults(params, generator)
     if seed is not None and params.is_greedy:
         console.show_warning("--seed has no effect: nothing is sampled")
+    if batch is not None:
+        run_batch(
+            generator,
+            batch,
+            out,
+            params,
+            batch_size=batch_size,
+            truncate=truncate,
+            special=special,
+        )
+        return
     if not special:
         note_special_token(text, generator.tokenizer)
-    sequence = None
-    if prompt_cache is not None and os.path.lexists(prompt_cache):
-        sequence = generator.load_state(prompt_cache)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
         text,
@@ -192,7 +217,7 @@ def generate(
         special=special,
         context=context,
         keep_first=keep_first,
-        sequence=sequence,
+        sequence=_read_before(generator, prompt_cache),
         speculate=drafter or speculate,
     )
     if as_json:
@@ -201,10 +226,23 @@ def generate(
         if uses_defaults and not params.is_greedy:
             console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
         _print_pieces(stream, text if echo else "")
-    if prompt_cache is not None:
-        done = stream.completion
-        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
-        generator.save_state(prompt_cache, stream)
+    _keep_read(generator, prompt_cache, stream)
+
+
+def _read_before(generator: Generator, prompt_cache: Path | None) -> ReadSequence | None:
+    """What the file of --prompt-cache holds; None without it."""
+    if prompt_cache is None or not os.path.lexists(prompt_cache):
+        return None
+    return generator.load_state(prompt_cache)
+
+
+def _keep_read(generator: Generator, prompt_cache: Path | None, stream: TextStream) -> None:
+    """Put what the model has read into the file of --prompt-cache."""
+    if prompt_cache is None:
+        return
+    done = stream.completion
+    console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+    generator.save_state(prompt_cache, stream)
 
 
 def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
@@ -213,6 +251,17 @@ def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None
         raise ValueError("--greedy goes with no option that samples, such as --top-k")
     if params.logprobs is not None and not as_json:
         raise ValueError("--logprobs needs --json")
+
+
+def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, object]) -> None:
+    """Raise ValueError for options that --batch does not go with, and for --out without it."""
+    if batch is None:
+        if out is not None:
+            raise ValueError("--out is for --batch: a single text goes to standard output")
+        return
+    for name, value in others.items():
+        if value not in (None, False):
+            raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
 def _print_pieces(stream: TextStream, before: str) -> None:
