@@ -177,15 +177,15 @@ def generate(
     _check_together(params, greedy, as_json or batch is not None)
     if draft is not None and speculate is not None:
         raise ValueError("--draft and --speculate are two ways to guess: give one of them")
-    of_one_text = {
+    others = {
         "PROMPT": prompt,
         "--echo": echo,
         "--draft": draft,
         "--speculate": speculate,
         "--prompt-cache": prompt_cache,
-        "--context": context != "error",
+        "--context": None if context == "error" else context,
     }
-    _check_batch(batch, out, of_one_text)
+    _check_batch(batch, out, others)
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt) if batch is None else ""
 
@@ -219,7 +219,7 @@ def generate(
         special=special,
         context=context,
         keep_first=keep_first,
-        sequence=_saved_state(generator, prompt_cache),
+        sequence=_read_before(generator, prompt_cache),
         speculate=drafter or speculate,
     )
     if as_json:
@@ -228,17 +228,23 @@ def generate(
         if uses_defaults and not params.is_greedy:
             console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
         _print_pieces(stream, text if echo else "", raw)
-    if prompt_cache is not None:
-        done = stream.completion
-        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
-        generator.save_state(prompt_cache, stream)
+    _keep_read(generator, prompt_cache, stream)
 
 
-def _saved_state(generator: Generator, path: Path | None) -> ReadSequence | None:
-    """What a file of --prompt-cache holds, if it is there."""
-    if path is None or not os.path.lexists(path):
+def _read_before(generator: Generator, prompt_cache: Path | None) -> ReadSequence | None:
+    """What the file of --prompt-cache holds; None without it."""
+    if prompt_cache is None or not os.path.lexists(prompt_cache):
         return None
-    return generator.load_state(path)
+    return generator.load_state(prompt_cache)
+
+
+def _keep_read(generator: Generator, prompt_cache: Path | None, stream: TextStream) -> None:
+    """Put what the model has read into the file of --prompt-cache."""
+    if prompt_cache is None:
+        return
+    done = stream.completion
+    console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+    generator.save_state(prompt_cache, stream)
 
 
 def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
