@@ -104,7 +104,9 @@ class Sampler:
             return self._draw(logits, self._temperature)
         bound, largest = top_k_bound(logits, self._top_k)
         _check_sound(logits, largest)
-        ids = (logits >= bound).nonzero()[0]
+        # fewer than k that are not -inf, as under a constraint
+        is_candidate = logits >= bound if bound > -math.inf else logits > bound
+        ids = is_candidate.nonzero()[0]
         if ids.size <= _FEW:
             return self._draw_of_few(ids.tolist(), logits[ids].tolist())
         kept = cut_to_top_k(ids, logits[ids], self._top_k)

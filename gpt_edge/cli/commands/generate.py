@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.batch_run import BatchOption, BatchSizeOption, OutOption, run_batch
 from gpt_edge.cli.support.constraint_options import (
     ChoiceOption,
     GrammarOption,
@@ -109,6 +111,9 @@ def generate(
     threads: ThreadsOption = None,
     profile: ProfileOption = "default",
     max_memory: MaxMemoryOption = None,
+    batch: BatchOption = None,
+    out: OutOption = None,
+    batch_size: BatchSizeOption = 8,
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
@@ -119,7 +124,8 @@ def generate(
 
     Prints the text while it is generated. --temperature, --top-k, --top-p, --min-p or --typical-p
     sample, --greedy does not. Without them the model's own defaults apply, and standard error names
-    them; a model without defaults is greedy.
+    them; a model without defaults is greedy. With --batch, texts for many prompts go to --out, one
+    JSON object a line, in order.
     """
     from gpt_edge.system.threads import check_threads
 
@@ -146,11 +152,14 @@ def generate(
     )
     if threads is not None:
         check_threads(threads, "--threads")
-    _check_together(params, greedy, as_json)
+    _check_together(params, greedy, as_json or batch is not None)
     if draft is not None and speculate is not None:
         raise ValueError("--draft and --speculate are two ways to guess: give one of them")
+    _check_batch(
+        batch, out, {"PROMPT": prompt, "--echo": echo, "--draft": draft, "--speculate": speculate}
+    )
     n_bytes = None if max_memory is None else parse_memory(max_memory)
-    text = _read_prompt(prompt)
+    text = _read_prompt(prompt) if batch is None else ""
 
     # imports onnxruntime: only after the arguments are checked
     from gpt_edge.generate.load import load
@@ -161,6 +170,17 @@ def generate(
         params = with_defaults(params, generator)
     if seed is not None and params.is_greedy:
         console.show_warning("--seed has no effect: nothing is sampled")
+    if batch is not None:
+        run_batch(
+            generator,
+            batch,
+            out,
+            params,
+            batch_size=batch_size,
+            truncate=truncate,
+            special=special,
+        )
+        return
     if not special:
         note_special_token(text, generator.tokenizer)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
@@ -181,6 +201,17 @@ def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None
         raise ValueError("--greedy goes with no option that samples, such as --top-k")
     if params.logprobs is not None and not as_json:
         raise ValueError("--logprobs needs --json")
+
+
+def _check_batch(batch: str | None, out: Path | None, others: dict[str, object]) -> None:
+    """Raise ValueError for options that --batch does not go with, and for --out without it."""
+    if batch is None:
+        if out is not None:
+            raise ValueError("--out is for --batch: a single text goes to standard output")
+        return
+    for name, value in others.items():
+        if value not in (None, False):
+            raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
 def _print_pieces(stream: TextStream, before: str, raw: bool) -> None:

@@ -144,6 +144,29 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
         yield show
 
 
+@contextmanager
+def bar(unit: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
+    """Yield a function to call with how many are done, and a word about them: a bar with the
+    remaining time on standard error, if that is a terminal.
+    """
+    if not _is_terminal(sys.stderr):
+        yield lambda done, word: None
+        return
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn(unit),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[word]}"),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task("", total=total, word="")
+        yield lambda done, word: shown.update(task, completed=done, word=word)
+
+
 def _stdout() -> TextIO:
     if sys.stdout is None or sys.stdout.closed:
         raise OutputError("standard output is closed")

@@ -15,20 +15,19 @@ import numpy.typing as npt
 
 from gpt_edge.errors import ConstraintError
 from gpt_edge.generate.constraints.constraint import Constraint
-from gpt_edge.generate.constraints.vocabulary import byte_vocabulary, vocabulary_of
+from gpt_edge.generate.constraints.vocabulary import WORD, byte_vocabulary, vocabulary_of
 from gpt_edge.generate.logits import LogitsRow
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Bytes = npt.NDArray[np.uint8]
 
-_FEW_BYTES = 64  # of a mask that say something: then only their tokens are looked at
+_FEW_BYTES = 24  # of a mask that say something: then only their tokens are looked at
 # what each of a mask's bytes, low bit first, adds to eight logits: 0 or -inf
 _BIAS_OF = np.where(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"),
     np.float32(0),
     np.float32(-np.inf),
 )  # [256, 8]
-_BITS_OF = [[bit for bit in range(8) if value >> bit & 1] for value in range(256)]
 
 
 class ConstraintProcessor:
@@ -58,28 +57,23 @@ class ConstraintProcessor:
         self._matcher = self._vocabulary.matcher(constraint, before)
         self._ids: list[int] = []  # that the matcher has read
         self._mask: Bytes | None = None  # of what may follow them
-        # tokens whose bytes are others at the start, by id
-        self._variant_of = dict(
-            zip(self._vocabulary.first_ids, self._vocabulary.first_variants, strict=True)
-        )
+        self._row = _Row()
         self._check_start()
 
     def __call__(self, history: Sequence[int], logits: LogitsRow) -> LogitsRow:
-        """The row with -inf for what may not follow. history: the prompt's ids and those after."""
+        """The row with -inf for what may not follow, which the next call overwrites. history: the
+        prompt's ids and those after.
+        """
         self._follow(history)
         mask = self._next_mask()
-        few = mask.nonzero()[0]
-        changed: LogitsRow
-        if few.size > _FEW_BYTES:
-            changed = logits + _BIAS_OF[mask].reshape(-1)[: logits.size]
+        if np.count_nonzero(mask) > _FEW_BYTES:
+            row = self._row.masked(logits, mask)
         else:
-            changed = np.full_like(logits, -np.inf)
-            ids = [byte * 8 + bit for byte in few.tolist() for bit in _BITS_OF[mask[byte]]]
-            ids = [id for id in ids if id < logits.size]
-            changed[ids] = logits[ids]
+            row = self._row.picked(logits, mask)
         # an end token ends the text even where the constraint has it as text
-        changed[self._end_tokens] = logits[self._end_tokens] if self._may_end(mask) else -np.inf
-        return changed
+        if self._end_tokens:
+            row[self._end_tokens] = logits[self._end_tokens] if self._may_end(mask) else -np.inf
+        return row
 
     def can_continue(self, history: Sequence[int], id: int) -> bool:
         """Whether the text can go on, or end, after `id`, a token that the mask allows. False only
@@ -89,7 +83,7 @@ class ConstraintProcessor:
             return True
         self._follow(history)
         probe = self._matcher.deep_copy()
-        probe.consume_token(self._variant_of.get(id, id) if not self._ids else id)
+        probe.consume_token(self._token_of(id))
         mask = np.frombuffer(probe.compute_bitmask(), np.uint8)
         return not probe.is_error() and (probe.is_accepting() or self._has_token(mask))
 
@@ -138,12 +132,14 @@ class ConstraintProcessor:
             del self._ids[n_known:]
             self._mask = None
         for id in ids[n_known:]:
-            is_first = not self._ids
-            token = self._variant_of.get(id, id) if is_first else id
-            if not self._matcher.consume_token(token):
+            if not self._matcher.consume_token(self._token_of(id)):
                 raise self._failure()
             self._ids.append(id)
             self._mask = None
+
+    def _token_of(self, id: int) -> int:
+        """The vocabulary's id of the next token."""
+        return id if self._ids else self._vocabulary.first_variant_of.get(id, id)
 
     def _next_mask(self) -> Bytes:
         """A bit for each id of the vocabulary, low bits first; the vocabulary's `end` included."""
@@ -158,19 +154,18 @@ class ConstraintProcessor:
         """The mask of the first token, each by what it adds at the start."""
         mask = self._computed()
         vocabulary = self._vocabulary
-        if not vocabulary.first_ids:
-            return mask
+        if not vocabulary.first_variant_of:
+            return mask[: vocabulary.n_mask_bytes]
         bits = np.unpackbits(mask, bitorder="little")
-        bits[vocabulary.first_ids] = bits[vocabulary.first_variants]
-        return np.packbits(bits, bitorder="little")
+        bits[[*vocabulary.first_variant_of]] = bits[[*vocabulary.first_variant_of.values()]]
+        return np.packbits(bits, bitorder="little")[: vocabulary.n_mask_bytes]
 
     def _computed(self) -> Bytes:
         mask: Bytes = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error() and self._ids:
             raise self._failure()
-        n_bytes = self._vocabulary.end // 8 + 1
         # variants are for the first token alone
-        return mask[:n_bytes] if self._ids else mask
+        return mask[: self._vocabulary.n_mask_bytes] if self._ids else mask
 
     def _may_end(self, mask: Bytes) -> bool:
         return bool(mask[self._vocabulary.end // 8] >> (self._vocabulary.end % 8) & 1)
@@ -195,6 +190,56 @@ class ConstraintProcessor:
             f"the {self._constraint.kind} constraint failed after {text!r}: {reason:.200}",
             hint="make it simpler: bound repetitions, and leave out alternatives that overlap",
         )
+
+
+class _Row:
+    """A row of logits under a mask. Its memory is kept: a new row of GPT-2's 50,257 would take as
+    long as filling it, for the pages that the system maps and clears.
+    """
+
+    def __init__(self) -> None:
+        self._row: LogitsRow = np.empty(0, np.float32)
+        self._bias: LogitsRow = np.empty((0, 8), np.float32)
+        self._picked: list[int] | None = None  # the ids that are not -inf; None for unknown ones
+
+    def masked(self, logits: LogitsRow, mask: Bytes) -> LogitsRow:
+        """A pass over the vocabulary: 0 or -inf is added to each logit."""
+        self._fit(logits)
+        self._picked = None
+        if len(self._bias) != mask.size:
+            self._bias = np.empty((mask.size, 8), np.float32)
+        # "clip" needs no copy for a failed check: a byte is always below 256
+        _BIAS_OF.take(mask, axis=0, out=self._bias, mode="clip")
+        return np.add(logits, self._bias.reshape(-1)[: logits.size], out=self._row)
+
+    def picked(self, logits: LogitsRow, mask: Bytes) -> LogitsRow:
+        """Only the tokens of the mask, and those of the last call, are touched."""
+        self._fit(logits)
+        if self._picked is None:
+            self._row.fill(-np.inf)
+        else:
+            self._row[self._picked] = -np.inf
+        self._picked = [id for id in _ids_of(mask) if id < logits.size]
+        self._row[self._picked] = logits[self._picked]
+        return self._row
+
+    def _fit(self, logits: LogitsRow) -> None:
+        if (self._row.size, self._row.dtype) != (logits.size, logits.dtype):
+            self._row = np.empty_like(logits)
+            self._picked = None
+
+
+def _ids_of(mask: Bytes) -> list[int]:
+    """The ids of the bits that are set, for a mask that has few."""
+    words = mask.view(np.uint64)
+    places = words.nonzero()[0]
+    ids = []
+    for place, word in zip(places.tolist(), words[places].tolist(), strict=True):
+        while word:
+            lowest = word & -word
+            ids.append(place * WORD + lowest.bit_length() - 1)
+            word ^= lowest
+    return ids
 
 
 def admits(constraint: Constraint, text: str) -> bool:

@@ -21,14 +21,16 @@ from gpt_edge.generate.constraints.constraint import Constraint
 from gpt_edge.generate.constraints.grammar import grammar_of, library, refusal
 from gpt_edge.tokenizer.spec import Tokenizer
 
+WORD = 64  # bits of a mask that are looked at together
 _MAX_MATCHERS = 32  # of the constraints that were used last
 
 
 class Vocabulary:
     """The tokens of one tokenizer, and matchers over them. Thread-safe.
 
-    end: the id that says "the text may end here". first_ids: ids of tokens that add other bytes at
-    the start, and `first_variants`, their second ids. strips: whether white space at the text's
+    end: the id that says "the text may end here". n_mask_bytes: of a mask up to there, in whole
+    words of 64 ids. first_variant_of: the second ids of tokens that
+    add other bytes at the start. strips: whether white space at the text's
     ends vanishes. has_every_byte: whether a token exists for each byte by itself, so that every
     text can be continued.
     """
@@ -46,17 +48,19 @@ class Vocabulary:
         self.size = len(pieces)
         self.end = self.size
         starts = starts or {}
-        self.first_ids = list(starts)
-        self.first_variants = [self.end + 1 + number for number in range(len(starts))]
+        n_ids = -(-(self.size + 1) // WORD) * WORD
+        self.n_mask_bytes = n_ids // 8
+        self.first_variant_of = {id: n_ids + number for number, id in enumerate(starts)}
         self.strips = strips
         self.has_every_byte = {bytes([value]) for value in range(256)} <= {*pieces}
         tokens = [piece or b"" for piece in pieces]
+        no_tokens = range(self.size, n_ids)  # the end, and what fills the word up
         self._tokenizer = library().LLTokenizer(
             library().TokenizerWrapper(
                 _Tokens(
-                    [*tokens, b"", *starts.values()],
+                    [*tokens, *(b"" for _ in no_tokens), *starts.values()],
                     self.end,
-                    [id for id, piece in enumerate(pieces) if piece is None],
+                    [*(id for id, piece in enumerate(pieces) if piece is None), *no_tokens],
                 )
             ),
             eos_token=self.end,
@@ -84,7 +88,7 @@ class _Tokens:
     def __init__(self, tokens: list[bytes], end: int, special: list[int]) -> None:
         self.tokens = tokens
         self.eos_token_id = end
-        self.special_token_ids = [*special, end]
+        self.special_token_ids = special
 
     def __call__(self, text: bytes | str) -> list[int]:
         """Asked for the tokens of a text that is certain, which no grammar here wants."""
