@@ -27,6 +27,7 @@ from gpt_edge.errors import (
     NumericError,
     OutputError,
     ParityError,
+    StateError,
     TokenizerError,
     TrainingError,
 )
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from gpt_edge.generate.load import load
     from gpt_edge.generate.logprobs import TokenLogprob
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.prefix_cache import PrefixCache
+    from gpt_edge.generate.read_sequence import ReadSequence
     from gpt_edge.generate.score import Choice, Score
     from gpt_edge.generate.stream import TextStream, TokenStream
     from gpt_edge.runtime.session import Session
@@ -70,6 +73,8 @@ _MODULE_OF = {
     "Generator": "generate.generator",
     "Prediction": "classify.classifier",
     "Predictions": "classify.classifier",
+    "PrefixCache": "generate.prefix_cache",
+    "ReadSequence": "generate.read_sequence",
     "SamplingParams": "generate.params",
     "Score": "generate.score",
     "Session": "runtime.session",
@@ -105,9 +110,12 @@ __all__ = [
     "ParityError",
     "Prediction",
     "Predictions",
+    "PrefixCache",
+    "ReadSequence",
     "SamplingParams",
     "Score",
     "Session",
+    "StateError",
     "TextStream",
     "TokenLogprob",
     "TokenStream",

@@ -8,6 +8,7 @@
     ├── ConstraintError              a constraint that the model's tokens cannot follow further
     ├── NumericError                 NaN or infinite values
     ├── BusyError                    more requests than may wait
+    ├── StateError                   a saved state that is corrupt or another model's
     ├── OutputError                  a target that cannot be written
     ├── ExportError                  an export that cannot be done
     │   ├── ParityError              an exported graph that is out of tolerance
@@ -92,6 +93,10 @@ class NumericError(GPTEdgeError):
 
 class BusyError(GPTEdgeError):
     """More requests than a BatchEngine lets wait: try again later."""
+
+
+class StateError(GPTEdgeError):
+    """A saved state that is corrupt, of a newer format, or of another model."""
 
 
 class OutputError(GPTEdgeError):

@@ -40,6 +40,8 @@ class BatchEngine:
     turns. Each text is what `complete` alone gives: with custom operators bit for bit, with
     onnxruntime's up to the last bits of a logit (`Session.is_row_exact`).
 
+    Prompts that begin as one that the model's prefix cache holds are read from where they differ.
+
     Who steps it: a thread of its own after `start`; else whoever waits for a handle's text, or
     calls `step`.
     """
@@ -78,7 +80,9 @@ class BatchEngine:
         self._thread: threading.Thread | None = None
         self._is_closed = False
         # of the thread that steps alone
-        self._rows = BatchRows(self._session, self._queue, max_batch, prefill_chunk)
+        self._rows = BatchRows(
+            self._session, self._queue, max_batch, prefill_chunk, model.prefix_cache
+        )
 
     def add(
         self,

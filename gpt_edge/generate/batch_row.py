@@ -33,6 +33,7 @@ class BatchRow:
             self.prompt_logprobs = PromptLogprobs(
                 prompt.ids, tokenizer.vocab_size, params.prompt_logprobs
             )
+        self.cached_tokens = 0  # of the prompt, that were not read again
         self._text = TextAssembly(params, tokenizer)
         self._started = 0.0
         self._chosen = 0.0
@@ -42,6 +43,11 @@ class BatchRow:
     def last_id(self) -> int:
         """The id to read next."""
         return self.choice.ids[-1]
+
+    @property
+    def ids(self) -> list[int]:
+        """The prompt's and those after it."""
+        return [*self.prompt.ids, *self.choice.ids]
 
     @property
     def is_ended(self) -> bool:
@@ -86,6 +92,7 @@ class BatchRow:
             prefill_seconds=self._chosen - self._started,
             decode_seconds=self._ended - self._chosen,
             prompt_logprobs=self._prompt_entries(),
+            cached_tokens=self.cached_tokens,
             **self.choice.logprob_fields(),
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.batch_handle import BatchHandle
 from gpt_edge.generate.batch_queue import BatchQueue
+from gpt_edge.generate.prefix_cache import PrefixCache
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.runtime.session import Session
 
@@ -17,10 +18,16 @@ class BatchRows:
     """Rows 0 to `max_batch` - 1 and the prompt that is being read. Not thread-safe."""
 
     def __init__(
-        self, session: Session, queue: BatchQueue, max_batch: int, prefill_chunk: int
+        self,
+        session: Session,
+        queue: BatchQueue,
+        max_batch: int,
+        prefill_chunk: int,
+        prefixes: PrefixCache | None,
     ) -> None:
-        """queue: where requests come from."""
+        """queue: where requests come from. prefixes: texts that were read before."""
         self._session = session
+        self._prefixes = prefixes
         self._queue = queue
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
@@ -75,6 +82,7 @@ class BatchRows:
         if len(sequence.ids) == len(ids):
             assert logits is not None
             self._joining = None
+            sequence.remember()
             self._last_read = _LastRead(ids, sequence, logits)
             self._join(handle, self._last_read)
             self._join_equals(self._last_read)
@@ -115,11 +123,19 @@ class BatchRows:
             handle.row.start()
             last = self._last_read
             if last is not None and last.serves(handle):
-                self._join(handle, last)
+                self._share(handle, last)
                 self._join_equals(last)
             else:
-                self._joining = _Joining(handle, ReadSequence(self._session))
+                self._joining = self._begin(handle)
         return self._joining is not None
+
+    def _begin(self, handle: BatchHandle) -> _Joining:
+        """A request whose prompt is read from where it differs from what was read before."""
+        if handle.row.prompt_logprobs is not None:  # only reading tells them
+            return _Joining(handle, ReadSequence(self._session))
+        sequence = ReadSequence(self._session, self._prefixes)
+        handle.row.cached_tokens = sequence.keep_prefix(handle.row.prompt.ids)
+        return _Joining(handle, sequence)
 
     def _join_equals(self, last: _LastRead) -> None:
         """Let waiting requests with the prompt that was read last join without reading it."""
@@ -127,9 +143,13 @@ class BatchRows:
         joining, n_left = self._queue.take_matching(last.serves, n_free)
         for handle in joining:
             handle.row.start()
-            self._join(handle, last)
+            self._share(handle, last)
         if n_left == 0:
             self._last_read = None  # nobody else waits for it
+
+    def _share(self, handle: BatchHandle, last: _LastRead) -> None:
+        handle.row.cached_tokens = len(last.ids)
+        self._join(handle, last)
 
     def _join(self, handle: BatchHandle, read: _LastRead) -> None:
         """Choose a request's first token, and give it a slot unless that ends it."""
@@ -155,6 +175,9 @@ class BatchRows:
 
     def _leave(self, row: int) -> None:
         """Free the slot of a row; the last row takes its place."""
+        if self._prefixes is not None:
+            ids = self._running[row].row.ids[: int(self._slots.lengths[row])]
+            self._prefixes.store(self._session, ids, self._slots, row)
         self._slots.leave(row)
         last = self._running.pop()
         if row < len(self._running):

@@ -55,6 +55,7 @@ class Completion:
     cumulative_logprob: float | None = None
     speculation: SpeculationStats | None = None  # with speculation
     score: float | None = None  # of beam search, see `beam_search.py`
+    cached_tokens: int = 0  # of the prompt, that were held already and not read again
     # whether the text is one that the params' constraint admits; False for one that ended inside
     # it, None without a constraint
     is_constraint_met: bool | None = None

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal, TypeAlias, Unpack
 
 from gpt_edge.arguments import (
@@ -18,6 +19,7 @@ from gpt_edge.arguments import (
     check_hooks,
     check_several,
     check_whole,
+    checked_ids,
     is_whole,
 )
 from gpt_edge.arrays import IntArray
@@ -27,12 +29,23 @@ from gpt_edge.generate.async_stream import AsyncTextStream
 from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
 from gpt_edge.generate.beam_search import BeamParams, BeamSearch
 from gpt_edge.generate.completion import Completion
+from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.defaults import params_from_defaults
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.params import MAX_SEED, SamplingParams, SamplingSettings, params_with
-from gpt_edge.generate.prompt import Prompt, Truncate, check_ids, encode_prompt
+from gpt_edge.generate.prefix_cache import PrefixCache
+from gpt_edge.generate.prompt import (
+    Prompt,
+    Truncate,
+    check_ids,
+    cut_left,
+    encode_prompt,
+    fitted,
+)
+from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.generate.score import Choice, Score, choices_of, choose_ids, score_ids, split_ids
 from gpt_edge.generate.speculation import DraftModel, PromptLookup, check_same_tokens
+from gpt_edge.generate.state_file import read_state, write_state
 from gpt_edge.generate.stream import Speculate, TextStream, TokenStream
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
@@ -51,6 +64,7 @@ def open_generator(
     native: Native = None,
     profile: str | None = None,
     max_memory: int | None = None,
+    prefix_cache: PrefixCache | None = None,
 ) -> Generator:
     """A generator for an opened bundle: the tokenizer is built while onnxruntime prepares the
     weights. The arguments are those of `load`.
@@ -62,7 +76,8 @@ def open_generator(
     with ThreadPoolExecutor(1) as executor:
         session = executor.submit(Session, bundle, threads=threads, native=native, tuning=tuning)
         tokenizer = bundle.load_tokenizer()
-        return Generator(session.result(), tokenizer, bundle.manifest.generation_defaults)
+        defaults = bundle.manifest.generation_defaults
+        return Generator(session.result(), tokenizer, defaults, prefix_cache)
 
 
 class Generator(Closable):
@@ -73,10 +88,12 @@ class Generator(Closable):
         session: Session,
         tokenizer: Tokenizer,
         bundle_defaults: GenerationDefaults | None = None,
+        prefix_cache: PrefixCache | None = None,
     ) -> None:
         """bundle_defaults: as the bundle's manifest has them. Generation ends at their end tokens
-        and at the tokenizer's.
+        and at the tokenizer's. prefix_cache: see `load`.
         """
+        self.prefix_cache = prefix_cache
         self.session = session
         self.tokenizer = tokenizer
         self.bundle_defaults = bundle_defaults
@@ -106,27 +123,34 @@ class Generator(Closable):
         *,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+        sequence: ReadSequence | None = None,
+        prefix_cache: PrefixCache | Literal[False] | None = None,
         speculate: Speculation = None,
         **settings: Unpack[SamplingSettings],
     ) -> TokenStream:
         """Continue `ids`, one id at a time, without the end token that ends it. This layer knows no
         text, so no stop strings.
 
-        processors, speculate, settings: as for `stream`. Raises ValueError for no ids, ids out of
-        range or stop strings; ContextLengthError for more than the context.
+        All else as for `stream`. Raises ValueError for no ids, ids out of range or stop strings;
+        ContextLengthError for more than the context.
         """
         params = params_with(params, settings)
         if params.stop:
             raise ValueError("stop strings need text: use stream or complete")
+        prompt = self._fit_ids(ids, params, context, keep_first)
         return TokenStream(
             self.session,
-            check_ids(ids, self.session.config),
+            prompt,
             params,
             self.tokenizer,
             cancel,
             self.end_tokens,
             processors,
             self._proposers(speculate),
+            self._sequence(sequence, prefix_cache),
+            keep_first if context == "window" else None,
         )
 
     def stream(
@@ -138,6 +162,10 @@ class Generator(Closable):
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+        sequence: ReadSequence | None = None,
+        prefix_cache: PrefixCache | Literal[False] | None = None,
         speculate: Speculation = None,
         **settings: Unpack[SamplingSettings],
     ) -> TextStream:
@@ -152,6 +180,13 @@ class Generator(Closable):
         are plain text, which is safe for text of strangers.
         cancel: set it, from any thread, and the stream ends before its next token.
         processors: logits processors of your own, see `logits.py`.
+        context: what happens when the text outgrows the context. "error" refuses such a prompt and
+        ends a text there; "truncate-left" is truncate="left"; "window" goes on: the first
+        `keep_first` tokens stay, the oldest behind them are dropped until half of the room is free,
+        and the rest is read again, as learned positions cannot be shifted.
+        sequence: what the model has read before, see `load_state`; only what follows the start that
+        the prompt shares with it is read, and it holds the whole text afterwards.
+        prefix_cache: in place of the generator's own; False uses none.
         speculate: "lookup" guesses that the text goes on as it did before, a Generator guesses what
         that smaller model chooses; the text stays the same, and `Completion.speculation` says how
         many guesses were right. With onnxruntime's own operators a row that was read together with
@@ -159,7 +194,16 @@ class Generator(Closable):
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
         params = params_with(params, settings)
-        encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
+        check_context(context, keep_first, self.session.config.n_ctx)
+        encoded = encode_prompt(
+            prompt,
+            self.tokenizer,
+            self.session.config,
+            params.max_new_tokens,
+            "left" if context == "truncate-left" else truncate,
+            special=special,
+            keep_first=keep_first if context == "window" else None,
+        )
         tokens = TokenStream(
             self.session,
             encoded.ids,
@@ -169,6 +213,8 @@ class Generator(Closable):
             self.end_tokens,
             processors,
             self._proposers(speculate),
+            self._sequence(sequence, prefix_cache),
+            keep_first if context == "window" else None,
         )
         return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
 
@@ -181,6 +227,10 @@ class Generator(Closable):
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+        sequence: ReadSequence | None = None,
+        prefix_cache: PrefixCache | Literal[False] | None = None,
         speculate: Speculation = None,
         on_text: Callable[[str], object] | None = None,
         **settings: Unpack[SamplingSettings],
@@ -196,6 +246,10 @@ class Generator(Closable):
             special=special,
             cancel=cancel,
             processors=processors,
+            context=context,
+            keep_first=keep_first,
+            sequence=sequence,
+            prefix_cache=prefix_cache,
             speculate=speculate,
             **settings,
         )
@@ -215,6 +269,10 @@ class Generator(Closable):
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+        sequence: ReadSequence | None = None,
+        prefix_cache: PrefixCache | Literal[False] | None = None,
         speculate: Speculation = None,
         **settings: Unpack[SamplingSettings],
     ) -> AsyncTextStream:
@@ -227,6 +285,10 @@ class Generator(Closable):
                 special=special,
                 cancel=cancel,
                 processors=processors,
+                context=context,
+                keep_first=keep_first,
+                sequence=sequence,
+                prefix_cache=prefix_cache,
                 speculate=speculate,
                 **settings,
             )
@@ -371,6 +433,62 @@ class Generator(Closable):
             raise ValueError("options must be a sequence of at least one string, got none")
         pairs = [split_ids(prompt, option, self.tokenizer, special=special) for option in options]
         return choices_of(options, choose_ids(self.session, pairs, self.tokenizer.vocab_size))
+
+    def new_sequence(
+        self, prefix_cache: PrefixCache | Literal[False] | None = None
+    ) -> ReadSequence:
+        """A text of which nothing was read yet, for `stream(sequence=…)`."""
+        if prefix_cache is None:
+            prefix_cache = self.prefix_cache
+        return ReadSequence(self.session, None if prefix_cache is False else prefix_cache)
+
+    def _sequence(
+        self, sequence: ReadSequence | None, prefix_cache: PrefixCache | Literal[False] | None
+    ) -> ReadSequence:
+        """The caller's, or a new one. Raises ValueError for one of another model."""
+        if sequence is None:
+            return self.new_sequence(prefix_cache)
+        if sequence.session is not self.session:
+            raise ValueError("the sequence was read by another model, or another load of it")
+        return sequence
+
+    def _fit_ids(
+        self,
+        ids: Sequence[int] | IntArray,
+        params: SamplingParams,
+        context: ContextPolicy,
+        keep_first: int,
+    ) -> list[int]:
+        """Ids that the context holds, by the policy."""
+        config = self.session.config
+        check_context(context, keep_first, config.n_ctx)
+        if context == "error":
+            return check_ids(ids, config)
+        checked = checked_ids(ids, config.vocab_size)
+        if context == "window":
+            return fitted(checked, config.n_ctx, keep_first).ids
+        return cut_left(checked, config.n_ctx, params.max_new_tokens).ids
+
+    def save_state(
+        self, path: str | os.PathLike[str], source: TextStream | TokenStream | ReadSequence
+    ) -> None:
+        """Put what was read for a generation, its keys and values, into a file; a state that is
+        there is replaced. Not while the generation makes its next token.
+
+        The file's layout is that of safetensors. `load_state` resumes it, in another process too.
+        Raises ValueError if nothing was read, OutputError.
+        """
+        sequence = source if isinstance(source, ReadSequence) else source.sequence
+        write_state(Path(path), self._sequence(sequence, None))
+
+    def load_state(self, path: str | os.PathLike[str]) -> ReadSequence:
+        """What `save_state` put there, for `stream(sequence=…)`; its `ids` are the tokens that were
+        read. Continues with the same bits; keys and values saved as float32 are rounded for a
+        model that keeps float16, and the other way round they are converted.
+
+        Raises StateError for a file that is corrupt, or of another model, format or version.
+        """
+        return read_state(Path(path), self.session)
 
     def _proposers(self, speculate: Speculation) -> Speculate | None:
         """What makes the proposer of one generation. Raises ValueError for another word, or a draft

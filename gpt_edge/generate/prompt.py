@@ -13,6 +13,7 @@ from gpt_edge.arguments import check_text, checked_ids
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ContextLengthError
+from gpt_edge.generate.context import window_of
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left"]
@@ -36,19 +37,21 @@ def encode_prompt(
     truncate: Truncate | None = None,
     *,
     special: bool = False,
+    keep_first: int | None = None,
 ) -> Prompt:
     """Ids of `text`, at least one and at most a context full.
 
     special: whether special tokens that the text spells become their ids; else they are plain text.
     An empty text becomes one end token. truncate="left" keeps the end of the prompt: as many tokens
-    as leave room for max_new_tokens, but at least half the context.
+    as leave room for max_new_tokens, but at least half the context. keep_first: of a prompt that
+    does not fit, the window with so many of its first tokens, see `context.py`.
     Raises ValueError for a text that is not a string, or is empty where the model has no end token;
     ContextLengthError.
     """
     check_text("prompt", text)
     if truncate not in (None, "left"):
         raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
-    if truncate is None:
+    if truncate is None and keep_first is None:
         _check_bytes(text, tokenizer, config.n_ctx)
     ids = tokenizer.encode(text, special=special)
     if not ids:
@@ -57,11 +60,25 @@ def encode_prompt(
                 "the prompt is empty, and this model has no end token to start a text from"
             )
         ids = [tokenizer.end_token]
+    if keep_first is not None:
+        return fitted(ids, config.n_ctx, keep_first)
     if truncate is None:
         _check_length(len(ids), config.n_ctx)
         return Prompt(ids)
-    n_kept = max(config.n_ctx - max_new_tokens, config.n_ctx // 2, 1)
-    kept = ids[-n_kept:]
+    return cut_left(ids, config.n_ctx, max_new_tokens)
+
+
+def cut_left(ids: list[int], n_ctx: int, max_new_tokens: int) -> Prompt:
+    """The end of a text: as many ids as leave room for max_new_tokens, but at least half the
+    context.
+    """
+    kept = ids[-max(n_ctx - max_new_tokens, n_ctx // 2, 1) :]
+    return Prompt(kept, len(ids) - len(kept))
+
+
+def fitted(ids: list[int], n_ctx: int, keep_first: int) -> Prompt:
+    """The window of a text, which is all of one that fits."""
+    kept = window_of(ids, keep_first, n_ctx)
     return Prompt(kept, len(ids) - len(kept))
 
 

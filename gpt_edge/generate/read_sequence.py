@@ -4,12 +4,15 @@ and forgets.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
+from gpt_edge.generate.context import window_of
+from gpt_edge.generate.prefix_cache import PrefixCache
 from gpt_edge.runtime.session import Session
 from gpt_edge.runtime.tuning import PREFILL_CHUNK
 
@@ -24,15 +27,62 @@ class IsCancelled(Protocol):
 TakeRows = Callable[[FloatArray], None]
 
 
+class Borrower(Protocol):
+    """A generation that uses a sequence; `is_over` once it has ended."""
+
+    @property
+    def is_over(self) -> bool: ...
+
+
 class ReadSequence:
-    """The ids that a session has read, `ids`, and their cache. Not thread-safe: one generation, one
-    sequence.
+    """The ids that a session has read, `ids`, and their cache. Not thread-safe: one generation at a
+    time, see `lend`.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, prefixes: PrefixCache | None = None) -> None:
+        """prefixes: where `keep_prefix` finds texts that were read before."""
         self.session = session
         self.ids: list[int] = []
         self.cache = session.new_cache()
+        # for a window: how many ids stay when the context is full; None lets it be an error
+        self.keep_first: int | None = None
+        self.is_shifted = False  # whether ids between the first and the newest are gone
+        self._prefixes = prefixes
+        self._borrower: weakref.ref[Borrower] | None = None
+
+    def lend(self, borrower: Borrower) -> None:
+        """Give it to a generation until that has ended. Raises RuntimeError while another has
+        it.
+        """
+        other = None if self._borrower is None else self._borrower()
+        if other is not None and other is not borrower and not other.is_over:
+            raise RuntimeError(
+                "another generation that has not ended uses this text: read it to its end, or "
+                "close it"
+            )
+        self._borrower = weakref.ref(borrower)
+        self.cache.crop(len(self.ids))  # a step that was interrupted may have added to it
+
+    def keep_prefix(self, ids: Sequence[int]) -> int:
+        """Keep what `ids` begin with and forget the rest, or take more from the prefix cache.
+        Returns how many of `ids` are read: all but the last at most, whose logits are needed.
+        """
+        n_most = len(ids) - 1
+        shared = 0
+        for mine, other in zip(self.ids, ids[:n_most], strict=False):
+            if mine != other:
+                break
+            shared += 1
+        self.crop(shared)
+        if self._prefixes is not None and shared < n_most:
+            shared = self._prefixes.restore(self.session, ids[:n_most], self.cache)
+            self.ids = list(ids[:shared])
+        return shared
+
+    def remember(self) -> None:
+        """Give what was read to the prefix cache, if there is one."""
+        if self._prefixes is not None and self.ids:
+            self._prefixes.store(self.session, self.ids, self.cache)
 
     def read(
         self,
@@ -63,9 +113,18 @@ class ReadSequence:
         return logits
 
     def step(self, id: int) -> FloatArray:
-        """Read one id and return the logits [V] after it, which the next call overwrites. Raises
-        ContextLengthError if the context is full.
+        """Read one id and return the logits [V] after it, which the next call overwrites. A full
+        context becomes a window that is half empty, see `context.py`; without `keep_first` it
+        raises ContextLengthError.
         """
+        n_ctx = self.session.config.n_ctx
+        if self.keep_first is not None and len(self.ids) == n_ctx:
+            newest = window_of([*self.ids, id], self.keep_first, n_ctx)[self.keep_first :]
+            self.crop(self.keep_first)
+            self.is_shifted = True
+            shifted = self.read(newest)
+            assert shifted is not None
+            return shifted
         logits: FloatArray = self.session.decode([id], self.cache)[0]
         self.ids.append(id)
         return logits

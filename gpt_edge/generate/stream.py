@@ -20,6 +20,7 @@ from gpt_edge.generate.completion import (
     TextAssembly,
     TokenChoice,
 )
+from gpt_edge.generate.context import UNLIMITED
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.logprobs import PromptLogprobs, TokenLogprob
 from gpt_edge.generate.params import SamplingParams
@@ -65,23 +66,27 @@ class TokenStream:
         end_tokens: Collection[int] = (),
         processors: Sequence[LogitsProcessor] = (),
         speculate: Speculate | None = None,
+        sequence: ReadSequence | None = None,
+        keep_first: int | None = None,
     ) -> None:
         """end_tokens: that end the text besides the tokenizer's own. processors: see
-        `TokenChoice`. speculate: see `Generator.stream`.
+        `TokenChoice`. speculate: see `Generator.stream`. sequence: what was read before; what the
+        prompt shares with its start is not read again. It is lent to this stream until the end.
+        keep_first: ids that stay when the context is full, for a window; None ends there.
         """
         check_hooks(cancel, processors)
         self.prompt = tuple(prompt)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
+        self.cached_tokens = 0  # of the prompt, that were not read again
         self._prompt_logprobs: PromptLogprobs | None = None
         if params.prompt_logprobs is not None:
             self._prompt_logprobs = PromptLogprobs(
                 self.prompt, tokenizer.vocab_size, params.prompt_logprobs
             )
-        self._sequence = ReadSequence(session)
-        self._choice = TokenChoice(
-            params, self.prompt, session.config.n_ctx, tokenizer, end_tokens, processors
-        )
+        self._sequence = sequence or ReadSequence(session)
+        n_ctx = session.config.n_ctx if keep_first is None else UNLIMITED
+        self._choice = TokenChoice(params, self.prompt, n_ctx, tokenizer, end_tokens, processors)
         self._reader: ReadSequence | SpeculativeReader = self._sequence
         if speculate is not None:
             proposer = speculate(self._choice)
@@ -89,8 +94,22 @@ class TokenStream:
             self._reader = SpeculativeReader(self._sequence, proposer, self._choice.history, limit)
         self._cancel = Cancellation(cancel)
         self._has_failed = False
+        self._is_stepping = False
         # re-entrant: a signal handler may call close() while a step runs
         self._lock = threading.RLock()
+        self._sequence.lend(self)
+        self._sequence.keep_first = keep_first
+        self._sequence.is_shifted = False
+
+    @property
+    def sequence(self) -> ReadSequence:
+        """What the model has read: the prompt and the ids so far, but the last."""
+        return self._sequence
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, by an error too."""
+        return self._has_failed or self._choice.finish_reason is not None
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -122,13 +141,18 @@ class TokenStream:
 
     def __next__(self) -> int:
         with self._lock:
-            if self._has_failed or self._choice.finish_reason is not None:
+            if self.is_over:
                 raise StopIteration
+            self._is_stepping = True
             try:
                 id = self._advance()
             except BaseException:  # also Ctrl-C: the cache may be half-written
                 self._has_failed = True
                 raise
+            finally:
+                self._is_stepping = False
+            if self._choice.finish_reason is not None:
+                self._finish()
         if id is None:
             raise StopIteration
         return id
@@ -150,9 +174,11 @@ class TokenStream:
 
     def _read_prompt(self) -> FloatArray | None:
         """Logits [V] after the prompt; None if cancelled."""
-        if self._prompt_logprobs is None:
-            return self._sequence.read(self.prompt, self._cancel)
-        return self._sequence.read(self.prompt, self._cancel, self._prompt_logprobs.take_rows)
+        if self._prompt_logprobs is not None:  # only reading tells them
+            self._sequence.crop(0)
+            return self._sequence.read(self.prompt, self._cancel, self._prompt_logprobs.take_rows)
+        self.cached_tokens = self._sequence.keep_prefix(self.prompt)
+        return self._sequence.read(self.prompt[self.cached_tokens :], self._cancel)
 
     @property
     def prompt_logprobs(self) -> tuple[TokenLogprob, ...] | None:
@@ -177,7 +203,26 @@ class TokenStream:
 
     def _end(self, reason: FinishReason) -> None:
         with self._lock:
-            self._choice.finish_reason = self._choice.finish_reason or reason
+            if self.is_over:
+                return
+            self._choice.finish_reason = reason
+            if not self._is_stepping:  # else the step finishes
+                self._finish()
+
+    def _finish(self) -> None:
+        """Forget what was read ahead, and remember the rest for prompts that begin alike."""
+        if not self._sequence.is_shifted:
+            self._forget_guesses()
+        self._sequence.remember()
+
+    def _forget_guesses(self) -> None:
+        text = [*self.prompt, *self._choice.ids]
+        n_read = len(self._sequence.ids)
+        n_text = min(len(text), n_read)
+        if n_text and self._sequence.ids[n_text - 1] != text[n_text - 1]:
+            n_text -= 1  # a wrong guess in place of the last token
+        if n_text < n_read:
+            self._sequence.crop(n_text)
 
 
 class TextStream:
@@ -201,6 +246,11 @@ class TextStream:
     def finish_reason(self) -> FinishReason | None:
         """None until the last piece was yielded."""
         return self._finish_reason
+
+    @property
+    def sequence(self) -> ReadSequence:
+        """What the model has read; see `Generator.save_state`."""
+        return self._tokens.sequence
 
     @property
     def seed(self) -> int | None:
@@ -264,5 +314,6 @@ class TextStream:
             decode_seconds=self._tokens.decode_seconds,
             speculation=self._tokens.speculation,
             prompt_logprobs=self._tokens.prompt_logprobs,
+            cached_tokens=self._tokens.cached_tokens,
             **self._tokens.logprob_fields(),
         )

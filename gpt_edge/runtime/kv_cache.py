@@ -7,6 +7,7 @@ arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,8 +33,8 @@ class KVCache:
 
     lengths: int64 [B], how many positions of each row count. Always changed in place, as it is
     bound to a graph input. arrays: key 0, value 0, key 1, ..., each [B, H, S, D'] with S =
-    `capacity`; what lies beyond a row's length is never read. The list is replaced, never changed,
-    when the memory moves.
+    `capacity`, of the type `dtype`, named by `names`; what lies beyond a row's length is never
+    read. The list is replaced, never changed, when the memory moves.
     """
 
     def __init__(
@@ -53,19 +54,19 @@ class KVCache:
         self.lengths: IntArray = np.zeros(batch, np.int64)
         self.bound: object = None
         self.model: object = None  # what a session knows its own caches by
-        self._names = [
+        self.names = [
             name(layer) for layer in range(config.n_layer) for name in (past_key, past_value)
         ]
         self._shape = (config.n_head, cache_head_size(config, graph))
-        self._dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
         size = min(FIRST_CAPACITY, config.n_ctx) if capacity is None else capacity
         self.arrays: list[CacheArray] = [
-            self._zeros(size if graph == "edge" else 0) for _ in self._names
+            self._zeros(size if graph == "edge" else 0) for _ in self.names
         ]
 
     def _zeros(self, capacity: int) -> CacheArray:
         heads, width = self._shape
-        return np.zeros((self.batch, heads, capacity, width), self._dtype)
+        return np.zeros((self.batch, heads, capacity, width), self.dtype)
 
     @property
     def length(self) -> int:
@@ -103,7 +104,7 @@ class KVCache:
         """
         used = self.length
         # all of it first: MemoryError changes nothing
-        moved = [self._zeros(capacity) for _ in self._names]
+        moved = [self._zeros(capacity) for _ in self.names]
         old, self.arrays = self.arrays, moved
         self.bound = None  # it holds on to the old arrays
         for array in moved:
@@ -130,6 +131,27 @@ class KVCache:
         self.batch = len(rows)
         self.bound = None
 
+    def row_shape(self, length: int) -> tuple[int, int, int]:
+        """[H, length, D'] of one row in each array."""
+        return (self._shape[0], length, self._shape[1])
+
+    def row_bytes(self, length: int) -> int:
+        """Memory of `length` positions of one row."""
+        return len(self.names) * math.prod(self.row_shape(length)) * self.dtype.itemsize
+
+    def copy_row(self, row: int, length: int) -> list[CacheArray]:
+        """A copy of the first `length` positions of a row: arrays [1, H, length, D']."""
+        return [array[row : row + 1, :, :length].copy() for array in self.arrays]
+
+    def put_row(self, arrays: Sequence[CacheArray], length: int) -> None:
+        """Take the first `length` positions of what `copy_row` gave, of the same model, in place of
+        this cache's only row.
+        """
+        self.reserve(length)
+        for array, part in zip(self.arrays, arrays, strict=True):
+            array[:, :, :length] = part[:, :, :length]
+        self.lengths[:] = length
+
     def save(self) -> dict[str, CacheArray]:
         """A copy of what counts: "lengths" int64 [B] and past_key_values.{i}.key/.value
         [B, H, length, D'].
@@ -139,7 +161,7 @@ class KVCache:
         used = self.length
         parts = {
             name: array[:, :, :used].copy()
-            for name, array in zip(self._names, self.arrays, strict=True)
+            for name, array in zip(self.names, self.arrays, strict=True)
         }
         return {LENGTHS: self.lengths.copy(), **parts}
 
@@ -155,7 +177,7 @@ class KVCache:
                 f"saved lengths must be from 0 to {self.n_ctx}, got {lengths.tolist()}"
             )
         shape = (self.batch, self._shape[0], used, self._shape[1])
-        parts = [self._part(saved, name, shape, self._dtype) for name in self._names]
+        parts = [self._part(saved, name, shape, self.dtype) for name in self.names]
         self.reserve(used)
         for array, part in zip(self.arrays, parts, strict=True):
             array[:, :, :used] = part

@@ -78,7 +78,7 @@ class KVSlots(KVCache):
         """A growing array with room for one more row, which has `length` positions."""
         heads, width = self._shape
         capacity = max(self.length, length)
-        larger = np.zeros((self.batch + 1, heads, capacity, width), self._dtype)
+        larger = np.zeros((self.batch + 1, heads, capacity, width), self.dtype)
         used = self.length
         larger[: self.batch, :, :used] = array[:, :, :used]
         return larger
@@ -90,7 +90,7 @@ class KVSlots(KVCache):
     def _zeros(self, capacity: int) -> CacheArray:
         heads, width = self._shape
         rows = self.n_slots if self._is_in_place else self.batch
-        return np.zeros((rows, heads, capacity, width), self._dtype)
+        return np.zeros((rows, heads, capacity, width), self.dtype)
 
     def _resize(self, capacity: int) -> None:
         if not self._is_in_place:
@@ -98,7 +98,7 @@ class KVSlots(KVCache):
             return
         used = self.length
         # all of it first: MemoryError changes nothing
-        moved = [self._zeros(capacity) for _ in self._names]
+        moved = [self._zeros(capacity) for _ in self.names]
         old, self.arrays, self._memory = self.arrays, [], moved
         for array in moved:
             array[: self.batch, :, :used] = old.pop(0)[:, :, :used]

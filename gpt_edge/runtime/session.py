@@ -8,6 +8,7 @@ second would pack the weights again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -60,6 +61,7 @@ class Session(Closable):
         self.name = bundle.manifest.name
         self.config = bundle.config
         self.graph = bundle.graph
+        self._bundle = bundle
         self._prefill_chunk = tuning.prefill_chunk
         self._graph_runner = GraphRunner(
             bundle, threads=threads, native=native, profile=profile, tuning=tuning
@@ -100,6 +102,11 @@ class Session(Closable):
         onnxruntime's that add numbers.
         """
         return self._graph_runner.is_row_exact
+
+    @functools.cached_property
+    def weights_hash(self) -> str:
+        """The model's identity: SHA-256 over its graph's and weights' files."""
+        return self._bundle.weights_hash()
 
     def new_slots(self, n_slots: int) -> KVSlots:
         """An empty cache of up to `n_slots` sequences that join and leave."""

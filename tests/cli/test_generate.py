@@ -89,6 +89,36 @@ def test_a_seed_without_sampling_is_one_line(tiny_edge: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        (
+            ["--temperature", "0", "--top-k", "5", "--min-p", "0.1"],
+            [f"{name} has no effect: --temperature 0 is greedy" for name in ("--top-k", "--min-p")],
+        ),
+        (
+            ["--temperature", "2", "--top-k", "1", "--seed", "3"],
+            [
+                f"{name} has no effect: --top-k 1 leaves one token"
+                for name in ("--temperature", "--seed")
+            ],
+        ),
+        (
+            ["--min-new-tokens", "9"],
+            ["--min-new-tokens beyond 3 has no effect: --max-new-tokens ends the text there"],
+        ),
+        (["--raw", "--json"], ["--raw has no effect: --json escapes control characters itself"]),
+        (["--min-new-tokens", "3", "--echo", "--top-k", "2"], []),
+    ],
+)
+def test_an_option_without_effect_is_one_line(
+    options: list[str], warnings: list[str], tiny_edge: Path
+) -> None:
+    result = run("generate", PROMPT, "-m", tiny_edge, "-n", "3", *options)
+    assert result.code == 0
+    assert result.err.splitlines() == [f"warning: {line}" for line in warnings]
+
+
 def test_greedy_contradicts_the_sampling_options(tiny_edge: Path) -> None:
     for options in (["--top-k", "3"], ["--temperature", "0.5"], ["--min-p", "0.5"]):
         result = run("generate", PROMPT, "-m", tiny_edge, "--greedy", *options)
@@ -246,3 +276,44 @@ def test_tokenize_json_has_ids_pieces_and_counts(tiny_edge: Path) -> None:
 def test_decode_refuses_what_is_no_id_of_this_vocabulary(ids: str, tiny_edge: Path) -> None:
     result = run("tokenize", "--decode", "-m", tiny_edge, stdin=ids.encode())
     assert (result.code, result.out, len(result.errors)) == (2, "", 1)
+
+
+def test_a_prompt_cache_is_made_reused_and_refreshed(tiny_edge: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "story.state"
+    ask = ("generate", "-m", tiny_edge, "-n", "6", "--prompt-cache", cache)
+    for prompt, reused in ((PROMPT, 0), (PROMPT, 5), (f"{PROMPT} and", 6), ("xyz", 0), ("xyz", 2)):
+        result = run(*ask, prompt)
+        assert (result.code, result.out) == (0, plain(tiny_edge, prompt))
+        n_tokens = len(gpt_edge.load(tiny_edge).tokenizer.encode(prompt))
+        assert result.err == f"prompt cache: {reused} of {n_tokens} tokens reused\n"
+    assert run(*ask, "xyz", "--json").json["cached_tokens"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["story.state"]
+
+
+def plain(folder: Path, prompt: str) -> str:
+    params = gpt_edge.SamplingParams(max_new_tokens=6)
+    return gpt_edge.load(folder).complete(prompt, params).text + "\n"
+
+
+def test_a_prompt_cache_that_is_none_is_refused_and_kept(tiny_edge: Path, tmp_path: Path) -> None:
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Anna, this is a letter and no state.")
+    result = run("generate", PROMPT, "-m", tiny_edge, "--prompt-cache", letter)
+    assert (result.code, result.out) == (1, "")
+    assert "letter.txt is no state of gpt-edge" in result.err
+    assert letter.read_text().startswith("Dear Anna")
+
+
+def test_a_window_goes_beyond_the_context(tiny_edge: Path) -> None:
+    ask = ("generate", PROMPT, "-m", tiny_edge, "-n", "150", "--json")
+    model = gpt_edge.load(tiny_edge)
+    for options, more in (
+        (("--context", "window", "--keep-first", "3"), {"context": "window", "keep_first": 3}),
+        (("--context", "error"), {}),
+    ):
+        expected = model.complete(PROMPT, max_new_tokens=150, **more)  # type: ignore[arg-type]
+        told = done(*ask, *options).json
+        assert (told["text"], told["finish_reason"]) == (expected.text, expected.finish_reason)
+    refused = run(*ask, "--keep-first", "3")
+    assert (refused.code, refused.out) == (2, "")
+    assert "keep_first needs the context 'window'" in refused.err

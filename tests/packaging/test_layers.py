@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"data", "native"},
     {"runtime"},
     {"generate", "classify", "evaluate"},
-    {"verify", "bench"},
+    {"verify", "bench", "serve"},
     {"reference"},
     {"training", "export"},
     {"cli"},
@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "native": set(),
     "runtime": {"numpy", "onnxruntime"},
     **{name: {"numpy"} for name in ("generate", "classify", "evaluate", "verify", "bench")},
+    "serve": {"numpy", "starlette", "uvicorn", "prometheus_client"},
     "cli": {"typer", "rich"},
 }
 BASE = LAYERS[0]  # files that import one another

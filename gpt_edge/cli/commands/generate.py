@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -51,6 +52,7 @@ from gpt_edge.cli.support.sampling import (
     is_sampling_asked,
     sampling_params,
     settings_json,
+    warn_without_effect,
     with_defaults,
 )
 from gpt_edge.cli.support.stdin import (
@@ -105,7 +107,25 @@ def generate(
             help="Truncate the start of a prompt that exceeds the context, instead of failing."
         ),
     ] = None,
+    context: Annotated[
+        Literal["error", "truncate-left", "window"],
+        typer.Option(
+            help="A text that outgrows the context: stop with an error, cut the prompt's start, or "
+            "go on with a window of its newest tokens."
+        ),
+    ] = "error",
+    keep_first: Annotated[
+        int, typer.Option(help="With --context window: keep so many first tokens.")
+    ] = 0,
     special: SpecialOption = False,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep what the model reads in FILE: a later prompt that begins alike is read from "
+            "where it differs. Made if it is not there.",
+        ),
+    ] = None,
     speculate: SpeculateOption = None,
     draft: DraftOption = None,
     threads: ThreadsOption = None,
@@ -152,9 +172,7 @@ def generate(
     )
     if threads is not None:
         check_threads(threads, "--threads")
-    _check_together(params, greedy, as_json or batch is not None)
-    if draft is not None and speculate is not None:
-        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
+    _check_together(params, greedy, as_json or batch is not None, draft, speculate)
     _check_batch(
         batch, out, {"PROMPT": prompt, "--echo": echo, "--draft": draft, "--speculate": speculate}
     )
@@ -166,10 +184,12 @@ def generate(
 
     generator = load(model, threads=threads, profile=profile, max_memory=n_bytes)
     uses_defaults = not greedy and not is_sampling_asked(params)
+    asked = params
     if uses_defaults:
         params = with_defaults(params, generator)
-    if seed is not None and params.is_greedy:
-        console.show_warning("--seed has no effect: nothing is sampled")
+    unused = {"--echo": echo and not text and batch is None and "there is no prompt"}
+    unused["--raw"] = raw and as_json and "--json escapes control characters itself"
+    warn_without_effect(asked, params, unused)
     if batch is not None:
         run_batch(
             generator,
@@ -183,24 +203,41 @@ def generate(
         return
     if not special:
         note_special_token(text, generator.tokenizer)
+    sequence = None
+    if prompt_cache is not None and os.path.lexists(prompt_cache):
+        sequence = generator.load_state(prompt_cache)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
-        text, params, truncate=truncate, special=special, speculate=drafter or speculate
+        text,
+        params,
+        truncate=truncate,
+        special=special,
+        context=context,
+        keep_first=keep_first,
+        sequence=sequence,
+        speculate=drafter or speculate,
     )
+    before = text if echo else ""
     if as_json:
-        _print_json(stream, params, generator.session.name, text if echo else "")
-        return
-    if uses_defaults and not params.is_greedy:
-        console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-    _print_pieces(stream, text if echo else "", raw)
+        _print_json(stream, params, generator.session.name, before)
+    else:
+        _print_pieces(stream, before, params if uses_defaults else None, raw)
+    if prompt_cache is not None:
+        done = stream.completion
+        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+        generator.save_state(prompt_cache, stream)
 
 
-def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
+def _check_together(
+    params: SamplingParams, greedy: bool, as_json: bool, draft: str | None, speculate: str | None
+) -> None:
     """Raise ValueError for options that contradict each other."""
     if greedy and is_sampling_asked(params):
         raise ValueError("--greedy goes with no option that samples, such as --top-k")
     if params.logprobs is not None and not as_json:
         raise ValueError("--logprobs needs --json")
+    if draft is not None and speculate is not None:
+        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
 
 
 def _check_batch(batch: str | None, out: Path | None, others: dict[str, object]) -> None:
@@ -214,10 +251,16 @@ def _check_batch(batch: str | None, out: Path | None, others: dict[str, object])
             raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
-def _print_pieces(stream: TextStream, before: str, raw: bool) -> None:
+def _print_pieces(
+    stream: TextStream, before: str, defaults: SamplingParams | None, raw: bool
+) -> None:
     """Print each piece as it is generated. After an error in the middle, the cursor is at the start
     of a line, as after Ctrl-C.
+
+    defaults: the model's own, where they are in use; standard error names them.
     """
+    if defaults is not None and not defaults.is_greedy:
+        console.note(f"sampling: {describe_sampling(defaults)}, seed {stream.seed}")
     try:
         console.write(before, raw=raw)
         for piece in stream:
@@ -243,6 +286,7 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             **_constraint(done),
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
+            "cached_tokens": done.cached_tokens,
             "completion_tokens": done.completion_tokens,
             **settings_json(params),
             "seed": done.seed,
