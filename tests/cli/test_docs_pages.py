@@ -47,7 +47,7 @@ COMMANDS = [
 
 def test_the_python_examples_run_one_after_the_other(tmp_path: Path) -> None:
     blocks = Page(DOCS / "python.md").blocks("python")
-    assert len(blocks) == 13
+    assert len(blocks) == 14
     ran = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
         cwd=tmp_path,
