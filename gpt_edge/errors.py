@@ -26,7 +26,7 @@ TYPE_CHECKING = False  # as in typing: this file is read before the command line
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
-    from typing import Any
+    from typing import Any, Self
 
 EXTRA_OF = {
     "torch": "export",
@@ -37,18 +37,31 @@ EXTRA_OF = {
     "transformers": "export",
     "tokenizers": "gpt1",
     "llguidance": "constraints",
+    "jinja2": "chat",
     "huggingface_hub": "hub",
     "gguf": "gguf",
 }
 
 
 class GPTEdgeError(Exception):
-    """Anything gpt-edge refuses or could not do. `hint` is a command to run or a thing to check."""
+    """Anything gpt-edge refuses or could not do. `hint` is a command to run, a thing to check or an
+    argument to give.
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    cli_hint: what the command line shows in place of `hint`, where an option stands for an argument
+    of Python; None takes `hint`.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, cli_hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.cli_hint = cli_hint or hint
+
+    def within(self, place: str) -> Self:
+        """The same error, its message begun with `place: `, such as the number of an example."""
+        return type(self)(f"{place}: {self.message}", hint=self.hint, cli_hint=self.cli_hint)
 
 
 class GPTEdgeWarning(UserWarning):
@@ -101,9 +114,14 @@ class ParityError(ExportError):
     """
 
     def __init__(
-        self, message: str, *, hint: str | None = None, figures: Mapping[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        cli_hint: str | None = None,
+        figures: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, cli_hint=cli_hint)
         self.figures = dict(figures or {})
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, Unpack
 
+from gpt_edge.arguments import check_callable, check_count, check_hooks
 from gpt_edge.generate.batch_handle import BatchHandle, OnPiece
 from gpt_edge.generate.batch_queue import BatchQueue
 from gpt_edge.generate.batch_row import BatchRow
@@ -68,8 +69,7 @@ class BatchEngine:
         if max_waiting is not None:
             limits["max_waiting"] = max_waiting
         for name, value in limits.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_count(name, value)
         self._model = model
         self._interleaves = interleave
         self._pid = os.getpid()
@@ -109,8 +109,7 @@ class BatchEngine:
                 prompt, params.max_new_tokens, truncate, special=special
             )
         else:
-            check_ids(prompt, self._session.config)
-            encoded = Prompt(list(prompt))
+            encoded = Prompt(check_ids(prompt, self._session.config))
         return self.add_encoded(encoded, params, cancel, processors, on_piece)
 
     def add_encoded(
@@ -123,6 +122,9 @@ class BatchEngine:
     ) -> BatchHandle:
         """`add` for a prompt that `Generator.encode_prompt` made."""
         check_process(self._pid)
+        check_hooks(cancel, processors)
+        if on_piece is not None:
+            check_callable("on_piece", on_piece)
         row = BatchRow(
             prompt,
             params,
@@ -166,6 +168,7 @@ class BatchEngine:
         """Step in a thread of the engine's own until `close`; it sleeps while there is nothing to
         do.
         """
+        check_process(self._pid)
         with self._condition:
             if self._thread is None and not self._is_closed:
                 self._thread = threading.Thread(target=self._serve, name="BatchEngine", daemon=True)
@@ -174,6 +177,7 @@ class BatchEngine:
 
     def close(self) -> None:
         """Take no more requests and end those that are there, as cancelled."""
+        check_process(self._pid)
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
@@ -191,6 +195,7 @@ class BatchEngine:
 
     def wake(self) -> None:
         """Let a sleeping engine look at its requests."""
+        check_process(self._pid)
         with self._condition:
             self._condition.notify_all()
 
@@ -198,6 +203,7 @@ class BatchEngine:
         """Wait until `is_ready()`, stepping meanwhile unless another thread does. Returns False
         after `timeout` seconds.
         """
+        check_process(self._pid)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._condition:

@@ -13,11 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeAlias, Unpack
 
+from gpt_edge.arguments import (
+    check_callable,
+    check_count,
+    check_hooks,
+    check_several,
+    check_whole,
+    checked_ids,
+    is_whole,
+)
+from gpt_edge.arrays import IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.generate.async_stream import AsyncTextStream
 from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
 from gpt_edge.generate.beam_search import BeamParams, BeamSearch
+from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.defaults import params_from_defaults
@@ -28,7 +39,6 @@ from gpt_edge.generate.prompt import (
     Prompt,
     Truncate,
     check_ids,
-    check_range,
     cut_left,
     encode_prompt,
     fitted,
@@ -42,6 +52,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
 from gpt_edge.runtime.session import Session
 from gpt_edge.runtime.tuning import PREFILL_CHUNK, tuning_of
+from gpt_edge.system.closable import Closable
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Speculation: TypeAlias = 'Literal["lookup"] | Generator | None'
@@ -61,6 +72,7 @@ def open_generator(
     """
     tuning = tuning_of(profile)
     if max_memory is not None:
+        check_whole("max_memory", max_memory, 1)
         check_memory(bundle, max_memory, native=native, tuning=tuning)
     with ThreadPoolExecutor(1) as executor:
         session = executor.submit(Session, bundle, threads=threads, native=native, tuning=tuning)
@@ -69,7 +81,7 @@ def open_generator(
         return Generator(session.result(), tokenizer, defaults, prefix_cache)
 
 
-class Generator:
+class Generator(Closable):
     """Generates text with one model. Thread-safe: every generation has a cache of its own."""
 
     def __init__(
@@ -91,6 +103,13 @@ class Generator:
             end_tokens += bundle_defaults.eos_token_id
         self.end_tokens = frozenset(end_tokens)
 
+    def __repr__(self) -> str:
+        return f"<Generator{repr(self.session).removeprefix('<Session')}"
+
+    def close(self) -> None:
+        """Let go of the model, as a with-block does at its end; using it then is a ValueError."""
+        self.session.close()
+
     @property
     def generation_defaults(self) -> SamplingParams:
         """The sampling that the model's maker chose; greedy where the bundle says nothing. Applied
@@ -100,7 +119,7 @@ class Generator:
 
     def generate_ids(
         self,
-        ids: Sequence[int],
+        ids: Sequence[int] | IntArray,
         params: SamplingParams | None = None,
         *,
         cancel: threading.Event | None = None,
@@ -186,19 +205,43 @@ class Generator:
             special=special,
             keep_first=keep_first if context == "window" else None,
         )
+        return self.stream_encoded(
+            encoded,
+            params,
+            cancel=cancel,
+            processors=processors,
+            speculate=speculate,
+            sequence=self._sequence(sequence, prefix_cache),
+            keep_first=keep_first if context == "window" else None,
+        )
+
+    def stream_encoded(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        speculate: Speculation = None,
+        sequence: ReadSequence | None = None,
+        keep_first: int | None = None,
+    ) -> TextStream:
+        """`stream` for a prompt that `encode_prompt` made. keep_first: of a window; None has
+        none.
+        """
         tokens = TokenStream(
             self.session,
-            encoded.ids,
+            prompt.ids,
             params,
             self.tokenizer,
             cancel,
             self.end_tokens,
             processors,
             self._proposers(speculate),
-            self._sequence(sequence, prefix_cache),
-            keep_first if context == "window" else None,
+            sequence,
+            keep_first,
         )
-        return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
+        return TextStream(tokens, params, self.tokenizer, prompt.dropped_tokens)
 
     def complete(
         self,
@@ -235,6 +278,8 @@ class Generator:
             speculate=speculate,
             **settings,
         )
+        if on_text is not None:
+            check_callable("on_text", on_text)
         for piece in stream:
             if on_text is not None:
                 on_text(piece)
@@ -292,10 +337,8 @@ class Generator:
         are read once. params: one for all, or one per prompt. All prompts are checked before the
         first is processed. `BatchEngine` takes prompts one by one and streams.
         """
-        if isinstance(prompts, str):
-            raise ValueError("prompts must be a sequence of strings, got one string")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check_several("prompts", prompts)
+        check_count("batch_size", batch_size)
         if isinstance(params, Sequence):
             each = [params_with(own, settings) for own in params]
         else:
@@ -338,10 +381,12 @@ class Generator:
         """
         params = params_with(params, settings)
         n_samples = n if best_of is None else best_of
+        if not (is_whole(n, 1, None) and is_whole(n_samples, n, None)):
+            raise ValueError(
+                f"n must be from 1 to best_of, got n={n!r:.80} and best_of={best_of!r:.80}"
+            )
         if params.is_greedy:
             raise ValueError("n samples need sampling: give a temperature, top_k or top_p")
-        if not 1 <= n <= n_samples:
-            raise ValueError(f"n must be from 1 to best_of, got n={n} and best_of={best_of}")
         if best_of is not None and params.logprobs is None:
             params = dataclasses.replace(params, logprobs=0)
         first = int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed
@@ -373,6 +418,9 @@ class Generator:
         Raises ValueError for params that sample, for stop strings and for logprobs.
         """
         params = params_with(params, settings)
+        check_hooks(None, processors)
+        if beams is not None and not isinstance(beams, BeamParams):
+            raise ValueError(f"beams must be BeamParams, got {type(beams).__name__}")
         encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
         return BeamSearch(
             self.session,
@@ -405,8 +453,9 @@ class Generator:
         itself: compare options of like length, or use `logprob`. Raises as `score`, and ValueError
         for no options.
         """
-        if isinstance(options, str) or not options:
-            raise ValueError("options must be a sequence of at least one string")
+        check_several("options", options, "at least one string")
+        if not options:
+            raise ValueError("options must be a sequence of at least one string, got none")
         pairs = [split_ids(prompt, option, self.tokenizer, special=special) for option in options]
         return choices_of(options, choose_ids(self.session, pairs, self.tokenizer.vocab_size))
 
@@ -429,18 +478,30 @@ class Generator:
         return sequence
 
     def _fit_ids(
-        self, ids: Sequence[int], params: SamplingParams, context: ContextPolicy, keep_first: int
+        self,
+        ids: Sequence[int] | IntArray,
+        params: SamplingParams,
+        context: ContextPolicy,
+        keep_first: int,
     ) -> list[int]:
         """Ids that the context holds, by the policy."""
         config = self.session.config
         check_context(context, keep_first, config.n_ctx)
         if context == "error":
-            check_ids(ids, config)
-            return list(ids)
-        check_range(ids, config)
+            return check_ids(ids, config)
+        checked = checked_ids(ids, config.vocab_size)
         if context == "window":
-            return fitted(list(ids), config.n_ctx, keep_first).ids
-        return cut_left(list(ids), config.n_ctx, params.max_new_tokens).ids
+            return fitted(checked, config.n_ctx, keep_first).ids
+        return cut_left(checked, config.n_ctx, params.max_new_tokens).ids
+
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template that the model's checkpoint brought, for `Conversation`; None without
+        one. Raises MissingDependencyError without the extra `chat`.
+        """
+        bundle = self.session.bundle
+        text = bundle.read_chat_template()
+        roles = (bundle.manifest.tokenizer or {}).get("roles", {})
+        return None if text is None else ChatTemplate(text, roles)
 
     def save_state(
         self, path: str | os.PathLike[str], source: TextStream | TokenStream | ReadSequence
@@ -461,7 +522,7 @@ class Generator:
 
         Raises StateError for a file that is corrupt, or of another model, format or version.
         """
-        return read_state(Path(path), self.session)
+        return read_state(Path(path), self.session)[0]
 
     def _proposers(self, speculate: Speculation) -> Speculate | None:
         """What makes the proposer of one generation. Raises ValueError for another word, or a draft

@@ -9,9 +9,10 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
+from gpt_edge.arguments import check_whole, is_whole
 from gpt_edge.generate.constraints.constraint import Constraint, checked_constraint
 
 DEFAULT_TOP_K = 40  # what GPT-2's published samples used
@@ -49,7 +50,7 @@ class SamplingSettings(TypedDict, total=False):
     constraint: Constraint | Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SamplingParams:
     """How to choose tokens and when to stop. The default is greedy; a temperature, top_k, top_p,
     min_p or typical_p makes it sample.
@@ -84,16 +85,16 @@ class SamplingParams:
     constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
-        _check_whole("max_new_tokens", self.max_new_tokens, 1, None)
+        check_whole("max_new_tokens", self.max_new_tokens, 1, None)
         if self.top_k is not None:
-            _check_whole("top_k", self.top_k, 1, None)
+            check_whole("top_k", self.top_k, 1, None)
         if self.seed is not None:
-            _check_whole("seed", self.seed, 0, MAX_SEED)
+            check_whole("seed", self.seed, 0, MAX_SEED)
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), 0, MAX_LOGPROBS)
-        _check_whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, None)
-        _check_whole("min_new_tokens", self.min_new_tokens, 0, None)
+                check_whole(name, getattr(self, name), 0, MAX_LOGPROBS)
+        check_whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, None)
+        check_whole("min_new_tokens", self.min_new_tokens, 0, None)
         for name, expected, is_within in _NUMBERS:
             _check_number(name, getattr(self, name), expected, is_within)
         object.__setattr__(self, "stop", _checked_stop(self.stop))
@@ -105,6 +106,12 @@ class SamplingParams:
             raise ValueError(
                 "stop and constraint exclude each other: the constraint says where the text ends"
             )
+
+    def __repr__(self) -> str:
+        """What differs from the defaults."""
+        values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
+        changed = [f"{name}={value!r}" for name, (value, plain) in values.items() if value != plain]
+        return f"SamplingParams({', '.join(changed)})"
 
     @property
     def is_greedy(self) -> bool:
@@ -162,21 +169,6 @@ _NUMBERS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
 _OPTIONAL = ("temperature", "top_p", "min_p", "typical_p")
 
 
-def _is_whole(value: object, low: int, high: int | None) -> bool:
-    return (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and value >= low
-        and (high is None or value <= high)
-    )
-
-
-def _check_whole(name: str, value: object, low: int, high: int | None) -> None:
-    if not _is_whole(value, low, high):
-        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
-
-
 def _check_number(
     name: str, value: object, expected: str, is_within: Callable[[float], bool]
 ) -> None:
@@ -208,7 +200,7 @@ def _checked_bias(bias: Any) -> tuple[tuple[int, float], ...]:
         raise ValueError(f"logit_bias must map token ids to numbers, got {bias!r:.80}") from None
     for id, value in pairs.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not _is_whole(id, 0, MAX_ID) or not (is_number and value < math.inf):
+        if not is_whole(id, 0, MAX_ID) or not (is_number and value < math.inf):
             raise ValueError(
                 "logit_bias must map token ids to finite numbers, or to -inf for never, got "
                 f"{id!r}: {value!r}"
@@ -224,7 +216,7 @@ def _checked_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
         if isinstance(word, str) and word:
             checked.append(word)
         elif (
-            isinstance(word, tuple | list) and word and all(_is_whole(id, 0, MAX_ID) for id in word)
+            isinstance(word, tuple | list) and word and all(is_whole(id, 0, MAX_ID) for id in word)
         ):
             checked.append(tuple(word))
         else:
@@ -233,6 +225,6 @@ def _checked_words(words: Any) -> tuple[str | tuple[int, ...], ...]:
 
 
 def _checked_ids(ids: Any) -> tuple[int, ...]:
-    if not isinstance(ids, tuple | list) or not all(_is_whole(id, 0, MAX_ID) for id in ids):
+    if not isinstance(ids, tuple | list) or not all(is_whole(id, 0, MAX_ID) for id in ids):
         raise ValueError(f"stop_token_ids must be a tuple of token ids, got {ids!r:.80}")
     return tuple(ids)

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gpt_edge.arguments import check_text, checked_ids
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.generate.context import window_of
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left"]
-LENGTH_HINT = "shorten it, or keep its end with --truncate left"
+LENGTH_HINT = "shorten it, or keep its end with truncate='left'"
+CLI_LENGTH_HINT = "shorten it, or keep its end with --truncate left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,7 @@ def encode_prompt(
     Raises ValueError for a text that is not a string, or is empty where the model has no end token;
     ContextLengthError.
     """
-    if not isinstance(text, str):
-        raise ValueError(f"prompt must be a string, got {type(text).__name__}")
+    check_text("prompt", text)
     if truncate not in (None, "left"):
         raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
     if truncate is None and keep_first is None:
@@ -80,16 +82,11 @@ def fitted(ids: list[int], n_ctx: int, keep_first: int) -> Prompt:
     return Prompt(kept, len(ids) - len(kept))
 
 
-def check_ids(ids: Sequence[int], config: GPTConfig) -> None:
-    """Raise ValueError for no ids or ids out of range, ContextLengthError for too many."""
-    check_range(ids, config)
-    _check_length(len(ids), config.n_ctx)
-
-
-def check_range(ids: Sequence[int], config: GPTConfig) -> None:
-    """Raise ValueError for no ids or ids out of range."""
-    if not ids or not all(0 <= id < config.vocab_size for id in ids):
-        raise ValueError(f"ids must be one or more token ids from 0 to {config.vocab_size - 1}")
+def check_ids(ids: Sequence[int] | IntArray, config: GPTConfig) -> list[int]:
+    """Token ids as a list. Raises ValueError as `checked_ids`, ContextLengthError for too many."""
+    checked = checked_ids(ids, config.vocab_size)
+    _check_length(len(checked), config.n_ctx)
+    return checked
 
 
 def _check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
@@ -100,6 +97,7 @@ def _check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
         raise ContextLengthError(
             f"the prompt has {n_bytes} bytes, more than the context of {n_ctx} tokens can hold",
             hint=LENGTH_HINT,
+            cli_hint=CLI_LENGTH_HINT,
         )
 
 
@@ -108,4 +106,5 @@ def _check_length(n_tokens: int, n_ctx: int) -> None:
         raise ContextLengthError(
             f"the prompt has {n_tokens} tokens, the context of this model holds {n_ctx}",
             hint=LENGTH_HINT,
+            cli_hint=CLI_LENGTH_HINT,
         )

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt_edge.arguments import check_text, check_whole
 from gpt_edge.arrays import FloatArray
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.generate.logprobs import TokenLogprob, token_logprob
+from gpt_edge.generate.params import MAX_LOGPROBS
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
@@ -50,6 +52,8 @@ def split_ids(
     An empty prompt becomes one end token. Raises ValueError for a continuation of no tokens, or an
     empty prompt where the model has no end token.
     """
+    check_text("prompt", prompt)
+    check_text("continuation", continuation)
     n_spaces = len(prompt) - len(prompt.rstrip())
     if n_spaces:
         continuation = prompt[-n_spaces:] + continuation
@@ -78,6 +82,7 @@ def score_ids(
     """Score `after` [T] behind `before`. sequence: one that has read `before` but its last id;
     without it one is made. Raises ContextLengthError.
     """
+    check_whole("logprobs", n_alternatives, 0, MAX_LOGPROBS)
     ids = [*before, *after]
     if len(ids) - 1 > session.config.n_ctx:
         raise ContextLengthError(

@@ -51,7 +51,7 @@ class GraphRunner:
         self.threads = threads or tuning.threads()
         self._pid = os.getpid()
         opened = open_graph(bundle, self.threads, native=native, profile=profile, tuning=tuning)
-        self._session = opened.session
+        self._session: Any = opened.session
         self.is_row_exact = opened.is_row_exact
         keep_in_child(self._session)
         self.input_types = {value.name: value.type for value in self._session.get_inputs()}
@@ -65,15 +65,16 @@ class GraphRunner:
 
     def new_binding(self) -> Any:
         """An IOBinding without inputs or outputs; see `bind_memory`."""
-        return self._session.io_binding()
+        return self._opened().io_binding()
 
     def run(self, binding: Any) -> None:
         """Run the graph once. Raises GPTEdgeError for what onnxruntime refuses, and in a fork of
-        the process that opened the graph: its threads are not there.
+        the process that opened the graph: its threads are not there; ValueError after `close`.
         """
         check_process(self._pid)
+        session = self._opened()
         try:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
             raise GPTEdgeError(
                 f"onnxruntime failed while running the model: {cause_of(error)}"
@@ -81,7 +82,22 @@ class GraphRunner:
 
     def end_profile(self) -> Path:
         """Stop timing the operators and return the profiler's file; once, after `profile`."""
-        return Path(self._session.end_profiling())
+        return Path(self._opened().end_profiling())
+
+    @property
+    def is_closed(self) -> bool:
+        """True after `close`."""
+        return self._session is None
+
+    def close(self) -> None:
+        """Let go of onnxruntime's session. A run in another thread ends first."""
+        self._session = None
+
+    def _opened(self) -> Any:
+        session = self._session
+        if session is None:
+            raise ValueError("the model is closed: load it again")
+        return session
 
 
 def bind_memory(binding: Any, inputs: Arrays, outputs: Arrays) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpt_edge.arguments import check_whole
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ContextLengthError
@@ -23,6 +24,7 @@ CacheArray = npt.NDArray[Any]  # float32, or the float16 of a third-party portab
 
 FIRST_CAPACITY = 128  # tokens; doubled until the context is full
 LENGTHS = "lengths"
+WHOLE = (int, np.integer)  # a tuple: isinstance builds a union anew each time
 
 
 class KVCache:
@@ -44,16 +46,14 @@ class KVCache:
         dtype: str = "float32",
     ) -> None:
         """Raises ValueError for a batch or capacity below 1, or a capacity beyond the context."""
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
-        if capacity is not None and not 1 <= capacity <= config.n_ctx:
-            raise ValueError(
-                f"capacity must be from 1 to the context of {config.n_ctx}, got {capacity}"
-            )
+        check_whole("batch", batch, 1)
+        if capacity is not None:
+            check_whole("capacity", capacity, 1, config.n_ctx)
         self.n_ctx = config.n_ctx
         self.batch = batch
         self.lengths: IntArray = np.zeros(batch, np.int64)
         self.bound: object = None
+        self.model: object = None  # what a session knows its own caches by
         self.names = [
             name(layer) for layer in range(config.n_layer) for name in (past_key, past_value)
         ]
@@ -116,7 +116,7 @@ class KVCache:
 
         Raises ValueError unless 0 <= length <= `self.length`.
         """
-        if not 0 <= length <= self.length:
+        if not (isinstance(length, WHOLE) and 0 <= length <= self.length):
             raise ValueError(f"a cache of {self.length} tokens cannot be cropped to {length}")
         np.minimum(self.lengths, length, out=self.lengths)
 
@@ -124,7 +124,7 @@ class KVCache:
         """Keep only these rows of the batch, in this order. Raises ValueError if there are none or
         one is out of range.
         """
-        if not rows or not all(0 <= row < self.batch for row in rows):
+        if not rows or not all(isinstance(row, WHOLE) and 0 <= row < self.batch for row in rows):
             raise ValueError(f"rows must name some of 0 to {self.batch - 1}, got {list(rows)}")
         self.arrays = [array[list(rows)] for array in self.arrays]
         self.lengths = self.lengths[list(rows)]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,8 @@ import gpt_edge
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.cli.support import console
 from tests.support.bundle_factory import write_with_defaults
-from tests.support.runner import COMMAND, done, run
+from tests.support.runner import done, run
+from tests.support.terminal import run_on_terminal
 
 PROMPT = "the rain"
 SAMPLED = {"max_new_tokens": 20, "seed": 5}
@@ -89,6 +87,36 @@ def test_a_seed_without_sampling_is_one_line(tiny_edge: Path) -> None:
         0,
         "warning: --seed has no effect: nothing is sampled\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        (
+            ["--temperature", "0", "--top-k", "5", "--min-p", "0.1"],
+            [f"{name} has no effect: --temperature 0 is greedy" for name in ("--top-k", "--min-p")],
+        ),
+        (
+            ["--temperature", "2", "--top-k", "1", "--seed", "3"],
+            [
+                f"{name} has no effect: --top-k 1 leaves one token"
+                for name in ("--temperature", "--seed")
+            ],
+        ),
+        (
+            ["--min-new-tokens", "9"],
+            ["--min-new-tokens beyond 3 has no effect: --max-new-tokens ends the text there"],
+        ),
+        (["--raw", "--json"], ["--raw has no effect: --json escapes control characters itself"]),
+        (["--min-new-tokens", "3", "--echo", "--top-k", "2"], []),
+    ],
+)
+def test_an_option_without_effect_is_one_line(
+    options: list[str], warnings: list[str], tiny_edge: Path
+) -> None:
+    result = run("generate", PROMPT, "-m", tiny_edge, "-n", "3", *options)
+    assert result.code == 0
+    assert result.err.splitlines() == [f"warning: {line}" for line in warnings]
 
 
 def test_greedy_contradicts_the_sampling_options(tiny_edge: Path) -> None:
@@ -169,18 +197,12 @@ def test_truncate_left_keeps_the_end_of_a_long_prompt(tiny_edge: Path) -> None:
 def test_on_a_terminal_control_characters_are_escaped_and_elsewhere_kept(tiny_edge: Path) -> None:
     """The prompt is echoed, so it can bring any character."""
     prompt = "a\x1b[31mb\x07\x9bc\td"
-    command = [*COMMAND, "generate", prompt, "-m", str(tiny_edge), "-n", "1", "--echo"]
-    controller, terminal = pty.openpty()
-    subprocess.run(command, stdout=terminal, stdin=subprocess.DEVNULL, check=True)
-    os.close(terminal)
-    shown = os.read(controller, 4096).decode()
-    os.close(controller)
+    options = ["generate", prompt, "-m", tiny_edge, "-n", "1", "--echo"]
+    code, shown = run_on_terminal(*options)
+    assert code == 0
     assert shown.startswith("a\\x1b[31mb\\x07\\x9bc\td")
     assert not set(shown) & {"\x1b", "\x07", "\x9b"}
-    piped = subprocess.run(
-        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True
-    ).stdout
-    assert piped.startswith(prompt.encode())
+    assert done(*options).out.startswith(prompt)
 
 
 def test_visible_leaves_no_control_character_and_no_half_of_a_character() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,6 +24,7 @@ from gpt_edge.cli.support.options import (
     JsonOption,
     MaxMemoryOption,
     ProfileOption,
+    RawOption,
     SpecialOption,
     ThreadsOption,
     parse_memory,
@@ -51,6 +53,7 @@ from gpt_edge.cli.support.sampling import (
     is_sampling_asked,
     sampling_params,
     settings_json,
+    warn_without_effect,
     with_defaults,
 )
 from gpt_edge.cli.support.stdin import (
@@ -64,7 +67,9 @@ from gpt_edge.generate.params import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from gpt_edge.generate.completion import Completion
+    from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.read_sequence import ReadSequence
     from gpt_edge.generate.stream import TextStream
 
 
@@ -135,6 +140,7 @@ def generate(
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
+    raw: RawOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate text that continues a prompt.
@@ -169,12 +175,16 @@ def generate(
     )
     if threads is not None:
         check_threads(threads, "--threads")
-    _check_together(params, greedy, as_json or batch is not None)
-    if draft is not None and speculate is not None:
-        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
-    _check_batch(
-        batch, out, {"PROMPT": prompt, "--echo": echo, "--draft": draft, "--speculate": speculate}
-    )
+    _check_together(params, greedy, as_json or batch is not None, draft, speculate)
+    others = {
+        "PROMPT": prompt,
+        "--echo": echo,
+        "--draft": draft,
+        "--speculate": speculate,
+        "--prompt-cache": prompt_cache,
+        "--context": None if context == "error" else context,
+    }
+    _check_batch(batch, out, others)
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt) if batch is None else ""
 
@@ -183,10 +193,12 @@ def generate(
 
     generator = load(model, threads=threads, profile=profile, max_memory=n_bytes)
     uses_defaults = not greedy and not is_sampling_asked(params)
+    asked = params
     if uses_defaults:
         params = with_defaults(params, generator)
-    if seed is not None and params.is_greedy:
-        console.show_warning("--seed has no effect: nothing is sampled")
+    unused = {"--echo": echo and not text and batch is None and "there is no prompt"}
+    unused["--raw"] = raw and as_json and "--json escapes control characters itself"
+    warn_without_effect(asked, params, unused)
     if batch is not None:
         run_batch(
             generator,
@@ -200,9 +212,6 @@ def generate(
         return
     if not special:
         note_special_token(text, generator.tokenizer)
-    sequence = None
-    if prompt_cache is not None and os.path.lexists(prompt_cache):
-        sequence = generator.load_state(prompt_cache)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
         text,
@@ -211,30 +220,46 @@ def generate(
         special=special,
         context=context,
         keep_first=keep_first,
-        sequence=sequence,
+        sequence=_read_before(generator, prompt_cache),
         speculate=drafter or speculate,
     )
+    before = text if echo else ""
     if as_json:
-        _print_json(stream, params, generator.session.name, text if echo else "")
+        _print_json(stream, params, generator.session.name, before)
     else:
-        if uses_defaults and not params.is_greedy:
-            console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-        _print_pieces(stream, text if echo else "")
-    if prompt_cache is not None:
-        done = stream.completion
-        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
-        generator.save_state(prompt_cache, stream)
+        _print_pieces(stream, before, params if uses_defaults else None, raw)
+    _keep_read(generator, prompt_cache, stream)
 
 
-def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
+def _read_before(generator: Generator, prompt_cache: Path | None) -> ReadSequence | None:
+    """What the file of --prompt-cache holds; None without it."""
+    if prompt_cache is None or not os.path.lexists(prompt_cache):
+        return None
+    return generator.load_state(prompt_cache)
+
+
+def _keep_read(generator: Generator, prompt_cache: Path | None, stream: TextStream) -> None:
+    """Put what the model has read into the file of --prompt-cache."""
+    if prompt_cache is None:
+        return
+    done = stream.completion
+    console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+    generator.save_state(prompt_cache, stream)
+
+
+def _check_together(
+    params: SamplingParams, greedy: bool, as_json: bool, draft: str | None, speculate: str | None
+) -> None:
     """Raise ValueError for options that contradict each other."""
     if greedy and is_sampling_asked(params):
         raise ValueError("--greedy goes with no option that samples, such as --top-k")
     if params.logprobs is not None and not as_json:
         raise ValueError("--logprobs needs --json")
+    if draft is not None and speculate is not None:
+        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
 
 
-def _check_batch(batch: str | None, out: Path | None, others: dict[str, object]) -> None:
+def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, object]) -> None:
     """Raise ValueError for options that --batch does not go with, and for --out without it."""
     if batch is None:
         if out is not None:
@@ -245,14 +270,20 @@ def _check_batch(batch: str | None, out: Path | None, others: dict[str, object])
             raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
-def _print_pieces(stream: TextStream, before: str) -> None:
+def _print_pieces(
+    stream: TextStream, before: str, defaults: SamplingParams | None, raw: bool
+) -> None:
     """Print each piece as it is generated. After an error in the middle, the cursor is at the start
     of a line, as after Ctrl-C.
+
+    defaults: the model's own, where they are in use; standard error names them.
     """
+    if defaults is not None and not defaults.is_greedy:
+        console.note(f"sampling: {describe_sampling(defaults)}, seed {stream.seed}")
     try:
-        console.write(before)
+        console.write(before, raw=raw)
         for piece in stream:
-            console.write(piece)
+            console.write(piece, raw=raw)
     except GPTEdgeError:
         console.say()
         raise
