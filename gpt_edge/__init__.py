@@ -16,7 +16,9 @@ import os
 
 from gpt_edge.errors import (
     BundleError,
+    BusyError,
     CheckpointError,
+    ConstraintError,
     ContextLengthError,
     EvaluationError,
     ExportError,
@@ -25,6 +27,7 @@ from gpt_edge.errors import (
     NumericError,
     OutputError,
     ParityError,
+    StateError,
     TokenizerError,
     TrainingError,
 )
@@ -40,35 +43,69 @@ if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
     from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
     from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.generate.async_stream import AsyncTextStream
+    from gpt_edge.generate.batch_engine import BatchEngine
+    from gpt_edge.generate.batch_handle import BatchHandle
+    from gpt_edge.generate.beam_search import BeamParams
+    from gpt_edge.generate.chat_template import ChatTemplate
     from gpt_edge.generate.completion import Completion
+    from gpt_edge.generate.constraints.constraint import Constraint
+    from gpt_edge.generate.conversation import Conversation, Turn
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.load import load
+    from gpt_edge.generate.logprobs import TokenLogprob
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.prefix_cache import PrefixCache
+    from gpt_edge.generate.read_sequence import ReadSequence
+    from gpt_edge.generate.score import Choice, Score
     from gpt_edge.generate.stream import TextStream, TokenStream
     from gpt_edge.runtime.session import Session
 
 _MODULE_OF = {
+    "AsyncTextStream": "generate.async_stream",
+    "BatchEngine": "generate.batch_engine",
+    "BatchHandle": "generate.batch_handle",
+    "BeamParams": "generate.beam_search",
     "Bundle": "bundle.bundle",
+    "ChatTemplate": "generate.chat_template",
+    "Choice": "generate.score",
     "Classifier": "classify.classifier",
     "Completion": "generate.completion",
+    "Constraint": "generate.constraints.constraint",
+    "Conversation": "generate.conversation",
     "Embedder": "classify.embedder",
     "Generator": "generate.generator",
     "Prediction": "classify.classifier",
     "Predictions": "classify.classifier",
+    "PrefixCache": "generate.prefix_cache",
+    "ReadSequence": "generate.read_sequence",
     "SamplingParams": "generate.params",
+    "Score": "generate.score",
     "Session": "runtime.session",
     "TextStream": "generate.stream",
+    "TokenLogprob": "generate.logprobs",
     "TokenStream": "generate.stream",
+    "Turn": "generate.conversation",
     "load": "generate.load",
 }
 
 __all__ = [
+    "AsyncTextStream",
+    "BatchEngine",
+    "BatchHandle",
+    "BeamParams",
     "Bundle",
     "BundleError",
+    "BusyError",
+    "ChatTemplate",
     "CheckpointError",
+    "Choice",
     "Classifier",
     "Completion",
+    "Constraint",
+    "ConstraintError",
     "ContextLengthError",
+    "Conversation",
     "Embedder",
     "EvaluationError",
     "ExportError",
@@ -80,12 +117,18 @@ __all__ = [
     "ParityError",
     "Prediction",
     "Predictions",
+    "PrefixCache",
+    "ReadSequence",
     "SamplingParams",
+    "Score",
     "Session",
+    "StateError",
     "TextStream",
+    "TokenLogprob",
     "TokenStream",
     "TokenizerError",
     "TrainingError",
+    "Turn",
     "__version__",
     "load",
 ]

@@ -5,7 +5,10 @@
     ├── CheckpointError              a checkpoint that is missing, corrupt, unsafe or unsupported
     ├── TokenizerError               a tokenizer file, or text that it cannot encode
     ├── ContextLengthError           more tokens than the context holds
+    ├── ConstraintError              a constraint that the model's tokens cannot follow further
     ├── NumericError                 NaN or infinite values
+    ├── BusyError                    more requests than may wait
+    ├── StateError                   a saved state that is corrupt or another model's
     ├── OutputError                  a target that cannot be written
     ├── ExportError                  an export that cannot be done
     │   ├── ParityError              an exported graph that is out of tolerance
@@ -23,7 +26,7 @@ TYPE_CHECKING = False  # as in typing: this file is read before the command line
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
-    from typing import Any
+    from typing import Any, Self
 
 EXTRA_OF = {
     "torch": "export",
@@ -33,18 +36,32 @@ EXTRA_OF = {
     "optimum": "export",
     "transformers": "export",
     "tokenizers": "gpt1",
+    "llguidance": "constraints",
+    "jinja2": "chat",
     "huggingface_hub": "hub",
     "gguf": "gguf",
 }
 
 
 class GPTEdgeError(Exception):
-    """Anything gpt-edge refuses or could not do. `hint` is a command to run or a thing to check."""
+    """Anything gpt-edge refuses or could not do. `hint` is a command to run, a thing to check or an
+    argument to give.
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    cli_hint: what the command line shows in place of `hint`, where an option stands for an argument
+    of Python; None takes `hint`.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, cli_hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.cli_hint = cli_hint or hint
+
+    def within(self, place: str) -> Self:
+        """The same error, its message begun with `place: `, such as the number of an example."""
+        return type(self)(f"{place}: {self.message}", hint=self.hint, cli_hint=self.cli_hint)
 
 
 class GPTEdgeWarning(UserWarning):
@@ -67,8 +84,20 @@ class ContextLengthError(GPTEdgeError):
     """More tokens than the model's context holds."""
 
 
+class ConstraintError(GPTEdgeError):
+    """A constraint that no token of the model can follow further, or that is too complex."""
+
+
 class NumericError(GPTEdgeError):
     """NaN or infinite logits, weights or loss: nothing after it can be trusted."""
+
+
+class BusyError(GPTEdgeError):
+    """More requests than a BatchEngine lets wait: try again later."""
+
+
+class StateError(GPTEdgeError):
+    """A saved state that is corrupt, of a newer format, or of another model."""
 
 
 class OutputError(GPTEdgeError):
@@ -85,9 +114,14 @@ class ParityError(ExportError):
     """
 
     def __init__(
-        self, message: str, *, hint: str | None = None, figures: Mapping[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        cli_hint: str | None = None,
+        figures: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, cli_hint=cli_hint)
         self.figures = dict(figures or {})
 
 

@@ -9,8 +9,11 @@
 # ~/.cache/gpt-edge/arm64), 400 MB, and is used again by the next run: delete what is out of date.
 #
 #     GPT_EDGE_ARM64_CPU      qemu's name of the CPU: max (the default), cortex-a53, cortex-a76, ...
-#     GPT_EDGE_ARM64_LIBRARY  a library of custom operators for aarch64: a second run with it, whose
-#                             logits must then have the bits of this machine's custom operators
+#     GPT_EDGE_ARM64_LIBRARY  a library of custom operators for aarch64; by default it is compiled, if
+#                             aarch64-linux-gnu-gcc is installed
+#
+# With such a library there is a second run, in which int8, int8-block and int4 bundles must have the
+# bits, ids and texts of this machine's custom operators, or the exit code is 1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -92,8 +95,15 @@ parity() {
 echo "qemu -cpu $cpu"
 status=0
 parity onnxruntime || status=1
-if [ -n "${GPT_EDGE_ARM64_LIBRARY:-}" ]; then
+library=${GPT_EDGE_ARM64_LIBRARY:-}
+if [ -z "$library" ] && command -v aarch64-linux-gnu-gcc > /dev/null; then
+    library=$work/operators-aarch64.so
+    CC=aarch64-linux-gnu-gcc "$python" -c "import sys; from pathlib import Path
+from gpt_edge.native.compile import compile_library
+compile_library(Path(sys.argv[1]))" "$library"
+fi
+if [ -n "$library" ]; then
     # An empty setting takes the installed library.
-    HERE="" THERE=$GPT_EDGE_ARM64_LIBRARY parity operators || status=1
+    HERE="" THERE=$library parity operators || status=1
 fi
 exit "$status"

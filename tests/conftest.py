@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 if sys.platform != "win32":
@@ -19,6 +20,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # whatever is built on this machine, onnxruntime's operators are tested
 os.environ["GPT_EDGE_NATIVE"] = "0"
+# workers and the processes that they start read what one of them has compiled
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 REPO = Path(__file__).resolve().parents[1]
 EVERY_CORE = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else frozenset()
@@ -45,6 +49,12 @@ def run_on(cores: Iterable[int]) -> None:
 
 
 run_on(own_cores())  # before numpy and torch are imported, which count the cores
+
+# no fifth of a second for each example, by the clock: a busy machine takes longer
+hypothesis.settings.register_profile(
+    "any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any load")
 
 
 @contextmanager
@@ -80,6 +90,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             return (yield)
         finally:
             run_on(own_cores())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Torch and transformers are imported: objects by the million, next to none of them garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        freeze_old_objects()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

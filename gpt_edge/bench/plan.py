@@ -120,7 +120,8 @@ class Plan:
         if longest.n_context > n_ctx:
             raise ContextLengthError(
                 f"{longest.name} needs a context of {longest.n_context} tokens, {name} has {n_ctx}",
-                hint="give smaller lengths with -p and -n, or a smaller depth with -d",
+                hint="give smaller lengths or a smaller depth",
+                cli_hint="give smaller lengths with -p and -n, or a smaller depth with -d",
             )
 
 

@@ -41,7 +41,9 @@ def write_plot(report: BenchReport, path: Path) -> None:
             lines.setdefault(_label(row), []).append(row)
     if not lines:
         raise OutputError(
-            "there is nothing to plot: no decoding was measured", hint="leave out -n 0"
+            "there is nothing to plot: no decoding was measured",
+            hint="measure some new tokens",
+            cli_hint="leave out -n 0",
         )
     atomic_write(path, _draw(lines, report.machine))
 

@@ -9,6 +9,7 @@ new one, never as a mixture.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from gpt_edge.bundle.reader import (
 )
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, GPTEdgeError
+from gpt_edge.system.disk import sha256_file
 from gpt_edge.tasks import n_text_rows
 
 if TYPE_CHECKING:
@@ -119,6 +121,25 @@ class Bundle:
         """Bytes of all listed files."""
         return sum(record["size"] for record in self.manifest.files.values())
 
+    def weights_hash(self) -> str:
+        """SHA-256, 64 lowercase hex digits, over the names and hashes of the graph and its weights.
+        Reads the files where the manifest has no checksums. Raises BundleError if it cannot.
+        """
+        path = self.model_path
+        digest = hashlib.sha256()
+        for name, record in sorted(self.manifest.files.items()):
+            if not name.startswith(path.name):
+                continue
+            known = record["sha256"]
+            try:
+                own = sha256_file(path.parent / name) if known in ("", NO_CHECKSUM) else known
+            except OSError as error:
+                raise BundleError(
+                    f"{path.parent / name} cannot be read: {error.strerror or error}"
+                ) from error
+            digest.update(f"{name} {own}\n".encode())
+        return digest.hexdigest()
+
     def read_chat_template(self) -> str | None:
         """The Jinja template that turns a chat into a prompt, as the checkpoint brought it; None
         for a model without one. It is untrusted text. Raises BundleError if it cannot be read.
@@ -160,7 +181,7 @@ class Bundle:
             return fit_to_rows(build_tokenizer(source), n_rows)
         raise BundleError(
             f"{self.path} has no tokenizer: it takes and gives token ids only",
-            hint="export again with --tokenizer FILE to read and write text",
+            hint="gpt-edge export with --tokenizer FILE makes one that reads and writes text",
         )
 
 

@@ -27,6 +27,10 @@ class GenerationDefaults:
     temperature: float | None = None  # finite, 0 or more; 0 takes the most likely token
     top_k: int | None = None  # 0 keeps every token
     top_p: float | None = None  # above 0, at most 1
+    min_p: float | None = None  # 0 to 1
+    typical_p: float | None = None  # above 0, at most 1
+    repetition_penalty: float | None = None  # above 0
+    no_repeat_ngram_size: int | None = None  # 0 lets them repeat
     eos_token_id: tuple[int, ...] = ()  # generation ends at any of them
 
     def __post_init__(self) -> None:
@@ -35,11 +39,22 @@ class GenerationDefaults:
         _check_number(
             "temperature", self.temperature, "a finite number of 0 or more", lambda t: t >= 0
         )
-        _check_number("top_p", self.top_p, "a number above 0, at most 1", lambda p: 0 < p <= 1)
-        if self.top_k is not None and not _is_whole(self.top_k, MAX_TOP_K):
-            raise ValueError(
-                f"top_k must be a whole number from 0 to {MAX_TOP_K}, got {_shown(self.top_k)}"
-            )
+        for name in ("top_p", "typical_p"):
+            value = getattr(self, name)
+            _check_number(name, value, "a number above 0, at most 1", lambda p: 0 < p <= 1)
+        _check_number("min_p", self.min_p, "a number from 0 to 1", lambda p: 0 <= p <= 1)
+        _check_number(
+            "repetition_penalty",
+            self.repetition_penalty,
+            "a finite number above 0",
+            lambda penalty: penalty > 0,
+        )
+        for name in ("top_k", "no_repeat_ngram_size"):
+            value = getattr(self, name)
+            if value is not None and not _is_whole(value, MAX_TOP_K):
+                raise ValueError(
+                    f"{name} must be a whole number from 0 to {MAX_TOP_K}, got {_shown(value)}"
+                )
         ids = self.eos_token_id
         if len(ids) > MAX_END_TOKENS or not all(_is_whole(id, MAX_TOP_K) for id in ids):
             raise ValueError(
@@ -85,8 +100,8 @@ class GenerationDefaults:
         """Plain JSON values of what is given; one end token as a number, several as a list."""
         values: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("do_sample", "temperature", "top_k", "top_p")
-            if getattr(self, name) is not None
+            for name in (item.name for item in dataclasses.fields(self))
+            if name != "eos_token_id" and getattr(self, name) is not None
         }
         if self.eos_token_id:
             ids = list(self.eos_token_id)

@@ -46,13 +46,18 @@ def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
         if not (BUILTIN / DEFAULT_BUNDLE).is_dir():
             raise BundleError(
                 f"the built-in bundle {DEFAULT_BUNDLE} is missing from this installation",
-                hint="install gpt-edge again, or give a bundle folder with -m",
+                hint="install gpt-edge again, or give a bundle folder",
+                cli_hint="install gpt-edge again, or give a bundle folder with -m",
             )
         return BUILTIN / DEFAULT_BUNDLE
+    if not isinstance(path_or_name, str | os.PathLike):
+        raise ValueError(f"a bundle must be a path or a name, got {type(path_or_name).__name__}")
     name = os.fspath(path_or_name)
     if not name or "\0" in name:
         raise BundleError(
-            f"{name!r} is not the name of a bundle", hint="give a bundle folder with -m"
+            f"{name!r} is not the name of a bundle",
+            hint="give a bundle folder",
+            cli_hint="give a bundle folder with -m",
         )
     path = Path(name)
     plain = name.rstrip("/")  # a shell's completion may have put it there

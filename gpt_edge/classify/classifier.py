@@ -15,16 +15,20 @@ from typing import Literal
 
 import numpy as np
 
+from gpt_edge.arguments import check_several
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, read_bundle
 from gpt_edge.classify.token_labels import TokenLabel, label_tokens, token_spans
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
+from gpt_edge.system.closable import Closable
 from gpt_edge.tasks import TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
+LENGTH_HINT = "shorten it, or cut it with truncate='right'"
+CLI_LENGTH_HINT = "shorten it, or cut it with --truncate right"
 Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 
@@ -44,6 +48,7 @@ class Encoded:
         return sum(map(len, self.sequences))
 
 
+MAX_LABELS_SHOWN = 5  # in a repr
 NO_VALUES = np.empty(0, np.float32)
 
 
@@ -104,15 +109,17 @@ class Predictions:
         return iter((self.labels, self.probabilities))
 
 
-class Classifier:
+class Classifier(Closable):
     """Answers with one fine-tuned model. Thread-safe: a call keeps nothing."""
 
     def __init__(self, encoder: Encoder, tokenizer: Tokenizer) -> None:
         if encoder.task is None:
             raise BundleError(
                 f"{encoder.path} is a language model, not a classifier",
-                hint="make one with gpt-edge finetune and gpt-edge export, or write with gpt-edge "
-                "generate",
+                hint="make one with gpt-edge finetune and gpt-edge export, or write with "
+                "gpt_edge.load",
+                cli_hint="make one with gpt-edge finetune and gpt-edge export, or write with "
+                "gpt-edge generate",
             )
         self.encoder, self.tokenizer, self.task = encoder, tokenizer, encoder.task
 
@@ -134,6 +141,18 @@ class Classifier:
             return cls(Encoder(bundle, threads=threads, native=native), bundle.load_tokenizer())
 
         return read_bundle(path_or_name, open_classifier)
+
+    def __repr__(self) -> str:
+        task = self.task.kind
+        if self.labels:
+            shown = ", ".join(map(repr, self.labels[:MAX_LABELS_SHOWN]))
+            more = len(self.labels) - MAX_LABELS_SHOWN
+            task += f" into {shown}" + (f" and {more} more" if more > 0 else "")
+        return f"<Classifier {self.encoder.path.name}: {task}; {self.encoder.describe()}>"
+
+    def close(self) -> None:
+        """Let go of the model, as a with-block does at its end; using it then is a ValueError."""
+        self.encoder.close()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -159,9 +178,7 @@ class Classifier:
             try:
                 encoded.append(self.encode(example, truncate))
             except ContextLengthError as error:
-                raise ContextLengthError(
-                    f"example {number}: {error.message}", hint=error.hint
-                ) from error
+                raise error.within(f"example {number}") from error
             except ValueError as error:
                 raise ValueError(f"example {number}: {error}") from error
         return self.predict_encoded(encoded, batch=batch)
@@ -193,7 +210,8 @@ class Classifier:
                 f"{sum(map(len, ids)):,} tokens of text do not fit into the context of "
                 f"{self.encoder.config.n_ctx}, "
                 f"{task_input.n_truncated:,} too many",
-                hint="shorten it, or cut it with --truncate right",
+                hint=LENGTH_HINT,
+                cli_hint=CLI_LENGTH_HINT,
             )
         if not any(task_input.sequences):  # a tokenizer may drop all of a text
             raise ValueError("a text has no tokens")
@@ -226,6 +244,7 @@ class Classifier:
         """
         if self.task.kind != TOKENS:
             raise ValueError(f"{self.encoder.path} labels texts, not tokens: use predict")
+        check_several("texts", texts)
         encoded = [self.encode(text, truncate) for text in texts]
         return self.tag_encoded(texts, encoded, truncate, batch=batch)
 
@@ -266,7 +285,8 @@ def check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
     if tokenizer.max_token_bytes is not None and n_bytes > tokenizer.max_token_bytes * n_ctx:
         raise ContextLengthError(
             f"a text of {n_bytes:,} bytes is more than the context of {n_ctx} tokens can hold",
-            hint="shorten it, or cut it with --truncate right",
+            hint=LENGTH_HINT,
+            cli_hint=CLI_LENGTH_HINT,
         )
 
 

@@ -14,17 +14,25 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt_edge.arguments import check_several
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, read_bundle
-from gpt_edge.classify.classifier import Truncate, check_bytes, check_texts
+from gpt_edge.classify.classifier import (
+    CLI_LENGTH_HINT,
+    LENGTH_HINT,
+    Truncate,
+    check_bytes,
+    check_texts,
+)
 from gpt_edge.errors import ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder, Pooling
 from gpt_edge.system.atomic_files import atomic_write
+from gpt_edge.system.closable import Closable
 from gpt_edge.tokenizer.spec import Tokenizer
 
 
-class Embedder:
+class Embedder(Closable):
     """Makes vectors with one model. Thread-safe: a call keeps nothing."""
 
     def __init__(self, encoder: Encoder, tokenizer: Tokenizer) -> None:
@@ -48,6 +56,13 @@ class Embedder:
 
         return read_bundle(path_or_name, open_embedder)
 
+    def __repr__(self) -> str:
+        return f"<Embedder {self.encoder.path.name}: {self.encoder.describe()}>"
+
+    def close(self) -> None:
+        """Let go of the model, as a with-block does at its end; using it then is a ValueError."""
+        self.encoder.close()
+
     @property
     def size(self) -> int:
         """Numbers in a vector."""
@@ -68,16 +83,13 @@ class Embedder:
         that a product is the cosine. truncate, batch: as `Classifier.predict`. Raises ValueError
         and ContextLengthError, with the text's number.
         """
-        if isinstance(texts, str):
-            raise ValueError("texts must be a sequence of strings, got one string")
+        check_several("texts", texts)
         sequences = []
         for number, text in enumerate(texts):
             try:
                 sequences.append(self.encode(text, truncate))
             except ContextLengthError as error:
-                raise ContextLengthError(
-                    f"text {number}: {error.message}", hint=error.hint
-                ) from error
+                raise error.within(f"text {number}") from error
             except ValueError as error:
                 raise ValueError(f"text {number}: {error}") from error
         return self.embed_encoded(sequences, pooling=pooling, normalize=normalize, batch=batch)
@@ -100,7 +112,8 @@ class Embedder:
         if len(ids) > room and truncate is None:
             raise ContextLengthError(
                 f"{len(ids):,} tokens of text do not fit into the context of {n_ctx}",
-                hint="shorten it, or cut it with --truncate right",
+                hint=LENGTH_HINT,
+                cli_hint=CLI_LENGTH_HINT,
             )
         kept = ids[-room:] if truncate == "left" else ids[:room]
         return [*ends[:1], *kept, *ends[1:]]

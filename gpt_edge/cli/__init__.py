@@ -102,7 +102,7 @@ def _report(error: BaseException, command: str) -> int:
             console.end_line()
             return INTERRUPTED
         case GPTEdgeError():
-            console.error(error.message, error.hint)
+            console.error(error.message, error.cli_hint)
             return FAILED
         case ValueError() if not isinstance(error, UnicodeError):
             console.error(str(error), f"{command} --help")

@@ -5,23 +5,57 @@ Checks its arguments before any work.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, TypeAlias, Unpack
 
+from gpt_edge.arguments import (
+    check_callable,
+    check_count,
+    check_hooks,
+    check_several,
+    check_whole,
+    checked_ids,
+    is_whole,
+)
+from gpt_edge.arrays import IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
-from gpt_edge.generate.batch import BATCH_SIZE, complete_batch
+from gpt_edge.generate.async_stream import AsyncTextStream
+from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
+from gpt_edge.generate.beam_search import BeamParams, BeamSearch
+from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.completion import Completion
+from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.defaults import params_from_defaults
-from gpt_edge.generate.params import SamplingParams
-from gpt_edge.generate.prompt import Prompt, Truncate, check_ids, encode_prompt
-from gpt_edge.generate.stream import TextStream, TokenStream
+from gpt_edge.generate.logits import LogitsProcessor
+from gpt_edge.generate.params import MAX_SEED, SamplingParams, SamplingSettings, params_with
+from gpt_edge.generate.prefix_cache import PrefixCache
+from gpt_edge.generate.prompt import (
+    Prompt,
+    Truncate,
+    check_ids,
+    cut_left,
+    encode_prompt,
+    fitted,
+)
+from gpt_edge.generate.read_sequence import ReadSequence
+from gpt_edge.generate.score import Choice, Score, choices_of, choose_ids, score_ids, split_ids
+from gpt_edge.generate.speculation import DraftModel, PromptLookup, check_same_tokens
+from gpt_edge.generate.state_file import read_state, write_state
+from gpt_edge.generate.stream import Speculate, TextStream, TokenStream
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
 from gpt_edge.runtime.session import Session
-from gpt_edge.runtime.tuning import tuning_of
+from gpt_edge.runtime.tuning import PREFILL_CHUNK, tuning_of
+from gpt_edge.system.closable import Closable
 from gpt_edge.tokenizer.spec import Tokenizer
+
+Speculation: TypeAlias = 'Literal["lookup"] | Generator | None'
 
 
 def open_generator(
@@ -31,20 +65,23 @@ def open_generator(
     native: Native = None,
     profile: str | None = None,
     max_memory: int | None = None,
+    prefix_cache: PrefixCache | None = None,
 ) -> Generator:
     """A generator for an opened bundle: the tokenizer is built while onnxruntime prepares the
     weights. The arguments are those of `load`.
     """
     tuning = tuning_of(profile)
     if max_memory is not None:
+        check_whole("max_memory", max_memory, 1)
         check_memory(bundle, max_memory, native=native, tuning=tuning)
     with ThreadPoolExecutor(1) as executor:
         session = executor.submit(Session, bundle, threads=threads, native=native, tuning=tuning)
         tokenizer = bundle.load_tokenizer()
-        return Generator(session.result(), tokenizer, bundle.manifest.generation_defaults)
+        defaults = bundle.manifest.generation_defaults
+        return Generator(session.result(), tokenizer, defaults, prefix_cache)
 
 
-class Generator:
+class Generator(Closable):
     """Generates text with one model. Thread-safe: every generation has a cache of its own."""
 
     def __init__(
@@ -52,10 +89,12 @@ class Generator:
         session: Session,
         tokenizer: Tokenizer,
         bundle_defaults: GenerationDefaults | None = None,
+        prefix_cache: PrefixCache | None = None,
     ) -> None:
         """bundle_defaults: as the bundle's manifest has them. Generation ends at their end tokens
-        and at the tokenizer's.
+        and at the tokenizer's. prefix_cache: see `load`.
         """
+        self.prefix_cache = prefix_cache
         self.session = session
         self.tokenizer = tokenizer
         self.bundle_defaults = bundle_defaults
@@ -63,6 +102,13 @@ class Generator:
         if bundle_defaults is not None:
             end_tokens += bundle_defaults.eos_token_id
         self.end_tokens = frozenset(end_tokens)
+
+    def __repr__(self) -> str:
+        return f"<Generator{repr(self.session).removeprefix('<Session')}"
+
+    def close(self) -> None:
+        """Let go of the model, as a with-block does at its end; using it then is a ValueError."""
+        self.session.close()
 
     @property
     def generation_defaults(self) -> SamplingParams:
@@ -73,22 +119,40 @@ class Generator:
 
     def generate_ids(
         self,
-        ids: Sequence[int],
+        ids: Sequence[int] | IntArray,
         params: SamplingParams | None = None,
         *,
         cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+        sequence: ReadSequence | None = None,
+        prefix_cache: PrefixCache | Literal[False] | None = None,
+        speculate: Speculation = None,
+        **settings: Unpack[SamplingSettings],
     ) -> TokenStream:
         """Continue `ids`, one id at a time, without the end token that ends it. This layer knows no
         text, so no stop strings.
 
-        Raises ValueError for no ids, ids out of range or stop strings; ContextLengthError for more
-        than the context.
+        All else as for `stream`. Raises ValueError for no ids, ids out of range or stop strings;
+        ContextLengthError for more than the context.
         """
-        params = params or SamplingParams()
+        params = params_with(params, settings)
         if params.stop:
             raise ValueError("stop strings need text: use stream or complete")
-        check_ids(ids, self.session.config)
-        return TokenStream(self.session, ids, params, self.tokenizer, cancel, self.end_tokens)
+        prompt = self._fit_ids(ids, params, context, keep_first)
+        return TokenStream(
+            self.session,
+            prompt,
+            params,
+            self.tokenizer,
+            cancel,
+            self.end_tokens,
+            processors,
+            self._proposers(speculate),
+            self._sequence(sequence, prefix_cache),
+            keep_first if context == "window" else None,
+        )
 
     def stream(
         self,
@@ -98,8 +162,17 @@ class Generator:
         truncate: Truncate | None = None,
         special: bool = False,
         cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+        sequence: ReadSequence | None = None,
+        prefix_cache: PrefixCache | Literal[False] | None = None,
+        speculate: Speculation = None,
+        **settings: Unpack[SamplingSettings],
     ) -> TextStream:
         """Continue `prompt`, text piece by text piece; the default is greedy.
+
+        settings: fields of SamplingParams by name, in place of those of `params`.
 
         An empty prompt generates unconditionally, after an end token, as GPT-2 was trained.
         truncate: "left" cuts the start of a prompt that leaves no room for max_new_tokens, see
@@ -107,14 +180,68 @@ class Generator:
         special: special tokens in the prompt become their ids, such as `<|endoftext|>`; else they
         are plain text, which is safe for text of strangers.
         cancel: set it, from any thread, and the stream ends before its next token.
+        processors: logits processors of your own, see `logits.py`.
+        context: what happens when the text outgrows the context. "error" refuses such a prompt and
+        ends a text there; "truncate-left" is truncate="left"; "window" goes on: the first
+        `keep_first` tokens stay, the oldest behind them are dropped until half of the room is free,
+        and the rest is read again, as learned positions cannot be shifted.
+        sequence: what the model has read before, see `load_state`; only what follows the start that
+        the prompt shares with it is read, and it holds the whole text afterwards.
+        prefix_cache: in place of the generator's own; False uses none.
+        speculate: "lookup" guesses that the text goes on as it did before, a Generator guesses what
+        that smaller model chooses; the text stays the same, and `Completion.speculation` says how
+        many guesses were right. With onnxruntime's own operators a row that was read together with
+        others may differ in its last bits, so a near tie may end otherwise.
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
-        params = params or SamplingParams()
-        encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
-        tokens = TokenStream(
-            self.session, encoded.ids, params, self.tokenizer, cancel, self.end_tokens
+        params = params_with(params, settings)
+        check_context(context, keep_first, self.session.config.n_ctx)
+        encoded = encode_prompt(
+            prompt,
+            self.tokenizer,
+            self.session.config,
+            params.max_new_tokens,
+            "left" if context == "truncate-left" else truncate,
+            special=special,
+            keep_first=keep_first if context == "window" else None,
         )
-        return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
+        return self.stream_encoded(
+            encoded,
+            params,
+            cancel=cancel,
+            processors=processors,
+            speculate=speculate,
+            sequence=self._sequence(sequence, prefix_cache),
+            keep_first=keep_first if context == "window" else None,
+        )
+
+    def stream_encoded(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        speculate: Speculation = None,
+        sequence: ReadSequence | None = None,
+        keep_first: int | None = None,
+    ) -> TextStream:
+        """`stream` for a prompt that `encode_prompt` made. keep_first: of a window; None has
+        none.
+        """
+        tokens = TokenStream(
+            self.session,
+            prompt.ids,
+            params,
+            self.tokenizer,
+            cancel,
+            self.end_tokens,
+            processors,
+            self._proposers(speculate),
+            sequence,
+            keep_first,
+        )
+        return TextStream(tokens, params, self.tokenizer, prompt.dropped_tokens)
 
     def complete(
         self,
@@ -124,12 +251,73 @@ class Generator:
         truncate: Truncate | None = None,
         special: bool = False,
         cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+        sequence: ReadSequence | None = None,
+        prefix_cache: PrefixCache | Literal[False] | None = None,
+        speculate: Speculation = None,
+        on_text: Callable[[str], object] | None = None,
+        **settings: Unpack[SamplingSettings],
     ) -> Completion:
-        """Continue `prompt` and return the whole result; see `stream`."""
-        stream = self.stream(prompt, params, truncate=truncate, special=special, cancel=cancel)
-        for _ in stream:
-            pass
+        """Continue `prompt` and return the whole result; see `stream`.
+
+        on_text: called with each piece of the text as it comes; what it raises ends the generation.
+        """
+        stream = self.stream(
+            prompt,
+            params,
+            truncate=truncate,
+            special=special,
+            cancel=cancel,
+            processors=processors,
+            context=context,
+            keep_first=keep_first,
+            sequence=sequence,
+            prefix_cache=prefix_cache,
+            speculate=speculate,
+            **settings,
+        )
+        if on_text is not None:
+            check_callable("on_text", on_text)
+        for piece in stream:
+            if on_text is not None:
+                on_text(piece)
         return stream.completion
+
+    def astream(
+        self,
+        prompt: str,
+        params: SamplingParams | None = None,
+        *,
+        truncate: Truncate | None = None,
+        special: bool = False,
+        cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+        sequence: ReadSequence | None = None,
+        prefix_cache: PrefixCache | Literal[False] | None = None,
+        speculate: Speculation = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> AsyncTextStream:
+        """Continue `prompt` for `async for`; see `stream`. The model runs in worker threads."""
+        return AsyncTextStream(
+            self.stream(
+                prompt,
+                params,
+                truncate=truncate,
+                special=special,
+                cancel=cancel,
+                processors=processors,
+                context=context,
+                keep_first=keep_first,
+                sequence=sequence,
+                prefix_cache=prefix_cache,
+                speculate=speculate,
+                **settings,
+            )
+        )
 
     def generate_batch(
         self,
@@ -140,21 +328,21 @@ class Generator:
         special: bool = False,
         cancel: threading.Event | None = None,
         batch_size: int = BATCH_SIZE,
+        **settings: Unpack[SamplingSettings],
     ) -> list[Completion]:
         """Continue every prompt, `batch_size` at a time through the model, and return them in
         order.
 
-        Each is what `complete` alone would return: a seed starts again for every row. params: one
-        for all, or one per prompt. decode_seconds of a row is the time until it ended. All prompts
-        are checked before the first is processed.
+        Each is what `complete` alone would return: a seed starts again for every row. Equal prompts
+        are read once. params: one for all, or one per prompt. All prompts are checked before the
+        first is processed. `BatchEngine` takes prompts one by one and streams.
         """
-        if isinstance(prompts, str):
-            raise ValueError("prompts must be a sequence of strings, got one string")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        each = list(params) if isinstance(params, Sequence) else [params or SamplingParams()]
-        if not isinstance(params, Sequence):
-            each *= len(prompts)
+        check_several("prompts", prompts)
+        check_count("batch_size", batch_size)
+        if isinstance(params, Sequence):
+            each = [params_with(own, settings) for own in params]
+        else:
+            each = [params_with(params, settings)] * len(prompts)
         if len(each) != len(prompts):
             raise ValueError(
                 f"expected one SamplingParams per prompt, {len(prompts)}, got {len(each)}"
@@ -163,15 +351,192 @@ class Generator:
             self.encode_prompt(prompt, own.max_new_tokens, truncate, special=special)
             for prompt, own in zip(prompts, each, strict=True)
         ]
-        return complete_batch(
-            encoded,
-            each,
+        with BatchEngine(
+            self, max_batch=batch_size, prefill_chunk=PREFILL_CHUNK, interleave=False
+        ) as engine:
+            handles = [
+                engine.add_encoded(prompt, own, cancel)
+                for prompt, own in zip(encoded, each, strict=True)
+            ]
+            return [handle.result() for handle in handles]
+
+    def samples(
+        self,
+        prompt: str,
+        params: SamplingParams | None = None,
+        *,
+        n: int,
+        best_of: int | None = None,
+        truncate: Truncate | None = None,
+        special: bool = False,
+        cancel: threading.Event | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> list[Completion]:
+        """Sample `n` continuations of one prompt. The first has the seed of `params`, each other
+        one more than the one before; `complete` alone with that seed gives the same text.
+
+        best_of: sample so many and return the `n` whose tokens have the highest mean
+        log-probability, the best first. Raises ValueError for greedy params, which would give one
+        text n times, and for a best_of below n.
+        """
+        params = params_with(params, settings)
+        n_samples = n if best_of is None else best_of
+        if not (is_whole(n, 1, None) and is_whole(n_samples, n, None)):
+            raise ValueError(
+                f"n must be from 1 to best_of, got n={n!r:.80} and best_of={best_of!r:.80}"
+            )
+        if params.is_greedy:
+            raise ValueError("n samples need sampling: give a temperature, top_k or top_p")
+        if best_of is not None and params.logprobs is None:
+            params = dataclasses.replace(params, logprobs=0)
+        first = int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed
+        each = [
+            dataclasses.replace(params, seed=(first + number) & MAX_SEED)
+            for number in range(n_samples)
+        ]
+        done = self.generate_batch(
+            [prompt] * n_samples, each, truncate=truncate, special=special, cancel=cancel
+        )
+        if best_of is not None:
+            done.sort(key=lambda one: one.mean_logprob, reverse=True)
+        return done[:n]
+
+    def beam_search(
+        self,
+        prompt: str,
+        params: SamplingParams | None = None,
+        *,
+        beams: BeamParams | None = None,
+        truncate: Truncate | None = None,
+        special: bool = False,
+        processors: Sequence[LogitsProcessor] = (),
+        **settings: Unpack[SamplingSettings],
+    ) -> list[Completion]:
+        """The continuations of highest score that beam search finds, the best first; see
+        `BeamParams`. Each has its `score`.
+
+        Raises ValueError for params that sample, for stop strings and for logprobs.
+        """
+        params = params_with(params, settings)
+        check_hooks(None, processors)
+        if beams is not None and not isinstance(beams, BeamParams):
+            raise ValueError(f"beams must be BeamParams, got {type(beams).__name__}")
+        encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
+        return BeamSearch(
             self.session,
             self.tokenizer,
-            end_tokens=self.end_tokens,
-            batch_size=batch_size,
-            cancel=cancel,
-        )
+            encoded,
+            params,
+            beams or BeamParams(),
+            tuple(self.end_tokens),
+            processors,
+        ).run()
+
+    def score(
+        self, prompt: str, continuation: str, *, logprobs: int = 0, special: bool = False
+    ) -> Score:
+        """How likely the model finds `continuation` after `prompt`: the log-probability of each of
+        its tokens, with so many alternatives.
+
+        Spaces at the prompt's end count to the continuation, as its tokens have them. An empty
+        prompt scores the whole text, after an end token. Raises ContextLengthError, and ValueError
+        for an empty continuation.
+        """
+        before, after = split_ids(prompt, continuation, self.tokenizer, special=special)
+        return score_ids(self.session, before, after, self.tokenizer.vocab_size, logprobs)
+
+    def choose(self, prompt: str, options: Sequence[str], *, special: bool = False) -> list[Choice]:
+        """Which of `options` follows `prompt`, and how probable each is among them: a classifier
+        without training. In the order given; the prompt is read once.
+
+        The probability of an option is that of all its tokens, so a longer one is less likely by
+        itself: compare options of like length, or use `logprob`. Raises as `score`, and ValueError
+        for no options.
+        """
+        check_several("options", options, "at least one string")
+        if not options:
+            raise ValueError("options must be a sequence of at least one string, got none")
+        pairs = [split_ids(prompt, option, self.tokenizer, special=special) for option in options]
+        return choices_of(options, choose_ids(self.session, pairs, self.tokenizer.vocab_size))
+
+    def new_sequence(
+        self, prefix_cache: PrefixCache | Literal[False] | None = None
+    ) -> ReadSequence:
+        """A text of which nothing was read yet, for `stream(sequence=…)`."""
+        if prefix_cache is None:
+            prefix_cache = self.prefix_cache
+        return ReadSequence(self.session, None if prefix_cache is False else prefix_cache)
+
+    def _sequence(
+        self, sequence: ReadSequence | None, prefix_cache: PrefixCache | Literal[False] | None
+    ) -> ReadSequence:
+        """The caller's, or a new one. Raises ValueError for one of another model."""
+        if sequence is None:
+            return self.new_sequence(prefix_cache)
+        if sequence.session is not self.session:
+            raise ValueError("the sequence was read by another model, or another load of it")
+        return sequence
+
+    def _fit_ids(
+        self,
+        ids: Sequence[int] | IntArray,
+        params: SamplingParams,
+        context: ContextPolicy,
+        keep_first: int,
+    ) -> list[int]:
+        """Ids that the context holds, by the policy."""
+        config = self.session.config
+        check_context(context, keep_first, config.n_ctx)
+        if context == "error":
+            return check_ids(ids, config)
+        checked = checked_ids(ids, config.vocab_size)
+        if context == "window":
+            return fitted(checked, config.n_ctx, keep_first).ids
+        return cut_left(checked, config.n_ctx, params.max_new_tokens).ids
+
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template that the model's checkpoint brought, for `Conversation`; None without
+        one. Raises MissingDependencyError without the extra `chat`.
+        """
+        bundle = self.session.bundle
+        text = bundle.read_chat_template()
+        roles = (bundle.manifest.tokenizer or {}).get("roles", {})
+        return None if text is None else ChatTemplate(text, roles)
+
+    def save_state(
+        self, path: str | os.PathLike[str], source: TextStream | TokenStream | ReadSequence
+    ) -> None:
+        """Put what was read for a generation, its keys and values, into a file; a state that is
+        there is replaced. Not while the generation makes its next token.
+
+        The file's layout is that of safetensors. `load_state` resumes it, in another process too.
+        Raises ValueError if nothing was read, OutputError.
+        """
+        sequence = source if isinstance(source, ReadSequence) else source.sequence
+        write_state(Path(path), self._sequence(sequence, None))
+
+    def load_state(self, path: str | os.PathLike[str]) -> ReadSequence:
+        """What `save_state` put there, for `stream(sequence=…)`; its `ids` are the tokens that were
+        read. Continues with the same bits; keys and values saved as float32 are rounded for a
+        model that keeps float16, and the other way round they are converted.
+
+        Raises StateError for a file that is corrupt, or of another model, format or version.
+        """
+        return read_state(Path(path), self.session)[0]
+
+    def _proposers(self, speculate: Speculation) -> Speculate | None:
+        """What makes the proposer of one generation. Raises ValueError for another word, or a draft
+        with another tokenizer.
+        """
+        if speculate is None:
+            return None
+        if speculate == "lookup":
+            return lambda choice: PromptLookup()
+        if not isinstance(speculate, Generator):
+            raise ValueError(f"speculate must be 'lookup' or a Generator, got {speculate!r:.80}")
+        check_same_tokens(speculate.tokenizer, self.tokenizer)
+        session = speculate.session
+        return lambda choice: DraftModel(session, choice.guesser, self.tokenizer.vocab_size)
 
     def encode_prompt(
         self,

@@ -11,6 +11,7 @@ from gpt_edge.bundle.bundle import Bundle, read_bundle
 TYPE_CHECKING = False  # as in typing, which takes longer to import than all this
 if TYPE_CHECKING:
     from gpt_edge.generate.generator import Generator
+    from gpt_edge.generate.prefix_cache import PrefixCache
     from gpt_edge.native.library import Native
 
 
@@ -21,6 +22,7 @@ def load(
     native: Native = None,
     profile: str | None = None,
     max_memory: int | None = None,
+    prefix_cache: PrefixCache | None = None,
 ) -> Generator:
     """Open a bundle folder, or a bundled model by its name, for generation; None is the default
     bundle.
@@ -29,7 +31,9 @@ def load(
     operators, see `native.library.find_library`. profile: "phone" takes at most two threads (of the
     big cores, where the system tells them apart), lets none of them spin, and reads prompts in
     small pieces; None takes the machine. max_memory: bytes that the process may take with a full
-    context, as `memory_model.py` predicts them. Raises BundleError or TokenizerError saying what is
+    context, as `memory_model.py` predicts them. prefix_cache: holds what was read, for prompts that
+    begin alike; none by default, as with onnxruntime's operators the last bits of logits may depend
+    on it. Raises BundleError or TokenizerError saying what is
     wrong, or that `max_memory` is too little, and ValueError for an unknown profile.
     """
 
@@ -37,7 +41,12 @@ def load(
         from gpt_edge.generate.generator import open_generator
 
         return open_generator(
-            bundle, threads=threads, native=native, profile=profile, max_memory=max_memory
+            bundle,
+            threads=threads,
+            native=native,
+            profile=profile,
+            max_memory=max_memory,
+            prefix_cache=prefix_cache,
         )
 
     return read_bundle(path_or_name, open_bundle)

@@ -1,17 +1,16 @@
-"""Logits processors: what is done to a row of logits before a token is drawn from it.
+"""What a logits processor is, and the arithmetic of temperature and top-k on a row of logits.
 
 A processor is a callable `(history, logits) -> logits`. history: the ids before this row, the
 prompt's included. logits: [V], natural-log scale, without NaN or +inf and not all -inf; never
-changed in place. -inf removes a token. The arithmetic is in pure functions on a row; a class here
-only holds their setting. To add one: its function, its class if it has a setting, and one line in
-`sampler.build_processors`.
+changed in place. -inf removes a token. It keeps nothing between calls, as beams share it. To add
+one: a class in `penalties.py`, its field in `SamplingParams`, and one line in
+`processors.build_processors`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,40 +24,6 @@ LogitsProcessor = Callable[[Sequence[int], LogitsRow], LogitsRow]
 # of the table whose column maxima bound the k-th largest logit; measured best of 8 to 256
 _ROWS = 32
 _SMALL = 4096  # logits up to which their own k-th largest is the bound
-
-
-@dataclass(frozen=True, slots=True)
-class TopK:
-    """Keeps the k most likely tokens; see `keep_top_k`."""
-
-    k: int
-
-    def __call__(self, history: Sequence[int], logits: LogitsRow) -> LogitsRow:
-        return keep_top_k(logits, self.k)
-
-
-@dataclass(frozen=True, slots=True)
-class Temperature:
-    """Divides by a temperature above 0; see `divide_by_temperature`."""
-
-    temperature: float
-
-    def __call__(self, history: Sequence[int], logits: LogitsRow) -> LogitsRow:
-        return divide_by_temperature(logits, self.temperature)
-
-
-def keep_top_k(logits: LogitsRow, k: int) -> LogitsRow:
-    """Return `logits` with all but the `k` largest set to -inf.
-
-    logits: float32 [V], natural-log scale, without NaN, not changed in place.
-    Exactly min(k, V) entries are kept: a tie at the k-th place goes to the lower token id.
-    Raises ValueError if k < 1.
-    Source: Fan, Lewis and Dauphin 2018 (top-k sampling); GPT-2 used k = 40.
-    """
-    kept = top_k_ids(logits, k)
-    filtered = np.full_like(logits, -np.inf)
-    filtered[kept] = logits[kept]
-    return filtered
 
 
 def divide_by_temperature(logits: LogitsRow, temperature: float) -> LogitsRow:
@@ -75,13 +40,11 @@ def divide_by_temperature(logits: LogitsRow, temperature: float) -> LogitsRow:
 
 
 def top_k_ids(logits: LogitsRow, k: int) -> IntArray:
-    """The ids of the `k` largest logits, ascending: min(k, V) of them, ties to the lower id. Raises
-    ValueError if k < 1.
+    """The ids of the `k` largest logits, ascending: min(k, V) of them, ties to the lower id.
 
-    logits: [V] without NaN.
+    logits: [V] without NaN. k: at least 1.
+    Source: Fan, Lewis and Dauphin 2018 (top-k sampling); GPT-2 used k = 40.
     """
-    if k < 1:
-        raise ValueError(f"top_k must be at least 1, got {k}")
     if k >= logits.size:
         return np.arange(logits.size)
     candidates = (logits >= top_k_bound(logits, k)[0]).nonzero()[0]

@@ -8,20 +8,37 @@ same seed gives the same choices across numpy releases.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 # names the algorithm: text is reproducible between equal names
 GENERATOR = "philox4x64-10/inverse-cdf-by-id/1"
 MASK = (1 << 64) - 1
 
 
-def philox(seed: int) -> Iterator[int]:
+class Philox(Iterator[int]):
     """Uniform 64-bit integers of Philox4x64-10 with key (seed, 0) and counter 1, 2, ...: numpy's
     Philox(key=seed).
     """
-    counter = 0
-    while True:
-        counter += 1
-        yield from _block(seed, counter)
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._counter = 0
+        self._rest: tuple[int, ...] = ()
+
+    def __next__(self) -> int:
+        if not self._rest:
+            self._counter += 1
+            self._rest = _block(self._seed, self._counter)
+        number, *rest = self._rest
+        self._rest = tuple(rest)
+        return number
+
+    def fork(self) -> Self:
+        """Another that gives the same numbers from here."""
+        other = type(self)(self._seed)
+        other._counter = self._counter
+        other._rest = self._rest
+        return other
 
 
 def _block(seed: int, counter: int) -> tuple[int, int, int, int]:

@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gpt_edge.arguments import check_text, checked_ids
+from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ContextLengthError
+from gpt_edge.generate.context import window_of
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left"]
-LENGTH_HINT = "shorten it, or keep its end with --truncate left"
+LENGTH_HINT = "shorten it, or keep its end with truncate='left'"
+CLI_LENGTH_HINT = "shorten it, or keep its end with --truncate left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +37,21 @@ def encode_prompt(
     truncate: Truncate | None = None,
     *,
     special: bool = False,
+    keep_first: int | None = None,
 ) -> Prompt:
     """Ids of `text`, at least one and at most a context full.
 
     special: whether special tokens that the text spells become their ids; else they are plain text.
     An empty text becomes one end token. truncate="left" keeps the end of the prompt: as many tokens
-    as leave room for max_new_tokens, but at least half the context.
+    as leave room for max_new_tokens, but at least half the context. keep_first: of a prompt that
+    does not fit, the window with so many of its first tokens, see `context.py`.
     Raises ValueError for a text that is not a string, or is empty where the model has no end token;
     ContextLengthError.
     """
-    if not isinstance(text, str):
-        raise ValueError(f"prompt must be a string, got {type(text).__name__}")
+    check_text("prompt", text)
     if truncate not in (None, "left"):
         raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
-    if truncate is None:
+    if truncate is None and keep_first is None:
         _check_bytes(text, tokenizer, config.n_ctx)
     ids = tokenizer.encode(text, special=special)
     if not ids:
@@ -55,19 +60,33 @@ def encode_prompt(
                 "the prompt is empty, and this model has no end token to start a text from"
             )
         ids = [tokenizer.end_token]
+    if keep_first is not None:
+        return fitted(ids, config.n_ctx, keep_first)
     if truncate is None:
         _check_length(len(ids), config.n_ctx)
         return Prompt(ids)
-    n_kept = max(config.n_ctx - max_new_tokens, config.n_ctx // 2, 1)
-    kept = ids[-n_kept:]
+    return cut_left(ids, config.n_ctx, max_new_tokens)
+
+
+def cut_left(ids: list[int], n_ctx: int, max_new_tokens: int) -> Prompt:
+    """The end of a text: as many ids as leave room for max_new_tokens, but at least half the
+    context.
+    """
+    kept = ids[-max(n_ctx - max_new_tokens, n_ctx // 2, 1) :]
     return Prompt(kept, len(ids) - len(kept))
 
 
-def check_ids(ids: Sequence[int], config: GPTConfig) -> None:
-    """Raise ValueError for no ids or ids out of range, ContextLengthError for too many."""
-    if not ids or not all(0 <= id < config.vocab_size for id in ids):
-        raise ValueError(f"ids must be one or more token ids from 0 to {config.vocab_size - 1}")
-    _check_length(len(ids), config.n_ctx)
+def fitted(ids: list[int], n_ctx: int, keep_first: int) -> Prompt:
+    """The window of a text, which is all of one that fits."""
+    kept = window_of(ids, keep_first, n_ctx)
+    return Prompt(kept, len(ids) - len(kept))
+
+
+def check_ids(ids: Sequence[int] | IntArray, config: GPTConfig) -> list[int]:
+    """Token ids as a list. Raises ValueError as `checked_ids`, ContextLengthError for too many."""
+    checked = checked_ids(ids, config.vocab_size)
+    _check_length(len(checked), config.n_ctx)
+    return checked
 
 
 def _check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
@@ -78,6 +97,7 @@ def _check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
         raise ContextLengthError(
             f"the prompt has {n_bytes} bytes, more than the context of {n_ctx} tokens can hold",
             hint=LENGTH_HINT,
+            cli_hint=CLI_LENGTH_HINT,
         )
 
 
@@ -86,4 +106,5 @@ def _check_length(n_tokens: int, n_ctx: int) -> None:
         raise ContextLengthError(
             f"the prompt has {n_tokens} tokens, the context of this model holds {n_ctx}",
             hint=LENGTH_HINT,
+            cli_hint=CLI_LENGTH_HINT,
         )

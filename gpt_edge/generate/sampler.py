@@ -1,16 +1,18 @@
 """Sampler: chooses a token id from a row of logits.
 
-A list of logits processors prepares the row, then a token is drawn from its softmax. With no
-processors but top-k and temperature, which is nearly always, a faster way gives the same choices. A
-vectorised pass finds a bound that the k largest logits reach and proves the row sound: numpy's
-maximum propagates NaN and sorts it last, so a finite end means no NaN and no +inf anywhere. A
-second pass takes what reaches the bound, hardly more than k logits. The rest is plain Python:
+Logits processors prepare the row, top-k and the truncations choose which tokens may be drawn, and
+one is drawn from their softmax. With top-k alone, which is nearly always, a faster way gives the
+same choices. A vectorised pass finds a bound that the k largest logits reach and proves the row
+sound: numpy's maximum propagates NaN and sorts it last, so a finite end means no NaN and no +inf
+anywhere. A second pass takes what reaches the bound, hardly more than k logits. The rest is plain
+Python:
 between two steps of the model the caches hold none of this code, and each numpy function that has
 to be fetched costs more than it saves on 40 numbers.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from bisect import bisect_left, bisect_right
@@ -24,28 +26,17 @@ from gpt_edge.errors import NumericError
 from gpt_edge.generate.logits import (
     LogitsProcessor,
     LogitsRow,
-    Temperature,
-    TopK,
     cut_to_top_k,
+    divide_by_temperature,
     top_k_bound,
+    top_k_ids,
 )
 from gpt_edge.generate.params import SamplingParams
-from gpt_edge.generate.philox import philox
+from gpt_edge.generate.philox import Philox
+from gpt_edge.generate.truncation import build_truncations
 
 _FEW = 256  # candidates that plain Python is quicker for
-
-
-def build_processors(params: SamplingParams) -> list[LogitsProcessor]:
-    """The processors that `params` ask for, in the order in which they work.
-
-    First those that change single logits, then TopK, then Temperature, then those that need
-    probabilities. TopK comes before Temperature, as a division may round two logits to one.
-    """
-    processors: list[LogitsProcessor] = []
-    if params.effective_top_k is not None and params.effective_temperature is not None:
-        processors.append(TopK(params.effective_top_k))
-        processors.append(Temperature(params.effective_temperature))
-    return processors
+NO_TOP_K = 1 << 62  # more than any vocabulary
 
 
 class Sampler:
@@ -54,17 +45,26 @@ class Sampler:
     seed: the one in use, drawn from the operating system when the params name none.
     """
 
-    def __init__(self, params: SamplingParams, extra: Sequence[LogitsProcessor] = ()) -> None:
-        """extra: processors that run before those of `params`."""
+    def __init__(self, params: SamplingParams, processors: Sequence[LogitsProcessor] = ()) -> None:
+        """processors: that change a row before the tokens that may be drawn are chosen, in order;
+        see `processors.py`.
+        """
         self.seed = int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed
-        self._processors = [*extra, *build_processors(params)]
+        self._processors = list(processors)
         self._is_greedy = params.is_greedy or params.top_k == 1
-        self._is_plain = all(
-            isinstance(processor, TopK | Temperature) for processor in self._processors
-        )
-        self._top_k = params.effective_top_k or 1
+        self._top_k = params.effective_top_k or NO_TOP_K
         self._temperature = params.effective_temperature or 1.0
-        self._random = philox(self.seed)
+        self._truncations = build_truncations(params)
+        self._random = Philox(self.seed)
+
+    def fork(self, processors: Sequence[LogitsProcessor]) -> Sampler:
+        """Another with the same settings and the same random numbers from here. processors: its
+        own.
+        """
+        other = copy.copy(self)
+        other._processors = list(processors)
+        other._random = self._random.fork()
+        return other
 
     def sample(self, logits: FloatArray, history: Sequence[int] = ()) -> int:
         """Return a token id whose probability is above 0; greedy takes the largest logit, the lower
@@ -74,31 +74,39 @@ class Sampler:
         ids before, the prompt's included; for processors that look at them.
         Raises NumericError for NaN or +inf anywhere, or -inf everywhere.
         """
-        if not self._is_plain:
-            return self._sample_processed(logits, history)
-        if self._is_greedy:
-            return _largest(logits)
-        return self._sample_top_k(logits)
-
-    def _sample_processed(self, logits: FloatArray, history: Sequence[int]) -> int:
-        """Any list of processors, each on the whole row."""
         row: LogitsRow = logits
-        for processor in self._processors:
+        if self._processors:
             _check_sound(row, float(row.max()))
-            row = processor(history, row)
+            for processor in self._processors:
+                row = processor(history, row)
+            _check_processed(row)
         if self._is_greedy:
             return _largest(row)
-        _check_sound(row, float(row.max()))
-        return self._draw(row, 1.0)
+        if self._truncations:
+            return self._sample_truncated(row)
+        return self._sample_top_k(row)
 
-    def _sample_top_k(self, logits: FloatArray) -> int:
+    def _sample_truncated(self, logits: LogitsRow) -> int:
+        """Top-k, temperature and the truncations, each on what the one before it left."""
+        _check_sound(logits, float(logits.max()))
+        ids = top_k_ids(logits, self._top_k)
+        values = divide_by_temperature(logits[ids], self._temperature)
+        for truncation in self._truncations:
+            kept = truncation(values)
+            ids = ids[kept]
+            values = values[kept]
+        return int(ids[self._draw(values, 1.0)])
+
+    def _sample_top_k(self, logits: LogitsRow) -> int:
         """Top-k and temperature alone, without a pass over the row for each."""
         if self._top_k >= logits.size:
             _check_sound(logits, float(logits.max()))
             return self._draw(logits, self._temperature)
         bound, largest = top_k_bound(logits, self._top_k)
         _check_sound(logits, largest)
-        ids = (logits >= bound).nonzero()[0]
+        # fewer than k that are not -inf, as under a constraint
+        is_candidate = logits >= bound if bound > -math.inf else logits > bound
+        ids = is_candidate.nonzero()[0]
         if ids.size <= _FEW:
             return self._draw_of_few(ids.tolist(), logits[ids].tolist())
         kept = cut_to_top_k(ids, logits[ids], self._top_k)
@@ -157,6 +165,14 @@ def _check_sound(logits: LogitsRow, largest: float) -> None:
     """Raise NumericError unless the largest logit, NaN if one is NaN, is a finite number."""
     if not -math.inf < largest < math.inf:  # NaN is neither
         raise _unsound(logits)
+
+
+def _check_processed(logits: LogitsRow) -> None:
+    if not float(logits.max()) > -math.inf:  # NaN is not
+        raise NumericError(
+            "-inf for every token is what the logits processors leave, so no token can be chosen",
+            hint="loosen logit_bias, bad_words, no_repeat_ngram_size or the constraint",
+        )
 
 
 def _unsound(logits: LogitsRow) -> NumericError:

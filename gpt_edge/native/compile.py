@@ -16,7 +16,8 @@ from gpt_edge.system.disk import output_error
 
 # as in pyproject.toml. No contraction: a sum after a product is rounded twice, as onnxruntime's
 # operators do it. hidden: a function called `fail` elsewhere in the process is not taken for ours.
-OPTIONS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden")
+# g0: Python's own options ask for debug information, 5 MB of it.
+OPTIONS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0")
 COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 600
 

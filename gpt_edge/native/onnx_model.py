@@ -15,21 +15,21 @@ MODEL_GRAPH, MODEL_OPSET = 7, 8
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
 VALUE_NAME, VALUE_TYPE, TYPE_TENSOR, TENSOR_TYPE_ELEMENT = 1, 2, 1, 1
 NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 3, 4, 5, 7
-ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_TYPE = 1, 2, 3, 20
-TYPE_FLOAT, TYPE_INT = 1, 2
+ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_STRING, ATTRIBUTE_TYPE = 1, 2, 3, 4, 20
+TYPE_FLOAT, TYPE_INT, TYPE_STRING = 1, 2, 3
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
 
 
 @dataclass(slots=True)
 class Node:
-    """A node's names and numbers; an attribute that is neither a whole number nor a float is left
+    """A node's names and attributes; an attribute that is no whole number, float or string is left
     out.
     """
 
     op: str
     inputs: list[str]
     outputs: list[str]
-    attributes: dict[str, int | float]
+    attributes: dict[str, int | float | str]
     domain: str = ""
     name: str = ""
 
@@ -120,9 +120,9 @@ def _node(data: bytes) -> Node:
         if not isinstance(value, bytes):
             continue
         if number == NODE_ATTRIBUTE:
-            name, number_of = _attribute(value)
-            if number_of is not None:
-                node.attributes[name] = number_of
+            name, content = _attribute(value)
+            if content is not None:
+                node.attributes[name] = content
         elif number == NODE_INPUT:
             node.inputs.append(value.decode())
         elif number == NODE_OUTPUT:
@@ -136,7 +136,7 @@ def _node(data: bytes) -> Node:
     return node
 
 
-def _attribute(data: bytes) -> tuple[str, int | float | None]:
+def _attribute(data: bytes) -> tuple[str, int | float | str | None]:
     found = {number: value for number, value, _ in fields(data)}
     name, kind = found.get(ATTRIBUTE_NAME, b""), found.get(ATTRIBUTE_TYPE)
     assert isinstance(name, bytes)
@@ -148,6 +148,10 @@ def _attribute(data: bytes) -> tuple[str, int | float | None]:
         single = found.get(ATTRIBUTE_FLOAT, bytes(4))
         assert isinstance(single, bytes)
         return name.decode(), struct.unpack("<f", single)[0]
+    if kind == TYPE_STRING:
+        text = found.get(ATTRIBUTE_STRING, b"")
+        assert isinstance(text, bytes)
+        return name.decode(), text.decode()
     return name.decode(), None
 
 
@@ -182,16 +186,20 @@ def node_field(node: Node) -> bytes:
     parts += [_field(NODE_OUTPUT, name.encode()) for name in node.outputs]
     parts += [_field(NODE_NAME, node.name.encode()), _field(NODE_OP, node.op.encode())]
     for name, value in node.attributes.items():
-        is_whole = isinstance(value, int)
-        data = (
-            _key(ATTRIBUTE_INT, VARINT) + _number(value & (1 << 64) - 1)
-            if isinstance(value, int)
-            else _key(ATTRIBUTE_FLOAT, FIXED32) + struct.pack("<f", value)
-        )
-        kind = _key(ATTRIBUTE_TYPE, VARINT) + _number(TYPE_INT if is_whole else TYPE_FLOAT)
-        parts.append(_field(NODE_ATTRIBUTE, _field(ATTRIBUTE_NAME, name.encode()) + data + kind))
+        content = _field(ATTRIBUTE_NAME, name.encode()) + _attribute_value(value)
+        parts.append(_field(NODE_ATTRIBUTE, content))
     parts.append(_field(NODE_DOMAIN, node.domain.encode()))
     return _field(GRAPH_NODE, b"".join(parts))
+
+
+def _attribute_value(value: int | float | str) -> bytes:
+    if isinstance(value, int):
+        kind, data = TYPE_INT, _key(ATTRIBUTE_INT, VARINT) + _number(value & (1 << 64) - 1)
+    elif isinstance(value, float):
+        kind, data = TYPE_FLOAT, _key(ATTRIBUTE_FLOAT, FIXED32) + struct.pack("<f", value)
+    else:
+        kind, data = TYPE_STRING, _field(ATTRIBUTE_STRING, value.encode())
+    return data + _key(ATTRIBUTE_TYPE, VARINT) + _number(kind)
 
 
 def _field(number: int, data: bytes) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gpt_edge.arguments import check_count
 from gpt_edge.arrays import IntArray
 
 # of a batch: bounds its memory, and what falls out of the CPU's cache between two layers
@@ -27,8 +28,7 @@ def batches(
     that are much longer than the batch's first one begin a new batch, once there is enough to
     compute. Raises ValueError for a batch below 1.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    check_count("batch", batch)
     sizes = np.asarray(lengths, np.int64)[::per_example]
     order = np.argsort(sizes, kind="stable")
     start, total = 0, 0

@@ -21,26 +21,31 @@ from gpt_edge.runtime.kv_cache import CacheArray, KVCache
 
 
 class _Step:
-    """One decode step of all rows, bound to a cache's memory."""
+    """A binding for calls that append `n_new` tokens to every row, and the memory that it reads and
+    writes.
+    """
 
-    __slots__ = ("binding", "ids", "logits", "seqlens_k", "total")
-
-    def __init__(self, graph_runner: GraphRunner, config: GPTConfig, cache: KVCache) -> None:
+    def __init__(
+        self, graph_runner: GraphRunner, config: GPTConfig, cache: KVCache, n_new: int
+    ) -> None:
         batch = cache.batch
-        self.ids: IntArray = np.zeros(batch, np.int64)
+        self.ids = np.zeros((batch, n_new), np.int64)
         self.seqlens_k = np.zeros(batch, np.int32)
         self.total = np.zeros(1, np.int32)
-        self.logits: FloatArray = np.zeros((batch, config.vocab_size), np.float32)
+        self.logits: FloatArray = np.zeros((batch, n_new, config.vocab_size), np.float32)
+        # the next position of a row is its length
+        self.positions = cache.lengths.reshape(batch, 1)
+        if n_new > 1:
+            self.positions = np.zeros((batch, n_new), np.int64)
         self.binding = graph_runner.new_binding()
         inputs: dict[str, npt.NDArray[Any]] = {
-            onnx_contract.INPUT_IDS: self.ids.reshape(batch, 1),
-            # the next position of a row is its length
-            onnx_contract.POSITION_IDS: cache.lengths.reshape(batch, 1),
+            onnx_contract.INPUT_IDS: self.ids,
+            onnx_contract.POSITION_IDS: self.positions,
             onnx_contract.SEQLENS_K: self.seqlens_k,
             onnx_contract.TOTAL_SEQUENCE_LENGTH: self.total,
-            onnx_contract.LOGIT_ROWS: np.zeros((batch, 1), np.int64),
+            onnx_contract.LOGIT_ROWS: np.tile(np.arange(n_new, dtype=np.int64), (batch, 1)),
         }
-        bind_memory(self.binding, inputs, {onnx_contract.LOGITS: self.logits.reshape(batch, 1, -1)})
+        bind_memory(self.binding, inputs, {onnx_contract.LOGITS: self.logits})
         _bind_cache(self.binding, cache.arrays)
 
 
@@ -67,15 +72,38 @@ class EdgeRunner:
         """Append one token per row; see Session.decode."""
         longest = cache.length + 1
         cache.reserve(longest)
-        step = cache.bound
-        if not isinstance(step, _Step):
-            step = cache.bound = _Step(self._graph_runner, self._config, cache)
-        step.ids[:] = ids
+        step = self._step(cache, 1)
+        step.ids[:, 0] = ids
         step.seqlens_k[:] = cache.lengths
         step.total[0] = longest
         self._graph_runner.run(step.binding)
         cache.lengths += 1
-        return step.logits
+        logits: FloatArray = step.logits[:, 0]
+        return logits
+
+    def decode_several(self, ids: Sequence[int], cache: KVCache) -> FloatArray:
+        """Append a few tokens to the only row; see Session.decode_several."""
+        past = cache.length
+        total = past + len(ids)
+        cache.reserve(total)
+        step = self._step(cache, len(ids))
+        step.ids[0] = ids
+        step.positions[0] = np.arange(past, total)
+        step.seqlens_k[0] = total - 1
+        step.total[0] = total
+        self._graph_runner.run(step.binding)
+        cache.lengths[0] = total
+        logits: FloatArray = step.logits[0]
+        return logits
+
+    def _step(self, cache: KVCache, n_new: int) -> _Step:
+        """The binding for so many new tokens a row, made once for the cache's memory."""
+        if not isinstance(cache.bound, dict):
+            cache.bound = {}
+        steps: dict[int, _Step] = cache.bound
+        if n_new not in steps:
+            steps[n_new] = _Step(self._graph_runner, self._config, cache, n_new)
+        return steps[n_new]
 
     def append(
         self, ids: IntArray, cache: KVCache, row: int, logit_rows: IntArray, out: FloatArray

@@ -20,6 +20,7 @@ from gpt_edge.errors import BundleError, ContextLengthError, NumericError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.batching import batches, equal_batches, pad
 from gpt_edge.runtime.graph_runner import GraphRunner, bind_memory
+from gpt_edge.system.closable import Closable
 from gpt_edge.tasks import TOKENS
 
 BATCH = 64  # examples at once, at most
@@ -27,7 +28,7 @@ Pooling = Literal["last", "mean"]
 Ids = Sequence[Sequence[int]]
 
 
-class Encoder:
+class Encoder(Closable):
     """A loaded model. Thread-safe: a call keeps nothing. A process forked from this one must open
     its own.
 
@@ -49,6 +50,23 @@ class Encoder:
         self._may_pad = not bundle.is_optimum_export
         self._has_states = onnx_contract.HIDDEN_STATES in self._graph_runner.output_types
 
+    @property
+    def threads(self) -> int:
+        """How many threads it uses."""
+        return self._graph_runner.threads
+
+    def close(self) -> None:
+        """Let go of the weights; using it afterwards is a ValueError."""
+        self._graph_runner.close()
+
+    def describe(self) -> str:
+        """What the model is, for the repr of what stands on it."""
+        state = ", closed" if self._graph_runner.is_closed else ""
+        return (
+            f"vectors of {self.config.n_embd}, context of {self.config.n_ctx}, threads "
+            f"{self.threads}{state}"
+        )
+
     def logits(self, sequences: Ids, *, batch: int = BATCH) -> FloatArray:
         """The task's logits float32 [E, n_label] of each example; for multiple choice [E, 1], E the
         number of answers; for token-classification E is the number of all tokens, in order.
@@ -61,7 +79,8 @@ class Encoder:
         if self.task is None or self.config.n_label is None:
             raise BundleError(
                 f"{self.path} is a language model: it has no task to answer",
-                hint="use gpt-edge generate",
+                hint="open it with gpt_edge.load",
+                cli_hint="use gpt-edge generate",
             )
         self._check(sequences)
         if self.task.kind == TOKENS:

@@ -21,7 +21,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.open_graph import open_graph
 from gpt_edge.runtime.ort_session import ORT_ERRORS, cause_of
 from gpt_edge.runtime.tuning import DEFAULT, Tuning
-from gpt_edge.system.fork_safety import keep_in_child
+from gpt_edge.system.fork_safety import check_process, keep_in_child
 from gpt_edge.system.threads import check_threads
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -30,6 +30,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 class GraphRunner:
     """An opened graph. Thread-safe: a run keeps nothing. `threads`: how many it uses. `input_types`
     and `output_types`: onnxruntime's name of each type, by the name of the input or output.
+    `is_row_exact`: see `OpenedGraph`.
 
     threads: None takes those of `tuning`. native: see `find_library`. profile: onnxruntime times
     every operator, into a file whose path begins with this one.
@@ -49,9 +50,9 @@ class GraphRunner:
             check_threads(threads)
         self.threads = threads or tuning.threads()
         self._pid = os.getpid()
-        self._session = open_graph(
-            bundle, self.threads, native=native, profile=profile, tuning=tuning
-        )
+        opened = open_graph(bundle, self.threads, native=native, profile=profile, tuning=tuning)
+        self._session: Any = opened.session
+        self.is_row_exact = opened.is_row_exact
         keep_in_child(self._session)
         self.input_types = {value.name: value.type for value in self._session.get_inputs()}
         self.output_types = {value.name: value.type for value in self._session.get_outputs()}
@@ -64,21 +65,16 @@ class GraphRunner:
 
     def new_binding(self) -> Any:
         """An IOBinding without inputs or outputs; see `bind_memory`."""
-        return self._session.io_binding()
+        return self._opened().io_binding()
 
     def run(self, binding: Any) -> None:
         """Run the graph once. Raises GPTEdgeError for what onnxruntime refuses, and in a fork of
-        the process that opened the graph: its threads are not there.
+        the process that opened the graph: its threads are not there; ValueError after `close`.
         """
-        if os.getpid() != self._pid:
-            raise GPTEdgeError(
-                f"this model was opened in process {self._pid} and cannot be used in its fork "
-                f"{os.getpid()}",
-                hint="open the bundle after the fork, or start processes with multiprocessing's "
-                "spawn",
-            )
+        check_process(self._pid)
+        session = self._opened()
         try:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
             raise GPTEdgeError(
                 f"onnxruntime failed while running the model: {cause_of(error)}"
@@ -86,7 +82,22 @@ class GraphRunner:
 
     def end_profile(self) -> Path:
         """Stop timing the operators and return the profiler's file; once, after `profile`."""
-        return Path(self._session.end_profiling())
+        return Path(self._opened().end_profiling())
+
+    @property
+    def is_closed(self) -> bool:
+        """True after `close`."""
+        return self._session is None
+
+    def close(self) -> None:
+        """Let go of onnxruntime's session. A run in another thread ends first."""
+        self._session = None
+
+    def _opened(self) -> Any:
+        session = self._session
+        if session is None:
+            raise ValueError("the model is closed: load it again")
+        return session
 
 
 def bind_memory(binding: Any, inputs: Arrays, outputs: Arrays) -> None:

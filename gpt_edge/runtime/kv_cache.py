@@ -7,12 +7,14 @@ arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpt_edge.arguments import check_whole
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import ContextLengthError
@@ -22,6 +24,7 @@ CacheArray = npt.NDArray[Any]  # float32, or the float16 of a third-party portab
 
 FIRST_CAPACITY = 128  # tokens; doubled until the context is full
 LENGTHS = "lengths"
+WHOLE = (int, np.integer)  # a tuple: isinstance builds a union anew each time
 
 
 class KVCache:
@@ -30,8 +33,8 @@ class KVCache:
 
     lengths: int64 [B], how many positions of each row count. Always changed in place, as it is
     bound to a graph input. arrays: key 0, value 0, key 1, ..., each [B, H, S, D'] with S =
-    `capacity`; what lies beyond a row's length is never read. The list is replaced, never changed,
-    when the memory moves.
+    `capacity`, of the type `dtype`, named by `names`; what lies beyond a row's length is never
+    read. The list is replaced, never changed, when the memory moves.
     """
 
     def __init__(
@@ -43,34 +46,32 @@ class KVCache:
         dtype: str = "float32",
     ) -> None:
         """Raises ValueError for a batch or capacity below 1, or a capacity beyond the context."""
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
-        if capacity is not None and not 1 <= capacity <= config.n_ctx:
-            raise ValueError(
-                f"capacity must be from 1 to the context of {config.n_ctx}, got {capacity}"
-            )
+        check_whole("batch", batch, 1)
+        if capacity is not None:
+            check_whole("capacity", capacity, 1, config.n_ctx)
         self.n_ctx = config.n_ctx
         self.batch = batch
         self.lengths: IntArray = np.zeros(batch, np.int64)
         self.bound: object = None
-        self._names = [
+        self.model: object = None  # what a session knows its own caches by
+        self.names = [
             name(layer) for layer in range(config.n_layer) for name in (past_key, past_value)
         ]
         self._shape = (config.n_head, cache_head_size(config, graph))
-        self._dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
         size = min(FIRST_CAPACITY, config.n_ctx) if capacity is None else capacity
         self.arrays: list[CacheArray] = [
-            self._zeros(size if graph == "edge" else 0) for _ in self._names
+            self._zeros(size if graph == "edge" else 0) for _ in self.names
         ]
 
     def _zeros(self, capacity: int) -> CacheArray:
         heads, width = self._shape
-        return np.zeros((self.batch, heads, capacity, width), self._dtype)
+        return np.zeros((self.batch, heads, capacity, width), self.dtype)
 
     @property
     def length(self) -> int:
         """Positions that count in the longest row."""
-        return int(self.lengths[0]) if self.batch == 1 else int(self.lengths.max())
+        return int(self.lengths[0]) if self.batch == 1 else int(self.lengths.max(initial=0))
 
     @property
     def capacity(self) -> int:
@@ -103,7 +104,7 @@ class KVCache:
         """
         used = self.length
         # all of it first: MemoryError changes nothing
-        moved = [self._zeros(capacity) for _ in self._names]
+        moved = [self._zeros(capacity) for _ in self.names]
         old, self.arrays = self.arrays, moved
         self.bound = None  # it holds on to the old arrays
         for array in moved:
@@ -115,7 +116,7 @@ class KVCache:
 
         Raises ValueError unless 0 <= length <= `self.length`.
         """
-        if not 0 <= length <= self.length:
+        if not (isinstance(length, WHOLE) and 0 <= length <= self.length):
             raise ValueError(f"a cache of {self.length} tokens cannot be cropped to {length}")
         np.minimum(self.lengths, length, out=self.lengths)
 
@@ -123,12 +124,33 @@ class KVCache:
         """Keep only these rows of the batch, in this order. Raises ValueError if there are none or
         one is out of range.
         """
-        if not rows or not all(0 <= row < self.batch for row in rows):
+        if not rows or not all(isinstance(row, WHOLE) and 0 <= row < self.batch for row in rows):
             raise ValueError(f"rows must name some of 0 to {self.batch - 1}, got {list(rows)}")
         self.arrays = [array[list(rows)] for array in self.arrays]
         self.lengths = self.lengths[list(rows)]
         self.batch = len(rows)
         self.bound = None
+
+    def row_shape(self, length: int) -> tuple[int, int, int]:
+        """[H, length, D'] of one row in each array."""
+        return (self._shape[0], length, self._shape[1])
+
+    def row_bytes(self, length: int) -> int:
+        """Memory of `length` positions of one row."""
+        return len(self.names) * math.prod(self.row_shape(length)) * self.dtype.itemsize
+
+    def copy_row(self, row: int, length: int) -> list[CacheArray]:
+        """A copy of the first `length` positions of a row: arrays [1, H, length, D']."""
+        return [array[row : row + 1, :, :length].copy() for array in self.arrays]
+
+    def put_row(self, arrays: Sequence[CacheArray], length: int) -> None:
+        """Take the first `length` positions of what `copy_row` gave, of the same model, in place of
+        this cache's only row.
+        """
+        self.reserve(length)
+        for array, part in zip(self.arrays, arrays, strict=True):
+            array[:, :, :length] = part[:, :, :length]
+        self.lengths[:] = length
 
     def save(self) -> dict[str, CacheArray]:
         """A copy of what counts: "lengths" int64 [B] and past_key_values.{i}.key/.value
@@ -139,7 +161,7 @@ class KVCache:
         used = self.length
         parts = {
             name: array[:, :, :used].copy()
-            for name, array in zip(self._names, self.arrays, strict=True)
+            for name, array in zip(self.names, self.arrays, strict=True)
         }
         return {LENGTHS: self.lengths.copy(), **parts}
 
@@ -155,7 +177,7 @@ class KVCache:
                 f"saved lengths must be from 0 to {self.n_ctx}, got {lengths.tolist()}"
             )
         shape = (self.batch, self._shape[0], used, self._shape[1])
-        parts = [self._part(saved, name, shape, self._dtype) for name in self._names]
+        parts = [self._part(saved, name, shape, self.dtype) for name in self.names]
         self.reserve(used)
         for array, part in zip(self.arrays, parts, strict=True):
             array[:, :, :used] = part

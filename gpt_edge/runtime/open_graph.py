@@ -4,6 +4,7 @@ contract of `onnx_contract.py`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
@@ -13,7 +14,7 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.optimum_folder import PAST_HINT
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.native.library import Native, find_library
-from gpt_edge.native.rewrite import rewrite
+from gpt_edge.native.rewrite import Rewritten, rewrite
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
 from gpt_edge.runtime.tuning import DEFAULT, Tuning
 from gpt_edge.schemes import SCHEMES
@@ -29,6 +30,16 @@ WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 USE_CACHE_BRANCH = "use_cache_branch"  # an input of Optimum's merged decoders
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedGraph:
+    """is_row_exact: whether the bits of a token depend on nothing but the tokens before it, neither
+    on what is computed beside it nor on how a text is cut into calls.
+    """
+
+    session: ort.InferenceSession
+    is_row_exact: bool
+
+
 def open_graph(
     bundle: Bundle,
     threads: int,
@@ -36,7 +47,7 @@ def open_graph(
     native: Native = None,
     profile: Path | None = None,
     tuning: Tuning = DEFAULT,
-) -> ort.InferenceSession:
+) -> OpenedGraph:
     """A bundle's graph, checked against the contract. native: see `find_library`.
 
     Raises BundleError for a graph that onnxruntime refuses, or that lacks or adds an input or
@@ -50,14 +61,16 @@ def open_graph(
         if library is not None and rewritten is not None:
             _register(library, options)
             options.add_session_config_entry(WEIGHTS_FOLDER, str(bundle.model_path.parent))
-        session = start_session(rewritten or bundle.model_path, options)
+        model = bundle.model_path if rewritten is None else rewritten.model
+        session = start_session(model, options)
     except ORT_ERRORS as error:
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot load {bundle.model_path}: {cause_of(error)}"
         ) from error
     _check_contract(bundle, session)
+    is_row_exact = rewritten is not None and rewritten.is_row_exact
     return_freed_memory()  # what loading took and no longer needs: up to half of the weights
-    return session
+    return OpenedGraph(session, is_row_exact)
 
 
 def _options(
@@ -88,14 +101,13 @@ def _options(
     return options
 
 
-def _with_operators(bundle: Bundle, threads: int) -> bytes | None:
+def _with_operators(bundle: Bundle, threads: int) -> Rewritten | None:
     """The graph with the library's operators in it; None where it has no nodes that they
     replace.
     """
     head_size = onnx_contract.cache_head_size(bundle.config, bundle.graph)
     is_rounded = not SCHEMES[bundle.scheme].is_float
-    rewritten = rewrite(bundle.model_path.read_bytes(), threads, head_size, half_cache=is_rounded)
-    return None if rewritten is None else rewritten.model
+    return rewrite(bundle.model_path.read_bytes(), threads, head_size, half_cache=is_rounded)
 
 
 def _register(library: Path, options: ort.SessionOptions) -> None:

@@ -8,6 +8,7 @@ second would pack the weights again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,14 +22,18 @@ from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.edge_runner import EdgeRunner
 from gpt_edge.runtime.graph_runner import GraphRunner
-from gpt_edge.runtime.kv_cache import KVCache
+from gpt_edge.runtime.kv_cache import WHOLE, KVCache
+from gpt_edge.runtime.kv_slots import KVSlots
 from gpt_edge.runtime.portable_runner import PortableRunner
 from gpt_edge.runtime.tuning import DEFAULT, PREFILL_CHUNK, Tuning
+from gpt_edge.system.closable import Closable
+
+MAX_SEVERAL = 8  # ids of one `decode_several`
 
 
-class Session:
-    """A loaded model. `name` is the bundle's, `config` its shape, `graph` its kind, `threads` how
-    many it uses.
+class Session(Closable):
+    """A loaded model. `name` is that of its `bundle`, `config` its shape, `graph` its kind,
+    `threads` how many it uses.
 
     threads: None takes those of `tuning`. native: the library of custom operators, see
     `native.library.find_library`. Raises ValueError for threads outside 1 to 256, and BundleError
@@ -50,27 +55,64 @@ class Session:
         if bundle.task is not None:
             raise BundleError(
                 f"{bundle.path} is a classifier ({bundle.task.kind}), not a language model",
-                hint="use gpt-edge classify",
+                hint="open it with gpt_edge.Classifier.load",
+                cli_hint="use gpt-edge classify",
             )
         self.name = bundle.manifest.name
         self.config = bundle.config
         self.graph = bundle.graph
+        self.bundle = bundle
         self._prefill_chunk = tuning.prefill_chunk
         self._graph_runner = GraphRunner(
             bundle, threads=threads, native=native, profile=profile, tuning=tuning
         )
         self.threads = self._graph_runner.threads
+        self._model = (str(bundle.path), self.graph, self.config)
         self._runner: EdgeRunner | PortableRunner
         if self.graph == "edge":
             self._runner = EdgeRunner(self._graph_runner, self.config)
         else:
             self._runner = PortableRunner(self._graph_runner, self.config)
 
+    def __repr__(self) -> str:
+        state = ", closed" if self._graph_runner.is_closed else ""
+        return (
+            f"<Session {self.name}: {self.graph} graph, {self.config.n_layer} layers of width "
+            f"{self.config.n_embd}, context of {self.config.n_ctx}, threads {self.threads}{state}>"
+        )
+
+    def close(self) -> None:
+        """Let go of the weights, as leaving a with-block does; what runs in other threads ends
+        first. Using the session or one of its caches afterwards is a ValueError.
+        """
+        self._graph_runner.close()
+
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for `batch` sequences, with room for `capacity` tokens before it has to
         grow.
         """
-        return KVCache(self.config, self.graph, batch, capacity, self._runner.cache_dtype)
+        cache = KVCache(self.config, self.graph, batch, capacity, self._runner.cache_dtype)
+        cache.model = self._model
+        return cache
+
+    @property
+    def is_row_exact(self) -> bool:
+        """True where a token's logits, keys and values have the same bits however a text is cut
+        into calls, and whatever is computed beside it: with custom operators in place of all of
+        onnxruntime's that add numbers.
+        """
+        return self._graph_runner.is_row_exact
+
+    @functools.cached_property
+    def weights_hash(self) -> str:
+        """The model's identity: SHA-256 over its graph's and weights' files."""
+        return self.bundle.weights_hash()
+
+    def new_slots(self, n_slots: int) -> KVSlots:
+        """An empty cache of up to `n_slots` sequences that join and leave."""
+        slots = KVSlots(self.config, self.graph, n_slots, self._runner.cache_dtype)
+        slots.model = self._model
+        return slots
 
     def reserve(self, cache: KVCache, length: int) -> None:
         """Make room for rows of `length` at once: memory that grows chunk by chunk exists twice,
@@ -87,11 +129,35 @@ class Session:
         different lengths. Raises ValueError for ids that are not one per row or not in the
         vocabulary, ContextLengthError if a row is full.
         """
-        if len(ids) != cache.batch or not all(0 <= id < self.config.vocab_size for id in ids):
+        self._check_cache(cache)
+        if len(ids) != cache.batch or not self._are_ids(ids):
             raise self._wrong_ids(ids, cache.batch)
         if cache.length >= self.config.n_ctx:
             raise ContextLengthError(f"the context of {self.config.n_ctx} tokens is full")
         return self._runner.decode(ids, cache)
+
+    def decode_several(self, ids: Sequence[int], cache: KVCache) -> FloatArray:
+        """Append ids [T], two to eight, to the only row of a cache and return the logits
+        float32 [T, V] after each.
+
+        The array belongs to the cache: the next call with so many ids overwrites it. What `decode`
+        prepares once is prepared once here, too, so a small model loses no time to it. Raises
+        ValueError for ids that are too many or not in the vocabulary, or a cache of several rows,
+        ContextLengthError if they do not fit.
+        """
+        self._check_cache(cache)
+        if cache.batch != 1 or not 2 <= len(ids) <= MAX_SEVERAL:
+            raise ValueError(
+                f"a cache of one row and 2 to {MAX_SEVERAL} ids are expected, got {cache.batch} "
+                f"rows and {len(ids)} ids"
+            )
+        if not self._are_ids(ids):
+            raise self._wrong_ids(ids, len(ids))
+        self._check_room(cache.length, len(ids))
+        if isinstance(self._runner, EdgeRunner):
+            return self._runner.decode_several(ids, cache)
+        logits: FloatArray = self.forward([ids], cache, "all")[0]
+        return logits
 
     def forward(
         self,
@@ -109,6 +175,7 @@ class Session:
         depends on its neighbours. Raises ValueError for ids, rows or a row that do not fit,
         ContextLengthError before any work.
         """
+        self._check_cache(cache)
         tokens = self._check_ids(ids)
         rows = range(cache.batch) if row is None else (row,)
         if len(rows) != tokens.shape[0] or not 0 <= rows[0] <= rows[-1] < cache.batch:
@@ -148,7 +215,10 @@ class Session:
                 self._runner.append(chunk, cache, row, chosen[first:end] - start, out[first:end])
 
     def _check_ids(self, ids: npt.ArrayLike) -> IntArray:
-        tokens = np.asarray(ids)
+        try:
+            tokens = np.asarray(ids)
+        except ValueError:  # rows of different lengths
+            raise ValueError("ids must be whole numbers [B, T], got rows that differ") from None
         if tokens.ndim != 2 or tokens.size == 0 or tokens.dtype.kind not in "iu":
             raise ValueError(
                 f"ids must be whole numbers [B, T], got {tokens.dtype} {list(tokens.shape)}"
@@ -157,11 +227,26 @@ class Session:
             raise self._wrong_ids(tokens.ravel(), tokens.size)
         return np.ascontiguousarray(tokens, np.int64)
 
+    def _check_cache(self, cache: KVCache) -> None:
+        """Raise ValueError for a cache that another model filled: its keys and values mean nothing
+        here, even where they have the shape of this one's.
+        """
+        if not isinstance(cache, KVCache):
+            raise ValueError(f"cache must be one of new_cache, got {type(cache).__name__}")
+        if cache.model is not self._model and cache.model != self._model:
+            raise ValueError(f"the cache belongs to another model than {self.name}")
+
+    def _are_ids(self, ids: Sequence[int] | IntArray) -> bool:
+        """Whether all are whole numbers within the vocabulary."""
+        size = self.config.vocab_size
+        return all(isinstance(id, WHOLE) and 0 <= id < size for id in ids)
+
     def _check_room(self, past: int, new: int) -> None:
         if past + new > self.config.n_ctx:
             raise ContextLengthError(
                 f"{past + new} tokens do not fit into the context of {self.config.n_ctx}",
-                hint="shorten the prompt, or cut it with --truncate left",
+                hint="shorten the prompt, or cut it with truncate='left'",
+                cli_hint="shorten the prompt, or cut it with --truncate left",
             )
 
     def _wrong_ids(self, ids: Sequence[int] | IntArray, expected: int) -> ValueError:
@@ -169,8 +254,10 @@ class Session:
             return ValueError(
                 f"expected one id for each row of the cache, {expected}, got {len(ids)}"
             )
-        wrong = next(int(id) for id in ids if not 0 <= id < self.config.vocab_size)
-        return ValueError(f"token ids must be from 0 to {self.config.vocab_size - 1}, got {wrong}")
+        wrong = next(id for id in ids if not self._are_ids((id,)))
+        return ValueError(
+            f"token ids must be from 0 to {self.config.vocab_size - 1}, got {wrong!s:.80}"
+        )
 
 
 def _check_logit_rows(

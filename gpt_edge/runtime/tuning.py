@@ -47,6 +47,6 @@ def tuning_of(profile: str | None) -> Tuning:
     """The tuning of that name; None is the default. Raises ValueError for an unknown name."""
     if profile is None:
         return DEFAULT
-    if profile not in TUNINGS:
+    if not isinstance(profile, str) or profile not in TUNINGS:
         raise ValueError(f"profile must be one of {', '.join(TUNINGS)}, got {profile!r}")
     return TUNINGS[profile]

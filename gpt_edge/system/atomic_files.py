@@ -120,7 +120,11 @@ def _check_target_file(target: Path, force: bool, is_ours: Callable[[Path], bool
             hint="give another name, or remove it yourself",
         )
     if not force:
-        raise OutputError(f"{target} exists", hint="replace it with --force")
+        raise OutputError(
+            f"{target} exists",
+            hint="replace it with force=True",
+            cli_hint="replace it with --force",
+        )
 
 
 @contextmanager
@@ -226,7 +230,9 @@ def _check_target(target: Path, force: bool, is_ours: Callable[[Path], bool]) ->
         raise OutputError(f"{target} is a file, expected a folder", hint="choose another name")
     if not force:
         raise OutputError(
-            f"{target} exists", hint="choose another folder, or replace it with --force"
+            f"{target} exists",
+            hint="choose another folder, or replace it with force=True",
+            cli_hint="choose another folder, or replace it with --force",
         )
     try:
         if os.listdir(target) and not is_ours(target):

@@ -2,7 +2,7 @@
 
 onnxruntime's destructor joins threads that fork did not copy, and the child crashes or hangs
 (microsoft/onnxruntime PR 31961). A child cannot use the inherited session anyway, so it is never
-freed there. Knows novalue of onnxruntime.
+freed there. Knows nothing of onnxruntime.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
+
+from gpt_edge.errors import GPTEdgeError
 
 _kept: weakref.WeakSet[object] = weakref.WeakSet()
 
@@ -19,6 +21,17 @@ def keep_in_child(value: object) -> None:
     ends.
     """
     _kept.add(value)
+
+
+def check_process(pid: int, thing: str = "this model") -> None:
+    """Raise GPTEdgeError in another process than `pid`, which opened `thing`: a fork has none of
+    its threads.
+    """
+    if os.getpid() != pid:
+        raise GPTEdgeError(
+            f"{thing} was opened in process {pid} and cannot be used in its fork {os.getpid()}",
+            hint="open the bundle after the fork, or start processes with multiprocessing's spawn",
+        )
 
 
 def _after_fork() -> None:

@@ -16,10 +16,10 @@ MAX_DEFAULT_THREADS = 16  # a small GPT's matrices do not feed more
 MAX_THREADS = 256  # onnxruntime starts as many as it is told to, and the machine stands still
 
 
-def check_threads(threads: int) -> None:
-    """Raise ValueError unless `threads` is a whole number from 1 to 256."""
+def check_threads(threads: int, name: str = "threads") -> None:
+    """Raise ValueError, which says `name`, unless `threads` is a whole number from 1 to 256."""
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
-        raise ValueError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+        raise ValueError(f"{name} must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
 
 
 def default_threads() -> int:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from gpt_edge.errors import TokenizerError, require
 from gpt_edge.tokenizer.detokenizer import TextDetokenizer
+from gpt_edge.tokenizer.formats.hf_pieces import pieces_of
 from gpt_edge.tokenizer.formats.json_file import parse_json
 from gpt_edge.tokenizer.spec import TokenizerSpec
 from gpt_edge.tokenizer.special_tokens import SpecialTokenFinder
@@ -79,6 +80,13 @@ class LibraryTokenizer:
         """The UTF-8 bytes of one token as a text of its own; see Tokenizer."""
         self._check(id)
         return self._decode([id]).encode("utf-8")
+
+    def piece_bytes(self) -> list[bytes | None] | None:
+        """The bytes that each id adds to a text that has begun, None for an id without a token;
+        None in all where that depends on its neighbours, as with WordPiece.
+        """
+        document = json.loads(self._special.to_str())
+        return pieces_of(document, self._special.get_vocab(), self.vocab_size)
 
     def detokenizer(self) -> TextDetokenizer:
         """A new streaming decoder."""

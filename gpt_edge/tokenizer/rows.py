@@ -104,6 +104,11 @@ class RowLimitedTokenizer:
         """The bytes of one token; see Tokenizer."""
         return self._tokenizer.token_bytes(id)
 
+    def piece_bytes(self) -> list[bytes | None] | None:
+        """Of kind hf, see `LibraryTokenizer.piece_bytes`."""
+        pieces: list[bytes | None] | None = self._tokenizer.piece_bytes()  # type: ignore[attr-defined]
+        return None if pieces is None else pieces[: self.vocab_size]
+
     def detokenizer(self) -> Detokenizer:
         """A new streaming decoder."""
         return self._tokenizer.detokenizer()

@@ -26,6 +26,7 @@ from gpt_edge.system.python_process import python_command, python_environment
 from gpt_edge.verify import parity
 from gpt_edge.verify.classifiers import compare_tasks, task_probes
 from gpt_edge.verify.language_models import LanguageModelSubject
+from gpt_edge.verify.native_bits import BITS, bits_of
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 
 SECTION = "onnxruntime against native"
@@ -99,8 +100,8 @@ def check_in_child(library: Path) -> dict[str, Any]:
 
 
 def check_library(library: Path) -> Verification:
-    """Compare every built-in bundle with `library` with the same by onnxruntime, and with itself on
-    every execution path.
+    """Compare every built-in bundle with `library` with the same by onnxruntime, with itself on
+    every execution path, and with the bits that it has on every CPU.
 
     Raises GPTEdgeError on a CPU that has no body: onnxruntime's operators would be compared with
     themselves.
@@ -113,7 +114,16 @@ def check_library(library: Path) -> Verification:
             _check_model(report, bundle, library)
         else:
             _check_classifier(report, bundle, library)
+        check_bits(report, bundle, library)
     return report
+
+
+def check_bits(report: Verification, bundle: Bundle, library: Path) -> None:
+    """Compare a built-in bundle's logits with the bits that they have on every CPU."""
+    name = bundle.manifest.name
+    bits = bits_of(bundle, library)
+    if bits != BITS[name]:
+        report.faults.append(f"{name} has the bits {bits}, on every CPU they are {BITS[name]}")
 
 
 def _check_model(report: Verification, bundle: Bundle, library: Path) -> None:

@@ -114,7 +114,8 @@ class Verification:
         if self.faults:
             raise ParityError(
                 self.faults[0] + self._n_more(),
-                hint="nothing was published; --json shows every figure",
+                hint="nothing was published; `figures` of this error has every figure",
+                cli_hint="nothing was published; --json shows every figure",
                 figures=self.figures,
             )
 

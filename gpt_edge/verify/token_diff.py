@@ -99,13 +99,17 @@ def probe_ids(
     if tokenizer is None:
         if text is not None:
             raise EvaluationError(
-                "neither model has a tokenizer: a text cannot be read", hint="leave out --text"
+                "neither model has a tokenizer: a text cannot be read",
+                hint="leave out the text",
+                cli_hint="leave out --text",
             )
         return np.random.default_rng(SEED).integers(0, config.vocab_size, min(N_RANDOM, n_ctx))
     encoded = encode_passage(tokenizer) if text is None else tokenizer.encode(text)
     ids = np.array(encoded[:n_ctx], np.int64)
     if not ids.size:
-        raise EvaluationError("the text has no token", hint="give one with --text")
+        raise EvaluationError(
+            "the text has no token", hint="give another text", cli_hint="give one with --text"
+        )
     return ids
 
 

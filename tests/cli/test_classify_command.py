@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.runner import COMMAND, done, run
+from tests.support.warm_process import PATIENCE
 
 TEXTS = ["a good day", "so it ends, and nobody knows", "he", "the sun and the sea were in the room"]
 
@@ -257,6 +258,6 @@ def test_a_reader_that_goes_away_ends_the_command(bundles: dict[str, Path], tmp_
         assert process.stdout is not None
         assert process.stdout.readline()
         process.stdout.close()
-        assert process.wait(60) == 141
+        assert process.wait(PATIENCE) == 141
         assert process.stderr is not None
         assert process.stderr.read() == b""

@@ -28,6 +28,7 @@ PAGES = (
     "verification",
     "native",
     "phones",
+    "constraints",
 )
 COMMANDS = [
     "generate",
@@ -46,7 +47,7 @@ COMMANDS = [
 
 def test_the_python_examples_run_one_after_the_other(tmp_path: Path) -> None:
     blocks = Page(DOCS / "python.md").blocks("python")
-    assert len(blocks) == 6
+    assert len(blocks) == 14
     ran = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
         cwd=tmp_path,
@@ -58,6 +59,16 @@ def test_the_python_examples_run_one_after_the_other(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "cancelled" in ran.stdout
     assert "(1, 1, 2048)" in ran.stdout
+
+
+def test_the_examples_of_constraints_run(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("llguidance")
+    blocks = Page(DOCS / "constraints.md").blocks("python")
+    assert len(blocks) == 2
+    exec("\n".join(blocks), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] in (" black", " white")
+    assert re.fullmatch(r" \d{1,2} degrees", printed[1])
 
 
 @pytest.mark.parametrize("index", range(len(QUICKSTART.examples())))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,8 @@ import gpt_edge
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.cli.support import console
 from tests.support.bundle_factory import write_with_defaults
-from tests.support.runner import COMMAND, done, run
+from tests.support.runner import done, run
+from tests.support.terminal import run_on_terminal
 
 PROMPT = "the rain"
 SAMPLED = {"max_new_tokens": 20, "seed": 5}
@@ -51,7 +49,6 @@ def test_the_models_defaults_are_used_where_no_sampling_option_is_given(tmp_path
     ("options", "expected"),
     [
         (["--greedy"], {}),
-        (["--greedy", "--seed", "5"], {}),
         (["--temperature", "0"], {}),
         (["--top-k", "9"], {"top_k": 9}),
         (["--temperature", "2"], {"temperature": 2.0}),
@@ -70,19 +67,63 @@ def test_an_explicit_option_overrides_all_defaults(
     assert result.out == written(path, **{"max_new_tokens": 20, **expected}) + "\n"
 
 
-def test_a_default_top_p_that_is_not_applied_is_one_line(tmp_path: Path) -> None:
-    defaults = GenerationDefaults(do_sample=True, top_k=7, top_p=0.9)
+def test_all_defaults_apply_but_what_an_option_sets(tmp_path: Path) -> None:
+    defaults = GenerationDefaults(
+        do_sample=True, temperature=2.0, top_k=0, top_p=0.9, min_p=0.001, repetition_penalty=1.3
+    )
     path = write_with_defaults(tmp_path / "bundle", defaults).path
-    result = run("generate", PROMPT, "-m", path, "-n", "3", "--json")
-    line = "warning: the model's default top_p 0.9 is not applied: there is no top-p yet\n"
-    assert result.err == line
+    own = {"temperature": 2.0, "top_k": 277, "top_p": 0.9, "min_p": 0.001, "seed": 5}
+    for options, penalty in (([], 1.3), (["--repetition-penalty", "1.9"], 1.9)):
+        result = run("generate", PROMPT, "-m", path, "-n", "20", "--seed", "5", *options)
+        assert result.out == (
+            written(path, max_new_tokens=20, **own, repetition_penalty=penalty) + "\n"
+        )
+        assert result.err == "sampling: top_k 277, temperature 2, top_p 0.9, min_p 0.001, seed 5\n"
+
+
+def test_a_seed_without_sampling_is_one_line(tiny_edge: Path) -> None:
+    result = run("generate", PROMPT, "-m", tiny_edge, "-n", "3", "--greedy", "--seed", "5")
+    assert (result.code, result.err) == (
+        0,
+        "warning: --seed has no effect: nothing is sampled\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        (
+            ["--temperature", "0", "--top-k", "5", "--min-p", "0.1"],
+            [f"{name} has no effect: --temperature 0 is greedy" for name in ("--top-k", "--min-p")],
+        ),
+        (
+            ["--temperature", "2", "--top-k", "1", "--seed", "3"],
+            [
+                f"{name} has no effect: --top-k 1 leaves one token"
+                for name in ("--temperature", "--seed")
+            ],
+        ),
+        (
+            ["--min-new-tokens", "9"],
+            ["--min-new-tokens beyond 3 has no effect: --max-new-tokens ends the text there"],
+        ),
+        (["--raw", "--json"], ["--raw has no effect: --json escapes control characters itself"]),
+        (["--min-new-tokens", "3", "--echo", "--top-k", "2"], []),
+    ],
+)
+def test_an_option_without_effect_is_one_line(
+    options: list[str], warnings: list[str], tiny_edge: Path
+) -> None:
+    result = run("generate", PROMPT, "-m", tiny_edge, "-n", "3", *options)
+    assert result.code == 0
+    assert result.err.splitlines() == [f"warning: {line}" for line in warnings]
 
 
 def test_greedy_contradicts_the_sampling_options(tiny_edge: Path) -> None:
-    for options in (["--top-k", "3"], ["--temperature", "0.5"]):
+    for options in (["--top-k", "3"], ["--temperature", "0.5"], ["--min-p", "0.5"]):
         result = run("generate", PROMPT, "-m", tiny_edge, "--greedy", *options)
         assert result.code == 2
-        assert "--greedy goes with neither --top-k nor --temperature" in result.err
+        assert "--greedy goes with no option that samples" in result.err
 
 
 def test_echo_prints_the_prompt_before_it(tiny_edge: Path) -> None:
@@ -101,15 +142,18 @@ def test_standard_input_is_the_prompt_without_its_last_line_end(
     assert result.out == written(tiny_edge, max_new_tokens=12) + "\n"
 
 
-def test_greedy_unless_temperature_or_top_k_is_given(tiny_edge: Path) -> None:
+def test_greedy_unless_an_option_samples(tiny_edge: Path) -> None:
     greedy = written(tiny_edge, max_new_tokens=20)
-    for options in ([], ["--seed", "3"], ["--temperature", "0"]):
+    for options in ([], ["--temperature", "0"]):
         result = done("generate", PROMPT, "-m", tiny_edge, "-n", "20", "--json", *options)
         assert (result.json["text"], result.json["seed"]) == (greedy, None)
     for options, params in (
         (["--temperature", "2"], {"temperature": 2.0}),
         (["--top-k", "9"], {"top_k": 9}),
         (["--top-k", "9", "--temperature", "0.5"], {"top_k": 9, "temperature": 0.5}),
+        (["--top-p", "0.9"], {"top_p": 0.9}),
+        (["--min-p", "0.01"], {"min_p": 0.01}),
+        (["--typical-p", "0.9"], {"typical_p": 0.9}),
     ):
         result = done(
             "generate", PROMPT, "-m", tiny_edge, "-n", "20", "--json", "--seed", "5", *options
@@ -153,18 +197,12 @@ def test_truncate_left_keeps_the_end_of_a_long_prompt(tiny_edge: Path) -> None:
 def test_on_a_terminal_control_characters_are_escaped_and_elsewhere_kept(tiny_edge: Path) -> None:
     """The prompt is echoed, so it can bring any character."""
     prompt = "a\x1b[31mb\x07\x9bc\td"
-    command = [*COMMAND, "generate", prompt, "-m", str(tiny_edge), "-n", "1", "--echo"]
-    controller, terminal = pty.openpty()
-    subprocess.run(command, stdout=terminal, stdin=subprocess.DEVNULL, check=True)
-    os.close(terminal)
-    shown = os.read(controller, 4096).decode()
-    os.close(controller)
+    options = ["generate", prompt, "-m", tiny_edge, "-n", "1", "--echo"]
+    code, shown = run_on_terminal(*options)
+    assert code == 0
     assert shown.startswith("a\\x1b[31mb\\x07\\x9bc\td")
     assert not set(shown) & {"\x1b", "\x07", "\x9b"}
-    piped = subprocess.run(
-        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True
-    ).stdout
-    assert piped.startswith(prompt.encode())
+    assert done(*options).out.startswith(prompt)
 
 
 def test_visible_leaves_no_control_character_and_no_half_of_a_character() -> None:
@@ -238,3 +276,44 @@ def test_tokenize_json_has_ids_pieces_and_counts(tiny_edge: Path) -> None:
 def test_decode_refuses_what_is_no_id_of_this_vocabulary(ids: str, tiny_edge: Path) -> None:
     result = run("tokenize", "--decode", "-m", tiny_edge, stdin=ids.encode())
     assert (result.code, result.out, len(result.errors)) == (2, "", 1)
+
+
+def test_a_prompt_cache_is_made_reused_and_refreshed(tiny_edge: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "story.state"
+    ask = ("generate", "-m", tiny_edge, "-n", "6", "--prompt-cache", cache)
+    for prompt, reused in ((PROMPT, 0), (PROMPT, 5), (f"{PROMPT} and", 6), ("xyz", 0), ("xyz", 2)):
+        result = run(*ask, prompt)
+        assert (result.code, result.out) == (0, plain(tiny_edge, prompt))
+        n_tokens = len(gpt_edge.load(tiny_edge).tokenizer.encode(prompt))
+        assert result.err == f"prompt cache: {reused} of {n_tokens} tokens reused\n"
+    assert run(*ask, "xyz", "--json").json["cached_tokens"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["story.state"]
+
+
+def plain(folder: Path, prompt: str) -> str:
+    params = gpt_edge.SamplingParams(max_new_tokens=6)
+    return gpt_edge.load(folder).complete(prompt, params).text + "\n"
+
+
+def test_a_prompt_cache_that_is_none_is_refused_and_kept(tiny_edge: Path, tmp_path: Path) -> None:
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Anna, this is a letter and no state.")
+    result = run("generate", PROMPT, "-m", tiny_edge, "--prompt-cache", letter)
+    assert (result.code, result.out) == (1, "")
+    assert "letter.txt is no state of gpt-edge" in result.err
+    assert letter.read_text().startswith("Dear Anna")
+
+
+def test_a_window_goes_beyond_the_context(tiny_edge: Path) -> None:
+    ask = ("generate", PROMPT, "-m", tiny_edge, "-n", "150", "--json")
+    model = gpt_edge.load(tiny_edge)
+    for options, more in (
+        (("--context", "window", "--keep-first", "3"), {"context": "window", "keep_first": 3}),
+        (("--context", "error"), {}),
+    ):
+        expected = model.complete(PROMPT, max_new_tokens=150, **more)  # type: ignore[arg-type]
+        told = done(*ask, *options).json
+        assert (told["text"], told["finish_reason"]) == (expected.text, expected.finish_reason)
+    refused = run(*ask, "--keep-first", "3")
+    assert (refused.code, refused.out) == (2, "")
+    assert "keep_first needs the context 'window'" in refused.err

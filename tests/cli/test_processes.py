@@ -156,7 +156,7 @@ def test_ctrl_c_while_reading_a_prompt_exits_with_130_and_ends_the_line_on_a_ter
     _wait_until_blocked(process.pid)
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) == 130
-    assert select.select([controller], [], [], 10)[0]
+    assert select.select([controller], [], [], PATIENCE)[0]
     assert os.read(controller, 100) == b"\r\n"
     os.close(controller)
     process.communicate()

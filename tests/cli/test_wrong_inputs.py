@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 from gpt_edge.system.lock import hold_lock
 from tests.conftest import REPO
 from tests.support.runner import COMMAND, Result, listing, run
+from tests.support.warm_process import PATIENCE
 
 Spoil = Callable[[Path], object]
 
@@ -355,7 +356,7 @@ def test_standard_input_without_an_end_is_cut_off() -> None:
             stdin=zeros,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
     assert (done.returncode, done.stdout) == (1, "")

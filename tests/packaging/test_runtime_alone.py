@@ -15,6 +15,7 @@ import pytest
 
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from tests.conftest import REPO
+from tests.support.warm_process import PATIENCE
 
 BUNDLES = [str(REPO / "tests" / "golden" / name) for name in ("tiny-edge", "tiny-portable")] + list(
     builtin_bundles()
@@ -74,7 +75,7 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
         text=True,
         check=False,
         cwd=cwd,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 

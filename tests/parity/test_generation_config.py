@@ -74,7 +74,9 @@ def test_defaults_reach_the_bundle_its_quantization_and_transformers_again(
         assert defaults is not None
         assert defaults.to_dict() == values
     generator = gpt_edge.load(tmp_path / "int8")
-    assert generator.generation_defaults == gpt_edge.SamplingParams(temperature=0.7, top_k=9)
+    assert generator.generation_defaults == gpt_edge.SamplingParams(
+        temperature=0.7, top_k=9, top_p=0.9
+    )
     assert generator.end_tokens == {7, 5, END_TOKEN}
     export_transformers(source, tmp_path / "hf")
     written = json.loads((tmp_path / "hf" / "generation_config.json").read_text())

@@ -15,14 +15,19 @@ from tests.conftest import REPO
 
 SCRIPT = REPO / "scripts/cpu_parity.py"
 CPU = {"machine": "aarch64", "name": "0xd0c", "features": "fp asimd", "hwcap": "3"}
-CPU |= {"python": "3.11", "numpy": "2", "onnxruntime": "1", "operators": "custom"}
+CPU |= {"python": "3.11", "numpy": "2", "onnxruntime": "1", "operators": "onnxruntime's"}
+CUSTOM = {**CPU, "operators": "custom"}
 MODEL = {"ids": [[1, 2], [3]], "texts": ["a", "b", "c"], "sha256": "x", "logits": [0.0, 1.0]}
+MODEL |= {"is_whole": True}
 CLASSIFIER = {"labels": ["yes", "no"], "scores": [[0.9, 0.1], [0.495, 0.505]]}
+CLASSIFIER |= {"sha256": "x", "is_whole": True}
 
 
-def compare(there: dict[str, Any], folder: Path) -> tuple[int, str]:
+def compare(
+    there: dict[str, Any], folder: Path, here: dict[str, Any] | None = None
+) -> tuple[int, str]:
     """Exit code and output of the comparison with what this CPU said."""
-    here = {"cpu": CPU, "model": MODEL, "classifier": CLASSIFIER}
+    here = here or {"cpu": CPU, "model": MODEL, "classifier": CLASSIFIER}
     paths = [folder / "here.json", folder / "there.json"]
     for path, values in zip(paths, (here, there), strict=True):
         path.write_text(json.dumps(values))
@@ -58,6 +63,28 @@ def test_a_label_may_differ_at_a_near_tie_only(index: int, code: int, tmp_path: 
     found, out = compare({"cpu": CPU, "model": MODEL, "classifier": classifier}, tmp_path)
     assert found == code
     assert "1 of 2" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model", {"sha256": "y"}),
+        ("model", {"texts": ["a", "b", "z"]}),
+        ("classifier", {"sha256": "y"}),
+        ("classifier", {"labels": ["yes", "yes"]}),  # a near tie
+    ],
+)
+def test_custom_operators_must_agree_in_every_bit(
+    name: str, change: dict[str, Any], tmp_path: Path
+) -> None:
+    mine = {"model": MODEL, "classifier": CLASSIFIER}
+    there = {**mine, name: {**mine[name], **change}}
+    here = {"cpu": CUSTOM, **mine}
+    assert compare({"cpu": CUSTOM, **mine}, tmp_path, here)[0] == 0
+    assert compare({"cpu": CUSTOM, **there}, tmp_path, here)[0] == 1
+    assert compare({"cpu": CPU, **there}, tmp_path, here)[0] == 0  # one side has onnxruntime's
+    partly = {key: {**value, "is_whole": False} for key, value in mine.items()}
+    assert compare({"cpu": CUSTOM, **there}, tmp_path, {"cpu": CUSTOM, **partly})[0] == 0
 
 
 def test_a_classifier_is_run_without_torch(tmp_path: Path) -> None:

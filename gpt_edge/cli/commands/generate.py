@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.batch_run import BatchOption, BatchSizeOption, OutOption, run_batch
+from gpt_edge.cli.support.constraint_options import (
+    ChoiceOption,
+    GrammarOption,
+    JsonSchemaOption,
+    RegexOption,
+    constraint_of,
+)
 from gpt_edge.cli.support.options import (
     BundleOption,
     JsonOption,
     MaxMemoryOption,
     ProfileOption,
+    RawOption,
     SpecialOption,
     ThreadsOption,
     parse_memory,
+)
+from gpt_edge.cli.support.sampling import (
+    BadWordOption,
+    DraftOption,
+    FrequencyPenaltyOption,
+    GreedyOption,
+    LogitBiasOption,
+    LogprobsOption,
+    MaxNewTokensOption,
+    MinNewTokensOption,
+    MinPOption,
+    NoRepeatNgramSizeOption,
+    PresencePenaltyOption,
+    RepetitionPenaltyOption,
+    SeedOption,
+    SpeculateOption,
+    StopOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    TypicalPOption,
+    describe_sampling,
+    is_sampling_asked,
+    sampling_params,
+    settings_json,
+    warn_without_effect,
+    with_defaults,
 )
 from gpt_edge.cli.support.stdin import (
     check_unicode,
@@ -24,14 +63,14 @@ from gpt_edge.cli.support.stdin import (
     read_stdin,
 )
 from gpt_edge.errors import GPTEdgeError
+from gpt_edge.generate.params import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
+    from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.read_sequence import ReadSequence
     from gpt_edge.generate.stream import TextStream
-
-OPTION_FIELDS = ("max_new_tokens", "temperature", "top_k", "seed", "threads")
-MAX_NEW_TOKENS = 400  # stories of the built-in model end earlier
 
 
 def generate(
@@ -44,118 +83,214 @@ def generate(
         ),
     ] = None,
     model: BundleOption = None,
-    max_new_tokens: Annotated[
-        int,
-        typer.Option("-n", "--max-new-tokens", help="Maximum number of new tokens."),
-    ] = MAX_NEW_TOKENS,
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            help="Sample from the K most likely tokens; 40 if only --temperature is given."
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            help="Sampling temperature: lower is more deterministic, 0 is greedy; 1 if only "
-            "--top-k is given."
-        ),
-    ] = None,
-    greedy: Annotated[
-        bool, typer.Option("--greedy", help="Always take the most likely token.")
-    ] = False,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed for sampling: the same seed gives the same text.")
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Stop before this text; repeatable, up to four times.")
-    ] = None,
+    max_new_tokens: MaxNewTokensOption = DEFAULT_MAX_NEW_TOKENS,
+    min_new_tokens: MinNewTokensOption = 0,
+    stop: StopOption = None,
+    top_k: TopKOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    min_p: MinPOption = None,
+    typical_p: TypicalPOption = None,
+    greedy: GreedyOption = False,
+    seed: SeedOption = None,
+    repetition_penalty: RepetitionPenaltyOption = 1.0,
+    presence_penalty: PresencePenaltyOption = 0.0,
+    frequency_penalty: FrequencyPenaltyOption = 0.0,
+    no_repeat_ngram_size: NoRepeatNgramSizeOption = 0,
+    logit_bias: LogitBiasOption = None,
+    bad_word: BadWordOption = None,
+    json_schema: JsonSchemaOption = None,
+    regex: RegexOption = None,
+    choice: ChoiceOption = None,
+    grammar: GrammarOption = None,
+    logprobs: LogprobsOption = None,
     truncate: Annotated[
         Literal["left"] | None,
         typer.Option(
             help="Truncate the start of a prompt that exceeds the context, instead of failing."
         ),
     ] = None,
+    context: Annotated[
+        Literal["error", "truncate-left", "window"],
+        typer.Option(
+            help="A text that outgrows the context: stop with an error, cut the prompt's start, or "
+            "go on with a window of its newest tokens."
+        ),
+    ] = "error",
+    keep_first: Annotated[
+        int, typer.Option(help="With --context window: keep so many first tokens.")
+    ] = 0,
     special: SpecialOption = False,
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep what the model reads in FILE: a later prompt that begins alike is read from "
+            "where it differs. Made if it is not there.",
+        ),
+    ] = None,
+    speculate: SpeculateOption = None,
+    draft: DraftOption = None,
     threads: ThreadsOption = None,
     profile: ProfileOption = "default",
     max_memory: MaxMemoryOption = None,
+    batch: BatchOption = None,
+    out: OutOption = None,
+    batch_size: BatchSizeOption = 8,
     echo: Annotated[
         bool, typer.Option("--echo", help="Print the prompt before the generated text.")
     ] = False,
+    raw: RawOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate text that continues a prompt.
 
-    Prints the text while it is generated. --top-k or --temperature sample, --greedy does not.
-    Without them the model's own defaults apply, and standard error names them; a model without
-    defaults is greedy.
+    Prints the text while it is generated. --temperature, --top-k, --top-p, --min-p or --typical-p
+    sample, --greedy does not. Without them the model's own defaults apply, and standard error names
+    them; a model without defaults is greedy. With --batch, texts for many prompts go to --out, one
+    JSON object a line, in order.
     """
-    from gpt_edge.generate.params import SamplingParams
     from gpt_edge.system.threads import check_threads
 
-    is_explicit = greedy or top_k is not None or temperature is not None
-    if greedy and (top_k is not None or temperature is not None):
-        raise ValueError("--greedy goes with neither --top-k nor --temperature")
-    try:
-        params = SamplingParams(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
-            stop=tuple(stop or ()),
-        )
-        if threads is not None:
-            check_threads(threads)
-    except ValueError as error:
-        raise ValueError(_as_option(str(error))) from error
-    for end in stop or ():
-        check_unicode(end, "--stop")
+    params = sampling_params(
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        stop=stop,
+        top_k=top_k,
+        temperature=temperature,
+        top_p=top_p,
+        min_p=min_p,
+        typical_p=typical_p,
+        seed=seed,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        logit_bias=logit_bias,
+        bad_word=bad_word,
+        logprobs=logprobs,
+        constraint=constraint_of(
+            json_schema=json_schema, regex=regex, choice=choice, grammar=grammar
+        ),
+    )
+    if threads is not None:
+        check_threads(threads, "--threads")
+    _check_together(params, greedy, as_json or batch is not None, draft, speculate)
+    others = {
+        "PROMPT": prompt,
+        "--echo": echo,
+        "--draft": draft,
+        "--speculate": speculate,
+        "--prompt-cache": prompt_cache,
+        "--context": None if context == "error" else context,
+    }
+    _check_batch(batch, out, others)
     n_bytes = None if max_memory is None else parse_memory(max_memory)
-    text = _read_prompt(prompt)
+    text = _read_prompt(prompt) if batch is None else ""
 
     # imports onnxruntime: only after the arguments are checked
     from gpt_edge.generate.load import load
 
     generator = load(model, threads=threads, profile=profile, max_memory=n_bytes)
-    if not is_explicit:
-        params = _with_defaults(params, generator)
+    uses_defaults = not greedy and not is_sampling_asked(params)
+    asked = params
+    if uses_defaults:
+        params = with_defaults(params, generator)
+    unused = {"--echo": echo and not text and batch is None and "there is no prompt"}
+    unused["--raw"] = raw and as_json and "--json escapes control characters itself"
+    warn_without_effect(asked, params, unused)
+    if batch is not None:
+        run_batch(
+            generator,
+            batch,
+            out,
+            params,
+            batch_size=batch_size,
+            truncate=truncate,
+            special=special,
+        )
+        return
     if not special:
         note_special_token(text, generator.tokenizer)
-    stream = generator.stream(text, params, truncate=truncate, special=special)
+    drafter = None if draft is None else load(draft, threads=threads, profile=profile)
+    stream = generator.stream(
+        text,
+        params,
+        truncate=truncate,
+        special=special,
+        context=context,
+        keep_first=keep_first,
+        sequence=_read_before(generator, prompt_cache),
+        speculate=drafter or speculate,
+    )
+    before = text if echo else ""
     if as_json:
-        _print_json(stream, params, generator.session.name, text if echo else "")
+        _print_json(stream, params, generator.session.name, before)
+    else:
+        _print_pieces(stream, before, params if uses_defaults else None, raw)
+    _keep_read(generator, prompt_cache, stream)
+
+
+def _read_before(generator: Generator, prompt_cache: Path | None) -> ReadSequence | None:
+    """What the file of --prompt-cache holds; None without it."""
+    if prompt_cache is None or not os.path.lexists(prompt_cache):
+        return None
+    return generator.load_state(prompt_cache)
+
+
+def _keep_read(generator: Generator, prompt_cache: Path | None, stream: TextStream) -> None:
+    """Put what the model has read into the file of --prompt-cache."""
+    if prompt_cache is None:
         return
-    if not is_explicit and not params.is_greedy:
-        console.note(
-            f"sampling: top_k {params.effective_top_k}, "
-            f"temperature {params.effective_temperature:g}, seed {stream.seed}"
-        )
-    _print_pieces(stream, text if echo else "")
+    done = stream.completion
+    console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+    generator.save_state(prompt_cache, stream)
 
 
-def _with_defaults(params: SamplingParams, generator: Generator) -> SamplingParams:
-    """`params` with the sampling that the model's maker chose; warns of what is not applied."""
-    from gpt_edge.generate.defaults import unapplied
+def _check_together(
+    params: SamplingParams, greedy: bool, as_json: bool, draft: str | None, speculate: str | None
+) -> None:
+    """Raise ValueError for options that contradict each other."""
+    if greedy and is_sampling_asked(params):
+        raise ValueError("--greedy goes with no option that samples, such as --top-k")
+    if params.logprobs is not None and not as_json:
+        raise ValueError("--logprobs needs --json")
+    if draft is not None and speculate is not None:
+        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
 
-    if (message := unapplied(generator.bundle_defaults)) is not None:
-        console.show_warning(message)
-    defaults = generator.generation_defaults
-    return dataclasses.replace(params, top_k=defaults.top_k, temperature=defaults.temperature)
+
+def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, object]) -> None:
+    """Raise ValueError for options that --batch does not go with, and for --out without it."""
+    if batch is None:
+        if out is not None:
+            raise ValueError("--out is for --batch: a single text goes to standard output")
+        return
+    for name, value in others.items():
+        if value not in (None, False):
+            raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
-def _print_pieces(stream: TextStream, before: str) -> None:
+def _print_pieces(
+    stream: TextStream, before: str, defaults: SamplingParams | None, raw: bool
+) -> None:
     """Print each piece as it is generated. After an error in the middle, the cursor is at the start
     of a line, as after Ctrl-C.
+
+    defaults: the model's own, where they are in use; standard error names them.
     """
+    if defaults is not None and not defaults.is_greedy:
+        console.note(f"sampling: {describe_sampling(defaults)}, seed {stream.seed}")
     try:
-        console.write(before)
+        console.write(before, raw=raw)
         for piece in stream:
-            console.write(piece)
+            console.write(piece, raw=raw)
     except GPTEdgeError:
         console.say()
         raise
     console.say()
+    done = stream.completion
+    if done.is_constraint_met is False:
+        console.show_warning(f"the text ends inside its form, by {done.finish_reason}")
 
 
 def _print_json(stream: TextStream, params: SamplingParams, model: str, before: str) -> None:
@@ -167,23 +302,43 @@ def _print_json(stream: TextStream, params: SamplingParams, model: str, before: 
             "model": model,
             "text": before + done.text,
             "finish_reason": done.finish_reason,
+            **_constraint(done),
             "prompt_tokens": done.prompt_tokens,
             "dropped_tokens": done.dropped_tokens,
+            "cached_tokens": done.cached_tokens,
             "completion_tokens": done.completion_tokens,
-            "top_k": params.effective_top_k,
-            "temperature": params.effective_temperature,
+            **settings_json(params),
             "seed": done.seed,
             "seconds": round(done.prefill_seconds + done.decode_seconds, 6),
             "prefill_seconds": round(done.prefill_seconds, 6),
             "tokens_per_second": round(done.tokens_per_second, 2),
+            **_logprobs(done),
+            **_speculation(done),
         }
     )
 
 
-def _as_option(message: str) -> str:
-    """Return the message with the name of the option in place of the SamplingParams field."""
-    name, _, rest = message.partition(" ")
-    return f"--{name.replace('_', '-')} {rest}" if name in OPTION_FIELDS else f"--stop: {message}"
+def _speculation(done: Completion) -> dict[str, object]:
+    """What speculation did, where it was asked for."""
+    if done.speculation is None:
+        return {}
+    return {"speculation": dataclasses.asdict(done.speculation)}
+
+
+def _constraint(done: Completion) -> dict[str, object]:
+    """Whether the text has the form that was asked for."""
+    met = done.is_constraint_met
+    return {} if met is None else {"is_constraint_met": met}
+
+
+def _logprobs(done: Completion) -> dict[str, object]:
+    """Log-probabilities, where they were asked for."""
+    if done.logprobs is None:
+        return {}
+    return {
+        "cumulative_logprob": done.cumulative_logprob,
+        "logprobs": [dataclasses.asdict(entry) for entry in done.logprobs],
+    }
 
 
 def _read_prompt(prompt: str | None) -> str:

@@ -31,6 +31,7 @@ def native(
     dotprod and i8mm, and takes the best that the CPU has.
     build needs a C compiler and takes half a minute: it compiles the library anew, checks it on
     the built-in models, and installs it in the cache folder, where every later command finds it.
+    check fails unless the built-in models' logits have the bits that they have on every CPU.
     GPT_EDGE_NATIVE=0 in the environment goes without operators, GPT_EDGE_ISA=avx2 forces a body.
     """
     from gpt_edge.native.library import find_library, installed_library
@@ -56,6 +57,7 @@ def native(
         return
     if figures is not None:
         console.say(parity_table(figures) + "\n")
+        console.say("the built-in models have the bits that they have on every CPU")
     if status["library"] is None:
         console.say(f"not in use: {status['reason']}")
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.options import BundleOption, JsonOption, SpecialOption
+from gpt_edge.cli.support.options import BundleOption, JsonOption, RawOption, SpecialOption
 from gpt_edge.cli.support.stdin import (
     check_unicode,
     is_terminal_input,
@@ -28,6 +28,7 @@ def tokenize(
     model: BundleOption = None,
     decode: Annotated[bool, typer.Option("--decode", help="Convert token ids to text.")] = False,
     special: SpecialOption = False,
+    raw: RawOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Convert text to token ids, or token ids to text.
@@ -53,7 +54,7 @@ def tokenize(
         if as_json:
             console.say_json({"text": decoded, "n_tokens": len(ids)})
         else:
-            console.say(decoded)
+            console.say(decoded, raw=raw)
         return
     if not special:
         note_special_token(text, tokenizer, "the text")

@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 from gpt_edge.errors import OutputError
 
-# C0, DEL, C1 and the two separators of lines
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# C0, DEL, C1, the two separators of lines, and what makes a terminal show text in another order
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -29,6 +29,8 @@ class ClosedPipe(Exception):
 def visible(text: str, keep: str = "") -> str:
     """Return `text` with control characters, except those in `keep`, and lone surrogates written as
     escapes, so that a terminal executes nothing.
+
+    Each character is looked at alone, so a sequence that comes in pieces is disarmed as well.
     """
 
     def escape(match: re.Match[str]) -> str:
@@ -40,14 +42,14 @@ def visible(text: str, keep: str = "") -> str:
     return SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", CONTROL.sub(escape, text))
 
 
-def write(text: str) -> None:
+def write(text: str, *, raw: bool = False) -> None:
     """Write `text` to standard output immediately. On a terminal, control characters other than \\n
-    and \\t are escaped.
+    and \\t are escaped, unless the user asked for them with --raw.
 
     Raises ClosedPipe, OSError, and OutputError if there is no standard output.
     """
     stream = _stdout()
-    if stream.isatty():
+    if stream.isatty() and not raw:
         text = visible(text, keep="\n\t")
     try:
         stream.write(text)
@@ -60,9 +62,9 @@ def write(text: str) -> None:
         stream.flush()
 
 
-def say(text: str = "") -> None:
-    """Write one or more whole lines to standard output."""
-    write(text + "\n")
+def say(text: str = "", *, raw: bool = False) -> None:
+    """Write one or more whole lines to standard output; raw as for `write`."""
+    write(text + "\n", raw=raw)
 
 
 def say_json(values: Mapping[str, Any]) -> None:
@@ -128,17 +130,41 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.text import Text
 
-    stage = first
-    with Console(stderr=True).status(Text(first)) as status:
+    stage = visible(first)
+    with Console(stderr=True).status(Text(stage)) as status:
 
         def show(name: str) -> None:
             nonlocal stage
+            name = visible(name)  # a file's names of weights may hold anything
             is_weight = " " not in name and "." in name
             if not is_weight:
                 stage = name
             status.update(Text(f"{stage}  {name}" if is_weight else stage))
 
         yield show
+
+
+@contextmanager
+def bar(unit: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
+    """Yield a function to call with how many are done, and a word about them: a bar with the
+    remaining time on standard error, if that is a terminal.
+    """
+    if not _is_terminal(sys.stderr):
+        yield lambda done, word: None
+        return
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn(unit),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[word]}"),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task("", total=total, word="")
+        yield lambda done, word: shown.update(task, completed=done, word=word)
 
 
 def _stdout() -> TextIO:

@@ -127,8 +127,7 @@ def errors_name_line(source: str, example: Example) -> Iterator[None]:
     except ContextLengthError as error:
         if not example.line:
             raise
-        message = f"{source}, line {example.line}: {error.message}"
-        raise ContextLengthError(message, hint=error.hint) from error
+        raise error.within(f"{source}, line {example.line}") from error
     except ValueError as error:
         if not example.line:
             raise

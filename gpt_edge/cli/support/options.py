@@ -118,6 +118,14 @@ SpecialOption = Annotated[
         "default they are plain text.",
     ),
 ]
+RawOption = Annotated[
+    bool,
+    typer.Option(
+        "--raw",
+        help="Let control characters of the text reach a terminal; by default they are shown as "
+        "escapes there, such as \\x1b. Files and pipes get the text as it is.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -18,6 +18,7 @@ from gpt_edge.errors import BundleError, OutputError
 from gpt_edge.system import atomic_files as files
 from gpt_edge.system.disk import FolderReader
 from tests.support.bundle_factory import CONFIG, label_of, manifest, payload, write_tiny_bundle
+from tests.support.warm_process import PATIENCE
 
 
 def test_a_written_bundle_opens_as_it_was_finalized(tmp_path: Path) -> None:
@@ -337,6 +338,6 @@ def test_importing_bundle_loads_no_runtime_and_no_tokenizer() -> None:
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.stdout == "[]\n", done

@@ -44,6 +44,7 @@ from tests.support.bundle_factory import (
 )
 from tests.support.runner import run
 from tests.support.tiny_model import bundle_path
+from tests.support.warm_process import PATIENCE
 
 MAX_20 = gpt_edge.SamplingParams(max_new_tokens=20)
 
@@ -180,7 +181,7 @@ def test_opening_touches_nothing_outside_the_folder(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "out")
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, "-c", WATCH, str(out)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WATCH, str(out)], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     events = [tuple(event) for event in json.loads(done.stdout)]
@@ -341,7 +342,11 @@ WRONG: dict[str, list[object]] = {
         {"eos_token_id": [1, True]},
         {"eos_token_id": [[1]]},
         {"eos_token_id": list(range(65))},
-        {"repetition_penalty": 1.1},
+        {"min_p": 1.5},
+        {"typical_p": 0},
+        {"repetition_penalty": 0},
+        {"no_repeat_ngram_size": -1},
+        {"length_penalty": 1.1},
     ],
     "format_version": [0, -1, True, 1.0, "1", None, [1]],
     "kind": ["", "classifier", None, 1],
@@ -510,7 +515,7 @@ def test_a_chat_template_is_read_as_text(
 
 
 @quotes(
-    "`generation_defaults` has one or more of its five fields, each of the type and range given, "
+    "`generation_defaults` has one or more of its nine fields, each of the type and range given, "
     "and every id of `eos_token_id` lies in the vocabulary."
 )
 @pytest.mark.parametrize(
@@ -519,6 +524,7 @@ def test_a_chat_template_is_read_as_text(
         {"do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.9, "eos_token_id": 299},
         {"do_sample": False, "temperature": 0, "top_k": 0, "top_p": 1, "eos_token_id": [0, 299]},
         {"top_p": 1e-9},
+        {"min_p": 0.1, "typical_p": 1, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3},
     ],
 )
 def test_generation_defaults_are_read_as_written(

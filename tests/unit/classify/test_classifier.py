@@ -86,7 +86,8 @@ def test_a_text_that_is_too_long_is_refused_or_cut_at_the_side_that_was_asked_fo
         ContextLengthError, match="example 1: a text of 26 bytes is more than the context"
     ) as caught:
         model.predict(["a", text])
-    assert "--truncate" in str(caught.value.hint)
+    assert "truncate='right'" in str(caught.value.hint)
+    assert "--truncate right" in str(caught.value.cli_hint)
     for side, kept in (("right", text[:14]), ("left", text[-14:])):
         (ids,) = model.encode(text, side).sequences  # type: ignore[arg-type]
         assert bytes(ids[1:-1]).decode() == kept

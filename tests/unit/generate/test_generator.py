@@ -101,7 +101,8 @@ def test_a_prompt_longer_than_the_context_is_refused_before_any_work(
     ):
         with pytest.raises(ContextLengthError, match=message) as caught:
             call(prompt)
-        assert "--truncate left" in str(caught.value.hint)
+        assert "truncate='left'" in str(caught.value.hint)
+        assert "--truncate left" in str(caught.value.cli_hint)
     with pytest.raises(ContextLengthError, match=f"the prompt has {length} tokens"):
         generator.generate_ids([5] * length)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_edge.generate.logits import divide_by_temperature, keep_top_k, top_k_ids
+from gpt_edge.generate.logits import divide_by_temperature, top_k_ids
 from tests.support.logit_rows import V, row, slow_top_k
 
 
@@ -29,9 +29,6 @@ def test_top_k_keeps_what_sorting_keeps(values: list[float], k: int) -> None:
     before = logits.copy()
     kept = slow_top_k(logits, k)
     assert top_k_ids(logits, k).tolist() == kept
-    filtered = keep_top_k(logits, k)
-    assert (filtered[kept] == logits[kept]).all()
-    assert (np.delete(filtered, kept) == -np.inf).all()
     assert (logits == before).all()
 
 
@@ -51,11 +48,6 @@ def test_top_k_is_exact_for_orders_that_break_shortcuts(size: int, make: Any) ->
     for k in (1, 2, 40, 41, 1000, size - 1, size, size + 1):
         if k >= 1:
             assert top_k_ids(logits, k).tolist() == slow_top_k(logits, k)
-
-
-def test_top_k_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
-        keep_top_k(row(), 0)
 
 
 @given(

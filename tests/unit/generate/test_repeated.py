@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import gpt_edge.generate.stream
+import gpt_edge.generate.read_sequence
 from gpt_edge.errors import GPTEdgeError, NumericError
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.params import SamplingParams
@@ -132,7 +132,7 @@ def test_an_event_cancels_before_the_next_token(generator: Generator) -> None:
 def test_a_cancellation_ends_a_long_prompt_between_chunks(
     generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpt_edge.generate.stream, "PREFILL_CHUNK", 8)
+    monkeypatch.setattr(gpt_edge.generate.read_sequence, "PREFILL_CHUNK", 8)
     cancel, read, forward = threading.Event(), [], generator.session.forward
 
     def spy(ids: np.ndarray, cache: Any) -> np.ndarray:

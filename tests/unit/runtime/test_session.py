@@ -30,6 +30,7 @@ from tests.support.tiny_model import (
     open_session,
     random_ids,
 )
+from tests.support.warm_process import PATIENCE
 
 # max |difference| of logits, float32: another number of tokens at once sums in another order
 TOLERANCE = 1e-4
@@ -252,11 +253,11 @@ def test_a_failure_inside_onnxruntime_is_one_of_our_errors_printed_by_nobody(
     cache = session.new_cache()
     session.forward(random_ids(4), cache)
     session.decode([1], cache)
-    cache.bound.ids[0] = 9999  # type: ignore[attr-defined]
+    cache.bound[1].ids[0] = 9999  # type: ignore[attr-defined]
     with pytest.raises(
         GPTEdgeError, match=r"onnxruntime failed while running the model: .*idx=9999"
     ):
-        session._graph_runner.run(cache.bound.binding)  # type: ignore[attr-defined]
+        session._graph_runner.run(cache.bound[1].binding)  # type: ignore[attr-defined]
     assert cache.length == 5
     assert capfd.readouterr() == ("", "")
 
@@ -317,7 +318,7 @@ def test_a_forked_child_is_refused_opens_its_own_and_ends_well() -> None:
         [sys.executable, "-c", FORK, str(bundle_path())],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.stdout.strip() == f"{[0] * 10} True", done.stderr
 

@@ -26,6 +26,7 @@ from gpt_edge.system.atomic_files import (
     write_check,
     write_file,
 )
+from tests.support.warm_process import PATIENCE
 
 
 def ours(folder: Path) -> bool:
@@ -292,7 +293,7 @@ except Exception as error:
     with publish_folder(tmp_path / "out", force=False, is_ours=ours) as folder:
         (folder / "ours").write_text("first")
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE
         )
     assert done.stdout.startswith("OutputError"), done
     assert "busy" in done.stdout

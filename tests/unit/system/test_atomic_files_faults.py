@@ -9,6 +9,7 @@ fail the first, second, … operation.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import resource
@@ -30,6 +31,7 @@ from gpt_edge.system import atomic_files as files
 from gpt_edge.system import disk, lock
 from tests.conftest import REPO
 from tests.support.bundle_factory import label_of, write_tiny_bundle
+from tests.support.warm_process import PATIENCE
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="fork, SIGKILL and rlimits are POSIX"
@@ -204,9 +206,11 @@ def kill_while_publishing(
     """
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     write_tiny_bundle(out, "old", size=200_000)
-    begin = time.perf_counter()
-    write_tiny_bundle(out, "old", force=True, size=200_000)
-    seconds = time.perf_counter() - begin
+    seconds = math.inf
+    for _ in range(5):  # the quickest: a busy machine may pause one
+        begin = time.perf_counter()
+        write_tiny_bundle(out, "old", force=True, size=200_000)
+        seconds = min(seconds, time.perf_counter() - begin)
     draw = random.Random(0)
     found = {"old": 0, "new": 0}
     strays = 0
@@ -294,7 +298,7 @@ def on_a_tmpfs(tmp_path: Path, options: str, command: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         env=environment,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 

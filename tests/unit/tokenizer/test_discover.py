@@ -516,7 +516,7 @@ def test_without_cache_and_network_the_registry_fails_soon_and_says_what_to_give
         TokenizerError, match="cache does not hold 'gpt2', and fetching it failed"
     ) as caught:
         tokenizer_from("gpt2")
-    assert time.monotonic() - begin < 20  # tiktoken's own way waits for minutes
+    assert time.monotonic() - begin < 60  # tiktoken's own way waits for minutes
     assert "\n" not in caught.value.message
     assert all(
         word in str(caught.value.hint)

@@ -74,7 +74,7 @@ static void multiply_block_panel(const BlockCall *call, int64_t n, const uint8_t
         }
         for (int i = 0; i < MANY_ROWS && m + i < call->rows; i++) {
             if (self->bias) total[i] = f_add(total[i], f_load(self->bias + n));
-            f_store(call->y + (m + i) * self->width + n, total[i]);
+            f_store(call->y + (m + i) * self->width + n, activate(self->activation, total[i]));
         }
     }
 }

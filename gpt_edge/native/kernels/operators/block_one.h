@@ -21,8 +21,10 @@ INLINE Floats dot_parts(const BlockCall *call, int64_t n, int bits, int n_parts,
             from = tail;
             row_size = UNIT;
         } else {
+            /* of the next outputs as much as is read of these, in the order of memory */
+            const uint8_t *next = w + TILE * stride + TILE * k * bits / 8;
             UNROLL
-            for (int i = 0; i < TILE; i++) PREFETCH(from + (TILE + i) * stride);
+            for (int line = 0; line < TILE * bits / 8; line++) PREFETCH_FAR(next + UNIT * line);
         }
         BlockX x;
         Ints sums[4];
@@ -72,7 +74,7 @@ static void multiply_row(void *data, size_t part) {
         gather_scales(self, n, scales);
         Floats total = dot_sixteen(call, n, scales);
         if (self->bias) total = f_add(total, f_load(self->bias + n));
-        f_store(call->y + n, total);
+        f_store(call->y + n, activate(self->activation, total));
     }
     give_scratch(scales);
 }

@@ -11,6 +11,7 @@ typedef struct {
     int64_t group; /* weights of one integer sum: a block, or 64 of it */
     int64_t n_blocks, n_groups;
     int64_t row_size; /* bytes of W's row */
+    int activation;
 } BlockProduct;
 
 typedef struct {

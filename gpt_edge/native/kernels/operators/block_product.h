@@ -1,4 +1,5 @@
-/* BlockProduct: y = bias + sum over blocks of x_scale * w_scale * (q(x) (W - zero)).
+/* BlockProduct: y = f(bias + sum over blocks of x_scale * w_scale * (q(x) (W - zero))), f GELU or
+ * nothing.
  *
  * The same function as MatMulNBits of 8 and 4 bits at accuracy level 4, on weights in the layout of
  * the file, sixteen outputs at once. A block's sum is an integer, and blocks are added in order, so
@@ -18,13 +19,14 @@ enum { BLOCK_X, BLOCK_W, BLOCK_SCALE, BLOCK_BIAS, BLOCK_INPUTS };
 static OrtStatus *block_create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
     (void)op;
     Tensor w, scale, bias = {0};
-    int64_t threads, depth, width, block, bits, has_bias;
+    int64_t threads, depth, width, block, bits, has_bias, activation;
     TRY(ORT_INT(api)(info, "threads", &threads));
     TRY(ORT_INT(api)(info, "depth", &depth));
     TRY(ORT_INT(api)(info, "width", &width));
     TRY(ORT_INT(api)(info, "block", &block));
     TRY(ORT_INT(api)(info, "bits", &bits));
     TRY(ORT_INT(api)(info, "has_bias", &has_bias));
+    TRY(ORT_INT(api)(info, "activation", &activation));
     TRY(read_constant(api, info, BLOCK_W, &w));
     TRY(read_constant(api, info, BLOCK_SCALE, &scale));
     if (has_bias) TRY(read_constant(api, info, BLOCK_BIAS, &bias));
@@ -49,6 +51,7 @@ static OrtStatus *block_create(const OrtCustomOp *op, OrtApi api, const OrtInfo 
         .n_blocks = depth / block,
         .n_groups = depth / group,
         .row_size = depth * bits / 8,
+        .activation = (int)activation,
     };
     *out = self;
     return NULL;

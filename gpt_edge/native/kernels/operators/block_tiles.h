@@ -38,6 +38,7 @@ static void multiply_tile(const BlockCall *call, int64_t m, int64_t n, const uin
         if (self->bias) total[i] = f_add(total[i], f_all(self->bias[n + i]));
         f_store(out[i], total[i]);
     }
+    for (int i = 0; i < TILE; i++) f_store(out[i], activate(self->activation, f_load(out[i])));
 }
 
 /* All rows times sixteen outputs. w, stride: as for `multiply_tile`. */

@@ -1,5 +1,5 @@
-/* Numbers for the checks of operators: what is computed from numbers that are the same everywhere, as a hash (see body.h). Takes some
- * milliseconds; few rows and many, sizes that fill vectors and sizes that do not.
+/* Numbers for the checks of operators, and a hash of what they make of them (see body.h). The same
+ * numbers everywhere; few rows and many, sizes that fill vectors and sizes that do not.
  */
 #pragma once
 

@@ -1,4 +1,4 @@
-/* The check of SkipNorm and the attention. */
+/* The check of the operators without integer products. */
 #pragma once
 
 #include "check.h"
@@ -50,6 +50,27 @@ static void check_attention(Check *check, int64_t size, int64_t window, int is_h
     free(qkv), free(out), free(keys), free(values);
 }
 
+static void check_gelu(Check *check, int64_t width, int activation) {
+    enum { N_ROWS = 3 };
+    float *x = some_floats(check, N_ROWS * width), *bias = some_floats(check, width);
+    for (int64_t i = 0; i < N_ROWS * width; i += 3) x[i] *= 4; /* where one side is nearly 0 */
+    const Gelu self = {{NULL, 1}, width % 32 ? bias : NULL, width, activation};
+    GeluCall call = {&self, x, x, N_ROWS, width};
+    gelu_span(&call, 0);
+    add_to_hash(check, x, N_ROWS * width);
+    free(x), free(bias);
+}
+
+static void check_float_product(Check *check, int64_t depth, int64_t width) {
+    float *x = some_floats(check, depth), *weights = some_floats(check, depth * width);
+    float *bias = some_floats(check, width), *y = malloc((size_t)width * sizeof *y);
+    const FloatProduct self = {{NULL, 1}, weights, bias, depth, width};
+    FloatCall call = {&self, x, y};
+    multiply_floats(&call, 0);
+    add_to_hash(check, y, width);
+    free(x), free(weights), free(bias), free(y);
+}
+
 static uint64_t check_others(void) {
     Check check = {0x9e3779b97f4a7c15u, 0xcbf29ce484222325u};
     check_norm(&check, 96);
@@ -59,5 +80,11 @@ static uint64_t check_others(void) {
         check_attention(&check, sizes[i], i % 2 ? 9 : -1, 0);
         check_attention(&check, sizes[i], i % 2 ? -1 : 9, 1);
     }
+    for (int activation = GELU_TANH; activation <= GELU_ERF; activation++) {
+        check_gelu(&check, 96, activation);
+        check_gelu(&check, 75, activation);
+    }
+    check_float_product(&check, 96, 77);
+    check_float_product(&check, 75, 3);
     return check.hash;
 }

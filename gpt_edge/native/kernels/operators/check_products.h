@@ -3,7 +3,8 @@
 
 #include "check.h"
 
-static void check_row_product(Check *check, int64_t depth, int64_t width, int is_symmetric) {
+static void check_row_product(Check *check, int64_t depth, int64_t width, int is_symmetric,
+                              int activation) {
     enum { N_ROWS = 21 };
     float *x = some_floats(check, N_ROWS * depth), *scales = some_floats(check, width);
     float *bias = some_floats(check, width), *y = malloc((size_t)(N_ROWS * width) * sizeof *y);
@@ -20,7 +21,7 @@ static void check_row_product(Check *check, int64_t depth, int64_t width, int is
                        .high = is_symmetric ? 1.0f / 127 : 1.0f / 238,
                        .low = is_symmetric ? 0 : -1.0f / 17,
                        .is_symmetric = is_symmetric,
-                       .is_gelu = !is_symmetric};
+                       .activation = activation};
     sum_columns(&self);
     const int64_t parts[] = {1, 3, 17};
     for (int i = 0; i < 3; i++) {
@@ -51,7 +52,8 @@ static void check_block_product(Check *check, int64_t depth, int64_t width, int6
                          .group = group,
                          .n_blocks = depth / block,
                          .n_groups = depth / group,
-                         .row_size = depth * bits / 8};
+                         .row_size = depth * bits / 8,
+                         .activation = block == 16 ? GELU_TANH : NO_ACTIVATION};
     const int64_t n_rows[] = {1, 18};
     for (int i = 0; i < 2; i++) {
         BlockCall call = {.self = &self, .x = x + i * depth, .y = y, .rows = n_rows[i]};
@@ -63,8 +65,9 @@ static void check_block_product(Check *check, int64_t depth, int64_t width, int6
 
 static uint64_t check_products(void) {
     Check check = {0x9e3779b97f4a7c15u, 0xcbf29ce484222325u};
-    check_row_product(&check, 128, 192, 1);
-    check_row_product(&check, 1100, 100, 0);
+    check_row_product(&check, 128, 192, 1, NO_ACTIVATION);
+    check_row_product(&check, 1100, 100, 0, GELU_TANH);
+    check_row_product(&check, 64, 80, 0, GELU_ERF);
     static const int64_t shapes[][2] = {{16, 208}, {32, 224}, {64, 192}, {128, 256}};
     for (int i = 0; i < 4; i++)
         for (int64_t bits = 4; bits <= 8; bits += 4)

@@ -56,3 +56,26 @@ INLINE Floats gelu_tanh16(Floats x) {
     const Floats minus_2u = f_mul(f_mul(x, inner), f_all(-1.5957691216057308f));
     return f_div(x, f_add(f_all(1.0f), exp16(minus_2u)));
 }
+
+/* GELU by the normal distribution (Hendrycks and Gimpel 2016): x P(X <= x) = max(x, 0) - |x| h, h =
+ * P(X > |x|) = erfc(|x| / sqrt(2)) / 2, to 7.5e-8 (Abramowitz and Stegun 1964, 7.1.26).
+ */
+INLINE Floats gelu_erf16(Floats x) {
+    const Floats size = f_abs(x);
+    const Floats t = f_div(f_all(1.0f), f_fma(size, f_all(0.23164189f), f_all(1.0f)));
+    Floats p = f_all(0.5307027145f);
+    p = f_fma(p, t, f_all(-0.7265760135f));
+    p = f_fma(p, t, f_all(0.7107068705f));
+    p = f_fma(p, t, f_all(-0.142248368f));
+    p = f_fma(p, t, f_all(0.127414796f));
+    const Floats power = exp16(f_mul(f_mul(x, x), f_all(-0.5f)));
+    const Floats positive = f_max(f_all(0.0f), x); /* in this order NaN is kept */
+    return f_fnma(size, f_mul(f_mul(p, t), power), positive);
+}
+
+enum { NO_ACTIVATION, GELU_TANH, GELU_ERF }; /* as in gpt_edge/native/rewrite.py */
+
+INLINE Floats activate(int activation, Floats v) {
+    if (activation == GELU_TANH) return gelu_tanh16(v);
+    return activation == GELU_ERF ? gelu_erf16(v) : v;
+}

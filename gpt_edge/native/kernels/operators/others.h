@@ -7,8 +7,11 @@
 /* in this order */
 #include "skip_norm.h"
 #include "attention.h"
+#include "gelu.h"
+#include "float_product.h"
 #include "check_others.h"
 
-#define OTHERS(NAME)                                                                      \
-    const Others others_##NAME = {                                                        \
-        {&skip_norm, &cached_attention, &half_cached_attention, &plain_attention}, check_others}
+#define OTHERS(NAME)                                                                         \
+    const Others others_##NAME = {{&skip_norm, &cached_attention, &half_cached_attention,    \
+                                   &plain_attention, &gelu, &float_product},                 \
+                                  check_others}

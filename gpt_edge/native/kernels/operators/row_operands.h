@@ -9,7 +9,7 @@ typedef struct {
     int64_t depth, width;
     int32_t zero_point;
     float high, low; /* scale of a row: max(high * max(x), low * min(x)), or high * max(|x|) */
-    int is_symmetric, is_gelu;
+    int is_symmetric, activation;
 } RowProduct;
 
 typedef struct {
@@ -35,7 +35,7 @@ INLINE void finish(const RowProduct *self, Ints sum, float scale, int64_t n, flo
     Floats v = f_mul(i_to_f(sum), f_load(self->scales + n));
     v = f_mul(v, f_all(scale));
     if (self->bias) v = f_add(v, f_load(self->bias + n));
-    f_store(y + n, self->is_gelu ? gelu_tanh16(v) : v);
+    f_store(y + n, activate(self->activation, v));
 }
 
 /* Quantize x [K] to q, filled to a multiple of 64 with what stands for 0, and return its scale: NaN

@@ -1,8 +1,8 @@
-/* RowProduct: y = bias + scale * (q(x) W), x quantized to 8 bits with one scale for each row, W
- * signed 8-bit [K, N].
+/* RowProduct: y = f(bias + scale * (q(x) W)), x quantized to 8 bits with one scale for each row, W
+ * signed 8-bit [K, N], f GELU or nothing.
  *
  * One operator for the seven of a bundle of scheme int8: the same roundings, integer sums, two
- * multiplications and addition, so the results are bit-identical. A row's result does not depend on
+ * multiplications and addition, so without GELU the results are bit-identical. A row's result does not depend on
  * its neighbours. Weights are read from the mapped file. A few rows read them in that layout, split
  * along K; more rows pack 64 columns at a time and use them for every row.
  */
@@ -37,8 +37,10 @@ static void accumulate_few_rows(void *data, size_t part) {
             few_x(&x[row], call->q + row * padded + group * 16);
         for (int64_t i = 0; i * COLUMNS < stride; i++) {
             const int64_t n = first_column(self, i);
+            /* of the next sixteen rows as much as is read of these, in the order of memory */
+            const int8_t *next = w + 16 * stride + 16 * COLUMNS * i;
             UNROLL
-            for (int r = 0; r < 16; r++) PREFETCH(w + n + (16 + r) * stride);
+            for (int line = 0; line < 16; line++) PREFETCH_FAR(next + COLUMNS * line);
             if (n_rows == 1)
                 few_product(w + n, stride, x, 1, sums_stride, sums + i * COLUMNS);
             else
@@ -131,12 +133,12 @@ static void row_destroy(void *kernel) {
 static OrtStatus *row_create(const OrtCustomOp *op, OrtApi api, const OrtInfo *info, void **out) {
     (void)op;
     Tensor w, scale, bias = {0};
-    int64_t threads, zero_point, has_bias, is_gelu;
+    int64_t threads, zero_point, has_bias, activation;
     float high, low;
     TRY(ORT_INT(api)(info, "threads", &threads));
     TRY(ORT_INT(api)(info, "zero_point", &zero_point));
     TRY(ORT_INT(api)(info, "has_bias", &has_bias));
-    TRY(ORT_INT(api)(info, "is_gelu", &is_gelu));
+    TRY(ORT_INT(api)(info, "activation", &activation));
     TRY(ORT_FLOAT(api)(info, "high", &high));
     TRY(ORT_FLOAT(api)(info, "low", &low));
     TRY(read_constant(api, info, ROW_W, &w));
@@ -165,7 +167,7 @@ static OrtStatus *row_create(const OrtCustomOp *op, OrtApi api, const OrtInfo *i
         .high = high,
         .low = low,
         .is_symmetric = low == 0,
-        .is_gelu = (int)is_gelu,
+        .activation = (int)activation,
     };
     OrtStatus *status = sum_columns(self);
     if (status) row_destroy(self);

@@ -163,9 +163,9 @@ INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, 
     for (int row = 0; row < MANY_ROWS; row++) sums[row] = (Ints){sum[row][0], sum[row][1]};
 }
 
-typedef struct {
+struct BlockX {
     __m256i x[4]; /* of 8 bits: 64 words; of 4 bits: the even numbers' bytes, the odd numbers' */
-} BlockX;
+};
 
 INLINE void block_x(BlockX *x, const int8_t *q, int bits, int n_parts) {
     if (bits == 4) {
@@ -176,7 +176,6 @@ INLINE void block_x(BlockX *x, const int8_t *q, int bits, int n_parts) {
         x->x[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(q + 16 * i)));
 }
 
-/* The products of eight rows. */
 INLINE void block_half(const uint8_t *w, int64_t stride, int bits, const BlockX *x, int n_parts,
                        __m256i out[4]) {
     __m256i v[4][8];
@@ -210,13 +209,4 @@ INLINE void block_half(const uint8_t *w, int64_t stride, int bits, const BlockX 
         sum_lanes(v[part], 1, sums);
         out[part] = sums[0];
     }
-}
-
-INLINE void block_unit(const uint8_t *w, int64_t stride, int bits, const BlockX *x, int n_parts,
-                       Ints sums[4]) {
-    __m256i a[4], b[4];
-    block_half(w, stride, bits, x, n_parts, a);
-    block_half(w + 8 * stride, stride, bits, x, n_parts, b);
-    UNROLL
-    for (int part = 0; part < n_parts; part++) sums[part] = (Ints){a[part], b[part]};
 }

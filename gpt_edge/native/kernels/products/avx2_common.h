@@ -98,3 +98,18 @@ INLINE void split_even_odd(const int8_t *q, int n_parts, __m256i *even, __m256i 
         *odd = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xd8);
     }
 }
+
+typedef struct BlockX BlockX;
+
+/* The products of eight rows: out[part]. */
+INLINE void block_half(const uint8_t *w, int64_t stride, int bits, const BlockX *x, int n_parts,
+                       __m256i out[4]);
+
+INLINE void block_unit(const uint8_t *w, int64_t stride, int bits, const BlockX *x, int n_parts,
+                       Ints sums[4]) {
+    __m256i a[4], b[4];
+    block_half(w, stride, bits, x, n_parts, a);
+    block_half(w + 8 * stride, stride, bits, x, n_parts, b);
+    UNROLL
+    for (int part = 0; part < n_parts; part++) sums[part] = (Ints){a[part], b[part]};
+}

@@ -11,12 +11,12 @@ typedef struct {
 
 INLINE void few_x(FewX *x, const uint8_t *q) { memcpy(x->fours, q, 16); }
 
-/* Four rows of 32 columns as [column][4 rows]: v[j] has columns 4 j to 4 j + 3, and sixteen more in
- * its second half.
+/* Four rows of 32 columns from n on as [column][4 rows]: v[j] has columns 4 j to 4 j + 3, and
+ * sixteen more in its second half.
  */
-INLINE void interleave_four(const int8_t *w, int64_t stride, __m256i v[4]) {
-    const __m256i r0 = load_bytes(w), r1 = load_bytes(w + stride);
-    const __m256i r2 = load_bytes(w + 2 * stride), r3 = load_bytes(w + 3 * stride);
+INLINE void interleave_four(const int8_t *const rows[4], int64_t n, __m256i v[4]) {
+    const __m256i r0 = load_bytes(rows[0] + n), r1 = load_bytes(rows[1] + n);
+    const __m256i r2 = load_bytes(rows[2] + n), r3 = load_bytes(rows[3] + n);
     const __m256i a = _mm256_unpacklo_epi8(r0, r1), b = _mm256_unpackhi_epi8(r0, r1);
     const __m256i c = _mm256_unpacklo_epi8(r2, r3), d = _mm256_unpackhi_epi8(r2, r3);
     v[0] = _mm256_unpacklo_epi16(a, c);
@@ -31,8 +31,12 @@ INLINE void few_product(const int8_t *w, int64_t stride, const FewX *x, int64_t 
     for (int n = 0; n < COLUMNS; n += 32) {
         __m256i v[4][4];
         UNROLL
-        for (int four = 0; four < 4; four++)
-            interleave_four(w + 4 * four * stride + n, stride, v[four]);
+        for (int four = 0; four < 4; four++) {
+            const int8_t *from = w + 4 * four * stride;
+            const int8_t *const rows[4] = {from, from + stride, from + 2 * stride,
+                                           from + 3 * stride};
+            interleave_four(rows, n, v[four]);
+        }
         for (int64_t row = 0; row < n_rows; row++) {
             UNROLL
             for (int j = 0; j < 4; j++) {
@@ -70,15 +74,7 @@ INLINE void many_pack_rows(const int8_t *const rows[8], int64_t k, int64_t panel
     for (int n = 0; n < COLUMNS; n += 32)
         for (int four = 0; four < 8; four += 4) {
             __m256i v[4];
-            /* the eight rows need not be equally far apart */
-            const __m256i r0 = load_bytes(rows[four] + n), r1 = load_bytes(rows[four + 1] + n);
-            const __m256i r2 = load_bytes(rows[four + 2] + n), r3 = load_bytes(rows[four + 3] + n);
-            const __m256i a = _mm256_unpacklo_epi8(r0, r1), b = _mm256_unpackhi_epi8(r0, r1);
-            const __m256i c = _mm256_unpacklo_epi8(r2, r3), d = _mm256_unpackhi_epi8(r2, r3);
-            v[0] = _mm256_unpacklo_epi16(a, c);
-            v[1] = _mm256_unpackhi_epi16(a, c);
-            v[2] = _mm256_unpacklo_epi16(b, d);
-            v[3] = _mm256_unpackhi_epi16(b, d);
+            interleave_four(rows + four, n, v);
             uint8_t *out = panels + n / 16 * panel_size + (k + four) * 16;
             _mm256_storeu_si256((__m256i *)out, first_halves(v[0], v[1]));
             _mm256_storeu_si256((__m256i *)(out + 32), first_halves(v[2], v[3]));
@@ -122,9 +118,9 @@ INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, 
     for (int row = 0; row < MANY_ROWS; row++) sums[row] = (Ints){sum[row][0], sum[row][1]};
 }
 
-typedef struct {
+struct BlockX {
     __m256i x[2]; /* of 8 bits: in order; of 4 bits: even numbers, odd numbers */
-} BlockX;
+};
 
 INLINE void block_x(BlockX *x, const int8_t *q, int bits, int n_parts) {
     if (bits == 4) {
@@ -135,7 +131,6 @@ INLINE void block_x(BlockX *x, const int8_t *q, int bits, int n_parts) {
     x->x[1] = load_bytes(q + 32);
 }
 
-/* The products of eight rows. */
 INLINE void block_half(const uint8_t *w, int64_t stride, int bits, const BlockX *x, int n_parts,
                        __m256i out[4]) {
     const __m256i zero = _mm256_setzero_si256();
@@ -159,13 +154,4 @@ INLINE void block_half(const uint8_t *w, int64_t stride, int bits, const BlockX 
         sum_lanes(v[i], n_parts / 2, sums);
         for (int part = 0; part < n_parts / 2; part++) out[i * n_parts / 2 + part] = sums[part];
     }
-}
-
-INLINE void block_unit(const uint8_t *w, int64_t stride, int bits, const BlockX *x, int n_parts,
-                       Ints sums[4]) {
-    __m256i a[4], b[4];
-    block_half(w, stride, bits, x, n_parts, a);
-    block_half(w + 8 * stride, stride, bits, x, n_parts, b);
-    UNROLL
-    for (int part = 0; part < n_parts; part++) sums[part] = (Ints){a[part], b[part]};
 }

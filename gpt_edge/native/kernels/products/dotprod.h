@@ -46,15 +46,6 @@ INLINE void few_product(const int8_t *w, int64_t stride, const FewX *x, int64_t 
 
 #ifndef MATRIX_PRODUCTS
 /* Panels are [K / 4][16 columns][4]. */
-enum { MANY_ROWS = 4, WEIGHT_SIZE = 1, X_SIZE = 1 };
-
-INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {
-    for (int64_t k = 0; k < n; k += 16) {
-        const int8x16_t bytes = load_signed(x + k);
-        vst1q_s8((int8_t *)to + m * n + k, is_rows ? minus_128(bytes) : bytes);
-    }
-}
-
 INLINE void many_pack_rows(const int8_t *const rows[8], int64_t k, int64_t panel_size,
                            uint8_t *panels) {
     for (int n = 0; n < COLUMNS; n += 16)

@@ -5,8 +5,6 @@
 #include "dotprod.h"
 
 /* Panels are [K / 8][16 columns][8]; x is [M / 2][K / 8][2 rows][8]. */
-enum { MANY_ROWS = 4, WEIGHT_SIZE = 1, X_SIZE = 1 };
-
 INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {
     const int8x8_t offset = vdup_n_s8(is_rows ? -128 : 0);
     int8_t *out = (int8_t *)to + m / 2 * 2 * n + m % 2 * 8;

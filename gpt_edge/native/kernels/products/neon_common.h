@@ -110,6 +110,17 @@ INLINE void transpose_words(const uint8_t *w, int64_t stride, int64_t n, int is_
         }
 }
 
+enum { MANY_ROWS = 4, WEIGHT_SIZE = 1, X_SIZE = 1 };
+
+#ifndef MATRIX_PRODUCTS /* which have an order of their own */
+INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {
+    for (int64_t k = 0; k < n; k += 16) {
+        const int8x16_t bytes = load_signed(x + k);
+        vst1q_s8((int8_t *)to + m * n + k, is_rows ? minus_128(bytes) : bytes);
+    }
+}
+#endif
+
 /* Four rows of sixteen columns as [16 columns][4 rows]. */
 INLINE void interleave_four(const int8_t *const rows[4], int64_t n, int8x16_t out[4]) {
     const int8x16_t r0 = load_signed(rows[0] + n), r1 = load_signed(rows[1] + n);

@@ -1,0 +1,211 @@
+"""BatchRows: the rows of a BatchEngine at work, in the one thread that steps: prompts that are
+read, the slots of the rows that decode, and who joins and leaves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gpt_edge.arrays import FloatArray
+from gpt_edge.generate.batch_handle import BatchHandle
+from gpt_edge.generate.batch_queue import BatchQueue
+from gpt_edge.generate.prefix_cache import PrefixCache
+from gpt_edge.generate.read_sequence import ReadSequence
+from gpt_edge.runtime.session import Session
+
+
+class BatchRows:
+    """Rows 0 to `max_batch` - 1 and the prompt that is being read. Not thread-safe."""
+
+    def __init__(
+        self,
+        session: Session,
+        queue: BatchQueue,
+        max_batch: int,
+        prefill_chunk: int,
+        prefixes: PrefixCache | None,
+    ) -> None:
+        """queue: where requests come from. prefixes: texts that were read before."""
+        self._session = session
+        self._prefixes = prefixes
+        self._queue = queue
+        self._max_batch = max_batch
+        self._prefill_chunk = prefill_chunk
+        self._slots = session.new_slots(max_batch)
+        self._running: list[BatchHandle] = []  # by row of the slots
+        self._joining: _Joining | None = None
+        self._last_read: _LastRead | None = None
+
+    @property
+    def n_running(self) -> int:
+        """Rows that decode."""
+        return len(self._running)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a row decodes or a prompt is being read."""
+        return bool(self._running or self._joining)
+
+    def end(self, *, everyone: bool = False) -> None:
+        """End the rows that are cancelled, or all."""
+        for row in reversed(range(len(self._running))):
+            if everyone or self._running[row].is_cancelled:
+                self._deliver(self._running[row], self._running[row].row.cancel)
+                self._leave(row)
+        if self._joining is not None and (everyone or self._joining.handle.is_cancelled):
+            self._deliver(self._joining.handle, self._joining.handle.row.cancel)
+            self._joining = None
+        for handle in self._queue.take_cancelled(everyone=everyone):
+            self._deliver(handle, handle.row.cancel)
+
+    def read_chunk(self) -> bool:
+        """Read more of a prompt that has a place; its row joins the others when it is complete.
+        Returns False if there is none.
+        """
+        if not self._choose_joining():
+            return False
+        assert self._joining is not None
+        handle, sequence = self._joining.handle, self._joining.sequence
+        ids = handle.row.prompt.ids
+        noted = handle.row.prompt_logprobs
+        done = len(sequence.ids)
+        try:
+            self._session.reserve(sequence.cache, len(ids))
+            logits = sequence.read(
+                ids[done : done + self._prefill_chunk],
+                take_rows=None if noted is None else noted.take_rows,
+            )
+        except Exception as error:  # of this request: the others run on
+            self._joining = None
+            handle.fail(error)
+            return True
+        if len(sequence.ids) == len(ids):
+            assert logits is not None
+            self._joining = None
+            sequence.remember()
+            self._last_read = _LastRead(ids, sequence, logits)
+            self._join(handle, self._last_read)
+            self._join_equals(self._last_read)
+        return True
+
+    def decode(self) -> bool:
+        """One token of every running row; False if there is none."""
+        running = list(self._running)
+        if not running:
+            return False
+        try:
+            logits = self._session.decode([handle.row.last_id for handle in running], self._slots)
+        except Exception as error:  # their keys and values may be half-written
+            self._fail_running(error)
+            return True
+        for handle, row_logits in zip(running, logits, strict=True):
+            self._take(handle, row_logits)
+        for row in reversed(range(len(running))):
+            if running[row].is_done:
+                self._leave(row)
+        return True
+
+    def fail_all(self, error: BaseException) -> None:
+        """End every request with an error: keys and values may be half-written."""
+        self._fail_running(error)
+        joining, self._joining = self._joining, None
+        if joining is not None:
+            joining.handle.fail(error)
+        for handle in self._queue.take_cancelled(everyone=True):
+            handle.fail(error)
+
+    def _choose_joining(self) -> bool:
+        """Whether there is a prompt to read and a place for its row."""
+        while self._joining is None and len(self._running) < self._max_batch:
+            handle = self._queue.take_first()
+            if handle is None:
+                return False
+            handle.row.start()
+            last = self._last_read
+            if last is not None and last.serves(handle):
+                self._share(handle, last)
+                self._join_equals(last)
+            else:
+                self._joining = self._begin(handle)
+        return self._joining is not None
+
+    def _begin(self, handle: BatchHandle) -> _Joining:
+        """A request whose prompt is read from where it differs from what was read before."""
+        if handle.row.prompt_logprobs is not None:  # only reading tells them
+            return _Joining(handle, ReadSequence(self._session))
+        sequence = ReadSequence(self._session, self._prefixes)
+        handle.row.cached_tokens = sequence.keep_prefix(handle.row.prompt.ids)
+        return _Joining(handle, sequence)
+
+    def _join_equals(self, last: _LastRead) -> None:
+        """Let waiting requests with the prompt that was read last join without reading it."""
+        n_free = self._max_batch - len(self._running)
+        joining, n_left = self._queue.take_matching(last.serves, n_free)
+        for handle in joining:
+            handle.row.start()
+            self._share(handle, last)
+        if n_left == 0:
+            self._last_read = None  # nobody else waits for it
+
+    def _share(self, handle: BatchHandle, last: _LastRead) -> None:
+        handle.row.cached_tokens = len(last.ids)
+        self._join(handle, last)
+
+    def _join(self, handle: BatchHandle, read: _LastRead) -> None:
+        """Choose a request's first token, and give it a slot unless that ends it."""
+        self._deliver(handle, lambda: handle.row.take(read.logits))
+        if handle.is_done:
+            return
+        try:
+            self._slots.join(read.sequence.cache)
+        except MemoryError as error:
+            handle.fail(error)
+            return
+        self._running.append(handle)
+
+    def _take(self, handle: BatchHandle, logits: FloatArray) -> None:
+        self._deliver(handle, lambda: handle.row.take(logits))
+
+    def _deliver(self, handle: BatchHandle, make_piece: Callable[[], str]) -> None:
+        """Give a request its next piece of text; an error ends it alone."""
+        try:
+            handle.give(make_piece())
+        except Exception as error:
+            handle.fail(error)
+
+    def _leave(self, row: int) -> None:
+        """Free the slot of a row; the last row takes its place."""
+        if self._prefixes is not None:
+            ids = self._running[row].row.ids[: int(self._slots.lengths[row])]
+            self._prefixes.store(self._session, ids, self._slots, row)
+        self._slots.leave(row)
+        last = self._running.pop()
+        if row < len(self._running):
+            self._running[row] = last
+
+    def _fail_running(self, error: BaseException) -> None:
+        running, self._running = self._running, []
+        self._slots = self._session.new_slots(self._max_batch)
+        for handle in running:
+            handle.fail(error)
+
+
+class _Joining:
+    """A request whose prompt is being read."""
+
+    def __init__(self, handle: BatchHandle, sequence: ReadSequence) -> None:
+        self.handle = handle
+        self.sequence = sequence
+
+
+class _LastRead:
+    """A prompt that was read: what it left in a cache, and the logits [V] after it."""
+
+    def __init__(self, ids: Sequence[int], sequence: ReadSequence, logits: FloatArray) -> None:
+        self.ids = list(ids)
+        self.sequence = sequence
+        self.logits = logits
+
+    def serves(self, handle: BatchHandle) -> bool:
+        """Whether it is the prompt of a request, which asks for nothing that only reading tells."""
+        return handle.row.prompt_logprobs is None and handle.row.prompt.ids == self.ids

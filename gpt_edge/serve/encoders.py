@@ -1,0 +1,140 @@
+"""`POST /v1/embeddings` as OpenAI's, and `POST /v1/classify` for fine-tuned bundles."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpt_edge.classify.classifier import Classifier, Prediction, Texts
+from gpt_edge.serve.api_error import ApiError
+from gpt_edge.serve.completion_request import PromptInput, read_inputs
+from gpt_edge.serve.fields import Fields, is_unicode
+from gpt_edge.serve.running import as_api_error
+from gpt_edge.serve.served_models import ServedModel
+from gpt_edge.tasks import TOKENS
+
+MAX_INPUTS = 256
+Result = TypeVar("Result")
+
+
+async def embed(fields: Fields, model: ServedModel) -> dict[str, Any]:
+    """Vectors of length 1 in the order of the inputs. Raises ApiError."""
+    encoding = fields.text("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise fields.wrong("encoding_format", "float or base64", encoding)
+    fields.text("user")
+    size = model.bundle.config.n_embd
+    if (dimensions := fields.whole("dimensions", 1, 1 << 20)) not in (None, size):
+        raise fields.wrong("dimensions", f"{size}, the model's", dimensions)
+    inputs = read_inputs(fields, "input", model.bundle.config.vocab_size, MAX_INPUTS)
+    fields.finish()
+
+    def compute() -> tuple[Any, int]:
+        embedder = model.embedder
+        sequences = [
+            embedder.encode(one, None) if isinstance(one, str) else tuple(_checked(one, model))
+            for one in inputs
+        ]
+        vectors = embedder.embed_encoded(sequences)
+        return vectors, sum(map(len, sequences))
+
+    vectors, n_tokens = await in_turn(model, compute)
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": _as_base64(row) if encoding == "base64" else row.tolist(),
+        }
+        for index, row in enumerate(vectors)
+    ]
+    return {
+        "object": "list",
+        "data": data,
+        "model": model.name,
+        "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
+    }
+
+
+def _checked(ids: PromptInput, model: ServedModel) -> list[int]:
+    assert isinstance(ids, list)
+    if len(ids) > model.bundle.config.n_ctx:
+        raise ApiError(
+            400,
+            f"an input has {len(ids)} tokens, the context of this model holds "
+            f"{model.bundle.config.n_ctx}",
+            param="input",
+            code="context_length_exceeded",
+        )
+    return ids
+
+
+def _as_base64(row: Any) -> str:
+    return base64.b64encode(np.ascontiguousarray(row, "<f4").tobytes()).decode()
+
+
+async def classify(fields: Fields, model: ServedModel) -> dict[str, Any]:
+    """Labels with probabilities, or scores, in the order of the inputs. Raises ApiError."""
+    classifier = model.classifier
+    if classifier is None:
+        raise ApiError(400, f"{model.name} is a language model: use /v1/completions", param="model")
+    truncate = fields.text("truncate")
+    if truncate not in (None, "left", "right"):
+        raise fields.wrong("truncate", "left or right", truncate)
+    inputs = _read_texts(fields)
+    fields.finish()
+    if classifier.task.kind == TOKENS:
+        raise ApiError(400, f"{model.name} labels tokens, which is not served", param="model")
+
+    def compute() -> list[Prediction]:
+        return list(classifier.predict(inputs, truncate=truncate).rows)  # type: ignore[arg-type]
+
+    predictions = await in_turn(model, compute)
+    return {
+        "object": "list",
+        "data": [
+            {"index": index, **_answer(classifier, prediction)}
+            for index, prediction in enumerate(predictions)
+        ],
+        "model": model.name,
+    }
+
+
+def _read_texts(fields: Fields) -> list[Texts]:
+    """One example, a text, or a list of examples, each a text or the list of its texts."""
+    value = fields.raw("input")
+    examples = value if isinstance(value, list) else [value]
+    if not 1 <= len(examples) <= MAX_INPUTS:
+        raise fields.wrong("input", f"a text, or a list of up to {MAX_INPUTS} examples", value)
+    for example in examples:
+        texts = example if isinstance(example, list) else [example]
+        if not texts or not all(isinstance(text, str) and is_unicode(text) for text in texts):
+            raise fields.wrong("input", "texts, or lists of an example's texts", example)
+    return [tuple(one) if isinstance(one, list) else one for one in examples]
+
+
+def _answer(classifier: Classifier, prediction: Prediction) -> dict[str, Any]:
+    labels = classifier.task.labels
+    answer: dict[str, Any] = {"label": prediction.label, "score": prediction.score}
+    if prediction.probabilities.size:
+        answer["probs"] = [float(f"{value:.6g}") for value in prediction.probabilities]
+        answer["labels"] = list(labels) if len(labels) == prediction.probabilities.size else None
+    if prediction.values.size:
+        answer["values"] = [float(f"{value:.6g}") for value in prediction.values]
+    return answer
+
+
+async def in_turn(model: ServedModel, compute: Callable[[], Result]) -> Result:
+    """Compute in a worker thread, one at a time for each model. Raises ApiError."""
+
+    def locked() -> Result:
+        with model.lock:
+            return compute()
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(None, locked)
+    except Exception as error:
+        raise as_api_error(error) from error

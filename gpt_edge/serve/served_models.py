@@ -1,0 +1,121 @@
+"""The models that a server serves: language models with an engine each, and classifiers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.reader import resolve_bundle_path
+from gpt_edge.classify.classifier import Classifier
+from gpt_edge.classify.embedder import Embedder
+from gpt_edge.generate.batch_engine import BatchEngine
+from gpt_edge.generate.chat_template import ChatTemplate
+from gpt_edge.generate.generator import Generator, open_generator
+from gpt_edge.serve.api_error import ApiError
+
+
+@dataclass
+class ServedModel:
+    """One bundle by the name that clients call it.
+
+    engine: of a language model; classifier: of a fine-tuned one. lock: one computation of the
+    encoder at a time.
+    """
+
+    name: str
+    bundle: Bundle
+    threads: int | None = None
+    engine: BatchEngine | None = None
+    generator: Generator | None = None
+    classifier: Classifier | None = None
+    chat_template: ChatTemplate | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Opened when the first client wants vectors: it holds the weights once more."""
+        return Embedder.load(self.bundle.path, threads=self.threads)
+
+
+class ServedModels:
+    """All models of a server, by name; the first is the one that a request without a name means
+    where there is only one.
+    """
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        """Raises ValueError for a name that comes twice, or no model."""
+        self._models = {model.name: model for model in models}
+        if len(self._models) < len(models):
+            raise ValueError("two of the bundles have the same name: rename one of the folders")
+        if not models:
+            raise ValueError("no model to serve")
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._models.values())
+
+    def named(self, name: str | None) -> ServedModel:
+        """The model that a request asks for. Raises ApiError 400 or 404."""
+        if name is None and len(self._models) == 1:
+            return next(iter(self._models.values()))
+        if name is None:
+            raise ApiError(400, "you must provide a model parameter", param="model")
+        if name not in self._models:
+            raise ApiError(
+                404,
+                f"The model {name[:80]!r} does not exist; there are {', '.join(self._models)}",
+                param="model",
+                code="model_not_found",
+            )
+        return self._models[name]
+
+    def language_model(self, name: str | None) -> ServedModel:
+        """As `named`, but a classifier is an ApiError 400."""
+        model = self.named(name)
+        if model.engine is None:
+            raise ApiError(400, f"{model.name} is a classifier: use /v1/classify", param="model")
+        return model
+
+    def close(self) -> None:
+        """End the engines and what they generate."""
+        for model in self._models.values():
+            if model.engine is not None:
+                model.engine.close()
+
+
+def open_models(
+    paths: Sequence[str | None],
+    *,
+    threads: int | None = None,
+    max_batch: int = 8,
+    max_waiting: int = 64,
+    chat_template: str | None = None,
+) -> ServedModels:
+    """Open every bundle, None being the built-in story model, and start the engines.
+
+    chat_template: of all language models, in place of their own. Raises BundleError.
+    """
+    models = []
+    for path in paths:
+        bundle = Bundle.open(resolve_bundle_path(path))
+        model = ServedModel(bundle.manifest.name, bundle, threads)
+        if bundle.task is not None:
+            model.classifier = Classifier.load(bundle.path, threads=threads)
+        else:
+            model.generator = open_generator(bundle, threads=threads)
+            model.engine = BatchEngine(
+                model.generator, max_batch=max_batch, max_waiting=max_waiting
+            ).start()
+            model.chat_template = _template(bundle, chat_template)
+        models.append(model)
+    return ServedModels(models)
+
+
+def _template(bundle: Bundle, given: str | None) -> ChatTemplate | None:
+    """The operator's template, or the bundle's own. Raises GPTEdgeError for what is no Jinja."""
+    text = given or bundle.read_chat_template()
+    if text is None:
+        return None
+    return ChatTemplate(text, (bundle.manifest.tokenizer or {}).get("roles", {}))

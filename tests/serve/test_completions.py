@@ -1,0 +1,325 @@
+"""/v1/completions and /v1/chat/completions, driven by OpenAI's own client."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import openai
+import pytest
+
+from gpt_edge.generate.generator import Generator
+from tests.serve.conftest import Running, start
+
+PROMPT = "the end of the"
+
+
+@pytest.fixture(scope="module")
+def client(served: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"http://127.0.0.1:{served.port}/v1", api_key="none", max_retries=0
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def generator(served: Running) -> Generator:
+    return served.generator
+
+
+def test_a_completion_is_the_text_of_complete(client: openai.OpenAI, generator: Generator) -> None:
+    for settings, ours in (
+        ({"temperature": 0}, {}),
+        ({"temperature": 0.8, "top_p": 0.9, "seed": 7}, {"temperature": 0.8, "top_p": 0.9}),
+        (
+            {"seed": 3, "frequency_penalty": 1.5},
+            {"temperature": 1.0, "top_k": 277, "frequency_penalty": 1.5},
+        ),
+    ):
+        seed = settings.get("seed")
+        answer = client.completions.create(
+            model="tiny-edge",
+            prompt=PROMPT,
+            max_tokens=12,
+            **settings,  # type: ignore[arg-type]
+        )
+        expected = generator.complete(
+            PROMPT,
+            max_new_tokens=12,
+            seed=seed,
+            **ours,  # type: ignore[arg-type]
+        )
+        assert answer.choices[0].text == expected.text
+        assert answer.choices[0].finish_reason == expected.finish_reason
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens == expected.prompt_tokens
+        assert answer.usage.completion_tokens == expected.completion_tokens
+
+
+def test_a_stream_joins_to_the_whole_and_ends_with_usage(
+    client: openai.OpenAI, generator: Generator
+) -> None:
+    chunks = list(
+        client.completions.create(
+            model="tiny-edge",
+            prompt=PROMPT,
+            max_tokens=15,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    expected = generator.complete(PROMPT, max_new_tokens=15)
+    texts = [chunk.choices[0].text for chunk in chunks if chunk.choices]
+    assert "".join(texts) == expected.text
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+    assert reasons[-1] == expected.finish_reason
+    assert set(reasons[:-1]) <= {None}
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == expected.completion_tokens
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_n_texts_have_seeds_that_count_up(client: openai.OpenAI, generator: Generator) -> None:
+    ask: dict[str, Any] = {"model": "tiny-edge", "max_tokens": 8, "seed": 40, "n": 3}
+    answer = client.completions.create(prompt=[PROMPT, "a"], **ask)
+    assert [choice.index for choice in answer.choices] == list(range(6))
+    expected = [
+        generator.complete(prompt, max_new_tokens=8, temperature=1.0, top_k=277, seed=seed).text
+        for prompt in (PROMPT, "a")
+        for seed in (40, 41, 42)
+    ]
+    assert [choice.text for choice in answer.choices] == expected
+    pieces = [""] * 6
+    for chunk in client.completions.create(prompt=[PROMPT, "a"], stream=True, **ask):
+        pieces[chunk.choices[0].index] += chunk.choices[0].text
+    assert pieces == expected
+
+
+def test_the_best_are_those_of_samples(client: openai.OpenAI, generator: Generator) -> None:
+    answer = client.completions.create(
+        model="tiny-edge", prompt=PROMPT, max_tokens=8, seed=4, n=2, best_of=5
+    )
+    best = generator.samples(
+        PROMPT, n=2, best_of=5, max_new_tokens=8, seed=4, temperature=1.0, top_k=277
+    )
+    assert [choice.text for choice in answer.choices] == [one.text for one in best]
+
+
+def test_log_probabilities_and_the_echo(client: openai.OpenAI, generator: Generator) -> None:
+    answer = client.completions.create(
+        model="tiny-edge", prompt=PROMPT, max_tokens=4, temperature=0, logprobs=2, echo=True
+    )
+    done = generator.complete(PROMPT, max_new_tokens=4, logprobs=2, prompt_logprobs=2)
+    choice = answer.choices[0]
+    assert choice.text == PROMPT + done.text
+    assert choice.logprobs is not None
+    assert done.logprobs is not None
+    assert done.prompt_logprobs is not None
+    expected = [entry.logprob for entry in (*done.prompt_logprobs, *done.logprobs)]
+    assert choice.logprobs.token_logprobs is not None
+    assert choice.logprobs.token_logprobs[0] is None
+    assert choice.logprobs.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
+    assert choice.logprobs.tokens is not None
+    n_prompt = len(done.prompt_logprobs) + 1
+    assert "".join(choice.logprobs.tokens[:n_prompt]) == PROMPT
+    only = client.completions.create(
+        model="tiny-edge", prompt=PROMPT, max_tokens=0, logprobs=1, echo=True
+    )
+    assert only.choices[0].text == PROMPT
+    assert only.choices[0].logprobs is not None
+    assert len(only.choices[0].logprobs.tokens or []) == n_prompt
+
+
+def test_token_ids_are_a_prompt(client: openai.OpenAI, generator: Generator) -> None:
+    ids = generator.tokenizer.encode(PROMPT)
+    answers = [
+        client.completions.create(model="tiny-edge", prompt=prompt, max_tokens=6, temperature=0)
+        for prompt in (PROMPT, ids, [ids])
+    ]
+    assert len({answer.choices[0].text for answer in answers}) == 1
+
+
+def test_a_chat_needs_a_template_and_renders_it(
+    client: openai.OpenAI, generator: Generator, served: Running
+) -> None:
+    messages: Any = [{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]
+    answer = client.chat.completions.create(
+        model="tiny-edge", messages=messages, temperature=0, max_completion_tokens=9
+    )
+    text = generator.complete("system: be\nuser: hi\nassistant:", max_new_tokens=9).text
+    assert answer.choices[0].message.content == text
+    stream = client.chat.completions.create(
+        model="tiny-edge",
+        messages=messages,
+        temperature=0,
+        max_tokens=9,
+        stream=True,
+        logprobs=True,
+        top_logprobs=1,
+    )
+    chunks = list(stream)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    n_logprobs = sum(
+        len(chunk.choices[0].logprobs.content or [])
+        for chunk in chunks
+        if chunk.choices[0].logprobs
+    )
+    assert n_logprobs == 9
+    with pytest.raises(openai.BadRequestError, match="refuses these messages: who"):
+        client.chat.completions.create(
+            model="tiny-edge",
+            messages=[{"role": "nobody", "content": ""}],  # type: ignore[list-item, misc]
+        )
+    model = served.models.named("tiny-edge")
+    template, model.chat_template = model.chat_template, None
+    try:
+        with pytest.raises(openai.BadRequestError, match="no chat template: start the server with"):
+            client.chat.completions.create(model="tiny-edge", messages=messages)
+    finally:
+        model.chat_template = template
+
+
+def test_a_schema_is_kept_to(client: openai.OpenAI) -> None:
+    pytest.importorskip("llguidance")
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
+    schema["additionalProperties"] = False
+    answer = client.completions.create(
+        model="tiny-edge",
+        prompt="x",
+        max_tokens=40,
+        seed=1,
+        extra_body={"guided_json": schema},
+    )
+    assert json.loads(answer.choices[0].text)["a"] in (1, 2)
+    chosen = client.completions.create(
+        model="tiny-edge", prompt="x", extra_body={"guided_choice": ["yes", "no"]}
+    )
+    assert chosen.choices[0].text in ("yes", "no")
+
+
+def test_models_embeddings_and_labels(client: openai.OpenAI, served: Running) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny-edge", "sentiment-6m-int8"]
+    assert client.models.retrieve("tiny-edge").owned_by == "gpt-edge"
+    plain = client.embeddings.create(
+        model="sentiment-6m-int8", input=["a b", "c"], encoding_format="float"
+    )
+    packed = client.embeddings.create(model="sentiment-6m-int8", input=["a b", "c"])
+    assert plain.data[1].embedding == pytest.approx(packed.data[1].embedding, abs=1e-6)
+    with pytest.raises(openai.BadRequestError, match="gives no hidden states"):
+        client.embeddings.create(model="tiny-edge", input="a")
+    assert sum(x * x for x in plain.data[0].embedding) == pytest.approx(1, abs=1e-4)
+    body = {"model": "sentiment-6m-int8", "input": ["I loved it.", "Never again, a bad film."]}
+    labels = [row["label"] for row in served.post("/v1/classify", body).json()["data"]]
+    assert labels == ["positive", "negative"]
+
+
+def test_errors_are_those_that_the_client_knows(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="does not exist; there are tiny-edge"):
+        client.completions.create(model="gpt-9", prompt="a")
+    with pytest.raises(openai.BadRequestError, match="the context of this model holds 64"):
+        client.completions.create(model="tiny-edge", prompt="ab " * 60)
+    with pytest.raises(openai.BadRequestError, match="Unrecognized request argument supplied: bo"):
+        client.completions.create(model="tiny-edge", prompt="a", extra_body={"bo": 1})
+    with pytest.raises(openai.BadRequestError, match="is a classifier"):
+        client.completions.create(model="sentiment-6m-int8", prompt="a")
+
+
+def test_each_of_many_clients_gets_its_own_text(served: Running, generator: Generator) -> None:
+    """Rows join and leave while others run; lengths and seeds are mixed."""
+    jobs = [
+        {
+            "prompt": "abc"[: 1 + job % 3] * (1 + job % 15),
+            "seed": job,
+            "max_tokens": 5 + 3 * (job % 7),
+        }
+        for job in range(24)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        texts = list(
+            pool.map(lambda job: served.complete(**job).json()["choices"][0]["text"], jobs)
+        )
+    for job, text in zip(jobs, texts, strict=True):
+        expected = generator.complete(
+            str(job["prompt"]),
+            seed=int(job["seed"]),
+            max_new_tokens=int(job["max_tokens"]),
+            temperature=1.0,
+            top_k=277,
+        )
+        assert text == expected.text
+
+
+class SlowDecode:
+    """Counts the steps of a session; the fourth waits for `go`."""
+
+    def __init__(self, decode: Any) -> None:
+        self._decode = decode
+        self.n = 0
+        self.is_waiting = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, ids: Any, cache: Any) -> Any:
+        self.n += 1
+        if self.n == 4:
+            self.is_waiting.set()
+            assert self.go.wait(60)
+        return self._decode(ids, cache)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_row(
+    stream: bool, served: Running, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = served.models.named("tiny-edge").engine
+    assert engine is not None
+    slow = SlowDecode(generator.session.decode)
+    monkeypatch.setattr(generator.session, "decode", slow)
+    body = {"model": "tiny-edge", "prompt": "a", "max_tokens": 50, "ignore_eos": True}
+    content = json.dumps(body | {"stream": stream}).encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(head.encode() + content)
+        assert slow.is_waiting.wait(60)
+    # it has left: the server sees it while the step runs, and no step follows
+    deadline = time.monotonic() + 60
+    handles = engine._rows
+    time.sleep(0.3)
+    slow.go.set()
+    while handles.n_running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert engine.n_running == 0
+    assert slow.n <= 6
+    monkeypatch.undo()
+    assert served.complete(temperature=0).json()["choices"][0]["text"] == (
+        generator.complete("the end", max_new_tokens=5).text
+    )
+
+
+def test_a_full_line_is_429_and_says_when_to_come_again() -> None:
+    for served in start(max_batch=1, max_waiting=1):
+        generator = served.generator
+        slow = SlowDecode(generator.session.decode)
+        generator.session.decode = slow  # type: ignore[method-assign]
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [pool.submit(served.complete, max_tokens=9, ignore_eos=True)]
+            assert slow.is_waiting.wait(60)
+            jobs.append(pool.submit(served.complete, max_tokens=9, ignore_eos=True))
+            engine = served.models.named("tiny-edge").engine
+            assert engine is not None
+            while not engine.n_waiting:
+                time.sleep(0.01)
+            refused = served.complete()
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert refused.json()["error"]["type"] == "rate_limit_error"
+            slow.go.set()
+            assert [job.result().status_code for job in jobs] == [200, 200]
