@@ -130,7 +130,7 @@ def _result(line: BatchLine, id: object, handle: BatchHandle | Exception) -> dic
             raise handle
         return start | _values(handle.result())
     except GPTEdgeError as error:
-        hint = {} if error.hint is None else {"hint": error.hint}
+        hint = {} if error.cli_hint is None else {"hint": error.cli_hint}
         return start | {"error": error.message} | hint
     except ValueError as error:
         return start | {"error": str(error)}

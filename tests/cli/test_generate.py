@@ -89,6 +89,36 @@ def test_a_seed_without_sampling_is_one_line(tiny_edge: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        (
+            ["--temperature", "0", "--top-k", "5", "--min-p", "0.1"],
+            [f"{name} has no effect: --temperature 0 is greedy" for name in ("--top-k", "--min-p")],
+        ),
+        (
+            ["--temperature", "2", "--top-k", "1", "--seed", "3"],
+            [
+                f"{name} has no effect: --top-k 1 leaves one token"
+                for name in ("--temperature", "--seed")
+            ],
+        ),
+        (
+            ["--min-new-tokens", "9"],
+            ["--min-new-tokens beyond 3 has no effect: --max-new-tokens ends the text there"],
+        ),
+        (["--raw", "--json"], ["--raw has no effect: --json escapes control characters itself"]),
+        (["--min-new-tokens", "3", "--echo", "--top-k", "2"], []),
+    ],
+)
+def test_an_option_without_effect_is_one_line(
+    options: list[str], warnings: list[str], tiny_edge: Path
+) -> None:
+    result = run("generate", PROMPT, "-m", tiny_edge, "-n", "3", *options)
+    assert result.code == 0
+    assert result.err.splitlines() == [f"warning: {line}" for line in warnings]
+
+
 def test_greedy_contradicts_the_sampling_options(tiny_edge: Path) -> None:
     for options in (["--top-k", "3"], ["--temperature", "0.5"], ["--min-p", "0.5"]):
         result = run("generate", PROMPT, "-m", tiny_edge, "--greedy", *options)

@@ -53,6 +53,7 @@ from gpt_edge.cli.support.sampling import (
     is_sampling_asked,
     sampling_params,
     settings_json,
+    warn_without_effect,
     with_defaults,
 )
 from gpt_edge.cli.support.stdin import (
@@ -174,9 +175,7 @@ def generate(
     )
     if threads is not None:
         check_threads(threads, "--threads")
-    _check_together(params, greedy, as_json or batch is not None)
-    if draft is not None and speculate is not None:
-        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
+    _check_together(params, greedy, as_json or batch is not None, draft, speculate)
     others = {
         "PROMPT": prompt,
         "--echo": echo,
@@ -194,10 +193,12 @@ def generate(
 
     generator = load(model, threads=threads, profile=profile, max_memory=n_bytes)
     uses_defaults = not greedy and not is_sampling_asked(params)
+    asked = params
     if uses_defaults:
         params = with_defaults(params, generator)
-    if seed is not None and params.is_greedy:
-        console.show_warning("--seed has no effect: nothing is sampled")
+    unused = {"--echo": echo and not text and batch is None and "there is no prompt"}
+    unused["--raw"] = raw and as_json and "--json escapes control characters itself"
+    warn_without_effect(asked, params, unused)
     if batch is not None:
         run_batch(
             generator,
@@ -222,12 +223,11 @@ def generate(
         sequence=_read_before(generator, prompt_cache),
         speculate=drafter or speculate,
     )
+    before = text if echo else ""
     if as_json:
-        _print_json(stream, params, generator.session.name, text if echo else "")
+        _print_json(stream, params, generator.session.name, before)
     else:
-        if uses_defaults and not params.is_greedy:
-            console.note(f"sampling: {describe_sampling(params)}, seed {stream.seed}")
-        _print_pieces(stream, text if echo else "", raw)
+        _print_pieces(stream, before, params if uses_defaults else None, raw)
     _keep_read(generator, prompt_cache, stream)
 
 
@@ -247,12 +247,16 @@ def _keep_read(generator: Generator, prompt_cache: Path | None, stream: TextStre
     generator.save_state(prompt_cache, stream)
 
 
-def _check_together(params: SamplingParams, greedy: bool, as_json: bool) -> None:
+def _check_together(
+    params: SamplingParams, greedy: bool, as_json: bool, draft: str | None, speculate: str | None
+) -> None:
     """Raise ValueError for options that contradict each other."""
     if greedy and is_sampling_asked(params):
         raise ValueError("--greedy goes with no option that samples, such as --top-k")
     if params.logprobs is not None and not as_json:
         raise ValueError("--logprobs needs --json")
+    if draft is not None and speculate is not None:
+        raise ValueError("--draft and --speculate are two ways to guess: give one of them")
 
 
 def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, object]) -> None:
@@ -266,10 +270,16 @@ def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, objec
             raise ValueError(f"{name} goes with a single text, not with --batch")
 
 
-def _print_pieces(stream: TextStream, before: str, raw: bool) -> None:
+def _print_pieces(
+    stream: TextStream, before: str, defaults: SamplingParams | None, raw: bool
+) -> None:
     """Print each piece as it is generated. After an error in the middle, the cursor is at the start
     of a line, as after Ctrl-C.
+
+    defaults: the model's own, where they are in use; standard error names them.
     """
+    if defaults is not None and not defaults.is_greedy:
+        console.note(f"sampling: {describe_sampling(defaults)}, seed {stream.seed}")
     try:
         console.write(before, raw=raw)
         for piece in stream:

@@ -5,10 +5,12 @@ that generate.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gpt_edge.cli.support import console
 from gpt_edge.cli.support.options import complete_bundle
 from gpt_edge.cli.support.stdin import check_unicode
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 LENGTH = "Length and end"
 CHOICE = "Choosing tokens"
-# any of them makes it sample
+# any of them makes it sample; the temperature first
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 # that a model's generation defaults may set
 DEFAULT_FIELDS = (*SAMPLING_FIELDS, "repetition_penalty", "no_repeat_ngram_size")
@@ -179,6 +181,33 @@ def with_defaults(params: SamplingParams, generator: Generator) -> SamplingParam
     return dataclasses.replace(params, **chosen)
 
 
+def warn_without_effect(
+    asked: SamplingParams, used: SamplingParams, unused: Mapping[str, str | bool]
+) -> None:
+    """Write one line to standard error for each option that changes nothing.
+
+    asked, used: without and with the model's defaults. unused: reasons that the command itself
+    found, by option; False for an option that has an effect.
+    """
+    reasons = dict(unused)
+    given = [name for name in SAMPLING_FIELDS if getattr(asked, name) is not None]
+    if asked.temperature == 0:
+        reasons |= {_option(name): "--temperature 0 is greedy" for name in given[1:]}
+    elif asked.top_k == 1:
+        others = [name for name in given if name != "top_k"]
+        if asked.seed is not None:
+            others.append("seed")
+        reasons |= {_option(name): "--top-k 1 leaves one token" for name in others}
+    if asked.seed is not None and used.is_greedy:
+        reasons["--seed"] = "nothing is sampled"
+    if asked.min_new_tokens > asked.max_new_tokens:
+        limit = asked.max_new_tokens
+        reasons[f"--min-new-tokens beyond {limit}"] = "--max-new-tokens ends the text there"
+    for option, reason in reasons.items():
+        if reason:
+            console.show_warning(f"{option} has no effect: {reason}")
+
+
 def is_sampling_asked(params: SamplingParams) -> bool:
     """Whether an option says how to sample, or not to by a temperature of 0."""
     return any(getattr(params, name) is not None for name in SAMPLING_FIELDS)
@@ -222,13 +251,17 @@ def settings_json(params: SamplingParams) -> dict[str, Any]:
     }
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _as_option(message: str) -> str:
     """Return the message with the name of the option in place of the SamplingParams field."""
     from gpt_edge.generate.params import SamplingParams
 
     name, _, rest = message.partition(" ")
     if name in {item.name for item in dataclasses.fields(SamplingParams)} - {"stop"}:
-        return f"--{name.replace('_', '-')} {rest}"
+        return f"{_option(name)} {rest}"
     return f"--stop: {message}" if "stop" in message.split(" must ")[0] else message
 
 
