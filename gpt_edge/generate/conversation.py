@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from gpt_edge.arguments import check_is_a, check_text
 from gpt_edge.errors import StateError
 from gpt_edge.generate.chat_template import ChatTemplate, Message, encode_chat
 from gpt_edge.generate.completion import Completion
@@ -66,8 +67,9 @@ class Conversation:
         `Generator.stream`; only a window keeps turns short when the context is full.
         Raises ValueError for a wrong context.
         """
-        if system is not None and not isinstance(system, str):
-            raise ValueError(f"system must be a string, got {type(system).__name__}")
+        check_is_a("template", template, ChatTemplate)
+        if system is not None:
+            check_text("system", system)
         check_context(context, keep_first, model.session.config.n_ctx)
         self.model = model
         self.template = template
@@ -124,8 +126,7 @@ class Conversation:
         Raises RuntimeError while another reply is under way, ContextLengthError, before any work
         and changing nothing, where the text no longer fits and the context is "error".
         """
-        if not isinstance(text, str):
-            raise ValueError(f"text must be a string, got {type(text).__name__}")
+        check_text("text", text)
         params = params_with(params, settings)
         with self._lock:
             self._settle()
