@@ -142,7 +142,10 @@ def _refuse_other_methods(settings: CheckpointSettings) -> None:
             f"{settings.where} says peft_type {method!a:.40}, expected 'LORA'", hint=_MERGE_HINT
         )
     for name in ("use_dora", "alora_invocation_tokens", "use_qalora", "layer_replication"):
-        settings.refuse(name, "which is not merged here")
+        if settings.values.get(name):
+            raise CheckpointError(
+                f"{settings.where} sets {name}, which is not merged here", hint=_MERGE_HINT
+            )
 
 
 def _stored_name(base: Checkpoint, wanted: str, name: str, where: str) -> str:
@@ -215,7 +218,8 @@ def _check_shapes(
         if infos[replacement].shape != stored[name].shape:
             raise CheckpointError(
                 f"{adapter.where}: {printable(replacement)} has shape "
-                f"{list(infos[replacement].shape)}, the base {list(stored[name].shape)}"
+                f"{list(infos[replacement].shape)}, the base {list(stored[name].shape)}",
+                hint=_MERGE_HINT,
             )
     orphans = [name for name in infos if name.endswith(_B)]
     used = {product.b for product in products.values()}
