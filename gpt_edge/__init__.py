@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from gpt_edge.generate.batch_engine import BatchEngine
     from gpt_edge.generate.batch_handle import BatchHandle
     from gpt_edge.generate.beam_search import BeamParams
+    from gpt_edge.generate.chat_template import ChatTemplate
     from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.constraints.constraint import Constraint
+    from gpt_edge.generate.conversation import Conversation, Turn
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.load import load
     from gpt_edge.generate.logprobs import TokenLogprob
@@ -65,10 +67,12 @@ _MODULE_OF = {
     "BatchHandle": "generate.batch_handle",
     "BeamParams": "generate.beam_search",
     "Bundle": "bundle.bundle",
+    "ChatTemplate": "generate.chat_template",
     "Choice": "generate.score",
     "Classifier": "classify.classifier",
     "Completion": "generate.completion",
     "Constraint": "generate.constraints.constraint",
+    "Conversation": "generate.conversation",
     "Embedder": "classify.embedder",
     "Generator": "generate.generator",
     "Prediction": "classify.classifier",
@@ -81,6 +85,7 @@ _MODULE_OF = {
     "TextStream": "generate.stream",
     "TokenLogprob": "generate.logprobs",
     "TokenStream": "generate.stream",
+    "Turn": "generate.conversation",
     "load": "generate.load",
 }
 
@@ -92,6 +97,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "BusyError",
+    "ChatTemplate",
     "CheckpointError",
     "Choice",
     "Classifier",
@@ -99,6 +105,7 @@ __all__ = [
     "Constraint",
     "ConstraintError",
     "ContextLengthError",
+    "Conversation",
     "Embedder",
     "EvaluationError",
     "ExportError",
@@ -121,6 +128,7 @@ __all__ = [
     "TokenStream",
     "TokenizerError",
     "TrainingError",
+    "Turn",
     "__version__",
     "load",
 ]

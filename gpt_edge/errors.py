@@ -37,6 +37,7 @@ EXTRA_OF = {
     "transformers": "export",
     "tokenizers": "gpt1",
     "llguidance": "constraints",
+    "jinja2": "chat",
     "huggingface_hub": "hub",
     "gguf": "gguf",
 }

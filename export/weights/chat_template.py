@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gpt_edge.bundle.bundle import CHAT_TEMPLATE_FILE, MAX_CHAT_TEMPLATE_BYTES
 from gpt_edge.errors import CheckpointError, GPTEdgeWarning
+from gpt_edge.generate.chat_template import environment
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.importers.settings import read_json_object
 
@@ -58,11 +55,8 @@ def checked_template(template: object, path: Path) -> str:
         raise CheckpointError(
             f"{path}: {KEY} has {n_bytes} bytes, at most {MAX_CHAT_TEMPLATE_BYTES} are stored"
         )
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
     try:
-        environment.parse(template)
+        environment().parse(template)
     except (jinja2.TemplateSyntaxError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise CheckpointError(
@@ -70,19 +64,6 @@ def checked_template(template: object, path: Path) -> str:
             hint="correct it, or remove it",
         ) from error
     return template
-
-
-class _Generation(Extension):
-    """The block `generation`, which marks what an assistant says, and prints what it holds."""
-
-    def __init__(self, environment: jinja2.Environment) -> None:
-        super().__init__(environment)
-        self.tags = {"generation"}
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The statements inside."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _read_text(path: Path) -> str:

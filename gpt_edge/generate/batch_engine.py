@@ -168,6 +168,7 @@ class BatchEngine:
         """Step in a thread of the engine's own until `close`; it sleeps while there is nothing to
         do.
         """
+        check_process(self._pid)
         with self._condition:
             if self._thread is None and not self._is_closed:
                 self._thread = threading.Thread(target=self._serve, name="BatchEngine", daemon=True)
@@ -176,6 +177,7 @@ class BatchEngine:
 
     def close(self) -> None:
         """Take no more requests and end those that are there, as cancelled."""
+        check_process(self._pid)
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
@@ -193,6 +195,7 @@ class BatchEngine:
 
     def wake(self) -> None:
         """Let a sleeping engine look at its requests."""
+        check_process(self._pid)
         with self._condition:
             self._condition.notify_all()
 
@@ -200,6 +203,7 @@ class BatchEngine:
         """Wait until `is_ready()`, stepping meanwhile unless another thread does. Returns False
         after `timeout` seconds.
         """
+        check_process(self._pid)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._condition:

@@ -28,6 +28,7 @@ from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.generate.async_stream import AsyncTextStream
 from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
 from gpt_edge.generate.beam_search import BeamParams, BeamSearch
+from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.defaults import params_from_defaults
@@ -204,19 +205,43 @@ class Generator(Closable):
             special=special,
             keep_first=keep_first if context == "window" else None,
         )
+        return self.stream_encoded(
+            encoded,
+            params,
+            cancel=cancel,
+            processors=processors,
+            speculate=speculate,
+            sequence=self._sequence(sequence, prefix_cache),
+            keep_first=keep_first if context == "window" else None,
+        )
+
+    def stream_encoded(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        speculate: Speculation = None,
+        sequence: ReadSequence | None = None,
+        keep_first: int | None = None,
+    ) -> TextStream:
+        """`stream` for a prompt that `encode_prompt` made. keep_first: of a window; None has
+        none.
+        """
         tokens = TokenStream(
             self.session,
-            encoded.ids,
+            prompt.ids,
             params,
             self.tokenizer,
             cancel,
             self.end_tokens,
             processors,
             self._proposers(speculate),
-            self._sequence(sequence, prefix_cache),
-            keep_first if context == "window" else None,
+            sequence,
+            keep_first,
         )
-        return TextStream(tokens, params, self.tokenizer, encoded.dropped_tokens)
+        return TextStream(tokens, params, self.tokenizer, prompt.dropped_tokens)
 
     def complete(
         self,
@@ -469,6 +494,15 @@ class Generator(Closable):
             return fitted(checked, config.n_ctx, keep_first).ids
         return cut_left(checked, config.n_ctx, params.max_new_tokens).ids
 
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template that the model's checkpoint brought, for `Conversation`; None without
+        one. Raises MissingDependencyError without the extra `chat`.
+        """
+        bundle = self.session.bundle
+        text = bundle.read_chat_template()
+        roles = (bundle.manifest.tokenizer or {}).get("roles", {})
+        return None if text is None else ChatTemplate(text, roles)
+
     def save_state(
         self, path: str | os.PathLike[str], source: TextStream | TokenStream | ReadSequence
     ) -> None:
@@ -488,7 +522,7 @@ class Generator(Closable):
 
         Raises StateError for a file that is corrupt, or of another model, format or version.
         """
-        return read_state(Path(path), self.session)
+        return read_state(Path(path), self.session)[0]
 
     def _proposers(self, speculate: Speculation) -> Speculate | None:
         """What makes the proposer of one generation. Raises ValueError for another word, or a draft

@@ -46,7 +46,7 @@ class ReadSequence:
         self.cache = session.new_cache()
         # for a window: how many ids stay when the context is full; None lets it be an error
         self.keep_first: int | None = None
-        self.is_shifted = False  # whether ids between the first and the newest are gone
+        self.n_dropped = 0  # ids behind the first that windows dropped
         self._prefixes = prefixes
         self._borrower: weakref.ref[Borrower] | None = None
 
@@ -120,8 +120,8 @@ class ReadSequence:
         n_ctx = self.session.config.n_ctx
         if self.keep_first is not None and len(self.ids) == n_ctx:
             newest = window_of([*self.ids, id], self.keep_first, n_ctx)[self.keep_first :]
+            self.n_dropped += len(self.ids) + 1 - self.keep_first - len(newest)
             self.crop(self.keep_first)
-            self.is_shifted = True
             shifted = self.read(newest)
             assert shifted is not None
             return shifted
@@ -136,6 +136,14 @@ class ReadSequence:
         rows = self.session.decode_several(ids, self.cache)
         self.ids += ids
         return rows
+
+    def copy(self) -> ReadSequence:
+        """Another sequence that has read the same."""
+        other = ReadSequence(self.session, self._prefixes)
+        if self.ids:
+            other.cache.put_row(self.cache.copy_row(0, len(self.ids)), len(self.ids))
+            other.ids = list(self.ids)
+        return other
 
     def crop(self, length: int) -> None:
         """Forget what follows the first `length` ids."""

@@ -29,17 +29,19 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.system.atomic_files import publish_file
 
 FORMAT, VERSION = "gpt-edge state", "1"
-IDS = "ids"
+IDS, NOTE = "ids", "note"
+MAX_NOTE_BYTES = 1 << 26
 MAX_HEADER_BYTES = 1 << 20  # 200 layers need 50 kB
 LENGTH = struct.Struct("<Q")
-TYPE_NAMES = {"float32": "F32", "float16": "F16", "int64": "I64"}
+TYPE_NAMES = {"float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8"}
 # type and shape of each tensor, in the order of the data
 Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 HINT = "remove the file, or give another name, and it is made again"
 
 
-def write_state(path: Path, sequence: ReadSequence) -> None:
-    """Put what a sequence has read at `path`, atomically; a state that is there is replaced.
+def write_state(path: Path, sequence: ReadSequence, note: bytes = b"") -> None:
+    """Put what a sequence has read at `path`, atomically; a state that is there is replaced. note:
+    what `read_state` gives back with it.
 
     Raises ValueError if nothing was read, OutputError for what stands in the way, a file that is no
     state among it.
@@ -52,6 +54,8 @@ def write_state(path: Path, sequence: ReadSequence) -> None:
     dtype = cache.dtype.newbyteorder("<")
     row = [array.astype(dtype, copy=False) for array in cache.copy_row(0, length)]
     arrays = {IDS: ids, **dict(zip(cache.names, row, strict=True))}
+    if note:
+        arrays[NOTE] = np.frombuffer(note, np.uint8)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -74,9 +78,9 @@ def write_state(path: Path, sequence: ReadSequence) -> None:
             file.write(_bytes_of(array))
 
 
-def read_state(path: Path, session: Session) -> ReadSequence:
-    """The sequence that `write_state` put at `path`. Keys and values of another type are converted:
-    to float32 without loss, to float16 rounded.
+def read_state(path: Path, session: Session) -> tuple[ReadSequence, bytes]:
+    """The sequence that `write_state` put at `path`, and the note, b"" without one. Keys and values
+    of another type are converted: to float32 without loss, to float16 rounded.
 
     Raises StateError naming what does not fit: the file, its version, its model, its shapes.
     """
@@ -86,7 +90,7 @@ def read_state(path: Path, session: Session) -> ReadSequence:
             n_bytes = os.fstat(file.fileno()).st_size
             header = _read_header(file, n_bytes)
             dtype, length = _check_header(header, session)
-            layout = _layout(sequence.cache, dtype, length)
+            layout = _layout(sequence.cache, dtype, length, _note_size(header))
             _check_layout(header, layout, n_bytes - file.tell())
             arrays = {name: _read_array(file, *tensor) for name, tensor in layout.items()}
     except OSError as error:
@@ -98,9 +102,10 @@ def read_state(path: Path, session: Session) -> ReadSequence:
     has_tokens = _hash_of([ids]) == metadata["tokens"] and _is_within(ids, session)
     if not has_tokens or _hash_of([ids, *arrays.values()]) != metadata["data"]:
         raise StateError(f"{path} is corrupt: its content has another hash", hint=HINT)
+    note = arrays.pop(NOTE, np.empty(0, np.uint8))
     sequence.cache.put_row(list(arrays.values()), length)
     sequence.ids = ids.tolist()
-    return sequence
+    return sequence, note.tobytes()
 
 
 def _entries(layout: Layout) -> dict[str, dict[str, Any]]:
@@ -166,10 +171,24 @@ def _check_header(header: dict[str, Any], session: Session) -> tuple[np.dtype[An
     return np.dtype(metadata["keys"]), shape[0]  # type: ignore[index]
 
 
-def _layout(cache: KVCache, dtype: np.dtype[Any], length: int) -> Layout:
-    """The tensors of a state of `length` ids."""
+def _note_size(header: dict[str, Any]) -> int:
+    """Bytes of the note, 0 without one. Raises ValueError for a size that no note has."""
+    if NOTE not in header:
+        return 0
+    shape = header[NOTE].get("shape") if isinstance(header[NOTE], dict) else None
+    is_shape = isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int
+    if not is_shape or not 1 <= shape[0] <= MAX_NOTE_BYTES:  # type: ignore[index]
+        raise ValueError(f"has a note of the shape {str(shape)[:40]}")
+    return int(shape[0])  # type: ignore[index]
+
+
+def _layout(cache: KVCache, dtype: np.dtype[Any], length: int, n_note: int) -> Layout:
+    """The tensors of a state of `length` ids and a note."""
     tensor = (dtype.newbyteorder("<"), (1, *cache.row_shape(length)))
-    return {IDS: (np.dtype("<i8"), (length,)), **dict.fromkeys(cache.names, tensor)}
+    layout: Layout = {IDS: (np.dtype("<i8"), (length,)), **dict.fromkeys(cache.names, tensor)}
+    if n_note:
+        layout[NOTE] = (np.dtype("u1"), (n_note,))
+    return layout
 
 
 def _check_layout(header: dict[str, Any], layout: Layout, n_data: int) -> None:

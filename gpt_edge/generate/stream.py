@@ -99,12 +99,17 @@ class TokenStream:
         self._lock = threading.RLock()
         self._sequence.lend(self)
         self._sequence.keep_first = keep_first
-        self._sequence.is_shifted = False
+        self._sequence.n_dropped = 0
 
     @property
     def sequence(self) -> ReadSequence:
         """What the model has read: the prompt and the ids so far, but the last."""
         return self._sequence
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an error has ended it."""
+        return self._has_failed
 
     @property
     def is_over(self) -> bool:
@@ -211,7 +216,7 @@ class TokenStream:
 
     def _finish(self) -> None:
         """Forget what was read ahead, and remember the rest for prompts that begin alike."""
-        if not self._sequence.is_shifted:
+        if not self._sequence.n_dropped:
             self._forget_guesses()
         self._sequence.remember()
 
@@ -246,6 +251,11 @@ class TextStream:
     def finish_reason(self) -> FinishReason | None:
         """None until the last piece was yielded."""
         return self._finish_reason
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, by an error too."""
+        return self._finish_reason is not None or self._tokens.has_failed
 
     @property
     def sequence(self) -> ReadSequence:

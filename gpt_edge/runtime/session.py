@@ -32,8 +32,8 @@ MAX_SEVERAL = 8  # ids of one `decode_several`
 
 
 class Session(Closable):
-    """A loaded model. `name` is the bundle's, `config` its shape, `graph` its kind, `threads` how
-    many it uses.
+    """A loaded model. `name` is that of its `bundle`, `config` its shape, `graph` its kind,
+    `threads` how many it uses.
 
     threads: None takes those of `tuning`. native: the library of custom operators, see
     `native.library.find_library`. Raises ValueError for threads outside 1 to 256, and BundleError
@@ -61,7 +61,7 @@ class Session(Closable):
         self.name = bundle.manifest.name
         self.config = bundle.config
         self.graph = bundle.graph
-        self._bundle = bundle
+        self.bundle = bundle
         self._prefill_chunk = tuning.prefill_chunk
         self._graph_runner = GraphRunner(
             bundle, threads=threads, native=native, profile=profile, tuning=tuning
@@ -106,7 +106,7 @@ class Session(Closable):
     @functools.cached_property
     def weights_hash(self) -> str:
         """The model's identity: SHA-256 over its graph's and weights' files."""
-        return self._bundle.weights_hash()
+        return self.bundle.weights_hash()
 
     def new_slots(self, n_slots: int) -> KVSlots:
         """An empty cache of up to `n_slots` sequences that join and leave."""

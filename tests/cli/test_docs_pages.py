@@ -47,7 +47,7 @@ COMMANDS = [
 
 def test_the_python_examples_run_one_after_the_other(tmp_path: Path) -> None:
     blocks = Page(DOCS / "python.md").blocks("python")
-    assert len(blocks) == 13
+    assert len(blocks) == 14
     ran = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
         cwd=tmp_path,
@@ -64,7 +64,7 @@ def test_the_python_examples_run_one_after_the_other(tmp_path: Path) -> None:
 def test_the_examples_of_constraints_run(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("llguidance")
     blocks = Page(DOCS / "constraints.md").blocks("python")
-    assert len(blocks) == 13
+    assert len(blocks) == 2
     exec("\n".join(blocks), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] in (" black", " white")

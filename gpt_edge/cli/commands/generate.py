@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -66,7 +67,9 @@ from gpt_edge.generate.params import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from gpt_edge.generate.completion import Completion
+    from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.params import SamplingParams
+    from gpt_edge.generate.read_sequence import ReadSequence
     from gpt_edge.generate.stream import TextStream
 
 
@@ -173,9 +176,15 @@ def generate(
     if threads is not None:
         check_threads(threads, "--threads")
     _check_together(params, greedy, as_json or batch is not None, draft, speculate)
-    _check_batch(
-        batch, out, {"PROMPT": prompt, "--echo": echo, "--draft": draft, "--speculate": speculate}
-    )
+    others = {
+        "PROMPT": prompt,
+        "--echo": echo,
+        "--draft": draft,
+        "--speculate": speculate,
+        "--prompt-cache": prompt_cache,
+        "--context": None if context == "error" else context,
+    }
+    _check_batch(batch, out, others)
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt) if batch is None else ""
 
@@ -203,9 +212,6 @@ def generate(
         return
     if not special:
         note_special_token(text, generator.tokenizer)
-    sequence = None
-    if prompt_cache is not None and os.path.lexists(prompt_cache):
-        sequence = generator.load_state(prompt_cache)
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
         text,
@@ -214,7 +220,7 @@ def generate(
         special=special,
         context=context,
         keep_first=keep_first,
-        sequence=sequence,
+        sequence=_read_before(generator, prompt_cache),
         speculate=drafter or speculate,
     )
     before = text if echo else ""
@@ -222,10 +228,23 @@ def generate(
         _print_json(stream, params, generator.session.name, before)
     else:
         _print_pieces(stream, before, params if uses_defaults else None, raw)
-    if prompt_cache is not None:
-        done = stream.completion
-        console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
-        generator.save_state(prompt_cache, stream)
+    _keep_read(generator, prompt_cache, stream)
+
+
+def _read_before(generator: Generator, prompt_cache: Path | None) -> ReadSequence | None:
+    """What the file of --prompt-cache holds; None without it."""
+    if prompt_cache is None or not os.path.lexists(prompt_cache):
+        return None
+    return generator.load_state(prompt_cache)
+
+
+def _keep_read(generator: Generator, prompt_cache: Path | None, stream: TextStream) -> None:
+    """Put what the model has read into the file of --prompt-cache."""
+    if prompt_cache is None:
+        return
+    done = stream.completion
+    console.note(f"prompt cache: {done.cached_tokens} of {done.prompt_tokens} tokens reused")
+    generator.save_state(prompt_cache, stream)
 
 
 def _check_together(
@@ -240,7 +259,7 @@ def _check_together(
         raise ValueError("--draft and --speculate are two ways to guess: give one of them")
 
 
-def _check_batch(batch: str | None, out: Path | None, others: dict[str, object]) -> None:
+def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, object]) -> None:
     """Raise ValueError for options that --batch does not go with, and for --out without it."""
     if batch is None:
         if out is not None:

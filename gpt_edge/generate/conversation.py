@@ -1,0 +1,301 @@
+"""Conversation: a text that a user and a model continue in turns. What was read is kept, so a turn
+reads only what is new.
+
+Without a template it is a notebook: a base model continues whatever the text is. With one, turns
+are messages of a chat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from gpt_edge.errors import StateError
+from gpt_edge.generate.chat_template import ChatTemplate, Message, encode_chat
+from gpt_edge.generate.completion import Completion
+from gpt_edge.generate.context import ContextPolicy, check_context
+from gpt_edge.generate.params import SamplingParams, SamplingSettings, params_with
+from gpt_edge.generate.prompt import Prompt, check_ids, cut_left, fitted
+from gpt_edge.generate.read_sequence import ReadSequence
+from gpt_edge.generate.state_file import HINT, read_state, write_state
+
+if TYPE_CHECKING:
+    from gpt_edge.generate.generator import Generator
+    from gpt_edge.generate.stream import TextStream
+
+NOTE_FIELDS = ("system", "context", "keep_first", "turns")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a user sent and a model replied.
+
+    n_kept: how many ids of the text before stay, all of them unless the template rewrote it. ids:
+    those that follow. n_dropped: how many of the text's ids a window has dropped so far.
+    """
+
+    text: str
+    reply: str
+    n_kept: int
+    ids: tuple[int, ...]
+    n_dropped: int = 0
+
+
+class Conversation:
+    """Turns with one model. One at a time: `send` is refused while the last reply has not ended.
+
+    Thread-safe. `turns`: those that have ended. A turn that an error ended leaves no trace.
+    """
+
+    def __init__(
+        self,
+        model: Generator,
+        *,
+        template: ChatTemplate | None = None,
+        system: str | None = None,
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
+    ) -> None:
+        """template: `model.chat_template()` for a chat model; None is a notebook. system: the first
+        message of a chat, or what a notebook begins with. context, keep_first: see
+        `Generator.stream`; only a window keeps turns short when the context is full.
+        Raises ValueError for a wrong context.
+        """
+        if system is not None and not isinstance(system, str):
+            raise ValueError(f"system must be a string, got {type(system).__name__}")
+        check_context(context, keep_first, model.session.config.n_ctx)
+        self.model = model
+        self.template = template
+        self.system = system
+        self.context: ContextPolicy = context
+        self.keep_first = keep_first
+        self._turns: list[Turn] = []
+        self._sequence = model.new_sequence()
+        self._open: _OpenTurn | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns so far. Raises RuntimeError while a reply is under way."""
+        with self._lock:
+            self._settle()
+            return tuple(self._turns)
+
+    @property
+    def ids(self) -> list[int]:
+        """All ids of the text."""
+        ids: list[int] = []
+        for turn in self.turns:
+            ids[turn.n_kept :] = turn.ids
+        return ids
+
+    @property
+    def text(self) -> str:
+        """The whole text of a notebook; of a chat, as the template has it."""
+        return self.model.tokenizer.decode(self.ids)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The turns as messages, with the system's."""
+        messages: list[Message] = []
+        if self.system is not None:
+            messages.append({"role": "system", "content": self.system})
+        for turn in self.turns:
+            messages.append({"role": "user", "content": turn.text})
+            messages.append({"role": "assistant", "content": turn.reply})
+        return messages
+
+    def send(
+        self,
+        text: str,
+        params: SamplingParams | None = None,
+        *,
+        cancel: threading.Event | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> TextStream:
+        """Continue after `text`, piece by piece; the turn counts when the stream has ended, also by
+        its `close`.
+
+        Raises RuntimeError while another reply is under way, ContextLengthError, before any work
+        and changing nothing, where the text no longer fits and the context is "error".
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"text must be a string, got {type(text).__name__}")
+        params = params_with(params, settings)
+        with self._lock:
+            self._settle()
+            ids, n_kept = self._ids_with(text)
+            n_dropped = self._turns[-1].n_dropped if self._turns and n_kept else 0
+            first = self.keep_first if n_dropped else 0
+            prompt = self._fit([*ids[:first], *ids[first + n_dropped :]], params)
+            stream = self.model.stream_encoded(
+                prompt,
+                params,
+                cancel=cancel,
+                sequence=self._sequence,
+                keep_first=self.keep_first if self.context == "window" else None,
+            )
+            n_dropped += prompt.dropped_tokens
+            self._open = _OpenTurn(text, ids, n_kept, n_dropped, stream)
+            return stream
+
+    def complete(
+        self,
+        text: str,
+        params: SamplingParams | None = None,
+        *,
+        cancel: threading.Event | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> Completion:
+        """`send`, and the whole reply."""
+        stream = self.send(text, params, cancel=cancel, **settings)
+        for _ in stream:
+            pass
+        return stream.completion
+
+    def rewind(self, n_turns: int = 1) -> None:
+        """Forget the last turns. What stays is not read again. Raises ValueError for more than
+        there are.
+        """
+        with self._lock:
+            self._settle()
+            if not 0 <= n_turns <= len(self._turns):
+                raise ValueError(f"{len(self._turns)} turns cannot be rewound by {n_turns}")
+            del self._turns[len(self._turns) - n_turns :]
+
+    def fork(self) -> Conversation:
+        """Another conversation that continues from here, with a copy of what was read."""
+        with self._lock:
+            self._settle()
+            other = Conversation(
+                self.model,
+                template=self.template,
+                system=self.system,
+                context=self.context,
+                keep_first=self.keep_first,
+            )
+            other._turns = list(self._turns)
+            other._sequence = self._sequence.copy()
+            return other
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Put it into a file, with what was read; see `Generator.save_state`. The template is the
+        model's and stays out. Raises ValueError before the first turn, OutputError.
+        """
+        with self._lock:
+            self._settle()
+            note = {name: getattr(self, name) for name in NOTE_FIELDS}
+            note["turns"] = [dataclasses.asdict(turn) for turn in self._turns]
+            text = json.dumps(note, separators=(",", ":"))
+            write_state(Path(path), self._sequence, text.encode("utf-8", "surrogatepass"))
+
+    @classmethod
+    def load(
+        cls,
+        model: Generator,
+        path: str | os.PathLike[str],
+        *,
+        template: ChatTemplate | None = None,
+    ) -> Conversation:
+        """What `save` put there, to continue with `template`. Raises StateError for a file that is
+        corrupt, another model's, or no conversation.
+        """
+        sequence, note = read_state(Path(path), model.session)
+        try:
+            values = json.loads(note.decode("utf-8", "surrogatepass"))
+            turns = [_turn_of(value) for value in values.pop("turns")]
+            made = cls(model, template=template, **values)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise StateError(f"{path} is a state, but no conversation", hint=HINT) from error
+        made._turns = turns
+        made._sequence = sequence
+        return made
+
+    def _settle(self) -> None:
+        """Take in the reply that has ended. Raises RuntimeError for one that has not."""
+        if self._open is None:
+            return
+        if not self._open.stream.is_over:
+            raise RuntimeError(
+                "the last reply has not ended: read it to its end, or close its stream"
+            )
+        opened, self._open = self._open, None
+        if opened.stream.finish_reason is not None:
+            self._turns.append(opened.turn(self.model, self._sequence))
+
+    def _ids_with(self, text: str) -> tuple[list[int], int]:
+        """Ids of the whole text with the next message, and how many of those before stay."""
+        before = self.ids
+        tokenizer = self.model.tokenizer
+        if self.template is not None:
+            return self._chat_with(text, before, self.template)
+        if before:
+            return before + tokenizer.encode_part(text), len(before)
+        start = (self.system or "") + text
+        if not start:  # unconditional, behind an end token
+            return self.model.encode_prompt("", 1).ids, 0
+        return tokenizer.encode(start), 0
+
+    def _chat_with(
+        self, text: str, before: list[int], template: ChatTemplate
+    ) -> tuple[list[int], int]:
+        messages = self.messages
+        tokenizer = self.model.tokenizer
+        new = template.render([*messages, {"role": "user", "content": text}])
+        if self._turns:
+            # as generated, unless the template writes past messages in another way
+            old = template.render(messages[:-1]) + messages[-1]["content"]
+            if new.startswith(old):
+                return before + encode_chat(new[len(old) :], [text], tokenizer), len(before)
+        contents = [message["content"] for message in messages]
+        ids = encode_chat(new, [*contents, text], tokenizer)
+        n_kept = 0
+        while n_kept < min(len(ids), len(before)) and ids[n_kept] == before[n_kept]:
+            n_kept += 1
+        return ids, n_kept if n_kept == len(before) else 0
+
+    def _fit(self, ids: list[int], params: SamplingParams) -> Prompt:
+        """What the model gets to see of the text, by the policy."""
+        config = self.model.session.config
+        if self.context == "window":
+            return fitted(ids, config.n_ctx, self.keep_first)
+        if self.context == "truncate-left":
+            return cut_left(ids, config.n_ctx, params.max_new_tokens)
+        check_ids(ids, config)
+        return Prompt(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenTurn:
+    """A turn whose reply is under way. ids: of the whole text before the reply."""
+
+    text: str
+    ids: list[int]
+    n_kept: int
+    n_dropped: int
+    stream: TextStream
+
+    def turn(self, model: Generator, sequence: ReadSequence) -> Turn:
+        done = self.stream.completion
+        reply_ids = list(done.ids)
+        if model.tokenizer.decode(reply_ids) != done.text:  # a stop string cut it
+            reply_ids = model.tokenizer.encode_part(done.text)
+        ids = (*self.ids[self.n_kept :], *reply_ids)
+        n_dropped = self.n_dropped + sequence.n_dropped
+        return Turn(self.text, done.text, self.n_kept, ids, n_dropped)
+
+
+def _turn_of(value: Any) -> Turn:
+    turn = Turn(**{**value, "ids": tuple(value["ids"])})
+    texts = (turn.text, turn.reply)
+    numbers = (turn.n_kept, turn.n_dropped, *turn.ids)
+    if not all(type(text) is str for text in texts):
+        raise ValueError("a turn's texts must be texts")
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("a turn's numbers must be whole numbers of at least 0")
+    return turn
