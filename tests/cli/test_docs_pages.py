@@ -32,6 +32,7 @@ PAGES = (
 )
 COMMANDS = [
     "generate",
+    "chat",
     "export",
     "quantize",
     "verify",
