@@ -216,6 +216,15 @@ def new_task(
     return TaskSpec(kind, start, delimiter, extract, tuple(labels), score_range)
 
 
+def n_text_rows(vocab_size: int, task: TaskSpec | None) -> int:
+    """How many rows of an embedding of `vocab_size` a text may use: a task's own tokens, which come
+    last, are no text's.
+    """
+    n_own = len(task.tokens) if task is not None else 0
+    is_last = task is not None and n_own > 0 and min(task.tokens) == vocab_size - n_own
+    return vocab_size - n_own if is_last else vocab_size
+
+
 @dataclass(frozen=True, slots=True)
 class TaskInput:
     """One example as the model reads it.

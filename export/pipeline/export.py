@@ -28,6 +28,7 @@ from gpt_edge.reference.checkpoint import read_checkpoint_config
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.importers.nanogpt import with_activation
 from gpt_edge.schemes import FP32, INT8
+from gpt_edge.tasks import n_text_rows
 from gpt_edge.tokenizer import TokenizerSource, build_tokenizer, fit_to_rows
 from gpt_edge.verify.report import Progress, Verification, silent
 from gpt_edge.verify.subject import subject_of
@@ -76,7 +77,8 @@ def export_bundle(
         check_task(checkpoint.task, scheme, checkpoint.path)
     encoder = None
     if tokenizer_source is not None:
-        encoder = fit_to_rows(build_tokenizer(tokenizer_source), shape.vocab_size)
+        n_rows = n_text_rows(shape.vocab_size, checkpoint.task)
+        encoder = fit_to_rows(build_tokenizer(tokenizer_source), n_rows)
     subject = subject_of(shape, checkpoint.task, encoder)
     smoothed = smooth(checkpoint, graph, scheme)
     n_bytes = estimated_bytes(shape, scheme)

@@ -22,7 +22,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import EXPORTED, FOR_TASKS, FP32, INT8_DYNAMIC, SCHEMES
-from gpt_edge.tasks import TaskSpec
+from gpt_edge.tasks import TaskSpec, n_text_rows
 from gpt_edge.tokenizer import TokenizerSource, find_tokenizer, fit_source, tokenizer_from
 from gpt_edge.verify.report import Progress
 
@@ -97,7 +97,7 @@ def tokenizer_for(
         if checkpoint.kind == "nanogpt":
             hint = f"nanoGPT's characters: --tokenizer data/NAME/meta.pkl; else {hint}"
         raise TokenizerError(f"{checkpoint.path} has no tokenizer file", hint=f"{hint}of ids")
-    return fit_source(source, checkpoint.config.vocab_size)
+    return fit_source(source, n_text_rows(checkpoint.config.vocab_size, checkpoint.task))
 
 
 def write_scheme(

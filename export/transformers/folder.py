@@ -39,7 +39,7 @@ from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.importers.nanogpt import with_activation
 from gpt_edge.reference.importers.settings import read_json_object
 from gpt_edge.system.atomic_files import publish_folder, write_file
-from gpt_edge.tokenizer import TokenizerSource, build_tokenizer
+from gpt_edge.tokenizer import TokenizerSource, build_tokenizer, fit_to_rows
 from gpt_edge.tokenizer.formats.hf_files import FILE_NAMES, hf_files
 from gpt_edge.verify import parity
 from gpt_edge.verify.language_models import N_PROMPT, LanguageModelSubject, Outputs
@@ -53,6 +53,7 @@ WRITTEN_BY = "written_by"
 # max |difference| of logits, as a fraction of their spread within a row, or of 1 if that is less
 TOLERANCE = 1e-4
 GPT2_VOCAB_SIZE = 50257
+SAMPLE = "It's 3 o'clock: “étude”,  naïve 中文!\n"  # whose ids are compared
 UNKNOWN_TO_LLAMA = (
     "llama.cpp's convert_hf_to_gguf.py identifies a BPE pre-tokenizer by a hash of tokens, and "
     "this vocabulary is not in its list: gpt-edge export --to gguf writes the file itself, without "
@@ -129,6 +130,7 @@ def export_transformers(
             progress("writing the tokenizer")
             for name, content in hf_files(source_tokenizer, shape.n_ctx).items():
                 write_file(folder / name, content)
+            _check_ids(folder, source_tokenizer)
         if chat_template is not None:
             write_file(folder / CHAT_TEMPLATE_FILE, chat_template.encode())
         progress("writing the weights")
@@ -146,7 +148,13 @@ def export_transformers(
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder holds what this module writes, and nothing else."""
-    written = {CONFIG_FILE, GENERATION_CONFIG_FILE, WEIGHTS_FILE, *FILE_NAMES}
+    written = {
+        CONFIG_FILE,
+        GENERATION_CONFIG_FILE,
+        CHAT_TEMPLATE_FILE,
+        WEIGHTS_FILE,
+        *FILE_NAMES,
+    }
     if not {path.name for path in folder.iterdir()} <= written:
         return False
     try:
@@ -220,6 +228,18 @@ def _check_read_back(folder: Path, checkpoint: Checkpoint) -> None:
         checkpoint.release(name)
 
 
+def _check_ids(folder: Path, source: TokenizerSource) -> None:
+    """Raise ParityError unless transformers' tokenizer gives our ids of a text."""
+    transformers = require("transformers", "export")
+    theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    ours = build_tokenizer(source).encode_part(SAMPLE)
+    found = theirs(SAMPLE, add_special_tokens=False).input_ids
+    if source.spec.add_prefix_space:
+        ours = build_tokenizer(source).encode(SAMPLE)[len(source.spec.prefix) :]
+    if found != ours:
+        raise ParityError(f"transformers reads {source.origin} with other ids than gpt-edge")
+
+
 def _plain(config: GPTConfig) -> dict[str, Any]:
     """The values that must be equal; the pattern of the layers is compared separately."""
     values = {**config.to_dict(), "n_inner": config.inner_size}
@@ -235,9 +255,10 @@ def _check_transformers(
     """Raise ParityError unless transformers, with this folder, has the reference's logits and
     greedy tokens.
     """
-    probes = parity.probes(
-        checkpoint.config, build_tokenizer(source_tokenizer) if source_tokenizer else None
-    )
+    encoder = None
+    if source_tokenizer is not None:
+        encoder = fit_to_rows(build_tokenizer(source_tokenizer), checkpoint.config.vocab_size)
+    probes = parity.probes(checkpoint.config, encoder)
     expected: Outputs = run_reference(checkpoint, LanguageModelSubject(probes))
     progress("running transformers")
     logits, greedy = _run_transformers(folder, probes, expected.greedy)

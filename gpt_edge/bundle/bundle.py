@@ -28,6 +28,7 @@ from gpt_edge.bundle.reader import (
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.system.disk import sha256_file
+from gpt_edge.tasks import n_text_rows
 
 if TYPE_CHECKING:
     from gpt_edge.tasks import TaskSpec
@@ -168,15 +169,16 @@ class Bundle:
         from gpt_edge.tokenizer.rows import fit_to_rows
         from gpt_edge.tokenizer.spec import TokenizerSpec
 
+        n_rows = n_text_rows(self.config.vocab_size, self.manifest.task)
         if self.manifest.tokenizer is not None:
             spec = TokenizerSpec.from_dict(self.manifest.tokenizer)
             if spec.file not in self.manifest.files:
                 raise BundleError(
                     f"the tokenizer's file {spec.file} is not listed in {self.path / MANIFEST_FILE}"
                 )
-            return fit_to_rows(load_tokenizer(self.path, spec), self.config.vocab_size)
+            return fit_to_rows(load_tokenizer(self.path, spec), n_rows)
         if self.is_optimum_export and (source := find_tokenizer(self.path)) is not None:
-            return fit_to_rows(build_tokenizer(source), self.config.vocab_size)
+            return fit_to_rows(build_tokenizer(source), n_rows)
         raise BundleError(
             f"{self.path} has no tokenizer: it takes and gives token ids only",
             hint="gpt-edge export with --tokenizer FILE makes one that reads and writes text",

@@ -1,18 +1,16 @@
 """`POST /v1/chat/completions`: only with a template, the bundle's own or the operator's, since a
 base model knows no roles.
-
-Templates are Jinja, rendered in its sandbox, as transformers does; they come with a bundle that
-somebody downloaded.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from gpt_edge.errors import require
+from gpt_edge.errors import GPTEdgeError
+from gpt_edge.generate.chat_template import Message, encode_chat
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.logprobs import TokenLogprob
 from gpt_edge.serve.api_error import ApiError
@@ -72,15 +70,14 @@ def read_chat(fields: Fields, model: ServedModel) -> CompletionRequest:
     )
     fields.finish()
     check_rows(output, 1)
-    prompt = render(model.chat_template, messages, model)
-    return CompletionRequest([prompt], with_logprobs(params, output), output, special=True)
+    return CompletionRequest([render(messages, model)], with_logprobs(params, output), output)
 
 
-def _read_messages(fields: Fields) -> list[dict[str, str]]:
+def _read_messages(fields: Fields) -> list[Message]:
     value = fields.raw("messages")
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_MESSAGES:
         raise fields.wrong("messages", f"1 to {MAX_MESSAGES} messages", value)
-    messages = []
+    messages: list[Message] = []
     for number, item in enumerate(value):
         if not isinstance(item, dict):
             raise fields.wrong("messages", "a list of objects", item)
@@ -95,29 +92,22 @@ def _read_messages(fields: Fields) -> list[dict[str, str]]:
     return messages
 
 
-def render(template: str, messages: Sequence[Mapping[str, str]], model: ServedModel) -> str:
-    """The text that the template makes of the messages, up to where the assistant begins.
+def render(messages: Sequence[Message], model: ServedModel) -> list[int]:
+    """Ids of the text that the template makes of the messages, up to where the assistant begins.
+    What a message spells never becomes a control token.
 
     Raises ApiError 400 for messages that it refuses, and for a template that fails.
     """
-    sandbox = require("jinja2.sandbox", "serve")
-    environment = sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-
-    def refuse(message: str) -> None:
-        raise ApiError(400, f"the chat template refuses the messages: {message!s:.200}")
-
-    environment.globals["raise_exception"] = refuse
-    spec = model.bundle.manifest.tokenizer or {}
-    roles = dict(spec.get("roles", {}))
+    assert model.generator is not None
+    assert model.chat_template is not None
     try:
-        text: str = environment.from_string(template).render(
-            messages=messages, add_generation_prompt=True, **roles
-        )
-    except ApiError:
-        raise
-    except Exception as error:  # whatever a template does
-        raise ApiError(400, f"the chat template fails: {error!s:.200}") from error
-    return text
+        text = model.chat_template.render(messages)
+        contents = [message["content"] for message in messages]
+        return encode_chat(text, contents, model.generator.tokenizer)
+    except GPTEdgeError as error:
+        raise ApiError(400, error.message, param="messages") from error
+    except ValueError as error:
+        raise ApiError(400, str(error), param="messages") from error
 
 
 class ChatAnswer:

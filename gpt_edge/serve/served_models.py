@@ -12,6 +12,7 @@ from gpt_edge.bundle.reader import resolve_bundle_path
 from gpt_edge.classify.classifier import Classifier
 from gpt_edge.classify.embedder import Embedder
 from gpt_edge.generate.batch_engine import BatchEngine
+from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.generator import Generator, open_generator
 from gpt_edge.serve.api_error import ApiError
 
@@ -30,7 +31,7 @@ class ServedModel:
     engine: BatchEngine | None = None
     generator: Generator | None = None
     classifier: Classifier | None = None
-    chat_template: str | None = None
+    chat_template: ChatTemplate | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
@@ -107,6 +108,14 @@ def open_models(
             model.engine = BatchEngine(
                 model.generator, max_batch=max_batch, max_waiting=max_waiting
             ).start()
-            model.chat_template = chat_template or bundle.read_chat_template()
+            model.chat_template = _template(bundle, chat_template)
         models.append(model)
     return ServedModels(models)
+
+
+def _template(bundle: Bundle, given: str | None) -> ChatTemplate | None:
+    """The operator's template, or the bundle's own. Raises GPTEdgeError for what is no Jinja."""
+    text = given or bundle.read_chat_template()
+    if text is None:
+        return None
+    return ChatTemplate(text, (bundle.manifest.tokenizer or {}).get("roles", {}))

@@ -6,6 +6,7 @@ With llama-cpp-python itself it was checked by benchmarks/quality/gguf_check.py.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from transformers import GPT2TokenizerFast, PreTrainedModel
 from gpt_edge.cli import main
 from gpt_edge.errors import ExportError, OutputError, TokenizerError
 from gpt_edge.export.gguf.file import export_gguf
+from gpt_edge.export.gguf.vocabulary import gguf_vocabulary
+from gpt_edge.tokenizer import find_tokenizer
 from tests.support.models import TINY, save_random
 from tests.support.transformers_models import random_transformers, save_vocabulary
 
@@ -202,8 +205,26 @@ def test_settings_of_the_tokenizer_are_written_or_refused(
         (folder / "tokenizer_config.json").unlink()
     assert values["tokenizer.ggml.add_space_prefix"] is True
     assert values["tokenizer.ggml.add_bos_token"] is False
+
+
+def test_tokens_without_a_row_are_left_out_and_something_ends_a_text(
+    model: tuple[Path, PreTrainedModel], tmp_path: Path
+) -> None:
+    """llama.cpp ends a text at token 11 where the file names none."""
     shorter = tmp_path / "short"
     random_transformers("GPT2", "LMHeadModel", vocab_size=299).save_pretrained(shorter)
     save_vocabulary(shorter)
-    with pytest.raises(ExportError, match="has 300 tokens, the model 299 rows"):
-        export_gguf(shorter, tmp_path / "short.gguf")
+    with pytest.warns(match="the last 1, can be neither read nor generated"):
+        values, _ = read(export_gguf(shorter, tmp_path / "short.gguf").path)
+    whole, _ = read(export_gguf(model[0], tmp_path / "whole.gguf").path)
+    assert values["tokenizer.ggml.tokens"] == whole["tokenizer.ggml.tokens"][:299]
+    assert values["tokenizer.ggml.merges"] == whole["tokenizer.ggml.merges"][:-1]
+    source = find_tokenizer(model[0])
+    assert source is not None
+    endless = dataclasses.replace(
+        source, spec=dataclasses.replace(source.spec, end_token=None, special_tokens=())
+    )
+    assert gguf_vocabulary(endless, 310).end_token == 0  # its row has no token now
+    without = dataclasses.replace(source, spec=dataclasses.replace(source.spec, end_token=None))
+    with pytest.warns(match=r"ends a text at token 0, '<\|endoftext\|>'"):
+        assert gguf_vocabulary(without, 300).end_token == 0

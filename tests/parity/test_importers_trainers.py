@@ -4,6 +4,7 @@ tell the config load and give their logits; the others are told what is missing.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -146,6 +147,14 @@ EXTRAS: dict[str, Callable[[], Any]] = {
     "path": lambda: pathlib.PurePosixPath("out"),
     "namespace": lambda: types.SimpleNamespace(lr=0.1),
     "class of the script": lambda: trainers_class(lr=0.1),
+    "counts, a set, a dtype and a device": lambda: [
+        collections.Counter({5: 1}),
+        {1, 2},
+        torch.float32,
+        torch.device("cpu"),
+    ],
+    "defaultdict": lambda: collections.defaultdict(list, {1: [2]}),
+    "a type": lambda: [int, str, dict],
 }
 
 
@@ -163,6 +172,7 @@ def test_settings_beside_nanogpts_weights_are_inert(kind: str, tmp_path: Path) -
         ({"state_dict": {"encoder.weight": torch.zeros(2, 2)}}, "holds a state dict but no GPT-2"),
         ({"weight": torch.zeros(2)}, "holds a state dict but no GPT-2"),
         ({"epoch": 3}, "has no model and model_args"),
+        ({"a": {"wpe.weight": 1}, "b": {"wpe.weight": 1}}, "has no model and model_args"),
     ],
 )
 def test_a_torch_file_of_something_else_is_one_clear_line(
@@ -172,6 +182,80 @@ def test_a_torch_file_of_something_else_is_one_clear_line(
     with pytest.raises(CheckpointError, match=message) as caught:
         open_checkpoint(tmp_path)
     assert "\n" not in caught.value.message
+
+
+class AttributeDict(dict[str, Any]):
+    """As Lightning's: a dictionary with a class of its own."""
+
+
+class Settings:
+    """As a script's own class of settings."""
+
+    def __init__(self, n_head: int) -> None:
+        self.n_head = n_head
+
+
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [
+        ("model_state_dict", {"n_head": 4}),
+        ("module", {"config": {"n_head": 4}}),
+        ("state_dict", {"hyper_parameters": {"settings": Settings(4)}}),
+        ("state_dict", {"hyper_parameters": AttributeDict(nhead=4)}),
+    ],
+)
+def test_a_state_dict_is_found_under_any_name_with_settings_of_any_class(
+    key: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for made in (AttributeDict, Settings):
+        monkeypatch.setattr(made, "__module__", "__main__")
+        monkeypatch.setattr(sys.modules["__main__"], made.__name__, made, raising=False)
+    theirs = theirs_of()
+    content = {key: theirs.state_dict(), "optimizer_state_dict": {"state": {}}, "epoch": 3}
+    torch.save({**content, **settings}, tmp_path / "last.pth")
+    notes_of_same_model(tmp_path / "last.pth", theirs)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    "flags", [{"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}]
+)
+def test_how_attention_is_scaled_counts_for_a_state_dict_too(
+    flags: dict[str, bool], name: str, tmp_path: Path
+) -> None:
+    theirs = theirs_of(**flags, attn_implementation="eager")
+    torch.save(theirs.state_dict(), tmp_path / name)
+    (tmp_path / "config.json").write_text(json.dumps(theirs.config.to_dict()))
+    notes_of_same_model(tmp_path / name, theirs)
+
+
+def test_weights_of_another_architecture_lead_to_their_folder(tmp_path: Path) -> None:
+    theirs = random_transformers("GPTNeo", "ForCausalLM")
+    theirs.save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(CheckpointError, match="holds a state dict but no GPT-2") as caught:
+        open_checkpoint(tmp_path / "pytorch_model.bin")
+    assert caught.value.hint == f"try {tmp_path}"
+    notes_of_same_model(tmp_path, theirs)
+
+
+def test_an_adapter_that_was_not_merged_is_called_one(tmp_path: Path) -> None:
+    theirs = theirs_of()
+    theirs.config.save_pretrained(tmp_path)
+    name = "transformer.h.0.attn.c_attn"
+    tensors = theirs.state_dict()
+    tensors[f"{name}.base_layer.weight"] = tensors.pop(f"{name}.weight")
+    tensors[f"{name}.lora_A.default.weight"] = torch.zeros(4, 64)
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="is missing") as caught:
+        open_checkpoint(tmp_path)
+    assert "merge_and_unload" in str(caught.value.hint)
+
+
+def test_a_whole_model_is_told_how_to_save_its_weights(tmp_path: Path) -> None:
+    torch.save(theirs_of(), tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="would run code") as caught:
+        open_checkpoint(tmp_path)
+    assert "state_dict()" in str(caught.value.hint)
 
 
 def test_several_torch_files_are_a_question(tmp_path: Path) -> None:

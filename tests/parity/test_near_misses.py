@@ -37,14 +37,28 @@ def cache(folder: Path) -> None:
     cached_model(folder / "models--me--gpt")
 
 
+def above_the_cache(folder: Path) -> None:
+    cached_model(folder / "hub" / "models--me--gpt")
+
+
 def inner(folder: Path) -> None:
     save_model(folder / "final")
+
+
+def simple(folder: Path) -> None:
+    save_model(folder / "checkpoint" / "run1")
 
 
 LEVELS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "Trainer": (trainer, "the output_dir of a Trainer with 2 checkpoints", "checkpoint-500"),
     "a cached model": (cached_model, "a model's folder in the hub's cache", "snapshots/0a1b"),
     "the cache": (cache, "the hub's cache with 1 model", "models--me--gpt/snapshots/0a1b"),
+    "above the cache": (
+        above_the_cache,
+        "the hub's cache with 1 model",
+        "hub/models--me--gpt/snapshots/0a1b",
+    ),
+    "gpt-2-simple": (simple, "gpt-2-simple's folder with 1 run", "checkpoint/run1"),
     "one folder": (inner, "a folder with 1 model folder", "final"),
 }
 
@@ -97,6 +111,44 @@ def test_an_adapter_names_its_base(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a PEFT adapter of gpt2") as caught:
         open_checkpoint(tmp_path)
     assert f"--adapter {tmp_path}" in str(caught.value.hint)
+
+
+def test_an_adapter_beside_a_model_is_noted(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.warns(match=f"its LoRA adapter is not merged; --adapter {tmp_path} merges it"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_config_beside_weights_of_another_name_leads_to_them(tmp_path: Path) -> None:
+    model = random_transformers("GPT2", "LMHeadModel")
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "best.pth")
+    with pytest.raises(CheckpointError, match="but no weights") as caught:
+        open_checkpoint(tmp_path)
+    assert str(caught.value.hint).endswith(f"then take {tmp_path / 'best.pth'}")
+    open_checkpoint(tmp_path / "best.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "command"),
+    [
+        ("zero_to_fp32.py", "DeepSpeed's checkpoint", "python FOLDER/zero_to_fp32.py FOLDER FILE"),
+        ("__0_0.distcp", "a checkpoint of FSDP", "accelerate merge-weights FOLDER OUT"),
+        (
+            "pytorch_model_fsdp_0",
+            "a checkpoint of FSDP",
+            "accelerate merge-weights FOLDER/pytorch_model_fsdp_0 OUT",
+        ),
+    ],
+)
+def test_a_checkpoint_in_pieces_is_told_how_to_be_joined(
+    name: str, what: str, command: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=what) as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.hint == command.replace("FOLDER", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["GPT2", "OpenAIGPT"])

@@ -26,6 +26,7 @@ from gpt_edge.tokenizer import build_tokenizer, find_tokenizer, source_from_rank
 from tests.cli.conftest import MERGES
 from tests.support.models import random_model, save_random
 from tests.support.runner import done, run
+from tests.support.transformers_models import random_transformers, save_vocabulary
 
 TOLERANCE = 1e-4  # max |difference| of logits: order of sums
 TEXT = "The ship is to the south, and he: “étude” — 3,000!\n\n  then \t the end"
@@ -158,6 +159,35 @@ def test_text_has_the_same_ids_and_the_embedding_may_have_more_rows(tmp_path: Pa
     config_file = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert config_file["eos_token_id"] == words.spec.end_token
     assert config_file["n_ctx"] == config_file["n_positions"] == 64
+
+
+def test_a_tokenizer_longer_than_the_embedding_is_written_whole(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    random_transformers("GPT2", "LMHeadModel", vocab_size=299).save_pretrained(source)
+    save_vocabulary(source)
+    (source / "added_tokens.json").write_text('{"NEW": 300}')
+    with pytest.warns(match="the last 2"):
+        export_transformers(source, tmp_path / "hf")
+    theirs = AutoTokenizer.from_pretrained(source)
+    found = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    text = f"{TEXT} NEW"
+    assert found.encode(text) == theirs.encode(text)
+    assert len(found) == 301
+
+
+def test_a_tokenizer_json_of_another_kind_is_written_back(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "ship", "##s", "south", "and"]
+    source = tmp_path / "source"
+    random_transformers("GPT2", "LMHeadModel", vocab_size=310).save_pretrained(source)
+    (source / "vocab.txt").write_text("\n".join(words))
+    export_transformers(source, tmp_path / "hf")
+    words_of = build_tokenizer(found) if (found := find_tokenizer(source)) else None
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert words_of is not None
+    assert theirs("The ships and", add_special_tokens=False).input_ids == [5, 6, 7, 9]
+    assert words_of.encode_part("The ships and") == [5, 6, 7, 9]
+    assert theirs.eos_token == "[SEP]"
+    export_transformers(source, tmp_path / "hf", force=True)
 
 
 def test_only_a_folder_of_ours_is_replaced(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_chat_needs_a_template_and_renders_it(
         if chunk.choices[0].logprobs
     )
     assert n_logprobs == 9
-    with pytest.raises(openai.BadRequestError, match="refuses the messages: who"):
+    with pytest.raises(openai.BadRequestError, match="refuses these messages: who"):
         client.chat.completions.create(
             model="tiny-edge",
             messages=[{"role": "nobody", "content": ""}],  # type: ignore[list-item, misc]

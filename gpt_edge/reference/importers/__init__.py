@@ -62,6 +62,9 @@ def open_checkpoint(
     """
     local, provenance = _local(path, "")
     checkpoint = _open(local, None if config is None else read_settings(config))
+    if adapter is None and (local / "adapter_config.json").is_file():
+        note = f"its LoRA adapter is not merged; --adapter {local} merges it"
+        checkpoint = dataclasses.replace(checkpoint, notes=(*checkpoint.notes, note))
     if adapter is not None:
         folder, of_adapter = _local(adapter, "adapter_")
         checkpoint = merge_adapter(checkpoint, folder)

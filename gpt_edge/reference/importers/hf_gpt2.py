@@ -11,6 +11,7 @@ from gpt_edge.bundle.transformers_config import ACTIVATIONS
 from gpt_edge.reference.importers.hf_weights import (
     open_model,
     open_weights,
+    query_scale,
     refuse_unsupported,
 )
 from gpt_edge.reference.importers.settings import CheckpointSettings
@@ -32,18 +33,15 @@ def open_hf_gpt2(folder: Path, settings: CheckpointSettings) -> Checkpoint:
         scale_attention=settings.flag("scale_attn_weights", True),
         tied_embeddings=settings.flag("tie_word_embeddings", True),
     )
-    divides_by_layer = settings.flag("scale_attn_by_inverse_layer_idx", False)
+    scale_of = query_scale(settings)
     weights = open_weights(folder, "wpe.weight")
     prefix = weights.prefix
 
     def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
         if not name.endswith((*LINEAR_WEIGHTS, "c_attn.bias")):
             return Origin((prefix + name,), shape)
-        scale = (
-            1 / (int(name.split(".")[1]) + 1) if divides_by_layer and ".c_attn." in name else 1.0
-        )
         return Origin(
-            (prefix + name,), shape[::-1], is_transposed=len(shape) == 2, query_scale=scale
+            (prefix + name,), shape[::-1], is_transposed=len(shape) == 2, query_scale=scale_of(name)
         )
 
     return open_model("hf-gpt2", folder, config, settings, weights, origin_of)

@@ -132,6 +132,11 @@ def _other_weights_hint(folder: Path) -> str | None:
     """What to do with weights of a kind that is not read."""
     if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
         return "it is an ONNX export, which runs as it is: gpt-edge generate -m FOLDER"
+    if (folder / "adapter_config.json").is_file():
+        return f"it holds a PEFT adapter: give its base, and --adapter {folder}"
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".pt", ".pth", ".ckpt"))
+    if files:
+        return f"are its weights in {files[0].name}? then take {files[0]}"
     for name, flag in (("tf_model.h5", "from_tf"), ("flax_model.msgpack", "from_flax")):
         if (folder / name).is_file():
             return (
@@ -140,6 +145,19 @@ def _other_weights_hint(folder: Path) -> str | None:
                 f"FOLDER, {flag}=True).save_pretrained(OTHER)"
             )
     return None
+
+
+def query_scale(settings: CheckpointSettings) -> Callable[[str], float]:
+    """What GPT-2's scale_attn_by_inverse_layer_idx makes of a tensor's queries: attention divided
+    by the number of the layer, from 1.
+    """
+    divides_by_layer = settings.flag("scale_attn_by_inverse_layer_idx", False)
+
+    def scale_of(name: str) -> float:
+        is_divided = divides_by_layer and ".c_attn." in name
+        return 1 / (int(name.split(".")[1]) + 1) if is_divided else 1.0
+
+    return scale_of
 
 
 def refuse_unsupported(settings: CheckpointSettings) -> None:

@@ -71,6 +71,9 @@ def refuse_folder(folder: Path, names: set[str]) -> CheckpointError:
     if (near := _inner_folder(folder, names)) is not None:
         what, inner = near
         return CheckpointError(f"{folder} is {what}, not a checkpoint", hint=f"take {inner}")
+    if (sharded := _sharded(folder, names)) is not None:
+        what, hint = sharded
+        return CheckpointError(f"{folder} is {what}, whose weights are in pieces", hint=hint)
     if weights := [name for name in WEIGHTS if name in names]:
         return CheckpointError(
             f"{folder} holds {weights[0]} but no config.json",
@@ -112,21 +115,49 @@ def _of_adapter(folder: Path) -> CheckpointError:
 
 def _inner_folder(folder: Path, names: set[str]) -> tuple[str, Path] | None:
     """What a folder is that holds checkpoints, and the one to take."""
-    if (folder / "checkpoint" / "config.json").exists():
+    if _is_model(folder / "checkpoint"):
         return "the folder of a run", folder / "checkpoint"
+    if (folder / "checkpoint").is_dir():
+        runs = sorted(path for path in (folder / "checkpoint").iterdir() if _is_model(path))
+        if runs:
+            return f"gpt-2-simple's folder with {_counted(len(runs), 'run')}", runs[0]
     steps = {int(found[1]): name for name in names if (found := _TRAINER_STEP.fullmatch(name))}
     if steps:
         last = folder / steps[max(steps)]
         return f"the output_dir of a Trainer with {_counted(len(steps), 'checkpoint')}", last
+    if (cached := _cached(folder, names)) is not None:
+        return cached
+    inner = sorted(name for name in names if _is_model(folder / name))
+    if inner:
+        return f"a folder with {_counted(len(inner), 'model folder')}", folder / inner[0]
+    return None
+
+
+def _cached(folder: Path, names: set[str]) -> tuple[str, Path] | None:
+    """The hub's cache, a model's folder in it, or the folder above it."""
     if "snapshots" in names and (snapshot := _snapshot(folder)):
         return "a model's folder in the hub's cache", snapshot
     cached = sorted(name for name in names if _CACHED_MODEL.fullmatch(name))
     for name in cached:
         if snapshot := _snapshot(folder / name):
             return f"the hub's cache with {_counted(len(cached), 'model')}", snapshot
-    inner = sorted(name for name in names if (folder / name / "config.json").is_file())
-    if inner:
-        return f"a folder with {_counted(len(inner), 'model folder')}", folder / inner[0]
+    if not cached and "hub" in names and (folder / "hub").is_dir():
+        return _cached(folder / "hub", {path.name for path in (folder / "hub").iterdir()})
+    return None
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or (folder / "hparams.json").is_file()
+
+
+def _sharded(folder: Path, names: set[str]) -> tuple[str, str] | None:
+    """A checkpoint of DeepSpeed or FSDP, each of whose processes wrote a piece."""
+    if "zero_to_fp32.py" in names:
+        return "DeepSpeed's checkpoint", f"python {folder}/zero_to_fp32.py {folder} FILE"
+    pieces = sorted(name for name in names if name.startswith("pytorch_model_fsdp"))
+    if pieces or any(name.endswith(".distcp") for name in names):
+        inner = folder / pieces[0] if pieces else folder
+        return "a checkpoint of FSDP", f"accelerate merge-weights {inner} OUT"
     return None
 
 

@@ -10,7 +10,7 @@ github.com/karpathy/build-nanogpt, train_gpt2.py; github.com/karpathy/minGPT, mi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,38 @@ from typing import Any
 from gpt_edge.bundle.transformers_config import ACTIVATIONS
 from gpt_edge.config import PRESETS
 from gpt_edge.errors import CheckpointError
-from gpt_edge.reference.importers.hf_weights import is_buffer
+from gpt_edge.reference.importers.hf_weights import is_buffer, query_scale, refuse_unsupported
 from gpt_edge.reference.importers.nanogpt import is_tied, without_prefix
-from gpt_edge.reference.importers.settings import CheckpointSettings
+from gpt_edge.reference.importers.near_misses import WEIGHTS
+from gpt_edge.reference.importers.settings import CheckpointSettings, read_json_object
 from gpt_edge.reference.importers.sources import printable
-from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin, open_tensors
+from gpt_edge.reference.importers.tensor_map import (
+    LINEAR_WEIGHTS,
+    UNMERGED_HINT,
+    Checkpoint,
+    Origin,
+    open_tensors,
+)
 from gpt_edge.reference.importers.tensor_names import TRANSFORMER, is_other_head
 from gpt_edge.reference.importers.torch_pickle import Inert, as_tensors
 
 MAX_DEPTH = 3  # of settings inside settings
 _LAYER = re.compile(r"(transformer\.)?h\.(\d+)\.ln_1\.weight")
-_HEADS = ("n_head", "n_heads", "num_heads", "num_attention_heads")
+_HEADS = ("n_head", "n_heads", "num_heads", "num_attention_heads", "nhead")
 # where trainers keep the settings of a model
-_NESTED = ("model", "config", "model_config", "gpt_config", "hparams", "hyper_parameters", "args")
+_NESTED = (
+    "model",
+    "config",
+    "cfg",
+    "model_config",
+    "gpt_config",
+    "model_args",
+    "settings",
+    "hparams",
+    "hyper_parameters",
+    "args",
+)
+_ANCHOR = "wpe.weight"
 # minGPT's names of sizes, and their heads
 _MINGPT_HEADS = {
     "openai-gpt": 12,
@@ -74,7 +93,16 @@ def find_state_dict(content: object) -> StateDict | None:
         return StateDict(kind, content["model"], _flat(settings))
     if content and all(hasattr(value, "shape") for value in content.values()):
         return StateDict("state-dict", content, {})
-    return None
+    # scripts call it as they like: model_state_dict, module (DeepSpeed), net
+    names = [name for name, value in content.items() if _is_gpt2(value)]
+    if len(names) != 1:
+        return None
+    settings = {name: value for name, value in content.items() if name != names[0]}
+    return StateDict("state-dict", content[names[0]], _flat(settings))
+
+
+def _is_gpt2(value: object) -> bool:
+    return isinstance(value, dict) and any(str(name).endswith(_ANCHOR) for name in value)
 
 
 def open_state_dict(
@@ -88,6 +116,7 @@ def open_state_dict(
     """
     source, notes = without_prefix(as_tensors(str(file), found.tensors))
     settings = CheckpointSettings(str(file), {**found.settings, **_flat(given or {})})
+    refuse_unsupported(settings)
     prefix = TRANSFORMER if TRANSFORMER + "wpe.weight" in source.infos else ""
     shapes = {name: info.shape for name, info in source.infos.items()}
     sizes = _sizes(file, shapes, prefix)
@@ -100,8 +129,10 @@ def open_state_dict(
         n_head=n_head,
         activation=activation,
         layer_norm_epsilon=settings.number("layer_norm_epsilon", 1e-5),
+        scale_attention=settings.flag("scale_attn_weights", True),
         tied_embeddings=tied,
     )
+    scale_of = query_scale(settings)
     has_bias = any(name.endswith("ln_1.bias") for name in shapes)
 
     def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
@@ -109,9 +140,9 @@ def open_state_dict(
             return Origin((name,), shape)
         if name.endswith(".bias") and not has_bias:
             return Origin((), shape)
-        if is_conv1d and name.endswith(LINEAR_WEIGHTS):
-            return Origin((prefix + name,), shape[::-1], is_transposed=True)
-        return Origin((prefix + name,), shape)
+        is_transposed = is_conv1d and name.endswith(LINEAR_WEIGHTS)
+        stored = shape[::-1] if is_transposed else shape
+        return Origin((prefix + name,), stored, is_transposed, query_scale=scale_of(name))
 
     return open_tensors(
         found.kind,
@@ -135,12 +166,22 @@ def _sizes(file: Path, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> di
     if missing or not layers or len(attention) != 2:
         raise CheckpointError(
             f"{file} holds a state dict but no GPT-2: it has no {(*missing, 'h.0.attn.c_attn')[0]}",
-            hint=f"its tensors: {printable(', '.join(list(shapes)[:4]))}",
+            hint=_hint_of_others(file, shapes),
         )
     (vocab_size, n_embd), (n_ctx, _), c_fc = (shapes[name] for name in names)
     n_inner = max(c_fc) if n_embd == min(c_fc) else c_fc[0]
     sizes = {"n_layer": max(layers) + 1, "n_embd": n_embd, "n_ctx": n_ctx, "vocab_size": vocab_size}
     return sizes if n_inner == 4 * n_embd else {**sizes, "n_inner": n_inner}
+
+
+def _hint_of_others(file: Path, names: Iterable[str]) -> str:
+    """A folder's config.json says which other architecture its weights have."""
+    beside = file.parent / "config.json"
+    if file.name in WEIGHTS and beside.is_file() and "model_type" in read_json_object(beside):
+        return f"try {file.parent}"
+    if any(".lora_A." in name for name in names):
+        return UNMERGED_HINT
+    return f"its tensors: {printable(', '.join(list(names)[:4]))}"
 
 
 def _heads(

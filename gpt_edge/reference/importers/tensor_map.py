@@ -32,6 +32,9 @@ MAX_LISTED = 10
 MAX_OF_DTYPE = 3  # faults of one dtype that are listed one by one
 HEAD_PREFIX = "task_head."  # the head of a fine-tuned model, which GPT does not have
 DOUBLE = ("F64", "torch.float64")
+UNMERGED_HINT = (
+    "its LoRA adapter was not merged: in peft, model.merge_and_unload().save_pretrained(FOLDER)"
+)
 LINEAR_WEIGHTS = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
@@ -231,7 +234,7 @@ def open_tensors(
         rest = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         raise CheckpointError(
             f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}",
-            hint=_dtype_hint(infos),
+            hint=_hint_of_faults(infos),
         )
     if left_out:
         notes = (*notes, left_out_note(left_out))
@@ -252,8 +255,10 @@ def _dtype_faults(dtypes: Mapping[str, str]) -> list[str]:
     return faults
 
 
-def _dtype_hint(infos: Mapping[str, TensorInfo]) -> str | None:
-    """What to do about a model that is float64 as a whole."""
+def _hint_of_faults(infos: Mapping[str, TensorInfo]) -> str | None:
+    """What to do about an adapter among the weights, and a model that is float64 as a whole."""
+    if any(".lora_A." in name for name in infos):
+        return UNMERGED_HINT
     if not any(info.dtype in DOUBLE for info in infos.values()):
         return None
     return "save it in float32: model.float().save_pretrained(FOLDER) in transformers"

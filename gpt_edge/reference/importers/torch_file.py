@@ -12,11 +12,13 @@ from typing import Any
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.nanogpt import is_nanogpt, open_nanogpt
 from gpt_edge.reference.importers.settings import read_json_object
+from gpt_edge.reference.importers.sources import printable
 from gpt_edge.reference.importers.state_dict import find_state_dict, open_state_dict
 from gpt_edge.reference.importers.tensor_map import Checkpoint
 from gpt_edge.reference.importers.torch_pickle import load_torch_file
 
 SUFFIXES = (".pt", ".pth", ".ckpt")
+MAX_LISTED = 6
 PREFERRED = ("ckpt.pt", "model.pt", "last.ckpt")  # nanoGPT, minGPT, Lightning
 _STEP = re.compile(r"model_(\d+)\.pt")  # build-nanogpt
 
@@ -32,7 +34,11 @@ def open_torch_file(path: Path, file: Path, given: Mapping[str, Any] | None = No
         return open_nanogpt(path, file, content)
     found = find_state_dict(content)
     if found is None:
-        raise CheckpointError(f"{file} has no model and model_args, so it is not nanoGPT's ckpt.pt")
+        raise CheckpointError(
+            f"{file} has no model and model_args, so it is not nanoGPT's ckpt.pt, and no state "
+            "dict of GPT-2's names",
+            hint=_what_it_holds(content),
+        )
     beside = file.parent / "config.json"
     if given is None and beside.is_file():
         given = read_json_object(beside)
@@ -56,6 +62,13 @@ def torch_file_in(folder: Path, names: set[str]) -> Path | None:
             hint=f"take one, for example {folder / found[-1]}",
         )
     return folder / found[0] if found else None
+
+
+def _what_it_holds(content: object) -> str:
+    if not isinstance(content, dict):
+        return f"it holds a value of type {type(content).__name__}"
+    names = ", ".join(str(name) for name in list(content)[:MAX_LISTED])
+    return f"it holds {printable(names) or 'nothing'}"
 
 
 def _step(name: str) -> int:

@@ -13,6 +13,7 @@ import pickle
 import pickletools
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,18 @@ _ALLOWED_GLOBALS = {
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
     "torch.Size",
+    "torch.device",
+    "collections.Counter",
+    "__builtin__.set",
+    "__builtin__.complex",
     *(f"torch.{kind}Storage" for kind in _STORAGES),
+    *(str(value) for value in vars(torch).values() if isinstance(value, torch.dtype)),
 }
 # settings and figures beside the weights: classes of the trainer's own, numpy's numbers, paths
 _INERT_GLOBALS = re.compile(
-    r"[\w.]+\.(\w*Config|\w*Args)|argparse\.Namespace|types\.SimpleNamespace"
+    r"__main__\.\w+|[\w.]+\.\w*(Config|Args|Arguments|Settings|Params|CfgNode)"
+    r"|argparse\.Namespace|types\.SimpleNamespace|omegaconf\.[\w.]+|typing\.Any"
+    r"|\w+\.[\w.]*AttributeDict|collections\.defaultdict|__builtin__\.(bool|dict|float|int|list|long|str|tuple|unicode)"
     r"|numpy\.(_core|core)\.multiarray\.scalar|numpy\.dtype|_codecs\.encode"
     r"|pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path"
 )
@@ -53,6 +61,22 @@ _TEXT_OPCODES = {
 }
 _SIZE_OPCODES = {"LONG1", "LONG4", "BININT", "INT", "LONG"}  # the other opcodes hold at most 65,535
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+# Lightning's settings: a class of dictionaries, which only a dictionary can stand for
+_DICT_GLOBALS = re.compile(r"[\w.]+\.AttributeDict")
+# what protocol 2 calls Python's own types, and what torch looks for
+_OLD_NAMES = {
+    f"__builtin__.{old}": f"builtins.{new}"
+    for old, new in (
+        *((name, name) for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
+        ("long", "int"),
+        ("unicode", "str"),
+    )
+}
+_WHOLE_MODEL = re.compile(r"torch\.nn\.(?!parameter\.)|[\w.]+\.modeling_\w+\.")
+_WHOLE_MODEL_HINT = (
+    "it is a whole model, which only its own code can open: where that is, save the weights with "
+    "torch.save(model.state_dict(), FILE)"
+)
 _HINT = "if you trust its author, convert it to safetensors on a machine that you can lose"
 
 
@@ -134,7 +158,7 @@ def load_torch_file(path: Path) -> Any:
                 inert = _check_archive(path, file, n_bytes)
             else:
                 inert = _check_legacy(path, file, n_bytes)
-        with torch.serialization.safe_globals([(Inert, name) for name in inert]):
+        with torch.serialization.safe_globals([(_stand_in(name), name) for name in inert]):
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=True if is_zip else None
             )
@@ -152,6 +176,13 @@ def load_torch_file(path: Path) -> Any:
             f"{path} is not a complete torch checkpoint: {printable(reason)}",
             hint="copy or download the file again",
         ) from error
+
+
+def _stand_in(name: str) -> Any:
+    """What is made in place of a class: torch fills no object but a dictionary item by item."""
+    if name == "collections.defaultdict":
+        return lambda *arguments: OrderedDict()
+    return OrderedDict if _DICT_GLOBALS.fullmatch(name) else Inert
 
 
 def as_tensors(where: str, state: object) -> LoadedTensors:
@@ -251,12 +282,12 @@ def _check_pickle(path: Path, file: BinaryIO, max_number: int | None = None) -> 
             if opcode.name == "STACK_GLOBAL":
                 name = ".".join(texts)
             if opcode.name == "GLOBAL" and _INERT_GLOBALS.fullmatch(name):
-                inert.add(name)
+                inert.add(_OLD_NAMES.get(name, name))
             elif opcode.name != "GLOBAL" or name not in _ALLOWED_GLOBALS:
                 raise CheckpointError(
                     f"{path} is a pickle that would run code or is not a plain checkpoint: it "
                     f"imports {printable(name)}",
-                    hint=_HINT,
+                    hint=_WHOLE_MODEL_HINT if _WHOLE_MODEL.match(name) else _HINT,
                 )
         if max_number is None or opcode.name not in _SIZE_OPCODES or not isinstance(argument, int):
             continue

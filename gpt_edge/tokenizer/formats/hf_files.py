@@ -34,20 +34,23 @@ HINT = "such a vocabulary can be used by gpt-edge alone"
 
 
 def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
-    """Return the content of each of FILE_NAMES for a tokenizer; n_ctx is the longest text that its
-    model reads, in tokens.
+    """Return the content of each of FILE_NAMES for a tokenizer, of kind hf without vocab.json and
+    merges.txt; n_ctx is the longest text that its model reads, in tokens.
 
     Raises TokenizerError for a vocabulary that merges cannot express: a token that no pair of
     lower-ranked tokens makes, or a special token whose text is another token's name; and for a kind
     or a split pattern that these files do not have here.
     """
     spec = source.spec
+    if spec.kind == "hf":
+        return _library_files(source, n_ctx)
     if spec.kind not in ("gpt2", "gpt1") or spec.pattern not in ("gpt2", None):
         what = f"kind {spec.kind}" if spec.pattern is None else f"pattern {spec.pattern:.40}"
+        beside = ", and its file can be put beside it" if spec.kind == "sentencepiece" else ""
         raise TokenizerError(
             f"{source.origin} is a tokenizer of the {what}, which gpt-edge does not write as "
             "Hugging Face's files",
-            hint="--tokenizer none writes the model alone",
+            hint=f"--tokenizer none writes the model alone{beside}",
         )
     if spec.kind == "gpt1":
         vocab, merges = parse_gpt1_file(source.content, spec, source.origin)
@@ -74,6 +77,29 @@ def hf_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
     }
     _check_round_trip(source, files)
     return files
+
+
+def _library_files(source: TokenizerSource, n_ctx: int) -> dict[str, bytes]:
+    """The files of a tokenizer.json that is kept as it is. transformers sets add_prefix_space of
+    its pre_tokenizer anew, so that is said again.
+    """
+    spec = source.spec
+    splitter = parse_json(source.content, source.origin).get("pre_tokenizer")
+    adds_space = isinstance(splitter, dict) and splitter.get("add_prefix_space")
+    end = next((text for text, id in spec.special_tokens if id == spec.end_token), None)
+    roles = {**({"eos_token": end} if end else {}), **dict(spec.roles)}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": n_ctx,
+        "clean_up_tokenization_spaces": False,
+        **({"add_prefix_space": True} if adds_space else {}),
+        **roles,
+    }
+    return {
+        "tokenizer.json": source.content,
+        "tokenizer_config.json": _json(settings, indent=1),
+        "special_tokens_map.json": _json(roles, indent=1),
+    }
 
 
 def merges_from_ranks(table: RankTable, where: str) -> list[Merge]:
@@ -224,7 +250,10 @@ def _check_round_trip(source: TokenizerSource, files: Mapping[str, bytes]) -> No
     end = next((text for text, id in spec.special_tokens if id == spec.end_token), None)
     document = parse_json(files["tokenizer.json"], where)
     read = source_from_json(document, FolderSettings(end=end), where)
-    is_same = read.spec == dataclasses.replace(spec, file=read.spec.file, roles=())
+    # one without a row ends nothing, and the file does not say so; see `fit_source`
+    end_token = read.spec.end_token if spec.end_token is None else spec.end_token
+    wanted = dataclasses.replace(spec, file=read.spec.file, roles=(), end_token=end_token)
+    is_same = read.spec == wanted
     if spec.kind == "gpt1":
         expected = parse_gpt1_file(source.content, spec, source.origin)
         is_same = is_same and parse_gpt1_file(read.content, read.spec, where) == expected

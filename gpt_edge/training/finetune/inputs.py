@@ -20,9 +20,10 @@ from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.model import GPT
-from gpt_edge.tasks import TaskSpec, new_task
+from gpt_edge.tasks import TaskSpec, n_text_rows, new_task
 from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
+from gpt_edge.tokenizer.rows import fit_source, fit_to_rows
 from gpt_edge.tokenizer.spec import Tokenizer, TokenizerSource
 from gpt_edge.training.corpus.batches import encode_documents, read_documents
 from gpt_edge.training.finetune.batches import (
@@ -94,7 +95,7 @@ def open_inputs(
     examples = _read_all(data, settings)  # first: a fault there costs the least time
     opened = open_checkpoint(checkpoint, config=config, adapter=adapter)
     tokenizer_source = _tokenizer_of(opened, tokenizer)
-    encoder = build_tokenizer(tokenizer_source)
+    encoder = fit_to_rows(build_tokenizer(tokenizer_source), _n_rows(opened))
     has_classes = settings.kind != "multiple-choice" and not settings.score_range
     labels = class_labels(data.train, examples["train"]) if has_classes else ()
     if settings.lora_rank is not None:
@@ -147,13 +148,14 @@ def _tokenizer_of(opened: Checkpoint, named: str | None) -> TokenizerSource:
         raise TokenizerError(
             f"{opened.path} has no tokenizer beside it", hint="name one: --tokenizer FILE|NAME"
         )
-    if source.spec.vocab_size > opened.config.vocab_size:
-        raise TokenizerError(
-            f"the tokenizer has {source.spec.vocab_size} tokens, the model's embedding has "
-            f"{opened.config.vocab_size} rows; the task's tokens would take the ids of the rest",
-            hint="give the tokenizer that the model was trained with: --tokenizer FILE",
-        )
-    return source
+    return fit_source(source, _n_rows(opened))
+
+
+def _n_rows(opened: Checkpoint) -> int:
+    """Of the embedding, for texts: the task's tokens take the ids after them, also where the
+    tokenizer has tokens of those ids.
+    """
+    return n_text_rows(opened.config.vocab_size, opened.task)
 
 
 def _with_tokens(

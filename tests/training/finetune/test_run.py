@@ -32,7 +32,8 @@ from gpt_edge.evaluate import classification_metrics
 from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
-from gpt_edge.tasks import KINDS
+from gpt_edge.tasks import KINDS, n_text_rows
+from gpt_edge.tokenizer.discover import find_tokenizer
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.training.finetune import run as module
 from gpt_edge.training.finetune.confusion_plot import draw_confusion
@@ -42,7 +43,7 @@ from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 from gpt_edge.training.finetune.trainer import Finetuner
 from gpt_edge.training.run_folder import hold_run_folder
 from gpt_edge.training.run_state import load_state, save_state
-from tests.support.finetune_factory import make_checkpoint, settings, write_examples
+from tests.support.finetune_factory import CONFIG, make_checkpoint, settings, write_examples
 from tests.support.warm_process import PATIENCE, WarmProcess
 
 
@@ -406,6 +407,25 @@ def test_a_tuned_model_can_be_tuned_again_and_keeps_its_tokens(
     assert (again.spec.start, again.spec.delimiter, again.spec.extract) == (257, 258, 259)
     assert again.spec.labels == ("no", "yes")
     assert load_task_model(again.checkpoint).config.vocab_size == 260
+
+
+def test_a_tokenizer_longer_than_the_embedding_tunes_and_its_rest_is_no_text(
+    tmp_path: Path,
+) -> None:
+    """The task's tokens take ids that the tokenizer has too: its end token has no row."""
+    config = dataclasses.replace(CONFIG, vocab_size=256)
+    source = make_checkpoint(tmp_path / "source", config)
+    with pytest.warns(match=r"the last 1, such as '<\|endoftext\|>', can be neither read"):
+        first = run(source, tmp_path / "first", files(tmp_path), settings(epochs=1))
+    assert first.spec.tokens == (256, 257, 258)
+    kept = find_tokenizer(first.checkpoint)
+    assert kept is not None
+    assert kept.spec.end_token is None
+    again = run(first.checkpoint, tmp_path / "again", files(tmp_path), settings(epochs=1))
+    assert again.spec.tokens == (256, 257, 258)
+    assert n_text_rows(259, first.spec) == 256
+    assert n_text_rows(300, first.spec) == 300
+    assert n_text_rows(259, None) == 259
 
 
 def test_a_loss_that_is_no_number_keeps_the_best_checkpoint(

@@ -21,8 +21,10 @@ INLINE Floats dot_parts(const BlockCall *call, int64_t n, int bits, int n_parts,
             from = tail;
             row_size = UNIT;
         } else {
+            /* of the next outputs as much as is read of these, in the order of memory */
+            const uint8_t *next = w + TILE * stride + TILE * k * bits / 8;
             UNROLL
-            for (int i = 0; i < TILE; i++) PREFETCH(from + (TILE + i) * stride);
+            for (int line = 0; line < TILE * bits / 8; line++) PREFETCH_FAR(next + UNIT * line);
         }
         BlockX x;
         Ints sums[4];

@@ -37,8 +37,10 @@ static void accumulate_few_rows(void *data, size_t part) {
             few_x(&x[row], call->q + row * padded + group * 16);
         for (int64_t i = 0; i * COLUMNS < stride; i++) {
             const int64_t n = first_column(self, i);
+            /* of the next sixteen rows as much as is read of these, in the order of memory */
+            const int8_t *next = w + 16 * stride + 16 * COLUMNS * i;
             UNROLL
-            for (int r = 0; r < 16; r++) PREFETCH(w + n + (16 + r) * stride);
+            for (int line = 0; line < 16; line++) PREFETCH_FAR(next + COLUMNS * line);
             if (n_rows == 1)
                 few_product(w + n, stride, x, 1, sums_stride, sums + i * COLUMNS);
             else

@@ -187,3 +187,5 @@ INLINE void i_store_s8(int8_t *bytes, Ints x) {
 
 #undef EACH
 #define PREFETCH(address) _mm_prefetch((const char *)(address), _MM_HINT_T0)
+/* what is read a dozen KB later: the first cache would lose it again */
+#define PREFETCH_FAR(address) _mm_prefetch((const char *)(address), _MM_HINT_T1)

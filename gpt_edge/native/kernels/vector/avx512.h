@@ -85,3 +85,4 @@ INLINE void i_store_s8(int8_t *bytes, Ints x) {
 }
 
 #define PREFETCH(address) _mm_prefetch((const char *)(address), _MM_HINT_T0)
+#define PREFETCH_FAR(address) PREFETCH(address)

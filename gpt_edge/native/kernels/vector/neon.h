@@ -141,3 +141,4 @@ INLINE void i_store_s8(int8_t *bytes, Ints x) {
 
 #undef EACH
 #define PREFETCH(address) __builtin_prefetch(address)
+#define PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2) /* to the second cache */

@@ -133,3 +133,4 @@ INLINE void i_store_s8(int8_t *bytes, Ints x) {
 
 #undef EACH
 #define PREFETCH(address) ((void)(address))
+#define PREFETCH_FAR(address) ((void)(address))

@@ -1,0 +1,1 @@
+"""gpt-edge in other programs: thin files, each for one program, which imports it."""
