@@ -1,9 +1,9 @@
 """BatchEngine: texts that are generated together, of which some begin and end at any time.
 
-A step reads one chunk of a waiting prompt, then decodes one token of every row, so that rows that
-run never wait for more than a chunk. A prompt is read into a cache of its own, which is copied into
-a slot of the batch when it is complete. Method: continuous batching (Yu et al. 2022, Orca) with
-chunked prefill (Agrawal et al. 2023, Sarathi).
+A step reads one chunk of a waiting prompt, the shortest first, then decodes one token of every row,
+so that rows that run never wait for more than a chunk. A prompt is read into a cache of its own,
+which is copied into a slot of the batch when it is complete. Method: continuous batching (Yu et
+al. 2022, Orca) with chunked prefill (Agrawal et al. 2023, Sarathi).
 """
 
 from __future__ import annotations
@@ -81,7 +81,13 @@ class BatchEngine:
         self._is_closed = False
         # of the thread that steps alone
         self._rows = BatchRows(
-            self._session, self._queue, max_batch, prefill_chunk, model.prefix_cache
+            self._session,
+            self._queue,
+            max_batch,
+            prefill_chunk,
+            model.prefix_cache,
+            # where nobody watches, one cache for a prompt is enough
+            max_batch if interleave else 1,
         )
 
     def add(

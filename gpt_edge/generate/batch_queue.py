@@ -32,11 +32,6 @@ class BatchQueue:
             self._waiting.append(handle)
             self._condition.notify_all()
 
-    def take_first(self) -> BatchHandle | None:
-        """The request that has waited longest; None if there is none."""
-        with self._condition:
-            return self._waiting.popleft() if self._waiting else None
-
     def take_matching(
         self, matches: Callable[[BatchHandle], bool], n: int
     ) -> tuple[list[BatchHandle], int]:

@@ -11,6 +11,7 @@ from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.logprobs import PromptLogprobs, TokenLogprob
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.prompt import Prompt
+from gpt_edge.generate.token_healing import heal
 from gpt_edge.tokenizer.spec import Tokenizer
 
 
@@ -26,15 +27,18 @@ class BatchRow:
         end_tokens: Collection[int],
         processors: Sequence[LogitsProcessor],
     ) -> None:
+        prompt = heal(prompt, params, tokenizer)
         self.prompt = prompt
-        self.choice = TokenChoice(params, prompt.ids, n_ctx, tokenizer, end_tokens, processors)
+        self.choice = TokenChoice(
+            params, prompt.ids, n_ctx, tokenizer, end_tokens, processors, prompt.healed
+        )
         self.prompt_logprobs: PromptLogprobs | None = None
         if params.prompt_logprobs is not None:
             self.prompt_logprobs = PromptLogprobs(
                 prompt.ids, tokenizer.vocab_size, params.prompt_logprobs
             )
         self.cached_tokens = 0  # of the prompt, that were not read again
-        self._text = TextAssembly(params, tokenizer)
+        self._text = TextAssembly(params, tokenizer, prompt.healed)
         self._started = 0.0
         self._chosen = 0.0
         self._ended = 0.0

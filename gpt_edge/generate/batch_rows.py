@@ -13,9 +13,11 @@ from gpt_edge.generate.prefix_cache import PrefixCache
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.runtime.session import Session
 
+MAX_SKIPPED = 3  # chunks of shorter prompts that the oldest one waits for
+
 
 class BatchRows:
-    """Rows 0 to `max_batch` - 1 and the prompt that is being read. Not thread-safe."""
+    """Rows 0 to `max_batch` - 1 and the prompts that are being read. Not thread-safe."""
 
     def __init__(
         self,
@@ -24,8 +26,12 @@ class BatchRows:
         max_batch: int,
         prefill_chunk: int,
         prefixes: PrefixCache | None,
+        max_joining: int,
     ) -> None:
-        """queue: where requests come from. prefixes: texts that were read before."""
+        """queue: where requests come from. prefixes: texts that were read before. max_joining: how
+        many prompts are read at once, chunk by chunk, the shortest first: a short one does not wait
+        for a long one.
+        """
         self._session = session
         self._prefixes = prefixes
         self._queue = queue
@@ -33,7 +39,9 @@ class BatchRows:
         self._prefill_chunk = prefill_chunk
         self._slots = session.new_slots(max_batch)
         self._running: list[BatchHandle] = []  # by row of the slots
-        self._joining: _Joining | None = None
+        self._max_joining = max_joining
+        self._joining: list[_Joining] = []  # the oldest first
+        self._n_skipped = 0  # chunks since the oldest was read
         self._last_read: _LastRead | None = None
 
     @property
@@ -52,9 +60,10 @@ class BatchRows:
             if everyone or self._running[row].is_cancelled:
                 self._deliver(self._running[row], self._running[row].row.cancel)
                 self._leave(row)
-        if self._joining is not None and (everyone or self._joining.handle.is_cancelled):
-            self._deliver(self._joining.handle, self._joining.handle.row.cancel)
-            self._joining = None
+        for joining in list(self._joining):
+            if everyone or joining.handle.is_cancelled:
+                self._deliver(joining.handle, joining.handle.row.cancel)
+                self._joining.remove(joining)
         for handle in self._queue.take_cancelled(everyone=everyone):
             self._deliver(handle, handle.row.cancel)
 
@@ -62,10 +71,11 @@ class BatchRows:
         """Read more of a prompt that has a place; its row joins the others when it is complete.
         Returns False if there is none.
         """
-        if not self._choose_joining():
+        self._begin_waiting()
+        if not self._joining:
             return False
-        assert self._joining is not None
-        handle, sequence = self._joining.handle, self._joining.sequence
+        joining = self._next_to_read()
+        handle, sequence = joining.handle, joining.sequence
         ids = handle.row.prompt.ids
         noted = handle.row.prompt_logprobs
         done = len(sequence.ids)
@@ -76,12 +86,12 @@ class BatchRows:
                 take_rows=None if noted is None else noted.take_rows,
             )
         except Exception as error:  # of this request: the others run on
-            self._joining = None
+            self._joining.remove(joining)
             handle.fail(error)
             return True
         if len(sequence.ids) == len(ids):
             assert logits is not None
-            self._joining = None
+            self._joining.remove(joining)
             sequence.remember()
             self._last_read = _LastRead(ids, sequence, logits)
             self._join(handle, self._last_read)
@@ -108,26 +118,51 @@ class BatchRows:
     def fail_all(self, error: BaseException) -> None:
         """End every request with an error: keys and values may be half-written."""
         self._fail_running(error)
-        joining, self._joining = self._joining, None
-        if joining is not None:
-            joining.handle.fail(error)
+        joining, self._joining = self._joining, []
+        for one in joining:
+            one.handle.fail(error)
         for handle in self._queue.take_cancelled(everyone=True):
             handle.fail(error)
 
-    def _choose_joining(self) -> bool:
-        """Whether there is a prompt to read and a place for its row."""
-        while self._joining is None and len(self._running) < self._max_batch:
-            handle = self._queue.take_first()
-            if handle is None:
-                return False
+    def _begin_waiting(self) -> None:
+        """Let waiting requests begin to read while there are places for their rows. One whose
+        prompt is being read waits for it, and joins without reading.
+        """
+        while len(self._joining) < self._max_joining and self._n_free > 0:
+            taken, _ = self._queue.take_matching(self._is_unread, 1)
+            if not taken:
+                return
+            handle = taken[0]
             handle.row.start()
             last = self._last_read
             if last is not None and last.serves(handle):
                 self._share(handle, last)
                 self._join_equals(last)
             else:
-                self._joining = self._begin(handle)
-        return self._joining is not None
+                self._joining.append(self._begin(handle))
+
+    def _is_unread(self, handle: BatchHandle) -> bool:
+        """Whether no prompt that is being read is this request's, or it wants what only reading
+        tells.
+        """
+        if handle.row.prompt_logprobs is not None:
+            return True
+        ids = handle.row.prompt.ids
+        return all(joining.handle.row.prompt.ids != ids for joining in self._joining)
+
+    def _next_to_read(self) -> _Joining:
+        """The prompt of which least is left, or the oldest when it has waited long enough."""
+        oldest = self._joining[0]
+        chosen = min(self._joining, key=_Joining.n_left)
+        if self._n_skipped >= MAX_SKIPPED:
+            chosen = oldest
+        self._n_skipped = 0 if chosen is oldest else self._n_skipped + 1
+        return chosen
+
+    @property
+    def _n_free(self) -> int:
+        """Slots that no row has, and that no prompt that is being read will take."""
+        return self._max_batch - len(self._running) - len(self._joining)
 
     def _begin(self, handle: BatchHandle) -> _Joining:
         """A request whose prompt is read from where it differs from what was read before."""
@@ -139,8 +174,7 @@ class BatchRows:
 
     def _join_equals(self, last: _LastRead) -> None:
         """Let waiting requests with the prompt that was read last join without reading it."""
-        n_free = self._max_batch - len(self._running)
-        joining, n_left = self._queue.take_matching(last.serves, n_free)
+        joining, n_left = self._queue.take_matching(last.serves, self._n_free)
         for handle in joining:
             handle.row.start()
             self._share(handle, last)
@@ -196,6 +230,10 @@ class _Joining:
     def __init__(self, handle: BatchHandle, sequence: ReadSequence) -> None:
         self.handle = handle
         self.sequence = sequence
+
+    def n_left(self) -> int:
+        """Tokens of the prompt to read yet."""
+        return len(self.handle.row.prompt.ids) - len(self.sequence.ids)
 
 
 class _LastRead:

@@ -94,6 +94,8 @@ class BeamSearch:
         """
         if not params.is_greedy or params.stop or params.logprobs is not None:
             raise ValueError("beam search takes no sampling settings, stop strings or logprobs")
+        if params.token_healing:
+            raise ValueError("beam search takes no token_healing")
         self._session = session
         self._tokenizer = tokenizer
         self._prompt = prompt

@@ -18,6 +18,7 @@ from gpt_edge.generate.processors import build_processors
 from gpt_edge.generate.sampler import Sampler
 from gpt_edge.generate.speculation import SpeculationStats
 from gpt_edge.generate.stop_strings import StopMatcher
+from gpt_edge.generate.token_healing import HealingProcessor
 from gpt_edge.tokenizer.spec import Tokenizer
 
 FinishReason = Literal["stop", "length", "context_full", "cancelled"]
@@ -97,7 +98,9 @@ class TokenChoice:
         tokenizer: Tokenizer,
         end_tokens: Collection[int] = (),
         processors: Sequence[LogitsProcessor] = (),
+        healed: str = "",
     ) -> None:
+        """healed: text that the new tokens begin with, of the prompt's; see `token_healing.py`."""
         self.ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.cumulative_logprob = 0.0
@@ -106,12 +109,14 @@ class TokenChoice:
         self._end_tokens = end_tokens_of(params, tokenizer, end_tokens)
         self._n_logprobs = params.logprobs
         own = build_processors(params, len(prompt), tokenizer, self._end_tokens)
+        if healed:
+            own.append(HealingProcessor(healed, tokenizer, len(prompt)))
         self._own_processors = own
         self._constraint: ConstraintProcessor | None = None
         last: list[LogitsProcessor] = []
         if params.constraint is not None:
             self._constraint = ConstraintProcessor(
-                params.constraint, tokenizer, len(prompt), self._end_tokens
+                params.constraint, tokenizer, len(prompt), self._end_tokens, healed
             )
             last = [self._constraint]
         self._sampler = Sampler(params, [*own, *processors, *last])
@@ -194,8 +199,10 @@ class TextAssembly:
     batches.
     """
 
-    def __init__(self, params: SamplingParams, tokenizer: Tokenizer) -> None:
+    def __init__(self, params: SamplingParams, tokenizer: Tokenizer, healed: str = "") -> None:
+        """healed: what the text begins with that is the prompt's, and not shown."""
         self.pieces: list[str] = []
+        self._n_hidden = len(healed)
         self._detokenizer = tokenizer.detokenizer()
         self._stops = StopMatcher(params.stop)
 
@@ -206,11 +213,18 @@ class TextAssembly:
 
     def push(self, id: int) -> str:
         """Return the text that is certain after this id, often ""."""
-        return self._append(self._stops.push(self._detokenizer.push(id)))
+        return self._append(self._stops.push(self._new(self._detokenizer.push(id))))
 
     def flush(self) -> str:
         """Return the text that was held back; no more ids follow."""
-        return self._append(self._stops.push(self._detokenizer.flush()) + self._stops.flush())
+        rest = self._new(self._detokenizer.flush())
+        return self._append(self._stops.push(rest) + self._stops.flush())
+
+    def _new(self, piece: str) -> str:
+        """What of a piece is no part of the prompt."""
+        n_hidden = min(self._n_hidden, len(piece))
+        self._n_hidden -= n_hidden
+        return piece[n_hidden:]
 
     def _append(self, piece: str) -> str:
         if piece:

@@ -39,15 +39,26 @@ from gpt_edge.generate.prompt import (
     Prompt,
     Truncate,
     check_ids,
+    check_truncate,
     cut_left,
     encode_prompt,
     fitted,
 )
 from gpt_edge.generate.read_sequence import ReadSequence
-from gpt_edge.generate.score import Choice, Score, choices_of, choose_ids, score_ids, split_ids
+from gpt_edge.generate.score import (
+    Choice,
+    Score,
+    choices_of,
+    choose_ids,
+    fit_options,
+    score_ids,
+    split_ids,
+    split_options,
+)
 from gpt_edge.generate.speculation import DraftModel, PromptLookup, check_same_tokens
 from gpt_edge.generate.state_file import read_state, write_state
 from gpt_edge.generate.stream import Speculate, TextStream, TokenStream
+from gpt_edge.generate.token_healing import heal
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
 from gpt_edge.runtime.session import Session
@@ -138,8 +149,9 @@ class Generator(Closable):
         ContextLengthError for more than the context.
         """
         params = params_with(params, settings)
-        if params.stop:
-            raise ValueError("stop strings need text: use stream or complete")
+        if params.stop or params.token_healing:
+            what = "stop strings need" if params.stop else "token_healing needs"
+            raise ValueError(f"{what} text: use stream or complete")
         prompt = self._fit_ids(ids, params, context, keep_first)
         return TokenStream(
             self.session,
@@ -229,6 +241,7 @@ class Generator(Closable):
         """`stream` for a prompt that `encode_prompt` made. keep_first: of a window; None has
         none.
         """
+        prompt = heal(prompt, params, self.tokenizer)
         tokens = TokenStream(
             self.session,
             prompt.ids,
@@ -240,8 +253,9 @@ class Generator(Closable):
             self._proposers(speculate),
             sequence,
             keep_first,
+            prompt.healed,
         )
-        return TextStream(tokens, params, self.tokenizer, prompt.dropped_tokens)
+        return TextStream(tokens, params, self.tokenizer, prompt)
 
     def complete(
         self,
@@ -445,19 +459,40 @@ class Generator(Closable):
         before, after = split_ids(prompt, continuation, self.tokenizer, special=special)
         return score_ids(self.session, before, after, self.tokenizer.vocab_size, logprobs)
 
-    def choose(self, prompt: str, options: Sequence[str], *, special: bool = False) -> list[Choice]:
+    def choose(
+        self,
+        prompt: str,
+        options: Sequence[str],
+        *,
+        neutral_prompt: str | None = None,
+        truncate: Truncate | None = None,
+        special: bool = False,
+    ) -> list[Choice]:
         """Which of `options` follows `prompt`, and how probable each is among them: a classifier
         without training. In the order given; the prompt is read once.
 
-        The probability of an option is that of all its tokens, so a longer one is less likely by
-        itself: compare options of like length, or use `logprob`. Raises as `score`, and ValueError
-        for no options.
+        The probability of an option is that of all its tokens, so a longer or a rarer one is less
+        likely by itself. neutral_prompt: the question without its content, such as
+        "Review: N/A Sentiment:", or "" for the start of a text; how likely each option is after it
+        is divided out. truncate: "left" cuts the start of a prompt that does not fit.
+        Raises as `score`, and ValueError for no options.
         """
         check_several("options", options, "at least one string")
         if not options:
             raise ValueError("options must be a sequence of at least one string, got none")
-        pairs = [split_ids(prompt, option, self.tokenizer, special=special) for option in options]
-        return choices_of(options, choose_ids(self.session, pairs, self.tokenizer.vocab_size))
+        scores = self._option_scores(prompt, options, truncate, special=special)
+        if neutral_prompt is None:
+            return choices_of(options, scores)
+        neutral = self._option_scores(neutral_prompt, options, truncate, special=special)
+        return choices_of(options, scores, neutral)
+
+    def _option_scores(
+        self, prompt: str, options: Sequence[str], truncate: Truncate | None, *, special: bool
+    ) -> list[Score]:
+        check_truncate(truncate)
+        pairs = split_options(prompt, options, self.tokenizer, special=special)
+        fitting = fit_options(pairs, self.session.config.n_ctx, cut=truncate is not None)
+        return choose_ids(self.session, fitting, self.tokenizer.vocab_size)
 
     def new_sequence(
         self, prefix_cache: PrefixCache | Literal[False] | None = None

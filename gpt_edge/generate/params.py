@@ -48,6 +48,7 @@ class SamplingSettings(TypedDict, total=False):
     logprobs: int | None
     prompt_logprobs: int | None
     constraint: Constraint | Mapping[str, Any] | None
+    token_healing: bool
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -83,6 +84,8 @@ class SamplingParams:
     prompt_logprobs: int | None = None  # the same, for the tokens of the prompt
     # what the text must be, as a Constraint or its mapping, such as {"regex": "[a-z]+"}
     constraint: Constraint | None = None
+    # choose the prompt's last tokens again, with what follows: see `token_healing.py`
+    token_healing: bool = False
 
     def __post_init__(self) -> None:
         check_whole("max_new_tokens", self.max_new_tokens, 1, None)
@@ -102,6 +105,8 @@ class SamplingParams:
         object.__setattr__(self, "bad_words", _checked_words(self.bad_words))
         object.__setattr__(self, "stop_token_ids", _checked_ids(self.stop_token_ids))
         object.__setattr__(self, "constraint", checked_constraint(self.constraint))
+        if not isinstance(self.token_healing, bool):
+            raise ValueError(f"token_healing must be True or False, got {self.token_healing!r}")
         if self.constraint is not None and self.stop:
             raise ValueError(
                 "stop and constraint exclude each other: the constraint says where the text ends"

@@ -23,10 +23,13 @@ CLI_LENGTH_HINT = "shorten it, or keep its end with --truncate left"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Ids that the model processes, and how many were cut from their start."""
+    """Ids that the model processes, and how many were cut from their start. healed: the text of
+    those cut from their end, with which the new text begins; see `token_healing.py`.
+    """
 
     ids: list[int]
     dropped_tokens: int = 0
+    healed: str = ""
 
 
 def encode_prompt(
@@ -49,8 +52,7 @@ def encode_prompt(
     ContextLengthError.
     """
     check_text("prompt", text)
-    if truncate not in (None, "left"):
-        raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
+    check_truncate(truncate)
     if truncate is None and keep_first is None:
         _check_bytes(text, tokenizer, config.n_ctx)
     ids = tokenizer.encode(text, special=special)
@@ -80,6 +82,12 @@ def fitted(ids: list[int], n_ctx: int, keep_first: int) -> Prompt:
     """The window of a text, which is all of one that fits."""
     kept = window_of(ids, keep_first, n_ctx)
     return Prompt(kept, len(ids) - len(kept))
+
+
+def check_truncate(truncate: object) -> None:
+    """Raise ValueError for another value than those of Truncate, and None."""
+    if truncate not in (None, "left"):
+        raise ValueError(f"truncate must be 'left' or None, got {truncate!r}")
 
 
 def check_ids(ids: Sequence[int] | IntArray, config: GPTConfig) -> list[int]:

@@ -35,7 +35,9 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the options of `choose`. probability: of all options, summing to 1."""
+    """One of the options of `choose`. logprob: of its tokens after the prompt. probability: its
+    share among all options, which sum to 1; calibrated, where that was asked for.
+    """
 
     text: str
     logprob: float
@@ -45,30 +47,66 @@ class Choice:
 def split_ids(
     prompt: str, continuation: str, tokenizer: Tokenizer, *, special: bool = False
 ) -> tuple[list[int], list[int]]:
-    """Ids of a prompt and of what follows it, as the tokens of the whole text: spaces at the
-    prompt's end belong to the continuation, whose first token has them.
+    """Ids of a prompt and of what follows it, as tokens of the whole text; see `split_options`."""
+    return split_options(prompt, [continuation], tokenizer, special=special)[0]
 
-    The split is that of lm-evaluation-harness: as many of the whole's ids as the prompt alone has.
-    An empty prompt becomes one end token. Raises ValueError for a continuation of no tokens, or an
-    empty prompt where the model has no end token.
+
+def split_options(
+    prompt: str, options: Sequence[str], tokenizer: Tokenizer, *, special: bool = False
+) -> list[tuple[list[int], list[int]]]:
+    """(ids before, ids after) for each option behind `prompt`, as the tokens of the whole text.
+    What comes before is the same for all, so that their probabilities can be compared.
+
+    Spaces at the prompt's end belong to the options, whose first tokens have them. Where an option
+    changes the prompt's last tokens ("The cat" and "erpillar"), those tokens come after, for all
+    options. lm-evaluation-harness splits by the prompt's number of tokens, which is the same except
+    there, where its tokens would be those of another text. An empty prompt becomes one end token.
+    Raises ValueError for an option of no tokens, or a text that begins with nothing known where the
+    model has no end token.
     """
     check_text("prompt", prompt)
-    check_text("continuation", continuation)
+    for option in options:
+        check_text("continuation", option)
     n_spaces = len(prompt) - len(prompt.rstrip())
     if n_spaces:
-        continuation = prompt[-n_spaces:] + continuation
+        options = [prompt[-n_spaces:] + option for option in options]
         prompt = prompt[:-n_spaces]
-    if not prompt:
-        if tokenizer.end_token is None:
-            raise ValueError("the prompt is empty, and this model has no end token to start from")
-        before = [tokenizer.end_token]
-        after = tokenizer.encode(continuation, special=special)
-    else:
-        before = tokenizer.encode(prompt, special=special)
-        after = tokenizer.encode(prompt + continuation, special=special)[len(before) :]
-    if not after:
+    known = tokenizer.encode(prompt, special=special) if prompt else []
+    wholes = [tokenizer.encode(prompt + option, special=special) for option in options]
+    if any(whole in (known, []) for whole in wholes):
         raise ValueError("the continuation is empty: there is nothing to score")
-    return before, after
+    n_shared = min(_n_common(known, whole) for whole in wholes)
+    if n_shared:
+        return [(whole[:n_shared], whole[n_shared:]) for whole in wholes]
+    if tokenizer.end_token is None:
+        what = "is empty" if not prompt else "is one token, which an option changes"
+        raise ValueError(f"the prompt {what}, and this model has no end token to start from")
+    return [([tokenizer.end_token], whole) for whole in wholes]
+
+
+def fit_options(
+    pairs: Sequence[tuple[list[int], list[int]]], n_ctx: int, *, cut: bool
+) -> list[tuple[list[int], list[int]]]:
+    """The pairs, if each fits into the context; with `cut`, without the start of what comes before,
+    the same for all. Raises ContextLengthError.
+    """
+    # the last id is never read
+    excess = max(len(before) + len(after) - 1 for before, after in pairs) - n_ctx
+    shortest = min(len(before) for before, _ in pairs)
+    if excess > 0 and not (cut and excess < shortest):
+        raise ContextLengthError(
+            f"prompt and continuation have {excess + n_ctx + 1} tokens, the context of this model "
+            f"holds {n_ctx}",
+            hint="shorten the continuation" if cut else "shorten the prompt",
+        )
+    return [(before[max(excess, 0) :], after) for before, after in pairs]
+
+
+def _n_common(some: Sequence[int], others: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    pairs = zip(some, others, strict=False)
+    shorter = min(len(some), len(others))
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), shorter)
 
 
 def score_ids(
@@ -83,13 +121,7 @@ def score_ids(
     without it one is made. Raises ContextLengthError.
     """
     check_whole("logprobs", n_alternatives, 0, MAX_LOGPROBS)
-    ids = [*before, *after]
-    if len(ids) - 1 > session.config.n_ctx:
-        raise ContextLengthError(
-            f"prompt and continuation have {len(ids)} tokens, the context of this model holds "
-            f"{session.config.n_ctx}",
-            hint="shorten the prompt",
-        )
+    fit_options([([*before], [*after])], session.config.n_ctx, cut=False)
     if sequence is None:
         sequence = ReadSequence(session)
         if len(before) > 1:
@@ -126,9 +158,18 @@ def choose_ids(
     return scores
 
 
-def choices_of(options: Sequence[str], scores: Sequence[Score]) -> list[Choice]:
-    """Options with their share of all options' probability, in the order given."""
+def choices_of(
+    options: Sequence[str], scores: Sequence[Score], neutral: Sequence[Score] | None = None
+) -> list[Choice]:
+    """Options with their share of all options' probability, in the order given. neutral: their
+    scores after a prompt that says nothing, which are divided out.
+
+    Source: Zhao et al. 2021, "Calibrate Before Use"; Holtzman et al. 2021, "Surface Form
+    Competition" (domain conditional PMI).
+    """
     sums = np.array([score.logprob for score in scores])
+    if neutral is not None:
+        sums -= [score.logprob for score in neutral]
     shares = np.exp(sums - sums.max())
     shares /= shares.sum()
     return [

@@ -24,6 +24,7 @@ from gpt_edge.generate.context import UNLIMITED
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.logprobs import PromptLogprobs, TokenLogprob
 from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.prompt import Prompt
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.generate.speculation import Proposer, SpeculationStats, SpeculativeReader
 from gpt_edge.runtime.session import Session
@@ -68,11 +69,13 @@ class TokenStream:
         speculate: Speculate | None = None,
         sequence: ReadSequence | None = None,
         keep_first: int | None = None,
+        healed: str = "",
     ) -> None:
         """end_tokens: that end the text besides the tokenizer's own. processors: see
         `TokenChoice`. speculate: see `Generator.stream`. sequence: what was read before; what the
         prompt shares with its start is not read again. It is lent to this stream until the end.
-        keep_first: ids that stay when the context is full, for a window; None ends there.
+        keep_first: ids that stay when the context is full, for a window; None ends there. healed:
+        text of the prompt with which the new text begins, see `TokenChoice`.
         """
         check_hooks(cancel, processors)
         self.prompt = tuple(prompt)
@@ -86,7 +89,9 @@ class TokenStream:
             )
         self._sequence = sequence or ReadSequence(session)
         n_ctx = session.config.n_ctx if keep_first is None else UNLIMITED
-        self._choice = TokenChoice(params, self.prompt, n_ctx, tokenizer, end_tokens, processors)
+        self._choice = TokenChoice(
+            params, self.prompt, n_ctx, tokenizer, end_tokens, processors, healed
+        )
         self._reader: ReadSequence | SpeculativeReader = self._sequence
         if speculate is not None:
             proposer = speculate(self._choice)
@@ -239,11 +244,11 @@ class TextStream:
     """
 
     def __init__(
-        self, tokens: TokenStream, params: SamplingParams, tokenizer: Tokenizer, dropped_tokens: int
+        self, tokens: TokenStream, params: SamplingParams, tokenizer: Tokenizer, prompt: Prompt
     ) -> None:
         self._tokens = tokens
-        self._text = TextAssembly(params, tokenizer)
-        self._dropped_tokens = dropped_tokens
+        self._text = TextAssembly(params, tokenizer, prompt.healed)
+        self._dropped_tokens = prompt.dropped_tokens
         self._finish_reason: FinishReason | None = None
         self._lock = threading.RLock()
 

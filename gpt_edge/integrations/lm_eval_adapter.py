@@ -22,7 +22,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.load import load
-from gpt_edge.generate.score import choose_ids, score_ids, split_ids
+from gpt_edge.generate.score import choose_ids, fit_options, score_ids, split_options
 from gpt_edge.generate.stop_strings import StopMatcher
 
 MAX_NEW_TOKENS = 256  # where a task does not say
@@ -53,9 +53,9 @@ class EdgeLM(LM):  # type: ignore[misc]
         """
         found: list[tuple[float, bool]] = []
         vocab_size = self.generator.tokenizer.vocab_size
-        for _, group in groupby(requests, key=lambda request: request.args[0]):
-            pairs = [self._fitting(*request.args) for request in group]
-            scores = choose_ids(self.generator.session, pairs, vocab_size)
+        for context, group in groupby(requests, key=lambda request: request.args[0]):
+            options = [request.args[1] for request in group]
+            scores = choose_ids(self.generator.session, self._fitting(context, options), vocab_size)
             found += [(score.logprob, score.is_greedy) for score in scores]
         return found
 
@@ -67,11 +67,12 @@ class EdgeLM(LM):  # type: ignore[misc]
         """Continue each context up to a stop string; greedy unless the task asks for sampling."""
         return [self._continue(*request.args) for request in requests]
 
-    def _fitting(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Ids of both; a context that does not fit loses its start, as in the harness's models."""
-        before, after = split_ids(context, continuation, self.generator.tokenizer)
-        room = max(1, self._n_ctx + 1 - len(after))
-        return before[-room:], after[-self._n_ctx :]
+    def _fitting(self, context: str, options: list[str]) -> list[tuple[list[int], list[int]]]:
+        """Ids before and after; a context that does not fit loses its start, as in the harness's
+        models.
+        """
+        pairs = split_options(context, options, self.generator.tokenizer)
+        return fit_options(pairs, self._n_ctx, cut=True)
 
     def _window_logprobs(self, text: str) -> Iterator[float]:
         tokenizer = self.generator.tokenizer

@@ -65,11 +65,13 @@ def test_the_python_examples_run_one_after_the_other(tmp_path: Path) -> None:
 def test_the_examples_of_constraints_run(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("llguidance")
     blocks = Page(DOCS / "constraints.md").blocks("python")
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     exec("\n".join(blocks), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] in (" black", " white")
     assert re.fullmatch(r" \d{1,2} degrees", printed[1])
+    assert printed[-5] == " scared 0.58"
+    assert printed[-1].startswith("ay ")
 
 
 def test_the_recipes_for_apps_run(

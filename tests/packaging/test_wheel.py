@@ -136,7 +136,13 @@ def expected() -> Iterator[str]:
                 and len(inside.parts) == 2
                 and "__pycache__" not in inside.parts
             )
-            if path.suffix in (".py", ".c", ".h") or path.name == "py.typed" or is_data:
+            is_page = path.parent.name == "static"
+            if (
+                path.suffix in (".py", ".c", ".h")
+                or path.name == "py.typed"
+                or is_data
+                or is_page
+            ):
                 yield f"{package.replace('.', '/')}/{inside.as_posix()}"
 
 

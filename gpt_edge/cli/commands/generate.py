@@ -46,6 +46,7 @@ from gpt_edge.cli.support.sampling import (
     SpeculateOption,
     StopOption,
     TemperatureOption,
+    TokenHealingOption,
     TopKOption,
     TopPOption,
     TypicalPOption,
@@ -99,6 +100,7 @@ def generate(
     no_repeat_ngram_size: NoRepeatNgramSizeOption = 0,
     logit_bias: LogitBiasOption = None,
     bad_word: BadWordOption = None,
+    token_healing: TokenHealingOption = False,
     json_schema: JsonSchemaOption = None,
     regex: RegexOption = None,
     choice: ChoiceOption = None,
@@ -169,6 +171,7 @@ def generate(
         logit_bias=logit_bias,
         bad_word=bad_word,
         logprobs=logprobs,
+        token_healing=token_healing,
         constraint=constraint_of(
             json_schema=json_schema, regex=regex, choice=choice, grammar=grammar
         ),

@@ -127,6 +127,15 @@ BadWordOption = Annotated[
         metavar="TEXT", help="Never generate this word; repeatable.", rich_help_panel=CHOICE
     ),
 ]
+TokenHealingOption = Annotated[
+    bool,
+    typer.Option(
+        "--token-healing",
+        help="Choose the prompt's last tokens again, with what follows: for a prompt that ends "
+        "inside a word.",
+        rich_help_panel=CHOICE,
+    ),
+]
 LogprobsOption = Annotated[
     int | None,
     typer.Option(help="With --json: log-probabilities of the tokens, and of so many alternatives."),

@@ -92,10 +92,9 @@ class ConstraintProcessor:
         self._follow(history)
         if self._matcher.is_stopped():
             return True
-        # without an end token, nothing else could end a text that no token can continue
-        if self._end_tokens or not self._matcher.is_accepting():
-            return False
-        return not self._has_token(self._next_mask())
+        # the grammar could go on, but no token of the vocabulary; without an end token, nothing
+        # else would end the text
+        return self._matcher.is_accepting() and not self._has_token(self._next_mask())
 
     def is_met(self, history: Sequence[int]) -> bool:
         """Whether the text is one that the constraint admits, and not the beginning of one."""

@@ -115,14 +115,7 @@ def byte_vocabulary() -> Vocabulary:
 
 
 def _build(tokenizer: Tokenizer) -> Vocabulary:
-    ids = range(tokenizer.vocab_size)
-    if tokenizer.kind == "hf":
-        pieces = _library_pieces(tokenizer)
-    else:
-        pieces = [tokenizer.token_bytes(id) for id in ids]
-    for id, piece in enumerate(pieces):
-        if piece is not None and _is_special(tokenizer, id, piece):
-            pieces[id] = None
+    pieces = text_pieces(tokenizer)
     if tokenizer.kind in ("gpt2", "characters"):
         return Vocabulary(pieces)
     if tokenizer.kind == "gpt1":
@@ -133,6 +126,21 @@ def _build(tokenizer: Tokenizer) -> Vocabulary:
         }
         return Vocabulary(pieces, starts, strips=True)
     return Vocabulary(pieces, _starts_by_decoding(tokenizer, pieces))
+
+
+def text_pieces(tokenizer: Tokenizer) -> list[bytes | None]:
+    """The bytes that each token adds to a text; None for special tokens. Raises TokenizerError
+    where they depend on the tokens beside them.
+    """
+    pieces: list[bytes | None]
+    if tokenizer.kind == "hf":
+        pieces = _library_pieces(tokenizer)
+    else:
+        pieces = [tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)]
+    for id, piece in enumerate(pieces):
+        if piece is not None and _is_special(tokenizer, id, piece):
+            pieces[id] = None
+    return pieces
 
 
 def _is_special(tokenizer: Tokenizer, id: int, piece: bytes) -> bool:

@@ -7,6 +7,7 @@ library may run the file as it is, see `hf_library.py`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,12 +72,7 @@ def source_from_json(
             hint=HINT,
         )
     before, after = template_tokens(document, where)
-    if after:
-        raise TokenizerError(
-            f"{where}: its post_processor may add tokens after every text, such as {after[0]!r:.40}"
-            ", and a prompt would end there",
-            hint=HINT,
-        )
+    settings = _ended_by(after, settings, added, where)
     adds_space = False
     if is_gpt1:
         _check_gpt1_settings(document, where)
@@ -90,6 +86,28 @@ def source_from_json(
     return source_from_merges(
         vocab, merges, added, settings, where, before=before, add_prefix_space=adds_space
     )
+
+
+def _ended_by(
+    after: tuple[str, ...],
+    settings: FolderSettings,
+    added: Mapping[str, AddedToken],
+    where: str,
+) -> FolderSettings:
+    """The settings, with the end token that a template puts after every text; a prompt does without
+    it. Raises TokenizerError for another token there.
+    """
+    if not after:
+        return settings
+    end = after[-1] if settings.end is None else settings.end
+    for text in after:
+        if end != text and (text not in added or added[text].id != end):
+            raise TokenizerError(
+                f"{where}: its post_processor may add tokens after every text, such as "
+                f"{text!r:.40}, and it is not the end token",
+                hint="name it as eos_token in tokenizer_config.json if it ends a text",
+            )
+    return dataclasses.replace(settings, end=end)
 
 
 def source_from_merges(

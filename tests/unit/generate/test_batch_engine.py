@@ -347,3 +347,33 @@ def test_an_engine_in_a_fork_is_refused() -> None:
     messages = [results.get(timeout=30) for _ in range(3)]
     child.join()
     assert all("cannot be used in its fork" in message for message in messages)
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
+    generator = open_generator()
+    engine = BatchEngine(generator, prefill_chunk=4)
+    long = engine.add([7] * 40, max_new_tokens=3, ignore_end_token=True)
+    engine.step()
+    short = engine.add([5, 6], max_new_tokens=3, ignore_end_token=True)
+    engine.step()
+    assert len(short.ids) >= 1
+    assert long.ids == ()
+    assert short.result().ids == tuple(
+        generator.generate_ids([5, 6], max_new_tokens=3, ignore_end_token=True)
+    )
+    assert long.result().ids == tuple(
+        generator.generate_ids([7] * 40, max_new_tokens=3, ignore_end_token=True)
+    )
+
+
+def test_a_long_prompt_is_read_however_many_short_ones_come() -> None:
+    generator = open_generator()
+    engine = BatchEngine(generator, prefill_chunk=4, max_batch=4)
+    long = engine.add([7] * 40, max_new_tokens=1, ignore_end_token=True)
+    n_steps = 0
+    while not long.is_done:
+        while engine.n_waiting < 4:
+            engine.add([n_steps % 200, 6], max_new_tokens=1, ignore_end_token=True)
+        engine.step()
+        n_steps += 1
+        assert n_steps < 60  # ten chunks, each after three others

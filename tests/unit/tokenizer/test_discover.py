@@ -153,7 +153,9 @@ def test_a_rank_file_may_have_any_name(tmp_path: Path) -> None:
 
 
 def test_a_template_that_is_the_text_alone_adds_nothing(tmp_path: Path) -> None:
-    """What transformers 5 writes; one with a special token in it is refused."""
+    """What transformers 5 writes. The end token after a text ends it, and a prompt does without
+    it; another token there is refused.
+    """
     text, end = (
         {"Sequence": {"id": "A", "type_id": 0}},
         {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
@@ -173,7 +175,12 @@ def test_a_template_that_is_the_text_alone_adds_nothing(tmp_path: Path) -> None:
         "pair": [text],
     }
     write_json(tmp_path / "tokenizer.json", document)
-    with pytest.raises(TokenizerError, match="may add tokens"):
+    source = find_tokenizer(tmp_path)
+    assert source is not None
+    assert source.spec.prefix == ()
+    assert dict(source.spec.special_tokens)["<|endoftext|>"] == source.spec.end_token
+    write_json(tmp_path / "config.json", {"eos_token_id": 0})
+    with pytest.raises(TokenizerError, match="may add tokens after every text"):
         find_tokenizer(tmp_path)
 
 

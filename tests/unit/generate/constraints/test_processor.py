@@ -318,3 +318,15 @@ def test_processors_of_a_caller_cannot_bring_tokens_back() -> None:
         PROMPT, constraint={"regex": "[ab]{4}"}, processors=[favour], max_new_tokens=9
     )
     assert re.fullmatch("[ab]{4}", done.text)
+
+
+def test_a_text_that_no_token_can_continue_ends() -> None:
+    """The pattern could go on with "z", which the vocabulary does not have."""
+    tokenizer = characters()
+    processor = ConstraintProcessor(Constraint.regex("you( are|z)?"), tokenizer, 0, [])
+    ids = tokenizer.encode("you")
+    assert not processor.is_over(ids)
+    narrow = ConstraintProcessor(Constraint.regex("you(zz)?"), tokenizer, 0, [])
+    assert not narrow.is_over(ids[:2])
+    assert narrow.is_over(ids)
+    assert narrow.is_met(ids)

@@ -1,0 +1,176 @@
+"""How `gpt-edge serve` answers many clients: throughput of eight beside one, the first token of a
+short request while a long prompt is read, and a soak.
+
+    python benchmarks/serving.py BUNDLE [--threads N] [--soak N]
+
+Each figure comes from one server process, started here; the answers are compared with what
+`complete` gives for the same prompt and seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+import gpt_edge
+
+N_NEW = 48
+N_PROMPT = 32
+N_CLIENTS = 8
+
+
+@contextmanager
+def serving(bundle: str, threads: int | None) -> Iterator[tuple[httpx.Client, int]]:
+    """A server process and a client of it; the pid too."""
+    command = [sys.executable, "-m", "gpt_edge", "serve", bundle, "--port", "0", "--quiet"]
+    if threads:
+        command += ["--threads", str(threads)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    port = line.partition("http://127.0.0.1:")[2].partition(",")[0]
+    limits = httpx.Limits(max_connections=64)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits) as client:
+        try:
+            yield client, process.pid
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def complete(client: httpx.Client, prompt: list[int], seed: int, n_new: int = N_NEW) -> str:
+    """One whole text."""
+    body = {"prompt": prompt, "max_tokens": n_new, "seed": seed, "ignore_eos": True}
+    answer = client.post("/v1/completions", json=body)
+    answer.raise_for_status()
+    text: str = answer.json()["choices"][0]["text"]
+    return text
+
+
+def first_token_seconds(client: httpx.Client, prompt: list[int]) -> float:
+    """Until the first event of a stream."""
+    body = {"prompt": prompt, "max_tokens": 4, "stream": True, "ignore_eos": True}
+    started = time.perf_counter()
+    with client.stream("POST", "/v1/completions", json=body) as answer:
+        next(answer.iter_lines())
+        return time.perf_counter() - started
+
+
+def throughput(client: httpx.Client, prompts: list[list[int]], n_clients: int) -> float:
+    """Tokens a second of all clients together."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(n_clients) as pool:
+        list(pool.map(lambda job: complete(client, job[1], job[0]), enumerate(prompts)))
+    return len(prompts) * N_NEW / (time.perf_counter() - started)
+
+
+def first_token_beside_a_prompt(
+    client: httpx.Client, random_: random.Random, v: int, n: int
+) -> float:
+    """Of a short request that comes while a prompt of `n` tokens is read."""
+    long_prompt = [random_.randrange(v) for _ in range(n)]
+    body = {"prompt": long_prompt, "max_tokens": 1}
+    reader = threading.Thread(target=client.post, args=["/v1/completions"], kwargs={"json": body})
+    reader.start()
+    time.sleep(0.05)
+    seconds = first_token_seconds(client, [random_.randrange(v) for _ in range(16)])
+    reader.join()
+    return seconds
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Resident bytes and open descriptors of a process."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def soak(client: httpx.Client, pid: int, n: int, v: int) -> dict[str, Any]:
+    """Many requests, a tenth of which is left in the middle and a twentieth of which is wrong."""
+    random_ = random.Random(1)
+    kinds = [random_.random() for _ in range(n)]
+
+    def one(kind: float) -> int:
+        prompt = [int(kind * 1e6 + place * 7) % v for place in range(1 + int(kind * 97) % 24)]
+        body = {"prompt": prompt, "max_tokens": 1 + int(kind * 1000) % 24, "ignore_eos": True}
+        if kind < 0.05:
+            return client.post("/v1/completions", json=body | {"n": -1}).status_code
+        if kind < 0.15:
+            with client.stream("POST", "/v1/completions", json=body | {"stream": True}) as answer:
+                next(answer.iter_lines())
+                return answer.status_code
+        return client.post("/v1/completions", json=body).status_code
+
+    with ThreadPoolExecutor(N_CLIENTS) as pool:
+        warm = list(pool.map(one, kinds[: n // 5]))
+        before, descriptors = memory(pid)
+        statuses = warm + list(pool.map(one, kinds[n // 5 :]))
+    time.sleep(1)
+    after, descriptors_after = memory(pid)
+    return {
+        "requests": n,
+        "statuses": {str(status): statuses.count(status) for status in sorted(set(statuses))},
+        "rss_growth": round(after / before - 1, 4),
+        "descriptors": [descriptors, descriptors_after],
+    }
+
+
+def main() -> None:
+    """Print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--soak", type=int, default=0)
+    arguments = parser.parse_args()
+    random_ = random.Random(0)
+    model = gpt_edge.load(arguments.bundle, threads=arguments.threads)
+    v = model.tokenizer.vocab_size
+    n_ctx = model.session.config.n_ctx
+    prompts = [[random_.randrange(v) for _ in range(N_PROMPT)] for _ in range(2 * N_CLIENTS)]
+    found: dict[str, Any] = {"bundle": model.session.name, "threads": model.session.threads}
+    with serving(arguments.bundle, arguments.threads) as (client, pid):
+        texts = [complete(client, prompts[0], 0)]
+        alone = list(
+            model.generate_ids(
+                prompts[0],
+                max_new_tokens=N_NEW,
+                seed=0,
+                temperature=1.0,
+                top_k=v,
+                ignore_end_token=True,
+            )
+        )
+        found["equals_complete"] = texts[0] == model.tokenizer.decode(alone)
+        rounds = [
+            (throughput(client, prompts[:2], 1), throughput(client, prompts, N_CLIENTS))
+            for _ in range(3)
+        ]
+        found["tokens_a_second_one"] = round(statistics.median(one for one, _ in rounds), 1)
+        found["tokens_a_second_eight"] = round(statistics.median(all_ for _, all_ in rounds), 1)
+        found["eight_to_one"] = round(statistics.median(all_ / one for one, all_ in rounds), 2)
+        idle = [first_token_seconds(client, prompts[0][:16]) for _ in range(5)]
+        beside = [
+            first_token_beside_a_prompt(client, random_, v, min(900, n_ctx - 8)) for _ in range(5)
+        ]
+        found["first_token_idle"] = round(statistics.median(idle), 4)
+        found["first_token_beside_a_prompt"] = round(statistics.median(beside), 4)
+        if arguments.soak:
+            found["soak"] = soak(client, pid, arguments.soak, v)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
