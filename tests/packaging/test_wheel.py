@@ -137,12 +137,7 @@ def expected() -> Iterator[str]:
                 and "__pycache__" not in inside.parts
             )
             is_page = path.parent.name == "static"
-            if (
-                path.suffix in (".py", ".c", ".h")
-                or path.name == "py.typed"
-                or is_data
-                or is_page
-            ):
+            if path.suffix in (".py", ".c", ".h") or path.name == "py.typed" or is_data or is_page:
                 yield f"{package.replace('.', '/')}/{inside.as_posix()}"
 
 
