@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from gpt_edge.generate.chat_template import ChatTemplate
     from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.constraints.constraint import Constraint
-    from gpt_edge.generate.conversation import Conversation, Turn
+    from gpt_edge.generate.conversation import Conversation
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.load import load
     from gpt_edge.generate.logprobs import TokenLogprob
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from gpt_edge.generate.read_sequence import ReadSequence
     from gpt_edge.generate.score import Choice, Score
     from gpt_edge.generate.stream import TextStream, TokenStream
+    from gpt_edge.generate.turn import Turn
     from gpt_edge.runtime.session import Session
 
 _MODULE_OF = {
@@ -85,7 +86,7 @@ _MODULE_OF = {
     "TextStream": "generate.stream",
     "TokenLogprob": "generate.logprobs",
     "TokenStream": "generate.stream",
-    "Turn": "generate.conversation",
+    "Turn": "generate.turn",
     "load": "generate.load",
 }
 

@@ -57,6 +57,12 @@ def check_callable(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a function, got {type(value).__name__}")
 
 
+def check_is_a(name: str, value: object, kind: type) -> None:
+    """Raise ValueError unless it is None or of that class."""
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, got {value!r:.60}")
+
+
 def check_hooks(cancel: object, processors: object) -> None:
     """Raise ValueError unless `cancel` is an event or None, and `processors` are functions."""
     if cancel is not None and not callable(getattr(cancel, "is_set", None)):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from gpt_edge.arguments import check_whole
+
 ContextPolicy = Literal["error", "truncate-left", "window"]
 UNLIMITED = 1 << 62  # tokens
 
@@ -18,9 +20,7 @@ def check_context(context: ContextPolicy, keep_first: int, n_ctx: int) -> None:
     if context not in get_args(ContextPolicy):
         names = ", ".join(get_args(ContextPolicy))
         raise ValueError(f"context must be one of {names}, got {context!r:.40}")
-    is_whole = isinstance(keep_first, int) and not isinstance(keep_first, bool)
-    if not is_whole or keep_first < 0:
-        raise ValueError(f"keep_first must be a whole number of at least 0, got {keep_first!r}")
+    check_whole("keep_first", keep_first, 0)
     if keep_first and context != "window":
         raise ValueError(f"keep_first needs the context 'window', got {context!r}")
     if context == "window" and keep_first > n_ctx - 2:

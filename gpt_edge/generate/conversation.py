@@ -11,39 +11,24 @@ import dataclasses
 import json
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
+from gpt_edge.arguments import check_is_a, check_text
 from gpt_edge.errors import StateError
 from gpt_edge.generate.chat_template import ChatTemplate, Message, encode_chat
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.params import SamplingParams, SamplingSettings, params_with
 from gpt_edge.generate.prompt import Prompt, check_ids, cut_left, fitted
-from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.generate.state_file import HINT, read_state, write_state
+from gpt_edge.generate.turn import OpenTurn, Turn, turn_of
 
 if TYPE_CHECKING:
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.stream import TextStream
 
 NOTE_FIELDS = ("system", "context", "keep_first", "turns")
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a user sent and a model replied.
-
-    n_kept: how many ids of the text before stay, all of them unless the template rewrote it. ids:
-    those that follow. n_dropped: how many of the text's ids a window has dropped so far.
-    """
-
-    text: str
-    reply: str
-    n_kept: int
-    ids: tuple[int, ...]
-    n_dropped: int = 0
 
 
 class Conversation:
@@ -66,8 +51,9 @@ class Conversation:
         `Generator.stream`; only a window keeps turns short when the context is full.
         Raises ValueError for a wrong context.
         """
-        if system is not None and not isinstance(system, str):
-            raise ValueError(f"system must be a string, got {type(system).__name__}")
+        check_is_a("template", template, ChatTemplate)
+        if system is not None:
+            check_text("system", system)
         check_context(context, keep_first, model.session.config.n_ctx)
         self.model = model
         self.template = template
@@ -76,7 +62,7 @@ class Conversation:
         self.keep_first = keep_first
         self._turns: list[Turn] = []
         self._sequence = model.new_sequence()
-        self._open: _OpenTurn | None = None
+        self._open: OpenTurn | None = None
         self._lock = threading.RLock()
 
     @property
@@ -124,8 +110,7 @@ class Conversation:
         Raises RuntimeError while another reply is under way, ContextLengthError, before any work
         and changing nothing, where the text no longer fits and the context is "error".
         """
-        if not isinstance(text, str):
-            raise ValueError(f"text must be a string, got {type(text).__name__}")
+        check_text("text", text)
         params = params_with(params, settings)
         with self._lock:
             self._settle()
@@ -141,7 +126,7 @@ class Conversation:
                 keep_first=self.keep_first if self.context == "window" else None,
             )
             n_dropped += prompt.dropped_tokens
-            self._open = _OpenTurn(text, ids, n_kept, n_dropped, stream)
+            self._open = OpenTurn(text, ids, n_kept, n_dropped, stream)
             return stream
 
     def complete(
@@ -208,7 +193,7 @@ class Conversation:
         sequence, note = read_state(Path(path), model.session)
         try:
             values = json.loads(note.decode("utf-8", "surrogatepass"))
-            turns = [_turn_of(value) for value in values.pop("turns")]
+            turns = [turn_of(value) for value in values.pop("turns")]
             made = cls(model, template=template, **values)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise StateError(f"{path} is a state, but no conversation", hint=HINT) from error
@@ -268,34 +253,3 @@ class Conversation:
             return cut_left(ids, config.n_ctx, params.max_new_tokens)
         check_ids(ids, config)
         return Prompt(ids)
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenTurn:
-    """A turn whose reply is under way. ids: of the whole text before the reply."""
-
-    text: str
-    ids: list[int]
-    n_kept: int
-    n_dropped: int
-    stream: TextStream
-
-    def turn(self, model: Generator, sequence: ReadSequence) -> Turn:
-        done = self.stream.completion
-        reply_ids = list(done.ids)
-        if model.tokenizer.decode(reply_ids) != done.text:  # a stop string cut it
-            reply_ids = model.tokenizer.encode_part(done.text)
-        ids = (*self.ids[self.n_kept :], *reply_ids)
-        n_dropped = self.n_dropped + sequence.n_dropped
-        return Turn(self.text, done.text, self.n_kept, ids, n_dropped)
-
-
-def _turn_of(value: Any) -> Turn:
-    turn = Turn(**{**value, "ids": tuple(value["ids"])})
-    texts = (turn.text, turn.reply)
-    numbers = (turn.n_kept, turn.n_dropped, *turn.ids)
-    if not all(type(text) is str for text in texts):
-        raise ValueError("a turn's texts must be texts")
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("a turn's numbers must be whole numbers of at least 0")
-    return turn

@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeAlias, Unpack
+from typing import Any, Literal, TypeAlias, Unpack
 
 from gpt_edge.arguments import (
     check_callable,
     check_count,
     check_hooks,
+    check_is_a,
     check_several,
     check_whole,
     checked_ids,
@@ -105,6 +106,7 @@ class Generator(Closable):
         """bundle_defaults: as the bundle's manifest has them. Generation ends at their end tokens
         and at the tokenizer's. prefix_cache: see `load`.
         """
+        check_is_a("prefix_cache", prefix_cache, PrefixCache)
         self.prefix_cache = prefix_cache
         self.session = session
         self.tokenizer = tokenizer
@@ -500,6 +502,8 @@ class Generator(Closable):
         """A text of which nothing was read yet, for `stream(sequence=…)`."""
         if prefix_cache is None:
             prefix_cache = self.prefix_cache
+        if prefix_cache is not False:
+            check_is_a("prefix_cache", prefix_cache, PrefixCache)
         return ReadSequence(self.session, None if prefix_cache is False else prefix_cache)
 
     def _sequence(
@@ -508,6 +512,7 @@ class Generator(Closable):
         """The caller's, or a new one. Raises ValueError for one of another model."""
         if sequence is None:
             return self.new_sequence(prefix_cache)
+        check_is_a("sequence", sequence, ReadSequence)
         if sequence.session is not self.session:
             raise ValueError("the sequence was read by another model, or another load of it")
         return sequence
@@ -547,7 +552,7 @@ class Generator(Closable):
         The file's layout is that of safetensors. `load_state` resumes it, in another process too.
         Raises ValueError if nothing was read, OutputError.
         """
-        sequence = source if isinstance(source, ReadSequence) else source.sequence
+        sequence: Any = getattr(source, "sequence", source)
         write_state(Path(path), self._sequence(sequence, None))
 
     def load_state(self, path: str | os.PathLike[str]) -> ReadSequence:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt_edge.arguments import check_count
 from gpt_edge.arrays import IntArray
 from gpt_edge.runtime.kv_cache import CacheArray, KVCache
 from gpt_edge.runtime.session import Session
@@ -43,9 +44,7 @@ class PrefixCache:
 
     def __init__(self, max_bytes: int) -> None:
         """Raises ValueError for max_bytes below 1."""
-        is_whole = isinstance(max_bytes, int) and not isinstance(max_bytes, bool)
-        if not is_whole or max_bytes < 1:
-            raise ValueError(f"max_bytes must be a whole number of at least 1, got {max_bytes!r}")
+        check_count("max_bytes", max_bytes)
         self.max_bytes = max_bytes
         self._texts: list[_Text] = []  # the last used at the end
         # re-entrant: a signal handler may close a stream while another text is taken in

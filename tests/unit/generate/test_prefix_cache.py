@@ -192,7 +192,7 @@ def test_threads_share_a_cache(generator: Generator) -> None:
 
 @pytest.mark.parametrize("max_bytes", [0, -1, 1.5, "1 GB", True])
 def test_a_wrong_size_is_refused(max_bytes: Any) -> None:
-    with pytest.raises(ValueError, match="max_bytes must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="max_bytes must be"):
         PrefixCache(max_bytes)
 
 
