@@ -17,6 +17,7 @@ from gpt_edge.generate.constraints.python_regex import to_rust_syntax
 # A mask is then every token that fits, whatever the text's usual tokens are: one rule for all
 # tokenizers, and the model's own probabilities decide.
 _EVERY_TOKEN = '%llguidance {"no_forcing": true}\n'
+_META = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")  # signs that mean something in a pattern
 _WHITE_SPACE = ("whitespace_pattern", "whitespace_flexible")
 
 
@@ -38,12 +39,11 @@ def grammar_of(constraint: Constraint, before: str = "") -> str:
 def _body(constraint: Constraint) -> dict[str, Any]:
     value = constraint.value
     if constraint.kind == "choice":
-        return {"lark_grammar": f"start: {' | '.join(map(_quoted, value))}"}
+        # as one pattern: as alternatives of a grammar, 2,000 would be too many
+        return _pattern("|".join(_META.sub(r"\\\g<0>", option) for option in value))
     assert isinstance(value, str)
     if constraint.kind == "regex":
-        rust = library().regex_to_lark(to_rust_syntax(value), "")
-        # "//" would be a comment
-        return {"lark_grammar": f"start: /(?:{rust})/"}
+        return _pattern(to_rust_syntax(value))
     if constraint.kind == "grammar":
         return {"lark_grammar": value}
     schema = json.loads(value)
@@ -51,6 +51,11 @@ def _body(constraint: Constraint) -> dict[str, Any]:
     if isinstance(guidance, dict) and not any(name in guidance for name in _WHITE_SPACE):
         schema["x-guidance"] = {**guidance, "whitespace_pattern": "[ ]?"}
     return {"json_schema": schema}
+
+
+def _pattern(rust: str) -> dict[str, Any]:
+    # "//" would be a comment
+    return {"lark_grammar": f"start: /(?:{library().regex_to_lark(rust, '')})/"}
 
 
 def check_constraint(constraint: Constraint) -> None:

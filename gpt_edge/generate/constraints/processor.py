@@ -21,6 +21,7 @@ from gpt_edge.tokenizer.spec import Tokenizer
 
 Bytes = npt.NDArray[np.uint8]
 
+_DEAD_END = "NoExtension"  # how llguidance begins to say that nothing may follow
 _FEW_BYTES = 24  # of a mask that say something: then only their tokens are looked at
 # what each of a mask's bytes, low bit first, adds to eight logits: 0 or -inf
 _BIAS_OF = np.where(
@@ -110,6 +111,8 @@ class ConstraintProcessor:
         kind = self._constraint.kind
         self._mask = self._mask_of_start()
         if self._matcher.is_error():
+            if not self._matcher.get_error().startswith(_DEAD_END):
+                raise self._failure()  # too complex
             raise ValueError(f"the {kind} constraint admits no text of this model's tokens")
         if not self._has_token(self._mask):
             raise ValueError(f"the {kind} constraint admits no text but the empty one")
@@ -177,7 +180,7 @@ class ConstraintProcessor:
     def _failure(self) -> ConstraintError:
         message = self._matcher.get_error()
         text = self._tokenizer.decode(self._ids)[-40:]
-        if message.startswith("NoExtension"):
+        if message.startswith(_DEAD_END):
             return ConstraintError(
                 f"the {self._constraint.kind} constraint cannot be followed after {text!r}: no "
                 "token of this model's vocabulary continues it",

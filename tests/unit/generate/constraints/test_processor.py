@@ -330,3 +330,30 @@ def test_a_text_that_no_token_can_continue_ends() -> None:
     assert not narrow.is_over(ids[:2])
     assert narrow.is_over(ids)
     assert narrow.is_met(ids)
+
+
+def test_choices_may_hold_any_character_and_be_many() -> None:
+    generator = open_generator()
+    odd = [
+        'a"b',
+        "é\n\t\x00",
+        "a",
+        "ab",
+        "\\",
+        "/",
+        "//",
+        "a|b",
+        "[x]",
+        "(?:y)",
+        "{2}",
+        "^$",
+        "#",
+        " ",
+    ]
+    for option in odd:
+        found = generator.complete(PROMPT, constraint={"choice": [option]}, max_new_tokens=20)
+        assert (found.text, found.is_constraint_met) == (option, True)
+        assert admits(Constraint.choice(odd), option)
+    assert not admits(Constraint.choice(odd), "b")
+    many = [f"word {number}" for number in range(10_000)]
+    assert generator.complete(PROMPT, constraint={"choice": many}, max_new_tokens=20).text in many
