@@ -38,6 +38,7 @@ EXTRA_OF = {
     "tokenizers": "gpt1",
     "llguidance": "constraints",
     "jinja2": "chat",
+    "prompt_toolkit": "chat",
     "huggingface_hub": "hub",
     "gguf": "gguf",
 }

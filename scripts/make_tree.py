@@ -33,6 +33,7 @@ FOLDERS = {
     "gpt_edge/generate": "logits to text",
     "gpt_edge/generate/constraints": "texts of a given form, through llguidance",
     "gpt_edge/integrations": "gpt-edge in other programs",
+    "gpt_edge/integrations/pyinstaller_hooks": "what PyInstaller packs with a program",
     "gpt_edge/native": "custom operators in C, built with the package",
     "gpt_edge/native/kernels": "their C sources",
     "gpt_edge/native/kernels/bodies": "one file for each set of instructions",

@@ -44,11 +44,7 @@ def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
     """
     if path_or_name is None:
         if not (BUILTIN / DEFAULT_BUNDLE).is_dir():
-            raise BundleError(
-                f"the built-in bundle {DEFAULT_BUNDLE} is missing from this installation",
-                hint="install gpt-edge again, or give a bundle folder",
-                cli_hint="install gpt-edge again, or give a bundle folder with -m",
-            )
+            raise _no_builtin()
         return BUILTIN / DEFAULT_BUNDLE
     if not isinstance(path_or_name, str | os.PathLike):
         raise ValueError(f"a bundle must be a path or a name, got {type(path_or_name).__name__}")
@@ -64,6 +60,22 @@ def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
     if not os.path.lexists(path) and FILE_NAME.fullmatch(plain) and plain in builtin_bundles():
         return BUILTIN / plain
     return path
+
+
+def _no_builtin() -> BundleError:
+    """The error of an installation, or of a frozen program, that lacks the built-in models."""
+    if getattr(sys, "frozen", False):
+        return BundleError(
+            "this program was packed without gpt-edge's data: "
+            f"{BUILTIN / DEFAULT_BUNDLE} is missing",
+            hint="PyInstaller packs it with gpt-edge's own hook, or with --collect-data gpt_edge; "
+            "or give the folder of a bundle",
+        )
+    return BundleError(
+        f"the built-in bundle {DEFAULT_BUNDLE} is missing from this installation",
+        hint="install gpt-edge again, or give a bundle folder",
+        cli_hint="install gpt-edge again, or give a bundle folder with -m",
+    )
 
 
 def open_folder(path: Path) -> FolderReader:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from gpt_edge.cli.commands import (
     bench,
+    chat,
     classify,
     diff,
     embed,
@@ -34,6 +35,7 @@ from gpt_edge.version import __version__
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Run a model": {
         "generate": generate.generate,
+        "chat": chat.chat,
         "classify": classify.classify,
         "embed": embed.embed,
         "serve": serve.serve,

@@ -8,12 +8,16 @@ instruction and a crash all read as no.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import os
 import platform
+import signal
 import subprocess
 import sys
+import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +54,8 @@ def is_proven(library: Path, body: str) -> bool:
 
 def check(library: Path, body: str) -> bool:
     """Run the library's check of a body in a process of its own."""
+    if getattr(sys, "frozen", False):  # sys.executable is the frozen program, not a Python
+        return _check_in_fork(library, body)
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(library), body]
     try:
         done = subprocess.run(
@@ -63,6 +69,30 @@ def check(library: Path, body: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def _check_in_fork(library: Path, body: str) -> bool:
+    """`check` without an interpreter to start: the fork calls the library and ends at once."""
+    if not hasattr(os, "fork"):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads: the fork needs none of them
+        pid = os.fork()
+    if pid == 0:
+        code = 3
+        try:
+            code = 0 if ctypes.CDLL(str(library)).gpt_edge_check(body.encode()) else 3
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return False
 
 
 def _record_path(library: Path, body: str) -> Path:

@@ -32,6 +32,7 @@ PAGES = (
 )
 COMMANDS = [
     "generate",
+    "chat",
     "export",
     "quantize",
     "verify",
@@ -71,6 +72,39 @@ def test_the_examples_of_constraints_run(capsys: pytest.CaptureFixture[str]) -> 
     assert re.fullmatch(r" \d{1,2} degrees", printed[1])
     assert printed[-5] == " scared 0.58"
     assert printed[-1].startswith("ay ")
+
+
+def test_the_recipes_for_apps_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("llguidance")
+    page = Page(DOCS / "embedding.md")
+    assert len(re.findall(r"^## \d+\. ", page.text, re.MULTILINE)) == 12
+    monkeypatch.chdir(REPO)  # the bundle of the tests is named from there
+    exec(compile("\n".join(page.blocks("python")), "embedding.md", "exec"), {})
+    printed = capsys.readouterr().out
+    likely, unlikely = re.findall(r"^(-\d+\.\d+) ", printed, re.MULTILINE)
+    assert float(likely) > float(unlikely)
+    assert re.search(r"^[345]$", printed, re.MULTILINE)  # the age
+    assert re.search(r"^ sad 0\.\d+$", printed, re.MULTILINE)
+    assert re.search(r"^True [1-9]\d*$", printed, re.MULTILINE)  # restored, and not read again
+    assert "2 256\n" in printed
+
+
+@pytest.mark.slow  # checks numpy's types too: 45 s of one core
+@pytest.mark.parametrize("name", ["python", "embedding"])
+def test_the_idioms_of_a_page_have_the_types_that_mypy_expects(name: str, tmp_path: Path) -> None:
+    program = tmp_path / f"page_{name}.py"
+    program.write_text("\n".join(Page(DOCS / f"{name}.md").blocks("python")), "utf-8")
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(program)],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(REPO), "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize("index", range(len(QUICKSTART.examples())))

@@ -4,16 +4,22 @@ each program does what it says.
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import gpt_edge
 from tests.conftest import REPO
 from tests.support.pages import Page, matches
 
@@ -91,6 +97,103 @@ def test_completions_are_repeatable_by_their_seeds(folder: Path) -> None:
             file.write(json.dumps({**request, "seed": line["seed"]}) + "\n")
     assert run("python complete_jsonl.py again.jsonl two.jsonl --batch 1", folder).returncode == 0
     assert (folder / "two.jsonl").read_text() == (folder / "one.jsonl").read_text()
+
+
+def module(name: str) -> ModuleType:
+    """A program, imported: nothing of it runs yet."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tiny() -> gpt_edge.Generator:
+    return gpt_edge.load(REPO / "tests" / "golden" / "tiny-edge", threads=1)
+
+
+def test_a_window_gets_the_pieces_in_its_own_thread_and_stops_the_worker(
+    tiny: gpt_edge.Generator,
+) -> None:
+    gui = module("gui_thread")
+    shown: list[str] = []
+    threads: set[int] = set()
+
+    def show(piece: str) -> None:
+        threads.add(threading.get_ident())
+        shown.append(piece)
+
+    story = gui.StoryThread(tiny, "the rain", 12)
+    while story.poll(show):
+        time.sleep(0.002)
+    assert "".join(shown)
+    assert threads == {threading.get_ident()}
+    endless = gui.StoryThread(tiny, "the rain", 50)
+    endless.stop()
+    while endless.poll(show):
+        time.sleep(0.002)
+    failed = gui.StoryThread(tiny, "x" * 999)
+    shown.clear()
+    while failed.poll(show):
+        time.sleep(0.002)
+    assert "context of 64" in shown[0]
+
+
+def test_clients_of_the_asyncio_server_are_served_at_once(tiny: gpt_edge.Generator) -> None:
+    program = module("asyncio_handler")
+
+    async def ask(port: int, prompt: str) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(prompt.encode() + b"\n")
+        writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+        return answer.decode()
+
+    async def talk() -> list[str]:
+        server = await program.serve(tiny, 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            _, leaving = await asyncio.open_connection("127.0.0.1", port)
+            leaving.write(b"the rain\n")  # and goes away without reading
+            leaving.close()
+            return await asyncio.gather(*(ask(port, text) for text in ("the", "x" * 999)))
+
+    answer, refusal = asyncio.run(talk())
+    assert answer == tiny.complete("the", max_new_tokens=program.MAX_NEW_TOKENS).text + "\n"
+    assert refusal.startswith("error: the prompt has 999 ")
+
+
+def test_a_worker_thread_answers_in_order_and_cancels_what_waits(
+    tiny: gpt_edge.Generator,
+) -> None:
+    program = module("worker_thread")
+    params = gpt_edge.SamplingParams(max_new_tokens=5)
+    with program.Worker(tiny, params) as worker:
+        futures = [worker.submit(prompt) for prompt in ("a", "b", "x" * 999)]
+        expected = [tiny.complete(prompt, params).text for prompt in ("a", "b")]
+        assert [future.result().text for future in futures[:2]] == expected
+        with pytest.raises(gpt_edge.ContextLengthError):
+            futures[2].result()
+    gate = threading.Event()
+    with program.Worker(Held(tiny, gate), params) as worker:
+        futures = [worker.submit("a"), worker.submit("b")]
+        threading.Timer(0.05, gate.set).start()
+    assert futures[1].cancelled()
+    assert futures[0].cancelled() or futures[0].result().finish_reason == "cancelled"
+
+
+class Held:
+    """A model whose first answer waits until the gate opens."""
+
+    def __init__(self, model: gpt_edge.Generator, gate: threading.Event) -> None:
+        self.model, self.gate = model, gate
+
+    def complete(self, *arguments: object, **settings: object) -> gpt_edge.Completion:
+        assert self.gate.wait(10)
+        return self.model.complete(*arguments, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

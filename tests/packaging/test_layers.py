@@ -53,9 +53,9 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"numpy", "onnxruntime"},
     **{name: {"numpy"} for name in ("generate", "classify", "evaluate", "verify", "bench")},
     # each file is imported by the program that it is for
-    "integrations": {"llm", "lm_eval", "pydantic"},
+    "integrations": {"llm", "lm_eval", "pydantic", "PyInstaller"},
     "serve": {"numpy", "starlette", "uvicorn", "prometheus_client"},
-    "cli": {"typer", "rich"},
+    "cli": {"typer", "rich", "prompt_toolkit"},
 }
 BASE = LAYERS[0]  # files that import one another
 DEPTH_OF = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}

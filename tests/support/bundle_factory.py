@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
-from gpt_edge.bundle.bundle import Bundle, Manifest
+from gpt_edge.bundle.bundle import CHAT_TEMPLATE_FILE, Bundle, Manifest
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.bundle.writer import new_bundle
 from gpt_edge.config import GPTConfig
@@ -47,11 +48,22 @@ def write_tiny_bundle(
 
 def write_with_defaults(out: Path, defaults: GenerationDefaults) -> Bundle:
     """The tiny golden model, which runs, with generation defaults in its manifest."""
+    return _write_golden(out, {}, generation_defaults=defaults)
+
+
+def write_with_template(out: Path, template: str) -> Bundle:
+    """The tiny golden model with a chat template."""
+    return _write_golden(out, {CHAT_TEMPLATE_FILE: template.encode()})
+
+
+def _write_golden(out: Path, files: dict[str, bytes], **changes: Any) -> Bundle:
     golden = Bundle.open(bundle_path())
     with new_bundle(out) as writer:
         for name in golden.manifest.files:
             shutil.copyfile(golden.path / name, writer.path / name)
-        writer.finalize(dataclasses.replace(golden.manifest, generation_defaults=defaults))
+        for name, content in files.items():
+            (writer.path / name).write_bytes(content)
+        writer.finalize(dataclasses.replace(golden.manifest, **changes))
     return writer.bundle
 
 

@@ -40,7 +40,7 @@ def test_a_hint_for_python_names_an_option_only_beside_its_command() -> None:
     assert len(found) > 30
     for hint in found:
         if re.search(r"(?<!\S)-{1,2}[a-z]", hint):
-            assert re.search(r"gpt-edge |pip |optimum-cli |mkdir ", hint), hint
+            assert re.search(r"gpt-edge |pip |optimum-cli |mkdir |PyInstaller ", hint), hint
 
 
 def test_the_terminal_has_a_hint_of_its_own_or_that_of_python() -> None:

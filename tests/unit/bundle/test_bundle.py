@@ -200,7 +200,7 @@ def check_error(path: Path | str, message: str, hint: str) -> None:
         Bundle.open(path)
     assert message in caught.value.message
     assert "\n" not in caught.value.message
-    assert hint in str(caught.value.hint)
+    assert hint in str(caught.value.cli_hint)
 
 
 def test_without_check_presence_and_sizes_are_still_checked(tmp_path: Path) -> None:
@@ -308,6 +308,10 @@ def test_a_missing_default_bundle_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(BundleError, match=f"{DEFAULT_BUNDLE} is missing from this installation"):
         Bundle.open()
     assert builtin_bundles() == ()
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(BundleError, match="packed without gpt-edge's data: ") as caught:
+        Bundle.open()
+    assert "--collect-data gpt_edge" in str(caught.value.hint)
 
 
 def test_a_bundle_without_a_tokenizer_opens_and_says_how_to_add_one(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import tomllib
 import warnings
 from collections.abc import Iterator
@@ -141,6 +143,30 @@ def test_a_library_that_crashes_fails_its_self_check(
     assert not self_check.check(tmp_path / "broken.so", "avx2")
     monkeypatch.setattr(self_check, "PROGRAM", "import os; os.kill(os.getpid(), 4)")
     assert not self_check.check(tmp_path / "broken.so", "avx2")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_frozen_program_checks_in_a_fork_as_it_cannot_start_a_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sys.executable is the program itself, which would open the model and check again."""
+
+    class Library:
+        def __init__(self, path: str) -> None:
+            if path.endswith("crashes.so"):
+                os.kill(os.getpid(), signal.SIGILL)
+
+        def gpt_edge_check(self, body: bytes) -> int:
+            return body == b"avx2"
+
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(self_check.subprocess, "run", lambda *_, **__: pytest.fail("a process"))
+    assert not self_check.check(tmp_path / "missing.so", "avx2")
+    monkeypatch.setattr(self_check.ctypes, "CDLL", Library)
+    assert self_check.check(tmp_path / "right.so", "avx2")
+    assert not self_check.check(tmp_path / "right.so", "amx")
+    assert not self_check.check(tmp_path / "crashes.so", "avx2")
 
 
 def test_an_unwritable_cache_asks_every_process(

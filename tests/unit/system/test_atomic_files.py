@@ -188,7 +188,7 @@ def test_an_existing_folder_needs_force(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputError, match="exists") as caught:
         publish(tmp_path / "out", "x")
-    assert "--force" in str(caught.value.hint)
+    assert "--force" in str(caught.value.cli_hint)
     assert os.listdir(tmp_path) == ["out"]
 
 
