@@ -55,6 +55,7 @@ def serving(bundle: str, threads: int | None) -> Iterator[tuple[httpx.Client, in
 def complete(client: httpx.Client, prompt: list[int], seed: int, n_new: int = N_NEW) -> str:
     """One whole text."""
     body = {"prompt": prompt, "max_tokens": n_new, "seed": seed, "ignore_eos": True}
+    body |= {"temperature": 1.0, "top_k": 0}  # whatever the model's own defaults are
     answer = client.post("/v1/completions", json=body)
     answer.raise_for_status()
     text: str = answer.json()["choices"][0]["text"]
