@@ -131,7 +131,7 @@ class Server:
         running = RunningTexts(model, asked)
         if asked.output.stream:
             await running.__aenter__()  # a refusal is a plain answer, not an event
-            return EventStream(self._events(model, running, answer))
+            return EventStream(self._events(model, running, answer), running.cancel)
         async with running:
             waiting = asyncio.create_task(running.completions())
             leaving = asyncio.create_task(_disconnected(request))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -23,11 +23,15 @@ class EventStream:
     """ASGI response: each value as an event, then `[DONE]`.
 
     An error in the middle is an event of its own, as OpenAI sends it. A client that leaves, or
-    takes nothing for STALL_SECONDS, ends the values: their iterator is closed.
+    takes nothing for STALL_SECONDS, ends the values.
     """
 
-    def __init__(self, values: AsyncIterator[dict[str, Any]]) -> None:
+    def __init__(self, values: AsyncIterator[dict[str, Any]], end: Callable[[], None]) -> None:
+        """end: called at the end, also for a client that left before the first value, when the
+        iterator's own `finally` never runs.
+        """
         self._values = values
+        self._end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or as much as the client takes."""
@@ -40,6 +44,7 @@ class EventStream:
         except (TimeoutError, OSError):
             pass  # it left, or reads nothing
         finally:
+            self._end()
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)

@@ -35,8 +35,10 @@ class Access:
     origins: Sequence[str] = ()
     api_key: str | None = None
 
-    def check(self, path: str, headers: Headers) -> None:
-        """Raise ApiError 401, 403 or 431."""
+    def check(self, path: str, headers: Headers, *, is_preflight: bool = False) -> None:
+        """Raise ApiError 401, 403 or 431. is_preflight: a browser's question whether a page may
+        ask, which brings no key.
+        """
         if len(headers) > MAX_HEADERS:
             raise ApiError(431, f"the request has more than {MAX_HEADERS} headers")
         host = headers.get("host", "")
@@ -49,7 +51,7 @@ class Access:
             raise ApiError(
                 403, f"pages of {origin[:80]!r} may not ask: start the server with --cors-origin"
             )
-        if self.api_key is not None and path not in PUBLIC:
+        if self.api_key is not None and path not in PUBLIC and not is_preflight:
             self._check_key(headers)
 
     def _is_own(self, host: str) -> bool:
@@ -109,8 +111,9 @@ class Guard:
             await send(message)
 
         try:
-            self._access.check(scope["path"], headers)
-            if scope["method"] == "OPTIONS" and origin in self._access.origins:
+            is_preflight = scope["method"] == "OPTIONS" and origin in self._access.origins
+            self._access.check(scope["path"], headers, is_preflight=is_preflight)
+            if is_preflight:
                 await _preflight(scope, receive, watched)
             else:
                 await self._app(scope, receive, watched)

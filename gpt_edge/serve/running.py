@@ -38,6 +38,7 @@ class RunningTexts:
         self._request = request
         self._pieces: asyncio.Queue[Piece] = asyncio.Queue()
         self.handles: list[BatchHandle] = []
+        self._is_cancelled = False
 
     async def __aenter__(self) -> RunningTexts:
         """Put the rows in line. Raises ApiError for a prompt that does not fit, and 429 for a full
@@ -56,7 +57,8 @@ class RunningTexts:
         self.cancel()
 
     def cancel(self) -> None:
-        """End every row before its next token."""
+        """End every row before its next token, and those that are being put in line."""
+        self._is_cancelled = True
         for handle in self.handles:
             if not handle.is_done:
                 handle.cancel()
@@ -93,6 +95,9 @@ class RunningTexts:
 
             handle = engine.add(prompt, params, special=self._request.special, on_piece=give)
             self.handles.append(handle)
+            if self._is_cancelled:  # the client left meanwhile
+                handle.cancel()
+                return
 
 
 def as_api_error(error: BaseException) -> BaseException:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,7 @@ import openai
 import pytest
 
 from gpt_edge.generate.generator import Generator
+from gpt_edge.serve.event_stream import EventStream
 from tests.serve.conftest import Running, start
 
 PROMPT = "the end of the"
@@ -303,6 +305,25 @@ def test_a_client_that_leaves_frees_its_row(
     assert served.complete(temperature=0).json()["choices"][0]["text"] == (
         generator.complete("the end", max_new_tokens=5).text
     )
+
+
+def test_a_client_that_leaves_before_the_first_event_ends_its_texts() -> None:
+    ended: list[bool] = []
+    started: list[bool] = []
+
+    async def values() -> AsyncIterator[dict[str, Any]]:
+        started.append(True)
+        yield {}
+
+    async def leave() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def stuck(message: Any) -> None:
+        await asyncio.sleep(60)
+
+    stream = EventStream(values(), lambda: ended.append(True))
+    asyncio.run(stream({}, leave, stuck))  # type: ignore[arg-type]
+    assert (started, ended) == ([], [True])
 
 
 def test_a_full_line_is_429_and_says_when_to_come_again() -> None:
