@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpt_edge.classify.classifier import Classifier, Prediction, Texts
-from gpt_edge.serve.api_error import ApiError
+from gpt_edge.serve.api_error import ApiError, busy
 from gpt_edge.serve.completion_request import PromptInput, read_inputs
 from gpt_edge.serve.fields import Fields, is_unicode
 from gpt_edge.serve.running import as_api_error
@@ -18,6 +18,7 @@ from gpt_edge.serve.served_models import ServedModel
 from gpt_edge.tasks import TOKENS
 
 MAX_INPUTS = 256
+MAX_PENDING = 64  # requests of one model that wait
 Result = TypeVar("Result")
 
 
@@ -128,13 +129,15 @@ def _answer(classifier: Classifier, prediction: Prediction) -> dict[str, Any]:
 
 
 async def in_turn(model: ServedModel, compute: Callable[[], Result]) -> Result:
-    """Compute in a worker thread, one at a time for each model. Raises ApiError."""
-
-    def locked() -> Result:
-        with model.lock:
-            return compute()
-
+    """Compute in the model's worker thread, one after the other, so that waiting ones hold no
+    thread that others need. Raises ApiError, 429 where MAX_PENDING wait already.
+    """
+    if model.n_pending >= MAX_PENDING:
+        raise busy("the server is busy")
+    model.n_pending += 1
     try:
-        return await asyncio.get_running_loop().run_in_executor(None, locked)
+        return await asyncio.get_running_loop().run_in_executor(model.worker, compute)
     except Exception as error:
         raise as_api_error(error) from error
+    finally:
+        model.n_pending -= 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,8 +21,8 @@ from gpt_edge.serve.api_error import ApiError
 class ServedModel:
     """One bundle by the name that clients call it.
 
-    engine: of a language model; classifier: of a fine-tuned one. lock: one computation of the
-    encoder at a time.
+    engine: of a language model; classifier: of a fine-tuned one. worker: the thread in which the
+    encoder computes, one request at a time; n_pending: requests that it has or that wait for it.
     """
 
     name: str
@@ -32,7 +32,8 @@ class ServedModel:
     generator: Generator | None = None
     classifier: Classifier | None = None
     chat_template: ChatTemplate | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    n_pending: int = 0
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -83,6 +84,7 @@ class ServedModels:
         for model in self._models.values():
             if model.engine is not None:
                 model.engine.close()
+            model.worker.shutdown(cancel_futures=True)
 
 
 def open_models(

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gpt_edge.serve import json_body, server
+from gpt_edge.serve import encoders, json_body, server
 from gpt_edge.serve.api_error import ApiError
 from gpt_edge.serve.fields import Fields
 from gpt_edge.serve.guard import Access
@@ -212,6 +212,19 @@ def test_the_page_has_nothing_from_elsewhere(served: Running) -> None:
         assert "http://" not in answer.text
         assert "https://" not in answer.text
     assert "innerHTML" not in served.client.get("/page.js").text
+
+
+def test_more_vectors_and_labels_than_may_wait_are_429(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"model": "sentiment-6m-int8", "input": "good"}
+    for path in ("/v1/embeddings", "/v1/classify"):
+        assert served.post(path, body).status_code == 200
+        with monkeypatch.context() as patched:
+            patched.setattr(encoders, "MAX_PENDING", 0)
+            refused = served.post(path, body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert served.post(path, body).status_code == 200
 
 
 def test_metrics_count_answers_and_tokens(served: Running) -> None:
