@@ -12,8 +12,11 @@ from gpt_edge.export.pipeline.shared import check_same_shape, tokenizer_for, unp
 from gpt_edge.export.verify.check_settings import check_settings
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.verify.verifier import Verifier
+from gpt_edge.reference.checkpoint import task_model_of
+from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.importers.nanogpt import like
+from gpt_edge.reference.model import GPT
 from gpt_edge.schemes import FP32, SCHEMES
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer import TokenizerSource, find_tokenizer
@@ -33,9 +36,9 @@ def verify_bundle(
     progress: Progress = silent,
 ) -> Verification:
     """Compare a bundle with a checkpoint: outputs of torch, of a newly built fp32 graph and of the
-    bundle's own, each on every execution path. Of a language model then its weights and operators
-    one by one, so that the first operator where they diverge is named. And tokenizer, labels,
-    generation defaults and chat template.
+    bundle's own, each on every execution path. Then its weights and operators one by one, so that
+    the first operator where they diverge is named. And tokenizer, labels, generation defaults and
+    chat template.
 
     config, adapter: as for `open_checkpoint`. tokenizer: as for `export_bundle`, where the bundle
     was exported with another one than the checkpoint's. full: of a language model also a new
@@ -46,7 +49,9 @@ def verify_bundle(
     checkpoint = like(open_checkpoint(against, config=config, adapter=adapter), bundle.config)
     check_same_shape(bundle, checkpoint.config, str(against))
     _check_same_kind(bundle, checkpoint)
-    subject = subject_of(bundle.config, bundle.task, tokenizer_of(bundle), thorough=True)
+    subject = subject_of(
+        bundle.config, bundle.task, tokenizer_of(bundle), thorough=True, complete=full
+    )
     progress("running the reference")
     verifier = Verifier(
         "torch",
@@ -67,11 +72,14 @@ def verify_bundle(
             label = FP32.name if graph == bundle.graph else f"{graph} {FP32.name}"
             verifier.check(subject.open(made), FP32.name, label)
     verifier.check_bundle(bundle)
+    model: GPT | TaskModel
     if isinstance(subject, LanguageModelSubject):
         model = checkpoint.load_model()
         verifier.check_reference(model, subject.probes)
-        if not bundle.is_optimum_export:
-            verifier.localize(bundle, model)
+    else:
+        model = task_model_of(checkpoint)
+    if not bundle.is_optimum_export:
+        verifier.localize(bundle, model)
     return verifier.report
 
 
