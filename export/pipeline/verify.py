@@ -75,7 +75,9 @@ def _baseline_graphs(bundle: Bundle, full: bool) -> list[str]:
 
 
 def _check_same_task(bundle: Bundle, checkpoint: Checkpoint) -> None:
-    if checkpoint.task != bundle.task:
+    tasks = (checkpoint.task, bundle.task)
+    theirs, ours = (task and task.uncalibrated for task in tasks)  # outputs are compared, as logits
+    if theirs != ours:
         raise BundleError(
             f"{bundle.path} answers {_described(bundle.task)}, {checkpoint.path} was made for "
             f"{_described(checkpoint.task)}"
