@@ -4,16 +4,26 @@ named.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.verify.localize import localize
+from gpt_edge.reference.checkpoint import load_task_model
+from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.importers import open_checkpoint
+from gpt_edge.reference.model import GPT
 from gpt_edge.verify.report import Verification
 from tests.parity.conftest import Export
 from tests.support.faults import FAULTS, Fault, plant
+from tests.support.graph_faults import FAULTS as ANYWHERE
+from tests.support.graph_faults import Planted
+from tests.support.models import TINY
+from tests.support.task_models import save_task
 
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
 
@@ -27,6 +37,84 @@ def test_a_planted_fault_is_found_where_it_was_planted(
     first = localize(faulty, open_checkpoint(checkpoints[fault.kind]).load_model()).first
     assert first is not None
     assert str(first.operator) == fault.place, first
+
+
+# a spread of the faults that fit any bundle; scripts/faults.py plants all of them in every kind
+EVERYDAY = {
+    ("edge", "int8"): (
+        "positions off by one in the middle",
+        "a cached step wrong in the middle",
+        "a dense layer narrowed",
+        "attention's result in bfloat16",
+        "the rows' scale 1 % off",
+        "other hidden states handed out",
+    ),
+    ("portable", "int8"): (
+        "one id read as another",
+        "rows of a batch read the first row's ids",
+        "20 rows of the embedding permuted",
+        "a branch + 0.02",
+    ),
+}
+OF_A_CLASSIFIER = (
+    "attention's bias dropped",
+    "20 rows of the embedding permuted",
+    "the head's bias + 0.2",
+    "a scale x 1.5",
+)
+
+
+def by_name(name: str) -> Planted:
+    return next(fault for fault in ANYWHERE if fault.name == name)
+
+
+def check_localize(bundle: Bundle, name: str, model: GPT | TaskModel, out: Path) -> None:
+    fault = by_name(name)
+    assert fault.fits(bundle)
+    first = localize(plant(bundle, out, fault.edit), model).first
+    assert first is not None
+    assert str(first.operator) in fault.places_in(bundle.config), first
+
+
+@pytest.mark.parametrize(
+    ("graph", "scheme", "name"), [(*key, name) for key in EVERYDAY for name in EVERYDAY[key]]
+)
+def test_a_fault_is_found_wherever_in_the_context_it_lies(
+    graph: str, scheme: str, name: str, export: Export, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    model = open_checkpoint(checkpoints["gpt2"]).load_model()
+    check_localize(export("gpt2", graph, scheme)[0], name, model, tmp_path / "faulty")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+    folder = tmp_path_factory.mktemp("classifier")
+    source = save_task(folder / "source", TINY["gpt3"], "classification")
+    return export_bundle(source, folder / "out", tokenizer="none")[0], source
+
+
+@pytest.mark.parametrize("name", OF_A_CLASSIFIER)
+def test_a_fault_of_a_classifier_is_found_where_it_was_planted(
+    name: str, classifier: tuple[Bundle, Path], tmp_path: Path
+) -> None:
+    bundle, source = classifier
+    check_localize(bundle, name, load_task_model(source), tmp_path / "faulty")
+
+
+def test_reversed_labels_are_reported_as_such(
+    classifier: tuple[Bundle, Path], tmp_path: Path
+) -> None:
+    bundle, source = classifier
+    task = bundle.task
+    assert task is not None
+    reversed_task = dataclasses.replace(task, labels=task.labels[::-1])
+    manifest = dataclasses.replace(bundle.manifest, task=reversed_task)
+    report = verify_bundle(dataclasses.replace(bundle, manifest=manifest), source)
+    assert report.faults == [
+        "labels: the labels are reversed: label 0 is 'good', the checkpoint's is 'bad'"
+    ]
+    assert set(report.figures) >= {"checkpoint", "weights", "operators"}
+    assert report.figures["operators"]["task_head"]["ok"]
 
 
 def check_verify(fault: Fault, export: Export, source: Path, out: Path) -> Verification:
