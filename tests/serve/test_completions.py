@@ -223,6 +223,10 @@ def test_models_embeddings_and_labels(client: openai.OpenAI, served: Running) ->
     body = {"model": "sentiment-6m-int8", "input": ["I loved it.", "Never again, a bad film."]}
     labels = [row["label"] for row in served.post("/v1/classify", body).json()["data"]]
     assert labels == ["positive", "negative"]
+    unsure = served.post("/v1/classify", {**body, "threshold": 1.0}).json()["data"]
+    assert [row["label"] for row in unsure] == [None, None]
+    assert sum(unsure[0]["probs"]) == pytest.approx(1, abs=1e-5)
+    assert served.post("/v1/classify", {**body, "threshold": 2}).status_code == 400
 
 
 def test_errors_are_those_that_the_client_knows(client: openai.OpenAI) -> None:
