@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from gpt_edge.cli.commands import (
     bench,
+    calibrate,
     chat,
     classify,
     diff,
@@ -47,6 +48,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Make a bundle": {
         "export": export.export,
         "quantize": quantize.quantize,
+        "calibrate": calibrate.calibrate,
     },
     "Measure a model": {
         "verify": verify.verify,
