@@ -205,13 +205,14 @@ def test_a_page_that_is_allowed_may_ask_and_others_need_the_key() -> None:
 
 
 def test_the_page_has_nothing_from_elsewhere(served: Running) -> None:
-    for path in ("/", "/page.js", "/page.css"):
+    for path in ("/", "/js/page/main.js", "/js/page/server_engine.js", "/page.css"):
         answer = served.client.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-security-policy"].startswith("default-src 'self'")
         assert "http://" not in answer.text
         assert "https://" not in answer.text
-    assert "innerHTML" not in served.client.get("/page.js").text
+    assert served.client.get("/site.json").json() == {"engine": "server"}
+    assert served.client.get("/service_worker.js").status_code == 404
 
 
 def test_more_vectors_and_labels_than_may_wait_are_429(
