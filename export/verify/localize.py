@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.activations import ExposedGraph
@@ -79,7 +80,8 @@ def localize(
 ) -> Localization:
     """Compare every weight and every operator of a bundle with the reference. Changes nothing.
 
-    Raises BundleError for a bundle that gpt-edge did not write: its operators may be any.
+    Raises BundleError for a bundle that gpt-edge did not write, whose operators may be any, and for
+    a graph that the gate refuses.
     """
     if bundle.is_optimum_export:
         raise BundleError(
@@ -92,6 +94,7 @@ def localize(
 def _localize(bundle: Bundle, model: GPT, progress: Callable[[str], None]) -> Localization:
     config = bundle.config
     result = Localization()
+    checked_model(bundle)
     onnx_model = ir.load(bundle.model_path)
     mapped, mismatch = map_operators(onnx_model.graph, config)
     if mismatch is not None:
