@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from gpt_edge.generate.chat_template import ChatTemplate
     from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.constraints.constraint import Constraint
+    from gpt_edge.generate.contrastive import ContrastiveParams
     from gpt_edge.generate.conversation import Conversation
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.load import load
@@ -73,6 +74,7 @@ _MODULE_OF = {
     "Classifier": "classify.classifier",
     "Completion": "generate.completion",
     "Constraint": "generate.constraints.constraint",
+    "ContrastiveParams": "generate.contrastive",
     "Conversation": "generate.conversation",
     "Embedder": "classify.embedder",
     "Generator": "generate.generator",
@@ -106,6 +108,7 @@ __all__ = [
     "Constraint",
     "ConstraintError",
     "ContextLengthError",
+    "ContrastiveParams",
     "Conversation",
     "Embedder",
     "EvaluationError",

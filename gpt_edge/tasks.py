@@ -24,10 +24,13 @@ KINDS = ("classification", "entailment", "similarity", "multiple-choice")
 TEXT, TOKENS = "text-classification", "token-classification"
 ALL_KINDS = (*KINDS, TEXT, TOKENS)
 # one class by a softmax, any number of classes by sigmoids, numbers as they are
-PROBLEMS = ("single-label", "multi-label", "regression")
+MULTI_LABEL = "multi-label"
+PROBLEMS = ("single-label", MULTI_LABEL, "regression")
 # the fields of a task in a file
 OF_GPT1 = ("kind", "start", "delimiter", "extract", "labels", "score_range")
 OF_TRANSFORMERS = ("kind", "labels", "problem", "pad")
+OPTIONAL = ("temperature",)  # in a file only where they say something
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 N_NEW_TOKENS = 3  # start, delimiter, extract
 MAX_LABELS = 1 << 14
 MAX_LABEL_CHARACTERS = 1 << 10
@@ -46,6 +49,7 @@ class TaskSpec:
     score_range: lowest and highest score of a similarity that is a number; None for classes.
     problem: one of PROBLEMS, of transformers' kinds alone.
     pad: of TEXT alone: trailing ids of this value count as padding, as transformers' config has it.
+    temperature: what logits are divided by before they become probabilities; None: not calibrated.
     """
 
     kind: str
@@ -56,6 +60,7 @@ class TaskSpec:
     score_range: tuple[float, float] | None = None
     problem: str | None = None
     pad: int | None = None
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ALL_KINDS:
@@ -66,6 +71,7 @@ class TaskSpec:
         self._check_labels()
         if self.score_range is not None:
             object.__setattr__(self, "score_range", self._checked_range(tuple(self.score_range)))
+        self._check_temperature()
 
     def _check_tokens(self) -> None:
         ids = (self.start, self.delimiter, self.extract)
@@ -115,9 +121,7 @@ class TaskSpec:
     def _checked_range(self, found: tuple[Any, ...]) -> tuple[float, float]:
         if self.kind != "similarity":
             raise ValueError(f"score_range is for similarity alone, got it with {self.kind}")
-        are_numbers = all(
-            isinstance(value, int | float) and not isinstance(value, bool) for value in found
-        )
+        are_numbers = all(map(_is_number, found))
         if (
             len(found) != 2
             or not are_numbers
@@ -128,6 +132,30 @@ class TaskSpec:
                 f"score_range must be two finite numbers, the lower one first, got {list(found)}"
             )
         return (float(found[0]), float(found[1]))
+
+    def _check_temperature(self) -> None:
+        value = self.temperature
+        if value is None:
+            return
+        if not self.has_probabilities:
+            raise ValueError(f"temperature is for probabilities, {self.described} has none")
+        if not _is_number(value) or not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE:
+            raise ValueError(
+                f"temperature must be a number from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, "
+                f"got {value!r:.80}"
+            )
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the answer to a text is a choice of classes or answers that can be calibrated."""
+        return self.kind != TOKENS and not self.is_score and self.problem != "regression"
+
+    @property
+    def described(self) -> str:
+        """The kind of task in a few words, for messages."""
+        if self.is_score:
+            return f"{self.kind} with scores"
+        return f"{self.kind} ({self.problem})" if self.problem else self.kind
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -162,9 +190,12 @@ class TaskSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same spec back."""
+        optional = {name: getattr(self, name) for name in OPTIONAL}
+        said = {name: value for name, value in optional.items() if value is not None}
         if self.kind not in KINDS:
             labels = list(self.labels)
-            return {"kind": self.kind, "labels": labels, "problem": self.problem, "pad": self.pad}
+            values = {"kind": self.kind, "labels": labels, "problem": self.problem, "pad": self.pad}
+            return {**values, **said}
         return {
             "kind": self.kind,
             "start": self.start,
@@ -172,6 +203,7 @@ class TaskSpec:
             "extract": self.extract,
             "labels": list(self.labels),
             "score_range": list(self.score_range) if self.score_range else None,
+            **said,
         }
 
     @classmethod
@@ -181,7 +213,7 @@ class TaskSpec:
             raise ValueError(f"a task must be an object, got {type(values).__name__}")
         is_of_gpt1 = values.get("kind") not in (TEXT, TOKENS)
         fields = OF_GPT1 if is_of_gpt1 else OF_TRANSFORMERS
-        if unknown := sorted(str(name) for name in set(values) - set(fields)):
+        if unknown := sorted(str(name) for name in set(values) - set(fields) - set(OPTIONAL)):
             raise ValueError(f"unknown task fields: {', '.join(unknown)}")
         if missing := [name for name in fields if name not in values]:
             raise ValueError(f"missing task fields: {', '.join(missing)}")
@@ -197,6 +229,10 @@ class TaskSpec:
                 f"task score_range must be a list or null, got {type(score_range).__name__}"
             )
         return cls(**values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_id(value: object) -> bool:

@@ -53,6 +53,7 @@ FOLDERS = {
     "gpt_edge/training/finetune": "fine-tuning on labelled examples",
     "gpt_edge/training/pretrain": "training on text",
     "gpt_edge/verify": "does a bundle agree with itself? without torch",
+    "gpt_edge/web": "a static site that runs bundles in the browser",
     "export": "a checkpoint to a verified bundle; installed as gpt_edge.export",
     "export/budget": "the smallest model within a quality budget",
     "export/formats": "how a weight is stored",

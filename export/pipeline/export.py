@@ -8,6 +8,7 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import CHAT_TEMPLATE_FILE, Bundle, Manifest
 from gpt_edge.bundle.writer import BundleWriter, new_bundle
+from gpt_edge.evaluate.calibrate import CALIBRATION
 from gpt_edge.export.graph.optimum_int8 import write_optimum_config
 from gpt_edge.export.pipeline.shared import (
     bundle_name,
@@ -124,13 +125,17 @@ def export_bundle(
 
 
 def _quality(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The scores that `train` left in a language model's checkpoint, of torch in float32; nothing
-    is known of others.
+    """The figures that `train` or `finetune` left in a checkpoint, of torch in float32; nothing is
+    known of others.
     """
-    if checkpoint.kind != "gpt-edge" or checkpoint.task is not None:
+    if checkpoint.kind != "gpt-edge":
         return {}
     training = read_checkpoint_config(checkpoint.path).get("training")
-    scores = training.get("validation", {}) if isinstance(training, dict) else {}
+    if not isinstance(training, dict):
+        return {}
+    if checkpoint.task is not None:
+        return {name: training[name] for name in (CALIBRATION,) if name in training}
+    scores = training.get("validation", {})
     return {
         name: round(value, 5) if isinstance(value, float) else value
         for name, value in scores.items()

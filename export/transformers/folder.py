@@ -321,6 +321,9 @@ def _run_transformers(
 
 def _rows(model: Any, probe: Probe) -> FloatArray:
     rows: FloatArray = (
-        model(torch.from_numpy(probe.ids)[None]).logits[0, probe.first_row :].float().numpy()
+        model(torch.from_numpy(probe.ids)[None])
+        .logits[0, list(probe.compared_rows)]
+        .float()
+        .numpy()
     )
     return rows

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from gpt_edge import onnx_contract
@@ -21,11 +22,15 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.dequantize import array_of
 from gpt_edge.export.verify.graph_map import MappedOperator
-from gpt_edge.export.weights.reference_operators import ReferenceOperator
+from gpt_edge.export.weights.reference_operators import TASK_STATES, ReferenceOperator
 from gpt_edge.reference.model import GPT, Block, KeyValue
 from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
 from gpt_edge.system.threads import default_threads
+from gpt_edge.tasks import TOKENS, TaskSpec
+
+CUT = 3  # tokens that the second sequence of a task's run is shorter
+MAX_ROWS = 8192  # of embeddings in one call
 
 # each operator's result, [T, width]; attn.c_attn: queries, keys and values
 Trace = Mapping[ReferenceOperator, FloatArray]
@@ -35,7 +40,9 @@ class ExposedGraph:
     """A bundle's graph in onnxruntime with the results of its operators as outputs. Keys and values
     are kept from call to call.
 
-    capacity: tokens in all. Raises BundleError for a graph that onnxruntime refuses.
+    capacity: tokens in all. task: of a fine-tuned model, which has no cache: two sequences are run
+    at once, the second backwards and shorter, and the results are those of the first; the head's
+    are those of both. Raises BundleError for a graph that onnxruntime refuses.
     """
 
     def __init__(
@@ -46,8 +53,11 @@ class ExposedGraph:
         graph: str,
         mapped: Mapping[ReferenceOperator, MappedOperator],
         capacity: int,
+        task: TaskSpec | None = None,
     ) -> None:
         self._config = config
+        self._graph = graph
+        self._task = task
         self._mapped = mapped
         names = {str(value.name) for item in mapped.values() for value in item.values}
         model = model.clone()
@@ -80,27 +90,73 @@ class ExposedGraph:
 
     def restart(self) -> None:
         """Empty the cache."""
-        self.past = [np.zeros(self._shape, np.float32) for _ in range(2 * self._config.n_layer)]
+        n_arrays = 2 * self._config.n_layer if self._task is None else 0
+        self.past = [np.zeros(self._shape, np.float32) for _ in range(n_arrays)]
         self.n_past = 0
+
+    def draw_past(self, n_past: int, rng: np.random.Generator) -> None:
+        """Fill the cache with `n_past` tokens whose keys and values are drawn, position by
+        position, from those of the tokens that are in it.
+        """
+        positions = rng.integers(0, self.n_past, n_past)
+        drawn = []
+        for array in self.past:
+            size = array.shape[2] if self._graph == "edge" else n_past
+            past = np.zeros((*array.shape[:2], size, array.shape[3]), np.float32)
+            past[:, :, :n_past] = array[:, :, positions]
+            drawn.append(past)
+        self.past = drawn
+        self.n_past = n_past
 
     def run(self, ids: IntArray) -> dict[ReferenceOperator, FloatArray]:
         """Append ids [T] and return each operator's result. Raises BundleError if the graph cannot
         be run.
         """
-        inputs = {name: value for name, value in self._feeds(ids).items() if name in self._inputs}
+        feeds = self._feeds(ids) if self._task is None else self._task_feeds(ids)
+        inputs = {name: value for name, value in feeds.items() if name in self._inputs}
         try:
             outputs = dict(zip(self._names, self._session.run(None, inputs), strict=True))
         except ORT_ERRORS as error:
             raise BundleError(f"onnxruntime cannot run the graph: {cause_of(error)}") from error
-        self.past = [
-            outputs[name]
-            for layer in range(self._config.n_layer)
-            for name in (onnx_contract.present_key(layer), onnx_contract.present_value(layer))
-        ]
-        self.n_past += ids.size
-        return {
+        if self._task is None:
+            self.past = [
+                outputs[name]
+                for layer in range(self._config.n_layer)
+                for name in (onnx_contract.present_key(layer), onnx_contract.present_value(layer))
+            ]
+            self.n_past += ids.size
+        results = {
             operator: self._rows(mapped, outputs, ids.size)
             for operator, mapped in self._mapped.items()
+            if operator.name != "task_head"
+        }
+        return results | self._head_results(outputs, ids.size)
+
+    def _head_results(
+        self, outputs: Mapping[str, Any], n_tokens: int
+    ) -> dict[ReferenceOperator, FloatArray]:
+        """Of a task the logits of both sequences, [N, n_label], and the states [N, C] that its head
+        must have read for them.
+        """
+        head = ReferenceOperator(None, "task_head")
+        if self._task is None or head not in self._mapped:
+            return {}
+        last = self._config.n_layer - 1
+        is_pre = self._config.norm == "pre"
+        final = ReferenceOperator(None, "ln_f") if is_pre else ReferenceOperator(last, "ln_2")
+        states = outputs[str(self._mapped[final].values[0].name)]  # [2, T, C]
+        logits = outputs[str(self._mapped[head].values[0].name)]
+        lengths = _lengths(n_tokens)
+        if self._graph == "edge" or self._task.kind == TOKENS:
+            states, logits = states[:, : min(lengths)], logits[:, : min(lengths)]
+        else:
+            states = states[np.arange(2), np.array(lengths) - 1]
+        if self._task.kind == "similarity":
+            states = states[0::2] + states[1::2]
+        width = self._config.n_embd
+        return {
+            TASK_STATES: np.ascontiguousarray(states.reshape(-1, width)),
+            head: np.ascontiguousarray(logits.reshape(-1, logits.shape[-1])),
         }
 
     def _feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
@@ -118,6 +174,18 @@ class ExposedGraph:
                 self.past[2 * layer : 2 * layer + 2]
             )
         return values
+
+    def _task_feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
+        lengths = np.array(_lengths(ids.size))
+        both = np.stack([ids, ids[::-1]])
+        is_token = np.arange(ids.size) < lengths[:, None]
+        return {
+            onnx_contract.INPUT_IDS: np.where(is_token, both, 0),
+            onnx_contract.ATTENTION_MASK: is_token.astype(np.int64),
+            onnx_contract.SEQLENS_K: (lengths - 1).astype(np.int32),
+            onnx_contract.TOTAL_SEQUENCE_LENGTH: np.array([ids.size], np.int32),
+            onnx_contract.LOGIT_ROWS: np.broadcast_to(np.arange(ids.size), both.shape).copy(),
+        }
 
     def _rows(self, mapped: MappedOperator, outputs: Mapping[str, Any], n_new: int) -> FloatArray:
         parts = [outputs[str(value.name)] for value in mapped.values]
@@ -141,6 +209,59 @@ class ExposedGraph:
                 n_new, n_parts, heads, -1
             )
         return np.ascontiguousarray(split[..., :size].reshape(n_new, -1))
+
+
+def _lengths(n_tokens: int) -> tuple[int, int]:
+    """Tokens of the two sequences of a task's run."""
+    return n_tokens, max(1, n_tokens - CUT)
+
+
+def embedding_rows(
+    model: ir.Model,
+    folder: Path,
+    mapped: MappedOperator,
+    ids: IntArray,
+    positions: IntArray | None,
+) -> FloatArray:
+    """The embedding [T, C] of ids [T] at `positions` [T], computed by the graph's own nodes and
+    nothing behind them; None: of a task, which counts the positions itself.
+
+    Raises BundleError if onnxruntime refuses them.
+    """
+    model = model.clone()
+    by_name = {value.name: value for node in model.graph for value in node.outputs}
+    values = [by_name[value.name] for value in mapped.values]
+    model.graph.outputs.clear()
+    for value in values:
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), None
+        model.graph.outputs.append(value)
+    model = RemoveUnusedNodesPass()(model).model
+    names = {str(value.name) for value in model.graph.inputs if value.uses()}
+    for value in list(model.graph.inputs):
+        if value.name not in names:
+            model.graph.inputs.remove(value)
+    session = _open(model, folder)
+    rows = []
+    size = ids.size if positions is None else MAX_ROWS
+    for start in range(0, ids.size, size):
+        n_rows = min(size, ids.size - start)
+        feeds = {onnx_contract.INPUT_IDS: ids[None, start : start + size]}
+        if positions is not None:
+            feeds[onnx_contract.POSITION_IDS] = positions[None, start : start + size]
+        # what else the nodes may read, where something is wrong with them
+        spare = {
+            onnx_contract.SEQLENS_K: np.array([n_rows - 1], np.int32),
+            onnx_contract.TOTAL_SEQUENCE_LENGTH: np.array([n_rows], np.int32),
+            onnx_contract.ATTENTION_MASK: np.ones((1, n_rows), np.int64),
+            onnx_contract.LOGIT_ROWS: np.arange(n_rows)[None],
+        }
+        chosen = {name: value for name, value in (spare | feeds).items() if name in names}
+        try:
+            parts = session.run(None, chosen)
+        except ORT_ERRORS as error:
+            raise BundleError(f"onnxruntime cannot embed tokens: {cause_of(error)}") from error
+        rows.append(np.asarray(sum(np.broadcast_to(p[0], parts[-1][0].shape) for p in parts)))
+    return np.concatenate(rows)
 
 
 def _open(model: ir.Model, folder: Path) -> ort.InferenceSession:

@@ -9,7 +9,7 @@ whose size is known.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt_edge.arrays import FloatArray, IntArray
+from gpt_edge.config import GPTConfig
 from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT
 from gpt_edge.export.verify.check_weights import WeightCheck
 from gpt_edge.export.weights.reference_operators import (
@@ -36,6 +37,7 @@ MAX_SLOPE = 0.01  # a product that is scaled by more was not only quantized
 # of the energy of a product: where quantization makes more noise, a slope means nothing
 MAX_NOISE = 0.01
 MIN_ROWS = 16  # rows that make a mean
+HEADS = ("lm_head", "task_head")
 MAX_BIAS = 1e-3  # of the largest value: the error of quantization on average
 
 
@@ -56,15 +58,24 @@ class OperatorChecker:
     """Compares a graph's results on one sequence, run in any number of calls, with the reference's
     operators.
 
-    tensor_wide: activations are quantized with one scale for the whole call, as onnxruntime's
-    dynamic quantization does.
+    state: every parameter by its name, those of a task's head included. config: the bundle's, of a
+    task with its n_label. tensor_wide: activations
+    are quantized with one scale for the whole call, as onnxruntime's dynamic quantization does.
     """
 
     def __init__(
-        self, model: GPT, weights: Mapping[ReferenceOperator, WeightCheck], *, tensor_wide: bool
+        self,
+        model: GPT,
+        state: Mapping[str, Tensor],
+        config: GPTConfig,
+        weights: Mapping[ReferenceOperator, WeightCheck],
+        *,
+        tensor_wide: bool,
     ) -> None:
         self.tensor_wide = tensor_wide
         self._model = model
+        self._state = state
+        self._config = config
         self._weights = weights
         # by layer: what the graph computed so far
         self._keys_values: dict[int, tuple[Tensor, Tensor]] = {}
@@ -81,9 +92,7 @@ class OperatorChecker:
         trace: the graph's results, up to this operator. ids: the new tokens, [T]. n_past: tokens in
         the cache.
         """
-        inputs = [
-            torch.from_numpy(trace[source]) for source in inputs_of(operator, self._model.config)
-        ]
+        inputs = [torch.from_numpy(trace[source]) for source in inputs_of(operator, self._config)]
         with torch.inference_mode():
             expected, allowed = self._expect(operator, inputs, ids, n_past)
         check = _compare(trace[operator], expected.numpy(), allowed.numpy(), n_past)
@@ -93,13 +102,23 @@ class OperatorChecker:
             return _check_slope(*arrays) or _check_shift(*arrays) or replace(check, noise=noise)
         return check
 
+    def seed(self, cached: Sequence[FloatArray], n_past: int) -> None:
+        """Take what a graph's cache holds, [1, H, P, D'] of keys and values of each layer, for what
+        was computed so far.
+        """
+        size = self._config.head_size
+        arrays = [torch.from_numpy(a[:, :, :n_past, :size].copy()) for a in cached]
+        self._keys_values = {
+            layer: (arrays[2 * layer], arrays[2 * layer + 1]) for layer in range(len(arrays) // 2)
+        }
+
     def cache(self, layer: int) -> tuple[FloatArray, FloatArray]:
         """Keys and values [H, P + T, D] that a layer must hold after the calls so far."""
         keys, values = self._keys_values[layer]
         return keys[0].numpy(), values[0].numpy()
 
     def _is_quantized(self, operator: ReferenceOperator) -> bool:
-        is_product = operator.name in LINEARS or operator.name == "lm_head"
+        is_product = operator.name in (*LINEARS, *HEADS)
         return is_product and not self._weights[operator].is_exact
 
     def _expect(
@@ -111,13 +130,13 @@ class OperatorChecker:
         if operator.name in ("attn.residual", "mlp.residual"):
             branch, stream = inputs
             return branch + stream, EPSILON * torch.maximum(branch.abs(), stream.abs()) + 1e-12
-        if operator.name in LINEARS or operator.name == "lm_head":
+        if operator.name in (*LINEARS, *HEADS):
             return self._product(operator, inputs[0])
         if operator.name == "attn.attention":
             assert operator.layer is not None
             return self._attend(operator.layer, inputs[0], n_past)
         if operator.name == "mlp.activation":
-            y = activate(inputs[0], self._model.config.activation)
+            y = activate(inputs[0], self._config.activation)
             return y, EPSILON * (0.1 + y.abs())
         norm = (
             self._model.ln_f
@@ -130,9 +149,37 @@ class OperatorChecker:
     def _embed(
         self, operator: ReferenceOperator, ids: IntArray, n_past: int
     ) -> tuple[Tensor, Tensor]:
+        return self._sum_of_tables(operator, ids, np.arange(n_past, n_past + ids.size))
+
+    def check_tables(
+        self,
+        operator: ReferenceOperator,
+        rows: FloatArray,
+        ids: IntArray,
+        positions: IntArray,
+    ) -> str:
+        """What is wrong with the graph's embeddings [T, C] of ids [T] at positions [T], or ""."""
+        with torch.inference_mode():
+            expected, allowed = self._sum_of_tables(operator, ids, positions)
+        if rows.shape != tuple(expected.shape):
+            return f"the embeddings are {list(rows.shape)}, the reference's {list(expected.shape)}"
+        difference = np.abs(rows - expected.numpy())
+        is_wrong = ~(difference <= allowed.numpy()).all(axis=1)
+        if not is_wrong.any():
+            return ""
+        first = int(is_wrong.argmax())
+        return (
+            f"token {ids[first]} at position {positions[first]} is off by "
+            f"{float(difference[first].max()):.3g}; {int(is_wrong.sum()):,} of {ids.size:,} "
+            "pairs of a token and a position are off"
+        )
+
+    def _sum_of_tables(
+        self, operator: ReferenceOperator, ids: IntArray, positions: IntArray
+    ) -> tuple[Tensor, Tensor]:
         check = self._weights[operator]
         token = self._model.wte(torch.from_numpy(ids))
-        position = self._model.wpe(torch.arange(n_past, n_past + ids.size))
+        position = self._model.wpe(torch.from_numpy(positions))
         if check.weight is not None and check.weight.values.shape == tuple(
             self._model.wte.weight.shape
         ):
@@ -140,13 +187,12 @@ class OperatorChecker:
         return token + position, EPSILON * (token.abs() + position.abs()) + 1e-12
 
     def _product(self, operator: ReferenceOperator, x: Tensor) -> tuple[Tensor, Tensor]:
-        state = self._model.state_dict()
         check = self._weights[operator]
-        names = parameters_of(operator, self._model.config)
-        weight = state[names[0]]
+        names = parameters_of(operator, self._config)
+        weight = self._state[names[0]]
         if check.weight is not None and check.weight.values.shape == weight.shape:
             weight = torch.from_numpy(np.ascontiguousarray(check.weight.values))
-        bias = state[names[1]] if len(names) > 1 else None
+        bias = self._state[names[1]] if len(names) > 1 else None
         allowed = SUM_EPSILON * (x.abs() @ weight.abs().T) + 1e-12
         if self._is_quantized(operator):
             steps = self._steps(x, operator.name == "mlp.c_proj")

@@ -69,21 +69,27 @@ def check_weights(
     if not names:
         return WeightCheck()
     if mapped.operator.name == "embedding":
-        return _embedding(mapped, names, expected, rounding)
-    if mapped.operator.name in LINEARS or mapped.operator.name == "lm_head":
+        return _embedding(mapped, config, names, expected, rounding)
+    if mapped.operator.name in (*LINEARS, "lm_head", "task_head"):
         return _linear(mapped, graph, config, names, expected, rounding)
     return _norm(mapped, names, expected)
 
 
 def _embedding(
     mapped: MappedOperator,
+    config: GPTConfig,
     names: tuple[str, ...],
     expected: Mapping[str, FloatArray],
     rounding: str,
 ) -> WeightCheck:
     try:
         tokens = dequantize.lookup_table(mapped.nodes, onnx_contract.INPUT_IDS)
-        positions = dequantize.lookup_table(mapped.nodes, onnx_contract.POSITION_IDS)
+        if config.n_label is None:
+            positions = dequantize.lookup_table(mapped.nodes, onnx_contract.POSITION_IDS)
+        else:  # a task counts the tokens itself
+            positions = dequantize.lookup_table(
+                mapped.nodes, onnx_contract.INPUT_IDS, is_counted=True
+            )
     except UnknownLayout as error:
         return WeightCheck(share=np.inf, faults=(f"its weights cannot be read back: {error}",))
     width = expected[names[0]].shape[1]

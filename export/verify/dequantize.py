@@ -134,15 +134,18 @@ def linear_bias(nodes: Sequence[ir.Node]) -> NDArray[Any] | None:
     return None
 
 
-def lookup_table(nodes: Sequence[ir.Node], source: str) -> DequantizedWeight:
-    """The table [rows, K] that the graph's input `source` looks up among `nodes`. Raises
-    UnknownLayout.
+def lookup_table(
+    nodes: Sequence[ir.Node], source: str, *, is_counted: bool = False
+) -> DequantizedWeight:
+    """The table [rows, K] that the graph's input `source` looks up among `nodes`; is_counted: what
+    the length of that input looks up. Raises UnknownLayout.
     """
     lookups = [
         node
         for node in nodes
         if node.op_type in ("Gather", "GatherBlockQuantized")
-        and _comes_from_input(node.inputs[1], source)
+        and _comes_from_input(node.inputs[1], source, through_shapes=is_counted)
+        and not (is_counted and _comes_from_input(node.inputs[1], source))
     ]
     if len(lookups) == 1 and lookups[0].op_type == "GatherBlockQuantized":
         return _blocked_table(lookups[0])
@@ -174,8 +177,10 @@ def _blocked_table(node: ir.Node) -> DequantizedWeight:
     return _unblocked(levels, scales, _optional(node, 3), 0, node.attributes["bits"].as_int())
 
 
-def _comes_from_input(value: ir.Value | None, name: str) -> bool:
-    """Whether a value is computed from the graph's input of that name."""
+def _comes_from_input(value: ir.Value | None, name: str, *, through_shapes: bool = False) -> bool:
+    """Whether a value is computed from the graph's input of that name; through_shapes: or from its
+    shape.
+    """
     pending = [value]
     while pending:
         value = pending.pop()
@@ -184,7 +189,7 @@ def _comes_from_input(value: ir.Value | None, name: str) -> bool:
         if value.name == name and value.is_graph_input():
             return True
         node = value.producer()
-        if node is not None:
+        if node is not None and (through_shapes or node.op_type not in ("Shape", "Size")):
             pending += node.inputs
     return False
 

@@ -147,11 +147,12 @@ def match_linear(operator: ReferenceOperator, walk: _Walk) -> MappedOperator | M
 
 
 def match_head(operator: ReferenceOperator, walk: _Walk) -> MappedOperator | Mismatch:
-    """The language model's head: the logits, with no marker left before them."""
-    if walk.markers:
-        return Mismatch(
-            operator, f"the graph has one more node of kind {walk.markers[0].kind} before its head"
-        )
+    """The head: the logits, with no marker left before them, but for the sum of a similarity's two
+    orders.
+    """
+    kinds = [marker.kind for marker in walk.markers]
+    if kinds and not (operator.name == "task_head" and kinds == ["residual"]):
+        return Mismatch(operator, f"the graph has one more node of kind {kinds[0]} before its head")
     outputs = (value for value in walk.onnx_graph.outputs if value.name == onnx_contract.LOGITS)
     logits = next(outputs, None)
     node = logits.producer() if logits is not None else None
@@ -165,6 +166,7 @@ MATCHERS: dict[str, Matcher] = {
     **dict.fromkeys(MARKERS, match_marker),
     **dict.fromkeys(LINEARS, match_linear),
     "lm_head": match_head,
+    "task_head": match_head,
 }
 
 

@@ -59,7 +59,7 @@ def language_model_outputs(model: GPT, probes: list[Probe]) -> Outputs:
 
 def _probe_logits(model: GPT, probe: Probe) -> FloatArray:
     hidden, _ = model.hidden(torch.from_numpy(probe.ids)[None])
-    return model.lm_head(hidden[0, probe.first_row :]).numpy()  # type: ignore[no-any-return]
+    return model.lm_head(hidden[0, list(probe.compared_rows)]).numpy()  # type: ignore[no-any-return]
 
 
 def reference_greedy(

@@ -12,6 +12,7 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.export.verify.localize import localize
 from gpt_edge.export.verify.reference import ReferenceRunner
+from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.model import GPT
 from gpt_edge.schemes import FP32
 from gpt_edge.verify.execution_paths import Effort
@@ -65,18 +66,21 @@ class Verifier:
         """Record how the reference agrees with itself on every execution path."""
         self.progress(f"checking the execution paths of {self.reference}")
         limit = None if self.effort == "full" else N_REFERENCE_PATHS
-        short = [Probe(probe.name, probe.ids[:limit]) for probe in probes if probe.first_row == 0]
-        long = [probe for probe in probes if probe.first_row and self.effort == "full"]
+        short = [
+            Probe(probe.name, probe.ids[:limit]) for probe in probes if not probe.fills_context
+        ]
+        long = [probe for probe in probes if probe.fills_context and self.effort == "full"]
         subject = LanguageModelSubject(short + long)
         runner = ReferenceRunner(model)
         subject.check_paths(self.report, runner, FP32.name, self.effort, self.reference)
 
-    def localize(self, bundle: Bundle, model: GPT) -> None:
+    def localize(self, bundle: Bundle, model: GPT | TaskModel) -> None:
         """Record where the bundle's weights and operators diverge from the reference's, the first
         operator first.
         """
+        is_full = self.effort == "full"
         try:
-            result = localize(bundle, model, progress=self.progress)
+            result = localize(bundle, model, full=is_full, progress=self.progress)
         except BundleError:  # of the gate, which `check_bundle` met before
             if not self.report.faults:
                 raise

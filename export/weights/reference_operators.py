@@ -25,7 +25,9 @@ LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 @dataclass(frozen=True, slots=True)
 class ReferenceOperator:
-    """One operator of the reference. layer is None for the embedding, ln_f and lm_head."""
+    """One operator of the reference. layer is None for the embedding, ln_f and the head: lm_head,
+    or task_head of a fine-tuned model.
+    """
 
     layer: int | None
     name: str
@@ -34,16 +36,21 @@ class ReferenceOperator:
         return self.name if self.layer is None else f"layer {self.layer}, {self.name}"
 
 
+# what a task's head reads: the states at the extract tokens, of similarity the sums of pairs
+TASK_STATES = ReferenceOperator(None, "task_head.input")
+
+
 def reference_operators(config: GPTConfig) -> list[ReferenceOperator]:
     """Every operator of the reference in the order in which it is computed."""
     names = PRE_NORM if config.norm == "pre" else POST_NORM
     layers = [ReferenceOperator(layer, name) for layer in range(config.n_layer) for name in names]
     final = [ReferenceOperator(None, "ln_f")] if config.norm == "pre" else []
+    head = "lm_head" if config.n_label is None else "task_head"
     return [
         ReferenceOperator(None, "embedding"),
         *layers,
         *final,
-        ReferenceOperator(None, "lm_head"),
+        ReferenceOperator(None, head),
     ]
 
 
@@ -60,7 +67,7 @@ def inputs_of(operator: ReferenceOperator, config: GPTConfig) -> tuple[Reference
         if operator.name == "lm_head":
             head_input = (None, "ln_f") if is_pre else (last, "ln_2")
             return (ReferenceOperator(*head_input),)
-        return ()
+        return (TASK_STATES,) if operator.name == "task_head" else ()
 
     def here(name: str) -> ReferenceOperator:
         return ReferenceOperator(layer, name)
@@ -91,7 +98,7 @@ def parameters_of(operator: ReferenceOperator, config: GPTConfig) -> tuple[str, 
         return ("wte.weight", "wpe.weight")
     if operator.name == "lm_head":
         return ("wte.weight" if config.tied_embeddings else "lm_head.weight",)
-    if operator.name not in (*LINEARS, "ln_1", "ln_2", "ln_f"):
+    if operator.name not in (*LINEARS, "ln_1", "ln_2", "ln_f", "task_head"):
         return ()
     layer = "" if operator.layer is None else f"h.{operator.layer}."
     return (f"{layer}{operator.name}.weight", f"{layer}{operator.name}.bias")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,3 +172,26 @@ def new_bundle(
         return
     if writer is not None:
         writer._is_published = True
+
+
+def with_manifest(
+    bundle: Bundle, manifest: Manifest, out: Path | None = None, *, force: bool = False
+) -> Bundle:
+    """A bundle of the same files under another manifest: at `out`, or, None, in its own place.
+
+    Written as every bundle is: a reader finds the old one or the new one. force: replace a bundle
+    at `out`. Raises BundleError for a file that is not as the manifest says, OutputError as
+    `new_bundle`.
+    """
+    target = bundle.path if out is None else out
+    source = None if out is None else bundle.path
+    with new_bundle(
+        target, force=force or out is None, source=source, n_bytes=bundle.n_bytes
+    ) as writer:
+        for name in bundle.manifest.files:
+            shutil.copyfile(bundle.path / name, writer.path / name)
+        made = writer.finalize(manifest)
+        for name, record in made.manifest.files.items():
+            if record != bundle.manifest.files[name]:
+                raise BundleError(f"{bundle.path / name} changed while it was read")
+    return writer.bundle

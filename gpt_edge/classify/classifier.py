@@ -22,6 +22,7 @@ from gpt_edge.classify.token_labels import TokenLabel, label_tokens, token_spans
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
+from gpt_edge.runtime.probabilities import probabilities
 from gpt_edge.system.closable import Closable
 from gpt_edge.tasks import TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer.spec import Tokenizer
@@ -59,7 +60,8 @@ class Prediction:
     label: the most likely class, or the text of the answer chosen; None for a score. index: its
     number, from 0.
     probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers;
-    empty for a score. They sum to 1, but for a multi-label problem, where each is by itself.
+    empty for a score. They sum to 1, but for a multi-label problem, where each is by itself; they
+    are calibrated where the task has a temperature.
     score: of a similarity that is a number, and of a regression with one output. values: float32,
     a regression's outputs in the order of `TaskSpec.labels`; else empty. n_truncated: tokens that
     were cut, because the context is too short.
@@ -300,9 +302,5 @@ def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Predict
         score = float(values[0]) if values.size == 1 else None
         return Prediction(None, None, NO_VALUES, score, *counts, values.astype(np.float32))
     index, labels = int(values.argmax()), example.answers or task.labels
-    if task.problem == "multi-label":
-        probabilities = 1 / (1 + np.exp(-values))
-    else:
-        shares = np.exp(values - values.max())
-        probabilities = shares / shares.sum()
-    return Prediction(labels[index], index, probabilities.astype(np.float32), None, *counts)
+    shares = probabilities(task, values).astype(np.float32)
+    return Prediction(labels[index], index, shares, None, *counts)

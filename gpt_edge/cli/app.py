@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from gpt_edge.cli.commands import (
     bench,
+    calibrate,
     chat,
     classify,
     diff,
@@ -27,6 +28,7 @@ from gpt_edge.cli.commands import (
     tokenize,
     train,
     verify,
+    web,
 )
 from gpt_edge.cli.commands import eval as eval_
 from gpt_edge.cli.support import console
@@ -39,12 +41,14 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "classify": classify.classify,
         "embed": embed.embed,
         "serve": serve.serve,
+        "web": web.web,
         "tokenize": tokenize.tokenize,
         "native": native.native,
     },
     "Make a bundle": {
         "export": export.export,
         "quantize": quantize.quantize,
+        "calibrate": calibrate.calibrate,
     },
     "Measure a model": {
         "verify": verify.verify,

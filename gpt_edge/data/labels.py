@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpt_edge.data.examples import Example
 from gpt_edge.errors import TrainingError
-from gpt_edge.tasks import MAX_LABELS
+from gpt_edge.tasks import MAX_LABELS, TaskSpec
 
 
 def class_labels(path: Path, examples: Sequence[Example]) -> tuple[str, ...]:
@@ -35,6 +35,17 @@ def class_labels(path: Path, examples: Sequence[Example]) -> tuple[str, ...]:
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     except ValueError:
         return tuple(sorted(labels))
+
+
+def label_numbers(path: Path, examples: Sequence[Example], task: TaskSpec) -> Sequence[float]:
+    """The examples' labels as the task has them: scores, or the numbers of classes or answers.
+    Raises as `scores` and `class_numbers`.
+    """
+    if task.score_range is not None:
+        return scores(path, examples, task.score_range)
+    if task.kind == "multiple-choice":
+        return [int(example.label) for example in examples]
+    return class_numbers(path, examples, task.labels)
 
 
 def class_numbers(path: Path, examples: Sequence[Example], labels: Sequence[str]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.constraints.processor import ConstraintProcessor
-from gpt_edge.generate.logits import LogitsProcessor
+from gpt_edge.generate.logits import LogitsProcessor, LogitsRow
 from gpt_edge.generate.logprobs import TokenLogprob, token_logprob
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.processors import build_processors
@@ -119,7 +119,8 @@ class TokenChoice:
                 params.constraint, tokenizer, len(prompt), self._end_tokens, healed
             )
             last = [self._constraint]
-        self._sampler = Sampler(params, [*own, *processors, *last])
+        self._processors: list[LogitsProcessor] = [*own, *processors, *last]
+        self._sampler = Sampler(params, self._processors)
         self.seed = None if params.is_greedy else self._sampler.seed
         self._vocab_size = tokenizer.vocab_size
         self._max_new_tokens = params.max_new_tokens
@@ -130,8 +131,18 @@ class TokenChoice:
         """Append and return the next id, or None for an end token. logits: float32 [V]. Raises
         NumericError.
         """
+        return self.take(self._sample(logits[: self._vocab_size]), logits)
+
+    def processed(self, logits: FloatArray) -> LogitsRow:
+        """The row [V'] of tokens that exist, after all processors; for a search that chooses."""
+        row: LogitsRow = logits[: self._vocab_size]
+        for processor in self._processors:
+            row = processor(self.history, row)
+        return row
+
+    def take(self, id: int, logits: FloatArray) -> int | None:
+        """Append and return an id that was chosen after `logits` [V], or None for an end token."""
         logits = logits[: self._vocab_size]
-        id = self._sample(logits)
         is_end = id in self._end_tokens
         if self._n_logprobs is not None:
             self._note_logprob(logits, id, is_end)

@@ -7,13 +7,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Unpack
 
 from gpt_edge.arguments import (
+    check_callable,
     check_count,
     check_hooks,
+    check_is_a,
     check_several,
     check_whole,
     is_whole,
@@ -22,6 +24,7 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
 from gpt_edge.generate.beam_search import BeamParams, BeamSearch
 from gpt_edge.generate.completion import Completion
+from gpt_edge.generate.contrastive import ContrastiveParams, ContrastiveSearch
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.params import MAX_SEED, SamplingParams, SamplingSettings, params_with
 from gpt_edge.generate.prefix_cache import PrefixCache
@@ -184,6 +187,43 @@ class Generator(TextGenerator):
             tuple(self.end_tokens),
             processors,
         ).run()
+
+    def contrastive_search(
+        self,
+        prompt: str,
+        params: SamplingParams | None = None,
+        *,
+        contrastive: ContrastiveParams | None = None,
+        truncate: Truncate | None = None,
+        special: bool = False,
+        cancel: threading.Event | None = None,
+        processors: Sequence[LogitsProcessor] = (),
+        on_text: Callable[[str], object] | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> Completion:
+        """The continuation that contrastive search finds: likely tokens that do not repeat what the
+        text has said; see `ContrastiveParams`.
+
+        on_text: called with each piece of the text as it comes. Raises ValueError for params that
+        sample, a constraint, token_healing and prompt_logprobs, and BundleError for a model whose
+        graph gives no hidden states.
+        """
+        params = params_with(params, settings)
+        check_hooks(cancel, processors)
+        if contrastive is not None:
+            check_is_a("contrastive", contrastive, ContrastiveParams)
+        if on_text is not None:
+            check_callable("on_text", on_text)
+        encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
+        return ContrastiveSearch(
+            self.session,
+            self.tokenizer,
+            encoded,
+            params,
+            contrastive or ContrastiveParams(),
+            tuple(self.end_tokens),
+            processors,
+        ).run(on_text, cancel)
 
     def score(
         self, prompt: str, continuation: str, *, logprobs: int = 0, special: bool = False

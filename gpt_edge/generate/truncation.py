@@ -20,6 +20,8 @@ from gpt_edge.generate.params import SamplingParams
 Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Truncation = Callable[[Values], Mask]
+_FEW = 512  # tokens that are sorted first, and how many times as many next
+_MORE = 16
 
 
 def build_truncations(params: SamplingParams) -> list[Truncation]:
@@ -44,12 +46,15 @@ def top_p_mask(values: Values, top_p: float) -> Mask:
     """
     probabilities = _exp(values)
     total = float(probabilities.cumsum()[-1])
-    # Tokens below this have together too little to matter, and most tokens of a real row are: the
-    # rest is quick to sort. Half of it, so that no rounding decides.
-    floor = (1 - top_p) / 2 * total / values.size
-    likely = np.sort(probabilities[probabilities > floor])[::-1]
-    before = np.concatenate(([0.0], likely.cumsum()[:-1]))
-    return _largest_mask(probabilities, likely, int((before < top_p * total).sum()))
+    # few tokens reach it in most rows, so a few are sorted first, and all only if they must be
+    n_sorted = _FEW
+    while True:
+        likely = _largest(probabilities, n_sorted)
+        before = np.concatenate(([0.0], likely.cumsum()[:-1]))
+        n_kept = int(((before < top_p * total) & (likely > 0)).sum())
+        if n_kept < n_sorted:
+            return _largest_mask(probabilities, likely, n_kept)
+        n_sorted *= _MORE
 
 
 def min_p_mask(values: Values, min_p: float) -> Mask:
@@ -73,11 +78,35 @@ def typical_mask(values: Values, mass: float) -> Mask:
     surprise = log_total - values  # inf for what cannot be drawn
     expected = float((probabilities * np.where(probabilities > 0, surprise, 0)).cumsum()[-1])
     distance = np.abs(surprise - expected)
-    order = distance.argsort()
-    n_below = int((probabilities[order].cumsum() < mass).sum())
-    limit = distance[order[min(n_below, values.size - 1)]]
-    kept: Mask = (distance <= limit) & (probabilities > 0)
+    kept: Mask = (distance <= _reach(distance, probabilities, mass)) & (probabilities > 0)
     return kept
+
+
+def _reach(distance: Values, probabilities: Values, mass: float) -> float:
+    """The distance at which the nearest tokens have together at least `mass`."""
+    n_sorted = _FEW
+    while n_sorted < distance.size:
+        near = distance <= np.partition(distance, n_sorted - 1)[n_sorted - 1]
+        limit = _reach_of_all(distance[near], probabilities[near], mass)
+        if limit is not None:
+            return limit
+        n_sorted *= _MORE
+    limit = _reach_of_all(distance, probabilities, mass)
+    return float(distance.max()) if limit is None else limit
+
+
+def _reach_of_all(distance: Values, probabilities: Values, mass: float) -> float | None:
+    """None if all of them together have less."""
+    order = distance.argsort(kind="stable")
+    n_below = int((probabilities[order].cumsum() < mass).sum())
+    return None if n_below == distance.size else float(distance[order[n_below]])
+
+
+def _largest(values: Values, n: int) -> Values:
+    """The `n` largest, or all, the largest first."""
+    if n < values.size:
+        values = np.partition(values, values.size - n)[values.size - n :]
+    return np.sort(values)[::-1]
 
 
 def _largest_mask(probabilities: Values, descending: Values, n: int) -> Mask:

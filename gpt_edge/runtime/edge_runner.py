@@ -26,13 +26,19 @@ class _Step:
     """
 
     def __init__(
-        self, graph_runner: GraphRunner, config: GPTConfig, cache: KVCache, n_new: int
+        self,
+        graph_runner: GraphRunner,
+        config: GPTConfig,
+        cache: KVCache,
+        n_new: int,
+        with_hidden: bool,
     ) -> None:
         batch = cache.batch
         self.ids = np.zeros((batch, n_new), np.int64)
         self.seqlens_k = np.zeros(batch, np.int32)
         self.total = np.zeros(1, np.int32)
         self.logits: FloatArray = np.zeros((batch, n_new, config.vocab_size), np.float32)
+        self.hidden: FloatArray = np.zeros((batch, n_new, config.n_embd), np.float32)
         # the next position of a row is its length
         self.positions = cache.lengths.reshape(batch, 1)
         if n_new > 1:
@@ -45,7 +51,10 @@ class _Step:
             onnx_contract.TOTAL_SEQUENCE_LENGTH: self.total,
             onnx_contract.LOGIT_ROWS: np.tile(np.arange(n_new, dtype=np.int64), (batch, 1)),
         }
-        bind_memory(self.binding, inputs, {onnx_contract.LOGITS: self.logits})
+        outputs: dict[str, npt.NDArray[Any]] = {onnx_contract.LOGITS: self.logits}
+        if with_hidden:
+            outputs[onnx_contract.HIDDEN_STATES] = self.hidden
+        bind_memory(self.binding, inputs, outputs)
         _bind_cache(self.binding, cache.arrays)
 
 
@@ -68,16 +77,20 @@ class EdgeRunner:
         self._graph_runner = graph_runner
         self._config = config
 
-    def decode(self, ids: Sequence[int] | IntArray, cache: KVCache) -> FloatArray:
-        """Append one token per row; see Session.decode."""
+    def decode(
+        self, ids: Sequence[int] | IntArray, cache: KVCache, hidden: FloatArray | None = None
+    ) -> FloatArray:
+        """Append one token per row; see Session.decode. hidden: where hidden states [B, C] go."""
         longest = cache.length + 1
         cache.reserve(longest)
-        step = self._step(cache, 1)
+        step = self._step(cache, 1, hidden is not None)
         step.ids[:, 0] = ids
         step.seqlens_k[:] = cache.lengths
         step.total[0] = longest
         self._graph_runner.run(step.binding)
         cache.lengths += 1
+        if hidden is not None:
+            hidden[:] = step.hidden[:, 0]
         logits: FloatArray = step.logits[:, 0]
         return logits
 
@@ -96,20 +109,27 @@ class EdgeRunner:
         logits: FloatArray = step.logits[0]
         return logits
 
-    def _step(self, cache: KVCache, n_new: int) -> _Step:
+    def _step(self, cache: KVCache, n_new: int, with_hidden: bool = False) -> _Step:
         """The binding for so many new tokens a row, made once for the cache's memory."""
         if not isinstance(cache.bound, dict):
             cache.bound = {}
-        steps: dict[int, _Step] = cache.bound
-        if n_new not in steps:
-            steps[n_new] = _Step(self._graph_runner, self._config, cache, n_new)
-        return steps[n_new]
+        steps: dict[tuple[int, bool], _Step] = cache.bound
+        key = n_new, with_hidden
+        if key not in steps:
+            steps[key] = _Step(self._graph_runner, self._config, cache, n_new, with_hidden)
+        return steps[key]
 
     def append(
-        self, ids: IntArray, cache: KVCache, row: int, logit_rows: IntArray, out: FloatArray
+        self,
+        ids: IntArray,
+        cache: KVCache,
+        row: int,
+        logit_rows: IntArray,
+        out: FloatArray,
+        hidden: FloatArray | None = None,
     ) -> None:
         """Append ids [T] to one row of the cache; the logits of `logit_rows` [R] go to out
-        [R, V].
+        [R, V], and hidden states to hidden [T, C].
         """
         past = int(cache.lengths[row])
         total = past + ids.size
@@ -122,7 +142,10 @@ class EdgeRunner:
             onnx_contract.LOGIT_ROWS: logit_rows[None],
         }
         binding = self._graph_runner.new_binding()
-        bind_memory(binding, inputs, {onnx_contract.LOGITS: out[None]})
+        outputs: dict[str, npt.NDArray[Any]] = {onnx_contract.LOGITS: out[None]}
+        if hidden is not None:
+            outputs[onnx_contract.HIDDEN_STATES] = hidden[None]
+        bind_memory(binding, inputs, outputs)
         _bind_cache(binding, [array[row : row + 1] for array in cache.arrays])
         self._graph_runner.run(binding)
         cache.lengths[row] = total

@@ -131,6 +131,12 @@ class KVCache:
         self.batch = len(rows)
         self.bound = None
 
+    def share_last(self, row: int) -> None:
+        """Let the newest position of every row be that of `row`; rows are equally long."""
+        last = self.length - 1
+        for array in self.arrays:
+            array[:, :, last] = array[row, :, last]
+
     def row_shape(self, length: int) -> tuple[int, int, int]:
         """[H, length, D'] of one row in each array."""
         return (self._shape[0], length, self._shape[1])

@@ -35,19 +35,23 @@ class PortableRunner:
         self.cache_dtype = _dtype(onnx_contract.past_key(0), graph_runner.input_types)
         self._logits_dtype = _dtype(onnx_contract.LOGITS, graph_runner.output_types)
 
-    def decode(self, ids: Sequence[int] | IntArray, cache: KVCache) -> FloatArray:
-        """Append one token per row; see Session.decode."""
+    def decode(
+        self, ids: Sequence[int] | IntArray, cache: KVCache, hidden: FloatArray | None = None
+    ) -> FloatArray:
+        """Append one token per row; see Session.decode. hidden: where hidden states [B, C] go."""
         column = np.asarray(ids, np.int64).reshape(cache.batch, 1)
         past = cache.length
         is_ragged = bool((cache.lengths != past).any())
         if is_ragged and (
             onnx_contract.POSITION_IDS not in self._inputs or self._config.window is not None
         ):
-            return self._decode_rows(column, cache)
+            return self._decode_rows(column, cache, hidden)
         pasts = [_first(array, past) for array in cache.arrays]
         mask = np.ones((cache.batch, past + 1), np.int64)
         mask[:, :past] = np.arange(past) < cache.lengths[:, None]
-        logits, presents = self._forward(column, cache.lengths.reshape(-1, 1).copy(), mask, pasts)
+        positions = cache.lengths.reshape(-1, 1).copy()
+        out = None if hidden is None else hidden[:, None]
+        logits, presents = self._forward(column, positions, mask, pasts, out)
         if is_ragged:  # the new token of a shorter row belongs right behind its last one
             rows = np.arange(cache.batch)
             for present in presents:
@@ -56,27 +60,38 @@ class PortableRunner:
         cache.lengths += 1
         return logits[:, 0]
 
-    def _decode_rows(self, column: IntArray, cache: KVCache) -> FloatArray:
+    def _decode_rows(
+        self, column: IntArray, cache: KVCache, hidden: FloatArray | None
+    ) -> FloatArray:
         """Rows of different lengths one by one: without position_ids the file counts from the
         mask's width, and a band is counted in places of the cache, of which a shorter row leaves
         some empty before its new token.
         """
         logits = np.empty((cache.batch, self._config.vocab_size), np.float32)
         for row in range(cache.batch):
-            self.append(column[row], cache, row, np.zeros(1, np.int64), logits[row : row + 1])
+            out = None if hidden is None else hidden[row : row + 1]
+            self.append(column[row], cache, row, np.zeros(1, np.int64), logits[row : row + 1], out)
         return logits
 
     def append(
-        self, ids: IntArray, cache: KVCache, row: int, logit_rows: IntArray, out: FloatArray
+        self,
+        ids: IntArray,
+        cache: KVCache,
+        row: int,
+        logit_rows: IntArray,
+        out: FloatArray,
+        hidden: FloatArray | None = None,
     ) -> None:
         """Append ids [T] to one row of the cache; the logits of `logit_rows` [R] go to out
-        [R, V].
+        [R, V], and hidden states to hidden [T, C].
         """
         past = int(cache.lengths[row])
         total = past + ids.size
         pasts = [_first(array[row : row + 1], past) for array in cache.arrays]
         positions = np.arange(past, total, dtype=np.int64)[None]
-        logits, presents = self._forward(ids[None], positions, np.ones((1, total), np.int64), pasts)
+        states = None if hidden is None else hidden[None]
+        mask = np.ones((1, total), np.int64)
+        logits, presents = self._forward(ids[None], positions, mask, pasts, states)
         out[:] = logits[0, logit_rows]
         if cache.batch == 1:
             cache.arrays = presents
@@ -87,10 +102,15 @@ class PortableRunner:
         cache.lengths[row] = total
 
     def _forward(
-        self, ids: IntArray, positions: IntArray, mask: IntArray, pasts: list[CacheArray]
+        self,
+        ids: IntArray,
+        positions: IntArray,
+        mask: IntArray,
+        pasts: list[CacheArray],
+        hidden: FloatArray | None,
     ) -> tuple[FloatArray, list[CacheArray]]:
         """Logits float32 [B, T, V] and the new keys and values [B, H, P + T, D], in memory of their
-        own.
+        own; hidden states go to hidden [B, T, C].
         """
         batch, heads, past, width = pasts[0].shape
         new = ids.shape[1]
@@ -106,6 +126,8 @@ class PortableRunner:
             name: value for name, value in values.items() if name in self._inputs
         }
         outputs: dict[str, npt.NDArray[Any]] = {onnx_contract.LOGITS: logits}
+        if hidden is not None:
+            outputs[onnx_contract.HIDDEN_STATES] = hidden
         for layer in range(self._config.n_layer):
             inputs[onnx_contract.past_key(layer)], inputs[onnx_contract.past_value(layer)] = pasts[
                 2 * layer : 2 * layer + 2

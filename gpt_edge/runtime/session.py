@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError
@@ -103,6 +104,11 @@ class Session(Closable):
         """
         return self._graph_runner.is_row_exact
 
+    @property
+    def gives_hidden_states(self) -> bool:
+        """Whether the graph gives what the head reads; files of others and older bundles do not."""
+        return onnx_contract.HIDDEN_STATES in self._graph_runner.output_types
+
     @functools.cached_property
     def weights_hash(self) -> str:
         """The model's identity: SHA-256 over its graph's and weights' files."""
@@ -166,13 +172,15 @@ class Session(Closable):
         logit_rows: Literal["last", "all"] | Sequence[int] | IntArray = "last",
         *,
         row: int | None = None,
+        hidden: FloatArray | None = None,
     ) -> FloatArray:
         """Append ids [B, T] to the cache and return logits float32 [B, R, V] of the chosen rows, in
         memory of their own.
 
         logit_rows: "last", "all", or indices [R] into T, ascending. row: ids [1, T] go to this row
-        of the cache alone. Sequences are read one by one in chunks of PREFILL_CHUNK, so none
-        depends on its neighbours. Raises ValueError for ids, rows or a row that do not fit,
+        of the cache alone. hidden: where the hidden states float32 [B, T, C] go, if
+        `gives_hidden_states`. Sequences are read one by one in chunks of PREFILL_CHUNK, so none
+        depends on its neighbours. Raises ValueError for ids, rows, a row or hidden that do not fit,
         ContextLengthError before any work.
         """
         self._check_cache(cache)
@@ -183,15 +191,19 @@ class Session(Closable):
                 f"ids have {tokens.shape[0]} rows, the cache has {cache.batch}, row is {row}"
             )
         chosen = _check_logit_rows(logit_rows, tokens.shape[1])
+        if hidden is not None:
+            self._check_hidden(hidden, tokens.shape)
         for index in rows:
             self._check_room(int(cache.lengths[index]), tokens.shape[1])
         self.reserve(cache, max(int(cache.lengths[index]) for index in rows) + tokens.shape[1])
         logits = np.empty((len(rows), chosen.size, self.config.vocab_size), np.float32)
         if tokens.shape[1] == 1 and len(rows) == cache.batch:
-            logits[:] = self._runner.decode(tokens[:, 0], cache)[:, None]
+            states = None if hidden is None else hidden[:, 0]
+            logits[:] = self._runner.decode(tokens[:, 0], cache, states)[:, None]
             return logits
-        for sequence, index, out in zip(tokens, rows, logits, strict=True):
-            self._read(sequence, cache, index, chosen, out)
+        for place, (sequence, index) in enumerate(zip(tokens, rows, strict=True)):
+            states = None if hidden is None else hidden[place]
+            self._read(sequence, cache, index, chosen, logits[place], states)
         return logits
 
     def end_profile(self) -> Path:
@@ -201,18 +213,27 @@ class Session(Closable):
         return self._graph_runner.end_profile()
 
     def _read(
-        self, ids: IntArray, cache: KVCache, row: int, chosen: IntArray, out: FloatArray
+        self,
+        ids: IntArray,
+        cache: KVCache,
+        row: int,
+        chosen: IntArray,
+        out: FloatArray,
+        hidden: FloatArray | None,
     ) -> None:
-        """Append ids [T] chunk by chunk. chosen: rows with logits, ascending [R]; out: [R, V]."""
+        """Append ids [T] chunk by chunk. chosen: rows with logits, ascending [R]; out: [R, V];
+        hidden: [T, C].
+        """
         unwanted = np.empty((1, self.config.vocab_size), np.float32)
         step = min(self._prefill_chunk, PREFILL_CHUNK)
         for start in range(0, ids.size, step):
             chunk = ids[start : start + step]
+            states = None if hidden is None else hidden[start : start + chunk.size]
             first, end = np.searchsorted(chosen, (start, start + chunk.size))
+            rows, target = chosen[first:end] - start, out[first:end]
             if first == end:  # the graph computes at least one row
-                self._runner.append(chunk, cache, row, np.array([chunk.size - 1]), unwanted)
-            else:
-                self._runner.append(chunk, cache, row, chosen[first:end] - start, out[first:end])
+                rows, target = np.array([chunk.size - 1]), unwanted
+            self._runner.append(chunk, cache, row, rows, target, states)
 
     def _check_ids(self, ids: npt.ArrayLike) -> IntArray:
         try:
@@ -235,6 +256,19 @@ class Session(Closable):
             raise ValueError(f"cache must be one of new_cache, got {type(cache).__name__}")
         if cache.model is not self._model and cache.model != self._model:
             raise ValueError(f"the cache belongs to another model than {self.name}")
+
+    def _check_hidden(self, hidden: FloatArray, shape: tuple[int, ...]) -> None:
+        if not self.gives_hidden_states:
+            raise BundleError(
+                f"{self.bundle.path} gives no hidden states: gpt-edge did not make it, or an older "
+                "one did",
+                hint="export the model again",
+            )
+        expected = (*shape, self.config.n_embd)
+        if hidden.shape != expected or hidden.dtype != np.float32:
+            raise ValueError(
+                f"hidden must be float32 {list(expected)}, got {hidden.dtype} {list(hidden.shape)}"
+            )
 
     def _are_ids(self, ids: Sequence[int] | IntArray) -> bool:
         """Whether all are whole numbers within the vocabulary."""

@@ -13,7 +13,15 @@ from typing import Literal
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
-from gpt_edge.verify.parity import Agreement, Probe, Runner, compare, probe_logits
+from gpt_edge.verify.parity import (
+    Agreement,
+    Probe,
+    Runner,
+    compare,
+    probe_logits,
+    spread_rows,
+    walk,
+)
 
 Effort = Literal["export", "verify", "full"]
 
@@ -23,7 +31,9 @@ CHUNKS: dict[Effort, tuple[int, ...]] = {  # tokens at a time; step by step is a
     "full": (7, 37, 64, 128, 512),
 }
 N_SPLIT = 24  # tokens of the prompt that is split everywhere, but for the effort "full"
-N_LAST_STEPS = 16  # tokens of a full context that are read one by one
+# parameters times positions: single steps through the whole context take a second or two
+MAX_WALK = 4_000_000_000
+N_STEPS = 80  # of a context that is too long for single steps
 
 
 def execution_paths(
@@ -32,10 +42,11 @@ def execution_paths(
     """Name of each path, and how it agrees with the whole prompt at once.
 
     "export": step by step, two sizes of chunks, a ragged batch, rewinding. "verify": also larger
-    chunks, every split of a small prompt, and a context processed to its last token. "full": every
-    split of the whole prompts, the context token by token and in every size of chunks.
+    chunks, every split of a small prompt, and a context processed to its end, token by token where
+    that takes no more than MAX_WALK, else with steps at places all over it. "full": every split of
+    the whole prompts, the context token by token and in every size of chunks.
     """
-    short = [p for p in probe_list if p.first_row == 0]
+    short = [p for p in probe_list if not p.fills_context]
     whole = [probe_logits(session, p) for p in short]
     yield "step by step", compare(short, whole, [probe_logits(session, p, 1) for p in short])
     for chunk in CHUNKS[effort]:
@@ -51,7 +62,7 @@ def execution_paths(
     if can_split:
         limit = None if effort == "full" else N_SPLIT
         yield "every split", _split_everywhere(session, short, limit)
-    yield from _full_context(session, [p for p in probe_list if p.first_row], effort)
+    yield from _full_context(session, [p for p in probe_list if p.fills_context], effort)
 
 
 def _two_of_each(probe_list: Sequence[Probe]) -> list[Probe]:
@@ -67,28 +78,36 @@ def _two_of_each(probe_list: Sequence[Probe]) -> list[Probe]:
 def _full_context(
     session: Runner, probe_list: Sequence[Probe], effort: Effort
 ) -> Iterator[tuple[str, Agreement]]:
-    """Prompts that fill the context, of which only the last rows are compared."""
+    """Prompts that fill the context, with single steps behind a cache of every length."""
     if not probe_list:
         return
+    config = session.config
     whole = [probe_logits(session, p) for p in probe_list]
-    yield "full context", compare(probe_list, whole, [_last_steps(session, p) for p in probe_list])
+    is_walked = config.n_parameters * config.n_ctx <= MAX_WALK
+    stepped = [walk(session, p, _starts(p, all_steps=is_walked)) for p in probe_list]
+    yield "full context", compare(probe_list, whole, stepped)
     if effort == "full":
-        for chunk in (1, *CHUNKS[effort]):
+        sizes = CHUNKS[effort] if is_walked else (1, *CHUNKS[effort])
+        for chunk in sizes:
             chunked = [probe_logits(session, p, chunk) for p in probe_list]
             yield f"full context, chunks of {chunk}", compare(probe_list, whole, chunked)
 
 
-def _last_steps(session: Runner, probe: Probe) -> FloatArray:
-    """Chunks up to the last N_LAST_STEPS tokens, then one at a time."""
-    cache = session.new_cache()
-    n_tokens = probe.ids.size
-    steps_from = max(probe.first_row, n_tokens - N_LAST_STEPS)
-    starts = [*range(0, steps_from, CHUNKS["verify"][-1]), *range(steps_from, n_tokens)]
-    rows = []
-    for start, stop in zip(starts, [*starts[1:], n_tokens], strict=True):
-        logits = session.forward(probe.ids[None, start:stop], cache, "all")
-        rows.append(logits[0][max(0, probe.first_row - start) :].copy())
-    return np.concatenate(rows)
+def _starts(probe: Probe, *, all_steps: bool) -> list[int]:
+    """Where the calls of a walk through the context begin: single steps over every compared window,
+    all_steps: everywhere; chunks between them.
+    """
+    if all_steps:
+        return list(range(probe.ids.size))
+    rows = set(probe.compared_rows)
+    if len(rows) == probe.ids.size:  # few steps of a context whose every row is compared
+        rows = set(spread_rows(probe.ids.size, N_STEPS))
+    starts = [0]
+    for position in range(1, probe.ids.size):
+        is_single = position in rows or position - 1 in rows
+        if is_single or position - starts[-1] == CHUNKS["verify"][-1]:
+            starts.append(position)
+    return starts
 
 
 def _split_everywhere(session: Runner, probe_list: Sequence[Probe], limit: int | None) -> Agreement:
@@ -108,7 +127,7 @@ def _split_everywhere(session: Runner, probe_list: Sequence[Probe], limit: int |
             rows = sorted({0, n_rest // 2, n_rest - 1})
             rest = session.forward(ids[None, split:], cache, rows)[0].copy()
             for index, row in enumerate(rows):
-                rows_compared.append(Probe(f"{probe.name}, split at {split}", ids, split + row))
+                rows_compared.append(Probe(f"{probe.name}, split at {split}", ids, (split + row,)))
                 expected.append(whole[split + row : split + row + 1])
                 actual.append(rest[index : index + 1])
     return compare(rows_compared, expected, actual)
@@ -133,7 +152,10 @@ def batch_logits(
     for step in range(n_steps):
         ids = np.array([[probe.ids[length + step]] for probe, length in pairs], np.int64)
         steps.append(session.forward(ids, cache, "last")[:, 0].copy())
-    run = [Probe(probe.name, probe.ids[: length + n_steps], length) for probe, length in pairs]
+    run = [
+        Probe(probe.name, probe.ids[: length + n_steps], tuple(range(length, length + n_steps)))
+        for probe, length in pairs
+    ]
     return run, [np.stack([step[row] for step in steps]) for row in range(len(run))]
 
 

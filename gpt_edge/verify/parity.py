@@ -28,7 +28,10 @@ from gpt_edge.tokenizer import Tokenizer
 NEAR_TIE = 0.05
 N_TEXT = 192  # tokens of the probes
 N_RANDOM = 64
-N_LONG_ROWS = 32  # rows of the full context that are compared
+# floats in the logits of a full context that are compared; of more, places all over it are
+MAX_LOGITS = 4_000_000
+WINDOW = 8  # neighbouring rows whose mean is compared with that of others
+MIN_PLACES = 4  # windows of a full context, however large the vocabulary
 LARGE = 500_000_000  # parameters; steps of such a model take seconds
 N_TEXT_OF_LARGE = 64
 N_RANDOM_OF_LARGE = 32
@@ -70,11 +73,21 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Token ids [T] to run through a model; logits are compared from row `first_row` on."""
+    """Token ids [T] to run through a model.
+
+    rows: those whose logits are compared, in order; None: all. fills_context: whether there is no
+    room for another token.
+    """
 
     name: str
     ids: IntArray
-    first_row: int = 0
+    rows: tuple[int, ...] | None = None
+    fills_context: bool = False
+
+    @property
+    def compared_rows(self) -> Sequence[int]:
+        """Rows of logits, in order."""
+        return range(self.ids.size) if self.rows is None else self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +150,14 @@ class Agreement:
             flips=flips,
         )
 
+    @property
+    def flip_limit(self) -> float:
+        """The largest margin of a near tie."""
+        return min(2 * self.noise, NEAR_TIE * self.spread)
+
     def unexcused(self) -> list[Flip]:
         """Flips that are no near ties."""
-        limit = min(2 * self.noise, NEAR_TIE * self.spread)
-        return [flip for flip in self.flips if flip.margin > limit]
+        return [flip for flip in self.flips if flip.margin > self.flip_limit]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; at most ten flips, those with the largest margin first."""
@@ -183,13 +200,17 @@ def encode_passage(tokenizer: Tokenizer) -> list[int]:
 
 
 def probes(
-    config: GPTConfig, tokenizer: Tokenizer | None, *, thorough: bool = False
+    config: GPTConfig,
+    tokenizer: Tokenizer | None,
+    *,
+    thorough: bool = False,
+    complete: bool = False,
 ) -> list[Probe]:
-    """Text if there is a tokenizer, random ids, and random ids that fill the context, of which the
-    last rows are compared.
+    """Text if there is a tokenizer, random ids, and random ids that fill the context, of which rows
+    all over it are compared, all of them where they have at most MAX_LOGITS logits.
 
     thorough: without a tokenizer, as many random ids as there would be of text, so that large
-    chunks are not the whole.
+    chunks are not the whole. complete: every row of the context.
     """
     rng = np.random.default_rng(20181106)
     is_large = config.n_parameters > LARGE
@@ -205,8 +226,21 @@ def probes(
     chosen.append(Probe("random", rng.integers(0, config.vocab_size, min(n_random, config.n_ctx))))
     if config.n_ctx > n_random:
         ids = rng.integers(0, config.vocab_size, config.n_ctx)
-        chosen.append(Probe("full context", ids, max(1, config.n_ctx - N_LONG_ROWS)))
+        n_rows = config.n_ctx if complete else MAX_LOGITS // config.vocab_size
+        rows = spread_rows(config.n_ctx, n_rows)
+        chosen.append(Probe("full context", ids, rows, fills_context=True))
     return chosen
+
+
+def spread_rows(n_ctx: int, n_rows: int) -> tuple[int, ...]:
+    """At most about `n_rows` of a context's rows: windows of WINDOW neighbours all over it, the
+    last one at its end; all of them where so many are wanted.
+    """
+    n_places = max(MIN_PLACES, n_rows // WINDOW)
+    if n_rows >= n_ctx or n_places * WINDOW >= n_ctx:
+        return tuple(range(n_ctx))
+    starts = np.linspace(0, n_ctx - WINDOW, n_places).astype(int)
+    return tuple(sorted({int(start) + i for start in starts for i in range(WINDOW)}))
 
 
 def compare(
@@ -222,13 +256,12 @@ def compare(
 def compare_rows(
     reference: FloatArray, candidate: FloatArray, probe: Probe
 ) -> Iterator[RowComparison]:
-    """Compare logits [rows, V], row by row. probe: names the flips, and counts from its first row.
+    """Compare logits [rows, V], row by row. probe: names the flips and says which rows they are.
 
     One row at a time: the whole would be several copies of [rows, V] in float64.
     """
-    for row, (expected, actual) in enumerate(
-        zip(reference, candidate, strict=True), probe.first_row
-    ):
+    pairs = zip(reference, candidate, strict=True)
+    for row, (expected, actual) in zip(probe.compared_rows, pairs, strict=True):
         difference = np.abs(expected - actual)
         tokens = (int(expected.argmax()), int(actual.argmax()))
         is_flip = tokens[0] != tokens[1]
@@ -241,6 +274,26 @@ def compare_rows(
         )
 
 
+def worst_window(
+    reference: FloatArray, candidate: FloatArray, probe: Probe
+) -> tuple[Agreement, float, int] | None:
+    """The WINDOW neighbouring rows with the largest mean KL: how they agree, the lower quartile of
+    the other windows' mean KL, and their first row. None for a probe of too few rows.
+
+    What quantization does to a row depends little on where the row stands, so a quarter of the
+    windows says how large its noise is, also where a fault covers most of the context.
+    """
+    rows = list(compare_rows(reference, candidate, probe))
+    n_windows = len(rows) // WINDOW
+    if n_windows < MIN_PLACES:
+        return None
+    starts = [len(rows) - WINDOW * (n_windows - i) for i in range(n_windows)]
+    means = np.array([np.mean([row.kl for row in rows[at : at + WINDOW]]) for at in starts])
+    worst = int(np.nan_to_num(means, nan=np.inf).argmax())
+    agreement = Agreement.of(rows[starts[worst] : starts[worst] + WINDOW])
+    return agreement, float(np.percentile(means, 25)), probe.compared_rows[starts[worst]]
+
+
 def logit_margin(logits: FloatArray) -> float:
     """The best of logits [V] minus the second best; 0 for one alone."""
     if logits.size < 2:
@@ -251,12 +304,21 @@ def logit_margin(logits: FloatArray) -> float:
 
 def probe_logits(session: Runner, probe: Probe, chunk: int | None = None) -> FloatArray:
     """Logits [rows, V] of one probe; `chunk` tokens at a time, all at once if None."""
-    cache = session.new_cache()
     size = chunk or probe.ids.size
+    return walk(session, probe, range(0, probe.ids.size, size))
+
+
+def walk(session: Runner, probe: Probe, starts: Sequence[int]) -> FloatArray:
+    """Logits [rows, V] of one probe, in calls that begin at the positions `starts`, 0 the first."""
+    cache = session.new_cache()
+    chosen = np.array(probe.compared_rows)
     rows = []
-    for start in range(0, probe.ids.size, size):
-        logits = session.forward(probe.ids[None, start : start + size], cache, "all")
-        rows.append(logits[0][max(0, probe.first_row - start) :].copy())
+    for start, stop in zip(starts, [*starts[1:], probe.ids.size], strict=True):
+        inside = chosen[(chosen >= start) & (chosen < stop)] - start
+        wanted = "all" if inside.size == stop - start else inside.tolist() or "last"
+        logits = session.forward(probe.ids[None, start:stop], cache, wanted)
+        if inside.size:
+            rows.append(logits[0].copy())
     return np.concatenate(rows)
 
 

@@ -30,12 +30,13 @@ class Verification:
     """Figures by section and name, with their limits; `faults` describes what is out of tolerance.
 
     first: the operator and its layer where the model diverges from its reference, if operators were
-    compared and one does.
+    compared and one does. notes: what could not be compared.
     """
 
     figures: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     first: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def add(
         self,
@@ -89,6 +90,16 @@ class Verification:
             )
         values = {"equal_tokens": n_equal, "tokens": len(expected), "gap": margin, "ok": ok}
         self.figures.setdefault(section, {})["greedy"] = values
+
+    def add_settings(
+        self, section: str, name: str, n_compared: int | None, faults: Sequence[str]
+    ) -> None:
+        """Record whether a part of the manifest is the checkpoint's. n_compared: of what it has
+        many, such as tokens.
+        """
+        self.figures.setdefault(section, {})[name] = {"rows": n_compared, "ok": not faults}
+        for text in faults:
+            self.add_operator_fault(None, name, name, text)
 
     def add_operator_fault(self, layer: int | None, operator: str, label: str, text: str) -> None:
         """Record a fault of an operator, in the order of the computation: the first one is where to

@@ -54,11 +54,17 @@ class Subject(Protocol):
 
 
 def subject_of(
-    config: GPTConfig, task: TaskSpec | None, tokenizer: Tokenizer | None, *, thorough: bool = False
+    config: GPTConfig,
+    task: TaskSpec | None,
+    tokenizer: Tokenizer | None,
+    *,
+    thorough: bool = False,
+    complete: bool = False,
 ) -> Subject:
-    """The subject for a model of this shape. thorough: see `parity.probes`."""
+    """The subject for a model of this shape. thorough, complete: see `parity.probes`."""
     if task is None:
-        return LanguageModelSubject(parity.probes(config, tokenizer, thorough=thorough))
+        probes = parity.probes(config, tokenizer, thorough=thorough, complete=complete)
+        return LanguageModelSubject(probes)
     return ClassifierSubject(task_probes(config, task, tokenizer))
 
 
@@ -70,7 +76,9 @@ def verify_alone(
     full: of a language model, every split, and the whole context token by token; minutes for a
     large one. Faults are in the report.
     """
-    subject = subject_of(bundle.config, bundle.task, tokenizer_of(bundle), thorough=True)
+    subject = subject_of(
+        bundle.config, bundle.task, tokenizer_of(bundle), thorough=True, complete=full
+    )
     report = Verification()
     progress(f"checking the execution paths of {bundle.scheme}")
     effort: Effort = "full" if full else "verify"

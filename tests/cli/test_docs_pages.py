@@ -48,7 +48,7 @@ COMMANDS = [
 
 def test_the_python_examples_run_one_after_the_other(tmp_path: Path) -> None:
     blocks = Page(DOCS / "python.md").blocks("python")
-    assert len(blocks) == 14
+    assert len(blocks) == 15
     ran = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
         cwd=tmp_path,

@@ -56,6 +56,7 @@ def test_each_command_prints_what_the_page_shows(folder: Path) -> None:
         "finetune",
         "export",
         "classify",
+        "calibrate",
     ]
     for example in examples:
         path = f'PATH="{folder / "bin"}:$PATH"; '

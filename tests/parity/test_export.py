@@ -294,7 +294,7 @@ def test_a_row_of_nan_is_infinitely_far() -> None:
 def test_rows_are_compared_by_the_definitions() -> None:
     reference = np.log([[0.5, 0.25, 0.25], [0.2, 0.5, 0.3]]).astype(np.float32)
     candidate = np.log([[0.5, 0.25, 0.25], [0.2, 0.3, 0.5]]).astype(np.float32)
-    same, other = parity.compare_rows(reference, candidate, parity.Probe("p", np.arange(9), 7))
+    same, other = parity.compare_rows(reference, candidate, parity.Probe("p", np.arange(9), (7, 8)))
     assert (same.max_diff, same.kl, same.flip) == (0, 0, None)
     assert other.max_diff == pytest.approx(np.log(5 / 3), rel=1e-6)
     assert other.kl == pytest.approx(0.2 * np.log(5 / 3), rel=1e-6)

@@ -1,5 +1,5 @@
 """Whole generations against transformers' `generate`: greedy with penalties, sampled with the same
-random numbers, and beams.
+random numbers, and beams; contrastive search against a loop over its hidden states.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import gpt_edge
 from gpt_edge.arrays import IntArray
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.generate.beam_search import BeamParams
+from gpt_edge.generate.contrastive import ContrastiveParams
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.philox import Philox
@@ -34,6 +35,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     save_vocabulary(folder / "hf", size=310)
     export_bundle(folder / "hf", folder / "bundle", scheme="fp32")
     return model, gpt_edge.load(folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def portable(models: Models) -> Generator:
+    """Of the same checkpoint, with the portable graph."""
+    folder = models[1].session.bundle.path.parent
+    return gpt_edge.load(
+        export_bundle(folder / "hf", folder / "portable", scheme="fp32", graph="portable")[0].path
+    )
 
 
 def by_transformers(model: Any, ids: list[int], **settings: Any) -> IntArray:
@@ -192,3 +202,45 @@ def test_a_choice_is_the_share_of_each_options_probability(models: Models) -> No
     shares = np.exp(sums) / np.exp(sums).sum()
     assert [choice.probability for choice in choices] == pytest.approx(shares, abs=1e-5)
     assert [choice.text for choice in choices] == options
+
+
+@torch.no_grad()
+def by_contrast(
+    model: Any, ids: list[int], params: ContrastiveParams, n_new: int, bias: dict[int, float]
+) -> list[int]:
+    """The paper's rule, every text read from its start: section 4.2, equation 5."""
+    text = list(ids)
+    for _ in range(n_new):
+        read = model(torch.tensor([text]), output_hidden_states=True)
+        logits = read.logits[0, -1].clone()
+        for id, value in bias.items():
+            logits[id] += value
+        likely = torch.softmax(logits.double(), 0).topk(params.top_k)
+        candidates = torch.tensor([[*text, id] for id in likely.indices.tolist()])
+        states = model(candidates, output_hidden_states=True).hidden_states[-1]
+        before = read.hidden_states[-1][0]
+        cosines = torch.nn.functional.cosine_similarity(states[:, -1:], before[None], dim=-1)
+        alpha = params.penalty_alpha
+        scores = (1 - alpha) * likely.values - alpha * cosines.max(dim=1).values
+        text.append(int(likely.indices[scores.argmax()]))
+    return text[len(ids) :]
+
+
+@pytest.mark.parametrize("params", [(0.6, 4), (0.9, 7), (0.25, 2), (1.0, 3)], ids=str)
+def test_contrastive_search_is_the_papers(
+    models: Models, portable: Generator, params: tuple[float, int]
+) -> None:
+    model, edge = models
+    contrastive = ContrastiveParams(*params)
+    bias = {5: 1.5, 9: -2.0}
+    for prompt in PROMPTS:
+        expected = by_contrast(model, edge.tokenizer.encode(prompt), contrastive, 20, bias)
+        for generator in (edge, portable):
+            done = generator.contrastive_search(
+                prompt,
+                contrastive=contrastive,
+                max_new_tokens=20,
+                ignore_end_token=True,
+                logit_bias=bias,
+            )
+            assert list(done.ids) == expected

@@ -21,7 +21,7 @@ from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.verify.reference import classifier_logits
 from gpt_edge.export.weights.data_file import DATA_FILES
-from gpt_edge.reference.checkpoint import load_task_model
+from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
@@ -153,13 +153,28 @@ def test_a_bundle_of_other_weights_is_found_out(
     torch.manual_seed(9)
     model = load_task_model(sources("gpt3", "classification"))
     torch.nn.init.normal_(model.task_head.weight, std=0.5)
-    from gpt_edge.reference.checkpoint import save_checkpoint
-
     save_checkpoint(tmp_path / "other", model.config, model.tensors(), None, {}, model.spec)
     assert verify_bundle(bundle, tmp_path / "other").faults
     entailment = save_task(tmp_path / "entailment", TINY["gpt3"], "entailment")
     with pytest.raises(BundleError, match="was made for entailment"):
         verify_bundle(bundle, entailment)
+
+
+def test_a_temperature_goes_from_the_checkpoint_into_the_bundles(
+    sources: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    model = load_task_model(sources("gpt3", "classification"))
+    task = dataclasses.replace(model.spec, temperature=1.5)
+    figures = {"n_examples": 3, "temperature": 1.5}
+    about = {"finetune": {"epoch": 1}, "calibration": figures}
+    save_checkpoint(tmp_path / "warm", model.config, model.tensors(), None, about, task)
+    fp32, _ = export_bundle(tmp_path / "warm", tmp_path / "fp32", scheme="fp32", tokenizer="none")
+    int8, _ = quantize_bundle(fp32, tmp_path / "int8", scheme="int8")
+    for bundle in (fp32, int8):
+        assert Bundle.open(bundle.path).task == task
+        assert bundle.manifest.quality == {"calibration": figures}
+    # outputs are compared as logits: another temperature is no fault
+    assert verify_bundle(int8, sources("gpt3", "classification")).faults == []
 
 
 def test_nothing_is_published_when_out_of_tolerance(

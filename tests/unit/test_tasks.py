@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -161,6 +162,13 @@ GOOD = new_task("classification", 7, ("a", "b")).to_dict()
         ({"kind": "similarity", "score_range": [0, "5"], "labels": []}, "two finite numbers"),
         ({"kind": "similarity", "score_range": 5, "labels": []}, "must be a list or null"),
         ({"more": 1}, "unknown task fields: more"),
+        ({"temperature": 0}, "from 0.01 to 100, got 0"),
+        ({"temperature": math.nan}, "from 0.01 to 100, got nan"),
+        ({"temperature": True}, "from 0.01 to 100, got True"),
+        (
+            {"kind": "similarity", "score_range": [0, 1], "labels": [], "temperature": 2},
+            "similarity with scores has none",
+        ),
     ],
 )
 def test_a_spec_that_no_task_can_have_is_refused(change: dict[str, Any], message: str) -> None:
@@ -171,6 +179,17 @@ def test_a_spec_that_no_task_can_have_is_refused(change: dict[str, Any], message
 def test_a_spec_with_a_field_missing_is_refused() -> None:
     with pytest.raises(ValueError, match="missing task fields: extract"):
         TaskSpec.from_dict({name: value for name, value in GOOD.items() if name != "extract"})
+
+
+def test_a_temperature_is_in_a_file_only_where_there_is_one() -> None:
+    spec = spec_of("classification")
+    assert "temperature" not in spec.to_dict()
+    calibrated = dataclasses.replace(spec, temperature=1.5)
+    assert TaskSpec.from_dict(calibrated.to_dict()) == calibrated
+    assert calibrated.uncalibrated == spec
+    tokens = TaskSpec("token-classification", labels=("a", "b"), problem="single-label")
+    with pytest.raises(ValueError, match="temperature is for probabilities, token-classification"):
+        dataclasses.replace(tokens, temperature=1.5)
 
 
 @given(st.floats(-1e6, 1e6))

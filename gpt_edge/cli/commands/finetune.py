@@ -13,6 +13,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.examples import columns_of
 from gpt_edge.cli.support.options import AdapterOption, ConfigOption, JsonOption
+from gpt_edge.cli.support.tables import calibration_line
 from gpt_edge.errors import require
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ def finetune(
 ) -> None:
     """Fine-tune a model on one of GPT-1's four tasks.
 
-    The defaults are those of the GPT-1 paper. Writes checkpoint/ (the model of the best epoch with
+    The defaults are those of the GPT-1 paper. With --dev or --hold-out, probabilities are
+    calibrated on those examples at the end. Writes checkpoint/ (the model of the best epoch with
     its head, ready to export), figures per epoch, and results.json to the run folder. Needs the
     extra gpt-edge[train].
     """
@@ -270,6 +272,8 @@ def describe(result: FinetuneResult) -> str:
                 f"{name:<6} {metric.replace('_', ' ')} {estimate.value:.4f}, 95 % interval "
                 f"{estimate.low:.4f} to {estimate.high:.4f} ({estimate.interval})"
             )
+        if scores.calibration is not None:
+            lines.append(f"{name:<6} {calibration_line(scores.calibration)}")
     if result.forgetting:
         values = result.to_dict()["forgetting"]
         lines.append(

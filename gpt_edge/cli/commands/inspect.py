@@ -13,6 +13,7 @@ from gpt_edge.cli.support.tables import columns, describe, parity_table, size
 
 if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.bundle.manifest import Manifest
     from gpt_edge.tasks import TaskSpec
 
 
@@ -65,17 +66,34 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     if manifest.task is not None:
         facts.append(("task", _task(manifest.task)))
+        facts += _calibration_facts(manifest)
     if (template := bundle.read_chat_template()) is not None:
         n_lines = len(template.splitlines())
         facts.append(("chat template", f"{len(template):,} characters, {n_lines:,} lines"))
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
         plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-        if values:
+        if plain:
             facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
     facts += _quantization_facts(manifest.provenance)
     facts += _product_facts(bundle)
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
+
+
+def _calibration_facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """The temperature, and its figures as far as the manifest has them in the expected shape."""
+    task = manifest.task
+    if task is None or not task.has_probabilities:
+        return []
+    if task.temperature is None:
+        return [("probabilities", "not calibrated")]
+    text = f"calibrated, temperature {task.temperature:.4g}"
+    figures = manifest.quality.get("calibration")
+    names = ("ece_before", "ece_after", "n_examples")
+    if isinstance(figures, dict) and all(name in figures for name in names):
+        before, after, n_examples = (_value(figures[name]) for name in names)
+        text += f"; error {before} before, {after} after, on {n_examples} examples"
+    return [("probabilities", text)]
 
 
 def _shape_facts(bundle: Bundle) -> list[tuple[str, str]]:

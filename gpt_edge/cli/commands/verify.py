@@ -23,6 +23,13 @@ def verify(
     ] = None,
     config: ConfigOption = None,
     adapter: AdapterOption = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Tokenizer that the bundle was exported with, where it is not the checkpoint's.",
+        ),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option(
@@ -40,8 +47,8 @@ def verify(
     """
     from gpt_edge.bundle.bundle import Bundle
 
-    if against is None and (config or adapter):
-        raise ValueError("--config and --adapter are for --against CHECKPOINT")
+    if against is None and (config or adapter or tokenizer):
+        raise ValueError("--config, --adapter and --tokenizer are for --against CHECKPOINT")
     opened = Bundle.open(bundle)
     if against is None:
         from gpt_edge.verify.subject import verify_alone
@@ -54,12 +61,21 @@ def verify(
             from gpt_edge.export.pipeline.verify import verify_bundle
 
             report = verify_bundle(
-                opened, against, config=config, adapter=adapter, full=full, progress=progress
+                opened,
+                against,
+                config=config,
+                adapter=adapter,
+                tokenizer=tokenizer,
+                full=full,
+                progress=progress,
             )
     if as_json:
         result = {"parity": report.figures, "faults": report.faults, "first": report.first}
+        result["notes"] = report.notes
         console.say_json({"ok": not report.faults, **describe(opened), **result})
     else:
         console.say(parity_table(report.figures))
+        for note in report.notes:
+            console.say(console.visible(f"note: {note}"))
     if report.faults:
         raise ParityError(f"{opened.path} is out of tolerance: {report.summary()}")

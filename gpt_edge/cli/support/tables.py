@@ -14,6 +14,7 @@ from gpt_edge.cli.support.console import visible
 
 if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.evaluate.temperature import CalibrationFigures
 
 LIMIT_NAMES = {"max_difference": "max", "mean_kl": "KL"}
 HEADINGS = ("", "rows", "max |Δlogit|", "mean KL", "same token", "allowed", "")
@@ -149,6 +150,15 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "n_bytes": bundle.n_bytes,
         "files": {name: record["size"] for name, record in manifest.files.items()},
     }
+
+
+def calibration_line(figures: CalibrationFigures) -> str:
+    """Return what a temperature changes, in one line."""
+    return (
+        f"temperature {figures.temperature:.4g}: calibration error {figures.ece_before:.4f} "
+        f"before, {figures.ece_after:.4f} after; log loss {figures.log_loss_before:.4f} before, "
+        f"{figures.log_loss_after:.4f} after"
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt_edge.arrays import IntArray
 from gpt_edge.data.examples import Example, read_examples
-from gpt_edge.data.labels import balance, class_labels, class_numbers, scores
+from gpt_edge.data.labels import balance, class_labels, label_numbers
 from gpt_edge.data.tables import SkippedRows
 from gpt_edge.errors import GPTEdgeWarning, TokenizerError, TrainingError
 from gpt_edge.evaluate import Score
@@ -104,7 +104,7 @@ def open_inputs(
     paths = {"train": data.train, "dev": data.dev or data.train, "test": data.test or data.train}
     encoded = {}
     for name, examples_of_set in examples.items():
-        labels_of_set = _numbers(paths[name], examples_of_set, spec)
+        labels_of_set = label_numbers(paths[name], examples_of_set, spec)
         try:
             encoded[name] = encode(spec, encoder, examples_of_set, labels_of_set, gpt.config.n_ctx)
         except TrainingError as error:
@@ -173,18 +173,11 @@ def _with_tokens(
             kind=settings.kind,
             labels=tuple(labels),
             score_range=settings.score_range,
+            temperature=None,
         )
     return with_task_tokens(gpt), new_task(
         settings.kind, gpt.config.vocab_size, labels, settings.score_range
     )
-
-
-def _numbers(path: Path, examples: Sequence[Example], spec: TaskSpec) -> Sequence[float]:
-    if spec.score_range is not None:
-        return scores(path, examples, spec.score_range)
-    if spec.kind == "multiple-choice":
-        return [int(example.label) for example in examples]
-    return class_numbers(path, examples, spec.labels)
 
 
 def _forgetting_documents(data: FinetuneData, tokenizer: Tokenizer) -> tuple[list[IntArray], int]:

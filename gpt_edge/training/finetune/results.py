@@ -22,22 +22,24 @@ from gpt_edge.evaluate.classification_metrics import (
     pearson,
     score_metrics,
 )
+from gpt_edge.evaluate.temperature import CalibrationFigures, calibration_figures
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.training.finetune.batches import EncodedExamples
-from gpt_edge.training.finetune.trainer import predict
+from gpt_edge.training.finetune.trainer import TaskPredictions, predict
 
 
 @dataclass(frozen=True)
 class SetFigures:
     """Figures on one set of examples. confusion: int64 [n_label, n_label], of tasks with
-    classes.
+    classes. calibration: of a task with a temperature.
     """
 
     n_examples: int
     loss: float
     metrics: Mapping[str, IntervalEstimate]
-    confusion: IntArray | None
+    confusion: IntArray | None = None
+    calibration: CalibrationFigures | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,8 @@ class FinetuneResult:
         for name, figures in self.sets.items():
             metrics = {metric: estimate.to_dict() for metric, estimate in figures.metrics.items()}
             values[name] = {"n_examples": figures.n_examples, "loss": figures.loss, **metrics}
+            if figures.calibration is not None:
+                values[name]["calibration"] = figures.calibration.to_dict()
             if with_confusion and figures.confusion is not None:
                 values[name]["confusion"] = figures.confusion.tolist()
         if self.forgetting:
@@ -86,23 +90,23 @@ class FinetuneResult:
 
 def measure(model: TaskModel, data: EncodedExamples, batch_tokens: int) -> SetFigures:
     """Figures of `model`, in float32, on `data`."""
-    spec = model.spec
-    predictions = predict(model, data, batch_tokens)
+    return set_figures(model.spec, data, predict(model, data, batch_tokens))
+
+
+def set_figures(spec: TaskSpec, data: EncodedExamples, predictions: TaskPredictions) -> SetFigures:
+    """Figures of what a model of the task predicts for `data`."""
+    n, loss, outputs = len(data), predictions.loss, predictions.outputs
     if spec.is_score:
-        return SetFigures(
-            len(data), predictions.loss, score_metrics(data.labels, predictions.outputs), None
-        )
+        return SetFigures(n, loss, score_metrics(data.labels, outputs))
+    calibration = None
+    if spec.temperature is not None:
+        calibration = calibration_figures(spec, predictions.logits, data.labels)
     if spec.kind == "multiple-choice":
-        return SetFigures(
-            len(data), predictions.loss, choice_metrics(data.labels, predictions.outputs), None
-        )
-    confusion = confusion_matrix(data.labels, predictions.outputs, spec.n_label)
-    return SetFigures(
-        len(data),
-        predictions.loss,
-        class_metrics(data.labels, predictions.outputs, spec.n_label),
-        confusion,
-    )
+        metrics = choice_metrics(data.labels, outputs)
+        return SetFigures(n, loss, metrics, calibration=calibration)
+    metrics = class_metrics(data.labels, outputs, spec.n_label)
+    confusion = confusion_matrix(data.labels, outputs, spec.n_label)
+    return SetFigures(n, loss, metrics, confusion, calibration)
 
 
 def primary(

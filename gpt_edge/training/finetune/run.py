@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,25 @@ from typing import Any
 import torch
 
 from gpt_edge.errors import NumericError, TrainingError, require
-from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
+from gpt_edge.evaluate.calibrate import CALIBRATION
+from gpt_edge.evaluate.temperature import calibrated, calibration_figures
+from gpt_edge.reference.checkpoint import (
+    load_task_model,
+    read_checkpoint_config,
+    save_checkpoint,
+)
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import sha256_file
+from gpt_edge.tasks import TaskSpec
 from gpt_edge.training.allocator import keep_freed_memory
 from gpt_edge.training.finetune.batches import EncodedExamples, epoch_batches
 from gpt_edge.training.finetune.inputs import FinetuneInputs, open_inputs
 from gpt_edge.training.finetune.lora import merged_tensors
 from gpt_edge.training.finetune.progress import FinetuneProgress, show_finetune_progress
-from gpt_edge.training.finetune.results import FinetuneResult, SetFigures, measure, primary
+from gpt_edge.training.finetune.results import FinetuneResult, primary, set_figures
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
-from gpt_edge.training.finetune.trainer import Finetuner
+from gpt_edge.training.finetune.trainer import Finetuner, TaskPredictions, predict
 from gpt_edge.training.run_folder import CHECKPOINT, STATE, hold_run_folder
 from gpt_edge.training.run_state import NON_FINITE_HINT, load_state, save_state
 
@@ -262,14 +270,19 @@ class FinetuneRun:
         source = self.source
         path = self.out / CHECKPOINT
         model = load_task_model(path)
-        sets: dict[str, SetFigures] = {}
-        for name, part in (("dev", source.dev), ("test", source.test)):
-            if part is not None:
-                sets[name] = measure(model, part, self.settings.batch_tokens)
+        predictions = {
+            name: predict(model, part, self.settings.batch_tokens)
+            for name, part in self._measured_sets().items()
+        }
+        spec = self._calibrate(model, predictions)
+        sets = {
+            name: set_figures(spec, part, predictions[name])
+            for name, part in self._measured_sets().items()
+        }
         forgetting_after = source.forgetting(model)
         result = FinetuneResult(
             checkpoint=path,
-            spec=source.spec,
+            spec=spec,
             epochs=self.epoch,
             best_epoch=self.best_epoch,
             steps=self.trainer.n_steps_done,
@@ -287,6 +300,25 @@ class FinetuneRun:
             (json.dumps(result.to_dict(with_confusion=True), indent=1) + "\n").encode(),
         )
         return result
+
+    def _measured_sets(self) -> dict[str, EncodedExamples]:
+        sets = {"dev": self.source.dev, "test": self.source.test}
+        return {name: part for name, part in sets.items() if part is not None}
+
+    def _calibrate(self, model: TaskModel, predictions: Mapping[str, TaskPredictions]) -> TaskSpec:
+        """The task with the temperature that dev asks for, which is written into the checkpoint;
+        without dev, or for scores, the task as it is.
+        """
+        source = self.source
+        if source.dev is None or not source.spec.has_probabilities:
+            return source.spec
+        logits = predictions["dev"].logits
+        spec = calibrated(source.spec, logits, source.dev.labels)
+        path = self.out / CHECKPOINT
+        about = dict(read_checkpoint_config(path)["training"])
+        about[CALIBRATION] = calibration_figures(spec, logits, source.dev.labels).to_dict()
+        save_checkpoint(path, model.config, model.tensors(), source.tokenizer, about, spec)
+        return spec
 
 
 def _check_plot(data: FinetuneData, settings: FinetuneSettings) -> None:

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt_edge.arrays import IntArray
+from gpt_edge.arrays import DoubleArray, IntArray
 from gpt_edge.errors import NumericError
 from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dropout
+from gpt_edge.tasks import TaskSpec
 from gpt_edge.training.finetune.batches import EncodedExamples, MicroBatch
 from gpt_edge.training.finetune.lora import add_lora
 from gpt_edge.training.finetune.settings import FinetuneSettings
@@ -33,11 +34,12 @@ LM_ROWS = 64  # rows of logits are padded to multiples of this: few shapes, see 
 @dataclass(frozen=True, slots=True)
 class TaskPredictions:
     """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in
-    nats.
+    nats. logits: float64 [N, n_label], of multiple choice [N, answers], filled up with -inf.
     """
 
     outputs: npt.NDArray[Any]
     loss: float
+    logits: DoubleArray
 
 
 def rate_factor(step: int, n_steps: int, warmup: float) -> float:
@@ -222,18 +224,20 @@ def predict(
     """
     was_training = model.training
     model.eval()
-    outputs, loss = np.zeros_like(data.labels), 0.0
+    is_choice = model.spec.kind == "multiple-choice"
+    n_columns = max(map(len, data.sequences)) if is_choice else model.spec.n_label
+    scores, loss = np.full((len(data), n_columns), -np.inf), 0.0
     for part in data.parts(range(len(data)), batch_tokens, multiple):
         logits = model(part.ids, part.extract_at)[0].float()
         loss += task_loss(model, logits, part).item()
-        if model.spec.is_score:
-            outputs[part.rows] = [model.spec.score(logit) for logit in logits[:, 0].tolist()]
-        else:
-            scores = (
-                by_example(logits, part.n_sequences)
-                if model.spec.kind == "multiple-choice"
-                else logits
-            )
-            outputs[part.rows] = scores.argmax(-1).numpy()
+        by_row = by_example(logits, part.n_sequences) if is_choice else logits
+        scores[part.rows, : by_row.shape[1]] = by_row.numpy()
     model.train(was_training)
-    return TaskPredictions(outputs, loss / len(data))
+    return TaskPredictions(_outputs(model.spec, scores), loss / len(data), scores)
+
+
+def _outputs(spec: TaskSpec, logits: DoubleArray) -> npt.NDArray[Any]:
+    if spec.is_score:
+        return np.array([spec.score(logit) for logit in logits[:, 0].tolist()])
+    classes: IntArray = logits.argmax(1)
+    return classes

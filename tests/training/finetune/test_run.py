@@ -29,7 +29,12 @@ from gpt_edge.errors import (
     TrainingError,
 )
 from gpt_edge.evaluate import classification_metrics
-from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
+from gpt_edge.evaluate.temperature import fit_temperature
+from gpt_edge.reference.checkpoint import (
+    load_task_model,
+    read_checkpoint_config,
+    save_checkpoint,
+)
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.tasks import KINDS, n_text_rows
@@ -37,10 +42,11 @@ from gpt_edge.tokenizer.discover import find_tokenizer
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
 from gpt_edge.training.finetune import run as module
 from gpt_edge.training.finetune.confusion_plot import draw_confusion
+from gpt_edge.training.finetune.inputs import open_inputs
 from gpt_edge.training.finetune.results import FinetuneResult
 from gpt_edge.training.finetune.run import finetune
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
-from gpt_edge.training.finetune.trainer import Finetuner
+from gpt_edge.training.finetune.trainer import Finetuner, predict
 from gpt_edge.training.run_folder import hold_run_folder
 from gpt_edge.training.run_state import load_state, save_state
 from tests.support.finetune_factory import CONFIG, make_checkpoint, settings, write_examples
@@ -104,6 +110,8 @@ def test_each_kind_gives_a_checkpoint_and_figures(
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert written["dev"]["n_examples"] == 20
     assert written["data"]["train"]["n_examples"] == 48
+    temperature = None if kind == "similarity" else written["dev"]["calibration"]["temperature"]
+    assert model.spec.temperature == temperature
     assert ("confusion" in written["dev"]) == (kind in ("classification", "entailment"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "checkpoint", "metrics.jsonl", "results.json", "state.safetensors",
@@ -133,6 +141,23 @@ def test_the_kept_weights_are_those_of_the_best_epoch(checkpoint: Path, tmp_path
     assert result.sets["dev"].loss == pytest.approx(best["dev_loss"], rel=1e-5)
 
 
+def test_the_temperature_is_that_of_the_best_epochs_logits_on_dev(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    data = files(tmp_path, n=60)
+    result = run(checkpoint, tmp_path / "out", dataclasses.replace(data, test=data.dev), settings())
+    source = open_inputs(result.checkpoint, data, settings())
+    assert source.spec.temperature is None  # a fine-tuning from it starts without
+    assert source.dev is not None
+    logits = predict(load_task_model(result.checkpoint), source.dev, 4096).logits
+    assert result.spec.temperature == fit_temperature(logits, source.dev.labels)
+    assert result.sets["dev"].calibration == result.sets["test"].calibration
+    described = read_checkpoint_config(result.checkpoint)
+    assert result.sets["dev"].calibration is not None
+    assert described["training"]["calibration"] == result.sets["dev"].calibration.to_dict()
+    assert described["training"]["finetune"]["epoch"] == result.best_epoch
+
+
 def test_patience_stops_a_run_that_gets_no_better(checkpoint: Path, tmp_path: Path) -> None:
     data = files(tmp_path)
     result = run(
@@ -146,7 +171,7 @@ def test_without_dev_the_last_epoch_is_kept_and_a_share_can_be_held_out(
 ) -> None:
     data = files(tmp_path, dev=None)
     result = run(checkpoint, tmp_path / "out", data, settings())
-    assert (result.best_epoch, dict(result.sets)) == (2, {})
+    assert (result.best_epoch, dict(result.sets), result.spec.temperature) == (2, {}, None)
     held = run(checkpoint, tmp_path / "held", dataclasses.replace(data, hold_out=0.25), settings())
     assert (held.data["train"]["n_examples"], held.data["dev"]["n_examples"]) == (36, 12)
     with pytest.raises(ValueError, match="either dev or hold_out"):

@@ -4,6 +4,7 @@ logits become labels.
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +56,12 @@ def test_labels_and_probabilities_come_apart() -> None:
     )
     assert model.labels == ("short", "long")
     assert model.predict(["abc"]).rows[0].probability == pytest.approx(np.e / (1 + np.e))
+
+
+def test_probabilities_are_those_of_the_temperature_and_the_label_stays() -> None:
+    task = dataclasses.replace(new_task("classification", 257, ("a", "b")), temperature=2.0)
+    (row,) = classifier(task, lambda ids: [0, 3]).predict(["x"]).rows
+    assert (row.label, row.probability) == ("b", pytest.approx(1 / (1 + np.exp(-1.5))))
 
 
 def test_no_example_gives_no_answer() -> None:

@@ -1,0 +1,155 @@
+"""Do the nodes of a graph say what the config says: attributes, inputs, and nothing that no graph
+of gpt-edge holds there?
+
+Read, not run: a window, a scale or an epsilon may be wrong where no probe comes, and a condition
+may hold for one position or one value alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import onnx_ir as ir
+
+from gpt_edge.config import GPTConfig
+from gpt_edge.export.verify.graph_map import ATTENTIONS, NORMS, MappedOperator
+from gpt_edge.export.weights.reference_operators import ReferenceOperator
+from gpt_edge.onnx_contract import ACTIVATION_OPERATORS
+
+TOLERANCE = 1e-3  # relative: attributes are float32
+N_ATTENTION_INPUTS = {"GroupQueryAttention": 7, "Attention": 4}  # used; what follows is no GPT's
+PICKS = {"GatherND", "Unsqueeze", "Constant"}  # rows whose logits are wanted
+LINEAR_NODES = {
+    "Shape", "Concat", "Expand", "Constant", "Abs", "ReduceMax", "ReduceMin", "Mul", "Max",
+    "QuantizeLinear", "MatMulIntegerToFloat", "Add", "MatMulNBits", "MatMul", "FusedMatMul",
+    "Gemm", "Cast", "Identity", "DynamicQuantizeLinear", "MatMulInteger", "Transpose",
+    "DequantizeLinear", "Unsqueeze", "Reshape",
+}  # fmt: skip
+EDGE_NODES = {
+    "embedding": {
+        "Unsqueeze", "GatherBlockQuantized", "Reshape", "Gather", "Slice", "Cast", "Add",
+        "SkipLayerNormalization", "Constant", "Shape", "Squeeze", "Range", "Identity", "Mul",
+        "DequantizeLinear",
+    },
+    "lm_head": LINEAR_NODES | PICKS,
+    "task_head": {"MatMul", "Add", "Gemm", "Slice", "Reshape"} | PICKS,
+    "attn.attention": {"GroupQueryAttention"},
+    "mlp.activation": {"FastGelu", "Gelu", "Relu"},
+    "attn.residual": {"Add", "SkipLayerNormalization"} | PICKS,
+    "mlp.residual": {"Add", "SkipLayerNormalization"},
+    "attn.c_attn": LINEAR_NODES,
+    "attn.c_proj": LINEAR_NODES | PICKS,
+    "mlp.c_fc": LINEAR_NODES,
+    "mlp.c_proj": LINEAR_NODES,
+    "ln_1": set(NORMS),
+    "ln_2": set(NORMS),
+    "ln_f": set(NORMS),
+}  # fmt: skip
+# in a portable graph only the mask of attention needs any of these
+CONDITIONS = {
+    "Where", "If", "Loop", "Scan", "Clip", "Min", "Max", "Mod", "Equal", "Less", "LessOrEqual",
+    "Greater", "GreaterOrEqual", "And", "Or", "Not", "Xor", "CumSum", "Trilu", "Round", "Floor",
+    "Ceil", "Sign", "Dropout", "RandomNormal", "RandomUniform", "RandomNormalLike", "NonZero",
+    "ScatterND", "ScatterElements", "Compress", "Pad", "IsNaN", "IsInf", "OneHot", "TopK",
+}  # fmt: skip
+
+
+def node_faults(mapped: MappedOperator, graph: str, config: GPTConfig) -> list[str]:
+    """What is wrong with the nodes of one operator, by reading them. graph: "edge" or
+    "portable".
+    """
+    faults = [f"the graph has a node {name} there" for name in _strangers(mapped, graph)]
+    name, node = mapped.operator.name, mapped.node
+    check = CHECKS.get(name)
+    if check is not None:
+        faults += check(node, mapped.operator, config)
+    for other in mapped.nodes:
+        faults += _axis_faults(other)
+    return faults
+
+
+def _strangers(mapped: MappedOperator, graph: str) -> list[str]:
+    """Types of nodes that do not belong to an operator."""
+    types = {node.op_type for node in mapped.nodes}
+    if graph == "edge":
+        return sorted(types - EDGE_NODES[mapped.operator.name])
+    if mapped.operator.name == "attn.attention":
+        return []
+    return sorted(types & CONDITIONS)
+
+
+def _attention(node: ir.Node, operator: ReferenceOperator, config: GPTConfig) -> Iterator[str]:
+    if node.op_type not in ATTENTIONS or operator.layer is None:
+        return
+    heads = {"num_heads": config.n_head, "kv_num_heads": config.n_head}
+    expected: dict[str, float] = {"scale": config.attention_scale}
+    if node.op_type == "GroupQueryAttention":
+        window = config.layer_window(operator.layer)
+        expected |= {**heads, "local_window_size": -1 if window is None else window}
+    else:
+        has_mask = len(node.inputs) > 3 and node.inputs[3] is not None
+        expected["is_causal"] = 0 if has_mask else 1
+    for name, value in expected.items():
+        actual = _number(node, name)
+        if actual is None or not math.isclose(actual, value, rel_tol=TOLERANCE):
+            yield f"its {name} is {_shown(actual)}, the config says {_shown(value)}"
+    # softcap, rotary positions, a smooth softmax …: no GPT has them
+    for name in sorted(set(node.attributes) - set(expected)):
+        actual = _number(node, name)
+        if actual not in (0, None) and not name.startswith(("q_num", "kv_num", "softmax_prec")):
+            yield f"its {name} is {_shown(actual)}, expected 0"
+    n_used = N_ATTENTION_INPUTS.get(node.op_type, len(node.inputs))
+    extra = [i for i, value in enumerate(node.inputs) if i >= n_used and value is not None]
+    if extra:
+        yield f"it has an input {extra[0]}, which no GPT needs"
+
+
+def _norm(node: ir.Node, operator: ReferenceOperator, config: GPTConfig) -> Iterator[str]:
+    """An epsilon that is off is too small to show on most inputs."""
+    if node.op_type not in NORMS:
+        return
+    actual = _number(node, "epsilon")
+    if actual is None:
+        actual = 1e-12 if node.op_type == "SkipLayerNormalization" else 1e-5
+    expected = config.layer_norm_epsilon
+    if not math.isclose(actual, expected, rel_tol=TOLERANCE):
+        yield f"its epsilon is {actual:.3g}, the reference's is {expected:.3g}"
+
+
+def _activation(node: ir.Node, operator: ReferenceOperator, config: GPTConfig) -> Iterator[str]:
+    is_tanh = "approximate" in node.attributes
+    is_tanh = is_tanh and node.attributes["approximate"].as_string() == "tanh"
+    kind = "FastGelu" if node.op_type == "Gelu" and is_tanh else node.op_type
+    expected = ACTIVATION_OPERATORS[config.activation]
+    if kind != expected:
+        yield f"it is {kind}, the config says {config.activation}"
+
+
+Check = Callable[[ir.Node, ReferenceOperator, GPTConfig], Iterator[str]]
+CHECKS: dict[str, Check] = {
+    "attn.attention": _attention,
+    "mlp.activation": _activation,
+    **dict.fromkeys(("ln_1", "ln_2", "ln_f"), _norm),
+}
+
+
+def _axis_faults(node: ir.Node) -> Iterator[str]:
+    """Attributes of the nodes that quantize activations and pick rows."""
+    if node.op_type == "QuantizeLinear" and _number(node, "axis") not in (-1, 2):
+        yield f"its activations are quantized along axis {_shown(_number(node, 'axis'))}"
+    if node.op_type == "GatherND" and _number(node, "batch_dims") != 1:
+        yield f"its rows are picked with batch_dims {_shown(_number(node, 'batch_dims'))}"
+    if node.op_type in NORMS and _number(node, "axis") not in (None, -1, 2):
+        yield f"it is normed along axis {_shown(_number(node, 'axis'))}"
+
+
+def _number(node: ir.Node, name: str) -> float | None:
+    attribute = node.attributes.get(name)
+    if attribute is None or not isinstance(attribute.value, int | float):
+        return None
+    return float(attribute.value)
+
+
+def _shown(value: float | None) -> str:
+    return "not given" if value is None else f"{value:.6g}"

@@ -1,0 +1,25 @@
+/** onnxruntime-web's wasm build: the one whose operators run every graph of gpt-edge. */
+const MAX_THREADS = 4;
+/**
+ * threads: null takes half of the processors, at most 4, where the page is cross-origin isolated,
+ * and one elsewhere.
+ */
+export function webBackend(ort, threads = null) {
+    const isIsolated = globalThis.crossOriginIsolated === true;
+    const half = Math.ceil((globalThis.navigator?.hardwareConcurrency ?? 1) / 2);
+    ort.env.wasm.numThreads = threads ?? (isIsolated ? Math.min(half, MAX_THREADS) : 1);
+    ort.env.logLevel = "error";
+    return {
+        ort,
+        options: {
+            executionProviders: ["wasm"],
+            // it grows in powers of two and keeps what the longest prompt took
+            enableCpuMemArena: false,
+            // patterns are kept per input shape, and every step has its own
+            enableMemPattern: false,
+            logSeverityLevel: 3,
+        },
+        optionsFor: async () => ({}),
+        writesInPlace: false,
+    };
+}
