@@ -13,6 +13,7 @@ pipelines/text_classification.py. Knows nothing of text, tensors or files.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -180,6 +181,11 @@ class TaskSpec:
         if self.is_score:
             return f"{self.kind} with scores"
         return f"{self.kind} ({self.problem})" if self.problem else self.kind
+
+    @property
+    def uncalibrated(self) -> TaskSpec:
+        """The same task without what held-out examples say about its probabilities."""
+        return dataclasses.replace(self, temperature=None, thresholds=())
 
     @property
     def tokens(self) -> tuple[int, ...]:

@@ -1,5 +1,5 @@
-"""Arguments of wrong types and absurd sizes, to every method that takes ids, texts, caches, files or
-settings: one clear ValueError, TypeError or error of gpt-edge's, never one from inside.
+"""Arguments of wrong types and absurd sizes, to every method that takes ids, texts, caches, files
+or settings: one clear ValueError, TypeError or error of gpt-edge's, never one from inside.
 """
 
 from __future__ import annotations
