@@ -13,6 +13,7 @@ pipelines/text_classification.py. Knows nothing of text, tensors or files.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ PROBLEMS = ("single-label", MULTI_LABEL, "regression")
 # the fields of a task in a file
 OF_GPT1 = ("kind", "start", "delimiter", "extract", "labels", "score_range")
 OF_TRANSFORMERS = ("kind", "labels", "problem", "pad")
-OPTIONAL = ("temperature",)  # in a file only where they say something
+OPTIONAL = ("temperature", "thresholds")  # in a file only where they say something
+LIKELY = 0.5  # of a label among several that may all be true, without a threshold of its own
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 N_NEW_TOKENS = 3  # start, delimiter, extract
 MAX_LABELS = 1 << 14
@@ -47,9 +49,11 @@ class TaskSpec:
     labels: the classes by number; empty for multiple choice, whose answers come with each example,
     and for scores.
     score_range: lowest and highest score of a similarity that is a number; None for classes.
-    problem: one of PROBLEMS, of transformers' kinds alone.
+    problem: one of PROBLEMS, of transformers' kinds; of classification None, or MULTI_LABEL, where
+    any number of labels is true of a text, or none.
     pad: of TEXT alone: trailing ids of this value count as padding, as transformers' config has it.
     temperature: what logits are divided by before they become probabilities; None: not calibrated.
+    thresholds: of MULTI_LABEL, the probability from which on each label is given; empty: LIKELY.
     """
 
     kind: str
@@ -61,6 +65,7 @@ class TaskSpec:
     problem: str | None = None
     pad: int | None = None
     temperature: float | None = None
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in ALL_KINDS:
@@ -72,6 +77,8 @@ class TaskSpec:
         if self.score_range is not None:
             object.__setattr__(self, "score_range", self._checked_range(tuple(self.score_range)))
         self._check_temperature()
+        object.__setattr__(self, "thresholds", tuple(self.thresholds))
+        self._check_thresholds()
 
     def _check_tokens(self) -> None:
         ids = (self.start, self.delimiter, self.extract)
@@ -84,8 +91,9 @@ class TaskSpec:
 
     def _check_problem(self) -> None:
         if self.kind in KINDS:
-            if self.problem is not None or self.pad is not None:
-                raise ValueError(f"{self.kind} has no problem and no pad")
+            allowed = (None, MULTI_LABEL) if self.kind == "classification" else (None,)
+            if self.problem not in allowed or self.pad is not None:
+                raise ValueError(f"{self.kind} has no problem {self.problem!r:.80} and no pad")
             return
         problems = PROBLEMS if self.kind == TEXT else PROBLEMS[:1]
         if self.problem not in problems:
@@ -145,6 +153,23 @@ class TaskSpec:
                 f"got {value!r:.80}"
             )
 
+    def _check_thresholds(self) -> None:
+        values = self.thresholds
+        if not values:
+            return
+        if not self.is_multi_label or len(values) != len(self.labels):
+            raise ValueError(
+                f"thresholds are for each label of a multi-label task, got {len(values)} for "
+                f"{self.described} with {len(self.labels)} labels"
+            )
+        if wrong := [value for value in values if not _is_number(value) or not 0 < value < 1]:
+            raise ValueError(f"a threshold must be a number between 0 and 1, got {wrong[0]!r:.80}")
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether any number of labels is true of a text, each by its own probability."""
+        return self.problem == MULTI_LABEL
+
     @property
     def has_probabilities(self) -> bool:
         """Whether the answer to a text is a choice of classes or answers that can be calibrated."""
@@ -156,6 +181,11 @@ class TaskSpec:
         if self.is_score:
             return f"{self.kind} with scores"
         return f"{self.kind} ({self.problem})" if self.problem else self.kind
+
+    @property
+    def uncalibrated(self) -> TaskSpec:
+        """The same task without what held-out examples say about its probabilities."""
+        return dataclasses.replace(self, temperature=None, thresholds=())
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -190,8 +220,11 @@ class TaskSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same spec back."""
-        optional = {name: getattr(self, name) for name in OPTIONAL}
-        said = {name: value for name, value in optional.items() if value is not None}
+        said: dict[str, Any] = {}
+        if self.temperature is not None:
+            said["temperature"] = self.temperature
+        if self.thresholds:
+            said["thresholds"] = list(self.thresholds)
         if self.kind not in KINDS:
             labels = list(self.labels)
             values = {"kind": self.kind, "labels": labels, "problem": self.problem, "pad": self.pad}
@@ -203,6 +236,7 @@ class TaskSpec:
             "extract": self.extract,
             "labels": list(self.labels),
             "score_range": list(self.score_range) if self.score_range else None,
+            **({"problem": self.problem} if self.problem is not None else {}),
             **said,
         }
 
@@ -213,7 +247,8 @@ class TaskSpec:
             raise ValueError(f"a task must be an object, got {type(values).__name__}")
         is_of_gpt1 = values.get("kind") not in (TEXT, TOKENS)
         fields = OF_GPT1 if is_of_gpt1 else OF_TRANSFORMERS
-        if unknown := sorted(str(name) for name in set(values) - set(fields) - set(OPTIONAL)):
+        optional = ("problem", *OPTIONAL) if is_of_gpt1 else OPTIONAL
+        if unknown := sorted(str(name) for name in set(values) - set(fields) - set(optional)):
             raise ValueError(f"unknown task fields: {', '.join(unknown)}")
         if missing := [name for name in fields if name not in values]:
             raise ValueError(f"missing task fields: {', '.join(missing)}")
@@ -223,6 +258,8 @@ class TaskSpec:
             )
         if not isinstance(values["labels"], list | tuple):
             raise ValueError(f"task labels must be a list, got {type(values['labels']).__name__}")
+        if not isinstance(values.get("thresholds", ()), list | tuple):
+            raise ValueError(f"task thresholds must be a list, got {values['thresholds']!r:.80}")
         score_range = values.get("score_range")
         if not isinstance(score_range, list | tuple | None):
             raise ValueError(
@@ -244,12 +281,13 @@ def new_task(
     vocab_size: int,
     labels: Sequence[str] = (),
     score_range: tuple[float, float] | None = None,
+    problem: str | None = None,
 ) -> TaskSpec:
     """A task on a model whose embedding has `vocab_size` rows: its three tokens are the next three
     ids.
     """
     start, delimiter, extract = range(vocab_size, vocab_size + N_NEW_TOKENS)
-    return TaskSpec(kind, start, delimiter, extract, tuple(labels), score_range)
+    return TaskSpec(kind, start, delimiter, extract, tuple(labels), score_range, problem)
 
 
 def n_text_rows(vocab_size: int, task: TaskSpec | None) -> int:

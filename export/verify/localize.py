@@ -20,6 +20,7 @@ from torch import Tensor
 from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.activations import ExposedGraph, embedding_rows
 from gpt_edge.export.verify.calls import calls
@@ -87,7 +88,7 @@ def localize(
     """Compare every weight and every operator of a bundle with the reference. Changes nothing.
 
     full: at every position of the context, see `calls`. Raises BundleError for a bundle that
-    gpt-edge did not write: its operators may be any.
+    gpt-edge did not write, whose operators may be any, and for a graph that the gate refuses.
     """
     if bundle.is_optimum_export:
         raise BundleError(
@@ -118,6 +119,7 @@ class _Localizer:
         self.state = state
         self.progress = progress
         self.result = Localization()
+        checked_model(bundle)
         self.onnx_model = ir.load(bundle.model_path)
         self.mapped, self.mismatch = map_operators(self.onnx_model.graph, self.config)
 

@@ -85,13 +85,17 @@ async def classify(fields: Fields, model: ServedModel) -> dict[str, Any]:
     truncate = fields.text("truncate")
     if truncate not in (None, "left", "right"):
         raise fields.wrong("truncate", "left or right", truncate)
+    threshold = fields.number("threshold", 0, 1)
     inputs = _read_texts(fields)
     fields.finish()
+    if threshold is not None and not classifier.task.has_probabilities:
+        raise ApiError(400, f"{model.name} has no probabilities", param="threshold")
     if classifier.task.kind == TOKENS:
         raise ApiError(400, f"{model.name} labels tokens, which is not served", param="model")
 
     def compute() -> list[Prediction]:
-        return list(classifier.predict(inputs, truncate=truncate).rows)  # type: ignore[arg-type]
+        cut: Any = truncate
+        return list(classifier.predict(inputs, truncate=cut, threshold=threshold).rows)
 
     predictions = await in_turn(model, compute)
     return {
@@ -123,6 +127,8 @@ def _answer(classifier: Classifier, prediction: Prediction) -> dict[str, Any]:
     if prediction.probabilities.size:
         answer["probs"] = [float(f"{value:.6g}") for value in prediction.probabilities]
         answer["labels"] = list(labels) if len(labels) == prediction.probabilities.size else None
+    if classifier.task.is_multi_label:
+        answer["given"] = list(prediction.labels)
     if prediction.values.size:
         answer["values"] = [float(f"{value:.6g}") for value in prediction.values]
     return answer

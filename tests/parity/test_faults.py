@@ -25,9 +25,23 @@ from tests.support.graph_faults import Planted
 from tests.support.models import TINY
 from tests.support.task_models import save_task
 
+FOR_THE_VERIFIER = (
+    "gpt_edge.runtime.open_graph.checked_model",
+    "gpt_edge.export.verify.localize.checked_model",
+)
+
+
+@pytest.fixture
+def without_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate would refuse many of the faults before the verifier sees them."""
+    for name in FOR_THE_VERIFIER:
+        monkeypatch.setattr(name, lambda bundle: bundle.model_path)
+
+
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
 
 
+@pytest.mark.usefixtures("without_gate")
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_a_planted_fault_is_found_where_it_was_planted(
     fault: Fault, export: Export, checkpoints: dict[str, Path], tmp_path: Path
@@ -127,6 +141,7 @@ def check_verify(fault: Fault, export: Export, source: Path, out: Path) -> Verif
     return report
 
 
+@pytest.mark.usefixtures("without_gate")
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_verify_catches_every_fault(
@@ -135,12 +150,23 @@ def test_verify_catches_every_fault(
     check_verify(fault, export, checkpoints[fault.kind], tmp_path / "faulty")
 
 
+@pytest.mark.usefixtures("without_gate")
 def test_verify_reports_a_graph_that_cannot_be_run(
     export: Export, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     fault = next(fault for fault in FAULTS if fault.name == "a head with fewer rows")
     report = check_verify(fault, export, checkpoints["gpt2"], tmp_path / "faulty")
     assert any("onnxruntime failed while running the model" in text for text in report.faults)
+
+
+def test_verify_says_what_the_gate_refuses(
+    export: Export, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    fault = next(fault for fault in FAULTS if fault.name == "a head with fewer rows")
+    good, _ = export(fault.kind, fault.graph, fault.scheme)
+    report = verify_bundle(plant(good, tmp_path / "faulty", fault.edit), checkpoints[fault.kind])
+    assert any("its output logits has the shape" in text for text in report.faults)
+    assert report.first is None
 
 
 def test_verify_names_what_the_noise_of_8_bits_hides(

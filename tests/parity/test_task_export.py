@@ -163,8 +163,8 @@ def test_a_bundle_of_other_weights_is_found_out(
 def test_a_temperature_goes_from_the_checkpoint_into_the_bundles(
     sources: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
-    model = load_task_model(sources("gpt3", "classification"))
-    task = dataclasses.replace(model.spec, temperature=1.5)
+    model = load_task_model(sources("gpt3", "multi-label"))
+    task = dataclasses.replace(model.spec, temperature=1.5, thresholds=(0.5, 0.2, 0.7))
     figures = {"n_examples": 3, "temperature": 1.5}
     about = {"finetune": {"epoch": 1}, "calibration": figures}
     save_checkpoint(tmp_path / "warm", model.config, model.tensors(), None, about, task)
@@ -174,7 +174,7 @@ def test_a_temperature_goes_from_the_checkpoint_into_the_bundles(
         assert Bundle.open(bundle.path).task == task
         assert bundle.manifest.quality == {"calibration": figures}
     # outputs are compared as logits: another temperature is no fault
-    assert verify_bundle(int8, sources("gpt3", "classification")).faults == []
+    assert verify_bundle(int8, sources("gpt3", "multi-label")).faults == []
 
 
 def test_nothing_is_published_when_out_of_tolerance(

@@ -20,6 +20,11 @@ TASKS: dict[str, dict[str, Any]] = {
     "similarity": {"kind": "similarity", "labels": ("other", "same")},
     "scores": {"kind": "similarity", "score_range": (0, 5)},
     "multiple-choice": {"kind": "multiple-choice"},
+    "multi-label": {
+        "kind": "classification",
+        "labels": ("bad", "fair", "good"),
+        "problem": "multi-label",
+    },
 }
 
 

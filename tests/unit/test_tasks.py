@@ -162,6 +162,12 @@ GOOD = new_task("classification", 7, ("a", "b")).to_dict()
         ({"kind": "similarity", "score_range": [0, "5"], "labels": []}, "two finite numbers"),
         ({"kind": "similarity", "score_range": 5, "labels": []}, "must be a list or null"),
         ({"more": 1}, "unknown task fields: more"),
+        ({"problem": "regression"}, "has no problem 'regression'"),
+        ({"kind": "entailment", "problem": "multi-label"}, "entailment has no problem"),
+        ({"thresholds": [0.5, 0.5]}, "of a multi-label task"),
+        ({"problem": "multi-label", "thresholds": [0.5]}, "got 1 for"),
+        ({"problem": "multi-label", "thresholds": 0.5}, "must be a list"),
+        ({"problem": "multi-label", "thresholds": [0.5, 1]}, "between 0 and 1, got 1"),
         ({"temperature": 0}, "from 0.01 to 100, got 0"),
         ({"temperature": math.nan}, "from 0.01 to 100, got nan"),
         ({"temperature": True}, "from 0.01 to 100, got True"),
@@ -190,6 +196,15 @@ def test_a_temperature_is_in_a_file_only_where_there_is_one() -> None:
     tokens = TaskSpec("token-classification", labels=("a", "b"), problem="single-label")
     with pytest.raises(ValueError, match="temperature is for probabilities, token-classification"):
         dataclasses.replace(tokens, temperature=1.5)
+
+
+def test_a_task_of_several_labels_may_have_one_and_keeps_its_thresholds() -> None:
+    spec = new_task("classification", 100, ("urgent",), problem="multi-label")
+    assert (spec.is_multi_label, spec.n_label) == (True, 1)
+    asked = dataclasses.replace(spec, thresholds=(0.3,))
+    assert TaskSpec.from_dict(asked.to_dict()) == asked
+    assert asked.uncalibrated == spec
+    assert "problem" not in spec_of("classification").to_dict()
 
 
 @given(st.floats(-1e6, 1e6))

@@ -58,6 +58,15 @@ test("a stream ends when it is left or cancelled, and yields nothing more", asyn
   await model.close();
 });
 
+test("timers run between the tokens of a text", async () => {
+  const model = await loadModel(fixtures.models[0].bundle, backend);
+  const stream = model.stream("Once", { max_new_tokens: 400, ignore_end_token: true });
+  setTimeout(() => stream.cancel(), 30);
+  const done = await stream.completion();
+  assert.equal(done.finish_reason, "cancelled");
+  await model.close();
+});
+
 test("corrupt bundles are refused before onnxruntime sees them", async () => {
   const source = fixtures.models[0].bundle;
   const manifest = JSON.parse(readFileSync(join(source, "manifest.json"), "utf8"));

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import columns_of
+from gpt_edge.cli.support.examples import columns_of, with_separator
 from gpt_edge.cli.support.options import AdapterOption, ConfigOption, JsonOption
 from gpt_edge.cli.support.tables import calibration_line
 from gpt_edge.errors import require
@@ -101,6 +101,25 @@ def finetune(
             help="Train similarity as a score in this range instead of as classes.",
         ),
     ] = None,
+    multi_label: Annotated[
+        bool,
+        typer.Option(
+            "--multi-label",
+            help="Train classification with any number of labels for each text, or none.",
+        ),
+    ] = False,
+    label_separator: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Separator between the labels of a field, with --multi-label; in JSON lines they "
+            "may be a list.",
+        ),
+    ] = "|",
+    class_weights: Annotated[
+        Literal["none", "balanced"],
+        typer.Option(help="Weight classes in the loss so that rare ones count as much as others."),
+    ] = "none",
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 3,
     lr: Annotated[
         float,
@@ -204,9 +223,13 @@ def finetune(
     columns = columns_of(
         task, text, premise, hypothesis, choice, label, is_score=score_range is not None
     )
+    if multi_label:
+        columns = with_separator(columns, label_separator)
     settings = FinetuneSettings(
         kind=task,
         score_range=score_range,
+        multi_label=multi_label,
+        class_weights=class_weights,
         epochs=epochs,
         learning_rate=lr,
         batch=batch,
@@ -286,6 +309,8 @@ def describe(result: FinetuneResult) -> str:
 def _outputs(task: TaskSpec) -> str:
     if task.score_range:
         return f"scores {task.score_range[0]:g} to {task.score_range[1]:g}"
+    if task.is_multi_label:
+        return f"any of {len(task.labels)} labels"
     return f"{len(task.labels)} classes" if task.labels else "one score per answer"
 
 

@@ -67,6 +67,13 @@ def columns_of(
     )
 
 
+def with_separator(columns: Columns, separator: str) -> Columns:
+    """The columns with several labels in one field. Raises ValueError for an empty separator."""
+    if not separator:
+        raise ValueError("--label-separator must not be empty")
+    return dataclasses.replace(columns, separator=separator)
+
+
 def source_name(file: Path | None) -> str:
     """How messages name where examples are read from."""
     return "standard input" if file is None else str(file)

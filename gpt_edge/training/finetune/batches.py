@@ -29,7 +29,9 @@ POOL = 32  # batches
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """Examples as sequences of ids. labels: int64 classes or answers, or float64 scores, [N]."""
+    """Examples as sequences of ids. labels: int64 classes or answers, or float64 scores, [N]; of
+    several labels int64 [N, n_label], 0 or 1.
+    """
 
     sequences: list[tuple[tuple[int, ...], ...]]
     labels: npt.NDArray[Any]
@@ -98,11 +100,11 @@ def encode(
     spec: TaskSpec,
     tokenizer: Tokenizer,
     examples: Sequence[Example],
-    labels: Sequence[float],
+    labels: Sequence[float] | Sequence[Sequence[int]],
     n_ctx: int,
 ) -> EncodedExamples:
-    """Examples as sequences. labels: the numbers of their classes, or their scores. Raises
-    TrainingError for an n_ctx that is too short.
+    """Examples as sequences. labels: as `label_numbers` gives them. Raises TrainingError for an
+    n_ctx that is too short.
     """
     sequences = []
     truncated = []

@@ -18,6 +18,9 @@ from gpt_edge.tasks import KINDS
 from gpt_edge.tokenizer.spec import END_OF_TEXT
 from gpt_edge.training.settings import PRECISIONS
 
+CLASS_WEIGHTS = ("none", "balanced")
+SEPARATOR = "|"  # of several labels in one field
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneSettings:
@@ -31,6 +34,9 @@ class FinetuneSettings:
     kind: str
     # of similarity as a number; None: labels are classes
     score_range: tuple[float, float] | None = None
+    multi_label: bool = False  # any number of labels is true of a text
+    # "balanced": an example counts the more, the rarer its class
+    class_weights: str = "none"
     epochs: int = 3
     learning_rate: float = 6.25e-5
     batch: int = 32  # examples
@@ -56,11 +62,13 @@ class FinetuneSettings:
         self._check_choices_and_counts()
         self._check_rates()
         self._check_lora_and_scores()
+        self._check_classes()
 
     def _check_choices_and_counts(self) -> None:
         for name, value, choices in (
             ("task", self.kind, KINDS),
             ("precision", self.precision, PRECISIONS),
+            ("class_weights", self.class_weights, CLASS_WEIGHTS),
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -113,6 +121,17 @@ class FinetuneSettings:
                     f"{highest:g}"
                 )
 
+    def _check_classes(self) -> None:
+        if self.multi_label and self.kind != "classification":
+            raise ValueError(f"multi_label is for classification only, got it with {self.kind}")
+        if self.class_weights != "none" and not self.has_classes:
+            raise ValueError("class_weights are for classes, and this task has none")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels are classes, not scores or the numbers of answers."""
+        return self.kind != "multiple-choice" and self.score_range is None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = dataclasses.asdict(self)
@@ -146,4 +165,7 @@ class FinetuneData:
 
     def columns_for(self, settings: FinetuneSettings) -> Columns:
         """The columns to read."""
-        return self.columns or default_columns(settings.kind, settings.score_range is not None)
+        columns = self.columns or default_columns(settings.kind, settings.score_range is not None)
+        if settings.multi_label and columns.separator is None:
+            return dataclasses.replace(columns, separator=SEPARATOR)
+        return columns

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from gpt_edge.arrays import DoubleArray, IntArray
 from gpt_edge.errors import NumericError
 from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dropout
+from gpt_edge.runtime.probabilities import given_labels, probabilities
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.training.finetune.batches import EncodedExamples, MicroBatch
 from gpt_edge.training.finetune.lora import add_lora
@@ -33,7 +34,8 @@ LM_ROWS = 64  # rows of logits are padded to multiples of this: few shapes, see 
 
 @dataclass(frozen=True, slots=True)
 class TaskPredictions:
-    """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in
+    """outputs: classes or answers, int64 [N], of several labels 0 or 1, int64 [N, n_label], or
+    scores, float64 [N]. loss: mean of the task's, in
     nats. logits: float64 [N, n_label], of multiple choice [N, answers], filled up with -inf.
     """
 
@@ -69,7 +71,14 @@ class Finetuner:
         # oneDNN, which multiplies in bfloat16, caches a kernel for every shape that it has seen: 5
         # MB a step.
         self._multiple = 8 if settings.precision == "bfloat16" else 1
+        self._class_weights: Tensor | None = None
         model.train()
+
+    def weigh_classes(self, labels: IntArray) -> None:
+        """Let rare classes count more in the loss, by how often each occurs in `labels`; see
+        `balanced_weights`.
+        """
+        self._class_weights = balanced_weights(self.model.spec, labels)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameter groups: matrices with weight decay; biases, norms, and embeddings of which only
@@ -124,7 +133,7 @@ class Finetuner:
         """
         hidden, _ = self.model.gpt.hidden(self._with_noise(part.ids))
         logits = self.model.head(read_extract(hidden, part.extract_at))
-        task = task_loss(self.model, logits, part)
+        task = task_loss(self.model, logits, part, self._class_weights)
         if self.settings.lm_weight == 0:
             return task, torch.zeros(())
         return task, lm_loss(self.model, hidden, part)
@@ -184,9 +193,30 @@ class Finetuner:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
 
-def task_loss(model: TaskModel, logits: Tensor, part: MicroBatch) -> Tensor:
+def balanced_weights(spec: TaskSpec, labels: IntArray) -> Tensor:
+    """Weights float32 [n_label] under which every class counts as much as another.
+
+    Of classes n / (n_label * occurrences), whose mean over the examples is 1; of several labels
+    the weight of an example of which the label is true, as many as those of which it is not. A
+    class without an example has weight 1. Source: King and Zeng 2001; scikit-learn's "balanced".
+    """
+    if spec.is_multi_label:
+        n_true = labels.sum(0)
+        weights = (len(labels) - n_true) / np.maximum(n_true, 1)
+        weights[(n_true == 0) | (weights == 0)] = 1.0
+    else:
+        counts = np.bincount(labels, minlength=spec.n_label)
+        weights = len(labels) / (spec.n_label * np.maximum(counts, 1))
+        weights[counts == 0] = 1.0
+    return torch.from_numpy(weights).float()
+
+
+def task_loss(
+    model: TaskModel, logits: Tensor, part: MicroBatch, class_weights: Tensor | None = None
+) -> Tensor:
     """Sum of the examples' losses, float32. The target of a score is its position in the range,
-    from 0 to 1, for the cross entropy.
+    from 0 to 1, for the cross entropy; of several labels the loss is the sum of each one's cross
+    entropy. class_weights: as `balanced_weights`.
     """
     logits = logits.float()
     spec = model.spec
@@ -194,9 +224,13 @@ def task_loss(model: TaskModel, logits: Tensor, part: MicroBatch) -> Tensor:
         low, high = spec.score_range
         position = ((part.labels - low) / (high - low)).float()
         return F.binary_cross_entropy_with_logits(logits[:, 0], position, reduction="sum")
+    if spec.is_multi_label:
+        return F.binary_cross_entropy_with_logits(
+            logits, part.labels.float(), reduction="sum", pos_weight=class_weights
+        )
     if spec.kind == "multiple-choice":
         logits = by_example(logits, part.n_sequences)
-    return F.cross_entropy(logits, part.labels, reduction="sum")
+    return F.cross_entropy(logits, part.labels, weight=class_weights, reduction="sum")
 
 
 def lm_loss(model: TaskModel, hidden: Tensor, part: MicroBatch) -> Tensor:
@@ -239,5 +273,7 @@ def predict(
 def _outputs(spec: TaskSpec, logits: DoubleArray) -> npt.NDArray[Any]:
     if spec.is_score:
         return np.array([spec.score(logit) for logit in logits[:, 0].tolist()])
+    if spec.is_multi_label:
+        return given_labels(spec, probabilities(spec, logits)).astype(np.int64)
     classes: IntArray = logits.argmax(1)
     return classes

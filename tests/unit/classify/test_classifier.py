@@ -64,6 +64,31 @@ def test_probabilities_are_those_of_the_temperature_and_the_label_stays() -> Non
     assert (row.label, row.probability) == ("b", pytest.approx(1 / (1 + np.exp(-1.5))))
 
 
+def test_none_of_the_classes_is_given_below_the_threshold() -> None:
+    model = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, len(ids) - 3])
+    low, high = model.predict(["x", "xxx"], threshold=0.7).rows
+    assert (low.label, low.labels, low.index) == (None, (), 0)
+    assert low.probability == 0.5
+    assert (high.label, high.labels) == ("b", ("b",))
+    with pytest.raises(ValueError, match="from 0 to 1, got 2"):
+        model.predict(["x"], threshold=2)
+    scores = classifier(new_task("similarity", 257, score_range=(0, 4)), lambda ids: [0.0])
+    with pytest.raises(ValueError, match="similarity with scores has none"):
+        scores.predict([("a", "b")], threshold=0.5)
+
+
+def test_each_of_several_labels_has_its_threshold() -> None:
+    task = new_task("classification", 257, ("a", "b", "c"), problem="multi-label")
+    logits = [0.1, -0.5, 2.0]  # probabilities 0.525, 0.378, 0.881
+    assert classifier(task, lambda ids: logits).predict(["x"]).rows[0].labels == ("c", "a")
+    own = dataclasses.replace(task, thresholds=(0.6, 0.3, 0.9))
+    (row,) = classifier(own, lambda ids: logits).predict(["x"]).rows
+    assert (row.labels, row.label) == (("b",), "c")
+    np.testing.assert_allclose(row.probabilities, [0.524979, 0.377541, 0.880797], rtol=1e-5)
+    (none,) = classifier(own, lambda ids: logits).predict(["x"], threshold=0.95).rows
+    assert none.labels == ()
+
+
 def test_no_example_gives_no_answer() -> None:
     found = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, 0]).predict([])
     assert (len(found), found.labels, found.probabilities) == (0, (), ())

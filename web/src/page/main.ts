@@ -21,6 +21,7 @@ async function start(): Promise<void> {
     ? "The model runs in this page. Nothing that you write leaves it."
     : "The model runs on the server that sent this page. Nothing goes anywhere else.";
   if (isLocal) void workOffline(site.version);
+  else for (const id of ["top_k", "top_p"]) byId<HTMLInputElement>(id).placeholder = "the model's";
   await showTabs(engine);
 }
 

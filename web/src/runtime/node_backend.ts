@@ -34,6 +34,7 @@ export function nodeBackend(ort: Ort, threads: number | null = null): Backend {
       saturates ??= productsSaturate(ort);
       return (await saturates) ? { extra: GUARD } : {};
     },
+    breathe: () => Promise.resolve(), // a call has a thread of its own
     writesInPlace: true,
   };
 }

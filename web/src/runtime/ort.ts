@@ -36,6 +36,8 @@ export interface Backend {
   readonly options: Record<string, unknown>;
   /** Further options for a graph, where the processor needs them. */
   optionsFor(model: Uint8Array): Promise<Record<string, unknown>>;
+  /** Awaited before every call: lets messages and clicks in, where a call blocks its thread. */
+  breathe(): Promise<void>;
   /** Whether outputs that are bound to inputs are written in place, which wasm never does. */
   readonly writesInPlace: boolean;
 }

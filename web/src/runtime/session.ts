@@ -120,6 +120,7 @@ export class Session {
     if (this.isClosed) throw new GPTEdgeError("the model is closed: load it again");
     const known = Object.entries(feeds).filter(([name]) => this.session.inputNames.includes(name));
     const places = this.backend.writesInPlace ? fetches : Object.keys(fetches);
+    await this.backend.breathe();
     try {
       return await this.session.run(Object.fromEntries(known), places);
     } catch (error) {

@@ -31,6 +31,23 @@ export function webBackend(ort: WebOrt, threads: number | null = null): Backend 
       logSeverityLevel: 3,
     },
     optionsFor: async () => ({}),
+    breathe,
     writesInPlace: false,
   };
+}
+
+/**
+ * One turn of the event loop. A call in wasm blocks its thread and then goes on as a microtask, so
+ * without this neither a click nor a message would get through until the text has ended; a timer
+ * would wait for 4 ms.
+ */
+function breathe(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = (): void => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
 }

@@ -18,6 +18,9 @@ async function start() {
         : "The model runs on the server that sent this page. Nothing goes anywhere else.";
     if (isLocal)
         void workOffline(site.version);
+    else
+        for (const id of ["top_k", "top_p"])
+            byId(id).placeholder = "the model's";
     await showTabs(engine);
 }
 async function showTabs(engine) {

@@ -30,6 +30,7 @@ export function nodeBackend(ort, threads = null) {
             saturates ??= productsSaturate(ort);
             return (await saturates) ? { extra: GUARD } : {};
         },
+        breathe: () => Promise.resolve(), // a call has a thread of its own
         writesInPlace: true,
     };
 }

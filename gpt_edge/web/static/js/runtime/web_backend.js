@@ -20,6 +20,22 @@ export function webBackend(ort, threads = null) {
             logSeverityLevel: 3,
         },
         optionsFor: async () => ({}),
+        breathe,
         writesInPlace: false,
     };
+}
+/**
+ * One turn of the event loop. A call in wasm blocks its thread and then goes on as a microtask, so
+ * without this neither a click nor a message would get through until the text has ended; a timer
+ * would wait for 4 ms.
+ */
+function breathe() {
+    return new Promise((resolve) => {
+        const { port1, port2 } = new MessageChannel();
+        port1.onmessage = () => {
+            port1.close();
+            resolve();
+        };
+        port2.postMessage(null);
+    });
 }
