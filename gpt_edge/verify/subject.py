@@ -17,7 +17,7 @@ from gpt_edge.verify import parity
 from gpt_edge.verify.classifiers import ClassifierSubject, task_probes
 from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.language_models import LanguageModelSubject
-from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
+from gpt_edge.verify.report import OwnNoise, Progress, Verification, silent, tokenizer_of
 
 
 class Subject(Protocol):
@@ -35,9 +35,17 @@ class Subject(Protocol):
         """Run the probes. Raises GPTEdgeError for a graph that cannot be run."""
 
     def check_outputs(
-        self, report: Verification, section: str, scheme: str, expected: Any, actual: Any
+        self,
+        report: Verification,
+        section: str,
+        scheme: str,
+        expected: Any,
+        actual: Any,
+        own_noise: OwnNoise | None = None,
     ) -> None:
-        """Record how a graph of `scheme` agrees with a reference, within the scheme's limits."""
+        """Record how a graph of `scheme` agrees with a reference, within the scheme's limits, or
+        within what the reference's own noise explains.
+        """
 
     def check_paths(
         self,
@@ -46,6 +54,7 @@ class Subject(Protocol):
         scheme: str,
         effort: Effort = "export",
         name: str | None = None,
+        own_noise: OwnNoise | None = None,
     ) -> None:
         """Record how a runner agrees with itself on every execution path.
 

@@ -27,7 +27,7 @@ def inspect(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a bundle contains, its sizes and its measured quality."""
+    """Show a bundle's contents, sizes and measured quality."""
     from gpt_edge.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -42,6 +42,8 @@ def inspect(
         return
     files = describe(opened)["files"]
     console.say(columns(_facts(opened)))
+    for text in _accepted(opened.manifest.provenance):
+        console.say(f"warning: published out of tolerance: {text}")
     console.say()
     console.say(columns([(f"  {name}", size(n_bytes)) for name, n_bytes in files.items()]))
     if opened.manifest.parity:
@@ -71,7 +73,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         n_lines = len(template.splitlines())
         facts.append(("chat template", f"{len(template):,} characters, {n_lines:,} lines"))
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
-        plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+        plain = {key: value for key, value in values.items() if not isinstance(value, dict | list)}
         if plain:
             facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
     facts += _quantization_facts(manifest.provenance)
@@ -94,6 +96,14 @@ def _calibration_facts(manifest: Manifest) -> list[tuple[str, str]]:
         before, after, n_examples = (_value(figures[name]) for name in names)
         text += f"; error {before} before, {after} after, on {n_examples} examples"
     return [("probabilities", text)]
+
+
+def _accepted(provenance: Mapping[str, Any]) -> list[str]:
+    """What was out of tolerance when the bundle was published with --accept-parity."""
+    from gpt_edge.bundle.manifest import ACCEPTED_PARITY
+
+    texts = provenance.get(ACCEPTED_PARITY)
+    return [console.visible(str(text)) for text in texts] if isinstance(texts, list) else []
 
 
 def _shape_facts(bundle: Bundle) -> list[tuple[str, str]]:
