@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify.activations import ExposedGraph, reference_trace
 from gpt_edge.export.verify.graph_map import map_operators
@@ -53,6 +54,7 @@ def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[ReferenceOperator, F
     """
     if isinstance(model, GPT):
         return reference_trace(model, ids)[0]
+    checked_model(model)
     onnx_model = ir.load(model.model_path)
     mapped, _ = map_operators(onnx_model.graph, model.config)
     exposed = ExposedGraph(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.errors import GPTEdgeError
+from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.export.verify.localize import localize
 from gpt_edge.export.verify.reference import ReferenceRunner
 from gpt_edge.reference.heads import TaskModel
@@ -79,7 +79,12 @@ class Verifier:
         operator first.
         """
         is_full = self.effort == "full"
-        result = localize(bundle, model, full=is_full, progress=self.progress)
+        try:
+            result = localize(bundle, model, full=is_full, progress=self.progress)
+        except BundleError:  # of the gate, which `check_bundle` met before
+            if not self.report.faults:
+                raise
+            return
         self.report.figures["weights"] = result.weights
         self.report.figures["operators"] = result.operators
         for fault in result.faults:

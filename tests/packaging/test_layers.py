@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"bundle"},
     {"data", "native"},
     {"runtime"},
-    {"generate", "classify", "evaluate"},
+    {"generate", "classify", "evaluate", "web"},
     {"verify", "bench", "serve"},
     {"reference"},
     {"training", "export"},
@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": set(),
     "native": set(),
     "runtime": {"numpy", "onnxruntime"},
+    "web": set(),
     **{name: {"numpy"} for name in ("generate", "classify", "evaluate", "verify", "bench")},
     # each file is imported by the program that it is for
     "integrations": {"llm", "lm_eval", "pydantic", "PyInstaller", "numpy", "sklearn"},

@@ -137,9 +137,11 @@ def check_target(scheme: str, target: str | None) -> None:
         )
 
 
-def parse_memory(size: str) -> int:
-    """Bytes of a size such as 500MB or 1.5GB. Raises ValueError for another text."""
+def parse_memory(size: str, name: str = "--max-memory") -> int:
+    """Bytes of a size such as 500MB or 1.5GB. Raises ValueError for another text, with the option's
+    name.
+    """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG])B?", size.strip(), re.IGNORECASE)
     if found is None:
-        raise ValueError(f"--max-memory must be a size such as 500MB or 1.5GB, got {size!r}")
+        raise ValueError(f"{name} must be a size such as 500MB or 1.5GB, got {size!r}")
     return int(float(found[1]) * UNITS[found[2].upper()])
