@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.operators import operator_facts, operator_figures
 from gpt_edge.cli.support.options import BundleArgument, JsonOption
 from gpt_edge.cli.support.tables import columns, describe, parity_table, size
 
@@ -37,7 +38,11 @@ def inspect(
 
         figures = memory_figures(opened)
     if as_json:
-        values = {**describe(opened), "manifest": opened.manifest.to_dict()}
+        values = {
+            **describe(opened),
+            "operators": operator_figures(opened),
+            "manifest": opened.manifest.to_dict(),
+        }
         console.say_json(values if figures is None else {**values, "memory": figures})
         return
     files = describe(opened)["files"]
@@ -78,6 +83,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
             facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
     facts += _quantization_facts(manifest.provenance)
     facts += _product_facts(bundle)
+    facts += [(name, console.visible(value)) for name, value in operator_facts(bundle)]
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
 
