@@ -1,5 +1,5 @@
-"""GPT-1's four task kinds, and transformers' two: how texts become one sequence of ids or several,
-and what the head's outputs mean.
+"""GPT-1's four task kinds, vectors of texts, and transformers' two kinds: how texts become
+one sequence of ids or several, and what the head's outputs mean.
 
 Every task of GPT-1's reaches the model as token sequences that begin with a start token and end
 with an extract token; texts inside one sequence are divided by a delimiter. The three tokens have
@@ -23,14 +23,18 @@ KINDS = ("classification", "entailment", "similarity", "multiple-choice")
 # transformers' ...ForSequenceClassification and ...ForTokenClassification, which finetune does not
 # train
 TEXT, TOKENS = "text-classification", "token-classification"
-ALL_KINDS = (*KINDS, TEXT, TOKENS)
+# vectors of texts, learned from pairs; laid out as GPT-1's kinds, each text by itself
+EMBEDDING = "embedding"
+ALL_KINDS = (*KINDS, EMBEDDING, TEXT, TOKENS)
+FINETUNED = (*KINDS, EMBEDDING)
+EVERY_TOKEN = (TOKENS, EMBEDDING)  # the head reads every token's state, not the last one's alone
 # one class by a softmax, any number of classes by sigmoids, numbers as they are
 MULTI_LABEL = "multi-label"
 PROBLEMS = ("single-label", MULTI_LABEL, "regression")
 # the fields of a task in a file
 OF_GPT1 = ("kind", "start", "delimiter", "extract", "labels", "score_range")
 OF_TRANSFORMERS = ("kind", "labels", "problem", "pad")
-OPTIONAL = ("temperature", "thresholds")  # in a file only where they say something
+OPTIONAL = ("temperature", "thresholds", "dimensions")  # in a file only where they say something
 LIKELY = 0.5  # of a label among several that may all be true, without a threshold of its own
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 N_NEW_TOKENS = 3  # start, delimiter, extract
@@ -53,6 +57,7 @@ class TaskSpec:
     any number of labels is true of a text, or none.
     pad: of TEXT alone: trailing ids of this value count as padding, as transformers' config has it.
     temperature: what logits are divided by before they become probabilities; None: not calibrated.
+    dimensions: of EMBEDDING, numbers of a vector: the mean of the head's outputs over the tokens.
     thresholds: of MULTI_LABEL, the probability from which on each label is given; empty: LIKELY.
     """
 
@@ -66,6 +71,7 @@ class TaskSpec:
     pad: int | None = None
     temperature: float | None = None
     thresholds: tuple[float, ...] = ()
+    dimensions: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ALL_KINDS:
@@ -82,7 +88,7 @@ class TaskSpec:
 
     def _check_tokens(self) -> None:
         ids = (self.start, self.delimiter, self.extract)
-        if self.kind not in KINDS:
+        if self.kind not in FINETUNED:
             if ids != (None, None, None):
                 raise ValueError(f"{self.kind} has no start, delimiter and extract, got {ids}")
             return
@@ -90,7 +96,7 @@ class TaskSpec:
             raise ValueError(f"start, delimiter and extract must be three different ids, got {ids}")
 
     def _check_problem(self) -> None:
-        if self.kind in KINDS:
+        if self.kind in FINETUNED:
             allowed = (None, MULTI_LABEL) if self.kind == "classification" else (None,)
             if self.problem not in allowed or self.pad is not None:
                 raise ValueError(f"{self.kind} has no problem {self.problem!r:.80} and no pad")
@@ -105,7 +111,8 @@ class TaskSpec:
             raise ValueError(f"pad must be an id of {TEXT}, got {self.pad!r:.80}")
 
     def _check_labels(self) -> None:
-        needs_labels = self.kind != "multiple-choice" and self.score_range is None
+        self._check_dimensions()
+        needs_labels = self.kind not in ("multiple-choice", EMBEDDING) and self.score_range is None
         fewest = 2 if self.problem in (None, "single-label") else 1
         if self.kind == TOKENS:
             fewest = 1
@@ -115,7 +122,7 @@ class TaskSpec:
                 f"{len(self.labels)}"
             )
         if not needs_labels and self.labels:
-            what = "multiple-choice" if self.score_range is None else "similarity with scores"
+            what = self.kind if self.score_range is None else "similarity with scores"
             raise ValueError(f"{what} has no labels, got {len(self.labels)}")
         for label in self.labels:
             if not isinstance(label, str) or not 0 < len(label) <= MAX_LABEL_CHARACTERS:
@@ -125,6 +132,13 @@ class TaskSpec:
                 )
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels must differ from each other")
+
+    def _check_dimensions(self) -> None:
+        value = self.dimensions
+        if (self.kind == EMBEDDING) != (value is not None):
+            raise ValueError(f"dimensions are of {EMBEDDING} alone, got {value!r:.80}, {self.kind}")
+        if value is not None and (not _is_id(value) or not 1 <= value <= MAX_LABELS):
+            raise ValueError(f"dimensions must be from 1 to {MAX_LABELS}, got {value!r:.80}")
 
     def _checked_range(self, found: tuple[Any, ...]) -> tuple[float, float]:
         if self.kind != "similarity":
@@ -173,7 +187,13 @@ class TaskSpec:
     @property
     def has_probabilities(self) -> bool:
         """Whether the answer to a text is a choice of classes or answers that can be calibrated."""
-        return self.kind != TOKENS and not self.is_score and self.problem != "regression"
+        has_none = self.kind in EVERY_TOKEN or self.is_score or self.problem == "regression"
+        return not has_none
+
+    @property
+    def reads_every_token(self) -> bool:
+        """Whether the head reads every token's state, and not the last one's alone."""
+        return self.kind in EVERY_TOKEN
 
     @property
     def described(self) -> str:
@@ -200,10 +220,10 @@ class TaskSpec:
 
     @property
     def n_label(self) -> int:
-        """Rows of the head: one per class; 1 for a score, and for multiple choice, one score per
-        answer.
+        """Rows of the head: one per class, or number of a vector; 1 for a score, and for multiple
+        choice, one score per answer.
         """
-        return len(self.labels) or 1
+        return self.dimensions or len(self.labels) or 1
 
     def score(self, logit: float) -> float:
         """The score that a head's single output means: low + (high - low) * sigmoid(logit).
@@ -225,7 +245,9 @@ class TaskSpec:
             said["temperature"] = self.temperature
         if self.thresholds:
             said["thresholds"] = list(self.thresholds)
-        if self.kind not in KINDS:
+        if self.dimensions is not None:
+            said["dimensions"] = self.dimensions
+        if self.kind not in FINETUNED:
             labels = list(self.labels)
             values = {"kind": self.kind, "labels": labels, "problem": self.problem, "pad": self.pad}
             return {**values, **said}
@@ -282,12 +304,22 @@ def new_task(
     labels: Sequence[str] = (),
     score_range: tuple[float, float] | None = None,
     problem: str | None = None,
+    dimensions: int | None = None,
 ) -> TaskSpec:
     """A task on a model whose embedding has `vocab_size` rows: its three tokens are the next three
     ids.
     """
     start, delimiter, extract = range(vocab_size, vocab_size + N_NEW_TOKENS)
-    return TaskSpec(kind, start, delimiter, extract, tuple(labels), score_range, problem)
+    return TaskSpec(
+        kind,
+        start,
+        delimiter,
+        extract,
+        tuple(labels),
+        score_range,
+        problem,
+        dimensions=dimensions,
+    )
 
 
 def n_text_rows(vocab_size: int, task: TaskSpec | None) -> int:
@@ -304,7 +336,8 @@ class TaskInput:
     """One example as the model reads it.
 
     sequences: ids, each beginning with start and ending with extract. One; for similarity two, the
-    texts in both orders; for multiple choice one per answer. n_truncated: tokens of the texts that
+    texts in both orders; for multiple choice one per answer; for embedding one per text.
+    n_truncated: tokens of the texts that
     no sequence holds, because n_ctx is too short.
     """
 
@@ -324,20 +357,20 @@ def transform(
 ) -> TaskInput:
     """Return the sequences of one example, none longer than `n_ctx`.
 
-    texts: ids of the text (classification), of premise and hypothesis, of the two texts, or of the
-    context and then of each answer. What does not fit is cut and counted: a single text loses its
-    end; of a pair the longer text loses its end until both fit; for multiple choice an answer keeps
-    at most half of the room, and the context keeps its end, the same in every sequence, so that the
-    answers differ in nothing else. keep_end: texts and answers lose their beginnings instead, which
-    is not what fine-tuning does. Raises ValueError for another number of texts, or an n_ctx with no
-    room for one token of each text of a sequence.
+    texts: ids of the text (classification), of premise and hypothesis, of the two texts, of the
+    context and then of each answer, or of each text (embedding). What does not fit is cut and
+    counted: a single text loses its end; of a pair the longer text loses its end until both fit;
+    for multiple choice an answer keeps at most half of the room, and the context keeps its end, the
+    same in every sequence, so that the answers differ in nothing else. keep_end: texts and answers
+    lose their beginnings instead, which is not what fine-tuning does. Raises ValueError for another
+    number of texts, or an n_ctx with no room for one token of each text of a sequence.
     """
     _check_texts(spec.kind, len(texts))
-    if spec.kind not in KINDS:
+    if spec.kind not in FINETUNED:
         kept_ids = tuple(_cut(texts[0], n_ctx, keep_end))
         n_cut = len(texts[0]) - len(kept_ids)
         return TaskInput((_without_padding(kept_ids, spec.pad),), n_cut)
-    n_parts = 1 if spec.kind == "classification" else 2
+    n_parts = 1 if spec.kind in ("classification", EMBEDDING) else 2
     room = n_ctx - 1 - n_parts  # start, and a delimiter or extract after each text
     if room < n_parts:
         raise ValueError(f"{spec.kind} wants n_ctx of at least {2 * n_parts + 1}, got {n_ctx}")
@@ -345,9 +378,9 @@ def transform(
         case "multiple-choice":
             kept = _cut_choices(texts, room, keep_end)
             together = [[kept[0], answer] for answer in kept[1:]]
-        case "classification":
-            kept = [_cut(texts[0], room, keep_end)]
-            together = [kept]
+        case "classification" | "embedding":
+            kept = [_cut(text, room, keep_end) for text in texts]
+            together = [[text] for text in kept]
         # has no order of its own: both orders, and their representations are added
         case "similarity":
             kept = _cut_pair(texts[0], texts[1], room, keep_end)
@@ -365,6 +398,9 @@ def _check_texts(kind: str, n_texts: int) -> None:
             raise ValueError(
                 f"multiple-choice wants a context and at least 2 answers, got {n_texts} texts"
             )
+    elif kind == EMBEDDING:
+        if n_texts < 1:
+            raise ValueError("embedding wants at least 1 text, got none")
     elif n_texts != N_TEXTS[kind]:
         raise ValueError(
             f"{kind} wants {N_TEXTS[kind]} text{'s' * (N_TEXTS[kind] > 1)}, got {n_texts}"

@@ -27,7 +27,7 @@ from gpt_edge.reference.model import GPT, Block, KeyValue
 from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
 from gpt_edge.system.threads import default_threads
-from gpt_edge.tasks import TOKENS, TaskSpec
+from gpt_edge.tasks import TaskSpec
 
 CUT = 3  # tokens that the second sequence of a task's run is shorter
 MAX_ROWS = 8192  # of embeddings in one call
@@ -169,7 +169,7 @@ class ExposedGraph:
         states = outputs[str(self._mapped[final].values[0].name)]  # [2, T, C]
         logits = outputs[str(self._mapped[head].values[0].name)]
         lengths = _lengths(n_tokens)
-        if self._graph == "edge" or self._task.kind == TOKENS:
+        if self._graph == "edge" or self._task.reads_every_token:
             states, logits = states[:, : min(lengths)], logits[:, : min(lengths)]
         else:
             states = states[np.arange(2), np.array(lengths) - 1]

@@ -17,7 +17,6 @@ from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT, KeyValue
 from gpt_edge.runtime.batching import batches, pad
-from gpt_edge.tasks import TOKENS
 from gpt_edge.verify.classifiers import ClassifierSubject, TaskProbes
 from gpt_edge.verify.language_models import N_GREEDY, N_PROMPT, LanguageModelSubject, Outputs
 from gpt_edge.verify.parity import Probe
@@ -91,7 +90,7 @@ def reference_greedy(
 
 def classifier_logits(model: TaskModel, probes: TaskProbes) -> FloatArray:
     """Logits as `Encoder.logits`, by torch in float32, in batches of like lengths."""
-    if model.spec.kind == TOKENS:
+    if model.spec.reads_every_token:
         return _token_logits(model, probes)
     per_example = 2 if model.spec.kind == "similarity" else 1
     n_label = model.spec.n_label

@@ -24,7 +24,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
 from gpt_edge.runtime.probabilities import given_labels, probabilities
 from gpt_edge.system.closable import Closable
-from gpt_edge.tasks import TOKENS, TaskSpec, transform
+from gpt_edge.tasks import EMBEDDING, TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
@@ -125,6 +125,12 @@ class Classifier(Closable):
                 "gpt_edge.load",
                 cli_hint="make one with gpt-edge finetune and gpt-edge export, or write with "
                 "gpt-edge generate",
+            )
+        if encoder.task.kind == EMBEDDING:
+            raise BundleError(
+                f"{encoder.path} gives vectors of texts, no labels",
+                hint="use Embedder.load",
+                cli_hint="use gpt-edge embed",
             )
         self.encoder, self.tokenizer, self.task = encoder, tokenizer, encoder.task
 

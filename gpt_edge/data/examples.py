@@ -58,6 +58,7 @@ class Columns:
     multiple choice alone; one column that holds a list, or one column for each answer. is_joined:
     texts are the parts of one text, joined by a space; of them some may be empty. separator: of
     several labels in one field, which may be none; None: one label. In JSON they may be a list.
+    has_label: False where training needs none, as of pairs that belong together.
     """
 
     texts: tuple[str, ...]
@@ -65,6 +66,7 @@ class Columns:
     choices: tuple[str, ...] = ()
     is_joined: bool = False
     separator: str | None = None
+    has_label: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class Example:
     label: str = ""
     labels: tuple[str, ...] = ()
 
+
+PAIRS = Columns(("sentence1", "sentence2"), has_label=False)
 
 Row = tuple[Line, Callable[[], dict[str, Any]]]  # where it is, and how to read it
 Check = Callable[[Line, str, Any], str]  # of a value, by its name; returns it as a text
@@ -111,7 +115,7 @@ def read_examples(
             hint=f"name it with --format {'|'.join(FORMATS)}",
         )
     text = _read_text(path)
-    needed = (*columns.texts, *columns.choices, columns.label)
+    needed = (*columns.texts, *columns.choices, *([columns.label] if columns.has_label else []))
     rows = _json_rows(path, text) if format == "jsonl" else _rows(path, text, format, needed)
     examples = list(_checked(rows, lambda line, row: _labelled(line, row, columns), skipped))
     if not examples:
@@ -284,6 +288,8 @@ def _parsed_json(line: Line, content: str, hint: str | None = None) -> Any:
 
 def _labelled(line: Line, row: dict[str, Any], columns: Columns) -> Example:
     texts = _texts(line, row, columns, _checked_text)
+    if not columns.has_label:
+        return Example(line.number, texts)
     if columns.separator is not None:
         return Example(line.number, texts, labels=_labels(line, row, columns))
     label = _label(line, row, columns.label)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpt_edge.data.examples import Example
 from gpt_edge.errors import TrainingError
-from gpt_edge.tasks import MAX_LABELS, TaskSpec
+from gpt_edge.tasks import EMBEDDING, MAX_LABELS, TaskSpec
 
 
 def class_labels(path: Path, examples: Sequence[Example], several: bool = False) -> tuple[str, ...]:
@@ -54,6 +54,8 @@ def label_numbers(
         return label_sets(path, examples, task.labels)
     if task.score_range is not None:
         return scores(path, examples, task.score_range)
+    if task.kind == EMBEDDING:  # a pair belongs together, which is all that there is to know
+        return [0] * len(examples)
     if task.kind == "multiple-choice":
         return [int(example.label) for example in examples]
     return class_numbers(path, examples, task.labels)

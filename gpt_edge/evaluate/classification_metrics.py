@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpt_edge.arrays import DoubleArray, IntArray
+from gpt_edge.arrays import BoolArray, DoubleArray, IntArray
 
 Z95 = 1.959963984540054  # of a two-sided 95 % interval of the normal distribution
 N_RESAMPLES = 1000
@@ -178,6 +178,30 @@ def macro_f1_of_sets(gold: IntArray, predicted: IntArray) -> float:
     if not occurs.any():
         return 0.0
     return float((2 * (gold & predicted).sum(0)[occurs] / both[occurs]).mean())
+
+
+def found_first(first: DoubleArray, second: DoubleArray) -> BoolArray:
+    """Whether each text of pairs is nearest, by cosine, to its other one among all: bool [2 N],
+    first the pairs' first texts. first, second: vectors [N, K]. Of equal ones any counts as found.
+    """
+    cosines = _unit(first) @ _unit(second).T
+    own = np.diag(cosines)
+    return np.concatenate([own >= cosines.max(1), own >= cosines.max(0)])
+
+
+def retrieval_metrics(first: DoubleArray, second: DoubleArray) -> dict[str, IntervalEstimate]:
+    """retrieval: the fraction of the texts of pairs that find their other one, see `found_first`.
+    The interval is of the pairs, whose two directions are counted together.
+    """
+    found = found_first(first, second).reshape(2, -1).mean(0)
+    low, high = bootstrap(lambda rows: float(found[rows].mean()), len(found))
+    return {"retrieval": IntervalEstimate(float(found.mean()), low, high, "bootstrap")}
+
+
+def _unit(vectors: DoubleArray) -> DoubleArray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: DoubleArray = vectors / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit
 
 
 def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, IntervalEstimate]:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt_edge.arguments import check_whole
+from gpt_edge.arguments import is_whole
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
-from gpt_edge.runtime.kv_cache import MAX_BATCH, CacheArray, KVCache
+from gpt_edge.runtime.kv_cache import CacheArray, KVCache
 
 
 class KVSlots(KVCache):
@@ -23,8 +23,9 @@ class KVSlots(KVCache):
     """
 
     def __init__(self, config: GPTConfig, graph: str, n_slots: int, dtype: str = "float32") -> None:
-        """Raises ValueError for fewer slots than one, or more than MAX_BATCH."""
-        check_whole("n_slots", n_slots, 1, MAX_BATCH)
+        """Raises ValueError for fewer slots than one, and as `KVCache`."""
+        if not is_whole(n_slots, 1, None):
+            raise ValueError(f"a batch needs at least one slot, got {n_slots!r:.80}")
         self.n_slots = n_slots
         self._is_in_place = graph == "edge"
         super().__init__(config, graph, n_slots, dtype=dtype)

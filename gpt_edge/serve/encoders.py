@@ -28,7 +28,7 @@ async def embed(fields: Fields, model: ServedModel) -> dict[str, Any]:
     if encoding not in ("float", "base64"):
         raise fields.wrong("encoding_format", "float or base64", encoding)
     fields.text("user")
-    size = model.bundle.config.n_embd
+    size = model.vector_size
     if (dimensions := fields.whole("dimensions", 1, 1 << 20)) not in (None, size):
         raise fields.wrong("dimensions", f"{size}, the model's", dimensions)
     inputs = read_inputs(fields, "input", model.bundle.config.vocab_size, MAX_INPUTS)
@@ -81,7 +81,8 @@ async def classify(fields: Fields, model: ServedModel) -> dict[str, Any]:
     """Labels with probabilities, or scores, in the order of the inputs. Raises ApiError."""
     classifier = model.classifier
     if classifier is None:
-        raise ApiError(400, f"{model.name} is a language model: use /v1/completions", param="model")
+        path = "/v1/completions" if model.engine is not None else "/v1/embeddings"
+        raise ApiError(400, f"{model.name} is no classifier: use {path}", param="model")
     truncate = fields.text("truncate")
     if truncate not in (None, "left", "right"):
         raise fields.wrong("truncate", "left or right", truncate)

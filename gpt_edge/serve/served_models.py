@@ -16,6 +16,7 @@ from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.generator import Generator, open_generator
 from gpt_edge.generate.prefix_cache import PrefixCache
 from gpt_edge.serve.api_error import ApiError
+from gpt_edge.tasks import EMBEDDING
 
 PREFIX_BYTES = 256 << 20
 
@@ -42,6 +43,13 @@ class ServedModel:
     def embedder(self) -> Embedder:
         """Opened when the first client wants vectors: it holds the weights once more."""
         return Embedder.load(self.bundle.path, threads=self.threads)
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a vector, whether the embedder is open or not."""
+        task = self.bundle.task
+        own = None if task is None else task.dimensions
+        return own or self.bundle.config.n_embd
 
 
 class ServedModels:
@@ -79,7 +87,10 @@ class ServedModels:
         """As `named`, but a classifier is an ApiError 400."""
         model = self.named(name)
         if model.engine is None:
-            raise ApiError(400, f"{model.name} is a classifier: use /v1/classify", param="model")
+            what = "is a classifier: use /v1/classify"
+            if model.classifier is None:
+                what = "gives vectors: use /v1/embeddings"
+            raise ApiError(400, f"{model.name} {what}", param="model")
         return model
 
     def close(self) -> None:
@@ -110,7 +121,9 @@ def open_models(
     for path in paths:
         bundle = Bundle.open(resolve_bundle_path(path))
         model = ServedModel(bundle.manifest.name, bundle, threads)
-        if bundle.task is not None:
+        if bundle.task is not None and bundle.task.kind == EMBEDDING:
+            _ = model.embedder  # opened now, so that a corrupt bundle is told at the start
+        elif bundle.task is not None:
             model.classifier = Classifier.load(bundle.path, threads=threads)
         else:
             model.generator = open_generator(bundle, threads=threads)

@@ -16,7 +16,7 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.schemes import SCHEMES
-from gpt_edge.tasks import N_TEXTS, TOKENS, TaskSpec, transform
+from gpt_edge.tasks import EMBEDDING, N_TEXTS, TOKENS, TaskSpec, transform
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort
@@ -49,13 +49,17 @@ class TaskProbes:
 
     sequences: list[tuple[int, ...]]
     n_rows: list[int]
-    # a regression's outputs, or several labels': each is compared by itself
+    # a regression's outputs, several labels', or a vector's numbers: each is compared by itself
     are_outputs_apart: bool = False
+    are_vectors: bool = False  # the mean of each example's rows is what is compared
 
     def by_example(self, logits: FloatArray) -> list[FloatArray]:
         """Logits [E, n_label] as one row for each example: its classes, its answers, or
         its score. A token of token-classification is an example.
         """
+        if self.are_vectors:
+            examples = np.split(logits, np.cumsum(self.n_rows)[:-1])
+            logits = np.array([rows.mean(0) for rows in examples])
         if self.are_outputs_apart:
             return list(logits.reshape(-1, 1, 1))
         examples = np.split(logits, np.cumsum(self.n_rows)[:-1])
@@ -71,7 +75,8 @@ def task_probes(config: GPTConfig, task: TaskSpec, tokenizer: Tokenizer | None) 
     passage = []
     if tokenizer is not None:
         passage = [id for id in encode_passage(tokenizer) if id < n_plain]
-    n_examples = N_EXAMPLES_OF_LARGE if config.n_parameters > LARGE else N_EXAMPLES
+    is_costly = config.n_parameters > LARGE or task.kind == EMBEDDING  # each number is compared
+    n_examples = N_EXAMPLES_OF_LARGE if is_costly else N_EXAMPLES
     sequences: list[tuple[int, ...]] = []
     n_rows: list[int] = []
     for number in range(n_examples):
@@ -90,15 +95,21 @@ def task_probes(config: GPTConfig, task: TaskSpec, tokenizer: Tokenizer | None) 
         sequences += made
         if task.kind == TOKENS:
             n_rows += [1] * len(made[0])
+        elif task.kind == EMBEDDING:
+            n_rows.append(len(made[0]))
         else:
             n_rows.append(n_texts - 1 if task.kind == "multiple-choice" else 1)
-    return TaskProbes(sequences, n_rows, task.problem in ("multi-label", "regression"))
+    return TaskProbes(sequences, n_rows, _are_apart(task), task.kind == EMBEDDING)
 
 
 def _n_texts(task: TaskSpec, rng: np.random.Generator) -> int:
     if task.kind == "multiple-choice":
         return int(rng.integers(3, 6))
-    return N_TEXTS[task.kind]
+    return 1 if task.kind == EMBEDDING else N_TEXTS[task.kind]
+
+
+def _are_apart(task: TaskSpec) -> bool:
+    return task.problem in ("multi-label", "regression") or task.kind == EMBEDDING
 
 
 def compare_tasks(probes: TaskProbes, reference: FloatArray, candidate: FloatArray) -> Agreement:

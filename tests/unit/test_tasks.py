@@ -168,6 +168,10 @@ GOOD = new_task("classification", 7, ("a", "b")).to_dict()
         ({"problem": "multi-label", "thresholds": [0.5]}, "got 1 for"),
         ({"problem": "multi-label", "thresholds": 0.5}, "must be a list"),
         ({"problem": "multi-label", "thresholds": [0.5, 1]}, "between 0 and 1, got 1"),
+        ({"dimensions": 4}, "dimensions are of embedding alone"),
+        ({"kind": "embedding", "labels": []}, "dimensions are of embedding alone, got None"),
+        ({"kind": "embedding", "labels": [], "dimensions": 0}, "from 1 to 16384, got 0"),
+        ({"kind": "embedding", "dimensions": 4}, "embedding has no labels"),
         ({"temperature": 0}, "from 0.01 to 100, got 0"),
         ({"temperature": math.nan}, "from 0.01 to 100, got nan"),
         ({"temperature": True}, "from 0.01 to 100, got True"),
@@ -196,6 +200,18 @@ def test_a_temperature_is_in_a_file_only_where_there_is_one() -> None:
     tokens = TaskSpec("token-classification", labels=("a", "b"), problem="single-label")
     with pytest.raises(ValueError, match="temperature is for probabilities, token-classification"):
         dataclasses.replace(tokens, temperature=1.5)
+
+
+def test_each_text_of_an_embedding_is_a_sequence_of_its_own() -> None:
+    spec = new_task("embedding", 100, dimensions=8)
+    assert (spec.n_label, spec.has_probabilities, spec.reads_every_token) == (8, False, True)
+    assert TaskSpec.from_dict(spec.to_dict()) == spec
+    assert transform(spec, [[1, 2], [3]], 10).sequences == ((S, 1, 2, E), (S, 3, E))
+    cut = transform(spec, [[1, 2, 3, 4]], 4)
+    assert (cut.sequences, cut.n_truncated) == (((S, 1, 2, E),), 2)
+    assert transform(spec, [[1, 2, 3, 4]], 4, keep_end=True).sequences == ((S, 3, 4, E),)
+    with pytest.raises(ValueError, match="at least 1 text"):
+        transform(spec, [], 10)
 
 
 def test_a_task_of_several_labels_may_have_one_and_keeps_its_thresholds() -> None:

@@ -160,6 +160,8 @@ def _vocabulary(bundle: Bundle) -> str:
 def _task(task: TaskSpec) -> str:
     if task.score_range is not None:
         return f"{task.kind}, scores from {task.score_range[0]:g} to {task.score_range[1]:g}"
+    if task.dimensions is not None:
+        return f"{task.kind}, vectors of {task.dimensions} numbers"
     if not task.labels:
         return f"{task.kind}, each question has its own answers"
     shown = ", ".join(task.labels[:8]) + (", ..." if len(task.labels) > 8 else "")

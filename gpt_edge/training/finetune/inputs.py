@@ -20,7 +20,7 @@ from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.model import GPT
-from gpt_edge.tasks import MULTI_LABEL, TaskSpec, n_text_rows, new_task
+from gpt_edge.tasks import EMBEDDING, MULTI_LABEL, TaskSpec, n_text_rows, new_task
 from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.rows import fit_source, fit_to_rows
@@ -169,6 +169,8 @@ def _with_tokens(
     if settings.from_scratch:
         gpt = GPT(gpt.config)
     problem = MULTI_LABEL if settings.multi_label else None
+    is_embedding = settings.kind == EMBEDDING
+    dimensions = (settings.dimensions or gpt.config.n_embd) if is_embedding else None
     if opened.task is not None and opened.task.tokens:
         return gpt, dataclasses.replace(
             opened.task,
@@ -176,11 +178,12 @@ def _with_tokens(
             labels=tuple(labels),
             score_range=settings.score_range,
             problem=problem,
+            dimensions=dimensions,
             temperature=None,
             thresholds=(),
         )
     return with_task_tokens(gpt), new_task(
-        settings.kind, gpt.config.vocab_size, labels, settings.score_range, problem
+        settings.kind, gpt.config.vocab_size, labels, settings.score_range, problem, dimensions
     )
 
 

@@ -20,14 +20,16 @@ from gpt_edge.evaluate.classification_metrics import (
     choice_metrics,
     class_metrics,
     confusion_matrix,
+    found_first,
     micro_f1_of_sets,
     pearson,
+    retrieval_metrics,
     score_metrics,
     set_metrics,
 )
 from gpt_edge.evaluate.temperature import CalibrationFigures, calibration_figures
 from gpt_edge.runtime.probabilities import given_labels, probabilities
-from gpt_edge.tasks import TaskSpec
+from gpt_edge.tasks import EMBEDDING, TaskSpec
 from gpt_edge.training.finetune.batches import EncodedExamples
 from gpt_edge.training.finetune.trainer import TaskPredictions
 
@@ -94,6 +96,8 @@ class FinetuneResult:
 def set_figures(spec: TaskSpec, data: EncodedExamples, predictions: TaskPredictions) -> SetFigures:
     """Figures of what a model of the task predicts for `data`."""
     n, loss, outputs = len(data), predictions.loss, predictions.outputs
+    if spec.kind == EMBEDDING:
+        return SetFigures(n, loss, retrieval_metrics(*np.split(outputs, 2, axis=1)))
     if spec.is_score:
         return SetFigures(n, loss, score_metrics(data.labels, outputs))
     if spec.is_multi_label:  # the thresholds may be newer than the predictions
@@ -116,10 +120,12 @@ def primary(
     spec: TaskSpec, gold: npt.NDArray[Any], predicted: npt.NDArray[Any]
 ) -> tuple[str, float]:
     """The figure that decides which epoch is best: Pearson's correlation of scores, micro F1 of
-    several labels, else accuracy.
+    several labels, the fraction of pairs that find each other, else accuracy.
     """
     if spec.is_score:
         return "pearson", pearson(gold, predicted)
+    if spec.kind == EMBEDDING:
+        return "retrieval", float(found_first(*np.split(predicted, 2, axis=1)).mean())
     if spec.is_multi_label:
         return "micro_f1", micro_f1_of_sets(gold, predicted)
     return "accuracy", float((gold == predicted).mean())

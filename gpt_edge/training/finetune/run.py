@@ -104,7 +104,13 @@ def _recipe(
     hashes["tokenizer"] = hashlib.sha256(source.tokenizer.content).hexdigest()
     hashes["weights"] = _weights_hash(source.model)
     columns = data.columns_for(settings)
-    named = {"texts": list(columns.texts), "choices": list(columns.choices), "label": columns.label}
+    named: dict[str, Any] = {
+        "texts": list(columns.texts),
+        "choices": list(columns.choices),
+        "label": columns.label,
+    }
+    if not columns.has_label:
+        named["label"] = None
     if columns.separator is not None:
         named["separator"] = columns.separator
     same = {

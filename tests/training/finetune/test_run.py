@@ -199,6 +199,32 @@ def test_several_labels_are_learned_with_a_threshold_each(checkpoint: Path, tmp_
         settings("multiple-choice", class_weights="balanced")
 
 
+def test_an_embedding_learns_from_pairs(checkpoint: Path, tmp_path: Path) -> None:
+    words = [a + b for a in ("cat", "dog", "sun", "tea", "car") for b in "abcdefgh"]
+    for name, chosen in (("train", words[:32]), ("dev", words[32:])):
+        rows = [f"a {word} here\tthe {word}" for word in chosen]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["left\tright", *rows]) + "\n")
+    data = FinetuneData(
+        train=tmp_path / "train.tsv",
+        dev=tmp_path / "dev.tsv",
+        columns=Columns(("left", "right"), has_label=False),
+    )
+    wanted = settings("embedding", epochs=4, dimensions=16, lm_weight=0.0)
+    result = run(checkpoint, tmp_path / "out", data, wanted)
+    assert load_task_model(result.checkpoint).spec == result.spec
+    assert (result.spec.kind, result.spec.dimensions) == ("embedding", 16)
+    assert result.sets["dev"].metrics["retrieval"].value > 0.5  # an eighth by chance
+    assert result.data["balance"] == {}
+    record = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 <= record["dev_retrieval"] <= 1
+    with pytest.raises(ValueError, match="dimensions are for embedding only"):
+        settings(dimensions=4)
+    with pytest.raises(ValueError, match="give 2 or more"):
+        settings("embedding", batch=1)
+    with pytest.raises(TrainingError, match="there is no column 'sentence1'"):
+        run(checkpoint, tmp_path / "x", dataclasses.replace(data, columns=None), wanted)
+
+
 def test_patience_stops_a_run_that_gets_no_better(checkpoint: Path, tmp_path: Path) -> None:
     data = files(tmp_path)
     result = run(

@@ -434,3 +434,37 @@ def test_balanced_classes_count_alike(tmp_path: Path) -> None:
     wanted = (losses * weights[labels]).mean().item()
     assert trainer.step(data, np.arange(12)) == pytest.approx(wanted, rel=1e-5)
     assert balanced_weights(model.spec, np.zeros(3, np.int64)).tolist() == [0.5, 1.0]
+
+
+def test_the_contrastive_loss_is_that_of_each_text_among_those_of_the_batch() -> None:
+    spec = new_task("embedding", CONFIG.vocab_size, dimensions=6)
+    torch.manual_seed(5)
+    model = TaskModel(with_task_tokens(GPT(CONFIG)), spec)
+    texts = [(5,), (6, 7), (8,), (9, 9, 9), (5,), (10, 11)]  # the third pair begins as the first
+    pairs = [((257, *texts[i], 259), (257, *texts[i + 1], 259)) for i in (0, 2, 4)]
+    data = EncodedExamples(pairs, np.zeros(3, np.int64), 0, 0)
+    vectors = []
+    for ids in (ids for pair in pairs for ids in pair):
+        hidden, _ = model.gpt.hidden(torch.tensor([ids]))
+        vectors.append(F.normalize(model.task_head(hidden[0]).mean(0), dim=0))
+    wanted = 0.0
+    for i in range(3):
+        for own, others in ((0, 1), (1, 0)):
+            shares = [
+                torch.exp(vectors[2 * i + own] @ vectors[2 * j + others] / 0.1)
+                for j in range(3)
+                if j == i or {i, j} != {0, 2}  # the same text is no wrong answer
+            ]
+            right = torch.exp(vectors[2 * i + own] @ vectors[2 * i + others] / 0.1)
+            wanted -= torch.log(right / torch.stack(shares).sum()).item() / 2
+    # the batch is computed together, however few positions are allowed
+    trainer = Finetuner(
+        model,
+        settings("embedding", lm_weight=0.0, temperature=0.1, batch_tokens=1, **NO_DROPOUT),
+        n_steps=4,
+    )
+    together = predict(model, data, 4096).outputs
+    np.testing.assert_allclose(
+        together.reshape(6, 6), predict(model, data, 1).outputs.reshape(6, 6), atol=1e-5
+    )
+    assert trainer.step(data, np.arange(3)) == pytest.approx(wanted / 3, rel=1e-5)

@@ -37,6 +37,9 @@ class Scripted:
         found = [self.answer(ids) for ids in sequences[::step]]
         return np.array(found, np.float32).reshape(-1, self.task.n_label)
 
+    def vectors(self, sequences: list[list[int]], *, batch: int) -> np.ndarray:
+        return np.array([self.answer(ids) for ids in sequences], np.float32)
+
     def states(self, sequences: list[list[int]], pooling: str, *, batch: int) -> np.ndarray:
         return np.array([self.answer(ids) for ids in sequences], np.float32).reshape(-1, 4)
 
@@ -87,6 +90,19 @@ def test_each_of_several_labels_has_its_threshold() -> None:
     np.testing.assert_allclose(row.probabilities, [0.524979, 0.377541, 0.880797], rtol=1e-5)
     (none,) = classifier(own, lambda ids: logits).predict(["x"], threshold=0.95).rows
     assert none.labels == ()
+
+
+def test_a_model_for_vectors_has_its_own_and_no_labels() -> None:
+    task = new_task("embedding", 257, dimensions=4)
+    scripted = Scripted(task, lambda ids: [len(ids), 0, 0, 1])
+    scripted.config.n_label = 4
+    model = Embedder(cast(Encoder, scripted), WORDS)
+    assert (model.size, model.is_trained) == (4, True)
+    np.testing.assert_array_equal(model.embed(["abc"], normalize=False), [[5, 0, 0, 1]])
+    with pytest.raises(ValueError, match="trained for pooling 'mean', got 'last'"):
+        model.embed(["abc"], pooling="last")
+    with pytest.raises(BundleError, match="gives vectors of texts, no labels"):
+        Classifier(cast(Encoder, scripted), WORDS)
 
 
 def test_no_example_gives_no_answer() -> None:

@@ -16,10 +16,12 @@ from gpt_edge.evaluate.classification_metrics import (
     choice_metrics,
     class_metrics,
     confusion_matrix,
+    found_first,
     macro_f1,
     matthews,
     pearson,
     ranks,
+    retrieval_metrics,
     score_metrics,
     set_metrics,
     spearman,
@@ -160,3 +162,13 @@ def test_figures_of_sets_agree_with_scikit_learn() -> None:
     assert set_metrics(none, none)["macro_f1"].value == 0.0
     with pytest.raises(ValueError, match="sets of the same labels"):
         set_metrics(gold, predicted[:, :3])
+
+
+def test_pairs_that_find_each_other_are_counted() -> None:
+    first = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    second = np.array([[3.0, 0.1], [0.9, 1.0], [0.1, 1.0]])  # the last two are exchanged
+    assert found_first(first, second).tolist() == [True, False, False, True, False, False]
+    found = retrieval_metrics(first, second)["retrieval"]
+    assert found.value == pytest.approx(1 / 3)
+    assert found.low <= found.value <= found.high
+    assert retrieval_metrics(first, first)["retrieval"].value == 1.0
