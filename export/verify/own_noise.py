@@ -48,9 +48,7 @@ class OwnNoise:
     def __call__(self, scheme: str) -> Agreement:
         """How a reference with errors of the size of this scheme's agrees with itself."""
         if scheme not in self._measured:
-            row = SCHEMES[scheme]
-            bits = None if row.is_float else (row.bits or 4)
-            self._measured[scheme] = self._measure(bits)
+            self._measured[scheme] = self._measure(bits_of(scheme))
         return self._measured[scheme]
 
     def _measure(self, bits: int | None) -> Agreement:
@@ -65,6 +63,12 @@ class OwnNoise:
         with disturbed(gpt, bits):
             logits = language_model_logits(gpt, subject.probes)
         return parity.compare(subject.probes, expected.logits, logits)
+
+
+def bits_of(scheme: str) -> int | None:
+    """Of a scheme's weights, the fewest that it may have; None: they are floats."""
+    row = SCHEMES[scheme]
+    return None if row.is_float else (row.bits or min(LEVELS))
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.errors import BundleError, GPTEdgeError
+from gpt_edge.errors import GPTEdgeError
+from gpt_edge.export.verify.bisect import first_beyond_noise
 from gpt_edge.export.verify.localize import localize
 from gpt_edge.export.verify.reference import ReferenceRunner
 from gpt_edge.reference.heads import TaskModel
@@ -82,18 +83,18 @@ class Verifier:
 
     def localize(self, bundle: Bundle, model: GPT | TaskModel) -> None:
         """Record where the bundle's weights and operators diverge from the reference's, the first
-        operator first.
+        operator first; of a fault that no operator shows by itself, where the results leave the
+        noise.
         """
         is_full = self.effort == "full"
-        try:
-            result = localize(bundle, model, full=is_full, progress=self.progress)
-        except BundleError:  # of the gate, which `check_bundle` met before
-            if not self.report.faults:
-                raise
-            return
+        result = localize(bundle, model, full=is_full, progress=self.progress)
         self.report.figures["weights"] = result.weights
         self.report.figures["operators"] = result.operators
         for fault in result.faults:
             self.report.add_operator_fault(
                 fault.operator.layer, fault.operator.name, str(fault.operator), fault.text
             )
+        if self.report.faults and self.report.first is None:
+            self.progress("looking for the place")
+            gpt = model.gpt if isinstance(model, TaskModel) else model
+            self.report.first = first_beyond_noise(bundle, gpt)

@@ -39,7 +39,7 @@ class Verification:
     """Figures by section and name, with their limits; `faults` describes what is out of tolerance.
 
     first: the operator and its layer where the model diverges from its reference, if operators were
-    compared and one does. notes: what could not be compared.
+    compared and one does. notes: what was proved, and what could not be compared.
     """
 
     figures: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)

@@ -77,6 +77,25 @@ def subject_of(
     return ClassifierSubject(task_probes(config, task, tokenizer))
 
 
+def what_is_proved(bundle: Bundle) -> str:
+    """What a bundle alone can prove where its verification finds no fault, and what it cannot."""
+    facts = ["its execution paths agree with each other"]
+    if not bundle.is_optimum_export:
+        n_files = len(bundle.manifest.files)
+        facts = [
+            f"its {n_files} files are those of the manifest",
+            "its graph has the operators and shapes of its config",
+            *facts,
+        ]
+    named = ["weights"] + ["tokenizer"] * (bundle.manifest.tokenizer is not None)
+    named += ["labels"] * (bundle.task is not None and bool(bundle.task.labels))
+    listed = " and ".join([", ".join(facts[:-1]), facts[-1]] if len(facts) > 1 else facts)
+    return (
+        f"checked without a checkpoint: {listed}; whether {', '.join(named)} are the checkpoint's "
+        "takes --against CHECKPOINT"
+    )
+
+
 def verify_alone(
     bundle: Bundle, *, full: bool = False, progress: Progress = silent
 ) -> Verification:
@@ -88,7 +107,7 @@ def verify_alone(
     subject = subject_of(
         bundle.config, bundle.task, tokenizer_of(bundle), thorough=True, complete=full
     )
-    report = Verification()
+    report = Verification(notes=[what_is_proved(bundle)])
     progress(f"checking the execution paths of {bundle.scheme}")
     effort: Effort = "full" if full else "verify"
     subject.check_paths(report, subject.open(bundle), bundle.scheme, effort)
