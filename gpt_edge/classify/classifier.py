@@ -24,7 +24,8 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
 from gpt_edge.runtime.probabilities import given_labels, probabilities
 from gpt_edge.system.closable import Closable
-from gpt_edge.tasks import EMBEDDING, TOKENS, TaskSpec, transform
+from gpt_edge.task_inputs import transform
+from gpt_edge.tasks import EMBEDDING, TOKENS, TaskSpec
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
@@ -35,7 +36,7 @@ Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question;
+    """One example as ids. sequences: see `task_inputs.TaskInput`; answers: those of a question;
     n_truncated: tokens left out.
     """
 
@@ -205,7 +206,7 @@ class Classifier(Closable):
         """One example as the model reads it.
 
         truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning
-        does (see `tasks.transform`), "left" keeps the ends of texts instead of their beginnings.
+        does (see `task_inputs.transform`), "left" keeps the ends of texts instead of their beginnings.
         Raises ValueError for a wrong number of texts or an empty one, ContextLengthError.
         """
         if truncate not in (None, "left", "right"):

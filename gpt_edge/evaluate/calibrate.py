@@ -18,7 +18,8 @@ from gpt_edge.bundle.writer import with_manifest
 from gpt_edge.errors import BundleError
 from gpt_edge.evaluate.temperature import CalibrationFigures, calibrated, calibration_figures
 from gpt_edge.runtime.encoder import BATCH, Encoder
-from gpt_edge.tasks import TaskSpec, encode_texts
+from gpt_edge.task_inputs import encode_texts
+from gpt_edge.tasks import TaskSpec
 
 CALIBRATION = "calibration"  # in the manifest's quality, and in a checkpoint's training
 

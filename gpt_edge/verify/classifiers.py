@@ -16,7 +16,8 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.schemes import SCHEMES
-from gpt_edge.tasks import EMBEDDING, N_TEXTS, TOKENS, TaskSpec, transform
+from gpt_edge.task_inputs import transform
+from gpt_edge.tasks import EMBEDDING, N_TEXTS, TOKENS, TaskSpec
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort

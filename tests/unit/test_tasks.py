@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_edge.tasks import KINDS, TaskSpec, encode_texts, new_task, transform
+from gpt_edge.task_inputs import encode_texts, transform
+from gpt_edge.tasks import KINDS, TaskSpec, new_task
 
 S, D, E = 100, 101, 102  # start, delimiter, extract
 TOKENS = st.lists(st.integers(0, 99), min_size=1, max_size=60)

@@ -21,7 +21,8 @@ from gpt_edge.arrays import IntArray
 from gpt_edge.data.examples import Example
 from gpt_edge.errors import TrainingError
 from gpt_edge.reference.heads import pad
-from gpt_edge.tasks import TaskSpec, encode_texts
+from gpt_edge.task_inputs import encode_texts
+from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer.spec import Tokenizer
 
 POOL = 32  # batches
