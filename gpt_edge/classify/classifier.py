@@ -206,8 +206,9 @@ class Classifier(Closable):
         """One example as the model reads it.
 
         truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning
-        does (see `task_inputs.transform`), "left" keeps the ends of texts instead of their beginnings.
-        Raises ValueError for a wrong number of texts or an empty one, ContextLengthError.
+        does (see `task_inputs.transform`), "left" keeps the ends of texts instead of their
+        beginnings. Raises ValueError for a wrong number of texts or an empty one,
+        ContextLengthError.
         """
         if truncate not in (None, "left", "right"):
             raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
