@@ -50,10 +50,16 @@ def _return_freed_memory() -> None:
 
 def language_model_outputs(model: GPT, probes: list[Probe]) -> Outputs:
     """Logits of every probe, and greedy tokens with their margins."""
+    logits = language_model_logits(model, probes)
     with torch.inference_mode():
-        logits = [_probe_logits(model, probe) for probe in probes]
         tokens, margins = reference_greedy(model, probes[0].ids[:N_PROMPT], N_GREEDY)
     return Outputs(logits, tokens, margins)
+
+
+def language_model_logits(model: GPT, probes: list[Probe]) -> list[FloatArray]:
+    """Logits [rows, V] of every probe."""
+    with torch.inference_mode():
+        return [_probe_logits(model, probe) for probe in probes]
 
 
 def _probe_logits(model: GPT, probe: Probe) -> FloatArray:

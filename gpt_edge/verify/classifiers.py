@@ -4,8 +4,9 @@ against all of them in batches. Torch-free; `export.verify` adds the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -22,8 +23,10 @@ from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.parity import Agreement, Probe, encode_passage
 from gpt_edge.verify.report import (
+    NOISE_FACTOR,
     PATH_TOLERANCE,
     QUANTIZED_PATH_TOLERANCE,
+    OwnNoise,
     Verification,
     describe,
 )
@@ -124,12 +127,14 @@ def scale_of(agreement: Agreement, logits: FloatArray) -> float:
     return max(1.0, agreement.spread, float(logits.std()))
 
 
-def unexplained(agreement: Agreement) -> str:
+def unexplained(agreement: Agreement, own_noise: Callable[[], Agreement] | None = None) -> str:
     """The first example whose label changed although its margin is more than the difference of the
-    others; or "".
+    others, and than what the model's own noise explains; or "".
     """
     for flip in agreement.flips:
         if flip.margin > 2 * agreement.noise:
+            if own_noise and flip.margin <= 2 * NOISE_FACTOR * own_noise().max_difference:
+                continue
             return f"the label {describe(flip).removeprefix('in ')} is no near tie"
     return ""
 
@@ -155,6 +160,7 @@ class ClassifierSubject:
         scheme: str,
         expected: FloatArray,
         actual: FloatArray,
+        own_noise: OwnNoise | None = None,
     ) -> None:
         """fp32: logits within summation order; else the mean KL, or the difference of scores. Every
         label that changes must be a near tie.
@@ -169,8 +175,11 @@ class ClassifierSubject:
             limits = {"max_difference": row.task_max_difference * scale}
         else:
             limits = {"mean_kl": row.task_max_mean_kl}
-        report.add(section, "labels", agreement, limits, excuse_ties=False)
-        if fault := unexplained(agreement):
+        noise_of_scheme = partial(own_noise, scheme) if own_noise is not None else None
+        report.add(
+            section, "labels", agreement, limits, excuse_ties=False, own_noise=noise_of_scheme
+        )
+        if fault := unexplained(agreement, noise_of_scheme):
             report.faults.append(f"{section}: {fault}")
             report.figures[section]["labels"]["ok"] = False
 
@@ -181,6 +190,7 @@ class ClassifierSubject:
         scheme: str,
         effort: Effort = "export",
         name: str | None = None,
+        own_noise: OwnNoise | None = None,
     ) -> None:
         """Every example alone against all of them in padded batches, whatever the effort."""
         together = self.outputs(runner)
@@ -189,7 +199,14 @@ class ClassifierSubject:
         tolerance = PATH_TOLERANCE if SCHEMES[scheme].is_float else QUANTIZED_PATH_TOLERANCE
         limits = {"max_difference": tolerance * scale_of(agreement, together)}
         section = f"{name or scheme} paths"
-        report.add(section, "labels one by one", agreement, limits, excuse_ties=False)
+        report.add(
+            section,
+            "labels one by one",
+            agreement,
+            limits,
+            excuse_ties=False,
+            own_noise=partial(own_noise, scheme) if own_noise is not None else None,
+        )
 
 
 def _examples(probes: TaskProbes, encoder: Encoder) -> list[Sequence[tuple[int, ...]]]:

@@ -5,7 +5,10 @@ MatMulNBits has no kernel of its own in wasm: each call unpacks every weight to 
 multiplies then, 12 ms a token where 3 are enough for the built-in model. Here the same steps are
 nodes of their own on constants, which onnxruntime computes once, and a float32 product reads the
 result. The file of weights stays as it is, byte for byte; memory grows to 4 bytes a weight.
-Integer products by row stay, as they are quick in wasm.
+
+Integer products by row are quick in wasm, but round activations in another way than other
+processors do: tokens differ at near ties. In a small model they become float32 products too, whose
+tokens are those of Python; in a larger one they stay, for its memory.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from gpt_edge.native.graph_view import FLOAT32, INT64, UINT8
+from gpt_edge.native.graph_view import FLOAT32, INT64, UINT8, GraphView
 from gpt_edge.native.onnx_model import (
     Constant,
     Model,
@@ -23,26 +26,37 @@ from gpt_edge.native.onnx_model import (
     read_model,
     write_model,
 )
+from gpt_edge.native.row_products import match_row_product
 
 MICROSOFT = "com.microsoft"
 # parameters; their float32 would come near the 4 GB that wasm can hold
 LARGEST_UNPACKED = 400_000_000
+LARGEST_WITHOUT_INTEGERS = 50_000_000
 PREFIX = "web."  # of the names of new values
 
 
-def arrange(data: bytes) -> bytes:
-    """Return the graph with every MatMulNBits unpacked; the same bytes where there is none.
+def arrange(data: bytes, n_parameters: int) -> bytes:
+    """Return the graph with every MatMulNBits unpacked, and the integer products of a small model;
+    the same bytes where there is nothing to do. n_parameters: of the model.
 
     Raises ValueError for what is no ONNX model.
     """
+    if n_parameters > LARGEST_UNPACKED:
+        return data
     model = read_model(data)
-    arrangement = _Arrangement(model)
+    arrangement = _Arrangement(model, GraphView(model))
+    for node, _ in model.nodes:
+        if node.op == "MatMulNBits":
+            arrangement.unpack_blocks(node)
+        elif node.op == "MatMulIntegerToFloat" and n_parameters <= LARGEST_WITHOUT_INTEGERS:
+            arrangement.unpack_rows(node)
+    if not arrangement.new:
+        return data
     nodes = []
     for node, whole in model.nodes:
-        new = arrangement.product(node) if node.op == "MatMulNBits" else None
-        nodes += [whole] if new is None else [node_field(one) for one in new]
-    if not arrangement.unpacked:
-        return data
+        nodes += [node_field(one) for one in arrangement.new.get(id(node), ())]
+        if id(node) not in arrangement.gone:
+            nodes.append(whole)
     model.graph_rest += [
         constant_field(name, constant) for name, constant in arrangement.constants.items()
     ]
@@ -51,17 +65,45 @@ def arrange(data: bytes) -> bytes:
 
 @dataclass(slots=True)
 class _Arrangement:
-    """unpacked: by the name of a packed weight, the name of its floats [N, K]."""
+    """new: the nodes that come before one, by its id(); gone: id() of nodes that they replace.
+    unpacked: by the name of a packed weight, the name of its floats [N, K].
+    """
 
     model: Model
+    view: GraphView
+    new: dict[int, list[Node]] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
     unpacked: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
 
-    def product(self, node: Node) -> list[Node] | None:
-        """The nodes that replace a MatMulNBits; None where its weight is no constant."""
+    def unpack_rows(self, product: Node) -> None:
+        """An integer product by rows, with all that quantizes and rescales its rows: a product of
+        the rows as they are and float weights [K, N].
+        """
+        match = match_row_product(self.view, product)
+        rescale = self.view.only_reader(product.outputs[0], "Mul")
+        if match is None or rescale is None:
+            return
+        x, weight, scales = match.inputs[:3]
+        name = PREFIX + weight
+        nodes = [
+            Node("Cast", [weight], [f"{name}.levels"], {"to": FLOAT32}),
+            Node("Mul", [f"{name}.levels", scales], [name], {}),
+            Node("MatMul", [x, name], rescale.outputs, {}, "", product.name),
+        ]
+        replaced = match.nodes[: match.nodes.index(rescale) + 1]
+        self.gone.update(map(id, replaced))
+        self.new[id(rescale)] = nodes
+
+    def unpack_blocks(self, node: Node) -> None:
+        """A MatMulNBits whose weight is a constant."""
+        if node.inputs[1] in self.model.constants:
+            self.gone.add(id(node))
+            self.new[id(node)] = self._block_product(node)
+
+    def _block_product(self, node: Node) -> list[Node]:
+        """Its weight unpacked, where no other product has done so, a float product, and a bias."""
         weight = node.inputs[1]
-        if weight not in self.model.constants:
-            return None
         nodes = [] if weight in self.unpacked else self._unpack(node)
         result = node.outputs[0]
         bias = node.inputs[5] if len(node.inputs) > 5 else ""

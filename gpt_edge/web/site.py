@@ -16,10 +16,9 @@ from typing import Any
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.manifest import MANIFEST_FILE, MODEL_FILE
 from gpt_edge.errors import BundleError
-from gpt_edge.native.onnx_model import read_model
 from gpt_edge.system.atomic_files import publish_folder, write_file
 from gpt_edge.system.disk import sha256_file
-from gpt_edge.web.arrange import LARGEST_UNPACKED, arrange
+from gpt_edge.web.arrange import arrange
 from gpt_edge.web.static_files import page_files, runtime_files
 
 SITE_FILE = "site.json"
@@ -98,8 +97,7 @@ def _check(bundle: Bundle) -> None:
 def _write_bundle(bundle: Bundle, folder: Path) -> None:
     """A copy of a bundle, its graph arranged for wasm, its parity figures those of the original."""
     files = {name: (bundle.path / name).read_bytes() for name in bundle.manifest.files}
-    if bundle.config.n_parameters <= LARGEST_UNPACKED:
-        files[MODEL_FILE] = _arranged(bundle, files[MODEL_FILE])
+    files[MODEL_FILE] = _arranged(bundle, files[MODEL_FILE])
     records = {
         name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in files.items()
@@ -112,8 +110,7 @@ def _write_bundle(bundle: Bundle, folder: Path) -> None:
 
 def _arranged(bundle: Bundle, graph: bytes) -> bytes:
     try:
-        read_model(graph)
-        return arrange(graph)
+        return arrange(graph, bundle.config.n_parameters)
     except (ValueError, LookupError, AssertionError) as error:
         raise BundleError(f"{bundle.model_path} is no ONNX graph: {error}") from error
 

@@ -6,18 +6,23 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.verify import verify_bundle
+from gpt_edge.export.verify.bisect import first_beyond_noise
 from gpt_edge.export.verify.localize import localize
 from gpt_edge.reference.checkpoint import load_task_model
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
+from gpt_edge.runtime.session import Session
 from gpt_edge.verify.report import Verification
+from gpt_edge.verify.subject import verify_alone
 from tests.parity.conftest import Export
 from tests.support.faults import FAULTS, Fault, plant
 from tests.support.graph_faults import FAULTS as ANYWHERE
@@ -218,3 +223,48 @@ def test_a_copy_without_a_fault_is_right(
         "weights",
         "operators",
     }
+
+
+def test_a_fault_that_no_operator_shows_is_placed_where_the_noise_is_left(
+    export: Export, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    good, _ = export("gpt2", "edge", "int8")
+    model = open_checkpoint(checkpoints["gpt2"]).load_model()
+    assert first_beyond_noise(good, model)["place"] == "runtime"
+    for name in ("a layer zeroed", "no mask in one layer", "queries and keys swapped"):
+        fault = next(fault for fault in FAULTS if fault.name == name)
+        bundle, _ = export(fault.kind, fault.graph, fault.scheme)
+        planted = plant(bundle, tmp_path / name, fault.edit)
+        first = first_beyond_noise(planted, model)
+        assert first["layer"] == int(fault.place[6])
+        assert "from here on" in first["text"]
+
+
+def test_a_path_that_goes_wrong_in_the_runtime_is_said_to(
+    export: Export,
+    checkpoints: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The graph is right, but a cached step is not: no operator can be blamed."""
+    good, _ = export("gpt2", "edge", "fp32")
+    forward = Session.forward
+
+    def wrong(self: Session, ids: Any, cache: Any, rows: Any = "last", **rest: Any) -> Any:
+        logits = forward(self, ids, cache, rows, **rest)
+        is_late = int(cache.lengths.max()) > 60
+        return logits * 1.01 if is_late and np.asarray(ids).shape[1] == 1 else logits
+
+    monkeypatch.setattr(Session, "forward", wrong)
+    report = verify_bundle(good, checkpoints["gpt2"])
+    assert report.faults[0].startswith("fp32 paths, ")
+    assert report.first is not None
+    assert report.first["place"] == "runtime"
+
+
+def test_a_bundle_alone_says_what_it_proves(export: Export) -> None:
+    report = verify_alone(export("gpt2", "edge", "fp32")[0])
+    assert report.notes == [
+        "checked without a checkpoint: its 2 files are those of the manifest, its graph has the "
+        "operators and shapes of its config and its execution paths agree with each other; whether "
+        "weights are the checkpoint's takes --against CHECKPOINT"
+    ]

@@ -91,6 +91,13 @@ ActivationOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace an existing bundle or exported folder at OUT.")
 ]
+AcceptParityOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-parity",
+        help="Publish a bundle that is out of tolerance too; its manifest and inspect say so.",
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(help="CPU threads to use; by default one per physical core, at most 16."),
