@@ -22,9 +22,10 @@ from gpt_edge.classify.token_labels import TokenLabel, label_tokens, token_spans
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
-from gpt_edge.runtime.probabilities import probabilities
+from gpt_edge.runtime.probabilities import given_labels, probabilities
 from gpt_edge.system.closable import Closable
-from gpt_edge.tasks import TOKENS, TaskSpec, transform
+from gpt_edge.task_inputs import transform
+from gpt_edge.tasks import EMBEDDING, TOKENS, TaskSpec
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
@@ -35,7 +36,7 @@ Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question;
+    """One example as ids. sequences: see `task_inputs.TaskInput`; answers: those of a question;
     n_truncated: tokens left out.
     """
 
@@ -57,8 +58,10 @@ NO_VALUES = np.empty(0, np.float32)
 class Prediction:
     """What the model says to one example.
 
-    label: the most likely class, or the text of the answer chosen; None for a score. index: its
-    number, from 0.
+    label: the most likely class, or the text of the answer chosen; None for a score, and where none
+    is as likely as `threshold` asks. index: its number, from 0, also then. labels: what is given:
+    the label, or of several that may all be true those that reach their thresholds, the most likely
+    first.
     probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers;
     empty for a score. They sum to 1, but for a multi-label problem, where each is by itself; they
     are calibrated where the task has a temperature.
@@ -74,10 +77,11 @@ class Prediction:
     n_tokens: int
     n_truncated: int
     values: FloatArray = field(default_factory=lambda: NO_VALUES)
+    labels: tuple[str, ...] = ()
 
     @property
     def probability(self) -> float | None:
-        """Of the label."""
+        """Of the most likely label, whether it is given or not."""
         return None if self.index is None else float(self.probabilities[self.index])
 
 
@@ -123,6 +127,12 @@ class Classifier(Closable):
                 cli_hint="make one with gpt-edge finetune and gpt-edge export, or write with "
                 "gpt-edge generate",
             )
+        if encoder.task.kind == EMBEDDING:
+            raise BundleError(
+                f"{encoder.path} gives vectors of texts, no labels",
+                hint="use Embedder.load",
+                cli_hint="use gpt-edge embed",
+            )
         self.encoder, self.tokenizer, self.task = encoder, tokenizer, encoder.task
 
     @classmethod
@@ -162,15 +172,22 @@ class Classifier(Closable):
         return self.task.labels
 
     def predict(
-        self, texts: Sequence[Texts], *, truncate: Truncate | None = None, batch: int = BATCH
+        self,
+        texts: Sequence[Texts],
+        *,
+        truncate: Truncate | None = None,
+        batch: int = BATCH,
+        threshold: float | None = None,
     ) -> Predictions:
         """Answer examples, in their order.
 
         texts: of classification strings, else of each example its texts: (premise, hypothesis),
         (text, text) or (question, answer, answer, ...). truncate: see `encode`. batch: examples
-        computed at once, at most; neither it nor what else is asked changes an answer. No example
-        gives no answer. Raises ValueError for what is no example, ContextLengthError for one that
-        is too long, each with its number.
+        computed at once, at most; neither it nor what else is asked changes an answer. threshold,
+        from 0 to 1: of classes and answers the probability below which none of them is given, of
+        several labels one in place of their own thresholds. No example gives no answer. Raises
+        ValueError for what is no example, ContextLengthError for one that is too long, each with
+        its number.
         """
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             actual = "string" if isinstance(texts, str) else type(texts).__name__
@@ -183,14 +200,15 @@ class Classifier(Closable):
                 raise error.within(f"example {number}") from error
             except ValueError as error:
                 raise ValueError(f"example {number}: {error}") from error
-        return self.predict_encoded(encoded, batch=batch)
+        return self.predict_encoded(encoded, batch=batch, threshold=threshold)
 
     def encode(self, texts: Texts, truncate: Truncate | None = None) -> Encoded:
         """One example as the model reads it.
 
         truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning
-        does (see `tasks.transform`), "left" keeps the ends of texts instead of their beginnings.
-        Raises ValueError for a wrong number of texts or an empty one, ContextLengthError.
+        does (see `task_inputs.transform`), "left" keeps the ends of texts instead of their
+        beginnings. Raises ValueError for a wrong number of texts or an empty one,
+        ContextLengthError.
         """
         if truncate not in (None, "left", "right"):
             raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
@@ -220,10 +238,13 @@ class Classifier(Closable):
         answers = parts[1:] if self.task.kind == "multiple-choice" else ()
         return Encoded(task_input.sequences, answers, task_input.n_truncated)
 
-    def predict_encoded(self, encoded: Sequence[Encoded], *, batch: int = BATCH) -> Predictions:
-        """Answer examples that `encode` made ids of. Raises ValueError for a model that labels
-        tokens.
+    def predict_encoded(
+        self, encoded: Sequence[Encoded], *, batch: int = BATCH, threshold: float | None = None
+    ) -> Predictions:
+        """Answer examples that `encode` made ids of. batch, threshold: as `predict`. Raises
+        ValueError for a model that labels tokens, and for a threshold that cannot be.
         """
+        self._check_threshold(threshold)
         if self.task.kind == TOKENS:
             raise ValueError(f"{self.encoder.path} labels tokens, not texts: use tag")
         sequences = [ids for example in encoded for ids in example.sequences]
@@ -231,9 +252,17 @@ class Classifier(Closable):
         rows, at = [], 0
         for example in encoded:
             n_rows = len(example.answers) or 1
-            rows.append(_prediction(self.task, example, logits[at : at + n_rows]))
+            rows.append(_prediction(self.task, example, logits[at : at + n_rows], threshold))
             at += n_rows
         return Predictions(tuple(rows))
+
+    def _check_threshold(self, threshold: float | None) -> None:
+        if threshold is None:
+            return
+        if not self.task.has_probabilities:
+            raise ValueError(f"threshold is for probabilities, {self.task.described} has none")
+        if isinstance(threshold, bool) or not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
 
     def tag(
         self, texts: Sequence[str], *, truncate: Truncate | None = None, batch: int = BATCH
@@ -292,7 +321,9 @@ def check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
         )
 
 
-def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Prediction:
+def _prediction(
+    task: TaskSpec, example: Encoded, logits: FloatArray, threshold: float | None
+) -> Prediction:
     """logits: [1, n_label], or of multiple choice [answers, 1]."""
     values = logits.reshape(-1).astype(np.float64)
     counts = (example.n_tokens, example.n_truncated)
@@ -301,6 +332,13 @@ def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Predict
     if task.problem == "regression":
         score = float(values[0]) if values.size == 1 else None
         return Prediction(None, None, NO_VALUES, score, *counts, values.astype(np.float32))
-    index, labels = int(values.argmax()), example.answers or task.labels
-    shares = probabilities(task, values).astype(np.float32)
-    return Prediction(labels[index], index, shares, None, *counts)
+    index, names = int(values.argmax()), example.answers or task.labels
+    shares = probabilities(task, values)
+    if task.is_multi_label:
+        label: str | None = names[index]
+        given = given_labels(task, shares, threshold)
+        labels = tuple(names[i] for i in np.argsort(-shares, kind="stable") if given[i])
+    else:
+        label = None if threshold is not None and shares[index] < threshold else names[index]
+        labels = () if label is None else (label,)
+    return Prediction(label, index, shares.astype(np.float32), None, *counts, NO_VALUES, labels)

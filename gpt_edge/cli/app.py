@@ -28,6 +28,7 @@ from gpt_edge.cli.commands import (
     tokenize,
     train,
     verify,
+    web,
 )
 from gpt_edge.cli.commands import eval as eval_
 from gpt_edge.cli.support import console
@@ -40,6 +41,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "classify": classify.classify,
         "embed": embed.embed,
         "serve": serve.serve,
+        "web": web.web,
         "tokenize": tokenize.tokenize,
         "native": native.native,
     },

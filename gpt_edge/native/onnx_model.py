@@ -170,14 +170,24 @@ def _constant(data: bytes) -> tuple[str, Constant]:
     return name, Constant(tuple(dims), kind, raw)
 
 
-def write_model(model: Model, nodes: list[bytes], domain: str) -> bytes:
+def write_model(model: Model, nodes: list[bytes], domain: str | None) -> bytes:
     """The model with these nodes, as `node_field` makes them, and an operator set of version 1 of
-    `domain`.
+    `domain`, where it needs one that it did not have.
     """
     values = [_field(number, data) for number, data in model.values.values()]
     graph = _field(MODEL_GRAPH, b"".join([*nodes, *model.graph_rest, *values]))
+    if domain is None:
+        return b"".join([*model.rest, graph])
     opset = _field(MODEL_OPSET, _field(1, domain.encode()) + _key(2, VARINT) + _number(1))
     return b"".join([*model.rest, opset, graph])
+
+
+def constant_field(name: str, constant: Constant) -> bytes:
+    """An initializer whose bytes lie in the file itself, as a field of its graph."""
+    parts = [_key(TENSOR_DIMS, VARINT) + _number(dim) for dim in constant.dims]
+    parts.append(_key(TENSOR_TYPE, VARINT) + _number(constant.type))
+    parts += [_field(TENSOR_NAME, name.encode()), _field(TENSOR_RAW, constant.raw)]
+    return _field(GRAPH_INITIALIZER, b"".join(parts))
 
 
 def node_field(node: Node) -> bytes:

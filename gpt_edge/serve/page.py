@@ -1,22 +1,18 @@
-"""The page at `/`: a prompt, its text as it is written, and the settings; served as it is, without
-anything from elsewhere.
-"""
+"""The page at `/`: that of `gpt-edge web`, told to ask this server instead of running a model."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from importlib import resources
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
+from gpt_edge.web.static_files import media_type, page_files
+
+INDEX = "index.html"
+SITE = b'{"engine": "server"}\n'  # the one switch
+LEFT_OUT = ("service_worker.js",)  # it keeps files for the time without a network
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -28,14 +24,19 @@ HEADERS = {
 
 def page_routes() -> list[Route]:
     """A route for each file of the page."""
+    files = {**page_files(), "site.json": SITE}
     return [
-        Route(path, _sender(name, kind), methods=["GET"]) for path, (name, kind) in FILES.items()
+        Route(
+            "/" if name == INDEX else f"/{name}",
+            _sender(content, media_type(name)),
+            methods=["GET"],
+        )
+        for name, content in files.items()
+        if name not in LEFT_OUT
     ]
 
 
-def _sender(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = resources.files("gpt_edge.serve").joinpath("static", name).read_bytes()
-
+def _sender(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
     async def send(request: Request) -> Response:
         return Response(content, headers={**HEADERS, "Content-Type": kind})
 

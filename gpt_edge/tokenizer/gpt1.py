@@ -16,6 +16,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from gpt_edge.arguments import check_several
 from gpt_edge.errors import require
 from gpt_edge.tokenizer.detokenizer import END_OF_WORD, WordDetokenizer, decode_words, look_up
 from gpt_edge.tokenizer.encoder import TextEncoder
@@ -63,6 +64,7 @@ class GPT1Tokenizer(TextEncoder):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, lower case, a space between words; see Tokenizer."""
+        check_several("ids", ids, "token ids")
         return decode_words([look_up(self._token_of, id) for id in ids])
 
     def token_bytes(self, id: int) -> bytes:

@@ -136,7 +136,7 @@ def expected() -> Iterator[str]:
                 and len(inside.parts) == 2
                 and "__pycache__" not in inside.parts
             )
-            is_page = path.parent.name == "static"
+            is_page = path.is_file() and "static" in inside.parts
             if path.suffix in (".py", ".c", ".h") or path.name == "py.typed" or is_data or is_page:
                 yield f"{package.replace('.', '/')}/{inside.as_posix()}"
 

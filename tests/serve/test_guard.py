@@ -205,13 +205,14 @@ def test_a_page_that_is_allowed_may_ask_and_others_need_the_key() -> None:
 
 
 def test_the_page_has_nothing_from_elsewhere(served: Running) -> None:
-    for path in ("/", "/page.js", "/page.css"):
+    for path in ("/", "/js/page/main.js", "/js/page/server_engine.js", "/page.css"):
         answer = served.client.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-security-policy"].startswith("default-src 'self'")
         assert "http://" not in answer.text
         assert "https://" not in answer.text
-    assert "innerHTML" not in served.client.get("/page.js").text
+    assert served.client.get("/site.json").json() == {"engine": "server"}
+    assert served.client.get("/service_worker.js").status_code == 404
 
 
 def test_more_vectors_and_labels_than_may_wait_are_429(
@@ -316,6 +317,7 @@ def test_fields_name_what_is_wrong() -> None:
 def process() -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`gpt-edge serve` as a user starts it."""
     command = [sys.executable, "-m", "gpt_edge", "serve", str(bundle_path()), "--port", "0"]
+    command += ["--drain-seconds", "60"]
     ran = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -352,6 +354,24 @@ def test_sigterm_lets_texts_end_and_the_port_is_free(
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
+
+
+def test_a_second_sigterm_ends_what_is_under_way(
+    process: tuple[subprocess.Popen[str], int],
+) -> None:
+    """The drain would wait for a body that never comes."""
+    ran, port = process
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 99\r\n"
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.sendall(f"{head}Content-Type: application/json\r\n\r\n{{".encode())
+        time.sleep(0.3)
+        ran.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            ran.wait(1)
+        started = time.monotonic()
+        ran.send_signal(signal.SIGTERM)
+        assert ran.wait(60) == 0
+        assert time.monotonic() - started < 3
 
 
 def test_an_address_that_others_reach_needs_a_key() -> None:

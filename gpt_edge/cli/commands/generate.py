@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,12 @@ from gpt_edge.cli.support.constraint_options import (
     JsonSchemaOption,
     RegexOption,
     constraint_of,
+)
+from gpt_edge.cli.support.generation_output import (
+    completion_json,
+    print_pieces,
+    print_several,
+    warn_of_form,
 )
 from gpt_edge.cli.support.options import (
     BundleOption,
@@ -41,6 +46,7 @@ from gpt_edge.cli.support.sampling import (
     MinPOption,
     NoRepeatNgramSizeOption,
     PresencePenaltyOption,
+    PromptLogprobsOption,
     RepetitionPenaltyOption,
     SeedOption,
     SpeculateOption,
@@ -50,12 +56,18 @@ from gpt_edge.cli.support.sampling import (
     TopKOption,
     TopPOption,
     TypicalPOption,
-    describe_sampling,
     is_sampling_asked,
     sampling_params,
-    settings_json,
     warn_without_effect,
     with_defaults,
+)
+from gpt_edge.cli.support.search_options import (
+    BeamsOption,
+    BestOfOption,
+    LengthPenaltyOption,
+    PenaltyAlphaOption,
+    SamplesOption,
+    Search,
 )
 from gpt_edge.cli.support.stdin import (
     check_unicode,
@@ -63,11 +75,9 @@ from gpt_edge.cli.support.stdin import (
     note_special_token,
     read_stdin,
 )
-from gpt_edge.errors import GPTEdgeError
 from gpt_edge.generate.params import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
-    from gpt_edge.generate.completion import Completion
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.params import SamplingParams
     from gpt_edge.generate.read_sequence import ReadSequence
@@ -106,6 +116,7 @@ def generate(
     choice: ChoiceOption = None,
     grammar: GrammarOption = None,
     logprobs: LogprobsOption = None,
+    prompt_logprobs: PromptLogprobsOption = None,
     truncate: Annotated[
         Literal["left"] | None,
         typer.Option(
@@ -133,6 +144,11 @@ def generate(
     ] = None,
     speculate: SpeculateOption = None,
     draft: DraftOption = None,
+    samples: SamplesOption = None,
+    best_of: BestOfOption = None,
+    beams: BeamsOption = None,
+    length_penalty: LengthPenaltyOption = 1.0,
+    penalty_alpha: PenaltyAlphaOption = None,
     threads: ThreadsOption = None,
     profile: ProfileOption = "default",
     max_memory: MaxMemoryOption = None,
@@ -171,6 +187,7 @@ def generate(
         logit_bias=logit_bias,
         bad_word=bad_word,
         logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
         token_healing=token_healing,
         constraint=constraint_of(
             json_schema=json_schema, regex=regex, choice=choice, grammar=grammar
@@ -188,6 +205,8 @@ def generate(
         "--context": None if context == "error" else context,
     }
     _check_batch(batch, out, others)
+    search = Search(samples, best_of, beams, length_penalty, penalty_alpha)
+    search.check(params, {"--batch": batch, **others, "PROMPT": None, "--echo": None})
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt) if batch is None else ""
 
@@ -195,7 +214,7 @@ def generate(
     from gpt_edge.generate.load import load
 
     generator = load(model, threads=threads, profile=profile, max_memory=n_bytes)
-    uses_defaults = not greedy and not is_sampling_asked(params)
+    uses_defaults = not (greedy or search.is_deterministic or is_sampling_asked(params))
     asked = params
     if uses_defaults:
         params = with_defaults(params, generator)
@@ -215,6 +234,9 @@ def generate(
         return
     if not special:
         note_special_token(text, generator.tokenizer)
+    if search.is_asked:
+        _print_search(search, generator, text, params, truncate, special, echo, raw, as_json)
+        return
     drafter = None if draft is None else load(draft, threads=threads, profile=profile)
     stream = generator.stream(
         text,
@@ -228,10 +250,44 @@ def generate(
     )
     before = text if echo else ""
     if as_json:
-        _print_json(stream, params, generator.session.name, before)
+        for _ in stream:
+            pass
+        name = generator.session.name
+        console.say_json(completion_json(stream.completion, params, name, before))
     else:
-        _print_pieces(stream, before, params if uses_defaults else None, raw)
+        print_pieces(stream, before, params if uses_defaults else None, raw)
     _keep_read(generator, prompt_cache, stream)
+
+
+def _print_search(
+    search: Search,
+    generator: Generator,
+    text: str,
+    params: SamplingParams,
+    truncate: Literal["left"] | None,
+    special: bool,
+    echo: bool,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    """Several texts, or the one that a search finds."""
+    before = text if echo else ""
+    is_one = not as_json and (search.samples or 1) == 1
+
+    def tell(piece: str) -> None:
+        if is_one:
+            console.write(piece, raw=raw)
+
+    tell(before)
+    texts = search.run(generator, text, params, truncate, special=special, on_text=tell)
+    if as_json:
+        each = [completion_json(one, params, generator.session.name, before) for one in texts]
+        console.say_json(each[0] if search.samples is None else {"texts": each})
+    elif is_one:
+        console.say()
+        warn_of_form(texts[0])
+    else:
+        print_several(texts, before, raw)
 
 
 def _read_before(generator: Generator, prompt_cache: Path | None) -> ReadSequence | None:
@@ -258,6 +314,8 @@ def _check_together(
         raise ValueError("--greedy goes with no option that samples, such as --top-k")
     if params.logprobs is not None and not as_json:
         raise ValueError("--logprobs needs --json")
+    if params.prompt_logprobs is not None and not as_json:
+        raise ValueError("--prompt-logprobs needs --json")
     if draft is not None and speculate is not None:
         raise ValueError("--draft and --speculate are two ways to guess: give one of them")
 
@@ -271,77 +329,6 @@ def _check_batch(batch: str | None, out: Path | None, others: Mapping[str, objec
     for name, value in others.items():
         if value not in (None, False):
             raise ValueError(f"{name} goes with a single text, not with --batch")
-
-
-def _print_pieces(
-    stream: TextStream, before: str, defaults: SamplingParams | None, raw: bool
-) -> None:
-    """Print each piece as it is generated. After an error in the middle, the cursor is at the start
-    of a line, as after Ctrl-C.
-
-    defaults: the model's own, where they are in use; standard error names them.
-    """
-    if defaults is not None and not defaults.is_greedy:
-        console.note(f"sampling: {describe_sampling(defaults)}, seed {stream.seed}")
-    try:
-        console.write(before, raw=raw)
-        for piece in stream:
-            console.write(piece, raw=raw)
-    except GPTEdgeError:
-        console.say()
-        raise
-    console.say()
-    done = stream.completion
-    if done.is_constraint_met is False:
-        console.show_warning(f"the text ends inside its form, by {done.finish_reason}")
-
-
-def _print_json(stream: TextStream, params: SamplingParams, model: str, before: str) -> None:
-    for _ in stream:
-        pass
-    done = stream.completion
-    console.say_json(
-        {
-            "model": model,
-            "text": before + done.text,
-            "finish_reason": done.finish_reason,
-            **_constraint(done),
-            "prompt_tokens": done.prompt_tokens,
-            "dropped_tokens": done.dropped_tokens,
-            "cached_tokens": done.cached_tokens,
-            "completion_tokens": done.completion_tokens,
-            **settings_json(params),
-            "seed": done.seed,
-            "seconds": round(done.prefill_seconds + done.decode_seconds, 6),
-            "prefill_seconds": round(done.prefill_seconds, 6),
-            "tokens_per_second": round(done.tokens_per_second, 2),
-            **_logprobs(done),
-            **_speculation(done),
-        }
-    )
-
-
-def _speculation(done: Completion) -> dict[str, object]:
-    """What speculation did, where it was asked for."""
-    if done.speculation is None:
-        return {}
-    return {"speculation": dataclasses.asdict(done.speculation)}
-
-
-def _constraint(done: Completion) -> dict[str, object]:
-    """Whether the text has the form that was asked for."""
-    met = done.is_constraint_met
-    return {} if met is None else {"is_constraint_met": met}
-
-
-def _logprobs(done: Completion) -> dict[str, object]:
-    """Log-probabilities, where they were asked for."""
-    if done.logprobs is None:
-        return {}
-    return {
-        "cumulative_logprob": done.cumulative_logprob,
-        "logprobs": [dataclasses.asdict(entry) for entry in done.logprobs],
-    }
 
 
 def _read_prompt(prompt: str | None) -> str:

@@ -10,6 +10,7 @@ one.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,20 +22,30 @@ from torch.nn import functional as F
 
 from gpt_edge.arrays import DoubleArray, IntArray
 from gpt_edge.errors import NumericError
-from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dropout
-from gpt_edge.tasks import TaskSpec
+from gpt_edge.reference.heads import (
+    TaskModel,
+    by_example,
+    mean_of_tokens,
+    read_extract,
+    set_dropout,
+)
+from gpt_edge.runtime.probabilities import given_labels, probabilities
+from gpt_edge.tasks import EMBEDDING, TaskSpec
 from gpt_edge.training.finetune.batches import EncodedExamples, MicroBatch
 from gpt_edge.training.finetune.lora import add_lora
 from gpt_edge.training.finetune.settings import FinetuneSettings
 from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
 
+DEV_TEMPERATURE = 0.05  # of the loss that is told for pairs; it depends on the batches, too
 LM_ROWS = 64  # rows of logits are padded to multiples of this: few shapes, see `Finetuner`
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPredictions:
-    """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in
-    nats. logits: float64 [N, n_label], of multiple choice [N, answers], filled up with -inf.
+    """outputs: classes or answers, int64 [N], of several labels 0 or 1, int64 [N, n_label], or
+    scores, float64 [N]; of pairs the logits. loss: mean of the task's, in
+    nats. logits: float64 [N, n_label], of multiple choice [N, answers], filled up with -inf,
+    of pairs [N, 2 n_label], their vectors.
     """
 
     outputs: npt.NDArray[Any]
@@ -69,7 +80,14 @@ class Finetuner:
         # oneDNN, which multiplies in bfloat16, caches a kernel for every shape that it has seen: 5
         # MB a step.
         self._multiple = 8 if settings.precision == "bfloat16" else 1
+        self._class_weights: Tensor | None = None
         model.train()
+
+    def weigh_classes(self, labels: IntArray) -> None:
+        """Let rare classes count more in the loss, by how often each occurs in `labels`; see
+        `balanced_weights`.
+        """
+        self._class_weights = balanced_weights(self.model.spec, labels)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameter groups: matrices with weight decay; biases, norms, and embeddings of which only
@@ -95,7 +113,9 @@ class Finetuner:
         """
         n_sequences = sum(len(data.sequences[row]) for row in rows)
         value = 0.0
-        for part in data.parts(rows, self.settings.batch_tokens, self._multiple):
+        # the pairs of a batch are compared with one another, so they are computed together
+        limit = sys.maxsize if self.model.spec.kind == EMBEDDING else self.settings.batch_tokens
+        for part in data.parts(rows, limit, self._multiple):
             with self._autocast():
                 task, lm = self._losses(part)
             loss = task / len(rows) + self.settings.lm_weight * lm / n_sequences
@@ -123,8 +143,11 @@ class Finetuner:
         per token.
         """
         hidden, _ = self.model.gpt.hidden(self._with_noise(part.ids))
-        logits = self.model.head(read_extract(hidden, part.extract_at))
-        task = task_loss(self.model, logits, part)
+        logits = task_logits(self.model, hidden, part)
+        if self.model.spec.kind == EMBEDDING:
+            task = contrastive_loss(logits, part, self.settings.temperature)
+        else:
+            task = task_loss(self.model, logits, part, self._class_weights)
         if self.settings.lm_weight == 0:
             return task, torch.zeros(())
         return task, lm_loss(self.model, hidden, part)
@@ -184,9 +207,59 @@ class Finetuner:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
 
-def task_loss(model: TaskModel, logits: Tensor, part: MicroBatch) -> Tensor:
+def balanced_weights(spec: TaskSpec, labels: IntArray) -> Tensor:
+    """Weights float32 [n_label] under which every class counts as much as another.
+
+    Of classes n / (n_label * occurrences), whose mean over the examples is 1; of several labels
+    the weight of an example of which the label is true, as many as those of which it is not. A
+    class without an example has weight 1. Source: King and Zeng 2001; scikit-learn's "balanced".
+    """
+    if spec.is_multi_label:
+        n_true = labels.sum(0)
+        weights = (len(labels) - n_true) / np.maximum(n_true, 1)
+        weights[(n_true == 0) | (weights == 0)] = 1.0
+    else:
+        counts = np.bincount(labels, minlength=spec.n_label)
+        weights = len(labels) / (spec.n_label * np.maximum(counts, 1))
+        weights[counts == 0] = 1.0
+    return torch.from_numpy(weights).float()
+
+
+def task_logits(model: TaskModel, hidden: Tensor, part: MicroBatch) -> Tensor:
+    """The head's outputs of hidden states [S, T, C]: as `TaskModel.forward`, of an embedding the
+    vectors [S, n_label].
+    """
+    if model.spec.kind == EMBEDDING:
+        return mean_of_tokens(model.head(hidden), part.extract_at)
+    return model.head(read_extract(hidden, part.extract_at))
+
+
+def contrastive_loss(vectors: Tensor, part: MicroBatch, temperature: float) -> Tensor:
+    """Sum over the pairs of their symmetric InfoNCE loss, float32: how surely each text finds its
+    other one among those of the batch, by cosine / temperature, in both directions.
+
+    vectors: [2 N, K], the texts of a pair one after the other. A text that is the same as a pair's
+    own is no wrong answer. Sources: van den Oord et al. 2018, equation 4; Radford et al. 2021
+    (CLIP), figure 3; Gao et al. 2021 (SimCSE), the temperature.
+    """
+    unit = F.normalize(vectors.float(), dim=-1)
+    cosines = unit[0::2] @ unit[1::2].T / temperature  # [N, N]
+    first, second = part.ids[0::2], part.ids[1::2]
+    is_same = (first[:, None] == first[None]).all(-1) | (second[:, None] == second[None]).all(-1)
+    is_same.fill_diagonal_(False)
+    cosines = cosines.masked_fill(is_same, -torch.inf)
+    own = torch.arange(len(cosines))
+    forth = F.cross_entropy(cosines, own, reduction="sum")
+    back = F.cross_entropy(cosines.T, own, reduction="sum")
+    return (forth + back) / 2
+
+
+def task_loss(
+    model: TaskModel, logits: Tensor, part: MicroBatch, class_weights: Tensor | None = None
+) -> Tensor:
     """Sum of the examples' losses, float32. The target of a score is its position in the range,
-    from 0 to 1, for the cross entropy.
+    from 0 to 1, for the cross entropy; of several labels the loss is the sum of each one's cross
+    entropy. class_weights: as `balanced_weights`.
     """
     logits = logits.float()
     spec = model.spec
@@ -194,9 +267,13 @@ def task_loss(model: TaskModel, logits: Tensor, part: MicroBatch) -> Tensor:
         low, high = spec.score_range
         position = ((part.labels - low) / (high - low)).float()
         return F.binary_cross_entropy_with_logits(logits[:, 0], position, reduction="sum")
+    if spec.is_multi_label:
+        return F.binary_cross_entropy_with_logits(
+            logits, part.labels.float(), reduction="sum", pos_weight=class_weights
+        )
     if spec.kind == "multiple-choice":
         logits = by_example(logits, part.n_sequences)
-    return F.cross_entropy(logits, part.labels, reduction="sum")
+    return F.cross_entropy(logits, part.labels, weight=class_weights, reduction="sum")
 
 
 def lm_loss(model: TaskModel, hidden: Tensor, part: MicroBatch) -> Tensor:
@@ -225,11 +302,16 @@ def predict(
     was_training = model.training
     model.eval()
     is_choice = model.spec.kind == "multiple-choice"
-    n_columns = max(map(len, data.sequences)) if is_choice else model.spec.n_label
+    is_pairs = model.spec.kind == EMBEDDING
+    n_columns = max(map(len, data.sequences)) if is_choice else model.spec.n_label * (1 + is_pairs)
     scores, loss = np.full((len(data), n_columns), -np.inf), 0.0
     for part in data.parts(range(len(data)), batch_tokens, multiple):
-        logits = model(part.ids, part.extract_at)[0].float()
-        loss += task_loss(model, logits, part).item()
+        logits = task_logits(model, model.gpt.hidden(part.ids)[0], part).float()
+        if is_pairs:
+            loss += contrastive_loss(logits, part, DEV_TEMPERATURE).item()
+            logits = logits.reshape(len(part.rows), -1)
+        else:
+            loss += task_loss(model, logits, part).item()
         by_row = by_example(logits, part.n_sequences) if is_choice else logits
         scores[part.rows, : by_row.shape[1]] = by_row.numpy()
     model.train(was_training)
@@ -239,5 +321,9 @@ def predict(
 def _outputs(spec: TaskSpec, logits: DoubleArray) -> npt.NDArray[Any]:
     if spec.is_score:
         return np.array([spec.score(logit) for logit in logits[:, 0].tolist()])
+    if spec.kind == EMBEDDING:
+        return logits
+    if spec.is_multi_label:
+        return given_labels(spec, probabilities(spec, logits)).astype(np.int64)
     classes: IntArray = logits.argmax(1)
     return classes

@@ -1,0 +1,57 @@
+/** Bundle: the files of a model, each read once and checked against the manifest's size and hash. */
+import { BundleError } from "../errors.js";
+import { sha256 } from "./hash.js";
+import { MANIFEST_FILE, parseManifest } from "./manifest.js";
+export class Bundle {
+    where;
+    manifest;
+    files;
+    constructor(where, manifest, files) {
+        this.where = where;
+        this.manifest = manifest;
+        this.files = files;
+    }
+    /**
+     * Read and check every file. where: for messages. Throws BundleError naming the file, what was
+     * found and what was expected; nothing reaches onnxruntime before that.
+     */
+    static async open(where, read, onProgress = () => undefined) {
+        const manifest = await parseManifest(await read(MANIFEST_FILE, null, () => undefined), `${where}/${MANIFEST_FILE}`);
+        const names = Object.keys(manifest.files);
+        const contents = await Promise.all(names.map((name) => readChecked(where, manifest, name, read, onProgress)));
+        return new Bundle(where, manifest, new Map(names.map((name, index) => [name, contents[index]])));
+    }
+    /** The content of a file that the manifest lists. Throws BundleError for another. */
+    file(name) {
+        const content = this.files.get(name);
+        if (content === undefined)
+            throw new BundleError(`${this.where} has no file ${name}`);
+        return content;
+    }
+    /** The files that hold the graph's weights: all but the graph and the texts. */
+    get weightFiles() {
+        return [...this.files]
+            .filter(([name]) => name.startsWith("model.onnx") && name !== "model.onnx")
+            .map(([path, data]) => ({ path, data }));
+    }
+    get bytes() {
+        return Object.values(this.manifest.files).reduce((sum, { size }) => sum + size, 0);
+    }
+}
+async function readChecked(where, manifest, name, read, onProgress) {
+    const { size, sha256: expected } = manifest.files[name];
+    const report = (stage, loaded) => onProgress({ file: name, loaded, total: size, stage });
+    report("loading", 0);
+    const content = await read(name, size, (loaded) => report("loading", loaded));
+    const hint = "copy the bundle again";
+    if (content.length !== size) {
+        throw new BundleError(`${where}/${name} has ${content.length} bytes, the manifest says ${size}`, hint);
+    }
+    const computed = await sha256(content);
+    if (computed !== expected) {
+        throw new BundleError(`${where}/${name} is corrupt: its SHA-256 is ${computed.slice(0, 12)}, the manifest says ` +
+            `${expected.slice(0, 12)}`, hint);
+    }
+    report("checked", size);
+    return content;
+}

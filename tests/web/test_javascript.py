@@ -1,0 +1,54 @@
+"""The JavaScript library computes what the Python library computes: `node --test` on fixtures that
+Python has just made, with the scripts and the wasm that a site holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gpt_edge.bundle.bundle import Bundle
+from tests.conftest import REPO
+from tests.support.tiny_model import bundle_path
+from tests.web import fixtures
+
+PROMPTS = ("Once upon a time",)
+
+
+@pytest.fixture(scope="module")
+def fixture_file(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = Bundle.open()
+    arranged = site / "models" / bundle.manifest.name
+    values = {
+        "scripts": str(site / "js"),
+        "runtime": str(site / "ort"),
+        "philox": fixtures.philox(),
+        "sampler": fixtures.sampler(bundle.load_tokenizer()),
+        "stops": fixtures.stops(),
+        "tokenizers": fixtures.tokenizers(bundle),
+        "models": [
+            fixtures.texts(arranged, PROMPTS, 24),
+            fixtures.texts(bundle_path("portable"), ("a b",), 20),
+        ],
+        "classifier": fixtures.labels(site / "models" / "sentiment-6m-int8"),
+    }
+    path = tmp_path_factory.mktemp("fixtures") / "fixtures.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.mark.parametrize("name", ["sampling", "tokenizer", "model"])
+def test_the_library_agrees_with_python(name: str, node: str, fixture_file: Path) -> None:
+    done = subprocess.run(
+        [node, "--test", f"tests/{name}.test.mjs"],
+        cwd=REPO / "web",
+        env={**os.environ, "GPT_EDGE_FIXTURES": str(fixture_file)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]

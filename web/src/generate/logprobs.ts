@@ -1,0 +1,27 @@
+/** Log-probabilities by the model's own logits: no temperature, penalty or truncation changes them. */
+
+import { type Row, topKIds } from "./logits.js";
+
+export interface TokenLogprob {
+  readonly id: number;
+  readonly logprob: number;
+  /** (id, logprob) of the likeliest, the likeliest first, ties to the lower id. */
+  readonly alternatives: readonly (readonly [number, number])[];
+}
+
+/** Of token `id` after the row, with so many alternatives. */
+export function tokenLogprob(row: Row, id: number, nAlternatives: number): TokenLogprob {
+  let largest = -Infinity;
+  for (const value of row) if (value > largest) largest = value;
+  let sum = 0;
+  for (const value of row) sum += Math.exp(value - largest);
+  const logTotal = Math.log(sum);
+  const logprob = (of: number): number => row[of]! - largest - logTotal;
+  const likeliest = nAlternatives > 0 ? [...topKIds(row, nAlternatives)] : [];
+  likeliest.sort((one, other) => row[other]! - row[one]! || one - other);
+  return {
+    id,
+    logprob: logprob(id),
+    alternatives: likeliest.map((other): [number, number] => [other, logprob(other)]),
+  };
+}

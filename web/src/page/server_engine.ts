@@ -1,0 +1,156 @@
+/** ServerEngine: models on the `gpt-edge serve` that sent this page, through OpenAI's API. */
+
+import type { Prediction } from "../classify/classifier.js";
+import { GPTEdgeError } from "../errors.js";
+import type { SamplingParams } from "../generate/params.js";
+import type { Alternative, Engine, Loaded, ModelEntry, Piece, Summary } from "./protocol.js";
+
+const N_ALTERNATIVES = 5;
+
+interface Choice {
+  readonly text: string;
+  readonly finish_reason: string | null;
+  readonly logprobs: {
+    readonly tokens: readonly string[];
+    readonly token_logprobs: readonly number[];
+    readonly top_logprobs: readonly Readonly<Record<string, number>>[];
+  } | null;
+}
+
+interface CompletionEvent {
+  readonly choices: readonly Choice[];
+  readonly usage?: { readonly completion_tokens: number } | null;
+  readonly error?: { readonly message: string };
+}
+
+export class ServerEngine implements Engine {
+  private constructor(readonly models: readonly ModelEntry[]) {}
+
+  static async open(): Promise<ServerEngine> {
+    const answer = await fetch("/v1/models");
+    if (!answer.ok) throw await failure(answer);
+    const found = (await answer.json()) as { data: { id: string; kind: string }[] };
+    const models = found.data.map(({ id, kind }) => ({
+      name: id,
+      kind: kind === "classifier" ? ("task" as const) : ("causal-lm" as const),
+      bytes: null,
+      scheme: null,
+      parameters: null,
+    }));
+    return new ServerEngine(models);
+  }
+
+  async load(): Promise<Loaded> {
+    return { defaults: {}, task: null, context: null, threads: null, memoryBytes: null };
+  }
+
+  async generate(
+    name: string,
+    prompt: string,
+    params: SamplingParams,
+    onPiece: (piece: Piece) => void,
+    signal: AbortSignal,
+  ): Promise<Summary> {
+    const { max_new_tokens, seed, ...rest } = params;
+    const given = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined);
+    const body = {
+      ...Object.fromEntries(given),
+      model: name,
+      prompt,
+      max_tokens: max_new_tokens,
+      seed: Number(seed),
+      logprobs: N_ALTERNATIVES,
+      stream: true,
+      stream_options: { include_usage: true },
+    };
+    const started = performance.now();
+    let first = 0;
+    let tokens = 0;
+    let reason = "cancelled";
+    try {
+      for await (const event of events(await ask("/v1/completions", body, signal))) {
+        if (event.error !== undefined) throw new GPTEdgeError(event.error.message);
+        tokens = event.usage?.completion_tokens ?? tokens;
+        const choice = event.choices[0];
+        if (choice === undefined) continue;
+        first ||= performance.now();
+        reason = choice.finish_reason ?? reason;
+        if (choice.text !== "") onPiece({ text: choice.text, alternatives: alternativesOf(choice) });
+      }
+    } catch (error) {
+      if ((error as Error).name !== "AbortError") throw error;
+    }
+    const seconds = (performance.now() - (first || started)) / 1000;
+    return {
+      reason,
+      tokens,
+      tokensPerSecond: tokens > 1 ? (tokens - 1) / seconds : 0,
+      firstTokenSeconds: first === 0 ? 0 : (first - started) / 1000,
+      ids: null,
+      memoryBytes: null,
+    };
+  }
+
+  async classify(name: string, texts: readonly string[]): Promise<Prediction> {
+    const input = [texts.length > 1 ? texts : texts[0]];
+    const answer = await ask("/v1/classify", { model: name, input });
+    const [found] = ((await answer.json()) as { data: ServerPrediction[] }).data;
+    const { label = null, labels, probs = [], score = null } = found!;
+    const names = labels ?? texts.slice(1);
+    return { label, labels: names, probabilities: probs, score, n_tokens: 0 };
+  }
+}
+
+interface ServerPrediction {
+  readonly label?: string | null;
+  readonly labels?: readonly string[];
+  readonly probs?: readonly number[];
+  readonly score?: number | null;
+}
+
+async function ask(path: string, body: unknown, signal: AbortSignal | null = null): Promise<Response> {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  });
+  if (!answer.ok) throw await failure(answer);
+  return answer;
+}
+
+async function failure(answer: Response): Promise<GPTEdgeError> {
+  const body = (await answer.json().catch(() => null)) as { error?: { message?: string } } | null;
+  return new GPTEdgeError(body?.error?.message ?? `the server answered ${answer.status}`);
+}
+
+/** The data of each server-sent event. */
+async function* events(answer: Response): AsyncGenerator<CompletionEvent> {
+  const reader = answer.body!.getReader();
+  const decoder = new TextDecoder();
+  let buffered = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    buffered += decoder.decode(value, { stream: true });
+    const parts = buffered.split("\n\n");
+    buffered = parts.pop()!;
+    for (const part of parts) {
+      const data = part.replace(/^data: /, "");
+      if (data === "[DONE]") return;
+      yield JSON.parse(data) as CompletionEvent;
+    }
+  }
+}
+
+function alternativesOf(choice: Choice): Alternative[] {
+  const token = choice.logprobs?.tokens.at(-1);
+  const top = choice.logprobs?.top_logprobs.at(-1);
+  if (token === undefined || top === undefined) return [];
+  const rows = Object.entries(top).sort((one, other) => other[1] - one[1]);
+  return rows.map(([text, logprob]) => ({
+    text,
+    probability: Math.exp(logprob),
+    isChosen: text === token,
+  }));
+}
