@@ -182,11 +182,11 @@ def test_a_layer_imports_only_the_packages_it_may(name: str) -> None:
         assert not outside & HEAVY
 
 
-def test_the_root_imports_nothing_but_errors_and_the_version() -> None:
+def test_the_root_imports_nothing_but_the_version() -> None:
     found = {
         name for name in imports(REPO / "gpt_edge" / "__init__.py") if name.startswith("gpt_edge")
     }
-    assert found == {"gpt_edge.errors", "gpt_edge.version"}
+    assert found == {"gpt_edge.version"}
 
 
 def test_nobody_imports_export_as_a_package_of_its_own() -> None:
