@@ -5,32 +5,15 @@
     for piece in gpt_edge.load().stream("Once upon a time"):
         print(piece, end="", flush=True)
 
-Names are imported when they are first used, so `import gpt_edge` alone loads neither numpy nor
-onnxruntime, and takes a millisecond: a Ctrl-C before the command line runs would end in a
-traceback.
+Names are imported when they are first used, errors too, so `import gpt_edge` alone loads neither
+numpy nor onnxruntime, and takes a fraction of a millisecond: a Ctrl-C before the command line runs
+would end in a traceback.
 """
 
 from __future__ import annotations
 
 import os
 
-from gpt_edge.errors import (
-    BundleError,
-    BusyError,
-    CheckpointError,
-    ConstraintError,
-    ContextLengthError,
-    EvaluationError,
-    ExportError,
-    GPTEdgeError,
-    MissingDependencyError,
-    NumericError,
-    OutputError,
-    ParityError,
-    StateError,
-    TokenizerError,
-    TrainingError,
-)
 from gpt_edge.version import __version__
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it while it is imported
@@ -41,8 +24,26 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gpt_edge.bundle.bundle import Bundle
-    from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
+    from gpt_edge.classify.classifier import Classifier
     from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.classify.prediction import Prediction, Predictions
+    from gpt_edge.errors import (
+        BundleError,
+        BusyError,
+        CheckpointError,
+        ConstraintError,
+        ContextLengthError,
+        EvaluationError,
+        ExportError,
+        GPTEdgeError,
+        MissingDependencyError,
+        NumericError,
+        OutputError,
+        ParityError,
+        StateError,
+        TokenizerError,
+        TrainingError,
+    )
     from gpt_edge.generate.async_stream import AsyncTextStream
     from gpt_edge.generate.batch_engine import BatchEngine
     from gpt_edge.generate.batch_handle import BatchHandle
@@ -69,25 +70,40 @@ _MODULE_OF = {
     "BatchHandle": "generate.batch_handle",
     "BeamParams": "generate.beam_search",
     "Bundle": "bundle.bundle",
+    "BundleError": "errors",
+    "BusyError": "errors",
     "ChatTemplate": "generate.chat_template",
+    "CheckpointError": "errors",
     "Choice": "generate.score",
     "Classifier": "classify.classifier",
     "Completion": "generate.completion",
     "Constraint": "generate.constraints.constraint",
+    "ConstraintError": "errors",
+    "ContextLengthError": "errors",
     "ContrastiveParams": "generate.contrastive",
     "Conversation": "generate.conversation",
     "Embedder": "classify.embedder",
+    "EvaluationError": "errors",
+    "ExportError": "errors",
+    "GPTEdgeError": "errors",
     "Generator": "generate.generator",
-    "Prediction": "classify.classifier",
-    "Predictions": "classify.classifier",
+    "MissingDependencyError": "errors",
+    "NumericError": "errors",
+    "OutputError": "errors",
+    "ParityError": "errors",
+    "Prediction": "classify.prediction",
+    "Predictions": "classify.prediction",
     "PrefixCache": "generate.prefix_cache",
     "ReadSequence": "generate.read_sequence",
     "SamplingParams": "generate.params",
     "Score": "generate.score",
     "Session": "runtime.session",
+    "StateError": "errors",
     "TextStream": "generate.stream",
     "TokenLogprob": "generate.logprobs",
     "TokenStream": "generate.stream",
+    "TokenizerError": "errors",
+    "TrainingError": "errors",
     "Turn": "generate.turn",
     "load": "generate.load",
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Iterable
 
 TYPE_CHECKING = False  # as in typing
@@ -41,6 +42,12 @@ def check_text(name: str, value: object) -> None:
     """Raise ValueError unless it is a string."""
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a string, got {type(value).__name__}")
+
+
+def check_path(name: str, value: object) -> None:
+    """Raise ValueError unless it is a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{name} must be a path, got {type(value).__name__}")
 
 
 def check_several(name: str, values: object, what: str = "strings") -> None:

@@ -44,6 +44,14 @@ EXTRA_OF = {
 }
 
 
+MAX_MESSAGE = 2000  # characters: a message may quote what a file or a caller gave
+
+
+def _shortened(message: str) -> str:
+    half = MAX_MESSAGE // 2 - 20
+    return f"{message[:half]} ... ({len(message)} characters) ... {message[-half:]}"
+
+
 class GPTEdgeError(Exception):
     """Anything gpt-edge refuses or could not do. `hint` is a command to run, a thing to check or an
     argument to give.
@@ -55,8 +63,8 @@ class GPTEdgeError(Exception):
     def __init__(
         self, message: str, *, hint: str | None = None, cli_hint: str | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message if len(message) <= MAX_MESSAGE else _shortened(message)
+        super().__init__(self.message)
         self.hint = hint
         self.cli_hint = cli_hint or hint
 

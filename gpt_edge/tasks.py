@@ -1,5 +1,5 @@
-"""GPT-1's four task kinds, and transformers' two: how texts become one sequence of ids or several,
-and what the head's outputs mean.
+"""TaskSpec: GPT-1's four task kinds, vectors of texts, and transformers' two kinds, and what the
+head's outputs mean. `task_inputs.py` says how texts become sequences of ids.
 
 Every task of GPT-1's reaches the model as token sequences that begin with a start token and end
 with an extract token; texts inside one sequence are divided by a delimiter. The three tokens have
@@ -13,8 +13,9 @@ pipelines/text_classification.py. Knows nothing of text, tensors or files.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +23,19 @@ KINDS = ("classification", "entailment", "similarity", "multiple-choice")
 # transformers' ...ForSequenceClassification and ...ForTokenClassification, which finetune does not
 # train
 TEXT, TOKENS = "text-classification", "token-classification"
-ALL_KINDS = (*KINDS, TEXT, TOKENS)
+# vectors of texts, learned from pairs; laid out as GPT-1's kinds, each text by itself
+EMBEDDING = "embedding"
+ALL_KINDS = (*KINDS, EMBEDDING, TEXT, TOKENS)
+FINETUNED = (*KINDS, EMBEDDING)
+EVERY_TOKEN = (TOKENS, EMBEDDING)  # the head reads every token's state, not the last one's alone
 # one class by a softmax, any number of classes by sigmoids, numbers as they are
 MULTI_LABEL = "multi-label"
 PROBLEMS = ("single-label", MULTI_LABEL, "regression")
 # the fields of a task in a file
 OF_GPT1 = ("kind", "start", "delimiter", "extract", "labels", "score_range")
 OF_TRANSFORMERS = ("kind", "labels", "problem", "pad")
-OPTIONAL = ("temperature",)  # in a file only where they say something
+OPTIONAL = ("temperature", "thresholds", "dimensions")  # in a file only where they say something
+LIKELY = 0.5  # of a label among several that may all be true, without a threshold of its own
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 N_NEW_TOKENS = 3  # start, delimiter, extract
 MAX_LABELS = 1 << 14
@@ -47,9 +53,12 @@ class TaskSpec:
     labels: the classes by number; empty for multiple choice, whose answers come with each example,
     and for scores.
     score_range: lowest and highest score of a similarity that is a number; None for classes.
-    problem: one of PROBLEMS, of transformers' kinds alone.
+    problem: one of PROBLEMS, of transformers' kinds; of classification None, or MULTI_LABEL, where
+    any number of labels is true of a text, or none.
     pad: of TEXT alone: trailing ids of this value count as padding, as transformers' config has it.
     temperature: what logits are divided by before they become probabilities; None: not calibrated.
+    dimensions: of EMBEDDING, numbers of a vector: the mean of the head's outputs over the tokens.
+    thresholds: of MULTI_LABEL, the probability from which on each label is given; empty: LIKELY.
     """
 
     kind: str
@@ -61,6 +70,8 @@ class TaskSpec:
     problem: str | None = None
     pad: int | None = None
     temperature: float | None = None
+    thresholds: tuple[float, ...] = ()
+    dimensions: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ALL_KINDS:
@@ -72,10 +83,12 @@ class TaskSpec:
         if self.score_range is not None:
             object.__setattr__(self, "score_range", self._checked_range(tuple(self.score_range)))
         self._check_temperature()
+        object.__setattr__(self, "thresholds", tuple(self.thresholds))
+        self._check_thresholds()
 
     def _check_tokens(self) -> None:
         ids = (self.start, self.delimiter, self.extract)
-        if self.kind not in KINDS:
+        if self.kind not in FINETUNED:
             if ids != (None, None, None):
                 raise ValueError(f"{self.kind} has no start, delimiter and extract, got {ids}")
             return
@@ -83,9 +96,10 @@ class TaskSpec:
             raise ValueError(f"start, delimiter and extract must be three different ids, got {ids}")
 
     def _check_problem(self) -> None:
-        if self.kind in KINDS:
-            if self.problem is not None or self.pad is not None:
-                raise ValueError(f"{self.kind} has no problem and no pad")
+        if self.kind in FINETUNED:
+            allowed = (None, MULTI_LABEL) if self.kind == "classification" else (None,)
+            if self.problem not in allowed or self.pad is not None:
+                raise ValueError(f"{self.kind} has no problem {self.problem!r:.80} and no pad")
             return
         problems = PROBLEMS if self.kind == TEXT else PROBLEMS[:1]
         if self.problem not in problems:
@@ -97,7 +111,8 @@ class TaskSpec:
             raise ValueError(f"pad must be an id of {TEXT}, got {self.pad!r:.80}")
 
     def _check_labels(self) -> None:
-        needs_labels = self.kind != "multiple-choice" and self.score_range is None
+        self._check_dimensions()
+        needs_labels = self.kind not in ("multiple-choice", EMBEDDING) and self.score_range is None
         fewest = 2 if self.problem in (None, "single-label") else 1
         if self.kind == TOKENS:
             fewest = 1
@@ -107,7 +122,7 @@ class TaskSpec:
                 f"{len(self.labels)}"
             )
         if not needs_labels and self.labels:
-            what = "multiple-choice" if self.score_range is None else "similarity with scores"
+            what = self.kind if self.score_range is None else "similarity with scores"
             raise ValueError(f"{what} has no labels, got {len(self.labels)}")
         for label in self.labels:
             if not isinstance(label, str) or not 0 < len(label) <= MAX_LABEL_CHARACTERS:
@@ -117,6 +132,13 @@ class TaskSpec:
                 )
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels must differ from each other")
+
+    def _check_dimensions(self) -> None:
+        value = self.dimensions
+        if (self.kind == EMBEDDING) != (value is not None):
+            raise ValueError(f"dimensions are of {EMBEDDING} alone, got {value!r:.80}, {self.kind}")
+        if value is not None and (not _is_id(value) or not 1 <= value <= MAX_LABELS):
+            raise ValueError(f"dimensions must be from 1 to {MAX_LABELS}, got {value!r:.80}")
 
     def _checked_range(self, found: tuple[Any, ...]) -> tuple[float, float]:
         if self.kind != "similarity":
@@ -145,10 +167,33 @@ class TaskSpec:
                 f"got {value!r:.80}"
             )
 
+    def _check_thresholds(self) -> None:
+        values = self.thresholds
+        if not values:
+            return
+        if not self.is_multi_label or len(values) != len(self.labels):
+            raise ValueError(
+                f"thresholds are for each label of a multi-label task, got {len(values)} for "
+                f"{self.described} with {len(self.labels)} labels"
+            )
+        if wrong := [value for value in values if not _is_number(value) or not 0 < value < 1]:
+            raise ValueError(f"a threshold must be a number between 0 and 1, got {wrong[0]!r:.80}")
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether any number of labels is true of a text, each by its own probability."""
+        return self.problem == MULTI_LABEL
+
     @property
     def has_probabilities(self) -> bool:
         """Whether the answer to a text is a choice of classes or answers that can be calibrated."""
-        return self.kind != TOKENS and not self.is_score and self.problem != "regression"
+        has_none = self.kind in EVERY_TOKEN or self.is_score or self.problem == "regression"
+        return not has_none
+
+    @property
+    def reads_every_token(self) -> bool:
+        """Whether the head reads every token's state, and not the last one's alone."""
+        return self.kind in EVERY_TOKEN
 
     @property
     def described(self) -> str:
@@ -156,6 +201,11 @@ class TaskSpec:
         if self.is_score:
             return f"{self.kind} with scores"
         return f"{self.kind} ({self.problem})" if self.problem else self.kind
+
+    @property
+    def uncalibrated(self) -> TaskSpec:
+        """The same task without what held-out examples say about its probabilities."""
+        return dataclasses.replace(self, temperature=None, thresholds=())
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -170,10 +220,10 @@ class TaskSpec:
 
     @property
     def n_label(self) -> int:
-        """Rows of the head: one per class; 1 for a score, and for multiple choice, one score per
-        answer.
+        """Rows of the head: one per class, or number of a vector; 1 for a score, and for multiple
+        choice, one score per answer.
         """
-        return len(self.labels) or 1
+        return self.dimensions or len(self.labels) or 1
 
     def score(self, logit: float) -> float:
         """The score that a head's single output means: low + (high - low) * sigmoid(logit).
@@ -190,9 +240,14 @@ class TaskSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same spec back."""
-        optional = {name: getattr(self, name) for name in OPTIONAL}
-        said = {name: value for name, value in optional.items() if value is not None}
-        if self.kind not in KINDS:
+        said: dict[str, Any] = {}
+        if self.temperature is not None:
+            said["temperature"] = self.temperature
+        if self.thresholds:
+            said["thresholds"] = list(self.thresholds)
+        if self.dimensions is not None:
+            said["dimensions"] = self.dimensions
+        if self.kind not in FINETUNED:
             labels = list(self.labels)
             values = {"kind": self.kind, "labels": labels, "problem": self.problem, "pad": self.pad}
             return {**values, **said}
@@ -203,6 +258,7 @@ class TaskSpec:
             "extract": self.extract,
             "labels": list(self.labels),
             "score_range": list(self.score_range) if self.score_range else None,
+            **({"problem": self.problem} if self.problem is not None else {}),
             **said,
         }
 
@@ -213,7 +269,8 @@ class TaskSpec:
             raise ValueError(f"a task must be an object, got {type(values).__name__}")
         is_of_gpt1 = values.get("kind") not in (TEXT, TOKENS)
         fields = OF_GPT1 if is_of_gpt1 else OF_TRANSFORMERS
-        if unknown := sorted(str(name) for name in set(values) - set(fields) - set(OPTIONAL)):
+        optional = ("problem", *OPTIONAL) if is_of_gpt1 else OPTIONAL
+        if unknown := sorted(str(name) for name in set(values) - set(fields) - set(optional)):
             raise ValueError(f"unknown task fields: {', '.join(unknown)}")
         if missing := [name for name in fields if name not in values]:
             raise ValueError(f"missing task fields: {', '.join(missing)}")
@@ -223,6 +280,8 @@ class TaskSpec:
             )
         if not isinstance(values["labels"], list | tuple):
             raise ValueError(f"task labels must be a list, got {type(values['labels']).__name__}")
+        if not isinstance(values.get("thresholds", ()), list | tuple):
+            raise ValueError(f"task thresholds must be a list, got {values['thresholds']!r:.80}")
         score_range = values.get("score_range")
         if not isinstance(score_range, list | tuple | None):
             raise ValueError(
@@ -244,12 +303,23 @@ def new_task(
     vocab_size: int,
     labels: Sequence[str] = (),
     score_range: tuple[float, float] | None = None,
+    problem: str | None = None,
+    dimensions: int | None = None,
 ) -> TaskSpec:
     """A task on a model whose embedding has `vocab_size` rows: its three tokens are the next three
     ids.
     """
     start, delimiter, extract = range(vocab_size, vocab_size + N_NEW_TOKENS)
-    return TaskSpec(kind, start, delimiter, extract, tuple(labels), score_range)
+    return TaskSpec(
+        kind,
+        start,
+        delimiter,
+        extract,
+        tuple(labels),
+        score_range,
+        problem,
+        dimensions=dimensions,
+    )
 
 
 def n_text_rows(vocab_size: int, task: TaskSpec | None) -> int:
@@ -259,120 +329,3 @@ def n_text_rows(vocab_size: int, task: TaskSpec | None) -> int:
     n_own = len(task.tokens) if task is not None else 0
     is_last = task is not None and n_own > 0 and min(task.tokens) == vocab_size - n_own
     return vocab_size - n_own if is_last else vocab_size
-
-
-@dataclass(frozen=True, slots=True)
-class TaskInput:
-    """One example as the model reads it.
-
-    sequences: ids, each beginning with start and ending with extract. One; for similarity two, the
-    texts in both orders; for multiple choice one per answer. n_truncated: tokens of the texts that
-    no sequence holds, because n_ctx is too short.
-    """
-
-    sequences: tuple[tuple[int, ...], ...]
-    n_truncated: int
-
-
-def encode_texts(
-    spec: TaskSpec, encode: Callable[[str], list[int]], texts: Sequence[str], n_ctx: int
-) -> TaskInput:
-    """`transform` of texts, each made ids by `encode`."""
-    return transform(spec, [encode(text) for text in texts], n_ctx)
-
-
-def transform(
-    spec: TaskSpec, texts: Sequence[Sequence[int]], n_ctx: int, *, keep_end: bool = False
-) -> TaskInput:
-    """Return the sequences of one example, none longer than `n_ctx`.
-
-    texts: ids of the text (classification), of premise and hypothesis, of the two texts, or of the
-    context and then of each answer. What does not fit is cut and counted: a single text loses its
-    end; of a pair the longer text loses its end until both fit; for multiple choice an answer keeps
-    at most half of the room, and the context keeps its end, the same in every sequence, so that the
-    answers differ in nothing else. keep_end: texts and answers lose their beginnings instead, which
-    is not what fine-tuning does. Raises ValueError for another number of texts, or an n_ctx with no
-    room for one token of each text of a sequence.
-    """
-    _check_texts(spec.kind, len(texts))
-    if spec.kind not in KINDS:
-        kept_ids = tuple(_cut(texts[0], n_ctx, keep_end))
-        n_cut = len(texts[0]) - len(kept_ids)
-        return TaskInput((_without_padding(kept_ids, spec.pad),), n_cut)
-    n_parts = 1 if spec.kind == "classification" else 2
-    room = n_ctx - 1 - n_parts  # start, and a delimiter or extract after each text
-    if room < n_parts:
-        raise ValueError(f"{spec.kind} wants n_ctx of at least {2 * n_parts + 1}, got {n_ctx}")
-    match spec.kind:
-        case "multiple-choice":
-            kept = _cut_choices(texts, room, keep_end)
-            together = [[kept[0], answer] for answer in kept[1:]]
-        case "classification":
-            kept = [_cut(texts[0], room, keep_end)]
-            together = [kept]
-        # has no order of its own: both orders, and their representations are added
-        case "similarity":
-            kept = _cut_pair(texts[0], texts[1], room, keep_end)
-            together = [kept, kept[::-1]]
-        case _:
-            kept = _cut_pair(texts[0], texts[1], room, keep_end)
-            together = [kept]
-    n_truncated = sum(map(len, texts)) - sum(map(len, kept))
-    return TaskInput(tuple(_sequence(spec, parts) for parts in together), n_truncated)
-
-
-def _check_texts(kind: str, n_texts: int) -> None:
-    if kind == "multiple-choice":
-        if n_texts < 3:
-            raise ValueError(
-                f"multiple-choice wants a context and at least 2 answers, got {n_texts} texts"
-            )
-    elif n_texts != N_TEXTS[kind]:
-        raise ValueError(
-            f"{kind} wants {N_TEXTS[kind]} text{'s' * (N_TEXTS[kind] > 1)}, got {n_texts}"
-        )
-
-
-def _sequence(spec: TaskSpec, parts: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    start, delimiter, extract = spec.tokens
-    ids = [start]
-    for i, part in enumerate(parts):
-        if i:
-            ids.append(delimiter)
-        ids.extend(part)
-    ids.append(extract)
-    return tuple(ids)
-
-
-def _without_padding(ids: tuple[int, ...], pad: int | None) -> tuple[int, ...]:
-    """The ids up to the last one that is no padding, at least one: what follows has no effect on
-    it. A text may end with the id, as "!" is 0 in GPT-2's vocabulary, and transformers skips it.
-    """
-    n_kept = len(ids)
-    while n_kept > 1 and ids[n_kept - 1] == pad:
-        n_kept -= 1
-    return ids[:n_kept]
-
-
-def _cut(text: Sequence[int], n_kept: int, keep_end: bool) -> Sequence[int]:
-    return text[len(text) - min(n_kept, len(text)) :] if keep_end else text[:n_kept]
-
-
-def _cut_pair(
-    first: Sequence[int], second: Sequence[int], room: int, keep_end: bool
-) -> list[Sequence[int]]:
-    """The longer of the two loses its end first; a text no longer than half of the room is never
-    cut.
-    """
-    half = room // 2
-    n_first = min(len(first), max(room - len(second), room - half))
-    n_second = min(len(second), room - n_first)
-    return [_cut(first, n_first, keep_end), _cut(second, n_second, keep_end)]
-
-
-def _cut_choices(texts: Sequence[Sequence[int]], room: int, keep_end: bool) -> list[Sequence[int]]:
-    context, answers = texts[0], texts[1:]
-    longest_kept = max(room // 2, room - len(context))
-    kept = [_cut(answer, longest_kept, keep_end) for answer in answers]
-    n_context = min(len(context), room - max(map(len, kept)))
-    return [context[len(context) - n_context :], *kept]

@@ -24,6 +24,7 @@ FOLDERS = {
     "gpt_edge": "the runtime and the command line: no torch outside reference and training",
     "gpt_edge/bench": "how fast bundles are on this machine",
     "gpt_edge/bundle": "a model on disk: manifest, checksums, reading and writing",
+    "gpt_edge/bundle/gate": "a graph is checked before onnxruntime sees it",
     "gpt_edge/classify": "texts to labels, scores and vectors",
     "gpt_edge/cli": "the command line",
     "gpt_edge/cli/commands": "one file for each command",

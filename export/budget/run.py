@@ -94,6 +94,7 @@ class Request:
     target: str | None  # for int8-dynamic
     folder: Path
     progress: Progress
+    accept_parity: bool = False
 
     @property
     def scheme(self) -> Scheme:
@@ -121,6 +122,7 @@ def quantize_to_budget(
     eval_text: Path | None = None,
     plot: Path | None = None,
     target: str | None = None,
+    accept_parity: bool = False,
     force: bool = False,
     progress: Progress = silent,
 ) -> Quantized:
@@ -128,9 +130,10 @@ def quantize_to_budget(
 
     calibration, eval_text: texts for GPTQ and for measuring; without one the model generates its
     own, with different seeds. plot: a PNG of every measured point, written even if the budget is
-    exceeded. target: for int8-dynamic. Raises ValueError for options that contradict each other or
-    the model, BudgetError if nothing meets the budget, EvaluationError for a text that cannot be
-    read, else as `quantize_bundle`; then `out` is as it was.
+    exceeded. target: for int8-dynamic. accept_parity: as for `export_bundle`. Raises ValueError
+    for options that contradict each other or the model, BudgetError if nothing meets the budget,
+    EvaluationError for a text that cannot be read, else as `quantize_bundle`; then `out` is as it
+    was.
     """
     budget = budget or LossBudget()
     if bundle.task is not None:
@@ -149,7 +152,12 @@ def quantize_to_budget(
                 f"{', '.join(name for name in FOR_TASKS if name in UNIFORM)} out"
             )
         made, verification = quantize_bundle(
-            bundle, out, scheme=options.scheme, force=force, progress=progress
+            bundle,
+            out,
+            scheme=options.scheme,
+            accept_parity=accept_parity,
+            force=force,
+            progress=progress,
         )
         return Quantized(made, verification, None, None, ())
     _check_request(options, budget, plot)
@@ -158,7 +166,7 @@ def quantize_to_budget(
     source = smooth(BundleSource(bundle), bundle.graph, options.scheme)
     plan, formats = wanted_formats(bundle, options)
     with tempfile.TemporaryDirectory(prefix="gpt-edge-") as folder:
-        request = Request(bundle, source, options, target, Path(folder), progress)
+        request = Request(bundle, source, options, target, Path(folder), progress, accept_parity)
         calibrated = calibrate(request, formats, calibration)
         outcome = None
         reference = None
@@ -361,6 +369,7 @@ def publish(
         out,
         scheme=request.options.scheme,
         target=request.target,
+        accept_parity=request.accept_parity,
         force=force,
         progress=request.progress,
         plan=plan,

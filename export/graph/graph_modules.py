@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.reference.model import GPT, Block, KeyValue
-from gpt_edge.tasks import TOKENS
+from gpt_edge.tasks import EVERY_TOKEN
 
 FLOAT = 1  # onnx.TensorProto.FLOAT
 MICROSOFT_ATTENTION = "com.microsoft::GroupQueryAttention"
@@ -247,7 +247,7 @@ class PortableTaskGraph(TaskGraph):
 
     def __init__(self, gpt: GPT, kind: str) -> None:
         super().__init__(gpt, kind)
-        self.reads_every_token = kind == TOKENS
+        self.reads_every_token = kind in EVERY_TOKEN
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes as in `onnx_contract.inputs(config, "portable")` and `outputs`."""

@@ -19,6 +19,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.bundle.manifest import MANIFEST_FILE
 from gpt_edge.bundle.writer import is_bundle
 from gpt_edge.errors import ExportError, ParityError, require
@@ -124,6 +125,7 @@ def is_ours(folder: Path) -> bool:
 
 def _convert(bundle: Bundle, out: Path) -> int:
     """Save the optimized graph. Returns how many products have uint8 weights instead of int8."""
+    checked_model(bundle)
     model = ir.load(bundle.model_path)
     n_unsigned = store_unsigned(model.graph)
     options = ort.SessionOptions()

@@ -20,6 +20,7 @@ from gpt_edge.export.pipeline.shared import (
     unpublished,
     write_scheme,
 )
+from gpt_edge.export.verify.own_noise import OwnNoise
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.export.weights.chat_template import read_chat_template
@@ -48,6 +49,7 @@ def export_bundle(
     activation: str | None = None,
     config: Path | None = None,
     adapter: str | None = None,
+    accept_parity: bool = False,
     force: bool = False,
     progress: Progress = silent,
 ) -> tuple[Bundle, Verification]:
@@ -58,8 +60,9 @@ def export_bundle(
     int8-dynamic only.
     tokenizer: a file, a folder, a name, or "none"; None looks into `source`. pattern: the split
     pattern of a rank file that does not say it, see `tokenizer_from`. activation: of a checkpoint
-    that does not say it, see `with_activation`. config, adapter: as for `open_checkpoint`. force:
-    replace a bundle at `out`.
+    that does not say it, see `with_activation`. config, adapter: as for `open_checkpoint`.
+    accept_parity: publish also what is out of tolerance; the manifest says so. force: replace a
+    bundle at `out`.
     progress: called with the name of each stage and of each weight.
     Raises CheckpointError, TokenizerError, ExportError, ParityError (a figure is out of tolerance)
     or OutputError; then `out` is as it was.
@@ -85,7 +88,9 @@ def export_bundle(
     n_bytes = estimated_bytes(shape, scheme)
     with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as writer:
         progress("running the reference")
-        verifier = Verifier("torch", subject, run_reference(checkpoint, subject), progress)
+        expected = run_reference(checkpoint, subject)
+        own_noise = OwnNoise(checkpoint, subject, expected)
+        verifier = Verifier("torch", subject, expected, progress, own_noise=own_noise)
         # The fp32 graph is the baseline between torch and a quantized graph.
         for step in dict.fromkeys((FP32.name, scheme)):
             folder = writer.path if step == scheme else writer.path / FP32.name
@@ -97,7 +102,7 @@ def export_bundle(
             verifier.check(subject.open(made, native=False), step)
             if step != scheme:
                 shutil.rmtree(folder)
-        verifier.report.raise_if_wrong()
+        accepted = verifier.report.accepted(accept_parity)
         _write_tokenizer(writer, tokenizer_source, checkpoint, graph)
         if chat_template is not None and tokenizer_source is not None:
             (writer.path / CHAT_TEMPLATE_FILE).write_bytes(chat_template.encode())
@@ -115,6 +120,7 @@ def export_bundle(
                 "source": checkpoint.kind,
                 **checkpoint.provenance,
                 **smoothed.smoothing.provenance,
+                **accepted,
             },
             parity=verifier.report.figures,
             quality=_quality(checkpoint),

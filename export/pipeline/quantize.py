@@ -38,6 +38,7 @@ def quantize_bundle(
     *,
     scheme: str,
     target: str | None = None,
+    accept_parity: bool = False,
     force: bool = False,
     progress: Progress = silent,
     plan: Plan | None = None,
@@ -48,7 +49,8 @@ def quantize_bundle(
     that it came from.
 
     plan, rounder: the formats and how to round to them, where they are not the scheme's; for scheme
-    "mixed" a plan must be given. quantization: plain JSON values for the manifest's provenance.
+    "mixed" a plan must be given. accept_parity: as for `export_bundle`. quantization: plain JSON
+    values for the manifest's provenance.
     Raises BundleError for a bundle that is not fp32, else as `export_bundle`.
     """
     check_scheme(scheme, target)
@@ -71,7 +73,7 @@ def quantize_bundle(
         )
         made = unpublished(writer.path, bundle.config, bundle.graph, scheme, bundle.task)
         verifier.check(subject.open(made, native=False), scheme)
-        verifier.report.raise_if_wrong()
+        accepted = verifier.report.accepted(accept_parity)
         for name in set(bundle.manifest.files) - {MODEL_FILE, *DATA_FILES.values()}:
             shutil.copyfile(bundle.path / name, writer.path / name)
         manifest = dataclasses.replace(
@@ -82,6 +84,7 @@ def quantize_bundle(
                 **bundle.manifest.provenance,
                 "gpt_edge": __version__,
                 **source.smoothing.provenance,
+                **accepted,
                 **({"quantization": dict(quantization)} if quantization else {}),
             },
             parity={**bundle.manifest.parity, **verifier.report.figures},

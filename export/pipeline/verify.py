@@ -10,6 +10,7 @@ from gpt_edge.errors import BundleError
 from gpt_edge.export.graph.build import build_graph
 from gpt_edge.export.pipeline.shared import check_same_shape, tokenizer_for, unpublished
 from gpt_edge.export.verify.check_settings import check_settings
+from gpt_edge.export.verify.own_noise import OwnNoise
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.reference.checkpoint import task_model_of
@@ -53,12 +54,14 @@ def verify_bundle(
         bundle.config, bundle.task, tokenizer_of(bundle), thorough=True, complete=full
     )
     progress("running the reference")
+    expected = run_reference(checkpoint, subject)
     verifier = Verifier(
         "torch",
         subject,
-        run_reference(checkpoint, subject),
+        expected,
         progress,
         effort="full" if full else "verify",
+        own_noise=OwnNoise(checkpoint, subject, expected),
     )
     if not bundle.is_optimum_export:
         source = _tokenizer_of(checkpoint, tokenizer)
@@ -80,6 +83,11 @@ def verify_bundle(
         model = task_model_of(checkpoint)
     if not bundle.is_optimum_export:
         verifier.localize(bundle, model)
+    else:
+        verifier.report.notes.append(
+            "another tool wrote this folder: its weights and operators cannot be told apart, so no "
+            "place is named"
+        )
     return verifier.report
 
 

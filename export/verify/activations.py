@@ -27,7 +27,7 @@ from gpt_edge.reference.model import GPT, Block, KeyValue
 from gpt_edge.runtime.open_graph import WEIGHTS_FOLDER
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
 from gpt_edge.system.threads import default_threads
-from gpt_edge.tasks import TOKENS, TaskSpec
+from gpt_edge.tasks import TaskSpec
 
 CUT = 3  # tokens that the second sequence of a task's run is shorter
 MAX_ROWS = 8192  # of embeddings in one call
@@ -113,11 +113,7 @@ class ExposedGraph:
         be run.
         """
         feeds = self._feeds(ids) if self._task is None else self._task_feeds(ids)
-        inputs = {name: value for name, value in feeds.items() if name in self._inputs}
-        try:
-            outputs = dict(zip(self._names, self._session.run(None, inputs), strict=True))
-        except ORT_ERRORS as error:
-            raise BundleError(f"onnxruntime cannot run the graph: {cause_of(error)}") from error
+        outputs = self._outputs(feeds)
         if self._task is None:
             self.past = [
                 outputs[name]
@@ -125,12 +121,38 @@ class ExposedGraph:
                 for name in (onnx_contract.present_key(layer), onnx_contract.present_value(layer))
             ]
             self.n_past += ids.size
-        results = {
-            operator: self._rows(mapped, outputs, ids.size)
+        return self._results(outputs, ids.size) | self._head_results(outputs, ids.size)
+
+    def run_second(self, ids: IntArray) -> dict[ReferenceOperator, FloatArray]:
+        """Each operator's result on ids [T] as the second of two sequences that are run at once,
+        with an empty cache; of a task without its last CUT tokens. Raises as `run`.
+        """
+        self.restart()
+        if self._task is not None:
+            n_tokens = min(_lengths(ids.size))
+            outputs = self._outputs(self._task_feeds(ids[::-1]))
+        else:
+            n_tokens = ids.size
+            outputs = self._outputs(self._feeds(ids[::-1], ids))
+        results = self._results(outputs, ids.size, 1)
+        return {operator: rows[:n_tokens] for operator, rows in results.items()}
+
+    def _outputs(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        inputs = {name: value for name, value in feeds.items() if name in self._inputs}
+        try:
+            return dict(zip(self._names, self._session.run(None, inputs), strict=True))
+        except ORT_ERRORS as error:
+            raise BundleError(f"onnxruntime cannot run the graph: {cause_of(error)}") from error
+
+    def _results(
+        self, outputs: Mapping[str, Any], n_tokens: int, index: int = 0
+    ) -> dict[ReferenceOperator, FloatArray]:
+        """Of one sequence, but for a task's head."""
+        return {
+            operator: self._rows(mapped, outputs, n_tokens, index)
             for operator, mapped in self._mapped.items()
             if operator.name != "task_head"
         }
-        return results | self._head_results(outputs, ids.size)
 
     def _head_results(
         self, outputs: Mapping[str, Any], n_tokens: int
@@ -147,7 +169,7 @@ class ExposedGraph:
         states = outputs[str(self._mapped[final].values[0].name)]  # [2, T, C]
         logits = outputs[str(self._mapped[head].values[0].name)]
         lengths = _lengths(n_tokens)
-        if self._graph == "edge" or self._task.kind == TOKENS:
+        if self._graph == "edge" or self._task.reads_every_token:
             states, logits = states[:, : min(lengths)], logits[:, : min(lengths)]
         else:
             states = states[np.arange(2), np.array(lengths) - 1]
@@ -159,20 +181,24 @@ class ExposedGraph:
             head: np.ascontiguousarray(logits.reshape(-1, logits.shape[-1])),
         }
 
-    def _feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
-        n_past, total = self.n_past, self.n_past + ids.size
+    def _feeds(self, *sequences: IntArray) -> dict[str, NDArray[Any]]:
+        """Of one sequence, or of several where nothing is in the cache."""
+        ids = np.stack(sequences)
+        n_rows, n_new = ids.shape
+        n_past, total = self.n_past, self.n_past + n_new
         values: dict[str, NDArray[Any]] = {
-            onnx_contract.INPUT_IDS: ids[None],
-            onnx_contract.POSITION_IDS: np.arange(n_past, total)[None],
-            onnx_contract.ATTENTION_MASK: np.ones((1, total), np.int64),
-            onnx_contract.SEQLENS_K: np.array([total - 1], np.int32),
+            onnx_contract.INPUT_IDS: ids,
+            onnx_contract.POSITION_IDS: np.tile(np.arange(n_past, total), (n_rows, 1)),
+            onnx_contract.ATTENTION_MASK: np.ones((n_rows, total), np.int64),
+            onnx_contract.SEQLENS_K: np.full(n_rows, total - 1, np.int32),
             onnx_contract.TOTAL_SEQUENCE_LENGTH: np.array([total], np.int32),
-            onnx_contract.LOGIT_ROWS: np.arange(ids.size)[None],
+            onnx_contract.LOGIT_ROWS: np.tile(np.arange(n_new), (n_rows, 1)),
         }
         for layer in range(self._config.n_layer):
-            values[onnx_contract.past_key(layer)], values[onnx_contract.past_value(layer)] = (
-                self.past[2 * layer : 2 * layer + 2]
-            )
+            pair = self.past[2 * layer : 2 * layer + 2]
+            keys, values_of_layer = (np.repeat(array, n_rows, 0) for array in pair)
+            values[onnx_contract.past_key(layer)] = keys
+            values[onnx_contract.past_value(layer)] = values_of_layer
         return values
 
     def _task_feeds(self, ids: IntArray) -> dict[str, NDArray[Any]]:
@@ -187,27 +213,29 @@ class ExposedGraph:
             onnx_contract.LOGIT_ROWS: np.broadcast_to(np.arange(ids.size), both.shape).copy(),
         }
 
-    def _rows(self, mapped: MappedOperator, outputs: Mapping[str, Any], n_new: int) -> FloatArray:
+    def _rows(
+        self, mapped: MappedOperator, outputs: Mapping[str, Any], n_new: int, index: int
+    ) -> FloatArray:
+        """The result of the sequence `index`; one that is the same for all has one row."""
         parts = [outputs[str(value.name)] for value in mapped.values]
+        parts = [part[min(index, len(part) - 1)] for part in parts]
         if mapped.operator.name == "attn.c_attn":
             return self._heads(parts, 3, n_new)
         if mapped.operator.name == "attn.attention":
             return self._heads(parts, 1, n_new)
-        total = sum(part[0] for part in parts)  # a sum that no node shows has two summands
+        total = sum(parts)  # a sum that no node shows has two summands
         return np.asarray(total + self._biases.get(mapped.operator, np.float32(0)), np.float32)
 
     def _heads(self, parts: Sequence[FloatArray], n_parts: int, n_new: int) -> FloatArray:
-        """[1, T, parts * H * D'] or parts of [1, H, T, D'] -> [T, parts * C], without the padding
-        of heads.
+        """[T, parts * H * D'] or parts of [H, T, D'] -> [T, parts * C], without the padding of
+        heads.
         """
         heads, size = self._config.n_head, self._config.head_size
-        if parts[0].ndim == 4:
+        if parts[0].ndim == 3:
             # [T, parts, H, D']
-            split = np.stack([part[0, :, -n_new:].transpose(1, 0, 2) for part in parts], 1)
+            split = np.stack([part[:, -n_new:].transpose(1, 0, 2) for part in parts], 1)
         else:
-            split = np.concatenate([part[0] for part in parts], -1).reshape(
-                n_new, n_parts, heads, -1
-            )
+            split = np.concatenate(parts, -1).reshape(n_new, n_parts, heads, -1)
         return np.ascontiguousarray(split[..., :size].reshape(n_new, -1))
 
 

@@ -8,15 +8,24 @@ may hold for one position or one value alone.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 from gpt_edge.config import GPTConfig
+from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT, UINT8_MIDDLE
+from gpt_edge.export.verify.dequantize import BIAS_INPUTS, array_of
 from gpt_edge.export.verify.graph_map import ATTENTIONS, NORMS, MappedOperator
-from gpt_edge.export.weights.reference_operators import ReferenceOperator
+from gpt_edge.export.weights.reference_operators import LINEARS, ReferenceOperator
 from gpt_edge.onnx_contract import ACTIVATION_OPERATORS
 
+# levels above and below the zero points of 8-bit rows
+ROW_SCALES = np.array(
+    [1 / (UINT8_MIDDLE - 1), 1 / (255 - LOW_ZERO_POINT), 1 / 255, -1 / LOW_ZERO_POINT]
+)
+CAST_TYPES = (ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 TOLERANCE = 1e-3  # relative: attributes are float32
 N_ATTENTION_INPUTS = {"GroupQueryAttention": 7, "Attention": 4}  # used; what follows is no GPT's
 PICKS = {"GatherND", "Unsqueeze", "Constant"}  # rows whose logits are wanted
@@ -66,6 +75,8 @@ def node_faults(mapped: MappedOperator, graph: str, config: GPTConfig) -> list[s
         faults += check(node, mapped.operator, config)
     for other in mapped.nodes:
         faults += _axis_faults(other)
+    if name in (*LINEARS, "lm_head"):
+        faults += _row_faults(mapped) if graph == "edge" else _portable_faults(mapped)
     return faults
 
 
@@ -140,8 +151,52 @@ def _axis_faults(node: ir.Node) -> Iterator[str]:
         yield f"its activations are quantized along axis {_shown(_number(node, 'axis'))}"
     if node.op_type == "GatherND" and _number(node, "batch_dims") != 1:
         yield f"its rows are picked with batch_dims {_shown(_number(node, 'batch_dims'))}"
+    if node.op_type == "Cast" and _number(node, "to") not in CAST_TYPES:
+        yield f"a value is rounded to {ir.DataType(int(_number(node, 'to') or 0)).name}"
     if node.op_type in NORMS and _number(node, "axis") not in (None, -1, 2):
         yield f"it is normed along axis {_shown(_number(node, 'axis'))}"
+
+
+def _row_faults(mapped: MappedOperator) -> Iterator[str]:
+    """A product adds one bias, if any, and multiplies only by the scales of its rows."""
+    counts = Counter(node.op_type for node in mapped.nodes)
+    if counts["MatMulInteger"]:  # Optimum's own arrangement
+        return
+    n_biases = sum(_has_bias(node) for node in mapped.nodes) + (mapped.bias is not None)
+    n_biases += counts["Add"]
+    if n_biases > 1 or (n_biases and mapped.operator.name == "lm_head"):
+        yield f"{n_biases} values are added to its product"
+    n_rows = counts["ReduceMax"] + counts["ReduceMin"]
+    expected = n_rows + 1 if n_rows else 0
+    if counts["Mul"] != expected:
+        yield f"the graph multiplies {counts['Mul']} times there, expected {expected}"
+    for node in mapped.nodes:
+        for value in node.inputs if node.op_type == "Mul" else ():
+            scale = array_of(value) if value is not None and value.is_initializer() else None
+            if scale is not None and not np.isclose(scale, ROW_SCALES, rtol=1e-6).any():
+                yield f"its rows are scaled by {float(scale.reshape(-1)[0]):.6g}"
+
+
+def _portable_faults(mapped: MappedOperator) -> Iterator[str]:
+    """Behind a product one bias is added, and nothing is multiplied; shapes are computed beside
+    it.
+    """
+    reached: set[ir.Value] = set()
+    behind = Counter[str]()
+    for node in mapped.nodes:  # in order
+        if node.op_type in ("MatMul", "Gemm") or any(value in reached for value in node.inputs):
+            reached.update(node.outputs)
+            behind[node.op_type] += 1
+    if behind["Add"] > (mapped.operator.name != "lm_head"):
+        yield f"{behind['Add']} values are added to its product"
+    for name in ("Mul", "Sub", "Div", "Neg", "Pow"):
+        if behind[name]:
+            yield f"the graph has a node {name} behind its product"
+
+
+def _has_bias(node: ir.Node) -> bool:
+    index = BIAS_INPUTS.get(node.op_type)
+    return index is not None and len(node.inputs) > index and node.inputs[index] is not None
 
 
 def _number(node: ir.Node, name: str) -> float | None:

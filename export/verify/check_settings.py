@@ -57,12 +57,12 @@ def _check_tokenizer(report: Verification, bundle: Bundle, source: TokenizerSour
 
 
 def label_faults(ours: TaskSpec, theirs: TaskSpec) -> list[str]:
-    """What differs between two tasks of one kind."""
+    """What differs between two tasks of one kind; a bundle may be calibrated later."""
     faults = []
     if ours.labels != theirs.labels:
         faults.append(_label_fault(ours.labels, theirs.labels))
-    expected = theirs.to_dict()
-    for name, value in ours.to_dict().items():
+    expected = theirs.uncalibrated.to_dict()
+    for name, value in ours.uncalibrated.to_dict().items():
         if name != "labels" and value != expected.get(name):
             faults.append(f"its {name} is {value}, the checkpoint's is {expected.get(name)}")
     return faults

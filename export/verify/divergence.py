@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.verify.activations import ExposedGraph, reference_trace
 from gpt_edge.export.verify.graph_map import map_operators
@@ -53,10 +54,11 @@ def trace_of(model: Bundle | GPT, ids: IntArray) -> Mapping[ReferenceOperator, F
     """
     if isinstance(model, GPT):
         return reference_trace(model, ids)[0]
+    checked_model(model)
     onnx_model = ir.load(model.model_path)
     mapped, _ = map_operators(onnx_model.graph, model.config)
     exposed = ExposedGraph(
-        onnx_model, Path(model.path), model.config, model.graph, mapped, ids.size
+        onnx_model, Path(model.path), model.config, model.graph, mapped, ids.size, model.task
     )
     return Smoothing.of_manifest(model.manifest).restore(exposed.run(ids), model.config)
 
@@ -76,10 +78,16 @@ def layer_divergences(first: Bundle | GPT, second: Bundle | GPT, ids: IntArray) 
     for operator in reference_operators(first.config):
         if operator not in first_trace or operator not in second_trace:
             continue
-        size = _root_mean_square(first_trace[operator])
-        difference = _root_mean_square(first_trace[operator] - second_trace[operator])
-        divergences.append(Divergence(operator, difference / size if size else difference))
+        relative = relative_difference(first_trace[operator], second_trace[operator])
+        divergences.append(Divergence(operator, relative))
     return divergences
+
+
+def relative_difference(first: FloatArray, second: FloatArray) -> float:
+    """The root mean square of the difference, as a fraction of that of the first."""
+    size = _root_mean_square(first)
+    difference = _root_mean_square(first - second)
+    return difference / size if size else difference
 
 
 def _root_mean_square(values: FloatArray) -> float:

@@ -17,8 +17,10 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
+from gpt_edge import onnx_contract
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.errors import BundleError
 from gpt_edge.export.verify.activations import ExposedGraph, embedding_rows
 from gpt_edge.export.verify.calls import calls
@@ -37,6 +39,8 @@ from gpt_edge.reference.model import GPT
 from gpt_edge.schemes import SCHEMES
 
 N_ALONE = 8  # tokens that are run again by themselves
+N_TOGETHER = 16  # tokens of two sequences that are run at once
+MAX_IN_BATCH = 1e-4  # of a result's size: float32 sums in another order
 MAX_ALONE = 0.3  # of the noise of quantization: single levels that flip
 SEED = 20190214
 MAX_SHARE = 1e9  # JSON knows no infinity
@@ -84,7 +88,7 @@ def localize(
     """Compare every weight and every operator of a bundle with the reference. Changes nothing.
 
     full: at every position of the context, see `calls`. Raises BundleError for a bundle that
-    gpt-edge did not write: its operators may be any.
+    gpt-edge did not write, whose operators may be any, and for a graph that the gate refuses.
     """
     if bundle.is_optimum_export:
         raise BundleError(
@@ -115,6 +119,7 @@ class _Localizer:
         self.state = state
         self.progress = progress
         self.result = Localization()
+        checked_model(bundle)
         self.onnx_model = ir.load(bundle.model_path)
         self.mapped, self.mismatch = map_operators(self.onnx_model.graph, self.config)
 
@@ -123,6 +128,8 @@ class _Localizer:
         result = self.result
         if self.mismatch is not None:
             result.faults.append(Fault(self.mismatch.operator, self.mismatch.text))
+        if text := self._output_fault():
+            result.faults.append(Fault(self._final, text))
         for operator in self.mapped.values():
             texts = node_faults(operator, self.bundle.graph, self.config)
             result.faults += [Fault(operator.operator, text) for text in texts]
@@ -147,6 +154,23 @@ class _Localizer:
         order = {operator: index for index, operator in enumerate(operators)}
         result.faults.sort(key=lambda fault: order[fault.operator])
         return result
+
+    @property
+    def _final(self) -> ReferenceOperator:
+        """The operator whose result the head reads."""
+        if self.config.norm == "pre":
+            return ReferenceOperator(None, "ln_f")
+        return ReferenceOperator(self.config.n_layer - 1, "ln_2")
+
+    def _output_fault(self) -> str:
+        """What is wrong with the output of hidden states, which older bundles do not have."""
+        names = [value.name for value in self.onnx_model.graph.outputs]
+        mapped = self.mapped.get(self._final)
+        if mapped is None or onnx_contract.HIDDEN_STATES not in names:
+            return ""
+        if mapped.values[0].name == onnx_contract.HIDDEN_STATES:
+            return ""
+        return f"the output {onnx_contract.HIDDEN_STATES} is not its result"
 
     def _check_weights(self) -> dict[ReferenceOperator, WeightCheck]:
         expected = {name: tensor.numpy() for name, tensor in self.state.items()}
@@ -209,6 +233,8 @@ class _Localizer:
             ids, results = first
             fault = _neighbour_fault(exposed, ids[: min(N_ALONE, ids.size)], results, faulty)
             self.result.faults += [fault] if fault is not None else []
+            fault = _batch_fault(exposed, ids[: min(N_TOGETHER, ids.size)], results, faulty)
+            self.result.faults += [fault] if fault is not None else []
 
     def _check_call(
         self,
@@ -270,6 +296,30 @@ def _neighbour_fault(
         difference = float(np.sqrt(np.mean(np.square(rows - expected[: ids.size]))))
         if difference > MAX_ALONE * noise:
             text = f"a row depends on its neighbours: read alone it differs by {difference:.2g}"
+            return Fault(operator, text)
+    return None
+
+
+def _batch_fault(
+    exposed: ExposedGraph,
+    ids: IntArray,
+    prompt_results: PromptResults,
+    faulty: set[ReferenceOperator],
+) -> Fault | None:
+    """Run a sequence alone, and as the second of two: return the first operator whose result
+    depends on the sequence beside it.
+    """
+    exposed.restart()
+    alone = exposed.run(ids)
+    for operator, rows in exposed.run_second(ids).items():
+        if operator in faulty:
+            continue
+        _, noise = prompt_results.get(operator, (rows, 0.0))
+        expected = alone[operator][: len(rows)]
+        size = float(np.sqrt(np.mean(np.square(expected))))
+        difference = float(np.sqrt(np.mean(np.square(rows - expected))))
+        if not difference <= MAX_ALONE * noise + MAX_IN_BATCH * size:
+            text = f"a sequence depends on the one beside it: it differs by {difference:.2g}"
             return Fault(operator, text)
     return None
 

@@ -17,7 +17,6 @@ from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT, KeyValue
 from gpt_edge.runtime.batching import batches, pad
-from gpt_edge.tasks import TOKENS
 from gpt_edge.verify.classifiers import ClassifierSubject, TaskProbes
 from gpt_edge.verify.language_models import N_GREEDY, N_PROMPT, LanguageModelSubject, Outputs
 from gpt_edge.verify.parity import Probe
@@ -51,10 +50,16 @@ def _return_freed_memory() -> None:
 
 def language_model_outputs(model: GPT, probes: list[Probe]) -> Outputs:
     """Logits of every probe, and greedy tokens with their margins."""
+    logits = language_model_logits(model, probes)
     with torch.inference_mode():
-        logits = [_probe_logits(model, probe) for probe in probes]
         tokens, margins = reference_greedy(model, probes[0].ids[:N_PROMPT], N_GREEDY)
     return Outputs(logits, tokens, margins)
+
+
+def language_model_logits(model: GPT, probes: list[Probe]) -> list[FloatArray]:
+    """Logits [rows, V] of every probe."""
+    with torch.inference_mode():
+        return [_probe_logits(model, probe) for probe in probes]
 
 
 def _probe_logits(model: GPT, probe: Probe) -> FloatArray:
@@ -85,7 +90,7 @@ def reference_greedy(
 
 def classifier_logits(model: TaskModel, probes: TaskProbes) -> FloatArray:
     """Logits as `Encoder.logits`, by torch in float32, in batches of like lengths."""
-    if model.spec.kind == TOKENS:
+    if model.spec.reads_every_token:
         return _token_logits(model, probes)
     per_example = 2 if model.spec.kind == "similarity" else 1
     n_label = model.spec.n_label

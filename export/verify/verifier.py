@@ -10,6 +10,7 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import GPTEdgeError
+from gpt_edge.export.verify.bisect import first_beyond_noise
 from gpt_edge.export.verify.localize import localize
 from gpt_edge.export.verify.reference import ReferenceRunner
 from gpt_edge.reference.heads import TaskModel
@@ -18,7 +19,7 @@ from gpt_edge.schemes import FP32
 from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.language_models import LanguageModelSubject
 from gpt_edge.verify.parity import Probe
-from gpt_edge.verify.report import Progress, Verification
+from gpt_edge.verify.report import OwnNoise, Progress, Verification
 from gpt_edge.verify.subject import Subject
 
 # tokens of the probes that torch processes on every path, unless the effort is "full"
@@ -29,7 +30,8 @@ N_REFERENCE_PATHS = 32
 class Verifier:
     """Checks graphs against one reference.
 
-    reference: its name in the figures, "torch" or "fp32". expected: its outputs.
+    reference: its name in the figures, "torch" or "fp32". expected: its outputs. own_noise: how far
+    it is from itself, asked where a limit is exceeded.
     """
 
     reference: str
@@ -38,6 +40,7 @@ class Verifier:
     progress: Progress
     report: Verification = field(default_factory=Verification)
     effort: Effort = "export"
+    own_noise: OwnNoise | None = None
 
     def check(self, runner: Any, scheme: str, name: str | None = None) -> None:
         """Record how a graph of this scheme agrees with the reference, and with itself.
@@ -49,9 +52,11 @@ class Verifier:
         section = f"{self.reference} against {name}"
         self.progress(f"checking {name} against {self.reference}")
         actual = self.subject.outputs(runner)
-        self.subject.check_outputs(self.report, section, scheme, self.expected, actual)
+        self.subject.check_outputs(
+            self.report, section, scheme, self.expected, actual, self.own_noise
+        )
         self.progress(f"checking the execution paths of {name}")
-        self.subject.check_paths(self.report, runner, scheme, self.effort, name)
+        self.subject.check_paths(self.report, runner, scheme, self.effort, name, self.own_noise)
 
     def check_bundle(self, bundle: Bundle) -> None:
         """`check` for a graph that may be broken: that it cannot be run is a fault in the
@@ -72,11 +77,14 @@ class Verifier:
         long = [probe for probe in probes if probe.fills_context and self.effort == "full"]
         subject = LanguageModelSubject(short + long)
         runner = ReferenceRunner(model)
-        subject.check_paths(self.report, runner, FP32.name, self.effort, self.reference)
+        subject.check_paths(
+            self.report, runner, FP32.name, self.effort, self.reference, self.own_noise
+        )
 
     def localize(self, bundle: Bundle, model: GPT | TaskModel) -> None:
         """Record where the bundle's weights and operators diverge from the reference's, the first
-        operator first.
+        operator first; of a fault that no operator shows by itself, where the results leave the
+        noise.
         """
         is_full = self.effort == "full"
         result = localize(bundle, model, full=is_full, progress=self.progress)
@@ -86,3 +94,7 @@ class Verifier:
             self.report.add_operator_fault(
                 fault.operator.layer, fault.operator.name, str(fault.operator), fault.text
             )
+        if self.report.faults and self.report.first is None:
+            self.progress("looking for the place")
+            gpt = model.gpt if isinstance(model, TaskModel) else model
+            self.report.first = first_beyond_noise(bundle, gpt)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.weights.source import unpad_heads
@@ -19,8 +20,8 @@ from gpt_edge.tasks import TaskSpec
 class BundleSource:
     """The weights of an fp32 bundle by the names of `GPT.state_dict()`, read one at a time.
 
-    Raises BundleError for a bundle whose weights are quantized already, or that gpt-edge did not
-    write.
+    Raises BundleError for a bundle whose weights are quantized already, that gpt-edge did not
+    write, or whose graph the gate refuses.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -33,6 +34,7 @@ class BundleSource:
                 hint=f"make one with gpt-edge export SOURCE OUT --scheme {FP32.name}",
             )
         self._bundle = bundle
+        checked_model(bundle)
         self._initializers = ir.load(bundle.model_path).graph.initializers
 
     @property

@@ -38,6 +38,8 @@ MAX_FILE_BYTES = 1 << 50
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SELF_HASH = "manifest_sha256"
+# in the provenance of a bundle that was published out of tolerance: what was
+ACCEPTED_PARITY = "accepted_parity"
 # would act on a terminal, or cannot be printed at all
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -8,6 +8,7 @@ length and that many bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -41,6 +42,46 @@ def fields(message: Bytes) -> Iterator[tuple[int, int | Bytes, Bytes]]:
             raise ValueError("a field reaches beyond its message")
         at += size
         yield key >> 3, message[at - size : at], message[start:at]
+
+
+def split(
+    message: Bytes, allowed: AbstractSet[int], most: int = 256
+) -> list[tuple[int, int | Bytes]]:
+    """Key and value of each field of a message that nobody vouches for; a key is 8 times the number
+    of the field plus its kind.
+
+    Raises ValueError for what is no message, for a key that is not in `allowed`, and for more
+    fields than `most`.
+    """
+    found: list[tuple[int, int | Bytes]] = []
+    at, end = 0, len(message)
+    try:
+        while at < end and len(found) <= most:
+            start, key, size = at, message[at], message[at + 1]
+            at += 2
+            if key > 127:  # most keys and sizes are of one byte
+                key, at = varint(message, start)
+                size, at = varint(message, at)
+            elif size > 127:
+                size, at = varint(message, at - 1)
+            if key not in allowed:
+                raise ValueError(f"a field has the number {key >> 3} and the kind {key & 7}")
+            kind = key & 7
+            if kind == BYTES:
+                start, at = at, at + size
+                found.append((key, message[start:at]))
+            elif kind == VARINT:
+                found.append((key, size))
+            else:
+                start, at = start + 1, start + 5
+                found.append((key, message[start:at]))
+    except IndexError:
+        raise ValueError("a field is cut off") from None
+    if len(found) > most:
+        raise ValueError(f"a message has more than {most} fields")
+    if at != end:
+        raise ValueError("a field reaches beyond its message")
+    return found
 
 
 def varints(data: bytes | memoryview) -> Iterator[int]:

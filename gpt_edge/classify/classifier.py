@@ -9,22 +9,19 @@ bundle's tokenizer.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-import numpy as np
-
 from gpt_edge.arguments import check_several
-from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, read_bundle
+from gpt_edge.classify.prediction import Encoded, Predictions, prediction_of
 from gpt_edge.classify.token_labels import TokenLabel, label_tokens, token_spans
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
-from gpt_edge.runtime.probabilities import probabilities
 from gpt_edge.system.closable import Closable
-from gpt_edge.tasks import TOKENS, TaskSpec, transform
+from gpt_edge.task_inputs import transform
+from gpt_edge.tasks import EMBEDDING, TOKENS
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
@@ -33,82 +30,7 @@ CLI_LENGTH_HINT = "shorten it, or cut it with --truncate right"
 Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One example as ids. sequences: see `tasks.TaskInput`; answers: those of a question;
-    n_truncated: tokens left out.
-    """
-
-    sequences: tuple[tuple[int, ...], ...]
-    answers: tuple[str, ...] = ()
-    n_truncated: int = 0
-
-    @property
-    def n_tokens(self) -> int:
-        """Of all sequences."""
-        return sum(map(len, self.sequences))
-
-
 MAX_LABELS_SHOWN = 5  # in a repr
-NO_VALUES = np.empty(0, np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the model says to one example.
-
-    label: the most likely class, or the text of the answer chosen; None for a score. index: its
-    number, from 0.
-    probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers;
-    empty for a score. They sum to 1, but for a multi-label problem, where each is by itself; they
-    are calibrated where the task has a temperature.
-    score: of a similarity that is a number, and of a regression with one output. values: float32,
-    a regression's outputs in the order of `TaskSpec.labels`; else empty. n_truncated: tokens that
-    were cut, because the context is too short.
-    """
-
-    label: str | None
-    index: int | None
-    probabilities: FloatArray
-    score: float | None
-    n_tokens: int
-    n_truncated: int
-    values: FloatArray = field(default_factory=lambda: NO_VALUES)
-
-    @property
-    def probability(self) -> float | None:
-        """Of the label."""
-        return None if self.index is None else float(self.probabilities[self.index])
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """What the model says to several examples, in their order. `labels, probabilities =
-    predictions` takes it apart.
-    """
-
-    rows: tuple[Prediction, ...]
-
-    @property
-    def labels(self) -> tuple[str | None, ...]:
-        """The label of each; None for scores."""
-        return tuple(row.label for row in self.rows)
-
-    @property
-    def probabilities(self) -> tuple[FloatArray, ...]:
-        """Of each, float32 [classes] or [answers]; see Prediction."""
-        return tuple(row.probabilities for row in self.rows)
-
-    @property
-    def scores(self) -> tuple[float | None, ...]:
-        """The score of each; None for labels."""
-        return tuple(row.score for row in self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[tuple[str | None, ...] | tuple[FloatArray, ...]]:
-        return iter((self.labels, self.probabilities))
 
 
 class Classifier(Closable):
@@ -122,6 +44,12 @@ class Classifier(Closable):
                 "gpt_edge.load",
                 cli_hint="make one with gpt-edge finetune and gpt-edge export, or write with "
                 "gpt-edge generate",
+            )
+        if encoder.task.kind == EMBEDDING:
+            raise BundleError(
+                f"{encoder.path} gives vectors of texts, no labels",
+                hint="use Embedder.load",
+                cli_hint="use gpt-edge embed",
             )
         self.encoder, self.tokenizer, self.task = encoder, tokenizer, encoder.task
 
@@ -162,15 +90,22 @@ class Classifier(Closable):
         return self.task.labels
 
     def predict(
-        self, texts: Sequence[Texts], *, truncate: Truncate | None = None, batch: int = BATCH
+        self,
+        texts: Sequence[Texts],
+        *,
+        truncate: Truncate | None = None,
+        batch: int = BATCH,
+        threshold: float | None = None,
     ) -> Predictions:
         """Answer examples, in their order.
 
         texts: of classification strings, else of each example its texts: (premise, hypothesis),
         (text, text) or (question, answer, answer, ...). truncate: see `encode`. batch: examples
-        computed at once, at most; neither it nor what else is asked changes an answer. No example
-        gives no answer. Raises ValueError for what is no example, ContextLengthError for one that
-        is too long, each with its number.
+        computed at once, at most; neither it nor what else is asked changes an answer. threshold,
+        from 0 to 1: of classes and answers the probability below which none of them is given, of
+        several labels one in place of their own thresholds. No example gives no answer. Raises
+        ValueError for what is no example, ContextLengthError for one that is too long, each with
+        its number.
         """
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             actual = "string" if isinstance(texts, str) else type(texts).__name__
@@ -183,14 +118,15 @@ class Classifier(Closable):
                 raise error.within(f"example {number}") from error
             except ValueError as error:
                 raise ValueError(f"example {number}: {error}") from error
-        return self.predict_encoded(encoded, batch=batch)
+        return self.predict_encoded(encoded, batch=batch, threshold=threshold)
 
     def encode(self, texts: Texts, truncate: Truncate | None = None) -> Encoded:
         """One example as the model reads it.
 
         truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning
-        does (see `tasks.transform`), "left" keeps the ends of texts instead of their beginnings.
-        Raises ValueError for a wrong number of texts or an empty one, ContextLengthError.
+        does (see `task_inputs.transform`), "left" keeps the ends of texts instead of their
+        beginnings. Raises ValueError for a wrong number of texts or an empty one,
+        ContextLengthError.
         """
         if truncate not in (None, "left", "right"):
             raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
@@ -220,10 +156,13 @@ class Classifier(Closable):
         answers = parts[1:] if self.task.kind == "multiple-choice" else ()
         return Encoded(task_input.sequences, answers, task_input.n_truncated)
 
-    def predict_encoded(self, encoded: Sequence[Encoded], *, batch: int = BATCH) -> Predictions:
-        """Answer examples that `encode` made ids of. Raises ValueError for a model that labels
-        tokens.
+    def predict_encoded(
+        self, encoded: Sequence[Encoded], *, batch: int = BATCH, threshold: float | None = None
+    ) -> Predictions:
+        """Answer examples that `encode` made ids of. batch, threshold: as `predict`. Raises
+        ValueError for a model that labels tokens, and for a threshold that cannot be.
         """
+        self._check_threshold(threshold)
         if self.task.kind == TOKENS:
             raise ValueError(f"{self.encoder.path} labels tokens, not texts: use tag")
         sequences = [ids for example in encoded for ids in example.sequences]
@@ -231,9 +170,17 @@ class Classifier(Closable):
         rows, at = [], 0
         for example in encoded:
             n_rows = len(example.answers) or 1
-            rows.append(_prediction(self.task, example, logits[at : at + n_rows]))
+            rows.append(prediction_of(self.task, example, logits[at : at + n_rows], threshold))
             at += n_rows
         return Predictions(tuple(rows))
+
+    def _check_threshold(self, threshold: float | None) -> None:
+        if threshold is None:
+            return
+        if not self.task.has_probabilities:
+            raise ValueError(f"threshold is for probabilities, {self.task.described} has none")
+        if isinstance(threshold, bool) or not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
 
     def tag(
         self, texts: Sequence[str], *, truncate: Truncate | None = None, batch: int = BATCH
@@ -290,17 +237,3 @@ def check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
             hint=LENGTH_HINT,
             cli_hint=CLI_LENGTH_HINT,
         )
-
-
-def _prediction(task: TaskSpec, example: Encoded, logits: FloatArray) -> Prediction:
-    """logits: [1, n_label], or of multiple choice [answers, 1]."""
-    values = logits.reshape(-1).astype(np.float64)
-    counts = (example.n_tokens, example.n_truncated)
-    if task.is_score:
-        return Prediction(None, None, NO_VALUES, task.score(float(values[0])), *counts)
-    if task.problem == "regression":
-        score = float(values[0]) if values.size == 1 else None
-        return Prediction(None, None, NO_VALUES, score, *counts, values.astype(np.float32))
-    index, labels = int(values.argmax()), example.answers or task.labels
-    shares = probabilities(task, values).astype(np.float32)
-    return Prediction(labels[index], index, shares, None, *counts)

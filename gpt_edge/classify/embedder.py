@@ -2,7 +2,8 @@
 token's, or their mean.
 
 A language model reads the text alone; a fine-tuned one reads it between its start and its extract
-token, as it learned to.
+token, as it learned to. Of a model that was trained for vectors they are the mean of its head's
+outputs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder, Pooling
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.closable import Closable
+from gpt_edge.tasks import EMBEDDING
 from gpt_edge.tokenizer.spec import Tokenizer
 
 
@@ -66,7 +68,13 @@ class Embedder(Closable):
     @property
     def size(self) -> int:
         """Numbers in a vector."""
-        return self.encoder.config.n_embd
+        own = self.encoder.config.n_label if self.is_trained else None
+        return own or self.encoder.config.n_embd
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model was fine-tuned for vectors, which are then means over the tokens."""
+        return self.encoder.task is not None and self.encoder.task.kind == EMBEDDING
 
     def embed(
         self,
@@ -79,7 +87,8 @@ class Embedder(Closable):
     ) -> FloatArray:
         """Vectors float32 [N, C], in the order of the texts; no text gives [0, C].
 
-        pooling: "mean" over the tokens that the model reads, or "last". normalize: to length 1, so
+        pooling: "mean" over the tokens that the model reads, or "last", which a model that was
+        trained for vectors does not have. normalize: to length 1, so
         that a product is the cosine. truncate, batch: as `Classifier.predict`. Raises ValueError
         and ContextLengthError, with the text's number.
         """
@@ -127,7 +136,12 @@ class Embedder(Closable):
         batch: int = BATCH,
     ) -> FloatArray:
         """Vectors of sequences that `encode` made."""
-        vectors = self.encoder.states(sequences, pooling, batch=batch)
+        if not self.is_trained:
+            vectors = self.encoder.states(sequences, pooling, batch=batch)
+        elif pooling != "mean":
+            raise ValueError(f"{self.encoder.path} was trained for pooling 'mean', got {pooling!r}")
+        else:
+            vectors = self.encoder.vectors(sequences, batch=batch)
         if normalize:
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
             vectors = (vectors / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)

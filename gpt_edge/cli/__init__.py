@@ -15,25 +15,42 @@ from __future__ import annotations
 import os
 import sys
 
-from gpt_edge.errors import GPTEdgeError
-
 TYPE_CHECKING = False  # as in typing
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from sys import UnraisableHookArgs
 
 __all__ = ["main"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
+SOON = 0.01  # seconds: when the callback is over
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code. argv: without the program's name; None takes
     sys.argv.
     """
+    hook = sys.unraisablehook
     try:
+        sys.unraisablehook = lambda lost: _interrupt_again(lost) or hook(lost)
         return _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
     except KeyboardInterrupt:  # before anything was shown, or while an error was being shown
         return INTERRUPTED
+    finally:
+        sys.unraisablehook = hook
+
+
+def _interrupt_again(lost: UnraisableHookArgs) -> bool:
+    """Whether what was lost in a callback, as Python runs them in imports, is a Ctrl-C; if so, it
+    is raised once more.
+    """
+    if lost.exc_type is not KeyboardInterrupt or sys.platform == "win32":
+        return False
+    import signal
+
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, SOON)
+    return True
 
 
 def _main(arguments: list[str]) -> int:
@@ -89,6 +106,7 @@ def _report(error: BaseException, command: str) -> int:
     command: as typed, to name in the hint.
     """
     from gpt_edge.cli.support import console
+    from gpt_edge.errors import GPTEdgeError
 
     if os.environ.get("GPT_EDGE_DEBUG"):
         import traceback

@@ -56,25 +56,32 @@ class Columns:
     texts: one for classification, two for entailment and similarity; for multiple choice those that
     make the context, joined by a space. label: not read where examples have none. choices: of
     multiple choice alone; one column that holds a list, or one column for each answer. is_joined:
-    texts are the parts of one text, joined by a space; of them some may be empty.
+    texts are the parts of one text, joined by a space; of them some may be empty. separator: of
+    several labels in one field, which may be none; None: one label. In JSON they may be a list.
+    has_label: False where training needs none, as of pairs that belong together.
     """
 
     texts: tuple[str, ...]
     label: str = "label"
     choices: tuple[str, ...] = ()
     is_joined: bool = False
+    separator: str | None = None
+    has_label: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One example. label: a class, a score as written, or the number of the right answer, from 0;
-    "" where none was read.
+    "" where none was read. labels: where there may be several.
     """
 
     line: int  # that it begins on; 0 for an example that is in no file
     texts: tuple[str, ...]  # for multiple choice the context, then the answers
     label: str = ""
+    labels: tuple[str, ...] = ()
 
+
+PAIRS = Columns(("sentence1", "sentence2"), has_label=False)
 
 Row = tuple[Line, Callable[[], dict[str, Any]]]  # where it is, and how to read it
 Check = Callable[[Line, str, Any], str]  # of a value, by its name; returns it as a text
@@ -108,7 +115,7 @@ def read_examples(
             hint=f"name it with --format {'|'.join(FORMATS)}",
         )
     text = _read_text(path)
-    needed = (*columns.texts, *columns.choices, columns.label)
+    needed = (*columns.texts, *columns.choices, *([columns.label] if columns.has_label else []))
     rows = _json_rows(path, text) if format == "jsonl" else _rows(path, text, format, needed)
     examples = list(_checked(rows, lambda line, row: _labelled(line, row, columns), skipped))
     if not examples:
@@ -281,6 +288,10 @@ def _parsed_json(line: Line, content: str, hint: str | None = None) -> Any:
 
 def _labelled(line: Line, row: dict[str, Any], columns: Columns) -> Example:
     texts = _texts(line, row, columns, _checked_text)
+    if not columns.has_label:
+        return Example(line.number, texts)
+    if columns.separator is not None:
+        return Example(line.number, texts, labels=_labels(line, row, columns))
     label = _label(line, row, columns.label)
     if not columns.choices:
         return Example(line.number, texts, label)
@@ -335,8 +346,25 @@ def _checked_text(line: Line, name: str, value: Any) -> str:
     return text
 
 
-def _label(line: Line, row: dict[str, Any], name: str) -> str:
+def _labels(line: Line, row: dict[str, Any], columns: Columns) -> tuple[str, ...]:
+    """Several labels, each once, in the order given."""
+    name = columns.label
     value = _value(line, row, name)
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(columns.separator) if part.strip()]
+    if not isinstance(value, list):
+        raise line.fault(
+            f"{name} is {value!r:.80}, expected a list of labels",
+            hint=f"or a string of labels with {columns.separator!r} between them",
+        )
+    return tuple(dict.fromkeys(_checked_label(line, name, label) for label in value))
+
+
+def _label(line: Line, row: dict[str, Any], name: str) -> str:
+    return _checked_label(line, name, _value(line, row, name))
+
+
+def _checked_label(line: Line, name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise line.fault(f"{name} is {value!r:.80}, expected a string or a number")
     if isinstance(value, float):  # JSON's alone

@@ -6,22 +6,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from gpt_edge.data.examples import Example
 from gpt_edge.errors import TrainingError
-from gpt_edge.tasks import MAX_LABELS, TaskSpec
+from gpt_edge.tasks import EMBEDDING, MAX_LABELS, TaskSpec
 
 
-def class_labels(path: Path, examples: Sequence[Example]) -> tuple[str, ...]:
+def class_labels(path: Path, examples: Sequence[Example], several: bool = False) -> tuple[str, ...]:
     """The classes that occur: in numerical order if all are whole numbers, else in alphabetical
-    order.
+    order. several: examples have any number of labels.
 
-    Raises TrainingError for fewer than two or too many.
+    Raises TrainingError for fewer than two, of several labels for none, or too many.
     """
     labels = {example.label for example in examples}
-    if len(labels) == 1:
+    if several:
+        labels = {label for example in examples for label in example.labels}
+    if several and not labels:
+        raise TrainingError(
+            f"{path}: no example has a label", hint="expected a list, or labels with a separator"
+        )
+    if len(labels) == 1 and not several:
         raise TrainingError(
             f"{path}: every example has the label {labels.pop()!r:.80}, expected at least two "
             "classes"
@@ -37,12 +44,18 @@ def class_labels(path: Path, examples: Sequence[Example]) -> tuple[str, ...]:
         return tuple(sorted(labels))
 
 
-def label_numbers(path: Path, examples: Sequence[Example], task: TaskSpec) -> Sequence[float]:
-    """The examples' labels as the task has them: scores, or the numbers of classes or answers.
-    Raises as `scores` and `class_numbers`.
+def label_numbers(
+    path: Path, examples: Sequence[Example], task: TaskSpec
+) -> Sequence[float] | list[list[int]]:
+    """The examples' labels as the task has them: scores, the numbers of classes or answers, or of
+    each of several labels 1 where it is true and else 0. Raises as `scores` and `class_numbers`.
     """
+    if task.is_multi_label:
+        return label_sets(path, examples, task.labels)
     if task.score_range is not None:
         return scores(path, examples, task.score_range)
+    if task.kind == EMBEDDING:  # a pair belongs together, which is all that there is to know
+        return [0] * len(examples)
     if task.kind == "multiple-choice":
         return [int(example.label) for example in examples]
     return class_numbers(path, examples, task.labels)
@@ -54,14 +67,29 @@ def class_numbers(path: Path, examples: Sequence[Example], labels: Sequence[str]
     """
     number = {label: i for i, label in enumerate(labels)}
     for example in examples:
-        if example.label not in number:
-            shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
-            raise TrainingError(
-                f"{path}, line {example.line}: label {example.label!r:.80} does not occur in the "
-                "training data",
-                hint=f"its labels: {shown}",
-            )
+        _check_known(path, example, example.label, number)
     return [number[example.label] for example in examples]
+
+
+def label_sets(path: Path, examples: Sequence[Example], labels: Sequence[str]) -> list[list[int]]:
+    """Of each example 1 for each of `labels` that is true of it, else 0. Raises as
+    `class_numbers`.
+    """
+    known = dict.fromkeys(labels)
+    for example in examples:
+        for label in example.labels:
+            _check_known(path, example, label, known)
+    return [[int(label in example.labels) for label in labels] for example in examples]
+
+
+def _check_known(path: Path, example: Example, label: str, known: Mapping[str, object]) -> None:
+    if label in known:
+        return
+    shown = ", ".join(islice(known, 8)) + (", ..." if len(known) > 8 else "")
+    raise TrainingError(
+        f"{path}, line {example.line}: label {label!r:.80} does not occur in the training data",
+        hint=f"its labels: {shown}",
+    )
 
 
 def scores(
@@ -89,4 +117,5 @@ def scores(
 
 def balance(examples: Sequence[Example]) -> dict[str, int]:
     """How often each label occurs, the most frequent first."""
-    return dict(Counter(example.label for example in examples).most_common())
+    labels = [label for example in examples for label in example.labels or (example.label,)]
+    return dict(Counter(filter(None, labels)).most_common())

@@ -8,6 +8,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from gpt_edge.bundle.writer import with_manifest
 from gpt_edge.errors import BundleError
 from gpt_edge.evaluate.temperature import CalibrationFigures, calibrated, calibration_figures
 from gpt_edge.runtime.encoder import BATCH, Encoder
-from gpt_edge.tasks import TaskSpec, encode_texts
+from gpt_edge.task_inputs import encode_texts
+from gpt_edge.tasks import TaskSpec
 
 CALIBRATION = "calibration"  # in the manifest's quality, and in a checkpoint's training
 
@@ -25,7 +27,7 @@ CALIBRATION = "calibration"  # in the manifest's quality, and in a checkpoint's 
 def calibrate(
     path_or_name: str | os.PathLike[str],
     examples: Sequence[Sequence[str]],
-    labels: Sequence[str | int],
+    labels: Sequence[Any],
     *,
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -34,7 +36,8 @@ def calibrate(
     """Find the temperature of a classifier's bundle and write it into the manifest.
 
     examples: the texts of each; a text that is too long loses its end, as in fine-tuning. labels:
-    of each its class by name or number, of multiple choice the number of the right answer. out: a
+    of each its class by name or number, of multiple choice the number of the right answer, of
+    several labels the list of those that are true. out: a
     new bundle with it, force: also where one is; None replaces the bundle, in one step. Examples
     that the model learned from make it too sure. Raises BundleError, OutputError; ValueError for
     what is no example or label, with its number.
@@ -60,7 +63,7 @@ def calibrate(
 def measure_calibration(
     bundle: Bundle,
     examples: Sequence[Sequence[str]],
-    labels: Sequence[str | int],
+    labels: Sequence[Any],
     *,
     threads: int | None = None,
 ) -> CalibrationFigures:
@@ -122,11 +125,15 @@ def by_answers(scores: DoubleArray, counts: Sequence[int]) -> DoubleArray:
     return rows
 
 
-def _checked_labels(task: TaskSpec, labels: Sequence[str | int], logits: DoubleArray) -> IntArray:
-    """The number of each example's right class or answer. Raises ValueError with its number."""
+def _checked_labels(task: TaskSpec, labels: Sequence[Any], logits: DoubleArray) -> IntArray:
+    """The number of each example's right class or answer, int64 [N]; of several labels [N, K], 0 or
+    1. Raises ValueError with its number.
+    """
     number = {label: i for i, label in enumerate(task.labels)}
     if len(labels) != len(logits):
         raise ValueError(f"{len(labels)} labels for {len(logits)} examples")
+    if task.is_multi_label:
+        return np.array([_checked_set(task, i, given) for i, given in enumerate(labels)])
     found = []
     for i, label in enumerate(labels):
         value = number.get(label) if isinstance(label, str) else label
@@ -134,3 +141,9 @@ def _checked_labels(task: TaskSpec, labels: Sequence[str | int], logits: DoubleA
             raise ValueError(f"example {i}: {label!r:.80} is not a label of the model")
         found.append(int(value))
     return np.array(found, np.int64)
+
+
+def _checked_set(task: TaskSpec, i: int, names: Sequence[str]) -> list[int]:
+    if isinstance(names, str) or not set(names) <= set(task.labels):
+        raise ValueError(f"example {i}: {names!r:.80} is not a list of the model's labels")
+    return [int(label in names) for label in task.labels]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpt_edge.arrays import DoubleArray, IntArray
+from gpt_edge.arrays import BoolArray, DoubleArray, IntArray
 
 Z95 = 1.959963984540054  # of a two-sided 95 % interval of the normal distribution
 N_RESAMPLES = 1000
@@ -135,6 +135,73 @@ def class_metrics(gold: IntArray, predicted: IntArray, n_label: int) -> dict[str
 
         metrics[name] = IntervalEstimate(figure(confusion), *bootstrap(of_rows, n), "bootstrap")
     return metrics
+
+
+def set_metrics(gold: IntArray, predicted: IntArray) -> dict[str, IntervalEstimate]:
+    """micro_f1, macro_f1 and exact_match of predicted sets of labels, int [N, K], 0 or 1.
+
+    micro_f1: over all labels of all examples together; macro_f1: mean over the labels that occur in
+    gold or predictions; exact_match: fraction of the examples of which every label is right.
+    Raises ValueError for different shapes or no example.
+    """
+    if gold.shape != predicted.shape or gold.ndim != 2 or gold.size == 0:
+        raise ValueError(
+            f"gold and predicted must be sets of the same labels, got {gold.shape} and "
+            f"{predicted.shape}"
+        )
+    n = len(gold)
+    metrics = {}
+    for name, figure in (("micro_f1", micro_f1_of_sets), ("macro_f1", macro_f1_of_sets)):
+
+        def of_rows(
+            rows: IntArray, figure: Callable[[IntArray, IntArray], float] = figure
+        ) -> float:
+            return figure(gold[rows], predicted[rows])
+
+        value = figure(gold, predicted)
+        metrics[name] = IntervalEstimate(value, *bootstrap(of_rows, n), "bootstrap")
+    hits = int((gold == predicted).all(1).sum())
+    metrics["exact_match"] = IntervalEstimate(hits / n, *wilson(hits, n), "wilson")
+    return metrics
+
+
+def micro_f1_of_sets(gold: IntArray, predicted: IntArray) -> float:
+    """2 tp / (2 tp + fp + fn) over all labels of all examples; 0 where none is given or true."""
+    both = int(gold.sum() + predicted.sum())
+    return 2 * int((gold & predicted).sum()) / both if both else 0.0
+
+
+def macro_f1_of_sets(gold: IntArray, predicted: IntArray) -> float:
+    """Mean of the labels' F1, over labels that occur in gold or predictions; 0 where none does."""
+    both = gold.sum(0) + predicted.sum(0)
+    occurs = both > 0
+    if not occurs.any():
+        return 0.0
+    return float((2 * (gold & predicted).sum(0)[occurs] / both[occurs]).mean())
+
+
+def found_first(first: DoubleArray, second: DoubleArray) -> BoolArray:
+    """Whether each text of pairs is nearest, by cosine, to its other one among all: bool [2 N],
+    first the pairs' first texts. first, second: vectors [N, K]. Of equal ones any counts as found.
+    """
+    cosines = _unit(first) @ _unit(second).T
+    own = np.diag(cosines)
+    return np.concatenate([own >= cosines.max(1), own >= cosines.max(0)])
+
+
+def retrieval_metrics(first: DoubleArray, second: DoubleArray) -> dict[str, IntervalEstimate]:
+    """retrieval: the fraction of the texts of pairs that find their other one, see `found_first`.
+    The interval is of the pairs, whose two directions are counted together.
+    """
+    found = found_first(first, second).reshape(2, -1).mean(0)
+    low, high = bootstrap(lambda rows: float(found[rows].mean()), len(found))
+    return {"retrieval": IntervalEstimate(float(found.mean()), low, high, "bootstrap")}
+
+
+def _unit(vectors: DoubleArray) -> DoubleArray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: DoubleArray = vectors / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit
 
 
 def choice_metrics(gold: IntArray, predicted: IntArray) -> dict[str, IntervalEstimate]:

@@ -18,7 +18,7 @@ import numpy as np
 from gpt_edge.arrays import DoubleArray, IntArray
 from gpt_edge.evaluate.calibration import expected_calibration_error
 from gpt_edge.runtime.probabilities import probabilities, softmax
-from gpt_edge.tasks import MAX_TEMPERATURE, MIN_TEMPERATURE, MULTI_LABEL, TaskSpec
+from gpt_edge.tasks import LIKELY, MAX_TEMPERATURE, MIN_TEMPERATURE, TaskSpec
 
 N_HALVINGS = 60  # of the interval of log temperatures: exact to the last digits of a float
 N_DIGITS = 6  # of a temperature and of figures that are stored
@@ -46,15 +46,43 @@ class CalibrationFigures:
 
 
 def calibrated(task: TaskSpec, logits: DoubleArray, labels: IntArray) -> TaskSpec:
-    """The task with the temperature that suits its logits best.
+    """The task with the temperature that suits its logits best, and of several labels that may all
+    be true with a threshold for each.
 
     logits: float64 [N, K], -inf where an example has fewer answers. labels: int [N], the right
     class of each; of several labels that may all be true [N, K], 0 or 1. Raises ValueError for a
     task without probabilities, and as `fit_temperature`.
     """
-    if task.problem == MULTI_LABEL:
-        logits, labels = as_binary(logits, labels)
-    return dataclasses.replace(task, temperature=fit_temperature(logits, labels))
+    if not task.is_multi_label:
+        return dataclasses.replace(task, temperature=fit_temperature(logits, labels))
+    temperature = fit_temperature(*as_binary(logits, labels))
+    warm = dataclasses.replace(task, temperature=temperature)
+    shares = probabilities(warm, logits)
+    thresholds = tuple(map(best_threshold, shares.T, labels.T))
+    return dataclasses.replace(warm, thresholds=thresholds)
+
+
+def best_threshold(shares: DoubleArray, is_true: IntArray) -> float:
+    """The threshold with the best F1 of one label: in the middle between two probabilities; of
+    equal ones the nearest to LIKELY.
+
+    shares: float64 [N], probabilities; is_true: int [N], 0 or 1. LIKELY where the label is never
+    true. Source: Lipton, Elkan and Naryanaswamy 2014, Optimal thresholding of classifiers to
+    maximize F1 measure: each label has its own.
+    """
+    n_true = int(is_true.sum())
+    if n_true == 0:
+        return LIKELY
+    order = np.argsort(-shares, kind="stable")
+    values = shares[order]
+    n_given = np.arange(1, len(values) + 1)
+    f1 = 2 * np.cumsum(is_true[order]) / (n_given + n_true)
+    middles = (values + np.append(values[1:], 0.0)) / 2
+    # between two equal probabilities there is no threshold
+    f1[np.append(values[1:] == values[:-1], False)] = -1.0
+    best = middles[f1 == f1.max()]
+    chosen = float(best[np.argmin(np.abs(best - LIKELY))])
+    return min(max(float(f"{chosen:.{N_DIGITS}g}"), 10.0**-N_DIGITS), 1 - 10.0**-N_DIGITS)
 
 
 def calibration_figures(
@@ -78,7 +106,7 @@ def calibration_figures(
 
 def _shares(task: TaskSpec, logits: DoubleArray, labels: IntArray) -> DoubleArray:
     shares = probabilities(task, logits)
-    if task.problem != MULTI_LABEL:
+    if not task.is_multi_label:
         return shares
     each = shares.reshape(-1)
     return np.stack([1 - each, each], axis=1)

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from gpt_edge.arguments import check_is_a, check_text
+from gpt_edge.arguments import check_is_a, check_path, check_text
 from gpt_edge.errors import StateError
 from gpt_edge.generate.chat_template import ChatTemplate, Message, encode_chat
 from gpt_edge.generate.completion import Completion
@@ -177,6 +177,7 @@ class Conversation:
             note = {name: getattr(self, name) for name in NOTE_FIELDS}
             note["turns"] = [dataclasses.asdict(turn) for turn in self._turns]
             text = json.dumps(note, separators=(",", ":"))
+            check_path("path", path)
             write_state(Path(path), self._sequence, text.encode("utf-8", "surrogatepass"))
 
     @classmethod
@@ -190,6 +191,7 @@ class Conversation:
         """What `save` put there, to continue with `template`. Raises StateError for a file that is
         corrupt, another model's, or no conversation.
         """
+        check_path("path", path)
         sequence, note = read_state(Path(path), model.session)
         try:
             values = json.loads(note.decode("utf-8", "surrogatepass"))

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, Unpack
 from gpt_edge.arguments import (
     check_callable,
     check_is_a,
+    check_path,
     checked_ids,
 )
 from gpt_edge.arrays import IntArray
@@ -346,6 +347,7 @@ class TextGenerator(Closable):
         Raises ValueError if nothing was read, OutputError.
         """
         sequence: Any = getattr(source, "sequence", source)
+        check_path("path", path)
         write_state(Path(path), self._sequence(sequence, None))
 
     def load_state(self, path: str | os.PathLike[str]) -> ReadSequence:
@@ -355,6 +357,7 @@ class TextGenerator(Closable):
 
         Raises StateError for a file that is corrupt, or of another model, format or version.
         """
+        check_path("path", path)
         return read_state(Path(path), self.session)[0]
 
     def _proposers(self, speculate: Speculation) -> Speculate | None:

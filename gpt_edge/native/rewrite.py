@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from gpt_edge.native.activations import NONE, activation_of, follower
 from gpt_edge.native.graph_view import FLOAT16, FLOAT32, UINT8, GraphView
 from gpt_edge.native.onnx_model import Model, Node, node_field, read_model, retype, write_model
+from gpt_edge.native.outside import what_is_outside
 from gpt_edge.native.row_products import match_row_product
 
 DOMAIN = "gpt_edge"
@@ -22,6 +23,7 @@ MAX_HEAD_SIZE = 128  # floats; operators/attend.h
 Numbers = dict[str, int | float | str]
 # onnxruntime's operators that choose another order of adding for another number of rows
 SUMMING = {
+    "FusedMatMul",
     "Gemm",
     "GroupQueryAttention",
     "MatMul",
@@ -34,12 +36,14 @@ SUMMING = {
 @dataclass(frozen=True, slots=True)
 class Rewritten:
     """A model's bytes, how many operators of each kind it has got, and whether all that add numbers
-    across a row are among them: then a token's bits depend on no neighbour.
+    across a row are among them: then a token's bits depend on no neighbour. outside: how many of
+    onnxruntime's operators stay that the library has one for, by name and reason.
     """
 
     model: bytes
     counts: dict[str, int]
     is_row_exact: bool
+    outside: dict[tuple[str, str], int]
 
 
 def rewrite(data: bytes, threads: int, head_size: int, *, half_cache: bool) -> Rewritten | None:
@@ -87,9 +91,10 @@ class _Rewriter:
                 nodes.append(node_field(self.new[id(node)]))
             elif id(node) not in self.gone:
                 nodes.append(data)
-        left = {node.op for node, _ in self.model.nodes if id(node) not in self.gone}
+        left = [node for node, _ in self.model.nodes if id(node) not in self.gone]
         model = write_model(self.model, nodes, DOMAIN)
-        return Rewritten(model, self.counts, left.isdisjoint(SUMMING))
+        is_row_exact = SUMMING.isdisjoint(node.op for node in left)
+        return Rewritten(model, self.counts, is_row_exact, what_is_outside(self.model, left))
 
     def _replace(
         self, old: list[Node], op: str, inputs: list[str], outputs: list[str], attributes: Numbers

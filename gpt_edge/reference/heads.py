@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.reference.model import GPT, CausalSelfAttention, without_memory
-from gpt_edge.tasks import N_NEW_TOKENS, TOKENS, TaskSpec
+from gpt_edge.tasks import EMBEDDING, N_NEW_TOKENS, TaskSpec
 
 HEAD_TENSORS = ("task_head.weight", "task_head.bias")
 STD = 0.02  # of new embeddings and heads, as in GPT-1's code
@@ -42,6 +42,8 @@ class TaskModel(nn.Module):
         self.task_head = nn.Linear(gpt.config.n_embd, spec.n_label)
         nn.init.normal_(self.task_head.weight, std=STD)
         nn.init.zeros_(self.task_head.bias)
+        if spec.kind == EMBEDDING:  # vectors start as what the model has: a mean of its states
+            nn.init.orthogonal_(self.task_head.weight)
 
     @property
     def config(self) -> GPTConfig:
@@ -57,10 +59,10 @@ class TaskModel(nn.Module):
         sequence's extract token is. The logits are [S, n_label] for classification and entailment;
         [S / 2, n_label] for similarity, whose two orders are rows 2i and 2i + 1; [S] for
         multiple choice, one per answer, in the order of the rows; [S, T, n_label] for
-        token-classification.
+        token-classification and embedding.
         """
         hidden, _ = self.gpt.hidden(input_ids)
-        states = hidden if self.spec.kind == TOKENS else read_extract(hidden, extract_at)
+        states = hidden if self.spec.reads_every_token else read_extract(hidden, extract_at)
         logits = self.head(states)
         return logits, self.gpt.lm_head(hidden) if with_lm else None
 
@@ -88,6 +90,15 @@ class TaskModel(nn.Module):
 def read_extract(hidden: Tensor, extract_at: Tensor) -> Tensor:
     """The hidden states [S, C] at positions int64 [S] of [S, T, C]."""
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), extract_at]
+
+
+def mean_of_tokens(logits: Tensor, extract_at: Tensor) -> Tensor:
+    """Vectors [S, K]: the mean of logits [S, T, K] over the tokens up to the extract token, at
+    int64 [S].
+    """
+    is_read = torch.arange(logits.shape[1], device=logits.device)[None] <= extract_at[:, None]
+    total = (logits * is_read[:, :, None]).sum(1)
+    return total / (extract_at[:, None] + 1)
 
 
 def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,6 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.batching import batches, equal_batches, pad
 from gpt_edge.runtime.graph_runner import GraphRunner, bind_memory
 from gpt_edge.system.closable import Closable
-from gpt_edge.tasks import TOKENS
 
 BATCH = 64  # examples at once, at most
 Pooling = Literal["last", "mean"]
@@ -69,10 +68,11 @@ class Encoder(Closable):
 
     def logits(self, sequences: Ids, *, batch: int = BATCH) -> FloatArray:
         """The task's logits float32 [E, n_label] of each example; for multiple choice [E, 1], E the
-        number of answers; for token-classification E is the number of all tokens, in order.
+        number of answers; for token-classification and embedding E is the number of all tokens, in
+        order.
 
-        sequences: as `tasks.transform` makes them, for similarity an example's two orders one after
-        the other. batch: examples at once. Raises ValueError for ids that are none,
+        sequences: as `task_inputs.transform` makes them, for similarity an example's two orders one
+        after the other. batch: examples at once. Raises ValueError for ids that are none,
         ContextLengthError for a sequence longer than n_ctx, BundleError for a language model,
         NumericError for logits that are NaN or infinite.
         """
@@ -83,7 +83,7 @@ class Encoder(Closable):
                 cli_hint="use gpt-edge generate",
             )
         self._check(sequences)
-        if self.task.kind == TOKENS:
+        if self.task.reads_every_token:
             found = self._token_logits(sequences, self.config.n_label, batch)
         else:
             found = self._example_logits(sequences, self.config.n_label, batch)
@@ -114,6 +114,20 @@ class Encoder(Closable):
             for row, length, of_tokens in zip(rows, lengths, logits, strict=True):
                 found[ends[row] - length : ends[row]] = of_tokens[:length]
         return found
+
+    def vectors(self, sequences: Ids, *, batch: int = BATCH) -> FloatArray:
+        """The vectors float32 [S, dimensions] of a model that was trained for them: the mean of its
+        logits over each sequence's tokens. Raises as `logits`.
+        """
+        sizes = np.array([len(ids) for ids in sequences], np.int64)
+        n_label = self.config.n_label or 0
+        if not sizes.size:
+            return np.empty((0, n_label), np.float32)
+        logits = self.logits(sequences, batch=batch)
+        starts = np.cumsum(sizes) - sizes
+        sums = np.add.reduceat(logits, starts, axis=0, dtype=np.float64)
+        means: FloatArray = (sums / sizes[:, None]).astype(np.float32)
+        return means
 
     def states(
         self, sequences: Ids, pooling: Pooling = "mean", *, batch: int = BATCH

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from gpt_edge.arguments import check_whole
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
-from gpt_edge.errors import ContextLengthError
+from gpt_edge.errors import ContextLengthError, GPTEdgeError
 from gpt_edge.onnx_contract import cache_head_size, past_key, past_value
 
 CacheArray = npt.NDArray[Any]  # float32, or the float16 of a third-party portable file
 
+MAX_BATCH = 1 << 16
 FIRST_CAPACITY = 128  # tokens; doubled until the context is full
 LENGTHS = "lengths"
 WHOLE = (int, np.integer)  # a tuple: isinstance builds a union anew each time
@@ -45,8 +46,10 @@ class KVCache:
         capacity: int | None = None,
         dtype: str = "float32",
     ) -> None:
-        """Raises ValueError for a batch or capacity below 1, or a capacity beyond the context."""
-        check_whole("batch", batch, 1)
+        """Raises ValueError for a batch outside 1 to MAX_BATCH, or a capacity below 1 or beyond the
+        context, and GPTEdgeError where there is no memory for it.
+        """
+        check_whole("batch", batch, 1, MAX_BATCH)
         if capacity is not None:
             check_whole("capacity", capacity, 1, config.n_ctx)
         self.n_ctx = config.n_ctx
@@ -66,7 +69,16 @@ class KVCache:
 
     def _zeros(self, capacity: int) -> CacheArray:
         heads, width = self._shape
-        return np.zeros((self.batch, heads, capacity, width), self.dtype)
+        shape = (self.batch, heads, capacity, width)
+        try:
+            return np.zeros(shape, self.dtype)
+        except MemoryError as error:
+            n_bytes = math.prod(shape) * self.dtype.itemsize * len(self.names)
+            raise GPTEdgeError(
+                f"keys and values of {self.batch} x {capacity} tokens take {n_bytes:,} bytes, more "
+                "than this process gets",
+                hint="take a smaller batch, a shorter context, or a machine with more memory",
+            ) from error
 
     @property
     def length(self) -> int:
@@ -103,7 +115,7 @@ class KVCache:
         exists twice at a time.
         """
         used = self.length
-        # all of it first: MemoryError changes nothing
+        # all of it first: an error changes nothing
         moved = [self._zeros(capacity) for _ in self.names]
         old, self.arrays = self.arrays, moved
         self.bound = None  # it holds on to the old arrays

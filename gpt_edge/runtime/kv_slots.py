@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt_edge.arguments import is_whole
 from gpt_edge.arrays import IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.runtime.kv_cache import CacheArray, KVCache
@@ -22,9 +23,9 @@ class KVSlots(KVCache):
     """
 
     def __init__(self, config: GPTConfig, graph: str, n_slots: int, dtype: str = "float32") -> None:
-        """Raises ValueError for fewer slots than one."""
-        if n_slots < 1:
-            raise ValueError(f"a batch needs at least one slot, got {n_slots}")
+        """Raises ValueError for fewer slots than one, and as `KVCache`."""
+        if not is_whole(n_slots, 1, None):
+            raise ValueError(f"a batch needs at least one slot, got {n_slots!r:.80}")
         self.n_slots = n_slots
         self._is_in_place = graph == "edge"
         super().__init__(config, graph, n_slots, dtype=dtype)

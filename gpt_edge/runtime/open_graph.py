@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from gpt_edge import onnx_contract
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.bundle.optimum_folder import PAST_HINT
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.native.library import Native, find_library
@@ -50,18 +51,22 @@ def open_graph(
 ) -> OpenedGraph:
     """A bundle's graph, checked against the contract. native: see `find_library`.
 
-    Raises BundleError for a graph that onnxruntime refuses, or that lacks or adds an input or
-    output, and GPTEdgeError for a library of custom operators that is named but missing, or cannot
-    be loaded.
+    Raises BundleError for a graph that the gate or onnxruntime refuses, or that lacks or adds an
+    input or output, and GPTEdgeError for a library of custom operators that is named but missing,
+    or cannot be loaded.
     """
     options = _options(bundle, threads, profile, tuning)
     library = find_library(native) if bundle.graph == "edge" else None
+    model = checked_model(bundle)
+    if isinstance(model, bytes):
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(bundle.model_path.parent))
     try:
-        rewritten = None if library is None else _with_operators(bundle, threads)
+        rewritten = None
+        if library is not None and isinstance(model, bytes):
+            rewritten = _with_operators(model, bundle, threads)
         if library is not None and rewritten is not None:
             _register(library, options)
-            options.add_session_config_entry(WEIGHTS_FOLDER, str(bundle.model_path.parent))
-        model = bundle.model_path if rewritten is None else rewritten.model
+            model = rewritten.model
         session = start_session(model, options)
     except ORT_ERRORS as error:
         raise BundleError(
@@ -101,13 +106,13 @@ def _options(
     return options
 
 
-def _with_operators(bundle: Bundle, threads: int) -> Rewritten | None:
+def _with_operators(model: bytes, bundle: Bundle, threads: int) -> Rewritten | None:
     """The graph with the library's operators in it; None where it has no nodes that they
     replace.
     """
     head_size = onnx_contract.cache_head_size(bundle.config, bundle.graph)
     is_rounded = not SCHEMES[bundle.scheme].is_float
-    return rewrite(bundle.model_path.read_bytes(), threads, head_size, half_cache=is_rounded)
+    return rewrite(model, threads, head_size, half_cache=is_rounded)
 
 
 def _register(library: Path, options: ort.SessionOptions) -> None:

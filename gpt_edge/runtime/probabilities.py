@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpt_edge.arrays import DoubleArray
-from gpt_edge.tasks import MULTI_LABEL, TaskSpec
+from gpt_edge.arrays import BoolArray, DoubleArray
+from gpt_edge.tasks import LIKELY, TaskSpec
 
 
 def probabilities(task: TaskSpec, logits: npt.NDArray[Any]) -> DoubleArray:
@@ -18,10 +18,21 @@ def probabilities(task: TaskSpec, logits: npt.NDArray[Any]) -> DoubleArray:
     several labels that may all be true, a sigmoid of each.
     """
     values = logits.astype(np.float64) / (task.temperature or 1.0)
-    if task.problem != MULTI_LABEL:
+    if not task.is_multi_label:
         return softmax(values)
     # a softmax over a logit and 0 is its sigmoid, and does not overflow
     return softmax(np.stack([values, np.zeros_like(values)], axis=-1))[..., 0]
+
+
+def given_labels(task: TaskSpec, shares: DoubleArray, threshold: float | None = None) -> BoolArray:
+    """Which of several labels are given, [..., K], by their probabilities: those that reach their
+    thresholds.
+
+    threshold: one for all labels in place of the task's own.
+    """
+    own = np.array(task.thresholds) if task.thresholds else LIKELY
+    given: BoolArray = shares >= (own if threshold is None else threshold)
+    return given
 
 
 def softmax(values: DoubleArray) -> DoubleArray:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt_edge import onnx_contract
+from gpt_edge.arguments import check_whole
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError
@@ -30,6 +31,7 @@ from gpt_edge.runtime.tuning import DEFAULT, PREFILL_CHUNK, Tuning
 from gpt_edge.system.closable import Closable
 
 MAX_SEVERAL = 8  # ids of one `decode_several`
+SEVERAL = (list, tuple, np.ndarray)
 
 
 class Session(Closable):
@@ -124,6 +126,7 @@ class Session(Closable):
         """Make room for rows of `length` at once: memory that grows chunk by chunk exists twice,
         again and again.
         """
+        check_whole("length", length, 0)
         if self.graph == "edge":
             cache.reserve(length)
 
@@ -136,7 +139,7 @@ class Session(Closable):
         vocabulary, ContextLengthError if a row is full.
         """
         self._check_cache(cache)
-        if len(ids) != cache.batch or not self._are_ids(ids):
+        if not isinstance(ids, SEVERAL) or len(ids) != cache.batch or not self._are_ids(ids):
             raise self._wrong_ids(ids, cache.batch)
         if cache.length >= self.config.n_ctx:
             raise ContextLengthError(f"the context of {self.config.n_ctx} tokens is full")
@@ -152,6 +155,8 @@ class Session(Closable):
         ContextLengthError if they do not fit.
         """
         self._check_cache(cache)
+        if not isinstance(ids, SEVERAL):
+            raise self._wrong_ids(ids, 1)
         if cache.batch != 1 or not 2 <= len(ids) <= MAX_SEVERAL:
             raise ValueError(
                 f"a cache of one row and 2 to {MAX_SEVERAL} ids are expected, got {cache.batch} "
@@ -185,6 +190,8 @@ class Session(Closable):
         """
         self._check_cache(cache)
         tokens = self._check_ids(ids)
+        if row is not None and not isinstance(row, WHOLE):
+            raise ValueError(f"row must be a whole number, got {row!r:.80}")
         rows = range(cache.batch) if row is None else (row,)
         if len(rows) != tokens.shape[0] or not 0 <= rows[0] <= rows[-1] < cache.batch:
             raise ValueError(
@@ -284,6 +291,8 @@ class Session(Closable):
             )
 
     def _wrong_ids(self, ids: Sequence[int] | IntArray, expected: int) -> ValueError:
+        if not isinstance(ids, SEVERAL):
+            return ValueError(f"ids must be a sequence of token ids, got {type(ids).__name__}")
         if len(ids) != expected:
             return ValueError(
                 f"expected one id for each row of the cache, {expected}, got {len(ids)}"

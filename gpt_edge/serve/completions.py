@@ -145,12 +145,16 @@ def token_text(tokenizer: Tokenizer, id: int) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-def usage(rows: Sequence[Completion], best_of: int) -> dict[str, int]:
-    """Tokens of all prompts, each once, and of all texts that were generated."""
-    prompt_tokens = sum(row.prompt_tokens for row in rows[::best_of])
+def usage(rows: Sequence[Completion], best_of: int) -> dict[str, Any]:
+    """Tokens of all prompts, each once, and of all texts that were generated; of the prompts' those
+    that the prefix cache had.
+    """
+    prompts = rows[::best_of]
+    prompt_tokens = sum(row.prompt_tokens for row in prompts)
     completion_tokens = sum(row.completion_tokens for row in rows)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(row.cached_tokens for row in prompts)},
     }

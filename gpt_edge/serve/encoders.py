@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpt_edge.classify.classifier import Classifier, Prediction, Texts
+from gpt_edge.classify.classifier import Classifier, Texts
+from gpt_edge.classify.prediction import Prediction
 from gpt_edge.serve.api_error import ApiError, busy
 from gpt_edge.serve.completion_request import PromptInput, read_inputs
 from gpt_edge.serve.fields import Fields, is_unicode
@@ -28,7 +29,7 @@ async def embed(fields: Fields, model: ServedModel) -> dict[str, Any]:
     if encoding not in ("float", "base64"):
         raise fields.wrong("encoding_format", "float or base64", encoding)
     fields.text("user")
-    size = model.bundle.config.n_embd
+    size = model.vector_size
     if (dimensions := fields.whole("dimensions", 1, 1 << 20)) not in (None, size):
         raise fields.wrong("dimensions", f"{size}, the model's", dimensions)
     inputs = read_inputs(fields, "input", model.bundle.config.vocab_size, MAX_INPUTS)
@@ -81,17 +82,22 @@ async def classify(fields: Fields, model: ServedModel) -> dict[str, Any]:
     """Labels with probabilities, or scores, in the order of the inputs. Raises ApiError."""
     classifier = model.classifier
     if classifier is None:
-        raise ApiError(400, f"{model.name} is a language model: use /v1/completions", param="model")
+        path = "/v1/completions" if model.engine is not None else "/v1/embeddings"
+        raise ApiError(400, f"{model.name} is no classifier: use {path}", param="model")
     truncate = fields.text("truncate")
     if truncate not in (None, "left", "right"):
         raise fields.wrong("truncate", "left or right", truncate)
+    threshold = fields.number("threshold", 0, 1)
     inputs = _read_texts(fields)
     fields.finish()
+    if threshold is not None and not classifier.task.has_probabilities:
+        raise ApiError(400, f"{model.name} has no probabilities", param="threshold")
     if classifier.task.kind == TOKENS:
         raise ApiError(400, f"{model.name} labels tokens, which is not served", param="model")
 
     def compute() -> list[Prediction]:
-        return list(classifier.predict(inputs, truncate=truncate).rows)  # type: ignore[arg-type]
+        cut: Any = truncate
+        return list(classifier.predict(inputs, truncate=cut, threshold=threshold).rows)
 
     predictions = await in_turn(model, compute)
     return {
@@ -123,6 +129,8 @@ def _answer(classifier: Classifier, prediction: Prediction) -> dict[str, Any]:
     if prediction.probabilities.size:
         answer["probs"] = [float(f"{value:.6g}") for value in prediction.probabilities]
         answer["labels"] = list(labels) if len(labels) == prediction.probabilities.size else None
+    if classifier.task.is_multi_label:
+        answer["given"] = list(prediction.labels)
     if prediction.values.size:
         answer["values"] = [float(f"{value:.6g}") for value in prediction.values]
     return answer

@@ -14,7 +14,11 @@ from gpt_edge.classify.embedder import Embedder
 from gpt_edge.generate.batch_engine import BatchEngine
 from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.generator import Generator, open_generator
+from gpt_edge.generate.prefix_cache import PrefixCache
 from gpt_edge.serve.api_error import ApiError
+from gpt_edge.tasks import EMBEDDING
+
+PREFIX_BYTES = 256 << 20
 
 
 @dataclass
@@ -39,6 +43,13 @@ class ServedModel:
     def embedder(self) -> Embedder:
         """Opened when the first client wants vectors: it holds the weights once more."""
         return Embedder.load(self.bundle.path, threads=self.threads)
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a vector, whether the embedder is open or not."""
+        task = self.bundle.task
+        own = None if task is None else task.dimensions
+        return own or self.bundle.config.n_embd
 
 
 class ServedModels:
@@ -76,7 +87,10 @@ class ServedModels:
         """As `named`, but a classifier is an ApiError 400."""
         model = self.named(name)
         if model.engine is None:
-            raise ApiError(400, f"{model.name} is a classifier: use /v1/classify", param="model")
+            what = "is a classifier: use /v1/classify"
+            if model.classifier is None:
+                what = "gives vectors: use /v1/embeddings"
+            raise ApiError(400, f"{model.name} {what}", param="model")
         return model
 
     def close(self) -> None:
@@ -94,19 +108,28 @@ def open_models(
     max_batch: int = 8,
     max_waiting: int = 64,
     chat_template: str | None = None,
+    prefix_bytes: int | None = None,
 ) -> ServedModels:
     """Open every bundle, None being the built-in story model, and start the engines.
 
-    chat_template: of all language models, in place of their own. Raises BundleError.
+    chat_template: of all language models, in place of their own. prefix_bytes: of keys and values
+    that all of them keep for prompts that begin alike, 0 for none; None is 256 MB, for the models
+    whose texts cannot change by it (`Session.is_row_exact`). Raises BundleError.
     """
     models = []
+    prefixes = PrefixCache(prefix_bytes or PREFIX_BYTES)
     for path in paths:
         bundle = Bundle.open(resolve_bundle_path(path))
         model = ServedModel(bundle.manifest.name, bundle, threads)
-        if bundle.task is not None:
+        if bundle.task is not None and bundle.task.kind == EMBEDDING:
+            _ = model.embedder  # opened now, so that a corrupt bundle is told at the start
+        elif bundle.task is not None:
             model.classifier = Classifier.load(bundle.path, threads=threads)
         else:
             model.generator = open_generator(bundle, threads=threads)
+            is_exact = model.generator.session.is_row_exact
+            if prefix_bytes or (prefix_bytes is None and is_exact):
+                model.generator.prefix_cache = prefixes
             model.engine = BatchEngine(
                 model.generator, max_batch=max_batch, max_waiting=max_waiting
             ).start()

@@ -81,6 +81,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(512)  # who connects from here on waits, and is not refused
     except (OSError, OverflowError) as error:
         listener.close()
         raise GPTEdgeError(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpt_edge.arguments import check_several
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.detokenizer import look_up
 from gpt_edge.tokenizer.encoder import TextEncoder
@@ -47,6 +48,7 @@ class CharacterTokenizer(TextEncoder):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; see Tokenizer."""
+        check_several("ids", ids, "token ids")
         return "".join([look_up(self._characters, id) for id in ids])
 
     def token_bytes(self, id: int) -> bytes:

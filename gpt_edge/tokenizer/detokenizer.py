@@ -19,10 +19,15 @@ Entry = TypeVar("Entry", bytes, str)
 
 
 def look_up(table: Sequence[Entry], id: int) -> Entry:
-    """Return `table[id]`; ValueError for an id out of range, negative ones included."""
-    if not 0 <= id < len(table):
-        raise ValueError(f"a token id must be from 0 to {len(table) - 1}, got {id}")
-    return table[id]
+    """Return `table[id]`; ValueError for what is no id, and for one out of range, negative ones
+    included.
+    """
+    try:
+        if 0 <= id < len(table):
+            return table[id]
+    except TypeError:  # no whole number
+        pass
+    raise ValueError(f"a token id must be from 0 to {len(table) - 1}, got {id!r:.80}")
 
 
 class ByteDetokenizer:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from gpt_edge.arguments import check_text
 from gpt_edge.tokenizer.spec import TokenizerSpec
 from gpt_edge.tokenizer.special_tokens import SpecialTokenFinder
 
@@ -22,10 +23,12 @@ class TextEncoder(ABC):
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a whole text; see Tokenizer."""
+        check_text("text", text)
         return [*self.prefix, *self._encode(text, special, is_start=True)]
 
     def encode_part(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a later part of a text; see Tokenizer."""
+        check_text("text", text)
         return self._encode(text, special, is_start=False)
 
     def first_spelled(self, text: str) -> str | None:

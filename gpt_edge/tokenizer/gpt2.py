@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpt_edge.arguments import check_several
 from gpt_edge.errors import MissingDependencyError
 from gpt_edge.tokenizer.byte_pairs import BytePairs, TiktokenBytePairs, TokenizersBytePairs
 from gpt_edge.tokenizer.detokenizer import ByteDetokenizer, look_up
@@ -42,6 +43,7 @@ class GPT2Tokenizer(TextEncoder):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; see Tokenizer."""
+        check_several("ids", ids, "token ids")
         bytes_of = self._bytes_of
         return b"".join([look_up(bytes_of, id) for id in ids]).decode("utf-8", "replace")
 

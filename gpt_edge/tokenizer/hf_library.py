@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from gpt_edge.arguments import check_several, check_text
 from gpt_edge.errors import TokenizerError, require
 from gpt_edge.tokenizer.detokenizer import TextDetokenizer
 from gpt_edge.tokenizer.formats.hf_pieces import pieces_of
@@ -57,6 +58,7 @@ class LibraryTokenizer:
 
     def encode_part(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a later part of a text; see Tokenizer."""
+        check_text("text", text)
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
@@ -73,6 +75,7 @@ class LibraryTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; see Tokenizer."""
+        check_several("ids", ids, "token ids")
         detokenizer = self.detokenizer()
         return "".join([*map(detokenizer.push, ids), detokenizer.flush()])
 
@@ -97,8 +100,8 @@ class LibraryTokenizer:
         return text
 
     def _check(self, id: int) -> None:
-        if not 0 <= id < self.vocab_size:
-            raise ValueError(f"a token id must be from 0 to {self.vocab_size - 1}, got {id}")
+        if not isinstance(id, int) or not 0 <= id < self.vocab_size:
+            raise ValueError(f"a token id must be from 0 to {self.vocab_size - 1}, got {id!r:.80}")
 
 
 def _without_special(document: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from gpt_edge.arguments import check_several
 from gpt_edge.errors import TokenizerError, require
 from gpt_edge.tokenizer.detokenizer import TextDetokenizer, look_up
 from gpt_edge.tokenizer.encoder import TextEncoder
@@ -60,6 +61,7 @@ class SentencePieceTokenizer(TextEncoder):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; see Tokenizer."""
+        check_several("ids", ids, "token ids")
         detokenizer = self.detokenizer()
         return "".join([*map(detokenizer.push, ids), detokenizer.flush()])
 

@@ -4,8 +4,9 @@ against all of them in batches. Torch-free; `export.verify` adds the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,14 +16,17 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.schemes import SCHEMES
-from gpt_edge.tasks import N_TEXTS, TOKENS, TaskSpec, transform
+from gpt_edge.task_inputs import transform
+from gpt_edge.tasks import EMBEDDING, N_TEXTS, TOKENS, TaskSpec
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.parity import Agreement, Probe, encode_passage
 from gpt_edge.verify.report import (
+    NOISE_FACTOR,
     PATH_TOLERANCE,
     QUANTIZED_PATH_TOLERANCE,
+    OwnNoise,
     Verification,
     describe,
 )
@@ -46,13 +50,17 @@ class TaskProbes:
 
     sequences: list[tuple[int, ...]]
     n_rows: list[int]
-    # a regression's outputs, or several labels': each is compared by itself
+    # a regression's outputs, several labels', or a vector's numbers: each is compared by itself
     are_outputs_apart: bool = False
+    are_vectors: bool = False  # the mean of each example's rows is what is compared
 
     def by_example(self, logits: FloatArray) -> list[FloatArray]:
         """Logits [E, n_label] as one row for each example: its classes, its answers, or
         its score. A token of token-classification is an example.
         """
+        if self.are_vectors:
+            examples = np.split(logits, np.cumsum(self.n_rows)[:-1])
+            logits = np.array([rows.mean(0) for rows in examples])
         if self.are_outputs_apart:
             return list(logits.reshape(-1, 1, 1))
         examples = np.split(logits, np.cumsum(self.n_rows)[:-1])
@@ -68,7 +76,8 @@ def task_probes(config: GPTConfig, task: TaskSpec, tokenizer: Tokenizer | None) 
     passage = []
     if tokenizer is not None:
         passage = [id for id in encode_passage(tokenizer) if id < n_plain]
-    n_examples = N_EXAMPLES_OF_LARGE if config.n_parameters > LARGE else N_EXAMPLES
+    is_costly = config.n_parameters > LARGE or task.kind == EMBEDDING  # each number is compared
+    n_examples = N_EXAMPLES_OF_LARGE if is_costly else N_EXAMPLES
     sequences: list[tuple[int, ...]] = []
     n_rows: list[int] = []
     for number in range(n_examples):
@@ -87,15 +96,21 @@ def task_probes(config: GPTConfig, task: TaskSpec, tokenizer: Tokenizer | None) 
         sequences += made
         if task.kind == TOKENS:
             n_rows += [1] * len(made[0])
+        elif task.kind == EMBEDDING:
+            n_rows.append(len(made[0]))
         else:
             n_rows.append(n_texts - 1 if task.kind == "multiple-choice" else 1)
-    return TaskProbes(sequences, n_rows, task.problem in ("multi-label", "regression"))
+    return TaskProbes(sequences, n_rows, _are_apart(task), task.kind == EMBEDDING)
 
 
 def _n_texts(task: TaskSpec, rng: np.random.Generator) -> int:
     if task.kind == "multiple-choice":
         return int(rng.integers(3, 6))
-    return N_TEXTS[task.kind]
+    return 1 if task.kind == EMBEDDING else N_TEXTS[task.kind]
+
+
+def _are_apart(task: TaskSpec) -> bool:
+    return task.problem in ("multi-label", "regression") or task.kind == EMBEDDING
 
 
 def compare_tasks(probes: TaskProbes, reference: FloatArray, candidate: FloatArray) -> Agreement:
@@ -112,12 +127,14 @@ def scale_of(agreement: Agreement, logits: FloatArray) -> float:
     return max(1.0, agreement.spread, float(logits.std()))
 
 
-def unexplained(agreement: Agreement) -> str:
+def unexplained(agreement: Agreement, own_noise: Callable[[], Agreement] | None = None) -> str:
     """The first example whose label changed although its margin is more than the difference of the
-    others; or "".
+    others, and than what the model's own noise explains; or "".
     """
     for flip in agreement.flips:
         if flip.margin > 2 * agreement.noise:
+            if own_noise and flip.margin <= 2 * NOISE_FACTOR * own_noise().max_difference:
+                continue
             return f"the label {describe(flip).removeprefix('in ')} is no near tie"
     return ""
 
@@ -143,6 +160,7 @@ class ClassifierSubject:
         scheme: str,
         expected: FloatArray,
         actual: FloatArray,
+        own_noise: OwnNoise | None = None,
     ) -> None:
         """fp32: logits within summation order; else the mean KL, or the difference of scores. Every
         label that changes must be a near tie.
@@ -157,8 +175,11 @@ class ClassifierSubject:
             limits = {"max_difference": row.task_max_difference * scale}
         else:
             limits = {"mean_kl": row.task_max_mean_kl}
-        report.add(section, "labels", agreement, limits, excuse_ties=False)
-        if fault := unexplained(agreement):
+        noise_of_scheme = partial(own_noise, scheme) if own_noise is not None else None
+        report.add(
+            section, "labels", agreement, limits, excuse_ties=False, own_noise=noise_of_scheme
+        )
+        if fault := unexplained(agreement, noise_of_scheme):
             report.faults.append(f"{section}: {fault}")
             report.figures[section]["labels"]["ok"] = False
 
@@ -169,6 +190,7 @@ class ClassifierSubject:
         scheme: str,
         effort: Effort = "export",
         name: str | None = None,
+        own_noise: OwnNoise | None = None,
     ) -> None:
         """Every example alone against all of them in padded batches, whatever the effort."""
         together = self.outputs(runner)
@@ -177,7 +199,14 @@ class ClassifierSubject:
         tolerance = PATH_TOLERANCE if SCHEMES[scheme].is_float else QUANTIZED_PATH_TOLERANCE
         limits = {"max_difference": tolerance * scale_of(agreement, together)}
         section = f"{name or scheme} paths"
-        report.add(section, "labels one by one", agreement, limits, excuse_ties=False)
+        report.add(
+            section,
+            "labels one by one",
+            agreement,
+            limits,
+            excuse_ties=False,
+            own_noise=partial(own_noise, scheme) if own_noise is not None else None,
+        )
 
 
 def _examples(probes: TaskProbes, encoder: Encoder) -> list[Sequence[tuple[int, ...]]]:

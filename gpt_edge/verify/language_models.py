@@ -4,7 +4,9 @@ execution paths. Torch-free; `export.verify` adds the reference.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
@@ -13,8 +15,14 @@ from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.verify import parity
 from gpt_edge.verify.execution_paths import Effort, execution_paths
-from gpt_edge.verify.parity import Probe, Runner
-from gpt_edge.verify.report import PATH_TOLERANCE, QUANTIZED_PATH_TOLERANCE, Verification
+from gpt_edge.verify.parity import Agreement, Probe, Runner
+from gpt_edge.verify.report import (
+    NOISE_FACTOR,
+    PATH_TOLERANCE,
+    QUANTIZED_PATH_TOLERANCE,
+    OwnNoise,
+    Verification,
+)
 
 # max |difference| of logits between torch and ONNX fp32, as a fraction of their spread within a
 # row (and of 1 where the spread is smaller): summation order
@@ -64,21 +72,29 @@ class LanguageModelSubject:
         scheme: str,
         expected: Outputs,
         actual: Outputs,
+        own_noise: OwnNoise | None = None,
     ) -> None:
         """fp32: logits within summation order, and equal greedy tokens; else the mean KL."""
         agreement = parity.compare(self.probes, expected.logits, actual.logits)
+        noise_of_scheme = partial(own_noise, scheme) if own_noise is not None else None
         max_mean_kl = SCHEMES[scheme].max_mean_kl
         if max_mean_kl is not None:
             limits = {"mean_kl": max_mean_kl}
-            report.add(section, "logits", agreement, limits, excuse_ties=False)
-            self._check_windows(report, section, max_mean_kl, expected, actual)
+            report.add(
+                section, "logits", agreement, limits, excuse_ties=False, own_noise=noise_of_scheme
+            )
+            self._check_windows(report, section, max_mean_kl, expected, actual, noise_of_scheme)
             return
         limits = {
             "max_difference": REFERENCE_TOLERANCE * max(1.0, agreement.spread),
             "mean_kl": MAX_FP32_KL,
         }
-        report.add(section, "logits", agreement, limits, excuse_ties=True)
+        report.add(
+            section, "logits", agreement, limits, excuse_ties=True, own_noise=noise_of_scheme
+        )
         noise = min(agreement.noise, parity.NEAR_TIE * agreement.spread)
+        if noise_of_scheme is not None and expected.greedy != actual.greedy:
+            noise = max(noise, NOISE_FACTOR * noise_of_scheme().max_difference)
         report.add_greedy(section, expected.greedy, actual.greedy, expected.margins, noise)
 
     def _check_windows(
@@ -88,6 +104,7 @@ class LanguageModelSubject:
         max_mean_kl: float,
         expected: Outputs,
         actual: Outputs,
+        own_noise: Callable[[], Agreement] | None,
     ) -> None:
         """The rows of a full context that are farthest from the reference, against the others: what
         goes wrong in a part of the context is not averaged away.
@@ -98,7 +115,8 @@ class LanguageModelSubject:
                 agreement, noise, row = found
                 limit = max(WINDOW_FACTOR * noise, WINDOW_FLOOR * max_mean_kl)
                 name = f"worst {parity.WINDOW} rows, from {row}"
-                report.add(section, name, agreement, {"mean_kl": limit}, excuse_ties=False)
+                limits = {"mean_kl": limit}
+                report.add(section, name, agreement, limits, excuse_ties=False, own_noise=own_noise)
 
     def check_paths(
         self,
@@ -107,6 +125,7 @@ class LanguageModelSubject:
         scheme: str,
         effort: Effort = "export",
         name: str | None = None,
+        own_noise: OwnNoise | None = None,
     ) -> None:
         """Every execution path that `effort` names against the whole prompt at once."""
         for path, agreement in execution_paths(runner, self.probes, effort):
@@ -116,4 +135,11 @@ class LanguageModelSubject:
                 is_float = SCHEMES[scheme].is_float
                 tolerance = PATH_TOLERANCE if is_float else QUANTIZED_PATH_TOLERANCE
                 limits["max_difference"] = tolerance * max(1.0, agreement.spread)
-            report.add(f"{name or scheme} paths", path, agreement, limits, excuse_ties=bool(limits))
+            report.add(
+                f"{name or scheme} paths",
+                path,
+                agreement,
+                limits,
+                excuse_ties=bool(limits),
+                own_noise=partial(own_noise, scheme) if own_noise is not None else None,
+            )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.manifest import ACCEPTED_PARITY
 from gpt_edge.errors import ParityError
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify.parity import Agreement, Flip
@@ -18,7 +20,14 @@ PATH_TOLERANCE = 1e-4  # fp32: summation order
 # GPT-2 124M showed.
 QUANTIZED_PATH_TOLERANCE = 0.2
 
+# a bundle may be so many times as far from the reference as the reference is from itself with
+# errors of the same size
+NOISE_FACTOR = 6.0
+
+MAX_ACCEPTED = 8  # faults in the manifest of a bundle that is published in spite of them
+
 Progress = Callable[[str], None]
+OwnNoise = Callable[[str], Agreement]  # by scheme, see `export.verify.own_noise`
 
 
 def silent(stage: str) -> None:
@@ -30,7 +39,7 @@ class Verification:
     """Figures by section and name, with their limits; `faults` describes what is out of tolerance.
 
     first: the operator and its layer where the model diverges from its reference, if operators were
-    compared and one does. notes: what could not be compared.
+    compared and one does. notes: what was proved, and what could not be compared.
     """
 
     figures: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -46,17 +55,25 @@ class Verification:
         limits: Mapping[str, float],
         *,
         excuse_ties: bool,
+        own_noise: Callable[[], Agreement] | None = None,
     ) -> None:
         """Record an Agreement. limits: of max_difference or mean_kl; excuse_ties: a flip must be a
-        near tie.
+        near tie. own_noise: asked where a limit is exceeded, which is then relative to it.
         """
         values = agreement.to_dict()
+        flips = agreement.unexcused() if excuse_ties else []
+        is_exceeded = any(not values[key] <= limit for key, limit in limits.items())
+        if own_noise is not None and (is_exceeded or flips):
+            noise = own_noise()
+            limits = _relative_limits(limits, noise)
+            largest_margin = 2 * NOISE_FACTOR * noise.max_difference
+            flips = [flip for flip in flips if not flip.margin <= largest_margin]
         faults = [
             f"{section}, {name}: {key} is {values[key]:.3g}, at most {limit:.3g} is allowed"
             for key, limit in limits.items()
             if not values[key] <= limit
         ]
-        if excuse_ties and (flips := agreement.unexcused()):
+        if flips:
             faults.append(f"{section}, {name}: {describe(flips[0])} is no near tie")
         self.faults += faults
         self.figures.setdefault(section, {})[name] = {
@@ -125,10 +142,31 @@ class Verification:
         if self.faults:
             raise ParityError(
                 self.faults[0] + self._n_more(),
-                hint="nothing was published; `figures` of this error has every figure",
-                cli_hint="nothing was published; --json shows every figure",
+                hint="nothing was published; `figures` of this error has every figure, "
+                "accept_parity=True publishes in spite of them",
+                cli_hint="nothing was published; --json shows every figure, --accept-parity "
+                "publishes in spite of them",
                 figures=self.figures,
             )
+
+    def accepted(self, is_accepted: bool) -> dict[str, Any]:
+        """For the provenance of what is published: the faults that its maker accepts, if any.
+        Raises ParityError for faults that are not accepted.
+        """
+        if not is_accepted:
+            self.raise_if_wrong()
+        return {ACCEPTED_PARITY: self.faults[:MAX_ACCEPTED]} if self.faults else {}
+
+
+def _relative_limits(limits: Mapping[str, float], noise: Agreement) -> dict[str, float]:
+    """Limits that the model's own noise stays within; those of a model whose noise has no end, and
+    a limit of 0, are kept.
+    """
+    own = noise.to_dict()
+    return {
+        key: max(limit, NOISE_FACTOR * own[key]) if limit and math.isfinite(own[key]) else limit
+        for key, limit in limits.items()
+    }
 
 
 def describe(flip: Flip) -> str:

@@ -17,7 +17,7 @@ from gpt_edge.verify import parity
 from gpt_edge.verify.classifiers import ClassifierSubject, task_probes
 from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.language_models import LanguageModelSubject
-from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
+from gpt_edge.verify.report import OwnNoise, Progress, Verification, silent, tokenizer_of
 
 
 class Subject(Protocol):
@@ -35,9 +35,17 @@ class Subject(Protocol):
         """Run the probes. Raises GPTEdgeError for a graph that cannot be run."""
 
     def check_outputs(
-        self, report: Verification, section: str, scheme: str, expected: Any, actual: Any
+        self,
+        report: Verification,
+        section: str,
+        scheme: str,
+        expected: Any,
+        actual: Any,
+        own_noise: OwnNoise | None = None,
     ) -> None:
-        """Record how a graph of `scheme` agrees with a reference, within the scheme's limits."""
+        """Record how a graph of `scheme` agrees with a reference, within the scheme's limits, or
+        within what the reference's own noise explains.
+        """
 
     def check_paths(
         self,
@@ -46,6 +54,7 @@ class Subject(Protocol):
         scheme: str,
         effort: Effort = "export",
         name: str | None = None,
+        own_noise: OwnNoise | None = None,
     ) -> None:
         """Record how a runner agrees with itself on every execution path.
 
@@ -68,6 +77,25 @@ def subject_of(
     return ClassifierSubject(task_probes(config, task, tokenizer))
 
 
+def what_is_proved(bundle: Bundle) -> str:
+    """What a bundle alone can prove where its verification finds no fault, and what it cannot."""
+    facts = ["its execution paths agree with each other"]
+    if not bundle.is_optimum_export:
+        n_files = len(bundle.manifest.files)
+        facts = [
+            f"its {n_files} files are those of the manifest",
+            "its graph has the operators and shapes of its config",
+            *facts,
+        ]
+    named = ["weights"] + ["tokenizer"] * (bundle.manifest.tokenizer is not None)
+    named += ["labels"] * (bundle.task is not None and bool(bundle.task.labels))
+    listed = " and ".join([", ".join(facts[:-1]), facts[-1]] if len(facts) > 1 else facts)
+    return (
+        f"checked without a checkpoint: {listed}; whether {', '.join(named)} are the checkpoint's "
+        "takes --against CHECKPOINT"
+    )
+
+
 def verify_alone(
     bundle: Bundle, *, full: bool = False, progress: Progress = silent
 ) -> Verification:
@@ -79,7 +107,7 @@ def verify_alone(
     subject = subject_of(
         bundle.config, bundle.task, tokenizer_of(bundle), thorough=True, complete=full
     )
-    report = Verification()
+    report = Verification(notes=[what_is_proved(bundle)])
     progress(f"checking the execution paths of {bundle.scheme}")
     effort: Effort = "full" if full else "verify"
     subject.check_paths(report, subject.open(bundle), bundle.scheme, effort)

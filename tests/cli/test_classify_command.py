@@ -28,7 +28,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root, made = tmp_path_factory.mktemp("classifiers"), {}
     words = source_from_ranks(format_ranks([bytes([value]) for value in range(256)]))
     config = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ctx=64, vocab_size=words.spec.vocab_size)
-    for task in ("classification", "scores", "multiple-choice"):
+    for task in ("classification", "scores", "multiple-choice", "multi-label"):
         source = save_task(root / f"{task}-source", config, task, words)
         made[task] = root / task
         done("export", source, made[task])
@@ -49,6 +49,55 @@ def test_the_table_that_a_model_was_trained_from_is_read(
     tsv.write_text("label\ttext\n" + lines, encoding="utf-8")
     plain = [text for text in TEXTS if "\t" not in text]
     assert done("classify", bundle, "--file", tsv).out == done("classify", bundle, *plain).out
+
+
+def test_none_is_given_below_a_threshold(bundles: dict[str, Path]) -> None:
+    bundle = bundles["classification"]
+    every = [line.split("\t") for line in done("classify", bundle, *TEXTS).out.splitlines()]
+    cut = sorted(float(share) for _, share in every)[1] + 1e-4
+    found = done("classify", bundle, *TEXTS, "--threshold", f"{cut:.4f}").out.splitlines()
+    wanted = [label if float(share) > cut else "-" for label, share in every]
+    assert [line.split("\t")[0] for line in found] == wanted
+    assert wanted.count("-") == 2
+    first = done("classify", bundle, TEXTS[0], "--threshold", "1", "--json").json
+    assert first["label"] is None
+    assert run("classify", bundle, "a", "--threshold", "2").code == 2
+    assert run("classify", bundles["scores"], "a", "b", "--threshold", "0.5").code == 2
+
+
+def test_several_labels_or_none_are_given(bundles: dict[str, Path]) -> None:
+    bundle = bundles["multi-label"]
+    whole = done("classify", bundle, TEXTS[0], "--json").json
+    assert whole["labels"] == [
+        label
+        for label, share in sorted(whole["probabilities"].items(), key=lambda item: -item[1])
+        if share >= 0.5
+    ]
+    assert done("classify", bundle, TEXTS[0], "--threshold", "1").out.startswith("-\t")
+    every = done("classify", bundle, TEXTS[0], "--threshold", "0").out.strip().split("\t")
+    assert sorted(every[0::2]) == ["bad", "fair", "good"]
+    assert "classification (multi-label), 3 labels" in done("inspect", bundle).out
+
+
+def test_calibrating_several_labels_gives_each_a_threshold(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    table = tmp_path / "dev.csv"
+    labels = ("bad|good", "", "fair", "bad | fair")
+    rows = [f'"{text}",{given}' for text, given in zip(TEXTS, labels, strict=True)]
+    table.write_text("\n".join(["text,label", *rows]) + "\n")
+    copy = tmp_path / "copy"
+    task = done("calibrate", bundles["multi-label"], table, "--out", copy, "--json").json["task"]
+    assert len(task["thresholds"]) == 3
+    found = [done("classify", copy, text, "--json").json for text in TEXTS]
+    for row in found:
+        reached = dict(zip(task["labels"], task["thresholds"], strict=True))
+        shares = row["probabilities"]
+        assert set(row["labels"]) == {name for name in reached if shares[name] >= reached[name]}
+    # thresholds for the best F1 of each label find every one that is true of an example here
+    assert any(set(row["labels"]) >= {"bad"} for row in found)
+    wrong = run("calibrate", copy, table, "--out", tmp_path / "x", "--label-separator", "")
+    assert wrong.code == 2
 
 
 def test_columns_are_joined_and_bad_rows_skipped(bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -365,3 +365,20 @@ def test_the_default_bundle_needs_no_name() -> None:
         json.loads(done("generate", "Once upon a time", "-n", "3", "--json").out)["model"]
         == DEFAULT_BUNDLE
     )
+
+
+def test_accept_parity_publishes_with_a_warning(
+    tiny_edge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = dataclasses.replace(schemes.SCHEMES["int8"], max_mean_kl=0.0)
+    monkeypatch.setitem(schemes.SCHEMES, "int8", strict)
+    words = ("quantize", tiny_edge, tmp_path / "out", "--scheme", "int8")
+    assert "--accept-parity" in run(*words).err
+    assert run(*words, "--accept-parity").code == 0
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert manifest.parity["fp32 against int8"]["logits"]["ok"] is False
+    accepted = manifest.provenance["accepted_parity"]
+    assert accepted[0].startswith("fp32 against int8, logits: mean_kl is ")
+    shown = run("inspect", tmp_path / "out").out
+    assert f"warning: published out of tolerance: {accepted[0]}" in shown
+    assert "warning" not in run("inspect", tiny_edge).out

@@ -107,7 +107,7 @@ def test_next_to_nothing_is_imported_before_ctrl_c_can_be_caught() -> None:
         [sys.executable, "-ISc", code, str(REPO)], capture_output=True, text=True, check=True
     )
     loaded = set(done.stdout.split())
-    assert "gpt_edge.errors" in loaded
+    assert "gpt_edge.cli" in loaded
     assert not loaded & {
         "typing",
         "collections",

@@ -31,7 +31,7 @@ sys.path.insert(0, str(REPO / "benchmarks" / "quality"))
 
 from outliers import plant_outliers
 
-N_TOKENS = 768
+N_TOKENS = 256
 
 
 @pytest.fixture(scope="module", autouse=True)

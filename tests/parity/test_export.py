@@ -23,11 +23,16 @@ from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.shared import bundle_name, unpublished
 from gpt_edge.export.pipeline.verify import verify_bundle
+from gpt_edge.export.verify.own_noise import OwnNoise
+from gpt_edge.export.verify.reference import language_model_outputs, run_reference
 from gpt_edge.export.weights.bundle_source import BundleSource
+from gpt_edge.reference.checkpoint import save_checkpoint
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
+from gpt_edge.schemes import SCHEMES
 from gpt_edge.verify import language_models, parity
-from gpt_edge.verify.subject import verify_alone
+from gpt_edge.verify.report import Verification
+from gpt_edge.verify.subject import subject_of, verify_alone
 from tests.parity.conftest import Export
 from tests.support.models import ODD, TINY, random_model, save_random
 
@@ -309,3 +314,37 @@ def test_random_models_are_not_flat() -> None:
         with torch.inference_mode():
             logits = random_model(config)(torch.arange(8)[None])[0]
         assert logits.std() > 0.3
+
+
+def test_weights_ten_times_as_large_are_exported(tmp_path: Path) -> None:
+    """Limits are relative to what the model makes of errors as large as those of its numbers."""
+    config = TINY["gpt1"]
+    model = random_model(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "ln_" not in name and name.endswith("weight"):
+                parameter.mul_(10)
+    save_checkpoint(tmp_path / "large", config, model.state_dict(), None, {})
+    _, report = export_bundle(tmp_path / "large", tmp_path / "out", tokenizer="none")
+    assert report.faults == []
+    paths = report.figures["fp32 paths"]["batch"]
+    logits = report.figures["torch against int8"]["logits"]
+    assert logits["limits"]["mean_kl"] > SCHEMES["int8"].max_mean_kl
+    assert paths["max_difference"] <= paths["limits"]["max_difference"]
+
+
+def test_a_fault_in_a_large_model_is_no_noise_of_its_own(tmp_path: Path) -> None:
+    config = TINY["gpt1"]
+    expected = random_model(config, std=1.5)
+    other = random_model(config, std=1.5)
+    with torch.no_grad():
+        other.h[1].attn.c_attn.bias.zero_()
+    subject = subject_of(config, None, None)
+    save_checkpoint(tmp_path / "large", config, expected.state_dict(), None, {})
+    checkpoint = open_checkpoint(tmp_path / "large")
+    outputs = run_reference(checkpoint, subject)
+    report = Verification()
+    noise = OwnNoise(checkpoint, subject, outputs)
+    actual = language_model_outputs(other, subject.probes)
+    subject.check_outputs(report, "torch against fp32", "fp32", outputs, actual, noise)
+    assert report.faults

@@ -19,7 +19,7 @@ from gpt_edge.cli import main
 from gpt_edge.errors import BundleError
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
-from gpt_edge.tasks import transform
+from gpt_edge.task_inputs import transform
 from gpt_edge.verify import parity
 from tests.support.transformers_models import random_transformers, save_vocabulary
 

@@ -103,6 +103,31 @@ def test_a_head_says_in_onnx_what_it_says_in_torch(
     assert rounded.manifest.parity == report.figures
 
 
+@pytest.mark.parametrize("graph", ["edge", pytest.param("portable", marks=pytest.mark.slow)])
+def test_vectors_are_means_of_the_heads_outputs(
+    graph: str, make: Make, sources: Callable[[str, str], Path]
+) -> None:
+    model = load_task_model(sources("gpt3", "embedding"))
+    probes = task_probes(model.config, model.spec, None)
+    with torch.inference_mode():
+        wanted = [
+            model(torch.tensor([ids]), torch.tensor([len(ids) - 1]))[0][0].mean(0).numpy()
+            for ids in probes.sequences
+        ]
+    bundle, report = make("gpt3", "embedding", graph, "fp32")
+    encoder = Encoder(bundle)
+    found = encoder.vectors(probes.sequences)
+    assert np.abs(found - np.array(wanted)).max() <= FP32_TOLERANCE
+    np.testing.assert_allclose(encoder.vectors(probes.sequences, batch=1), found, atol=1e-5)
+    assert encoder.vectors([]).shape == (0, 12)
+    int8, _ = make("gpt3", "embedding", graph, "int8")
+    rounded = Encoder(int8).vectors(probes.sequences)
+    lengths = np.linalg.norm(rounded, axis=1) * np.linalg.norm(found, axis=1)
+    assert ((rounded * found).sum(1) / lengths).min() > 0.99
+    figures = report.figures["torch against fp32"]["labels"]
+    assert (figures["ok"], figures["rows"]) == (True, 12 * 12)  # each number of 12 examples
+
+
 @pytest.mark.parametrize("scheme", ["fp32", "int8"])
 def test_an_answer_does_not_depend_on_neighbours_or_padding(make: Make, scheme: str) -> None:
     """Exactly: products of rows in integers, attention that ends where a text ends."""
@@ -163,8 +188,8 @@ def test_a_bundle_of_other_weights_is_found_out(
 def test_a_temperature_goes_from_the_checkpoint_into_the_bundles(
     sources: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
-    model = load_task_model(sources("gpt3", "classification"))
-    task = dataclasses.replace(model.spec, temperature=1.5)
+    model = load_task_model(sources("gpt3", "multi-label"))
+    task = dataclasses.replace(model.spec, temperature=1.5, thresholds=(0.5, 0.2, 0.7))
     figures = {"n_examples": 3, "temperature": 1.5}
     about = {"finetune": {"epoch": 1}, "calibration": figures}
     save_checkpoint(tmp_path / "warm", model.config, model.tensors(), None, about, task)
@@ -174,7 +199,7 @@ def test_a_temperature_goes_from_the_checkpoint_into_the_bundles(
         assert Bundle.open(bundle.path).task == task
         assert bundle.manifest.quality == {"calibration": figures}
     # outputs are compared as logits: another temperature is no fault
-    assert verify_bundle(int8, sources("gpt3", "classification")).faults == []
+    assert verify_bundle(int8, sources("gpt3", "multi-label")).faults == []
 
 
 def test_nothing_is_published_when_out_of_tolerance(

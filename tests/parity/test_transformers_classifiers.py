@@ -24,7 +24,7 @@ from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.reference.checkpoint import task_model_of
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
-from gpt_edge.tasks import transform
+from gpt_edge.task_inputs import transform
 from gpt_edge.verify.subject import verify_alone
 from tests.support.transformers_models import random_transformers, save_vocabulary
 

@@ -15,8 +15,11 @@ import openai
 import pytest
 
 from gpt_edge.generate.generator import Generator
+from gpt_edge.runtime.session import Session
 from gpt_edge.serve.event_stream import EventStream
+from gpt_edge.serve.served_models import open_models
 from tests.serve.conftest import Running, start
+from tests.support.tiny_model import bundle_path
 
 PROMPT = "the end of the"
 
@@ -220,6 +223,10 @@ def test_models_embeddings_and_labels(client: openai.OpenAI, served: Running) ->
     body = {"model": "sentiment-6m-int8", "input": ["I loved it.", "Never again, a bad film."]}
     labels = [row["label"] for row in served.post("/v1/classify", body).json()["data"]]
     assert labels == ["positive", "negative"]
+    unsure = served.post("/v1/classify", {**body, "threshold": 1.0}).json()["data"]
+    assert [row["label"] for row in unsure] == [None, None]
+    assert sum(unsure[0]["probs"]) == pytest.approx(1, abs=1e-5)
+    assert served.post("/v1/classify", {**body, "threshold": 2}).status_code == 400
 
 
 def test_errors_are_those_that_the_client_knows(client: openai.OpenAI) -> None:
@@ -344,3 +351,42 @@ def test_a_full_line_is_429_and_says_when_to_come_again() -> None:
             assert refused.json()["error"]["type"] == "rate_limit_error"
             slow.go.set()
             assert [job.result().status_code for job in jobs] == [200, 200]
+
+
+@pytest.fixture(scope="module")
+def keeping() -> Iterator[Running]:
+    """A server that keeps what it has read."""
+    yield from start(prefix_bytes=1 << 20)
+
+
+def test_prompts_that_begin_alike_are_read_once(keeping: Running, generator: Generator) -> None:
+    first = keeping.complete(prompt="the end of the rain", max_tokens=4).json()
+    assert first["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+    other = keeping.complete(prompt="the end of the wind", max_tokens=8, temperature=0).json()
+    expected = generator.complete("the end of the wind", max_new_tokens=8)
+    assert other["choices"][0]["text"] == expected.text
+    shared = generator.tokenizer.encode("the end of the ")
+    n_cached = other["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert len(shared) - 2 <= n_cached < expected.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("prefix_bytes", "is_exact", "keeps"),
+    [
+        (None, True, True),
+        (None, False, False),
+        (0, True, False),
+        (1 << 20, False, True),
+    ],
+)
+def test_what_was_read_is_kept_where_no_text_changes_by_it(
+    prefix_bytes: int | None, is_exact: bool, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "is_row_exact", is_exact)
+    models = open_models([str(bundle_path())], threads=1, prefix_bytes=prefix_bytes)
+    try:
+        model = models.named(None).generator
+        assert model is not None
+        assert (model.prefix_cache is not None) == keeps
+    finally:
+        models.close()

@@ -317,6 +317,7 @@ def test_fields_name_what_is_wrong() -> None:
 def process() -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`gpt-edge serve` as a user starts it."""
     command = [sys.executable, "-m", "gpt_edge", "serve", str(bundle_path()), "--port", "0"]
+    command += ["--drain-seconds", "60"]
     ran = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -353,6 +354,24 @@ def test_sigterm_lets_texts_end_and_the_port_is_free(
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
+
+
+def test_a_second_sigterm_ends_what_is_under_way(
+    process: tuple[subprocess.Popen[str], int],
+) -> None:
+    """The drain would wait for a body that never comes."""
+    ran, port = process
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 99\r\n"
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.sendall(f"{head}Content-Type: application/json\r\n\r\n{{".encode())
+        time.sleep(0.3)
+        ran.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            ran.wait(1)
+        started = time.monotonic()
+        ran.send_signal(signal.SIGTERM)
+        assert ran.wait(60) == 0
+        assert time.monotonic() - started < 3
 
 
 def test_an_address_that_others_reach_needs_a_key() -> None:

@@ -73,7 +73,7 @@ def put(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     if name not in graph.initializers:
         graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(array, name=name)))
     found = value(graph, name)
-    found.const_value = ir.tensor(np.ascontiguousarray(array), name=name)
+    found.const_value = ir.tensor(np.array(array, order="C"), name=name)
     found.shape, found.type = (
         ir.Shape(array.shape),
         ir.TensorType(ir.DataType.from_numpy(array.dtype)),

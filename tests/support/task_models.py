@@ -20,6 +20,12 @@ TASKS: dict[str, dict[str, Any]] = {
     "similarity": {"kind": "similarity", "labels": ("other", "same")},
     "scores": {"kind": "similarity", "score_range": (0, 5)},
     "multiple-choice": {"kind": "multiple-choice"},
+    "embedding": {"kind": "embedding", "dimensions": 12},
+    "multi-label": {
+        "kind": "classification",
+        "labels": ("bad", "fair", "good"),
+        "problem": "multi-label",
+    },
 }
 
 

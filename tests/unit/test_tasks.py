@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_edge.tasks import KINDS, TaskSpec, encode_texts, new_task, transform
+from gpt_edge.task_inputs import encode_texts, transform
+from gpt_edge.tasks import KINDS, TaskSpec, new_task
 
 S, D, E = 100, 101, 102  # start, delimiter, extract
 TOKENS = st.lists(st.integers(0, 99), min_size=1, max_size=60)
@@ -162,6 +163,16 @@ GOOD = new_task("classification", 7, ("a", "b")).to_dict()
         ({"kind": "similarity", "score_range": [0, "5"], "labels": []}, "two finite numbers"),
         ({"kind": "similarity", "score_range": 5, "labels": []}, "must be a list or null"),
         ({"more": 1}, "unknown task fields: more"),
+        ({"problem": "regression"}, "has no problem 'regression'"),
+        ({"kind": "entailment", "problem": "multi-label"}, "entailment has no problem"),
+        ({"thresholds": [0.5, 0.5]}, "of a multi-label task"),
+        ({"problem": "multi-label", "thresholds": [0.5]}, "got 1 for"),
+        ({"problem": "multi-label", "thresholds": 0.5}, "must be a list"),
+        ({"problem": "multi-label", "thresholds": [0.5, 1]}, "between 0 and 1, got 1"),
+        ({"dimensions": 4}, "dimensions are of embedding alone"),
+        ({"kind": "embedding", "labels": []}, "dimensions are of embedding alone, got None"),
+        ({"kind": "embedding", "labels": [], "dimensions": 0}, "from 1 to 16384, got 0"),
+        ({"kind": "embedding", "dimensions": 4}, "embedding has no labels"),
         ({"temperature": 0}, "from 0.01 to 100, got 0"),
         ({"temperature": math.nan}, "from 0.01 to 100, got nan"),
         ({"temperature": True}, "from 0.01 to 100, got True"),
@@ -190,6 +201,27 @@ def test_a_temperature_is_in_a_file_only_where_there_is_one() -> None:
     tokens = TaskSpec("token-classification", labels=("a", "b"), problem="single-label")
     with pytest.raises(ValueError, match="temperature is for probabilities, token-classification"):
         dataclasses.replace(tokens, temperature=1.5)
+
+
+def test_each_text_of_an_embedding_is_a_sequence_of_its_own() -> None:
+    spec = new_task("embedding", 100, dimensions=8)
+    assert (spec.n_label, spec.has_probabilities, spec.reads_every_token) == (8, False, True)
+    assert TaskSpec.from_dict(spec.to_dict()) == spec
+    assert transform(spec, [[1, 2], [3]], 10).sequences == ((S, 1, 2, E), (S, 3, E))
+    cut = transform(spec, [[1, 2, 3, 4]], 4)
+    assert (cut.sequences, cut.n_truncated) == (((S, 1, 2, E),), 2)
+    assert transform(spec, [[1, 2, 3, 4]], 4, keep_end=True).sequences == ((S, 3, 4, E),)
+    with pytest.raises(ValueError, match="at least 1 text"):
+        transform(spec, [], 10)
+
+
+def test_a_task_of_several_labels_may_have_one_and_keeps_its_thresholds() -> None:
+    spec = new_task("classification", 100, ("urgent",), problem="multi-label")
+    assert (spec.is_multi_label, spec.n_label) == (True, 1)
+    asked = dataclasses.replace(spec, thresholds=(0.3,))
+    assert TaskSpec.from_dict(asked.to_dict()) == asked
+    assert asked.uncalibrated == spec
+    assert "problem" not in spec_of("classification").to_dict()
 
 
 @given(st.floats(-1e6, 1e6))

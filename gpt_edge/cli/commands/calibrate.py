@@ -9,7 +9,7 @@ import typer
 
 from gpt_edge.cli.commands.classify import BundlePosition
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import columns_of, tell_skipped
+from gpt_edge.cli.support.examples import columns_of, tell_skipped, with_separator
 from gpt_edge.cli.support.options import JsonOption, ThreadsOption
 from gpt_edge.cli.support.tables import calibration_line, describe
 from gpt_edge.data.tables import SkippedRows
@@ -59,6 +59,12 @@ def calibrate(
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of the label or right answer.")
     ] = None,
+    label_separator: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="Separator between the labels of a multi-label classifier."
+        ),
+    ] = "|",
     format: Annotated[
         Literal["csv", "tsv", "jsonl"] | None,
         typer.Option(help="Format of the files; by default from their names."),
@@ -88,13 +94,16 @@ def calibrate(
         raise ValueError("--force is for --out DIR; without it, BUNDLE is replaced anyway")
     task = checked_task(Bundle.open(bundle))
     columns = columns_of(task.kind, text, premise, hypothesis, choice, label)
+    if task.is_multi_label:
+        columns = with_separator(columns, label_separator)
     sets = []
     for path in (data, test) if test is not None else (data,):
         skipped = SkippedRows() if skip_bad_rows else None
         examples = read_examples(path, columns, format, skipped)
         tell_skipped(skipped, str(path))
         numbers = label_numbers(path, examples, task)
-        sets.append(([example.texts for example in examples], list(map(int, numbers))))
+        labels = [example.labels for example in examples] if task.is_multi_label else numbers
+        sets.append(([example.texts for example in examples], labels))
     made, figures = run(bundle, *sets[0], out=out, force=force, threads=threads)
     tested = measure_calibration(made, *sets[1], threads=threads) if test is not None else None
     if as_json:

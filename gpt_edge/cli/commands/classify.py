@@ -31,11 +31,12 @@ from gpt_edge.data.tables import SkippedRows
 from gpt_edge.tasks import TOKENS
 
 if TYPE_CHECKING:
-    from gpt_edge.classify.classifier import Classifier, Encoded, Prediction
+    from gpt_edge.classify.classifier import Classifier
+    from gpt_edge.classify.prediction import Encoded, Prediction
     from gpt_edge.classify.token_labels import TokenLabel
     from gpt_edge.tasks import TaskSpec
 
-LIKELY = 0.5  # of a label among several that may all be true
+NONE = "-"  # in place of a label where none is likely enough
 BundlePosition = Annotated[
     str,
     typer.Argument(
@@ -67,6 +68,15 @@ def classify(
         ),
     ] = None,
     skip_bad_rows: SkipOption = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="PROBABILITY",
+            help="Give no label that is less likely; - means none of them.",
+        ),
+    ] = None,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
@@ -110,11 +120,11 @@ def classify(
             for example, tokens in zip(encoded, rows_of_tokens, strict=True):
                 _say_tokens(tokens, example, is_json)
             continue
-        for row in model.predict_encoded(encoded, batch=batch).rows:
+        for row in model.predict_encoded(encoded, batch=batch, threshold=threshold).rows:
             if is_json:
                 console.say_json(_as_json(row, model.task))
             else:
-                console.say(_as_line(row, model))
+                console.say(_as_line(row, model, threshold))
     tell_skipped(skipped, source)
 
 
@@ -135,28 +145,30 @@ def _say_tokens(tokens: Sequence[TokenLabel], example: Encoded, is_json: bool) -
     console.say()
 
 
-def _as_line(row: Prediction, model: Classifier) -> str:
+def _as_line(row: Prediction, model: Classifier, threshold: float | None) -> str:
     if row.score is not None:
         return f"{row.score:.4f}"
     task = model.task
     if task.problem == "regression":
         return _pairs(task.labels, row.values.tolist())
-    if task.problem == "multi-label" and len(task.labels) > 1:
-        return _likely_labels(row, task)
+    if task.is_multi_label and (len(task.labels) > 1 or task.thresholds or threshold is not None):
+        return _given_labels(row, task, threshold)
     number = f"{row.index}\t" if model.task.kind == "multiple-choice" else ""
-    label = console.visible(row.label or "")
+    label = console.visible(row.label or NONE)
     probability = f"{row.probability:.4f}"
     return f"{number}{probability}\t{label}" if number else f"{label}\t{probability}"
 
 
-def _likely_labels(row: Prediction, task: TaskSpec) -> str:
-    """Of several labels that may all be true: those that are more likely than not, the most likely
-    first; where none is, the most likely one.
+def _given_labels(row: Prediction, task: TaskSpec, threshold: float | None) -> str:
+    """Of several labels that may all be true those that are given, the most likely first. Where
+    none is: NONE, or of a model without thresholds the most likely label.
     """
-    order = sorted(range(len(task.labels)), key=lambda index: -row.probabilities[index])
-    likely = [index for index in order if row.probabilities[index] >= LIKELY] or order[:1]
-    probabilities = [float(row.probabilities[index]) for index in likely]
-    return _pairs([task.labels[index] for index in likely], probabilities)
+    if not row.labels and not task.thresholds and threshold is None:
+        return _pairs([row.label or NONE], [row.probability or 0.0])
+    if not row.labels:
+        return _pairs([NONE], [row.probability or 0.0])
+    shares = dict(zip(task.labels, row.probabilities.tolist(), strict=True))
+    return _pairs(row.labels, [shares[label] for label in row.labels])
 
 
 def _pairs(labels: Sequence[str], values: Sequence[float]) -> str:
@@ -183,6 +195,7 @@ def _as_json(row: Prediction, task: TaskSpec) -> dict[str, Any]:
     by_label = dict(zip(task.labels, probabilities, strict=True))
     return {
         "label": row.label,
+        **({"labels": list(row.labels)} if task.is_multi_label else {}),
         "probability": probabilities[row.index or 0],
         "probabilities": by_label,
         **common,

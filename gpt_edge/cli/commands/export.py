@@ -11,6 +11,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
+    AcceptParityOption,
     ActivationOption,
     AdapterOption,
     ConfigOption,
@@ -28,7 +29,7 @@ from gpt_edge.schemes import INT8
 
 PIPELINE = "gpt_edge.export.pipeline.export"
 # options that do not apply to a transformers folder
-FOR_BUNDLES = ("graph", "scheme", "target", "pattern")
+FOR_BUNDLES = ("graph", "scheme", "target", "pattern", "accept_parity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def export(
     ] = "f16",
     config: ConfigOption = None,
     adapter: AdapterOption = None,
+    accept_parity: AcceptParityOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -137,6 +139,7 @@ def export(
             activation=activation,
             config=config,
             adapter=adapter,
+            accept_parity=accept_parity,
             force=force,
             progress=progress,
         )
@@ -149,7 +152,7 @@ def _check_options(context: typer.Context, to: str) -> None:
     for name in FOR_BUNDLES:
         source_of_value = context.get_parameter_source(name)
         if source_of_value is not None and source_of_value.name == "COMMANDLINE":
-            raise ValueError(f"--{name} is for bundles; --to {to} writes {what}")
+            raise ValueError(f"--{name.replace('_', '-')} is for bundles; --to {to} writes {what}")
 
 
 def _export_transformers(

@@ -1,5 +1,5 @@
-"""`finetune`: a checkpoint and a file of examples to a model for one of GPT-1's four tasks. Needs
-the extra `train`.
+"""`finetune`: a checkpoint and a file of examples to a model for one of GPT-1's four tasks, or for
+vectors of texts. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.examples import columns_of
+from gpt_edge.cli.support.examples import columns_of, pair_columns, with_separator
 from gpt_edge.cli.support.options import AdapterOption, ConfigOption, JsonOption
 from gpt_edge.cli.support.tables import calibration_line
 from gpt_edge.errors import require
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpt_edge.tasks import TaskSpec
     from gpt_edge.training.finetune.results import FinetuneResult
 
-TaskName = Literal["classification", "entailment", "similarity", "multiple-choice"]
+TaskName = Literal["classification", "entailment", "similarity", "multiple-choice", "embedding"]
 
 
 def finetune(
@@ -58,8 +58,8 @@ def finetune(
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the text; twice for similarity. Several columns of classification, or "
-            "of the question of multiple-choice, are joined.",
+            help="Column of the text; twice for similarity and embedding. Several columns of "
+            "classification, or of the question of multiple-choice, are joined.",
         ),
     ] = None,
     premise: Annotated[
@@ -101,6 +101,35 @@ def finetune(
             help="Train similarity as a score in this range instead of as classes.",
         ),
     ] = None,
+    multi_label: Annotated[
+        bool,
+        typer.Option(
+            "--multi-label",
+            help="Train classification with any number of labels for each text, or none.",
+        ),
+    ] = False,
+    label_separator: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Separator between the labels of a field, with --multi-label; in JSON lines they "
+            "may be a list.",
+        ),
+    ] = "|",
+    class_weights: Annotated[
+        Literal["none", "balanced"],
+        typer.Option(help="Weight classes in the loss so that rare ones count as much as others."),
+    ] = "none",
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Numbers in an embedding's vectors; by default as many as the model's width.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of the contrastive loss of an embedding.")
+    ] = 0.05,
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 3,
     lr: Annotated[
         float,
@@ -190,7 +219,7 @@ def finetune(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune a model on one of GPT-1's four tasks.
+    """Fine-tune a model on one of GPT-1's four tasks, or to embed texts.
 
     The defaults are those of the GPT-1 paper. With --dev or --hold-out, probabilities are
     calibrated on those examples at the end. Writes checkpoint/ (the model of the best epoch with
@@ -201,12 +230,22 @@ def finetune(
     from gpt_edge.training.finetune.run import finetune as run
     from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 
-    columns = columns_of(
-        task, text, premise, hypothesis, choice, label, is_score=score_range is not None
+    columns = (
+        pair_columns(text, label)
+        if task == "embedding"
+        else columns_of(
+            task, text, premise, hypothesis, choice, label, is_score=score_range is not None
+        )
     )
+    if multi_label:
+        columns = with_separator(columns, label_separator)
     settings = FinetuneSettings(
         kind=task,
         score_range=score_range,
+        multi_label=multi_label,
+        class_weights=class_weights,
+        dimensions=dimensions,
+        temperature=temperature,
         epochs=epochs,
         learning_rate=lr,
         batch=batch,
@@ -286,6 +325,10 @@ def describe(result: FinetuneResult) -> str:
 def _outputs(task: TaskSpec) -> str:
     if task.score_range:
         return f"scores {task.score_range[0]:g} to {task.score_range[1]:g}"
+    if task.dimensions is not None:
+        return f"vectors of {task.dimensions} numbers"
+    if task.is_multi_label:
+        return f"any of {len(task.labels)} labels"
     return f"{len(task.labels)} classes" if task.labels else "one score per answer"
 
 

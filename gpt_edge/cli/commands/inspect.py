@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.operators import operator_facts, operator_figures
 from gpt_edge.cli.support.options import BundleArgument, JsonOption
 from gpt_edge.cli.support.tables import columns, describe, parity_table, size
 
@@ -27,7 +28,7 @@ def inspect(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a bundle contains, its sizes and its measured quality."""
+    """Show a bundle's contents, sizes and measured quality."""
     from gpt_edge.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -37,11 +38,17 @@ def inspect(
 
         figures = memory_figures(opened)
     if as_json:
-        values = {**describe(opened), "manifest": opened.manifest.to_dict()}
+        values = {
+            **describe(opened),
+            "operators": operator_figures(opened),
+            "manifest": opened.manifest.to_dict(),
+        }
         console.say_json(values if figures is None else {**values, "memory": figures})
         return
     files = describe(opened)["files"]
     console.say(columns(_facts(opened)))
+    for text in _accepted(opened.manifest.provenance):
+        console.say(f"warning: published out of tolerance: {text}")
     console.say()
     console.say(columns([(f"  {name}", size(n_bytes)) for name, n_bytes in files.items()]))
     if opened.manifest.parity:
@@ -71,11 +78,12 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         n_lines = len(template.splitlines())
         facts.append(("chat template", f"{len(template):,} characters, {n_lines:,} lines"))
     for name, values in (("quality", manifest.quality), ("provenance", manifest.provenance)):
-        plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+        plain = {key: value for key, value in values.items() if not isinstance(value, dict | list)}
         if plain:
             facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
     facts += _quantization_facts(manifest.provenance)
     facts += _product_facts(bundle)
+    facts += [(name, console.visible(value)) for name, value in operator_facts(bundle)]
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
 
@@ -94,6 +102,14 @@ def _calibration_facts(manifest: Manifest) -> list[tuple[str, str]]:
         before, after, n_examples = (_value(figures[name]) for name in names)
         text += f"; error {before} before, {after} after, on {n_examples} examples"
     return [("probabilities", text)]
+
+
+def _accepted(provenance: Mapping[str, Any]) -> list[str]:
+    """What was out of tolerance when the bundle was published with --accept-parity."""
+    from gpt_edge.bundle.manifest import ACCEPTED_PARITY
+
+    texts = provenance.get(ACCEPTED_PARITY)
+    return [console.visible(str(text)) for text in texts] if isinstance(texts, list) else []
 
 
 def _shape_facts(bundle: Bundle) -> list[tuple[str, str]]:
@@ -150,6 +166,8 @@ def _vocabulary(bundle: Bundle) -> str:
 def _task(task: TaskSpec) -> str:
     if task.score_range is not None:
         return f"{task.kind}, scores from {task.score_range[0]:g} to {task.score_range[1]:g}"
+    if task.dimensions is not None:
+        return f"{task.kind}, vectors of {task.dimensions} numbers"
     if not task.labels:
         return f"{task.kind}, each question has its own answers"
     shown = ", ".join(task.labels[:8]) + (", ..." if len(task.labels) > 8 else "")

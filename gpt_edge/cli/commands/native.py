@@ -68,6 +68,23 @@ def native(
         f"{', '.join(status['bodies'])}"
     )
     console.say(f"library: {console.visible(status['library'])}")
+    _say_what_stays()
+
+
+def _say_what_stays() -> None:
+    """What the operators leave to onnxruntime in the built-in models; `inspect` tells it of
+    others.
+    """
+    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.bundle.reader import builtin_bundles
+    from gpt_edge.cli.support.operators import operator_figures
+
+    for name in builtin_bundles():
+        outside = operator_figures(Bundle.open(name))["outside"]
+        stays = [f"{one['count']} x {one['operator']}, {one['reason']}" for one in outside]
+        console.say(
+            f"{name}: {'; '.join(stays) or 'no product, attention or norm'} stays with onnxruntime"
+        )
 
 
 def _status(library: Path | None) -> dict[str, Any]:

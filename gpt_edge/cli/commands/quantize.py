@@ -15,6 +15,7 @@ from gpt_edge.cli.support import console
 from gpt_edge.cli.support.export_output import figures_of_failure, print_exported
 from gpt_edge.cli.support.options import (
     BUNDLE_NAME_HELP,
+    AcceptParityOption,
     ForceOption,
     JsonOption,
     OutArgument,
@@ -121,6 +122,7 @@ def quantize(
         typer.Option(metavar="PNG", help="Plot size against quality loss to this file."),
     ] = None,
     target: TargetOption = None,
+    accept_parity: AcceptParityOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -163,6 +165,7 @@ def quantize(
             eval_text=eval_text,
             plot=plot,
             target=target,
+            accept_parity=accept_parity,
             force=force,
             progress=progress,
         )

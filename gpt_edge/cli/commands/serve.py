@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gpt_edge.cli.support import console
-from gpt_edge.cli.support.options import ThreadsOption, complete_bundle
+from gpt_edge.cli.support.options import ThreadsOption, complete_bundle, parse_memory
 from gpt_edge.errors import GPTEdgeError, require
 
 KEY_VARIABLE = "GPT_EDGE_API_KEY"
@@ -64,6 +64,14 @@ def serve(
         int,
         typer.Option(min=1, max=10_000, help="Texts that may wait; further ones are refused."),
     ] = 64,
+    prefix_cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Keep so much of what was read, such as 256MB, for prompts that begin alike; 0 "
+            "keeps nothing. By default 256MB where a text cannot change by it.",
+        ),
+    ] = None,
     drain_seconds: Annotated[
         int,
         typer.Option(min=0, help="After SIGTERM, how long texts under way may take to their end."),
@@ -85,6 +93,7 @@ def serve(
         )
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key):
         raise ValueError("--api-key must be printable ASCII characters")
+    n_bytes = None if prefix_cache is None else _prefix_bytes(prefix_cache)
     template = None if chat_template is None else _read_template(chat_template)
 
     from gpt_edge.serve.guard import Access
@@ -99,6 +108,7 @@ def serve(
         max_batch=max_batch,
         max_waiting=max_waiting,
         chat_template=template,
+        prefix_bytes=n_bytes,
     )
     hosts = [*(allow_host or ()), *([] if host in LOOPBACK else [host])]
     access = Access(own_port, hosts, list(cors_origin or ()), api_key)
@@ -108,6 +118,10 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     console.note(f"serving {names} at http://{shown}:{own_port}, process {os.getpid()}")
     run_server(models, access, listener, drain_seconds)
+
+
+def _prefix_bytes(size: str) -> int:
+    return 0 if size.strip() == "0" else parse_memory(size, "--prefix-cache")
 
 
 def _read_template(path: Path) -> str:

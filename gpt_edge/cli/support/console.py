@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from gpt_edge.errors import OutputError
+from gpt_edge.errors import MAX_MESSAGE, OutputError
 
 # C0, DEL, C1, the two separators of lines, and what makes a terminal show text in another order
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -85,7 +85,7 @@ def flush() -> None:
 
 def error(message: str, hint: str | None = None) -> None:
     """Write a line `error: ...`, and a line `hint: ...` if there is one, to standard error."""
-    _write_error(f"error: {visible(message)}")
+    _write_error(f"error: {visible(message)[:MAX_MESSAGE]}")
     if hint:
         _write_error(f"hint: {visible(hint)}")
 

@@ -20,6 +20,7 @@ from gpt_edge.cli.support.stdin import check_unicode, is_terminal_input
 from gpt_edge.data.examples import (
     EXPECTED_TEXTS,
     OF_ONE_TEXT,
+    PAIRS,
     Columns,
     Example,
     count_fault,
@@ -65,6 +66,25 @@ def columns_of(
     return dataclasses.replace(
         default, texts=texts, choices=tuple(choice or default.choices), label=label or default.label
     )
+
+
+def pair_columns(text: Sequence[str] | None, label: str | None) -> Columns:
+    """The columns of pairs of texts that belong together. Raises ValueError for another number of
+    columns, or a label.
+    """
+    if label is not None:
+        raise ValueError("embedding learns from pairs that belong together: leave out --label")
+    texts = tuple(text or PAIRS.texts)
+    if len(texts) != len(PAIRS.texts):
+        raise ValueError(f"embedding expects --text {len(PAIRS.texts)} times, got {len(texts)}")
+    return dataclasses.replace(PAIRS, texts=texts)
+
+
+def with_separator(columns: Columns, separator: str) -> Columns:
+    """The columns with several labels in one field. Raises ValueError for an empty separator."""
+    if not separator:
+        raise ValueError("--label-separator must not be empty")
+    return dataclasses.replace(columns, separator=separator)
 
 
 def source_name(file: Path | None) -> str:

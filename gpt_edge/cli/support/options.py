@@ -91,6 +91,13 @@ ActivationOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace an existing bundle or exported folder at OUT.")
 ]
+AcceptParityOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-parity",
+        help="Publish a bundle that is out of tolerance too; its manifest and inspect say so.",
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(help="CPU threads to use; by default one per physical core, at most 16."),
@@ -137,9 +144,11 @@ def check_target(scheme: str, target: str | None) -> None:
         )
 
 
-def parse_memory(size: str) -> int:
-    """Bytes of a size such as 500MB or 1.5GB. Raises ValueError for another text."""
+def parse_memory(size: str, name: str = "--max-memory") -> int:
+    """Bytes of a size such as 500MB or 1.5GB. Raises ValueError for another text, with the option's
+    name.
+    """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG])B?", size.strip(), re.IGNORECASE)
     if found is None:
-        raise ValueError(f"--max-memory must be a size such as 500MB or 1.5GB, got {size!r}")
+        raise ValueError(f"{name} must be a size such as 500MB or 1.5GB, got {size!r}")
     return int(float(found[1]) * UNITS[found[2].upper()])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from gpt_edge.reference.importers.sources import Extent, MappedFile, MappedTenso
 from gpt_edge.reference.importers.tensor_map import LINEAR_WEIGHTS, Checkpoint, Origin, open_tensors
 
 N_HEAD = 12
+# what numpy's parser of headers raises
+NPY_ERRORS = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, TokenError)
 _SHAPES = "params_shapes.json"
 _LAYER = [
     "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
@@ -133,7 +136,7 @@ def _open_npy(path: Path) -> Extent:
             offset = stream.tell()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except NPY_ERRORS as error:
         raise CheckpointError(f"{path} is not a complete .npy file: {str(error)[:200]}") from error
     if dtype != np.dtype("<f4") or len(shape) != 1:
         raise CheckpointError(f"{path} holds {dtype} {list(shape)}, expected one row of float32")

@@ -21,7 +21,8 @@ from gpt_edge.arrays import IntArray
 from gpt_edge.data.examples import Example
 from gpt_edge.errors import TrainingError
 from gpt_edge.reference.heads import pad
-from gpt_edge.tasks import TaskSpec, encode_texts
+from gpt_edge.task_inputs import encode_texts
+from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer.spec import Tokenizer
 
 POOL = 32  # batches
@@ -29,7 +30,9 @@ POOL = 32  # batches
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """Examples as sequences of ids. labels: int64 classes or answers, or float64 scores, [N]."""
+    """Examples as sequences of ids. labels: int64 classes or answers, or float64 scores, [N]; of
+    several labels int64 [N, n_label], 0 or 1.
+    """
 
     sequences: list[tuple[tuple[int, ...], ...]]
     labels: npt.NDArray[Any]
@@ -98,11 +101,11 @@ def encode(
     spec: TaskSpec,
     tokenizer: Tokenizer,
     examples: Sequence[Example],
-    labels: Sequence[float],
+    labels: Sequence[float] | Sequence[Sequence[int]],
     n_ctx: int,
 ) -> EncodedExamples:
-    """Examples as sequences. labels: the numbers of their classes, or their scores. Raises
-    TrainingError for an n_ctx that is too short.
+    """Examples as sequences. labels: as `label_numbers` gives them. Raises TrainingError for an
+    n_ctx that is too short.
     """
     sequences = []
     truncated = []

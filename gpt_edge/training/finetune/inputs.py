@@ -20,7 +20,7 @@ from gpt_edge.evaluate import Score
 from gpt_edge.reference.heads import TaskModel, with_task_tokens, without_task_tokens
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
 from gpt_edge.reference.model import GPT
-from gpt_edge.tasks import TaskSpec, n_text_rows, new_task
+from gpt_edge.tasks import EMBEDDING, MULTI_LABEL, TaskSpec, n_text_rows, new_task
 from gpt_edge.tokenizer.discover import find_tokenizer, tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.rows import fit_source, fit_to_rows
@@ -96,8 +96,9 @@ def open_inputs(
     opened = open_checkpoint(checkpoint, config=config, adapter=adapter)
     tokenizer_source = _tokenizer_of(opened, tokenizer)
     encoder = fit_to_rows(build_tokenizer(tokenizer_source), _n_rows(opened))
-    has_classes = settings.kind != "multiple-choice" and not settings.score_range
-    labels = class_labels(data.train, examples["train"]) if has_classes else ()
+    labels: tuple[str, ...] = ()
+    if settings.has_classes:
+        labels = class_labels(data.train, examples["train"], settings.multi_label)
     if settings.lora_rank is not None:
         check_rank(settings.lora_rank, opened.config)
     gpt, spec = _with_tokens(opened, settings, labels)
@@ -134,9 +135,9 @@ def _read_all(data: FinetuneData, settings: FinetuneSettings) -> dict[str, list[
             if skipped is not None and skipped.count:
                 warnings.warn(f"{path}: {skipped}", GPTEdgeWarning, stacklevel=2)
     if data.hold_out:
-        has_classes = settings.kind != "multiple-choice" and settings.score_range is None
+        by_label = settings.has_classes and not settings.multi_label
         sets["train"], sets["dev"] = split_examples(
-            sets["train"], data.hold_out, settings.seed, has_classes
+            sets["train"], data.hold_out, settings.seed, by_label
         )
     return sets
 
@@ -167,16 +168,22 @@ def _with_tokens(
     gpt = opened.load_model()
     if settings.from_scratch:
         gpt = GPT(gpt.config)
+    problem = MULTI_LABEL if settings.multi_label else None
+    is_embedding = settings.kind == EMBEDDING
+    dimensions = (settings.dimensions or gpt.config.n_embd) if is_embedding else None
     if opened.task is not None and opened.task.tokens:
         return gpt, dataclasses.replace(
             opened.task,
             kind=settings.kind,
             labels=tuple(labels),
             score_range=settings.score_range,
+            problem=problem,
+            dimensions=dimensions,
             temperature=None,
+            thresholds=(),
         )
     return with_task_tokens(gpt), new_task(
-        settings.kind, gpt.config.vocab_size, labels, settings.score_range
+        settings.kind, gpt.config.vocab_size, labels, settings.score_range, problem, dimensions
     )
 
 

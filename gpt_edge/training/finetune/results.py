@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from gpt_edge.arrays import IntArray
@@ -19,14 +20,18 @@ from gpt_edge.evaluate.classification_metrics import (
     choice_metrics,
     class_metrics,
     confusion_matrix,
+    found_first,
+    micro_f1_of_sets,
     pearson,
+    retrieval_metrics,
     score_metrics,
+    set_metrics,
 )
 from gpt_edge.evaluate.temperature import CalibrationFigures, calibration_figures
-from gpt_edge.reference.heads import TaskModel
-from gpt_edge.tasks import TaskSpec
+from gpt_edge.runtime.probabilities import given_labels, probabilities
+from gpt_edge.tasks import EMBEDDING, TaskSpec
 from gpt_edge.training.finetune.batches import EncodedExamples
-from gpt_edge.training.finetune.trainer import TaskPredictions, predict
+from gpt_edge.training.finetune.trainer import TaskPredictions
 
 
 @dataclass(frozen=True)
@@ -88,21 +93,23 @@ class FinetuneResult:
         return values
 
 
-def measure(model: TaskModel, data: EncodedExamples, batch_tokens: int) -> SetFigures:
-    """Figures of `model`, in float32, on `data`."""
-    return set_figures(model.spec, data, predict(model, data, batch_tokens))
-
-
 def set_figures(spec: TaskSpec, data: EncodedExamples, predictions: TaskPredictions) -> SetFigures:
     """Figures of what a model of the task predicts for `data`."""
     n, loss, outputs = len(data), predictions.loss, predictions.outputs
+    if spec.kind == EMBEDDING:
+        return SetFigures(n, loss, retrieval_metrics(*np.split(outputs, 2, axis=1)))
     if spec.is_score:
         return SetFigures(n, loss, score_metrics(data.labels, outputs))
+    if spec.is_multi_label:  # the thresholds may be newer than the predictions
+        outputs = given_labels(spec, probabilities(spec, predictions.logits)).astype(np.int64)
     calibration = None
     if spec.temperature is not None:
         calibration = calibration_figures(spec, predictions.logits, data.labels)
     if spec.kind == "multiple-choice":
         metrics = choice_metrics(data.labels, outputs)
+        return SetFigures(n, loss, metrics, calibration=calibration)
+    if spec.is_multi_label:
+        metrics = set_metrics(data.labels, outputs)
         return SetFigures(n, loss, metrics, calibration=calibration)
     metrics = class_metrics(data.labels, outputs, spec.n_label)
     confusion = confusion_matrix(data.labels, outputs, spec.n_label)
@@ -112,9 +119,13 @@ def set_figures(spec: TaskSpec, data: EncodedExamples, predictions: TaskPredicti
 def primary(
     spec: TaskSpec, gold: npt.NDArray[Any], predicted: npt.NDArray[Any]
 ) -> tuple[str, float]:
-    """The figure that decides which epoch is best: Pearson's correlation of scores, else
-    accuracy.
+    """The figure that decides which epoch is best: Pearson's correlation of scores, micro F1 of
+    several labels, the fraction of pairs that find each other, else accuracy.
     """
     if spec.is_score:
         return "pearson", pearson(gold, predicted)
+    if spec.kind == EMBEDDING:
+        return "retrieval", float(found_first(*np.split(predicted, 2, axis=1)).mean())
+    if spec.is_multi_label:
+        return "micro_f1", micro_f1_of_sets(gold, predicted)
     return "accuracy", float((gold == predicted).mean())

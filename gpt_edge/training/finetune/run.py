@@ -104,7 +104,15 @@ def _recipe(
     hashes["tokenizer"] = hashlib.sha256(source.tokenizer.content).hexdigest()
     hashes["weights"] = _weights_hash(source.model)
     columns = data.columns_for(settings)
-    named = {"texts": list(columns.texts), "choices": list(columns.choices), "label": columns.label}
+    named: dict[str, Any] = {
+        "texts": list(columns.texts),
+        "choices": list(columns.choices),
+        "label": columns.label,
+    }
+    if not columns.has_label:
+        named["label"] = None
+    if columns.separator is not None:
+        named["separator"] = columns.separator
     same = {
         name: value
         for name, value in settings.to_dict().items()
@@ -155,6 +163,8 @@ class FinetuneRun:
         self.batches_per_epoch = math.ceil(len(source.train) / settings.batch)
         self.forgetting_before = source.forgetting(source.model)
         self.trainer = Finetuner(source.model, settings, settings.epochs * self.batches_per_epoch)
+        if settings.class_weights == "balanced":
+            self.trainer.weigh_classes(source.train.labels)
         self.epoch = 0
         self.best_epoch = 0
         self.seconds = 0.0
@@ -322,7 +332,7 @@ class FinetuneRun:
 
 
 def _check_plot(data: FinetuneData, settings: FinetuneSettings) -> None:
-    if settings.kind == "multiple-choice" or settings.score_range is not None:
+    if not settings.has_classes or settings.multi_label:
         raise ValueError(
             "a plot shows the confusion of classes, and this task has none: leave it out"
         )

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.data.examples import Columns, default_columns
+from gpt_edge.data.examples import PAIRS, Columns, default_columns
 from gpt_edge.system.threads import check_threads
-from gpt_edge.tasks import KINDS
+from gpt_edge.tasks import EMBEDDING, FINETUNED
 from gpt_edge.tokenizer.spec import END_OF_TEXT
 from gpt_edge.training.settings import PRECISIONS
+
+CLASS_WEIGHTS = ("none", "balanced")
+SEPARATOR = "|"  # of several labels in one field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,12 @@ class FinetuneSettings:
     kind: str
     # of similarity as a number; None: labels are classes
     score_range: tuple[float, float] | None = None
+    multi_label: bool = False  # any number of labels is true of a text
+    # numbers of an embedding's vectors; None: the model's width
+    dimensions: int | None = None
+    temperature: float = 0.05  # of the contrastive loss of an embedding
+    # "balanced": an example counts the more, the rarer its class
+    class_weights: str = "none"
     epochs: int = 3
     learning_rate: float = 6.25e-5
     batch: int = 32  # examples
@@ -56,11 +65,13 @@ class FinetuneSettings:
         self._check_choices_and_counts()
         self._check_rates()
         self._check_lora_and_scores()
+        self._check_classes()
 
     def _check_choices_and_counts(self) -> None:
         for name, value, choices in (
-            ("task", self.kind, KINDS),
+            ("task", self.kind, FINETUNED),
             ("precision", self.precision, PRECISIONS),
+            ("class_weights", self.class_weights, CLASS_WEIGHTS),
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -89,7 +100,7 @@ class FinetuneSettings:
                 raise ValueError(
                     f"{name} must be from 0 to below {high:g}, got {getattr(self, name)}"
                 )
-        for name in ("learning_rate", "clip_norm", "lora_alpha"):
+        for name in ("learning_rate", "clip_norm", "lora_alpha", "temperature"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a finite number above 0, got {value}")
@@ -112,6 +123,21 @@ class FinetuneSettings:
                     f"score_range must be two finite numbers, the lower one first, got {lowest:g} "
                     f"{highest:g}"
                 )
+
+    def _check_classes(self) -> None:
+        if self.multi_label and self.kind != "classification":
+            raise ValueError(f"multi_label is for classification only, got it with {self.kind}")
+        if self.dimensions is not None and self.kind != EMBEDDING:
+            raise ValueError(f"dimensions are for embedding only, got them with {self.kind}")
+        if self.kind == EMBEDDING and self.batch < 2:
+            raise ValueError("embedding learns from the other pairs of a batch: give 2 or more")
+        if self.class_weights != "none" and not self.has_classes:
+            raise ValueError("class_weights are for classes, and this task has none")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels are classes, not scores or the numbers of answers."""
+        return self.kind not in ("multiple-choice", EMBEDDING) and self.score_range is None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -146,4 +172,9 @@ class FinetuneData:
 
     def columns_for(self, settings: FinetuneSettings) -> Columns:
         """The columns to read."""
-        return self.columns or default_columns(settings.kind, settings.score_range is not None)
+        if self.columns is None and settings.kind == EMBEDDING:
+            return PAIRS
+        columns = self.columns or default_columns(settings.kind, settings.score_range is not None)
+        if settings.multi_label and columns.separator is None:
+            return dataclasses.replace(columns, separator=SEPARATOR)
+        return columns

@@ -10,6 +10,7 @@ one.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,24 +18,37 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gpt_edge.arrays import DoubleArray, IntArray
 from gpt_edge.errors import NumericError
-from gpt_edge.reference.heads import TaskModel, by_example, read_extract, set_dropout
-from gpt_edge.tasks import TaskSpec
+from gpt_edge.reference.heads import (
+    TaskModel,
+    by_example,
+    set_dropout,
+)
+from gpt_edge.runtime.probabilities import given_labels, probabilities
+from gpt_edge.tasks import EMBEDDING, TaskSpec
 from gpt_edge.training.finetune.batches import EncodedExamples, MicroBatch
 from gpt_edge.training.finetune.lora import add_lora
+from gpt_edge.training.finetune.losses import (
+    balanced_weights,
+    contrastive_loss,
+    lm_loss,
+    task_logits,
+    task_loss,
+)
 from gpt_edge.training.finetune.settings import FinetuneSettings
 from gpt_edge.training.run_state import NON_FINITE_HINT, RunState
 
-LM_ROWS = 64  # rows of logits are padded to multiples of this: few shapes, see `Finetuner`
+DEV_TEMPERATURE = 0.05  # of the loss that is told for pairs; it depends on the batches, too
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPredictions:
-    """outputs: classes or answers, int64 [N], or scores, float64 [N]. loss: mean of the task's, in
-    nats. logits: float64 [N, n_label], of multiple choice [N, answers], filled up with -inf.
+    """outputs: classes or answers, int64 [N], of several labels 0 or 1, int64 [N, n_label], or
+    scores, float64 [N]; of pairs the logits. loss: mean of the task's, in
+    nats. logits: float64 [N, n_label], of multiple choice [N, answers], filled up with -inf,
+    of pairs [N, 2 n_label], their vectors.
     """
 
     outputs: npt.NDArray[Any]
@@ -69,7 +83,14 @@ class Finetuner:
         # oneDNN, which multiplies in bfloat16, caches a kernel for every shape that it has seen: 5
         # MB a step.
         self._multiple = 8 if settings.precision == "bfloat16" else 1
+        self._class_weights: Tensor | None = None
         model.train()
+
+    def weigh_classes(self, labels: IntArray) -> None:
+        """Let rare classes count more in the loss, by how often each occurs in `labels`; see
+        `balanced_weights`.
+        """
+        self._class_weights = balanced_weights(self.model.spec, labels)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameter groups: matrices with weight decay; biases, norms, and embeddings of which only
@@ -95,7 +116,9 @@ class Finetuner:
         """
         n_sequences = sum(len(data.sequences[row]) for row in rows)
         value = 0.0
-        for part in data.parts(rows, self.settings.batch_tokens, self._multiple):
+        # the pairs of a batch are compared with one another, so they are computed together
+        limit = sys.maxsize if self.model.spec.kind == EMBEDDING else self.settings.batch_tokens
+        for part in data.parts(rows, limit, self._multiple):
             with self._autocast():
                 task, lm = self._losses(part)
             loss = task / len(rows) + self.settings.lm_weight * lm / n_sequences
@@ -123,8 +146,11 @@ class Finetuner:
         per token.
         """
         hidden, _ = self.model.gpt.hidden(self._with_noise(part.ids))
-        logits = self.model.head(read_extract(hidden, part.extract_at))
-        task = task_loss(self.model, logits, part)
+        logits = task_logits(self.model, hidden, part)
+        if self.model.spec.kind == EMBEDDING:
+            task = contrastive_loss(logits, part, self.settings.temperature)
+        else:
+            task = task_loss(self.model, logits, part, self._class_weights)
         if self.settings.lm_weight == 0:
             return task, torch.zeros(())
         return task, lm_loss(self.model, hidden, part)
@@ -184,36 +210,6 @@ class Finetuner:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
 
-def task_loss(model: TaskModel, logits: Tensor, part: MicroBatch) -> Tensor:
-    """Sum of the examples' losses, float32. The target of a score is its position in the range,
-    from 0 to 1, for the cross entropy.
-    """
-    logits = logits.float()
-    spec = model.spec
-    if spec.score_range is not None:
-        low, high = spec.score_range
-        position = ((part.labels - low) / (high - low)).float()
-        return F.binary_cross_entropy_with_logits(logits[:, 0], position, reduction="sum")
-    if spec.kind == "multiple-choice":
-        logits = by_example(logits, part.n_sequences)
-    return F.cross_entropy(logits, part.labels, reduction="sum")
-
-
-def lm_loss(model: TaskModel, hidden: Tensor, part: MicroBatch) -> Tensor:
-    """Sum over the sequences of the mean loss of their tokens after the first, delimiter and
-    extract included.
-
-    hidden: [S, T, C]. Logits are computed only where there is a target: padding costs nothing.
-    """
-    n_targets = part.extract_at  # of each sequence, int64 [S]
-    is_read = torch.arange(hidden.shape[1] - 1)[None] < n_targets[:, None]  # [S, T - 1]
-    rows = is_read.flatten().nonzero()[:, 0]  # [N]
-    padded = F.pad(rows, (0, -len(rows) % LM_ROWS))
-    logits = model.gpt.lm_head(hidden[:, :-1].flatten(0, 1)[padded])[: len(rows)]  # [N, V]
-    losses = F.cross_entropy(logits.float(), part.ids[:, 1:][is_read], reduction="none")
-    return (losses / n_targets.repeat_interleave(n_targets)).sum()
-
-
 @torch.no_grad()
 def predict(
     model: TaskModel, data: EncodedExamples, batch_tokens: int, multiple: int = 1
@@ -225,11 +221,16 @@ def predict(
     was_training = model.training
     model.eval()
     is_choice = model.spec.kind == "multiple-choice"
-    n_columns = max(map(len, data.sequences)) if is_choice else model.spec.n_label
+    is_pairs = model.spec.kind == EMBEDDING
+    n_columns = max(map(len, data.sequences)) if is_choice else model.spec.n_label * (1 + is_pairs)
     scores, loss = np.full((len(data), n_columns), -np.inf), 0.0
     for part in data.parts(range(len(data)), batch_tokens, multiple):
-        logits = model(part.ids, part.extract_at)[0].float()
-        loss += task_loss(model, logits, part).item()
+        logits = task_logits(model, model.gpt.hidden(part.ids)[0], part).float()
+        if is_pairs:
+            loss += contrastive_loss(logits, part, DEV_TEMPERATURE).item()
+            logits = logits.reshape(len(part.rows), -1)
+        else:
+            loss += task_loss(model, logits, part).item()
         by_row = by_example(logits, part.n_sequences) if is_choice else logits
         scores[part.rows, : by_row.shape[1]] = by_row.numpy()
     model.train(was_training)
@@ -239,5 +240,9 @@ def predict(
 def _outputs(spec: TaskSpec, logits: DoubleArray) -> npt.NDArray[Any]:
     if spec.is_score:
         return np.array([spec.score(logit) for logit in logits[:, 0].tolist()])
+    if spec.kind == EMBEDDING:
+        return logits
+    if spec.is_multi_label:
+        return given_labels(spec, probabilities(spec, logits)).astype(np.int64)
     classes: IntArray = logits.argmax(1)
     return classes

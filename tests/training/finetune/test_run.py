@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import random
 import shutil
 import signal
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpt_edge.config import GPTConfig
+from gpt_edge.data.examples import Columns
 from gpt_edge.errors import (
     CheckpointError,
     GPTEdgeError,
@@ -156,6 +158,71 @@ def test_the_temperature_is_that_of_the_best_epochs_logits_on_dev(
     assert result.sets["dev"].calibration is not None
     assert described["training"]["calibration"] == result.sets["dev"].calibration.to_dict()
     assert described["training"]["finetune"]["epoch"] == result.best_epoch
+
+
+def write_sets(path: Path, n: int, seed: int) -> Path:
+    """Texts with any of two labels, or none, as a table."""
+    draw = random.Random(seed)
+    rows = ["text\tlabel"]
+    for _ in range(n):
+        labels = [label for label in ("cat", "dog") if draw.random() < 0.5]
+        rows.append(f"a {' '.join(labels) or 'sea'}\t{'; '.join(labels)}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_several_labels_are_learned_with_a_threshold_each(checkpoint: Path, tmp_path: Path) -> None:
+    data = FinetuneData(
+        train=write_sets(tmp_path / "train.tsv", 80, 1),
+        dev=write_sets(tmp_path / "dev.tsv", 30, 2),
+        test=write_sets(tmp_path / "test.tsv", 30, 3),
+        columns=Columns(("text",), separator=";"),
+    )
+    wanted = settings(epochs=8, lm_weight=0.0, multi_label=True, class_weights="balanced")
+    result = run(checkpoint, tmp_path / "out", data, wanted)
+    task = load_task_model(result.checkpoint).spec
+    assert task == result.spec
+    assert (task.labels, task.problem, len(task.thresholds)) == (("cat", "dog"), "multi-label", 2)
+    assert list(result.sets["test"].metrics) == ["micro_f1", "macro_f1", "exact_match"]
+    assert result.sets["test"].metrics["exact_match"].value > 0.8  # a quarter by chance
+    assert result.data["balance"].keys() == {"cat", "dog"}
+    record = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 <= record["dev_micro_f1"] <= 1
+    held = dataclasses.replace(data, dev=None, hold_out=0.2)
+    split = run(checkpoint, tmp_path / "held", held, settings(epochs=1, multi_label=True))
+    assert split.data["dev"]["n_examples"] == 16
+    with pytest.raises(ValueError, match="confusion of classes"):
+        run(checkpoint, tmp_path / "plot", data, wanted, plot=True)
+    with pytest.raises(ValueError, match="multi_label is for classification only"):
+        settings("entailment", multi_label=True)
+    with pytest.raises(ValueError, match="class_weights are for classes"):
+        settings("multiple-choice", class_weights="balanced")
+
+
+def test_an_embedding_learns_from_pairs(checkpoint: Path, tmp_path: Path) -> None:
+    words = [a + b for a in ("cat", "dog", "sun", "tea", "car") for b in "abcdefgh"]
+    for name, chosen in (("train", words[:32]), ("dev", words[32:])):
+        rows = [f"a {word} here\tthe {word}" for word in chosen]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["left\tright", *rows]) + "\n")
+    data = FinetuneData(
+        train=tmp_path / "train.tsv",
+        dev=tmp_path / "dev.tsv",
+        columns=Columns(("left", "right"), has_label=False),
+    )
+    wanted = settings("embedding", epochs=4, dimensions=16, lm_weight=0.0)
+    result = run(checkpoint, tmp_path / "out", data, wanted)
+    assert load_task_model(result.checkpoint).spec == result.spec
+    assert (result.spec.kind, result.spec.dimensions) == ("embedding", 16)
+    assert result.sets["dev"].metrics["retrieval"].value > 0.5  # an eighth by chance
+    assert result.data["balance"] == {}
+    record = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 <= record["dev_retrieval"] <= 1
+    with pytest.raises(ValueError, match="dimensions are for embedding only"):
+        settings(dimensions=4)
+    with pytest.raises(ValueError, match="give 2 or more"):
+        settings("embedding", batch=1)
+    with pytest.raises(TrainingError, match="there is no column 'sentence1'"):
+        run(checkpoint, tmp_path / "x", dataclasses.replace(data, columns=None), wanted)
 
 
 def test_patience_stops_a_run_that_gets_no_better(checkpoint: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from gpt_edge.tasks import KINDS, TaskSpec, new_task
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.training.finetune.batches import EncodedExamples, encode
 from gpt_edge.training.finetune.lora import LoRALinear, add_lora, merged_tensors
-from gpt_edge.training.finetune.trainer import Finetuner, predict, rate_factor
+from gpt_edge.training.finetune.trainer import Finetuner, balanced_weights, predict, rate_factor
 from tests.support.finetune_factory import CONFIG, byte_tokenizer, settings, write_examples
 
 LABELS = {"classification": ("no", "yes"), "entailment": ("other", "same")}
@@ -399,3 +399,72 @@ def test_a_corrupt_task_is_refused(tmp_path: Path, change, message: str) -> None
     path.write_text(json.dumps(described))
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_the_loss_of_several_labels_is_the_sum_of_their_cross_entropies(is_weighted: bool) -> None:
+    spec = new_task("classification", CONFIG.vocab_size, ("a", "b", "c"), problem="multi-label")
+    torch.manual_seed(5)
+    model = TaskModel(with_task_tokens(GPT(CONFIG)), spec)
+    labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0]])
+    data = EncodedExamples([((257, 5 + i, 259),) for i in range(4)], labels, 0, 0)
+    trainer = Finetuner(model, settings(lm_weight=0.0, **NO_DROPOUT), n_steps=4)
+    weights = [1.0, 1.0, 1.0]
+    if is_weighted:
+        trainer.weigh_classes(labels)
+        weights = [1 / 3, 1.0, 1.0]  # negatives over positives; the last is never true
+    wanted = 0.0
+    for (sequence,), row in zip(data.sequences, labels, strict=True):
+        shares = torch.sigmoid(model(torch.tensor([sequence]), torch.tensor([2]))[0])[0].tolist()
+        for share, label, weight in zip(shares, row, weights, strict=True):
+            wanted -= weight * np.log(share) if label else np.log(1 - share)
+    assert trainer.step(data, np.arange(4)) == pytest.approx(wanted / 4, rel=1e-5)
+
+
+def test_balanced_classes_count_alike(tmp_path: Path) -> None:
+    model, data = make(tmp_path, "classification", 12)
+    labels = np.array([0] * 9 + [1] * 3)
+    data = EncodedExamples(data.sequences, labels, 0, 0)
+    weights = balanced_weights(model.spec, labels)
+    assert weights.tolist() == pytest.approx([12 / 18, 12 / 6])
+    trainer = Finetuner(model, settings(lm_weight=0.0, **NO_DROPOUT), n_steps=4)
+    trainer.weigh_classes(labels)
+    logits = predict(model, data, 4096).logits
+    losses = -torch.log_softmax(torch.from_numpy(logits), 1)[torch.arange(12), labels]
+    wanted = (losses * weights[labels]).mean().item()
+    assert trainer.step(data, np.arange(12)) == pytest.approx(wanted, rel=1e-5)
+    assert balanced_weights(model.spec, np.zeros(3, np.int64)).tolist() == [0.5, 1.0]
+
+
+def test_the_contrastive_loss_is_that_of_each_text_among_those_of_the_batch() -> None:
+    spec = new_task("embedding", CONFIG.vocab_size, dimensions=6)
+    torch.manual_seed(5)
+    model = TaskModel(with_task_tokens(GPT(CONFIG)), spec)
+    texts = [(5,), (6, 7), (8,), (9, 9, 9), (5,), (10, 11)]  # the third pair begins as the first
+    pairs = [((257, *texts[i], 259), (257, *texts[i + 1], 259)) for i in (0, 2, 4)]
+    data = EncodedExamples(pairs, np.zeros(3, np.int64), 0, 0)
+    vectors = []
+    for ids in (ids for pair in pairs for ids in pair):
+        hidden, _ = model.gpt.hidden(torch.tensor([ids]))
+        vectors.append(F.normalize(model.task_head(hidden[0]).mean(0), dim=0))
+    wanted = 0.0
+    for i in range(3):
+        for own, others in ((0, 1), (1, 0)):
+            shares = [
+                torch.exp(vectors[2 * i + own] @ vectors[2 * j + others] / 0.1)
+                for j in range(3)
+                if j == i or {i, j} != {0, 2}  # the same text is no wrong answer
+            ]
+            right = torch.exp(vectors[2 * i + own] @ vectors[2 * i + others] / 0.1)
+            wanted -= torch.log(right / torch.stack(shares).sum()).item() / 2
+    # the batch is computed together, however few positions are allowed
+    trainer = Finetuner(
+        model,
+        settings("embedding", lm_weight=0.0, temperature=0.1, batch_tokens=1, **NO_DROPOUT),
+        n_steps=4,
+    )
+    together = predict(model, data, 4096).outputs
+    np.testing.assert_allclose(
+        together.reshape(6, 6), predict(model, data, 1).outputs.reshape(6, 6), atol=1e-5
+    )
+    assert trainer.step(data, np.arange(3)) == pytest.approx(wanted / 3, rel=1e-5)

@@ -37,6 +37,9 @@ class Scripted:
         found = [self.answer(ids) for ids in sequences[::step]]
         return np.array(found, np.float32).reshape(-1, self.task.n_label)
 
+    def vectors(self, sequences: list[list[int]], *, batch: int) -> np.ndarray:
+        return np.array([self.answer(ids) for ids in sequences], np.float32)
+
     def states(self, sequences: list[list[int]], pooling: str, *, batch: int) -> np.ndarray:
         return np.array([self.answer(ids) for ids in sequences], np.float32).reshape(-1, 4)
 
@@ -62,6 +65,44 @@ def test_probabilities_are_those_of_the_temperature_and_the_label_stays() -> Non
     task = dataclasses.replace(new_task("classification", 257, ("a", "b")), temperature=2.0)
     (row,) = classifier(task, lambda ids: [0, 3]).predict(["x"]).rows
     assert (row.label, row.probability) == ("b", pytest.approx(1 / (1 + np.exp(-1.5))))
+
+
+def test_none_of_the_classes_is_given_below_the_threshold() -> None:
+    model = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, len(ids) - 3])
+    low, high = model.predict(["x", "xxx"], threshold=0.7).rows
+    assert (low.label, low.labels, low.index) == (None, (), 0)
+    assert low.probability == 0.5
+    assert (high.label, high.labels) == ("b", ("b",))
+    with pytest.raises(ValueError, match="from 0 to 1, got 2"):
+        model.predict(["x"], threshold=2)
+    scores = classifier(new_task("similarity", 257, score_range=(0, 4)), lambda ids: [0.0])
+    with pytest.raises(ValueError, match="similarity with scores has none"):
+        scores.predict([("a", "b")], threshold=0.5)
+
+
+def test_each_of_several_labels_has_its_threshold() -> None:
+    task = new_task("classification", 257, ("a", "b", "c"), problem="multi-label")
+    logits = [0.1, -0.5, 2.0]  # probabilities 0.525, 0.378, 0.881
+    assert classifier(task, lambda ids: logits).predict(["x"]).rows[0].labels == ("c", "a")
+    own = dataclasses.replace(task, thresholds=(0.6, 0.3, 0.9))
+    (row,) = classifier(own, lambda ids: logits).predict(["x"]).rows
+    assert (row.labels, row.label) == (("b",), "c")
+    np.testing.assert_allclose(row.probabilities, [0.524979, 0.377541, 0.880797], rtol=1e-5)
+    (none,) = classifier(own, lambda ids: logits).predict(["x"], threshold=0.95).rows
+    assert none.labels == ()
+
+
+def test_a_model_for_vectors_has_its_own_and_no_labels() -> None:
+    task = new_task("embedding", 257, dimensions=4)
+    scripted = Scripted(task, lambda ids: [len(ids), 0, 0, 1])
+    scripted.config.n_label = 4
+    model = Embedder(cast(Encoder, scripted), WORDS)
+    assert (model.size, model.is_trained) == (4, True)
+    np.testing.assert_array_equal(model.embed(["abc"], normalize=False), [[5, 0, 0, 1]])
+    with pytest.raises(ValueError, match="trained for pooling 'mean', got 'last'"):
+        model.embed(["abc"], pooling="last")
+    with pytest.raises(BundleError, match="gives vectors of texts, no labels"):
+        Classifier(cast(Encoder, scripted), WORDS)
 
 
 def test_no_example_gives_no_answer() -> None:
@@ -150,3 +191,27 @@ def test_a_classifier_embeds_what_it_was_trained_to_read() -> None:
     task = new_task("classification", 257, ("a", "b"))
     embedder = Embedder(cast(Encoder, Scripted(task, None)), WORDS)
     assert embedder.encode("ab") == [task.start, *b"ab", task.extract]
+
+
+def test_scores_of_several_pairs_stay_with_their_pairs() -> None:
+    task = new_task("similarity", 257, score_range=(0, 4))
+    model = classifier(task, lambda ids: [float(len(ids) - 8)])
+    pairs = [("a", "b"), ("abcd", "efgh"), ("ab", "cd"), ("abc", "d")]
+    together = model.predict(pairs).scores
+    assert together == tuple(model.predict([pair]).scores[0] for pair in pairs)
+    lengths = [5, 11, 7, 7]  # start, both texts, delimiter, extract
+    assert together == pytest.approx([4 / (1 + np.exp(8 - n)) for n in lengths])
+
+
+def test_a_text_of_one_token_too_many_is_refused() -> None:
+    """Its bytes would fit into the context: only its tokens, with those of the task, do not."""
+    model = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, 0])
+    fits = "a" * (N_CTX - 2)  # start and extract
+    assert model.encode(fits).n_truncated == 0
+    assert len(model.encode(fits).sequences[0]) == N_CTX
+    with pytest.raises(ContextLengthError, match="1 too many"):
+        model.encode(fits + "a")
+    pairs = classifier(new_task("entailment", 257, ("a", "b")), lambda ids: [0, 0])
+    assert pairs.encode(("a" * 7, "b" * 6)).n_truncated == 0
+    with pytest.raises(ContextLengthError, match="1 too many"):
+        pairs.encode(("a" * 7, "b" * 7))

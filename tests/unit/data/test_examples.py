@@ -15,7 +15,7 @@ from gpt_edge.data.examples import (
     read_examples,
     table_examples,
 )
-from gpt_edge.data.labels import balance, class_labels, class_numbers, scores
+from gpt_edge.data.labels import balance, class_labels, class_numbers, label_sets, scores
 from gpt_edge.data.tables import SkippedRows
 from gpt_edge.errors import TrainingError
 
@@ -272,3 +272,24 @@ def test_a_table_without_labels_gives_its_texts(tmp_path: Path) -> None:
     assert len(list(table_examples(labelled, TEXT, "csv"))) == 2
     assert names_columns(write(tmp_path / "c.tsv", "id\ttext\n1\ta\n"), TEXT)
     assert not names_columns(write(tmp_path / "d.tsv", "premise\thypothesis\n"), TEXT)
+
+
+def test_several_labels_stand_in_a_list_or_between_separators(tmp_path: Path) -> None:
+    columns = Columns(("text",), separator="|")
+    table = write(tmp_path / "a.csv", "text,label\none,a| b |a\ntwo,\nthree,c\n")
+    found = read_examples(table, columns)
+    assert [example.labels for example in found] == [("a", "b"), (), ("c",)]
+    rows = [{"text": "one", "label": ["b", 2]}, {"text": "two", "label": []}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    found = read_examples(write(tmp_path / "a.jsonl", lines), columns)
+    assert [example.labels for example in found] == [("b", "2"), ()]
+    assert class_labels(tmp_path, found, several=True) == ("2", "b")
+    assert label_sets(tmp_path, found, ("b", "x", "2")) == [[1, 0, 1], [0, 0, 0]]
+    assert balance(found) == {"b": 1, "2": 1}
+    with pytest.raises(TrainingError, match="line 1: label '2' does not occur"):
+        label_sets(tmp_path, found, ("b",))
+    with pytest.raises(TrainingError, match="no example has a label"):
+        class_labels(tmp_path, found[1:], several=True)
+    wrong = write(tmp_path / "b.jsonl", '{"text": "one", "label": 3}\n')
+    with pytest.raises(TrainingError, match="line 1: label is 3, expected a list of labels"):
+        read_examples(wrong, columns)

@@ -16,11 +16,14 @@ from gpt_edge.evaluate.classification_metrics import (
     choice_metrics,
     class_metrics,
     confusion_matrix,
+    found_first,
     macro_f1,
     matthews,
     pearson,
     ranks,
+    retrieval_metrics,
     score_metrics,
+    set_metrics,
     spearman,
     wilson,
 )
@@ -141,3 +144,31 @@ def test_wrong_arguments_are_refused() -> None:
         confusion_matrix(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 2)
     with pytest.raises(ValueError, match="from 0 to 1"):
         confusion_matrix(np.array([0, 2]), np.array([0, 1]), 2)
+
+
+def test_figures_of_sets_agree_with_scikit_learn() -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    rng = np.random.default_rng(3)
+    gold = (rng.random((60, 4)) < 0.3).astype(np.int64)
+    predicted = (rng.random((60, 4)) < 0.4).astype(np.int64)
+    found = set_metrics(gold, predicted)
+    assert found["micro_f1"].value == pytest.approx(f1_score(gold, predicted, average="micro"))
+    assert found["macro_f1"].value == pytest.approx(f1_score(gold, predicted, average="macro"))
+    assert found["exact_match"].value == pytest.approx(accuracy_score(gold, predicted))
+    for estimate in found.values():
+        assert estimate.low <= estimate.value <= estimate.high
+    none = np.zeros((2, 3), np.int64)
+    assert set_metrics(none, none)["macro_f1"].value == 0.0
+    with pytest.raises(ValueError, match="sets of the same labels"):
+        set_metrics(gold, predicted[:, :3])
+
+
+def test_pairs_that_find_each_other_are_counted() -> None:
+    first = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    second = np.array([[3.0, 0.1], [0.9, 1.0], [0.1, 1.0]])  # the last two are exchanged
+    assert found_first(first, second).tolist() == [True, False, False, True, False, False]
+    found = retrieval_metrics(first, second)["retrieval"]
+    assert found.value == pytest.approx(1 / 3)
+    assert found.low <= found.value <= found.high
+    assert retrieval_metrics(first, first)["retrieval"].value == 1.0

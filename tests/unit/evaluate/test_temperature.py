@@ -11,13 +11,14 @@ import pytest
 from gpt_edge.arrays import DoubleArray, IntArray
 from gpt_edge.evaluate.temperature import (
     as_binary,
+    best_threshold,
     calibrated,
     calibration_figures,
     fit_temperature,
     log_loss,
 )
 from gpt_edge.runtime.probabilities import softmax
-from gpt_edge.tasks import MAX_TEMPERATURE, MIN_TEMPERATURE, TEXT, TaskSpec, new_task
+from gpt_edge.tasks import LIKELY, MAX_TEMPERATURE, MIN_TEMPERATURE, TEXT, TaskSpec, new_task
 
 
 def examples(n: int, n_label: int, sureness: float, seed: int = 1) -> tuple[DoubleArray, IntArray]:
@@ -95,6 +96,28 @@ def test_several_labels_are_calibrated_as_examples_of_two_classes() -> None:
         labels == 1, 1 / (1 + np.exp(-2.5 * logits)), 1 / (1 + np.exp(2.5 * logits))
     )
     assert figures.log_loss_before == pytest.approx(float(-np.log(expected).mean()))
+
+
+def slow_f1(shares: DoubleArray, is_true: IntArray, threshold: float) -> float:
+    given = shares >= threshold
+    both = given.sum() + is_true.sum()
+    return 2 * float((given & (is_true == 1)).sum()) / both if both else 0.0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_threshold_has_the_best_f1_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shares = np.round(rng.random(30), 1 if seed % 2 else 6)  # with ties and without
+    is_true = (rng.random(30) < shares**2).astype(np.int64)
+    found = best_threshold(shares, is_true)
+    grid = np.linspace(0.0005, 0.9995, 1999)
+    best = max(slow_f1(shares, is_true, value) for value in grid)
+    assert slow_f1(shares, is_true, found) == pytest.approx(best)
+
+
+def test_a_label_that_is_never_true_has_the_usual_threshold() -> None:
+    assert best_threshold(np.array([0.1, 0.9]), np.array([0, 0])) == LIKELY
+    assert best_threshold(np.array([0.9, 0.8]), np.array([1, 1])) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

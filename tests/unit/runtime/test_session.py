@@ -253,11 +253,11 @@ def test_a_failure_inside_onnxruntime_is_one_of_our_errors_printed_by_nobody(
     cache = session.new_cache()
     session.forward(random_ids(4), cache)
     session.decode([1], cache)
-    cache.bound[1].ids[0] = 9999  # type: ignore[attr-defined]
+    cache.bound[1, False].ids[0] = 9999  # type: ignore[attr-defined]
     with pytest.raises(
         GPTEdgeError, match=r"onnxruntime failed while running the model: .*idx=9999"
     ):
-        session._graph_runner.run(cache.bound[1].binding)  # type: ignore[attr-defined]
+        session._graph_runner.run(cache.bound[1, False].binding)  # type: ignore[attr-defined]
     assert cache.length == 5
     assert capfd.readouterr() == ("", "")
 

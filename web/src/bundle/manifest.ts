@@ -44,6 +44,8 @@ export interface TaskSpec {
   readonly score_range?: readonly [number, number] | null;
   readonly problem?: string;
   readonly pad?: number | null;
+  /** What logits are divided by before they become probabilities. */
+  readonly temperature?: number;
 }
 
 /** How a model's maker wants it to generate. */

@@ -5,13 +5,13 @@ import { NumericError } from "../errors.js";
 import { checkBytes, tooLong } from "../generate/prompt.js";
 import type { Session } from "../runtime/session.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { TOKENS, transform } from "./tasks.js";
+import { EMBEDDING, TOKENS, transform } from "./tasks.js";
 
 /** What the model says to one example; as `gpt_edge.classify.classifier.Prediction`. */
 export interface Prediction {
   /** The most likely class, or the answer chosen; null for a score. */
   readonly label: string | null;
-  /** Of the classes, or of the answers; empty for a score. */
+  /** Of the classes, or of the answers, calibrated where the task is; empty for a score. */
   readonly labels: readonly string[];
   readonly probabilities: readonly number[];
   readonly score: number | null;
@@ -28,6 +28,7 @@ export async function predict(
   session: Session,
   tokenizer: Tokenizer,
 ): Promise<Prediction> {
+  if (task.kind === EMBEDDING) throw new RangeError("this model gives vectors of texts, no labels");
   if (task.kind === TOKENS) {
     throw new RangeError("this model labels tokens, not texts: use the Python package's tag");
   }
@@ -70,7 +71,8 @@ function prediction(
     return { label: null, labels: [], probabilities: [], score };
   }
   const labels = task.kind === "multiple-choice" ? texts.slice(1) : task.labels;
-  const probabilities = task.problem === "multi-label" ? logits.map(sigmoid) : softmax(logits);
+  const values = logits.map((value) => value / (task.temperature ?? 1));
+  const probabilities = task.problem === "multi-label" ? values.map(sigmoid) : softmax(values);
   const best = probabilities.indexOf(Math.max(...probabilities));
   return { label: labels[best]!, labels, probabilities, score: null };
 }

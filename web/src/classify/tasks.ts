@@ -3,6 +3,7 @@
 import type { TaskSpec } from "../bundle/manifest.js";
 
 export const TOKENS = "token-classification";
+export const EMBEDDING = "embedding";
 const PLAIN = ["text-classification", TOKENS]; // transformers' kinds: a text is read as it is
 
 /** Sequences of one example: one; for similarity both orders; for multiple choice one per answer. */

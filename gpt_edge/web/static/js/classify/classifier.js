@@ -1,9 +1,11 @@
 /** Classifier: a fine-tuned bundle that answers: texts in, labels and probabilities out. */
 import { NumericError } from "../errors.js";
 import { checkBytes, tooLong } from "../generate/prompt.js";
-import { TOKENS, transform } from "./tasks.js";
+import { EMBEDDING, TOKENS, transform } from "./tasks.js";
 /** Answer one example. Throws RangeError for what is no example, ContextLengthError. */
 export async function predict(example, task, session, tokenizer) {
+    if (task.kind === EMBEDDING)
+        throw new RangeError("this model gives vectors of texts, no labels");
     if (task.kind === TOKENS) {
         throw new RangeError("this model labels tokens, not texts: use the Python package's tag");
     }
@@ -41,7 +43,8 @@ function prediction(task, logits, texts) {
         return { label: null, labels: [], probabilities: [], score };
     }
     const labels = task.kind === "multiple-choice" ? texts.slice(1) : task.labels;
-    const probabilities = task.problem === "multi-label" ? logits.map(sigmoid) : softmax(logits);
+    const values = logits.map((value) => value / (task.temperature ?? 1));
+    const probabilities = task.problem === "multi-label" ? values.map(sigmoid) : softmax(values);
     const best = probabilities.indexOf(Math.max(...probabilities));
     return { label: labels[best], labels, probabilities, score: null };
 }

@@ -1,5 +1,6 @@
 /** How the texts of one example become sequences of ids: `gpt_edge/tasks.py`, and its sources. */
 export const TOKENS = "token-classification";
+export const EMBEDDING = "embedding";
 const PLAIN = ["text-classification", TOKENS]; // transformers' kinds: a text is read as it is
 /** Throws RangeError for another number of texts than the task wants. */
 export function transform(task, texts, nCtx) {

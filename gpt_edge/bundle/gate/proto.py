@@ -1,0 +1,230 @@
+"""A graph taken apart, strictly: a field that gpt-edge's exports never have, one that comes twice,
+a name that is not plain text and a number out of range are refused.
+
+Numbers of fields: onnx.proto3 of the ONNX specification; a key is 8 times the number of the field
+plus the kind of its value.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from gpt_edge.bundle.gate.limits import (
+    BITS_OF,
+    MAX_CONTENT,
+    MAX_DIMENSION,
+    MAX_RANK,
+    GateError,
+    shown,
+)
+from gpt_edge.bundle.gate.records import (
+    Attribute,
+    Declared,
+    Graph,
+    Node,
+    all_of,
+    data_of,
+    signed,
+    single,
+    text,
+    whole,
+)
+from gpt_edge.bundle.gate.stored import read_tensor
+from gpt_edge.bundle.onnx_wire import split, varints
+
+# keys of fields; those of a set may come many times
+IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH, OPSET, MODEL_NOTES = 8, 18, 26, 58, 66, 114
+MODEL_FIELDS = {IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH, OPSET, MODEL_NOTES}
+NODE, GRAPH_NAME, INITIALIZER, INPUT, OUTPUT, VALUE_INFO = 10, 18, 42, 90, 98, 106
+GRAPH_FIELDS = {NODE, GRAPH_NAME, INITIALIZER, INPUT, OUTPUT, VALUE_INFO}
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP, ATTRIBUTE, NODE_DOMAIN = 10, 18, 26, 34, 42, 58
+NODE_FIELDS = {NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP, ATTRIBUTE, NODE_DOMAIN}
+A_NAME, A_FLOAT, A_INT, A_TEXT, A_TENSOR, A_INTS, A_INTS_APART, A_TYPE = (
+    10,
+    21,
+    24,
+    34,
+    42,
+    66,
+    64,
+    160,
+)
+ATTRIBUTE_FIELDS = {A_NAME, A_FLOAT, A_INT, A_TEXT, A_TENSOR, A_INTS, A_INTS_APART, A_TYPE}
+A_GRAPH = 50
+# what onnx.AttributeProto.AttributeType calls the kinds, and the field that each has
+FIELD_OF_TYPE = {1: A_FLOAT, 2: A_INT, 3: A_TEXT, 4: A_TENSOR, 7: A_INTS}
+
+
+FIRST, SECOND = 10, 18  # a name, a text or a message in the first fields of a message
+NAME_AND_MORE = {FIRST, SECOND}
+MORE_PARTS = 16  # inputs, outputs and declared types for each node of a graph
+NUMBER, SECOND_NUMBER = 8, 16
+
+
+def read_graph(data: bytes, max_parts: int) -> Graph:
+    """Take a model apart. Raises GateError for what no export of gpt-edge holds.
+
+    max_parts: how many nodes, and how many initializers, it may have.
+    """
+    graph = Graph()
+    model = single(split(data, MODEL_FIELDS), {OPSET, MODEL_NOTES})
+    if not 3 <= whole(model.get(IR_VERSION, 0)) <= 13:
+        raise GateError(f"its IR version is {model.get(IR_VERSION)!r:.40}, expected 3 to 13")
+    for key in (PRODUCER, PRODUCER_VERSION):
+        text(model.get(key, b""))
+    for entry in all_of(model, OPSET):
+        opset = single(split(entry, {FIRST, SECOND_NUMBER}), set())
+        domain = text(opset.get(FIRST, b""))
+        if domain in graph.opsets:
+            raise GateError(f"the operator set {shown(domain)} comes twice")
+        graph.opsets[domain] = whole(opset.get(SECOND_NUMBER, 0))
+    for entry in all_of(model, MODEL_NOTES):
+        for _, note in split(entry, {FIRST, SECOND}):
+            text(note)
+    content = model.get(GRAPH)
+    if not isinstance(content, bytes):
+        raise GateError("it has no graph")
+    _read_graph(content, graph, max_parts)
+    return graph
+
+
+def _read_graph(content: bytes, graph: Graph, max_parts: int) -> None:
+    reader = Reader()
+    declared = {INPUT: graph.inputs, OUTPUT: graph.outputs, VALUE_INFO: graph.hints}
+    for key, value in split(content, GRAPH_FIELDS, MORE_PARTS * max_parts):
+        if not isinstance(value, bytes):
+            raise GateError("a part of its graph is a number")
+        if key == NODE:
+            graph.nodes.append(reader.node(value))
+        elif key == INITIALIZER:
+            graph.initializers.append(read_tensor(value))
+        elif key == GRAPH_NAME:
+            text(value)
+        else:
+            name, kind = reader.declared(value)
+            values = declared[key]
+            if name in values:
+                raise GateError(f"the value {shown(name)} is declared twice")
+            values[name] = kind
+    if max(len(graph.nodes), len(graph.initializers)) > max_parts:
+        raise GateError(f"it has more than {max_parts} nodes or initializers")
+
+
+class Reader:
+    """Reads the parts of a graph. Layers repeat, so types and attributes are read once for all
+    that have the same bytes.
+    """
+
+    def __init__(self) -> None:
+        self._types: dict[bytes, Declared] = {}
+        self._attributes: dict[bytes, tuple[str, Attribute]] = {}
+        self._names: dict[object, str] = {}
+
+    def name(self, data: object) -> str:
+        """A name, which its maker and its readers give."""
+        found = self._names.get(data)
+        if found is None:
+            found = self._names[data] = text(data)
+        return found
+
+    def node(self, data: bytes) -> Node:
+        inputs: list[str] = []
+        outputs: list[str] = []
+        attributes: dict[str, Attribute] = {}
+        texts: dict[int, str] = {}
+        for key, value in split(data, NODE_FIELDS):
+            if key == NODE_INPUT:
+                inputs.append(self.name(value))
+            elif key == NODE_OUTPUT:
+                outputs.append(self.name(value))
+            elif key == ATTRIBUTE:
+                name, content = self._attribute(value)
+                if name in attributes:
+                    raise GateError(f"a node has the attribute {shown(name)} twice")
+                attributes[name] = content
+            elif key in texts:
+                raise GateError("a node has two names, operators or domains")
+            else:
+                texts[key] = self.name(value)
+        return Node(
+            texts.get(NODE_OP, ""),
+            texts.get(NODE_DOMAIN, ""),
+            tuple(inputs),
+            tuple(outputs),
+            attributes,
+            texts.get(NODE_NAME, ""),
+        )
+
+    def _attribute(self, data: object) -> tuple[str, Attribute]:
+        if not isinstance(data, bytes):
+            raise GateError("an attribute is a number")
+        found = self._attributes.get(data)
+        if found is None:
+            found = self._attributes[data] = _attribute(data)
+        return found
+
+    def declared(self, data: bytes) -> tuple[str, Declared]:
+        """A value's name and its type."""
+        parts = split(data, NAME_AND_MORE)
+        if [key for key, _ in parts] not in ([FIRST], [FIRST, SECOND]):
+            raise GateError("a value is declared in another way than exports do")
+        content = parts[1][1] if len(parts) > 1 else b""
+        assert isinstance(content, bytes)
+        if content not in self._types:
+            self._types[content] = _declared(content)
+        return self.name(parts[0][1]), self._types[content]
+
+
+def _attribute(data: bytes) -> tuple[str, Attribute]:
+    parts = single(split(data, ATTRIBUTE_FIELDS), {A_INTS_APART})
+    name = text(parts.pop(A_NAME, b""))
+    kind = parts.pop(A_TYPE, 0)
+    wanted = FIELD_OF_TYPE.get(whole(kind))
+    if wanted is None or not set(parts) <= {wanted, A_INTS_APART} or not name:
+        raise GateError(f"the attribute {shown(name)} is of a kind that exports do not have")
+    if wanted != A_INTS and A_INTS_APART in parts:
+        raise GateError(f"the attribute {shown(name)} has values of two kinds")
+    return name, _attribute_value(parts, wanted)
+
+
+def _attribute_value(parts: Mapping[int, object], wanted: int) -> Attribute:
+    if wanted == A_FLOAT:
+        number: float = struct.unpack("<f", data_of(parts.get(A_FLOAT, bytes(4))))[0]
+        if not -1e30 < number < 1e30:
+            raise GateError("an attribute is no finite number")
+        return number
+    if wanted == A_INT:
+        return signed(whole(parts.get(A_INT, 0)))
+    if wanted == A_TEXT:
+        return text(parts.get(A_TEXT, b""))
+    if wanted == A_TENSOR:
+        return read_tensor(data_of(parts.get(A_TENSOR, b"")))
+    packed = varints(data_of(parts.get(A_INTS, b"")))
+    apart = parts.get(A_INTS_APART, [])
+    numbers = [signed(value) for value in packed] + [signed(whole(value)) for value in apart]  # type: ignore[attr-defined]
+    if len(numbers) > MAX_CONTENT:
+        raise GateError("an attribute lists too many numbers")
+    return tuple(numbers)
+
+
+def _declared(data: bytes) -> Declared:
+    """A type: that of a tensor, with a shape or without."""
+    if not data:
+        return Declared(0, None)
+    outer = single(split(data, {FIRST}), set())
+    inner = single(split(data_of(outer.get(FIRST, b"")), {NUMBER, SECOND}), set())
+    kind = whole(inner.get(NUMBER, 0))
+    if kind not in BITS_OF:
+        raise GateError(f"a value is declared with the type {kind}")
+    if SECOND not in inner:
+        return Declared(kind, None)
+    dims = []
+    for _, part in split(data_of(inner[SECOND]), {FIRST}):
+        dim = single(split(data_of(part), {NUMBER, SECOND}), set())
+        if SECOND in dim:
+            text(dim[SECOND])
+        dims.append(-1 if NUMBER not in dim or SECOND in dim else whole(dim[NUMBER]))
+    if len(dims) > MAX_RANK or any(value >= MAX_DIMENSION for value in dims):
+        raise GateError("a value is declared with a shape that exports do not have")
+    return Declared(kind, tuple(dims))

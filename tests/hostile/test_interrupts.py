@@ -1,0 +1,92 @@
+"""Ctrl-C in the first moments of a command: exit code 130 and no traceback, as soon as gpt-edge's
+own code runs. Before that Python itself ends, by the signal or with a traceback of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import REPO
+
+# says when gpt-edge's code begins, and lets no interrupt come before it
+PROGRAM = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+from gpt_edge.cli import main
+os.write(2, b"begun")
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def interrupted(arguments: list[str], delay: float) -> tuple[int, str, float]:
+    """Exit code, standard error and the seconds that ending took."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert process.stderr.read(5) == b"begun"
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors.decode(), time.monotonic() - began
+
+
+def check(n_times: int, arguments: list[str], longest: float, seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(n_times):
+        delay = draw.random() * longest
+        code, errors, seconds = interrupted(arguments, delay)
+        assert (code, errors.strip()) in ((130, ""), (0, "")), (delay, code, errors)
+        assert seconds < 5, (delay, seconds)  # 1 s where nothing else runs
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+def test_ctrl_c_while_a_command_is_imported_ends_it_quietly() -> None:
+    check(6, ["inspect"], 0.25, seed=1)
+
+
+def test_a_ctrl_c_that_python_lost_in_a_callback_comes_again() -> None:
+    program = (
+        "import sys, weakref, gpt_edge.cli as cli\n"
+        "class Thing: pass\n"
+        "def lose(_): raise KeyboardInterrupt\n"
+        "def run(arguments):\n"
+        "    thing = Thing(); kept = weakref.ref(thing, lose); del thing\n"
+        "    import time; time.sleep(20)\n"
+        "cli._main = run\n"
+        "sys.exit(cli.main(['x']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect"],
+        ["tokenize", "abc"],
+        ["generate", "Once", "--max-new-tokens", "400"],
+        ["classify", "-m", "sentiment-6m-int8", "a good film"],
+        ["embed", "abc"],
+        ["verify"],
+        ["bench"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_ctrl_c_at_200_moments(arguments: list[str]) -> None:
+    check(200, arguments, 1.0, seed=2)
