@@ -99,31 +99,33 @@ EXPLAINED: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change. source: of the whole file with it."""
+    """One change: the kind-th of the number-th node of a file's code."""
 
     path: str
     line: int
     change: str
-    source: str
+    number: int
+    kind: int
 
     @property
     def name(self) -> str:
         return f"{self.path}:{self.line} {self.change}"
 
+    def source(self) -> str:
+        """The whole file with the change."""
+        tree = ast.parse((ROOT / self.path).read_text(encoding="utf-8"))
+        _apply(next(n for i, n in enumerate(_code(tree)) if i == self.number), self.kind)
+        return ast.unparse(ast.fix_missing_locations(tree))
+
 
 def mutants_of(path: str) -> list[Mutant]:
     """Every mutant of a file; messages, annotations and docstrings are left as they are."""
-    source = (ROOT / path).read_text(encoding="utf-8")
-    tree = ast.parse(source)
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     found = []
     for number, node in enumerate(_code(tree)):
         for kind in range(_n_changes(node)):
-            changed = copy.deepcopy(tree)
-            target = next(n for i, n in enumerate(_code(changed)) if i == number)
-            change = _apply(target, kind)
-            if change:
-                text = ast.unparse(ast.fix_missing_locations(changed))
-                found.append(Mutant(path, getattr(node, "lineno", 0), change, text))
+            if change := _apply(copy.deepcopy(node), kind):
+                found.append(Mutant(path, getattr(node, "lineno", 0), change, number, kind))
     return found
 
 
@@ -207,7 +209,7 @@ def outcome(mutant: Mutant, copy_of_root: Path) -> str:
     """ "killed", "alive" or "killed (too slow)"."""
     target = copy_of_root / mutant.path
     before = target.read_bytes()
-    target.write_text(mutant.source, encoding="utf-8")
+    target.write_text(mutant.source(), encoding="utf-8")
     words = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider"]
     environment = {**os.environ, "PYTHONPATH": str(copy_of_root), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
