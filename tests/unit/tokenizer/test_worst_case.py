@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt_edge.tokenizer import Tokenizer, build_tokenizer, byte_pairs, tokenizer_from
+from gpt_edge.tokenizer import Tokenizer, build_tokenizer, byte_pairs, gpt1, tokenizer_from
+from gpt_edge.tokenizer.gpt1 import GPT1Tokenizer
 
 KIB, MIB = 1 << 10, 1 << 20
 DRAW = random.Random(5)
@@ -115,3 +116,43 @@ def test_a_mebibyte_of_the_worst_takes_two_seconds_at_most_and_grows_almost_line
     # leaves the caches: 20 to 32 was measured on a busy machine. What takes a few milliseconds is
     # too little to compare with.
     assert whole / max(part, 0.005) <= 48
+
+
+@pytest.fixture(scope="module")
+def gpt1_tokenizer(shared_data: Path) -> GPT1Tokenizer:
+    found = build_tokenizer(tokenizer_from(str(shared_data / "gpt1-vocab")))
+    assert isinstance(found, GPT1Tokenizer)
+    return found
+
+
+def gpt1_seconds(tokenizer: Tokenizer, text: str) -> float:
+    begin = time.process_time()
+    tokenizer.encode(text)
+    return time.process_time() - begin
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_64_kib_of_the_worst_is_quick_for_gpt1(gpt1_tokenizer: GPT1Tokenizer, name: str) -> None:
+    # measured: at most 0.13 s
+    assert min(gpt1_seconds(gpt1_tokenizer, fill(name, 64 * KIB)) for _ in range(3)) < 0.6
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.sampled_from("  abcé中!.?'<unk>\n\u2028\u3000\x0b\x1c\u200b"), max_size=40))
+def test_gpt1_words_that_are_encoded_once_give_the_ids_of_the_whole_text(
+    gpt1_tokenizer: GPT1Tokenizer, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(gpt1, "LONG", len(text) + 10)
+    whole = gpt1_tokenizer.encode(text)
+    monkeypatch.setattr(gpt1, "LONG", 0)
+    assert gpt1_tokenizer.encode(text) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_mebibyte_of_the_worst_takes_gpt1_two_seconds_at_most(
+    gpt1_tokenizer: GPT1Tokenizer, name: str
+) -> None:
+    text = fill(name, MIB)
+    assert min(gpt1_seconds(gpt1_tokenizer, text) for _ in range(3)) <= 2.0
