@@ -89,6 +89,7 @@ def test_every_quick_test_passes_with_sanitizers() -> None:
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
     }
     command = [sys.executable, "-m", "pytest", "-n0", "-m", "not slow", "tests/cpp"]
+    command += ["--timeout", "3000"]
     done = subprocess.run(
         command, cwd=REPO, env=environment, capture_output=True, text=True, check=False
     )
