@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gpt_edge.bundle.bundle import Bundle
-    from gpt_edge.classify.classifier import Classifier, Prediction, Predictions
+    from gpt_edge.classify.classifier import Classifier
     from gpt_edge.classify.embedder import Embedder
+    from gpt_edge.classify.prediction import Prediction, Predictions
     from gpt_edge.errors import (
         BundleError,
         BusyError,
@@ -90,8 +91,8 @@ _MODULE_OF = {
     "NumericError": "errors",
     "OutputError": "errors",
     "ParityError": "errors",
-    "Prediction": "classify.classifier",
-    "Predictions": "classify.classifier",
+    "Prediction": "classify.prediction",
+    "Predictions": "classify.prediction",
     "PrefixCache": "generate.prefix_cache",
     "ReadSequence": "generate.read_sequence",
     "SamplingParams": "generate.params",

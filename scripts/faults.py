@@ -167,9 +167,9 @@ def faults_page(names: list[str], marks: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verify_sound(folder: Path, count: int) -> str:
+def verify_sound(folder: Path, count: int) -> Iterator[str]:
     """Export random models, which compares logits and execution paths, then compare weights and
-    operators; return the page.
+    operators; yield the page after each of them.
     """
     rng = np.random.default_rng(20251128)
     alarms: list[str] = []
@@ -197,7 +197,7 @@ def verify_sound(folder: Path, count: int) -> str:
             for operator, values in found.operators.items():
                 largest[operator] = max(largest.get(operator, 0.0), values["share"])
         print(name, "alarms so far:", len(alarms), flush=True)
-    return sound_page(count, alarms, largest, time.perf_counter() - seconds)
+        yield sound_page(number + 1, alarms, largest, time.perf_counter() - seconds)
 
 
 def sound_page(count: int, alarms: list[str], largest: dict[str, float], seconds: float) -> str:
@@ -244,10 +244,13 @@ def main() -> None:
         os.environ.setdefault(FOLDER, name)
         share_traces()
         if arguments.sound:
-            page, default = verify_sound(folder, arguments.sound), "false-alarms.md"
+            out = arguments.out or RESULTS / "false-alarms.md"
+            pages = verify_sound(folder, arguments.sound)
         else:
-            page, default = plant_all(folder, arguments.only, is_all=arguments.all), "faults.md"
-    (arguments.out or RESULTS / default).write_text(page, encoding="utf-8")
+            out = arguments.out or RESULTS / "faults.md"
+            pages = iter([plant_all(folder, arguments.only, is_all=arguments.all)])
+        for page in pages:
+            out.write_text(page, encoding="utf-8")
     print(page.splitlines()[2])
 
 

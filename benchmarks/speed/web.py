@@ -15,7 +15,6 @@ the site, and on the bundle itself, whose graph is another one where wasm would 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
 import statistics
@@ -37,6 +36,7 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
 from tests.support.chromium import Chromium, Page  # noqa: E402
+from tests.support.page_library import library_texts, run  # noqa: E402
 
 N_TOKENS = 200
 PROMPT = "Once upon a time"
@@ -46,32 +46,6 @@ PROMPTS = [
     for who in ("a little girl", "the dog", "Tom", "an old tree", "Lily and Ben")
     for did in ("was", "wanted to")
 ]
-# ids of many prompts, by the library alone
-IDS = """
-(async () => {
-  const load = (name) => import(new URL(name, document.baseURI).href);
-  const ort = await load("ort/ort.wasm.min.mjs");
-  const { Model } = await load("js/model.js");
-  const { fetchFiles } = await load("js/bundle/fetch_files.js");
-  const { webBackend } = await load("js/runtime/web_backend.js");
-  const url = new URL("models/" + NAME, document.baseURI).href;
-  const model = await Model.load(url, fetchFiles(url), webBackend(ort, THREADS));
-  const found = [];
-  for (const prompt of PROMPTS) {
-    const stream = model.stream(prompt, { max_new_tokens: COUNT, ignore_end_token: true });
-    const times = [];
-    let n = 0;
-    for (let at = performance.now(); !(await stream.next()).done; at = performance.now()) {
-      const tokens = stream.ids.length - n;
-      if (n > 0 && tokens > 0) times.push((performance.now() - at) / tokens);
-      n = stream.ids.length;
-    }
-    found.push({ ids: stream.ids, times });
-  }
-  await model.close();
-  return found;
-})()
-"""
 PEER = """
 (async () => {
   const { AutoModelForCausalLM, Tensor, env } = await import(
@@ -168,13 +142,6 @@ def localize(script: Path, modules: Path) -> None:
     script.write_text(text)
 
 
-def run(page: Page, script: str, **values: Any) -> Any:
-    """Run a script with constants in it."""
-    for name, value in values.items():
-        script = script.replace(name, json.dumps(value))
-    return page.run(script)
-
-
 def report(given: Any, site: Path, page: Page) -> str:
     """Both tables as Markdown."""
     prompts = PROMPTS[: given.prompts]
@@ -193,7 +160,7 @@ def report(given: Any, site: Path, page: Page) -> str:
         names.append(given.portable.name)
     paths = {path.name: path for path in (*given.bundles, *filter(None, [given.portable]))}
     for name in names:
-        found = run(page, IDS, NAME=name, THREADS=given.threads, PROMPTS=prompts, COUNT=50)
+        found = library_texts(page, name, prompts, 50, given.threads)
         ids = [row["ids"] for row in found]
         cells = [name]
         for folder in (site / "models" / name, paths[name]):
@@ -222,9 +189,7 @@ def measure(given: Any, page: Page, names: list[str]) -> dict[str, float]:
     rounds: dict[str, list[float]] = {}
     for _ in range(given.rounds):
         for name in names:
-            (found,) = run(
-                page, IDS, NAME=name, THREADS=given.threads, PROMPTS=[PROMPT], COUNT=N_TOKENS
-            )
+            (found,) = library_texts(page, name, [PROMPT], N_TOKENS, given.threads)
             rounds.setdefault(name, []).append(statistics.median(found["times"]))
         if given.peer is not None:
             ids = tokenizer.encode(PROMPT)

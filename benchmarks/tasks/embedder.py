@@ -39,6 +39,7 @@ def main() -> None:
     arguments.add_argument("checkpoint", type=Path)
     arguments.add_argument("--data", type=Path, required=True, help="folder with tasks/")
     arguments.add_argument("--out", type=Path, required=True, help="folder for runs and bundles")
+    arguments.add_argument("--pairs", type=int, help="of SNLI, at most; by default all")
     arguments.add_argument("--epochs", type=int, default=5)
     arguments.add_argument("--batch", type=int, default=64)
     arguments.add_argument("--lr", type=float, default=1e-3)
@@ -50,7 +51,7 @@ def main() -> None:
     test = read_examples(tasks / SETS["sts-images"].test, SETS["sts-images"].columns)
     pairs = given.out / "pairs.jsonl"
     given.out.mkdir(parents=True, exist_ok=True)
-    texts = write_pairs(tasks, pairs, test)
+    texts = write_pairs(tasks, pairs, test, given.pairs)
     settings = FinetuneSettings(
         kind="embedding",
         epochs=given.epochs,
@@ -66,8 +67,7 @@ def main() -> None:
     result = finetune(given.checkpoint, run, data, settings, resume=(run / STATE).exists())
     bundles = {}
     for name, source, scheme in (
-        ("language model", given.checkpoint, "fp32"),
-        ("trained", result.checkpoint, "fp32"),
+        ("language model", given.checkpoint, "int8"),
         ("trained", result.checkpoint, "int8"),
     ):
         out = given.out / f"{name.replace(' ', '-')}-{scheme}"
@@ -96,13 +96,15 @@ def main() -> None:
     )
 
 
-def write_pairs(tasks: Path, path: Path, test: Sequence[Example]) -> list[str]:
-    """Write the pairs as JSON lines, and return all their texts."""
+def write_pairs(tasks: Path, path: Path, test: Sequence[Example], most: int | None) -> list[str]:
+    """Write the pairs as JSON lines, at most `most` of SNLI, and return all their texts."""
     rows = []
     snli = SETS["snli"]
     for name in (snli.train, str(snli.test)):
         examples = read_examples(tasks / name, snli.columns)
         rows += [example.texts for example in examples if example.label == "entailment"]
+    order = np.random.default_rng(0).permutation(len(rows))
+    rows = [rows[i] for i in order[:most]]
     sts = SETS["sts-images"]
     alike = read_examples(tasks / sts.train, sts.columns)
     rows += [example.texts for example in alike if float(example.label) >= ALIKE]

@@ -7,9 +7,9 @@ Rows: TF-IDF with logistic regression; logistic regression on the mean hidden st
 model that never saw the task; the same on vectors that were trained on other sentences
 (`embedder.py`); the checkpoint, fine-tuned on the few examples. Every method draws the same
 examples of each class by the seed; a figure is the mean over the seeds of the accuracy on all test
-examples, with the lowest and the highest. Texts a second are those of the test examples on one
-thread, MB those of the bundle, or of the vocabulary and the weights. Each run is kept in the output
-folder: a run that was cut off goes on where it was.
+examples, with the lowest and the highest. Texts a second and seconds are those of one thread's CPU
+time, whatever else the machine does; MB are those of the bundle, or of the vocabulary and the
+weights. Each run is kept in the output folder: a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def measure(
     chosen = draw(read_examples(train, task_set.columns), count, seed)
     tested = read_examples(test, task_set.columns)
     model = classifier(method, len(chosen), seed, given)
-    started = time.perf_counter()
+    started = time.process_time()
     model.fit([example.texts[0] for example in chosen], [example.label for example in chosen])
-    fitted = time.perf_counter()
+    fitted = time.process_time()
     predicted = model.predict([example.texts[0] for example in tested])
-    done = time.perf_counter()
+    done = time.process_time()
     return {
         "accuracy": float(np.mean(predicted == np.array([example.label for example in tested]))),
         "fit_seconds": fitted - started,

@@ -67,7 +67,7 @@ def tfidf(task_set: TaskSet, train_path: Path, test_path: Path) -> dict[str, Any
         return _choices(train, test)
     labels = class_labels(train_path, train)
     gold = np.array(class_numbers(train_path, train, labels))
-    model = _fitted([example.texts for example in train], gold)
+    model = fitted([example.texts for example in train], gold)
     predicted = model.predict([example.texts for example in test])
     metrics = class_metrics(
         np.array(class_numbers(test_path, test, labels)), predicted, len(labels)
@@ -114,7 +114,7 @@ class _Model:
         return f"C = {self.search.best_params_['C']:g}, {units}"
 
 
-def _fitted(texts: list[tuple[str, ...]], gold: np.ndarray) -> _Model:
+def fitted(texts: list[tuple[str, ...]], gold: np.ndarray) -> _Model:
     """The model whose n-grams and C are best in cross-validation, trained on everything."""
     models = [_Model(texts, n_grams) for n_grams in N_GRAMS]
     figures = [model.fit(texts, gold) for model in models]
@@ -126,7 +126,7 @@ def _choices(train: list[Example], test: list[Example]) -> dict[str, Any]:
     right = [
         int(i == int(example.label)) for example in train for i in range(len(example.texts) - 1)
     ]
-    model = _fitted(pairs, np.array(right))
+    model = fitted(pairs, np.array(right))
     chosen = [
         int(np.argmax(model.is_right([(example.texts[0], answer) for answer in example.texts[1:]])))
         for example in test

@@ -171,6 +171,9 @@ def _row_faults(mapped: MappedOperator) -> Iterator[str]:
     if counts["Mul"] != expected:
         yield f"the graph multiplies {counts['Mul']} times there, expected {expected}"
     for node in mapped.nodes:
+        one = array_of(node.inputs[2]) if node.op_type == "MatMulIntegerToFloat" else None
+        if one is not None and float(one.reshape(-1)[0]) != 1:
+            yield f"its product is scaled by {float(one.reshape(-1)[0]):.6g}"
         for value in node.inputs if node.op_type == "Mul" else ():
             scale = array_of(value) if value is not None and value.is_initializer() else None
             if scale is not None and not np.isclose(scale, ROW_SCALES, rtol=1e-6).any():

@@ -9,23 +9,19 @@ bundle's tokenizer.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-import numpy as np
-
 from gpt_edge.arguments import check_several
-from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, read_bundle
+from gpt_edge.classify.prediction import Encoded, Predictions, prediction_of
 from gpt_edge.classify.token_labels import TokenLabel, label_tokens, token_spans
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
-from gpt_edge.runtime.probabilities import given_labels, probabilities
 from gpt_edge.system.closable import Closable
 from gpt_edge.task_inputs import transform
-from gpt_edge.tasks import EMBEDDING, TOKENS, TaskSpec
+from gpt_edge.tasks import EMBEDDING, TOKENS
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
@@ -34,85 +30,7 @@ CLI_LENGTH_HINT = "shorten it, or cut it with --truncate right"
 Texts = str | Sequence[str]  # one example: a text, or its texts in their order
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One example as ids. sequences: see `task_inputs.TaskInput`; answers: those of a question;
-    n_truncated: tokens left out.
-    """
-
-    sequences: tuple[tuple[int, ...], ...]
-    answers: tuple[str, ...] = ()
-    n_truncated: int = 0
-
-    @property
-    def n_tokens(self) -> int:
-        """Of all sequences."""
-        return sum(map(len, self.sequences))
-
-
 MAX_LABELS_SHOWN = 5  # in a repr
-NO_VALUES = np.empty(0, np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the model says to one example.
-
-    label: the most likely class, or the text of the answer chosen; None for a score, and where none
-    is as likely as `threshold` asks. index: its number, from 0, also then. labels: what is given:
-    the label, or of several that may all be true those that reach their thresholds, the most likely
-    first.
-    probabilities: float32, of the classes in the order of `TaskSpec.labels`, or of the answers;
-    empty for a score. They sum to 1, but for a multi-label problem, where each is by itself; they
-    are calibrated where the task has a temperature.
-    score: of a similarity that is a number, and of a regression with one output. values: float32,
-    a regression's outputs in the order of `TaskSpec.labels`; else empty. n_truncated: tokens that
-    were cut, because the context is too short.
-    """
-
-    label: str | None
-    index: int | None
-    probabilities: FloatArray
-    score: float | None
-    n_tokens: int
-    n_truncated: int
-    values: FloatArray = field(default_factory=lambda: NO_VALUES)
-    labels: tuple[str, ...] = ()
-
-    @property
-    def probability(self) -> float | None:
-        """Of the most likely label, whether it is given or not."""
-        return None if self.index is None else float(self.probabilities[self.index])
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """What the model says to several examples, in their order. `labels, probabilities =
-    predictions` takes it apart.
-    """
-
-    rows: tuple[Prediction, ...]
-
-    @property
-    def labels(self) -> tuple[str | None, ...]:
-        """The label of each; None for scores."""
-        return tuple(row.label for row in self.rows)
-
-    @property
-    def probabilities(self) -> tuple[FloatArray, ...]:
-        """Of each, float32 [classes] or [answers]; see Prediction."""
-        return tuple(row.probabilities for row in self.rows)
-
-    @property
-    def scores(self) -> tuple[float | None, ...]:
-        """The score of each; None for labels."""
-        return tuple(row.score for row in self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[tuple[str | None, ...] | tuple[FloatArray, ...]]:
-        return iter((self.labels, self.probabilities))
 
 
 class Classifier(Closable):
@@ -206,8 +124,9 @@ class Classifier(Closable):
         """One example as the model reads it.
 
         truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning
-        does (see `task_inputs.transform`), "left" keeps the ends of texts instead of their beginnings.
-        Raises ValueError for a wrong number of texts or an empty one, ContextLengthError.
+        does (see `task_inputs.transform`), "left" keeps the ends of texts instead of their
+        beginnings. Raises ValueError for a wrong number of texts or an empty one,
+        ContextLengthError.
         """
         if truncate not in (None, "left", "right"):
             raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
@@ -251,7 +170,7 @@ class Classifier(Closable):
         rows, at = [], 0
         for example in encoded:
             n_rows = len(example.answers) or 1
-            rows.append(_prediction(self.task, example, logits[at : at + n_rows], threshold))
+            rows.append(prediction_of(self.task, example, logits[at : at + n_rows], threshold))
             at += n_rows
         return Predictions(tuple(rows))
 
@@ -318,26 +237,3 @@ def check_bytes(text: str, tokenizer: Tokenizer, n_ctx: int) -> None:
             hint=LENGTH_HINT,
             cli_hint=CLI_LENGTH_HINT,
         )
-
-
-def _prediction(
-    task: TaskSpec, example: Encoded, logits: FloatArray, threshold: float | None
-) -> Prediction:
-    """logits: [1, n_label], or of multiple choice [answers, 1]."""
-    values = logits.reshape(-1).astype(np.float64)
-    counts = (example.n_tokens, example.n_truncated)
-    if task.is_score:
-        return Prediction(None, None, NO_VALUES, task.score(float(values[0])), *counts)
-    if task.problem == "regression":
-        score = float(values[0]) if values.size == 1 else None
-        return Prediction(None, None, NO_VALUES, score, *counts, values.astype(np.float32))
-    index, names = int(values.argmax()), example.answers or task.labels
-    shares = probabilities(task, values)
-    if task.is_multi_label:
-        label: str | None = names[index]
-        given = given_labels(task, shares, threshold)
-        labels = tuple(names[i] for i in np.argsort(-shares, kind="stable") if given[i])
-    else:
-        label = None if threshold is not None and shares[index] < threshold else names[index]
-        labels = () if label is None else (label,)
-    return Prediction(label, index, shares.astype(np.float32), None, *counts, NO_VALUES, labels)

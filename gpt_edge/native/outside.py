@@ -1,5 +1,5 @@
-"""What a rewritten graph leaves to onnxruntime although the library has an operator of that kind, and
-why: for people who wonder where their speed or their equal bits went.
+"""What a rewritten graph leaves to onnxruntime although the library has an operator of that kind,
+and why: for people who wonder where their speed or their equal bits went.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class Encoder(Closable):
         number of answers; for token-classification and embedding E is the number of all tokens, in
         order.
 
-        sequences: as `task_inputs.transform` makes them, for similarity an example's two orders one after
-        the other. batch: examples at once. Raises ValueError for ids that are none,
+        sequences: as `task_inputs.transform` makes them, for similarity an example's two orders one
+        after the other. batch: examples at once. Raises ValueError for ids that are none,
         ContextLengthError for a sequence longer than n_ctx, BundleError for a language model,
         NumericError for logits that are NaN or infinite.
         """

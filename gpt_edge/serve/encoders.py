@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpt_edge.classify.classifier import Classifier, Prediction, Texts
+from gpt_edge.classify.classifier import Classifier, Texts
+from gpt_edge.classify.prediction import Prediction
 from gpt_edge.serve.api_error import ApiError, busy
 from gpt_edge.serve.completion_request import PromptInput, read_inputs
 from gpt_edge.serve.fields import Fields, is_unicode

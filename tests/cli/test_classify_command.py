@@ -79,6 +79,27 @@ def test_several_labels_or_none_are_given(bundles: dict[str, Path]) -> None:
     assert "classification (multi-label), 3 labels" in done("inspect", bundle).out
 
 
+def test_calibrating_several_labels_gives_each_a_threshold(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    table = tmp_path / "dev.csv"
+    labels = ("bad|good", "", "fair", "bad | fair")
+    rows = [f'"{text}",{given}' for text, given in zip(TEXTS, labels, strict=True)]
+    table.write_text("\n".join(["text,label", *rows]) + "\n")
+    copy = tmp_path / "copy"
+    task = done("calibrate", bundles["multi-label"], table, "--out", copy, "--json").json["task"]
+    assert len(task["thresholds"]) == 3
+    found = [done("classify", copy, text, "--json").json for text in TEXTS]
+    for row in found:
+        reached = dict(zip(task["labels"], task["thresholds"], strict=True))
+        shares = row["probabilities"]
+        assert set(row["labels"]) == {name for name in reached if shares[name] >= reached[name]}
+    # thresholds for the best F1 of each label find every one that is true of an example here
+    assert any(set(row["labels"]) >= {"bad"} for row in found)
+    wrong = run("calibrate", copy, table, "--out", tmp_path / "x", "--label-separator", "")
+    assert wrong.code == 2
+
+
 def test_columns_are_joined_and_bad_rows_skipped(bundles: dict[str, Path], tmp_path: Path) -> None:
     bundle = bundles["classification"]
     table = tmp_path / "reviews.csv"

@@ -28,6 +28,7 @@ PAGES = (
     "verification",
     "native",
     "phones",
+    "web",
     "constraints",
 )
 COMMANDS = [
@@ -42,6 +43,8 @@ COMMANDS = [
     "eval",
     "tokenize",
     "bench",
+    "web",
+    "serve",
     "native",
 ]
 

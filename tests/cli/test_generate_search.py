@@ -1,4 +1,6 @@
-"""`generate` with several texts of a prompt, beams and contrastive search: what Python says."""
+"""`generate` with several texts of a prompt, beams, contrastive search and log-probabilities: what
+Python says.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +60,15 @@ def test_contrastive_search_streams(model: Generator) -> None:
     assert (told["text"], told["top_k"]) == (expected.text, 3)
 
 
+def test_log_probabilities_of_the_prompt(model: Generator) -> None:
+    expected = model.complete(PROMPT, max_new_tokens=12, prompt_logprobs=1).prompt_logprobs
+    assert expected is not None
+    told = generated("--prompt-logprobs", "1", "--json").json["prompt_logprobs"]
+    assert [(one["id"], one["logprob"]) for one in told] == [
+        (one.id, one.logprob) for one in expected
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -70,6 +81,7 @@ def test_contrastive_search_streams(model: Generator) -> None:
         (("--samples", "3", "--best-of", "2"), "--best-of must be at least --samples"),
         (("--samples", "3", "--speculate", "lookup"), "--speculate goes with one text"),
         (("--beams", "3", "--context", "window"), "--context goes with one text, not with --beams"),
+        (("--prompt-logprobs", "2"), "--prompt-logprobs needs --json"),
         (("--samples", "2", "--greedy"), "n samples need sampling"),
         (("--penalty-alpha", "1.5"), "penalty_alpha must be a number from 0 to 1, got 1.5"),
         (("--penalty-alpha", "0.5", "--beams", "2"), "--penalty-alpha finds one text"),

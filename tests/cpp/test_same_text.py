@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import gpt_edge
+from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.generate.params import SamplingParams
+from gpt_edge.runtime.session import Session
 from tests.conftest import REPO
 from tests.support.cpp_library import CppLibrary, CppModel, Done
 from tests.support.signed_manifest import changed_bundle
@@ -35,6 +37,8 @@ SETTINGS: tuple[dict[str, object], ...] = (
     {"top_k": 40, "presence_penalty": 0.7, "frequency_penalty": 0.35},
     {"top_k": 40, "no_repeat_ngram_size": 2},
     {"temperature": 1e-5},
+    {"top_p": 0.999, "temperature": 50.0},
+    {"typical_p": 0.999, "temperature": 50.0},
 )
 
 
@@ -73,6 +77,26 @@ def test_a_tiny_bundle_generates_pythons_ids_until_the_context_is_full(
             check_equal(python, model, prompt, max_new_tokens=20, top_k=40, seed=5)
         done = check_equal(python, model, "ab", ignore_end_token=False)
         assert done.finish_reason == "context_full"
+
+
+NATIVE = ("int8", "int8-block", "int4", "gelu-int8", "gelu-int4", "relu-int8")
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_bundle_without_a_tokenizer_gives_pythons_ids_in_every_scheme(
+    name: str, cpp: CppLibrary
+) -> None:
+    bundle = Bundle.open(GOLDEN / f"native-{name}")
+    session = Session(bundle, threads=1, native=False)
+    with cpp.open(bundle.path, threads=1) as model:
+        for start in range(3):
+            prompt = [(5 * place + start) % bundle.config.vocab_size for place in range(4)]
+            cache, expected = session.new_cache(), list[int]()
+            logits = session.forward([prompt], cache)[0, -1]
+            while len(expected) < 12:
+                expected.append(int(logits.argmax()))
+                logits = session.decode([expected[-1]], cache)[0]
+            assert list(model.generate(prompt, max_new_tokens=12).ids) == expected
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

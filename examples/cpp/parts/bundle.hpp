@@ -52,6 +52,7 @@ struct Manifest {
     SamplingParams defaults;
     std::vector<std::int32_t> end_tokens;  // of generation_defaults
     std::map<std::string, FileRecord> files;
+    std::string model_file = "model.onnx";
 };
 
 // 1 to 80 of A-Z a-z 0-9 . _ -, not beginning with . or -: it can never leave the folder.
@@ -181,6 +182,11 @@ public:
 
     [[noreturn]] void fail(const std::string &reason) const {
         throw Error(ErrorCode::bundle, shown_ + reason);
+    }
+
+    bool has(const std::string &name) const {
+        std::error_code error;
+        return std::filesystem::exists(std::filesystem::symlink_status(path(name), error));
     }
 
     std::uint64_t size(const std::string &name) const {

@@ -14,9 +14,7 @@ struct Model::State {
         check_that(options.threads >= 0 && options.threads <= MAX_THREADS, "threads",
                    "a number from 1 to 256, or 0");
         threads = options.threads == 0 ? default_threads() : options.threads;
-        manifest = ManifestReader(folder.read("manifest.json", MAX_MANIFEST_BYTES),
-                                  folder.where("manifest.json"))
-                       .read();
+        read_manifest();
         for (const auto &[name, record] : manifest.files) folder.check_size(name, record);
         ort = &Ort::get(options.onnxruntime);
         // the hashes are computed while onnxruntime loads what they are of; a corrupt file is the
@@ -31,6 +29,21 @@ struct Model::State {
             throw;
         }
         hashes.get();
+    }
+
+    // A folder of `gpt-edge export --to ort` has the manifest of the bundle that it was made of as
+    // bundle.json, and one file in place of the graph and its weights, which it has no checksum of.
+    void read_manifest() {
+        const bool is_ort = !folder.has("manifest.json") && folder.has("bundle.json");
+        const std::string name = is_ort ? "bundle.json" : "manifest.json";
+        manifest = detail::ManifestReader(folder.read(name, detail::MAX_MANIFEST_BYTES),
+                                          folder.where(name))
+                       .read();
+        if (!is_ort) return;
+        manifest.model_file = "model.ort";
+        std::map<std::string, detail::FileRecord> kept;
+        if (manifest.tokenizer) kept.insert(*manifest.files.find(manifest.tokenizer->file));
+        manifest.files = std::move(kept);
     }
 
     // The library's path, empty for none.

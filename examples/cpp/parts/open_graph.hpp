@@ -50,10 +50,11 @@ public:
 
     // operators: path of the library; empty: none.
     OpenedGraph open(const std::string &operators) {
-        const std::string model = folder_.read("model.onnx", std::uint64_t{1} << 32);
+        const std::string model = folder_.read(manifest_.model_file, std::uint64_t{1} << 32);
         std::optional<std::string> rewritten;
         Owned<OrtSessionOptions> options = new_options();
         if (!operators.empty() && manifest_.graph == "edge") {
+            // an .ort file is no .onnx file: nothing is replaced in it
             rewritten = with_operators(model, threads_, head_size(manifest_),
                                        manifest_.scheme != "fp32");
             // a library that was asked for and cannot work is an error even where nothing needs it
@@ -68,7 +69,7 @@ public:
             set(options.get(), "session.qdqisint8allowed", "1");
         }
         OrtSession *session = nullptr;
-        const std::string what = folder_.where("model.onnx") + " cannot be loaded";
+        const std::string what = folder_.where(manifest_.model_file) + " cannot be loaded";
         if (rewritten) {
             const std::string folder = folder_.path("").parent_path().u8string();
             set(options.get(), "session.model_external_initializers_file_folder_path",
@@ -77,7 +78,7 @@ public:
         } else {
             using Create = OrtStatus *(const OrtEnv *, const PathChar *, const OrtSessionOptions *,
                                        OrtSession **);
-            ort_.check(ort_.call<Create>(7)(ort_.env(), folder_.path("model.onnx").c_str(),
+            ort_.check(ort_.call<Create>(7)(ort_.env(), folder_.path(manifest_.model_file).c_str(),
                                             options.get(), &session),
                        ErrorCode::bundle, what);
         }
@@ -154,16 +155,16 @@ private:
     bool probe(std::int64_t rows) const {
         constexpr std::int64_t DEPTH = 4, WIDTH = 16;
         // one node: y int32 [M, 16] = MatMulInteger(a uint8 [M, 4], b int8 [4, 16])
-        std::string model(
+        static constexpr char HEAD[] =
             "\x08\x08\x12\x00\x3a\x96\x01\x0a\x18\x0a\x01\x61\x0a\x01\x62\x12\x01\x79\x22\x0d"
-            "MatMulInteger\x12\x01\x70\x2a\x4b\x08\x04\x08\x10\x10\x03\x42\x01\x62\x4a\x40",
-            48);
-        model.append(DEPTH * WIDTH, '\x7f');
-        model.append(
+            "MatMulInteger\x12\x01\x70\x2a\x4b\x08\x04\x08\x10\x10\x03\x42\x01\x62\x4a\x40";
+        static constexpr char TAIL[] =
             "\x5a\x14\x0a\x01\x61\x12\x0f\x0a\x0d\x08\x02\x12\x09\x0a\x03\x12\x01\x4d\x0a\x02\x08"
             "\x04\x62\x14\x0a\x01\x79\x12\x0f\x0a\x0d\x08\x06\x12\x09\x0a\x03\x12\x01\x4d\x0a\x02"
-            "\x08\x10\x42\x04\x0a\x00\x10\x0d",
-            50);
+            "\x08\x10\x42\x04\x0a\x00\x10\x0d";
+        const std::string model = std::string(HEAD, sizeof HEAD - 1) +
+                                  std::string(DEPTH * WIDTH, '\x7f') +
+                                  std::string(TAIL, sizeof TAIL - 1);
         const Owned<OrtSessionOptions> options = new_options();
         OrtSession *opened = nullptr;
         ort_.check(create_from(model, options.get(), &opened));
@@ -233,7 +234,7 @@ private:
     }
 
     [[noreturn]] void refuse(const std::string &reason) const {
-        throw Error(ErrorCode::bundle, folder_.where("model.onnx") + " " + reason +
+        throw Error(ErrorCode::bundle, folder_.where(manifest_.model_file) + " " + reason +
                                            ", which the " + manifest_.graph +
                                            " graph of this manifest does not allow");
     }

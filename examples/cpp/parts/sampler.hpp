@@ -2,7 +2,7 @@
 // floats in the same order, so that a seed gives the text that it gives in Python.
 //
 // float64 exp and log come from the C library: glibc's on Linux, as Python's and, but for AVX-512,
-// numpy's. Another library may differ in the last bit, which moves a choice once in about 10^15.
+// numpy's. Another library may differ in the last bit, which moves a choice in about 10^14 tokens.
 #pragma once
 
 #include <algorithm>
@@ -210,18 +210,22 @@ private:
         return found;
     }
 
-    // Those before which the more likely have less than top_p of the sum.
+    // Those before which the more likely have less than top_p of the sum. Few tokens reach it in
+    // most rows, so a few are sorted first, and all only if they must be.
     void keep_top_p(double top_p) {
         const std::vector<double> found = probabilities();
         const double total = std::accumulate(found.begin(), found.end(), 0.0);
-        const double floor = (1 - top_p) / 2 * total / static_cast<double>(found.size());
-        std::vector<double> likely;
-        for (const double one : found)
-            if (one > floor) likely.push_back(one);
-        std::sort(likely.begin(), likely.end(), std::greater<double>());
+        std::vector<double> likely = found;
+        std::size_t n_sorted = std::min<std::size_t>(512, likely.size()), n = 0;
         double before = 0;
-        std::size_t n = 0;
-        for (; n < likely.size() && before < top_p * total; n++) before += likely[n];
+        for (auto start = likely.begin(); n == static_cast<std::size_t>(start - likely.begin());) {
+            const auto end = likely.begin() + static_cast<std::ptrdiff_t>(n_sorted);
+            std::partial_sort(start, end, likely.end(), std::greater<double>());
+            while (n < n_sorted && before < top_p * total && likely[n] > 0) before += likely[n++];
+            if (n_sorted == likely.size()) break;
+            start = end;
+            n_sorted = std::min(n_sorted * 16, likely.size());
+        }
         const double limit = likely[n - 1];
         auto n_ties = static_cast<std::ptrdiff_t>(n);
         for (const double one : found) n_ties -= one > limit;

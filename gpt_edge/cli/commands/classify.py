@@ -31,7 +31,8 @@ from gpt_edge.data.tables import SkippedRows
 from gpt_edge.tasks import TOKENS
 
 if TYPE_CHECKING:
-    from gpt_edge.classify.classifier import Classifier, Encoded, Prediction
+    from gpt_edge.classify.classifier import Classifier
+    from gpt_edge.classify.prediction import Encoded, Prediction
     from gpt_edge.classify.token_labels import TokenLabel
     from gpt_edge.tasks import TaskSpec
 

@@ -312,7 +312,10 @@ def describe(result: FinetuneResult) -> str:
                 f"{estimate.low:.4f} to {estimate.high:.4f} ({estimate.interval})"
             )
         if scores.calibration is not None:
-            lines.append(f"{name:<6} {calibration_line(scores.calibration)}")
+            error = f"calibration error {scores.calibration.ece_after:.4f}, not calibrated"
+            is_calibrated = result.spec.temperature is not None
+            shown = calibration_line(scores.calibration) if is_calibrated else error
+            lines.append(f"{name:<6} {shown}")
     if result.forgetting:
         values = result.to_dict()["forgetting"]
         lines.append(

@@ -46,6 +46,7 @@ from gpt_edge.cli.support.sampling import (
     MinPOption,
     NoRepeatNgramSizeOption,
     PresencePenaltyOption,
+    PromptLogprobsOption,
     RepetitionPenaltyOption,
     SeedOption,
     SpeculateOption,
@@ -115,6 +116,7 @@ def generate(
     choice: ChoiceOption = None,
     grammar: GrammarOption = None,
     logprobs: LogprobsOption = None,
+    prompt_logprobs: PromptLogprobsOption = None,
     truncate: Annotated[
         Literal["left"] | None,
         typer.Option(
@@ -185,6 +187,7 @@ def generate(
         logit_bias=logit_bias,
         bad_word=bad_word,
         logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
         token_healing=token_healing,
         constraint=constraint_of(
             json_schema=json_schema, regex=regex, choice=choice, grammar=grammar
@@ -311,6 +314,8 @@ def _check_together(
         raise ValueError("--greedy goes with no option that samples, such as --top-k")
     if params.logprobs is not None and not as_json:
         raise ValueError("--logprobs needs --json")
+    if params.prompt_logprobs is not None and not as_json:
+        raise ValueError("--prompt-logprobs needs --json")
     if draft is not None and speculate is not None:
         raise ValueError("--draft and --speculate are two ways to guess: give one of them")
 

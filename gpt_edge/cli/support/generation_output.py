@@ -91,9 +91,10 @@ def _constraint(done: Completion) -> dict[str, object]:
 
 def _logprobs(done: Completion) -> dict[str, object]:
     """Log-probabilities, where they were asked for."""
-    if done.logprobs is None:
-        return {}
-    return {
-        "cumulative_logprob": done.cumulative_logprob,
-        "logprobs": [dataclasses.asdict(entry) for entry in done.logprobs],
-    }
+    told: dict[str, object] = {}
+    if done.prompt_logprobs is not None:
+        told["prompt_logprobs"] = [dataclasses.asdict(entry) for entry in done.prompt_logprobs]
+    if done.logprobs is not None:
+        told["cumulative_logprob"] = done.cumulative_logprob
+        told["logprobs"] = [dataclasses.asdict(entry) for entry in done.logprobs]
+    return told

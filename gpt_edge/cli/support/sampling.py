@@ -141,6 +141,11 @@ LogprobsOption = Annotated[
     typer.Option(help="With --json: log-probabilities of the tokens, and of so many alternatives."),
 ]
 
+PromptLogprobsOption = Annotated[
+    int | None,
+    typer.Option(help="With --json: the same for the tokens of the prompt, but the first."),
+]
+
 SpeculateOption = Annotated[
     Literal["lookup"] | None,
     typer.Option(

@@ -37,7 +37,7 @@ from gpt_edge.training.finetune.trainer import TaskPredictions
 @dataclass(frozen=True)
 class SetFigures:
     """Figures on one set of examples. confusion: int64 [n_label, n_label], of tasks with
-    classes. calibration: of a task with a temperature.
+    classes. calibration: of a task with probabilities; without a temperature both sides are equal.
     """
 
     n_examples: int
@@ -103,7 +103,7 @@ def set_figures(spec: TaskSpec, data: EncodedExamples, predictions: TaskPredicti
     if spec.is_multi_label:  # the thresholds may be newer than the predictions
         outputs = given_labels(spec, probabilities(spec, predictions.logits)).astype(np.int64)
     calibration = None
-    if spec.temperature is not None:
+    if spec.has_probabilities:
         calibration = calibration_figures(spec, predictions.logits, data.labels)
     if spec.kind == "multiple-choice":
         metrics = choice_metrics(data.labels, outputs)

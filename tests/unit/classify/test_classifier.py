@@ -191,3 +191,27 @@ def test_a_classifier_embeds_what_it_was_trained_to_read() -> None:
     task = new_task("classification", 257, ("a", "b"))
     embedder = Embedder(cast(Encoder, Scripted(task, None)), WORDS)
     assert embedder.encode("ab") == [task.start, *b"ab", task.extract]
+
+
+def test_scores_of_several_pairs_stay_with_their_pairs() -> None:
+    task = new_task("similarity", 257, score_range=(0, 4))
+    model = classifier(task, lambda ids: [float(len(ids) - 8)])
+    pairs = [("a", "b"), ("abcd", "efgh"), ("ab", "cd"), ("abc", "d")]
+    together = model.predict(pairs).scores
+    assert together == tuple(model.predict([pair]).scores[0] for pair in pairs)
+    lengths = [5, 11, 7, 7]  # start, both texts, delimiter, extract
+    assert together == pytest.approx([4 / (1 + np.exp(8 - n)) for n in lengths])
+
+
+def test_a_text_of_one_token_too_many_is_refused() -> None:
+    """Its bytes would fit into the context: only its tokens, with those of the task, do not."""
+    model = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, 0])
+    fits = "a" * (N_CTX - 2)  # start and extract
+    assert model.encode(fits).n_truncated == 0
+    assert len(model.encode(fits).sequences[0]) == N_CTX
+    with pytest.raises(ContextLengthError, match="1 too many"):
+        model.encode(fits + "a")
+    pairs = classifier(new_task("entailment", 257, ("a", "b")), lambda ids: [0, 0])
+    assert pairs.encode(("a" * 7, "b" * 6)).n_truncated == 0
+    with pytest.raises(ContextLengthError, match="1 too many"):
+        pairs.encode(("a" * 7, "b" * 7))

@@ -243,3 +243,15 @@ def test_generation_defaults_become_params_and_are_applied_by_the_caller_alone()
         greedy = SamplingParams(max_new_tokens=5)
         assert generator.complete("the", greedy).ids == real.complete("the", greedy).ids
         assert generator.complete("the").seed is None
+
+
+def test_seconds_of_every_step_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    stream = open_generator().stream("Once", SamplingParams(max_new_tokens=6))
+    list(stream)
+    done = stream.completion
+    assert len(done.ids) == 6
+    # one second between the two readings of each step
+    assert done.decode_seconds == 5.0
+    assert done.prefill_seconds >= 1.0

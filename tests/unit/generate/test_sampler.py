@@ -270,3 +270,17 @@ def test_unsound_logits_reach_no_processor(params: SamplingParams, value: float)
     sampler = Sampler(params, [lambda history, logits: np.zeros_like(logits)])
     with pytest.raises(NumericError, match="at token 7;"):
         sampler.sample(logits)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("size", [1056, 1057, 1087, V])
+def test_no_logit_of_the_tail_is_overlooked(size: int, value: float) -> None:
+    """The logits that are left over when a row is cut into equal parts, each by itself."""
+    tail = range(size - size % 32 - 1, size)
+    for place in (0, *tail):
+        logits = row(size)
+        logits[place] = value
+        with pytest.raises(NumericError, match=f"{value} at token {place};"):
+            Sampler(SamplingParams(top_k=5, seed=1)).sample(logits)
+        logits[place] = 1000.0
+        assert Sampler(SamplingParams(top_k=5, seed=1)).sample(logits) == place

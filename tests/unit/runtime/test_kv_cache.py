@@ -194,3 +194,25 @@ def test_rows_that_are_kept_continue_with_the_same_bits(session: Session) -> Non
     assert (session.decode([9], cache) == session.decode([9], alone)).all()
     with pytest.raises(ValueError, match="rows must name some of 0 to 0"):
         cache.keep_rows([1])
+
+
+def test_a_used_cache_takes_another_content_in_place_and_continues_with_it(
+    session: Session,
+) -> None:
+    """The lengths are bound to the graph's inputs by their memory: they are written, never
+    replaced.
+    """
+    ids = random_ids(12, seed=5)[0]
+    source = session.new_cache()
+    session.forward(ids[None, :9], source, "last")
+    saved = source.save()
+    expected = [session.decode([int(id)], source).copy() for id in ids[9:]]
+    used = session.new_cache()
+    session.forward(random_ids(20, seed=6), used, "last")
+    session.decode([3], used)
+    lengths = used.lengths
+    used.restore(saved)
+    assert used.lengths is lengths
+    found = [session.decode([int(id)], used).copy() for id in ids[9:]]
+    np.testing.assert_array_equal(found, expected)
+    assert lengths.tolist() == [12]
