@@ -13,6 +13,7 @@ import pytest
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer import TokenizerSpec, check_fits
 from gpt_edge.tokenizer.spec import OPTIONAL_FIELDS
+from gpt_edge.tokenizer.special_tokens import ALWAYS, NEVER, check_rules
 
 SPEC = TokenizerSpec(
     "gpt2", "tokenizer.tiktoken", 259, 258, (("<|endoftext|>", 258), ("<pad>", 257)), "gpt2"
@@ -126,3 +127,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'Tokeniser'"):
         gpt_edge.tokenizer.Tokeniser  # noqa: B018
+
+
+def test_a_token_is_not_always_and_never_special() -> None:
+    special_tokens = {"<x>": 3}
+    with pytest.raises(ValueError, match="the rules of '<x>' must be some of"):
+        check_rules((("<x>", (ALWAYS, NEVER)),), special_tokens)
+    assert check_rules((("<x>", (ALWAYS,)),), special_tokens) == (("<x>", (ALWAYS,)),)
