@@ -44,12 +44,24 @@ EXTRA_OF = {
 }
 
 
-MAX_MESSAGE = 2000  # characters: a message may quote what a file or a caller gave
+MAX_MESSAGE = 1000  # characters: a message may quote what a file or a caller gave
 
 
-def _shortened(message: str) -> str:
+def _shown(message: str) -> str:
+    """A message that is one line of at most MAX_MESSAGE characters, and that no terminal obeys."""
+    if not message.isprintable():
+        message = "".join(map(_escaped, message))
+    if len(message) <= MAX_MESSAGE:
+        return message
     half = MAX_MESSAGE // 2 - 20
     return f"{message[:half]} ... ({len(message)} characters) ... {message[-half:]}"
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 class GPTEdgeError(Exception):
@@ -63,7 +75,7 @@ class GPTEdgeError(Exception):
     def __init__(
         self, message: str, *, hint: str | None = None, cli_hint: str | None = None
     ) -> None:
-        self.message = message if len(message) <= MAX_MESSAGE else _shortened(message)
+        self.message = _shown(message)
         super().__init__(self.message)
         self.hint = hint
         self.cli_hint = cli_hint or hint

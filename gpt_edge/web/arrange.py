@@ -149,9 +149,8 @@ class _Arrangement:
     ) -> tuple[list[Node], str]:
         """Levels uint8 of a shape: as they are, or two of each byte, the low one first."""
         if bits == 8:
-            return [Node("Reshape", [packed, self._shape(*shape)], [f"{name}.levels"], {})], (
-                f"{name}.levels"
-            )
+            shaped = Node("Reshape", [packed, self._shape(*shape)], [f"{name}.levels"], {})
+            return [shaped], f"{name}.levels"
         low, high = f"{name}.low", f"{name}.high"
         pair = self._shape(-1, 1)
         nodes = [

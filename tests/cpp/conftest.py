@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "/tests/cpp/" not in item.path.as_posix():
             continue
         item.add_marker(pytest.mark.cpp)
+        if not item.get_closest_marker("timeout") and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(900))  # the first compiles
         if missing is not None:
             item.add_marker(pytest.mark.skip(reason=f"{missing} is not here"))
 
@@ -28,14 +30,27 @@ def cpp(request: pytest.FixtureRequest) -> CppLibrary:
     GPT_EDGE_CPP_FLAGS.
     """
     flags = os.environ.get("GPT_EDGE_CPP_FLAGS", "-O1").split()
+    import fcntl  # not on Windows, where this is skipped
+
     folder = request.config.cache.mkdir("cpp")
     with open(folder / "lock", "w") as lock:  # processes of one run take turns
         fcntl.flock(lock, fcntl.LOCK_EX)
         library = compile_library(folder, *flags)
-    os.environ.pop("GPT_EDGE_ONNXRUNTIME", None)
     return CppLibrary(library)
 
 
 @pytest.fixture(scope="module")
 def tiny(cpp: CppLibrary) -> CppModel:
     return cpp.open(REPO / "tests" / "golden" / "tiny-edge")
+
+
+@pytest.fixture(scope="session")
+def story_bundles(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The checkpoint of the built-in model in each scheme."""
+    from gpt_edge.export.pipeline.export import export_bundle
+
+    folder = tmp_path_factory.mktemp("stories")
+    for scheme in ("fp32", "int8", "int8-block", "int4"):
+        export_bundle(shared_data / "story-model", folder / scheme, scheme=scheme)
+    export_bundle(shared_data / "story-model", folder / "portable", graph="portable", scheme="fp32")
+    return {path.name: path for path in folder.iterdir()}

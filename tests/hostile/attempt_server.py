@@ -24,11 +24,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt_edge.errors import GPTEdgeError
+from gpt_edge.errors import MAX_MESSAGE, GPTEdgeError
 
 SECONDS = 10
 ADDRESS_SPACE = 4 << 30
-MAX_MESSAGE = 600
 
 
 def open_and_run(path: Path) -> None:

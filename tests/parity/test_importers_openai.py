@@ -143,6 +143,12 @@ GPT1_FAULTS = {
         "is not a complete .npy file",
     ),
     "no bytes": (lambda f: (f / "params_3.npy").write_bytes(b""), "is not a complete .npy file"),
+    "header cut in a bracket": (
+        lambda f: (f / "params_3.npy").write_bytes(
+            b"\x93NUMPY\x01\x00\x10\x00" + b"{'descr': (3,   "
+        ),
+        "is not a complete .npy file",
+    ),
     "npz": (
         lambda f: (f / "params_3.npy").write_bytes(b"PK\x03\x04" + b"\0" * 60),
         "is not a complete .npy file",

@@ -21,7 +21,7 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 READ, WRITE = 3, 4  # Chromium's ends
-TIMEOUT = 120.0  # seconds for one answer: the machine may be busy
+TIMEOUT = 280.0  # seconds for one answer: the machine may be busy
 FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",

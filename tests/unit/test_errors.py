@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_edge.errors import ContextLengthError, GPTEdgeError, ParityError
+from gpt_edge.errors import MAX_MESSAGE, ContextLengthError, GPTEdgeError, ParityError
 from tests.conftest import REPO
 from tests.support.runner import run
 
@@ -62,3 +62,14 @@ def test_the_command_line_shows_the_option(arguments: list[str]) -> None:
     assert result.code == 1
     assert "--truncate" in result.err
     assert "truncate=" not in result.err
+
+
+def test_a_message_is_one_short_line_that_no_terminal_obeys() -> None:
+    error = GPTEdgeError("a file named \x1b]0;x\x07 and \u202e, with\na second line")
+    assert error.message == r"a file named \x1b]0;x\x07 and \u202e, with\x0aa second line"
+    assert str(error) == error.message
+    long = GPTEdgeError("begin " + "x" * 100_000 + " end")
+    assert len(long.message) <= MAX_MESSAGE
+    assert long.message.startswith("begin x")
+    assert long.message.endswith("x end")
+    assert "(100010 characters)" in long.message

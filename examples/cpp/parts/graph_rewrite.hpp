@@ -5,7 +5,7 @@
 
 #include <set>
 
-#include "graph_view.hpp"
+#include "row_products.hpp"
 
 namespace gpt_edge::detail {
 

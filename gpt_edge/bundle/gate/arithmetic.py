@@ -48,6 +48,16 @@ def _times(content: tuple[int, ...], size: int) -> tuple[int, ...]:
     return content * size if len(content) == 1 else content
 
 
+def bits(node: Node, inputs: Inputs, place: Place) -> list[Value]:
+    """Some bits of stored bytes."""
+    value, chosen = given(node, inputs, 0), given(node, inputs, 1)
+    for part in (value, chosen):
+        need_type(part, UINT8)
+        need(part.is_constant, "its bytes are not stored in the file")
+    need_dims(chosen, ())
+    return [Value(UINT8, value.dims, None, is_constant=True)]
+
+
 def compare(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     """Truth of two numbers' order."""
     left, right = given(node, inputs, 0), given(node, inputs, 1)

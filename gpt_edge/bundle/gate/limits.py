@@ -29,9 +29,9 @@ TYPE_NAMES = {
     INT4: "int4",
 }
 
-# Own graphs have 31 nodes and 37 initializers a layer, int8-dynamic 52 and 57, and at most 60 of
-# either around the layers.
-AROUND_LAYERS, PER_LAYER = 128, 64
+# Own graphs have 31 nodes and 37 initializers a layer, int8-dynamic 52 and 57, int4 that
+# `gpt-edge web` arranged up to 84 nodes, and at most 60 of either around the layers.
+AROUND_LAYERS, PER_LAYER = 128, 96
 GRAPH_BYTES = 1 << 16  # of each layer, and around them: weights lie in the data file
 MAX_GRAPH_BYTES = 1 << 26
 MAX_NAME = 512  # bytes

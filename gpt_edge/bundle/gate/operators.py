@@ -58,6 +58,9 @@ STANDARD: dict[str, Rule] = {
         scale=(1e-6, 1.0),
         is_causal=FLAG,
     ),
+    # the two levels of a byte, in graphs that `gpt-edge web` arranged
+    "BitShift": _rule(arithmetic.bits, 2, direction=frozenset({"RIGHT"})),
+    "BitwiseAnd": _rule(arithmetic.bits, 2),
     "Cast": _rule(shaping.cast, to=(1, 16)),
     "Concat": _rule(shaping.concat, 1, 8, axis=AXIS),
     "Constant": Rule(shaping.constant, (0, 0), (1, 1), {"value": Tensor, "value_ints": tuple}),

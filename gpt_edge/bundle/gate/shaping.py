@@ -6,7 +6,16 @@ from __future__ import annotations
 
 import math
 
-from gpt_edge.bundle.gate.limits import BOOL, FLOAT16, FLOAT32, INT8, INT32, INT64, GateError
+from gpt_edge.bundle.gate.limits import (
+    BOOL,
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    INT32,
+    INT64,
+    UINT8,
+    GateError,
+)
 from gpt_edge.bundle.gate.records import Dims, Node, Tensor
 from gpt_edge.bundle.gate.values import (
     IDS,
@@ -30,6 +39,7 @@ CASTS = {
     (INT64, INT32),
     (INT32, FLOAT32),
     (INT8, FLOAT32),
+    (UINT8, FLOAT32),
     (FLOAT16, FLOAT32),
     (FLOAT32, FLOAT16),
     (BOOL, FLOAT32),

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from gpt_edge.errors import MAX_MESSAGE, OutputError
 
 # C0, DEL, C1, the two separators of lines, and what makes a terminal show text in another order
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 

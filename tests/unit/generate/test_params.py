@@ -71,3 +71,8 @@ def test_equal_settings_are_equal_however_they_were_written() -> None:
     assert one == other
     assert hash(one) == hash(other)
     assert dataclasses.replace(one, seed=1) == dataclasses.replace(other, seed=1)
+
+
+def test_the_smallest_numbers_of_tokens_are_allowed() -> None:
+    params = SamplingParams(max_new_tokens=1, top_k=1)
+    assert (params.max_new_tokens, params.top_k) == (1, 1)

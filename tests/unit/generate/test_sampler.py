@@ -284,3 +284,11 @@ def test_no_logit_of_the_tail_is_overlooked(size: int, value: float) -> None:
             Sampler(SamplingParams(top_k=5, seed=1)).sample(logits)
         logits[place] = 1000.0
         assert Sampler(SamplingParams(top_k=5, seed=1)).sample(logits) == place
+
+
+def test_a_seed_that_nobody_gives_has_64_random_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def urandom(n_bytes: int) -> bytes:
+        return b"\xff" * n_bytes
+
+    monkeypatch.setattr(sampler_module.os, "urandom", urandom)
+    assert Sampler(SamplingParams(temperature=1.0)).seed == (1 << 64) - 1

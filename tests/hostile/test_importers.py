@@ -1,0 +1,33 @@
+"""Damaged checkpoints, tokenizers, recipes and examples: `python -m tests.hostile.importers` tries
+more.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "safetensors",
+        "Hugging Face",
+        "torch zip",
+        "torch legacy",
+        "nanoGPT",
+        "GPT-1 npy",
+        "TensorFlow",
+        "rank file",
+        "vocab and merges",
+        "tokenizer.json",
+        "recipe",
+        "CSV",
+        "JSONL",
+    ],
+)
+def test_a_damaged_file_is_read_right_or_refused_in_one_line(name: str) -> None:
+    from tests.hostile.importers import run  # imports torch
+
+    counts = run(name, 100)
+    assert counts["loaded"] + counts["refused"] == 100, counts
