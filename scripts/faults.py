@@ -31,11 +31,13 @@ from gpt_edge.bundle.bundle import Bundle  # noqa: E402
 from gpt_edge.config import GPTConfig  # noqa: E402
 from gpt_edge.errors import GPTEdgeError  # noqa: E402
 from gpt_edge.export.pipeline.export import export_bundle  # noqa: E402
+from gpt_edge.export.verify import localize as localize_module  # noqa: E402
 from gpt_edge.export.verify.localize import localize  # noqa: E402
 from gpt_edge.reference.checkpoint import load_task_model  # noqa: E402
 from gpt_edge.reference.heads import TaskModel  # noqa: E402
 from gpt_edge.reference.importers import open_checkpoint  # noqa: E402
 from gpt_edge.reference.model import GPT  # noqa: E402
+from gpt_edge.runtime import open_graph  # noqa: E402
 from tests.support.faults import plant  # noqa: E402
 from tests.support.graph_faults import FAULTS, Planted  # noqa: E402
 from tests.support.models import TINY, save_random  # noqa: E402
@@ -109,6 +111,12 @@ def subjects(folder: Path, only: str, *, is_all: bool) -> Iterator[Subject]:
                 bundle, _ = export_bundle(source, out, graph=graph, scheme=scheme, tokenizer="none")
                 model = open_checkpoint(source).load_model() if is_lm else load_task_model(source)
                 yield Subject(name, bundle, model)
+
+
+def set_gate_aside() -> None:
+    """The gate of bundles would refuse many of the faults before the verifier sees them."""
+    for module in (open_graph, localize_module):
+        module.checked_model = lambda bundle: bundle.model_path  # type: ignore[assignment]
 
 
 def outcome(subject: Subject, fault: Planted, folder: Path) -> str:
@@ -247,6 +255,7 @@ def main() -> None:
             out = arguments.out or RESULTS / "false-alarms.md"
             pages = verify_sound(folder, arguments.sound)
         else:
+            set_gate_aside()
             out = arguments.out or RESULTS / "faults.md"
             pages = iter([plant_all(folder, arguments.only, is_all=arguments.all)])
         for page in pages:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.errors import GPTEdgeError
+from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.export.verify.bisect import first_beyond_noise
 from gpt_edge.export.verify.localize import localize
 from gpt_edge.export.verify.reference import ReferenceRunner
@@ -87,7 +87,12 @@ class Verifier:
         noise.
         """
         is_full = self.effort == "full"
-        result = localize(bundle, model, full=is_full, progress=self.progress)
+        try:
+            result = localize(bundle, model, full=is_full, progress=self.progress)
+        except BundleError as error:  # a graph that the gate or onnxruntime refuses
+            if not any(str(error) in text for text in self.report.faults):
+                self.report.faults.append(str(error))
+            return
         self.report.figures["weights"] = result.weights
         self.report.figures["operators"] = result.operators
         for fault in result.faults:

@@ -64,7 +64,8 @@ def test_it_says_what_it_made_of_a_csv(checkpoint: Path, tmp_path: Path) -> None
         ["dev", "matthews"],
     ]
     assert lines[4].endswith("(wilson)")
-    assert lines[7].startswith("text   perplexity ")
+    assert lines[7].startswith("dev    temperature ")
+    assert lines[8].startswith("text   perplexity ")
     assert [line.split()[:2] for line in result.err.splitlines()] == [
         ["epoch", "1"],
         ["epoch", "2"],

@@ -95,6 +95,7 @@ def check_localize(bundle: Bundle, name: str, model: GPT | TaskModel, out: Path)
     assert str(first.operator) in fault.places_in(bundle.config), first
 
 
+@pytest.mark.usefixtures("without_gate")
 @pytest.mark.parametrize(
     ("graph", "scheme", "name"), [(*key, name) for key in EVERYDAY for name in EVERYDAY[key]]
 )
@@ -112,6 +113,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     return export_bundle(source, folder / "out", tokenizer="none")[0], source
 
 
+@pytest.mark.usefixtures("without_gate")
 @pytest.mark.parametrize("name", OF_A_CLASSIFIER)
 def test_a_fault_of_a_classifier_is_found_where_it_was_planted(
     name: str, classifier: tuple[Bundle, Path], tmp_path: Path

@@ -18,15 +18,15 @@ BITS_OF = {
     INT4: 4,
 }
 TYPE_NAMES = {
-    FLOAT32: "float32",
-    UINT8: "uint8",
-    INT8: "int8",
-    INT32: "int32",
-    INT64: "int64",
-    BOOL: "bool",
-    FLOAT16: "float16",
-    UINT4: "uint4",
-    INT4: "int4",
+    FLOAT32: "FLOAT32",
+    UINT8: "UINT8",
+    INT8: "INT8",
+    INT32: "INT32",
+    INT64: "INT64",
+    BOOL: "BOOL",
+    FLOAT16: "FLOAT16",
+    UINT4: "UINT4",
+    INT4: "INT4",
 }
 
 # Own graphs have 31 nodes and 37 initializers a layer, int8-dynamic 52 and 57, int4 that

@@ -219,7 +219,7 @@ def finetune(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune a model on one of GPT-1's four tasks, or to embed texts.
+    """Fine-tune a model on one of four tasks, or to embed texts.
 
     The defaults are those of the GPT-1 paper. With --dev or --hold-out, probabilities are
     calibrated on those examples at the end. Writes checkpoint/ (the model of the best epoch with

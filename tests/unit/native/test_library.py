@@ -258,7 +258,7 @@ def test_a_library_that_ends_its_process_is_an_error(
 def test_the_command_says_what_is_used_and_removes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip found no C compiler" in run("native").out
     path = put_library()
-    assert run("native").out == (
+    assert run("native").out.startswith(
         f"in use: amx, the best of amx, avx2 on this CPU\nlibrary: {path}\n"
     )
     assert json.loads(run("native", "--json").out) == {
