@@ -67,6 +67,7 @@ export class ServerEngine implements Engine {
     let first = 0;
     let tokens = 0;
     let reason = "cancelled";
+    let latest: Alternative[] = [];
     try {
       for await (const event of events(await ask("/v1/completions", body, signal))) {
         if (event.error !== undefined) throw new GPTEdgeError(event.error.message);
@@ -75,7 +76,9 @@ export class ServerEngine implements Engine {
         if (choice === undefined) continue;
         first ||= performance.now();
         reason = choice.finish_reason ?? reason;
-        if (choice.text !== "") onPiece({ text: choice.text, alternatives: alternativesOf(choice) });
+        const found = alternativesOf(choice);
+        if (found.length > 0) latest = found; // text may come after its token, in an event of its own
+        if (choice.text !== "") onPiece({ text: choice.text, alternatives: latest });
       }
     } catch (error) {
       if ((error as Error).name !== "AbortError") throw error;

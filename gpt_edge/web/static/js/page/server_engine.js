@@ -40,6 +40,7 @@ export class ServerEngine {
         let first = 0;
         let tokens = 0;
         let reason = "cancelled";
+        let latest = [];
         try {
             for await (const event of events(await ask("/v1/completions", body, signal))) {
                 if (event.error !== undefined)
@@ -50,8 +51,11 @@ export class ServerEngine {
                     continue;
                 first ||= performance.now();
                 reason = choice.finish_reason ?? reason;
+                const found = alternativesOf(choice);
+                if (found.length > 0)
+                    latest = found; // text may come after its token, in an event of its own
                 if (choice.text !== "")
-                    onPiece({ text: choice.text, alternatives: alternativesOf(choice) });
+                    onPiece({ text: choice.text, alternatives: latest });
             }
         }
         catch (error) {
