@@ -27,8 +27,7 @@ export class Story {
         this.alternatives.set(token, piece.alternatives);
         const isAtEnd = this.isScrolledToEnd();
         this.place.append(token);
-        // text that was held back at the end comes without alternatives of its own
-        if (this.pointed === null && piece.alternatives.length > 0)
+        if (this.pointed === null)
             this.show(token);
         if (isAtEnd)
             this.place.scrollTop = this.place.scrollHeight;
@@ -56,14 +55,9 @@ export class Story {
         this.pointed?.classList.remove("pointed");
         this.pointed = token;
         token?.classList.add("pointed");
-        const shown = token ?? this.newest();
-        if (shown !== null)
+        const shown = token ?? this.tokens.at(-1);
+        if (shown !== undefined)
             this.show(shown);
-    }
-    /** The newest token that came with alternatives. */
-    newest() {
-        const told = this.tokens.filter((token) => (this.alternatives.get(token) ?? []).length > 0);
-        return told.at(-1) ?? null;
     }
     walk(event) {
         const step = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
