@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from gpt_edge.cli.commands.classify import BundlePosition
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.column_options import (
+    AnswersOption,
+    FormatOption,
+    HypothesisOption,
+    PremiseOption,
+    SkipBadRowsOption,
+)
 from gpt_edge.cli.support.examples import columns_of, tell_skipped, with_separator
 from gpt_edge.cli.support.options import JsonOption, ThreadsOption
 from gpt_edge.cli.support.tables import calibration_line, describe
@@ -43,19 +50,9 @@ def calibrate(
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Column of the text; repeatable, as in finetune."),
     ] = None,
-    premise: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the premise.")
-    ] = None,
-    hypothesis: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the hypothesis.")
-    ] = None,
-    choice: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column of the list of answers, or of each answer (repeatable).",
-        ),
-    ] = None,
+    premise: PremiseOption = None,
+    hypothesis: HypothesisOption = None,
+    choice: AnswersOption = None,
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of the label or right answer.")
     ] = None,
@@ -65,16 +62,8 @@ def calibrate(
             metavar="TEXT", help="Separator between the labels of a multi-label classifier."
         ),
     ] = "|",
-    format: Annotated[
-        Literal["csv", "tsv", "jsonl"] | None,
-        typer.Option(help="Format of the files; by default from their names."),
-    ] = None,
-    skip_bad_rows: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad-rows", help="Leave out rows without a text or a label, and count them."
-        ),
-    ] = False,
+    format: FormatOption = None,
+    skip_bad_rows: SkipBadRowsOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gpt_edge.cli.support import console
+from gpt_edge.cli.support.column_options import (
+    AnswersOption,
+    FormatOption,
+    HypothesisOption,
+    PremiseOption,
+    SkipBadRowsOption,
+)
 from gpt_edge.cli.support.examples import columns_of, pair_columns, with_separator
 from gpt_edge.cli.support.options import AdapterOption, ConfigOption, JsonOption
 from gpt_edge.cli.support.tables import calibration_line
@@ -62,21 +69,9 @@ def finetune(
             "classification, or of the question of multiple-choice, are joined.",
         ),
     ] = None,
-    premise: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Column of the premise."),
-    ] = None,
-    hypothesis: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Column of the hypothesis."),
-    ] = None,
-    choice: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column of the list of answers, or of each answer (repeatable).",
-        ),
-    ] = None,
+    premise: PremiseOption = None,
+    hypothesis: HypothesisOption = None,
+    choice: AnswersOption = None,
     label: Annotated[
         str | None,
         typer.Option(
@@ -84,16 +79,8 @@ def finetune(
             help="Column of the label, the score or the correct answer.",
         ),
     ] = None,
-    format: Annotated[
-        Literal["csv", "tsv", "jsonl"] | None,
-        typer.Option(help="Format of the files; by default from their names."),
-    ] = None,
-    skip_bad_rows: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad-rows", help="Leave out rows without a text or a label, and count them."
-        ),
-    ] = False,
+    format: FormatOption = None,
+    skip_bad_rows: SkipBadRowsOption = False,
     score_range: Annotated[
         tuple[float, float] | None,
         typer.Option(
