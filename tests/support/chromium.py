@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +21,6 @@ from typing import Any, Self
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-READ, WRITE = 3, 4  # Chromium's ends
 TIMEOUT = 280.0  # seconds for one answer: the machine may be busy
 FLAGS = (
     "--headless=new",
@@ -33,6 +33,14 @@ FLAGS = (
     "--disable-component-update",
     "--hide-scrollbars",
 )
+# Puts the two ends where Chromium looks for them. First away from there: either may be 3 or 4.
+CONNECT = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, wanted in zip(ends, (3, 4)):
+    os.dup2(end, wanted)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_chromium() -> str:
@@ -53,19 +61,14 @@ class Chromium:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
-
-        def connect() -> None:
-            # both ends away from 3 and 4 first
-            ends = os.dup2(to_read, 13), os.dup2(to_write, 14)
-            os.dup2(ends[0], READ)
-            os.dup2(ends[1], WRITE)
-
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
+        ends = str(to_read), str(to_write)
+        profile = f"--user-data-dir={self._profile.name}"
         self._process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"],
+            [sys.executable, "-c", CONNECT, *ends, program, *FLAGS, profile, "about:blank"],
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=connect,
-            close_fds=False,
+            stderr=self._log,
+            pass_fds=(to_read, to_write),
         )
         os.close(to_read)
         os.close(to_write)
@@ -87,6 +90,7 @@ class Chromium:
         self._process.wait()
         os.close(self._to)
         os.close(self._from)
+        self._log.close()
         self._profile.cleanup()
 
     def new_page(
@@ -146,7 +150,7 @@ class Chromium:
                 raise TimeoutError(f"Chromium said nothing for {TIMEOUT} seconds")
             data = os.read(self._from, 1 << 20)
             if not data:
-                raise RuntimeError("Chromium ended")
+                raise RuntimeError(f"Chromium ended: {self._said()}")
             self._buffer += data
         whole, _, self._buffer = self._buffer.partition(b"\0")
         message = json.loads(whole)
@@ -154,6 +158,11 @@ class Chromium:
             self._answers[message["id"]] = message
         else:
             self._note(message["method"], message["params"])
+
+    def _said(self) -> str:
+        """The end of what it wrote to stderr."""
+        self._log.seek(0)
+        return self._log.read()[-2000:].decode(errors="replace")
 
     def _note(self, method: str, params: dict[str, Any]) -> None:
         if method == "Target.attachedToTarget":
