@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_edge.evaluate.classification_metrics import wilson
 from task_sets import SETS, prepare
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.classify.classifier import Classifier
 from gpt_edge.data.examples import read_examples
+from gpt_edge.evaluate.classification_metrics import wilson
 from gpt_edge.export.pipeline.adapters import export_adapter, export_base
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.training.finetune.run import CHECKPOINT, RESULTS, STATE, finetune
