@@ -24,6 +24,7 @@ from gpt_edge.errors import BundleError, CheckpointError, ExportError
 from gpt_edge.export.pipeline.export import quality_of
 from gpt_edge.export.pipeline.shared import (
     bundle_name,
+    check_same_shape,
     check_scheme,
     check_task,
     estimated_bytes,
@@ -46,7 +47,7 @@ from gpt_edge.export.weights.base_source import (
 )
 from gpt_edge.reference.checkpoint import load_trained_adapter
 from gpt_edge.reference.importers import Checkpoint, open_checkpoint
-from gpt_edge.reference.importers.nanogpt import with_activation
+from gpt_edge.reference.importers.nanogpt import like, with_activation
 from gpt_edge.reference.trained_adapter import TrainedAdapter
 from gpt_edge.runtime.adapter import DTYPES, check_base
 from gpt_edge.schemes import FOR_TASKS, FP32, INT8, SCHEMES
@@ -149,6 +150,31 @@ def _base_verifier(
     expected = run_reference(merged, subject)
     own_noise = OwnNoise(merged, subject, expected)
     return Verifier("torch", subject, expected, progress, own_noise=own_noise)
+
+
+def verify_base(
+    bundle: Bundle,
+    against: Path,
+    *,
+    config: Path | None = None,
+    adapter: str | None = None,
+    progress: Progress = silent,
+) -> Verification:
+    """Compare a base with the checkpoint that it was exported from, both with an adapter of random
+    numbers, and the hash by which adapters know it. Arguments and errors as `verify_bundle`.
+    """
+    checkpoint = like(open_checkpoint(against, config=config, adapter=adapter), bundle.config)
+    weights = BaseSource(checkpoint, n_text_of(checkpoint))
+    check_same_shape(bundle, weights.config, str(against))
+    subject = base_subject(bundle.config, tokenizer_of(bundle))
+    verifier = _base_verifier(weights, bundle.graph, subject, progress)
+    found, expected = bundle.manifest.provenance.get(BASE_HASH), weights.weights_hash()
+    faults = (
+        [] if found == expected else [f"it is {found!a:.20}, the checkpoint's {expected!r:.20}"]
+    )
+    verifier.report.add_settings(SECTION, BASE_HASH, None, faults)
+    verifier.check_bundle(bundle)
+    return verifier.report
 
 
 def _remove(folder: Path) -> None:

@@ -33,6 +33,7 @@ KINDS = (CAUSAL_LM, TASK, BASE, ADAPTER)
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 ADAPTER_FILE = "adapter.safetensors"  # in place of a graph
+SIGNATURE_FILE = "model.sig"  # of all other files, so no manifest lists it
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_DEPTH = 16
 MAX_FILES = 64
@@ -351,7 +352,7 @@ def _check_files(files: Mapping[str, Any], main: str) -> None:
     if len({name.lower() for name in files}) < len(files):
         raise ValueError("files must differ in more than upper and lower case")
     for name, record in files.items():
-        if not FILE_NAME.fullmatch(name) or name.lower() == MANIFEST_FILE:
+        if not FILE_NAME.fullmatch(name) or name.lower() in (MANIFEST_FILE, SIGNATURE_FILE):
             raise ValueError(
                 f"a file must have a plain name of at most 80 characters, got {name!r:.100}"
             )

@@ -22,6 +22,7 @@ from gpt_edge.classify.classifier import Classifier
 from gpt_edge.classify.embedder import Embedder
 from gpt_edge.errors import BundleError, CheckpointError, ExportError, ParityError
 from gpt_edge.export.pipeline.adapters import export_adapter, export_base, verify_adapter
+from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
@@ -155,6 +156,10 @@ def test_verify_says_what_is_compared_and_what_differs(made: Made, tmp_path: Pat
     assert {"checkpoint", "torch against int8", "int8 paths"} <= set(report.figures)
     assert verify_adapter_alone(adapter, base).faults == []
     assert verify_alone(base).faults == []
+    assert verify_bundle(base, made.checkpoint).faults == []
+    faults = verify_bundle(base, save_base(tmp_path / "model", seed=9)).faults
+    assert any(fault.startswith("base_sha256: it is") for fault in faults)
+    assert any(fault.startswith("torch against int8") for fault in faults)
     other = save_adapted(tmp_path / "other", made.checkpoint, seed=6)
     report = verify_adapter(adapter, base, other)
     assert any("differs from the checkpoint's by" in fault for fault in report.faults)

@@ -38,6 +38,14 @@ def verify(
             help="Tokenizer that the bundle was exported with, where it is not the checkpoint's.",
         ),
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Before anything is run, check that this public key signed the bundle and that "
+            "nothing changed since; needs the extra sign.",
+        ),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option(
@@ -58,6 +66,7 @@ def verify(
     if against is None and (config or adapter or tokenizer):
         raise ValueError("--config, --adapter and --tokenizer are for --against CHECKPOINT")
     opened = Bundle.open(bundle)
+    signer = {} if key is None else _check_signature(opened, key, as_json)
     if opened.manifest.base is not None or base is not None:
         if config or adapter or tokenizer or full:
             raise ValueError("--config, --adapter, --tokenizer and --full are not for adapters")
@@ -84,7 +93,7 @@ def verify(
     if as_json:
         result = {"parity": report.figures, "faults": report.faults, "first": report.first}
         result["notes"] = report.notes
-        console.say_json({"ok": not report.faults, **describe(opened), **result})
+        console.say_json({"ok": not report.faults, **describe(opened), **signer, **result})
     else:
         console.say(parity_table(report.figures))
         for note in report.notes:
@@ -113,3 +122,13 @@ def _verify_adapter(adapter: Bundle, base: str | None, against: Path | None) -> 
         from gpt_edge.export.pipeline.adapters import verify_adapter
 
         return verify_adapter(adapter, opened, against, progress=progress)
+
+
+def _check_signature(bundle: Bundle, key: Path, as_json: bool) -> dict[str, dict[str, str | None]]:
+    """Check who signed a bundle, and say it, for JSON in the value returned."""
+    from gpt_edge.signing.check import check_signature
+
+    signature = check_signature(bundle, key)
+    if not as_json:
+        console.say(f"signed by the key {signature.key}, and unchanged since")
+    return {"signature": {"key": signature.key}}
