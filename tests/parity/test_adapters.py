@@ -27,12 +27,14 @@ from gpt_edge.export.verify.reference import run_reference
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
+from gpt_edge.serve.served_models import open_models
 from gpt_edge.tasks import EMBEDDING, KINDS
 from gpt_edge.verify.adapters import adapter_subject, verify_adapter_alone
 from gpt_edge.verify.report import tokenizer_of
 from gpt_edge.verify.subject import verify_alone
 from tests.support.adapters import SHAPE, save_adapted, save_base
 from tests.support.models import TINY
+from tests.support.runner import done, run
 
 # max |difference| of logits from the merged model in torch, as a fraction of their spread, at
 # least 1: summation order of floats; int8 weights and rows, and float16 adapters (measured 0.06)
@@ -287,3 +289,62 @@ def test_a_base_knows_its_shape(made: Made) -> None:
     config = made.bases["int8"].config
     assert config == dataclasses.replace(SHAPE, vocab_size=260, takes_adapters=True)
     assert made.bases["int8"].load_tokenizer().vocab_size == 257
+
+
+def test_the_command_line_runs_several_adapters(made: Made, tmp_path: Path) -> None:
+    base = made.bases["int8"].path
+    merged = save_adapted(tmp_path / "merged", made.checkpoint, seed=8)
+    second = export_adapter(merged, tmp_path / "second", made.bases["int8"])[0].path
+    first = made.adapters["int8", "classification"].path
+    alone = [done("classify", base, "--adapter", one, *TEXTS).out for one in (first, second)]
+    both = done("classify", base, "--adapter", first, "--adapter", second, *TEXTS).out
+    assert both.splitlines()[0::2] == [
+        f"classification-int8\t{line}" for line in alone[0].splitlines()
+    ]
+    assert both.splitlines()[1::2] == [f"second\t{line}" for line in alone[1].splitlines()]
+    as_json = done("classify", base, "--adapter", first, "--adapter", second, "a", "--json").out
+    names = [json.loads(line)["adapter"] for line in as_json.splitlines()]
+    assert names == ["classification-int8", "second"]
+    other = made.adapters["int8", "similarity"].path
+    kinds = "all must read the same texts, these are for classification, similarity"
+    floats, out = made.bases["fp32"].path, tmp_path / "out"
+    adapter_options: tuple[str | Path, ...] = ("--base", base, "--scheme", "int4")
+    cases: list[tuple[tuple[str | Path, ...], str]] = [
+        (("classify", base, "a"), "is a base without a task of its own"),
+        (("classify", first, "a"), "is an adapter: it runs on its base base-int8"),
+        (("classify", base, "--adapter", first, "--adapter", other), kinds),
+        (("verify", first), "is an adapter: --base is for adapters"),
+        (("verify", base, "--base", base), "is no adapter: --base is for adapters"),
+        (("generate", "a", "-m", base), "is a base for adapters"),
+        (("quantize", floats, out, "--scheme", "int8"), "is a base: it is quantized when"),
+        (("web", base, "-o", out), "a page runs no adapters"),
+        (("export", merged, out, *adapter_options), "is not for --base"),
+    ]
+    for arguments, message in cases:
+        result = run(*arguments)
+        assert result.code in (1, 2), arguments
+        assert len(result.errors) == 1, result.err
+        assert message in result.errors[0], result.err
+    assert not out.exists()
+    assert f"weights {made.bases['int8'].weights_hash()[:12]}" in done("inspect", first).out
+    assert done("inspect", base, "--json").json["kind"] == "base"
+
+
+def test_a_server_has_a_model_for_each_adapter(made: Made) -> None:
+    pytest.importorskip("starlette")
+    base = str(made.bases["int8"].path)
+    folders = [str(made.adapters["int8", kind].path) for kind in ("classification", "entailment")]
+    models = open_models([base], adapters=folders)
+    try:
+        names = [model.name for model in models]
+        assert names == ["classification-int8", "entailment-int8"]
+        first, second = (model.classifier for model in models)
+        assert first is not None
+        assert second is not None
+        assert first.encoder._graph_runner is second.encoder._graph_runner
+        assert models.named("classification-int8").embedder.embed(TEXTS).shape == (4, 32)
+        assert len(first.predict(TEXTS).labels) == 4
+    finally:
+        models.close()
+    with pytest.raises(BundleError, match="no adapter of a base among the bundles to serve"):
+        open_models([str(made.bases["fp32"].path)], adapters=folders)
