@@ -29,9 +29,20 @@ TOTAL_SEQUENCE_LENGTH = "total_sequence_length"
 LOGIT_ROWS = "logit_rows"
 LOGITS = "logits"
 HIDDEN_STATES = "hidden_states"
+TASK_TOKENS = "wte.task_tokens"  # an adapter's rows of the task's tokens
 
 # GroupQueryAttention refuses other head sizes; heads are padded with zeros inside the graph
 HEAD_SIZE_MULTIPLE = 8
+
+
+def lora_a(layer: int, linear: str) -> str:
+    """Input name of an adapter's first matrix beside a layer's `linear`, such as "mlp.c_fc"."""
+    return f"h.{layer}.{linear}.lora_a"
+
+
+def lora_b(layer: int, linear: str) -> str:
+    """Input name of its second matrix."""
+    return f"h.{layer}.{linear}.lora_b"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ CAUSAL_LM, TASK = "causal-lm", "task"
 KINDS = (CAUSAL_LM, TASK)
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
+SIGNATURE_FILE = "model.sig"  # of all other files, so no manifest lists it
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_DEPTH = 16
 MAX_FILES = 64
@@ -298,7 +299,7 @@ def _check_files(files: Mapping[str, Any]) -> None:
     if len({name.lower() for name in files}) < len(files):
         raise ValueError("files must differ in more than upper and lower case")
     for name, record in files.items():
-        if not FILE_NAME.fullmatch(name) or name.lower() == MANIFEST_FILE:
+        if not FILE_NAME.fullmatch(name) or name.lower() in (MANIFEST_FILE, SIGNATURE_FILE):
             raise ValueError(
                 f"a file must have a plain name of at most 80 characters, got {name!r:.100}"
             )

@@ -10,6 +10,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.operators import operator_facts, operator_figures
 from gpt_edge.cli.support.options import BundleArgument, JsonOption
+from gpt_edge.cli.support.signature_facts import signature_fact, signature_figures
 from gpt_edge.cli.support.tables import columns, describe, parity_table, size
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def inspect(
     if as_json:
         values = {
             **describe(opened),
+            "signature": signature_figures(opened),
             "operators": operator_figures(opened),
             "manifest": opened.manifest.to_dict(),
         }
@@ -83,6 +85,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
             facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
     facts += _quantization_facts(manifest.provenance)
     facts += _product_facts(bundle)
+    facts.append(("signature", console.visible(signature_fact(signature_figures(bundle)))))
     facts += [(name, console.visible(value)) for name, value in operator_facts(bundle)]
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]

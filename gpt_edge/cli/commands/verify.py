@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from gpt_edge.cli.support import console
 from gpt_edge.cli.support.options import AdapterOption, BundleArgument, ConfigOption, JsonOption
 from gpt_edge.cli.support.tables import describe, parity_table
 from gpt_edge.errors import ParityError, require
+
+if TYPE_CHECKING:
+    from gpt_edge.bundle.bundle import Bundle
 
 
 def verify(
@@ -28,6 +31,14 @@ def verify(
         typer.Option(
             metavar="FILE|NAME",
             help="Tokenizer that the bundle was exported with, where it is not the checkpoint's.",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Before anything is run, check that this public key signed the bundle and that "
+            "nothing changed since; needs the extra sign.",
         ),
     ] = None,
     full: Annotated[
@@ -50,6 +61,7 @@ def verify(
     if against is None and (config or adapter or tokenizer):
         raise ValueError("--config, --adapter and --tokenizer are for --against CHECKPOINT")
     opened = Bundle.open(bundle)
+    signer = {} if key is None else _check_signature(opened, key, as_json)
     if against is None:
         from gpt_edge.verify.subject import verify_alone
 
@@ -72,10 +84,20 @@ def verify(
     if as_json:
         result = {"parity": report.figures, "faults": report.faults, "first": report.first}
         result["notes"] = report.notes
-        console.say_json({"ok": not report.faults, **describe(opened), **result})
+        console.say_json({"ok": not report.faults, **describe(opened), **signer, **result})
     else:
         console.say(parity_table(report.figures))
         for note in report.notes:
             console.say(console.visible(f"note: {note}"))
     if report.faults:
         raise ParityError(f"{opened.path} is out of tolerance: {report.summary()}")
+
+
+def _check_signature(bundle: Bundle, key: Path, as_json: bool) -> dict[str, dict[str, str | None]]:
+    """Check who signed a bundle, and say it, for JSON in the value returned."""
+    from gpt_edge.signing.check import check_signature
+
+    signature = check_signature(bundle, key)
+    if not as_json:
+        console.say(f"signed by the key {signature.key}, and unchanged since")
+    return {"signature": {"key": signature.key}}

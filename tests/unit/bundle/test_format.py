@@ -30,7 +30,7 @@ from gpt_edge.bundle.manifest import (
     SELF_HASH,
     Manifest,
 )
-from gpt_edge.bundle.writer import BundleWriter, new_bundle
+from gpt_edge.bundle.writer import BundleWriter, is_bundle, new_bundle
 from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerError
 from gpt_edge.onnx_contract import GRAPHS
 from gpt_edge.schemes import SCHEMES
@@ -43,6 +43,7 @@ from tests.support.bundle_factory import (
     write_with_defaults,
 )
 from tests.support.runner import run
+from tests.support.signatures import write_signature
 from tests.support.tiny_model import bundle_path
 from tests.support.warm_process import PATIENCE
 
@@ -258,6 +259,18 @@ def test_files_present_are_the_files_listed(tmp_path: Path) -> None:
         Bundle.open(tmp_path / "out")
     (tmp_path / "out" / "tokenizer.tiktoken").unlink()
     refused(tmp_path / "out", r"tokenizer\.tiktoken is missing")
+
+
+@quotes("`model.sig`, a signature of all other files, may lie beside them; no manifest lists it.")
+def test_a_signature_lies_beside_the_files_and_is_none_of_them(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "out")
+    write_signature(bundle.path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Bundle.open(bundle.path).manifest == bundle.manifest
+    assert is_bundle(bundle.path)  # --force may replace it
+    record = bundle.manifest.files["model.onnx"]
+    refused(changed(tmp_path / "two", files={"model.onnx": record, "model.sig": record}), "plain")
 
 
 @pytest.mark.parametrize("depth", ["Bundle.open(path)", "read_bundle(path, Bundle)"])
