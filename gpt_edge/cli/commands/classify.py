@@ -31,8 +31,9 @@ from gpt_edge.data.tables import SkippedRows
 from gpt_edge.tasks import TOKENS
 
 if TYPE_CHECKING:
+    from gpt_edge.arrays import FloatArray
     from gpt_edge.classify.classifier import Classifier
-    from gpt_edge.classify.prediction import Encoded, Prediction
+    from gpt_edge.classify.prediction import Encoded, Prediction, Predictions
     from gpt_edge.classify.token_labels import TokenLabel
     from gpt_edge.tasks import TaskSpec
 
@@ -67,6 +68,14 @@ def classify(
             metavar="NAME", help="Key of the list of answers, or of each answer (repeatable)."
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column of the right label in --file: say how many are right, how sure the model "
+            "is, and its calibration error.",
+        ),
+    ] = None,
     skip_bad_rows: SkipOption = False,
     threshold: Annotated[
         float | None,
@@ -96,15 +105,22 @@ def classify(
     answer (from 0), its probability and its text. Of a model with several labels at once, those
     above 0.5. Of a model that labels tokens, one line per token (first and last character, label,
     probability, text), and an empty line after each example. JSON lines as input give JSON lines
-    as output.
+    as output. With --label a line on standard error, or a last object "summary", says how many are
+    right and how far the probabilities are from that.
     """
     # imports onnxruntime: only when this command runs
     from gpt_edge.classify.classifier import Classifier
+    from gpt_edge.cli.support.labelled import labelled_examples, say_figures
 
     model = Classifier.load(bundle, threads=threads)
-    columns = columns_of(model.task.kind, text, premise, hypothesis, choice)
+    columns = columns_of(model.task.kind, text, premise, hypothesis, choice, label)
     skipped = SkippedRows() if skip_bad_rows else None
-    examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns, skipped)
+    labels: Sequence[Any] = ()
+    if label is None:
+        examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns, skipped)
+    else:
+        labelled, labels = labelled_examples(model.task, texts, file, as_jsonl, columns, skipped)
+        examples = iter(labelled)
     is_json = as_json or as_jsonl or (file is not None and file.suffix.lower() == ".jsonl")
     size = chunk_size(batch)
     source = source_name(file)
@@ -112,6 +128,7 @@ def classify(
     def encode(parts: tuple[str, ...]) -> tuple[str, Encoded]:
         return parts[0], model.encode(parts, truncate)
 
+    shares: list[FloatArray] = []
     for chunk in encode_chunks(examples, source, encode, size):
         encoded = [example for _, example in chunk]
         if model.task.kind == TOKENS:
@@ -120,12 +137,24 @@ def classify(
             for example, tokens in zip(encoded, rows_of_tokens, strict=True):
                 _say_tokens(tokens, example, is_json)
             continue
-        for row in model.predict_encoded(encoded, batch=batch, threshold=threshold).rows:
-            if is_json:
-                console.say_json(_as_json(row, model.task))
-            else:
-                console.say(_as_line(row, model, threshold))
+        predictions = model.predict_encoded(encoded, batch=batch, threshold=threshold)
+        _say_predictions(predictions, model, threshold, is_json)
+        if label is not None:
+            shares += predictions.probabilities
+    if label is not None:
+        say_figures(model.task, shares, labels, is_json)
     tell_skipped(skipped, source)
+
+
+def _say_predictions(
+    predictions: Predictions, model: Classifier, threshold: float | None, is_json: bool
+) -> None:
+    """One line, or one object, an example."""
+    for row in predictions.rows:
+        if is_json:
+            console.say_json(_as_json(row, model.task))
+        else:
+            console.say(_as_line(row, model, threshold))
 
 
 def _say_tokens(tokens: Sequence[TokenLabel], example: Encoded, is_json: bool) -> None:
