@@ -17,6 +17,7 @@ from gpt_edge.bundle.manifest import (
     FILE_NAME,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
+    SIGNATURE_FILE,
     FileRecord,
     Manifest,
 )
@@ -31,6 +32,8 @@ BUILTIN = Path(__file__).parents[1] / "models"  # a link to ../models in a check
 # made by file managers wherever they look
 SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 LARGE = 1 << 22  # bytes: 4 ms of hashing
+# what may lie in a bundle's folder and is not in its manifest
+BESIDE = SYSTEM_FILES | {MANIFEST_FILE, SIGNATURE_FILE}
 COPY_HINT = "copy the bundle again, or rebuild it with gpt-edge export"
 
 
@@ -180,7 +183,7 @@ def _read_own(folder: FolderReader, check: bool) -> Manifest:
     manifest = Manifest.from_json(data, str(folder.path / MANIFEST_FILE))
     for name, record in manifest.files.items():
         _check_file(folder, name, record, check and record["size"] < LARGE)
-    if extra := sorted(set(folder.names()) - set(manifest.files) - {MANIFEST_FILE} - SYSTEM_FILES):
+    if extra := sorted(set(folder.names()) - set(manifest.files) - BESIDE):
         names = ", ".join(map(ascii, extra))[:200]
         warnings.warn(
             f"{folder.path} holds files that its manifest does not list: {names}",

@@ -17,6 +17,7 @@ import gpt_edge
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.web.local_server import bind_site
 from tests.support.chromium import Chromium, Page
+from tests.web.hostile_texts import HOSTILE
 
 pytestmark = pytest.mark.browser
 
@@ -27,18 +28,6 @@ SCREENS: dict[str, dict[str, Any]] = {
     "phone": {"width": 360, "height": 740},
     "dark": {"width": 1180, "height": 820, "is_dark": True},
 }
-MARKUP = (
-    "<img src=x onerror=window.hit=1>",
-    "<script>window.hit=1</script>",
-    "<svg/onload=window.hit=1>",
-    "<a href=javascript:window.hit=1>x</a>",
-    "\"><iframe srcdoc='<script>parent.hit=1</script>'>",
-    "${window.hit=1}",
-    "<style onload=window.hit=1></style>",
-    "<details open ontoggle=window.hit=1>",
-    "<math><mtext></p><img src onerror=window.hit=1>",
-    "&lt;img src=x onerror=window.hit=1&gt;",
-)
 
 
 @contextmanager
@@ -178,8 +167,8 @@ def test_the_classifier_answers_in_its_tab(browser: Chromium, address: str, site
     opened.close()
 
 
-def test_prompts_of_markup_stay_text(page: Page) -> None:
-    for prompt in MARKUP:
+def test_hostile_prompts_stay_text(page: Page) -> None:
+    for prompt in HOSTILE:
         generate(page, prompt, max_new_tokens=2)
         assert story(page).startswith(prompt)
     inside = page.run(

@@ -77,6 +77,13 @@ def classify(
             help="Give no label that is less likely; - means none of them.",
         ),
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Adapter of a base, as export --base writes it; repeatable, for a line of each.",
+        ),
+    ] = None,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
@@ -95,13 +102,16 @@ def classify(
     Prints one line per example: the label and its probability; or the score; or the index of the
     answer (from 0), its probability and its text. Of a model with several labels at once, those
     above 0.5. Of a model that labels tokens, one line per token (first and last character, label,
-    probability, text), and an empty line after each example. JSON lines as input give JSON lines
-    as output.
+    probability, text), and an empty line after each example. With several adapters, one line of
+    each, beginning with its name. JSON lines as input give JSON lines as output.
     """
     # imports onnxruntime: only when this command runs
     from gpt_edge.classify.classifier import Classifier
 
-    model = Classifier.load(bundle, threads=threads)
+    folders = adapter or [None]
+    model = Classifier.load(bundle, adapter=folders[0], threads=threads)
+    models = [model, *(model.with_adapter(folder) for folder in folders[1:] if folder)]
+    _check_same_texts(models)
     columns = columns_of(model.task.kind, text, premise, hypothesis, choice)
     skipped = SkippedRows() if skip_bad_rows else None
     examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns, skipped)
@@ -120,12 +130,39 @@ def classify(
             for example, tokens in zip(encoded, rows_of_tokens, strict=True):
                 _say_tokens(tokens, example, is_json)
             continue
-        for row in model.predict_encoded(encoded, batch=batch, threshold=threshold).rows:
-            if is_json:
-                console.say_json(_as_json(row, model.task))
-            else:
-                console.say(_as_line(row, model, threshold))
+        answers = [
+            one.predict_encoded(encoded, batch=batch, threshold=threshold).rows for one in models
+        ]
+        for rows in zip(*answers, strict=True):
+            for one, row in zip(models, rows, strict=True):
+                _say(row, one, threshold, is_json, name=_name(one) if len(models) > 1 else None)
     tell_skipped(skipped, source)
+
+
+def _check_same_texts(models: Sequence[Classifier]) -> None:
+    """Raise ValueError for adapters that read examples of different kinds."""
+    kinds = {model.task.kind for model in models}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"--adapter: all must read the same texts, these are for {', '.join(sorted(kinds))}"
+        )
+
+
+def _name(model: Classifier) -> str:
+    adapter = model.encoder.adapter
+    return "" if adapter is None else adapter.name
+
+
+def _say(
+    row: Prediction, model: Classifier, threshold: float | None, is_json: bool, name: str | None
+) -> None:
+    """One answer. name: of the adapter, where there are several."""
+    if is_json:
+        values = _as_json(row, model.task)
+        console.say_json(values if name is None else {"adapter": name, **values})
+        return
+    line = _as_line(row, model, threshold)
+    console.say(line if name is None else f"{name}\t{line}")
 
 
 def _say_tokens(tokens: Sequence[TokenLabel], example: Encoded, is_json: bool) -> None:
