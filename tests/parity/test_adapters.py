@@ -326,6 +326,8 @@ def test_the_command_line_runs_several_adapters(made: Made, tmp_path: Path) -> N
         assert len(result.errors) == 1, result.err
         assert message in result.errors[0], result.err
     assert not out.exists()
+    vector = done("embed", base, "--adapter", made.adapters["int8", EMBEDDING].path, "a").json
+    assert len(vector["embedding"]) == 6
     assert f"weights {made.bases['int8'].weights_hash()[:12]}" in done("inspect", first).out
     assert done("inspect", base, "--json").json["kind"] == "base"
 

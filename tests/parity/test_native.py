@@ -50,8 +50,8 @@ CONFIGS = {
         attention=("dense", "banded"),
         window=9,
     ),
-    "gelu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="gelu"),
-    "relu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="relu"),
+    "gelu": GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="gelu"),
+    "relu": GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="relu"),
     "odd": GPTConfig(n_layer=1, n_head=5, n_embd=100, n_ctx=64, vocab_size=101),
 }
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
