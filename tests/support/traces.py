@@ -98,7 +98,8 @@ def _without_sizes(config: GPTConfig) -> GPTConfig:
     """
     return dataclasses.replace(
         config,
-        vocab_size=min(config.vocab_size, 2),
+        # a base's graph knows where its adapters' tokens begin
+        vocab_size=config.vocab_size if config.takes_adapters else min(config.vocab_size, 2),
         n_ctx=min(config.n_ctx, 2),
         n_inner=min(config.inner_size, 2),
         n_label=config.n_label and 1,
