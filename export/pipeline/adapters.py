@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.gate.adapter import HEAD_BIAS, HEAD_WEIGHT, checked_adapter
 from gpt_edge.bundle.manifest import ADAPTER, ADAPTER_FILE, BASE
@@ -276,11 +276,11 @@ def _tokenizer_faults(base: Bundle, checkpoint: Checkpoint) -> list[str]:
 
 def _stored_arrays(
     checkpoint: Checkpoint, trained: TrainedAdapter, base: Bundle
-) -> dict[str, FloatArray]:
+) -> dict[str, NDArray[Any]]:
     """What an adapter's file holds: as the base's graph reads it, in half precision where its
     weights are quantized.
     """
-    arrays = padded_arrays(trained.arrays, base.config, base.graph)
+    arrays: dict[str, NDArray[Any]] = {**padded_arrays(trained.arrays, base.config, base.graph)}
     for name in (HEAD_WEIGHT, HEAD_BIAS):
         arrays[name] = np.array(checkpoint.tensor(name))
     if SCHEMES[base.scheme].is_float:

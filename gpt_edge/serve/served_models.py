@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.bundle.reader import resolve_bundle_path
+from gpt_edge.bundle.reader import RENAMED, renamed_note, resolve_bundle_path
 from gpt_edge.classify.classifier import Classifier
 from gpt_edge.classify.embedder import Embedder
 from gpt_edge.errors import BundleError
@@ -20,6 +21,7 @@ from gpt_edge.serve.api_error import ApiError
 from gpt_edge.tasks import EMBEDDING
 
 PREFIX_BYTES = 256 << 20
+log = logging.getLogger("gpt_edge.serve")
 
 
 @dataclass
@@ -80,6 +82,9 @@ class ServedModels:
             return next(iter(self._models.values()))
         if name is None:
             raise ApiError(400, "you must provide a model parameter", param="model")
+        if name not in self._models and RENAMED.get(name) in self._models:
+            log.warning(renamed_note(name))  # the answer has the new name
+            name = RENAMED[name]
         if name not in self._models:
             raise ApiError(
                 404,

@@ -18,7 +18,7 @@ from gpt_edge.bundle.gate.shaping import tensor_value
 from gpt_edge.bundle.gate.values import IDS, POSITIONS, Place, Value
 from gpt_edge.config import GPTConfig
 from gpt_edge.onnx_contract import TensorSpec
-from gpt_edge.tasks import TOKENS
+from gpt_edge.tasks import EVERY_TOKEN
 
 TYPES = {"float32": FLOAT32, "int64": INT64, "int32": INT32}
 ORIGINS = {onnx_contract.INPUT_IDS: IDS, onnx_contract.POSITION_IDS: POSITIONS}
@@ -198,9 +198,9 @@ def _check_layer(node: Node, config: GPTConfig, kind: str, layer: int) -> None:
 
 
 def _outputs(config: GPTConfig, kind: str, task: str | None) -> dict[str, TensorSpec]:
-    """The contract's outputs; labels of tokens are one row for each token."""
+    """The contract's outputs; a head that reads every token has a row for each."""
     specs = {spec.name: spec for spec in onnx_contract.outputs(config, kind)}
-    if task == TOKENS and kind == "portable" and config.n_label is not None:
+    if task in EVERY_TOKEN and kind == "portable" and config.n_label is not None:
         axes = ("examples", "sequence", config.n_label)
         specs[onnx_contract.LOGITS] = TensorSpec(onnx_contract.LOGITS, "float32", axes)
     return specs
