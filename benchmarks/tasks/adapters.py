@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from task_sets import SETS, prepare
 
@@ -27,7 +26,7 @@ from gpt_edge.data.examples import read_examples
 from gpt_edge.evaluate.classification_metrics import wilson
 from gpt_edge.export.pipeline.adapters import export_adapter, export_base
 from gpt_edge.export.pipeline.export import export_bundle
-from gpt_edge.training.finetune.run import CHECKPOINT, RESULTS, STATE, finetune
+from gpt_edge.training.finetune.run import CHECKPOINT, METRICS, RESULTS, STATE, finetune
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
 
 PASSES = 5
@@ -58,6 +57,9 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, required=True, help="folder for runs and bundles")
     arguments.add_argument("--sets", default="sentiment,banking77")
     arguments.add_argument("--rows", default=",".join(ROWS))
+    arguments.add_argument(
+        "--as-is", action="store_true", help="score the best epoch of runs that were cut off"
+    )
     given = arguments.parse_args()
     base = opened(given.out / "base-int8", lambda out: export_base(given.checkpoint, out)[0])
     lines, adapters = [], []
@@ -88,7 +90,7 @@ def tuned(name: str, row_name: str, given: argparse.Namespace) -> Path:
     task_set, row = SETS[name], ROWS[row_name]
     train, test = prepare(task_set, name, given.data / "tasks", given.out / name)
     run: Path = given.out / name / row_name
-    if (run / RESULTS).exists():
+    if (run / RESULTS).exists() or (given.as_is and (run / CHECKPOINT).exists()):
         return run
     settings = FinetuneSettings(
         kind=task_set.kind,
@@ -131,11 +133,12 @@ def line(
     labels = model.predict(texts, truncate="right").labels
     n_right = sum(label == example.label for label, example in zip(labels, examples, strict=True))
     low, high = wilson(n_right, len(texts))
-    results: dict[str, Any] = json.loads((run / RESULTS).read_text())
+    epochs = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    best = max(epoch["epoch"] for epoch in epochs if epoch["is_best"])
     cells = [
         name,
         row.title,
-        f"{results['best_epoch']} of {results['epochs']}",
+        f"{best} of {len(epochs)}",
         how,
         f"{(adapter or bundle).n_bytes / 1000:,.0f}",
         f"{len(texts):,}",

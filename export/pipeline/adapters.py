@@ -20,7 +20,7 @@ from gpt_edge.bundle.bundle import Bundle, Manifest
 from gpt_edge.bundle.gate.adapter import HEAD_BIAS, HEAD_WEIGHT, checked_adapter
 from gpt_edge.bundle.manifest import ADAPTER, ADAPTER_FILE, BASE
 from gpt_edge.bundle.writer import new_bundle
-from gpt_edge.errors import BundleError, CheckpointError, ExportError
+from gpt_edge.errors import BundleError, CheckpointError, ExportError, OutputError
 from gpt_edge.export.pipeline.export import quality_of
 from gpt_edge.export.pipeline.shared import (
     bundle_name,
@@ -199,6 +199,8 @@ def export_adapter(
     for a checkpoint without an adapter, ExportError for one of another base, and as
     `export_bundle`.
     """
+    if out.resolve() == base.path.resolve():
+        raise OutputError(f"{out} is the base itself", hint="choose another output folder")
     checkpoint = open_checkpoint(source)
     if checkpoint.kind != "gpt-edge" or checkpoint.task is None:
         raise CheckpointError(

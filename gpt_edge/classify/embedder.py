@@ -73,8 +73,8 @@ class Embedder(Closable):
     @property
     def size(self) -> int:
         """Numbers in a vector."""
-        own = self.encoder.n_outputs if self.is_trained else None
-        return own or self.encoder.config.n_embd
+        task = self.encoder.task
+        return task.n_label if task and self.is_trained else self.encoder.config.n_embd
 
     @property
     def is_trained(self) -> bool:

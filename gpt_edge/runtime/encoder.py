@@ -81,11 +81,6 @@ class Encoder(Closable):
         self.adapter, self.path, self.task = adapter, adapter.path, adapter.task
 
     @property
-    def n_outputs(self) -> int:
-        """Logits of an example, or numbers of a trained vector; 0 without a task."""
-        return 0 if self.task is None else self.task.n_label
-
-    @property
     def threads(self) -> int:
         """How many threads it uses."""
         return self._graph_runner.threads
@@ -179,7 +174,7 @@ class Encoder(Closable):
         """
         sizes = np.array([len(ids) for ids in sequences], np.int64)
         if not sizes.size:
-            return np.empty((0, self.n_outputs), np.float32)
+            return np.empty((0, self.task.n_label if self.task else 0), np.float32)
         logits = self.logits(sequences, batch=batch)
         starts = np.cumsum(sizes) - sizes
         sums = np.add.reduceat(logits, starts, axis=0, dtype=np.float64)

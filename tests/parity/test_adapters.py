@@ -20,7 +20,7 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.manifest import ADAPTER_FILE, MANIFEST_FILE, FileRecord
 from gpt_edge.classify.classifier import Classifier
 from gpt_edge.classify.embedder import Embedder
-from gpt_edge.errors import BundleError, CheckpointError, ExportError, ParityError
+from gpt_edge.errors import BundleError, CheckpointError, ExportError, OutputError, ParityError
 from gpt_edge.export.pipeline.adapters import export_adapter, export_base, verify_adapter
 from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.export.verify.reference import run_reference
@@ -214,6 +214,18 @@ def test_what_does_not_belong_together_is_refused_by_name(made: Made, tmp_path: 
         "is no fine-tuned checkpoint",
         CheckpointError,
     )
+    refused(
+        lambda: export_adapter(
+            made.merged["classification"], made.bases["int8"].path, made.bases["int8"], force=True
+        ),
+        "is the base itself",
+        OutputError,
+    )
+    described = json.loads((made.checkpoint / "config.json").read_bytes())
+    described["config"]["takes_adapters"] = True
+    shutil.copytree(made.checkpoint, tmp_path / "odd")
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(described))
+    refused(lambda: open_checkpoint(tmp_path / "odd"), "which only a bundle's may", CheckpointError)
     assert not (tmp_path / "out").exists()
 
 
@@ -281,6 +293,8 @@ def test_numbers_that_are_none_and_files_that_were_changed_are_refused(
     data[-2:] = np.float16(np.inf).tobytes()
     (path / ADAPTER_FILE).write_bytes(data)
     refused(lambda: Classifier.load(base.path, adapter=path), "is corrupt: its SHA-256")
+    stale = dataclasses.replace(adapter, path=path)  # opened before the file was changed
+    refused(lambda: Encoder(base, adapter=stale), "its SHA-256 is .*, the manifest says")
     opened = Bundle.unpublished(path, adapter.manifest)
     refused(lambda: Encoder(base, adapter=opened), "infinite values or no numbers")
 

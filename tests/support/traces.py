@@ -108,6 +108,8 @@ def _wiring(config: GPTConfig, *, is_edge: bool) -> GPTConfig:
         n_head = min(config.n_head, 2)
         changes |= {"n_head": n_head, "n_embd": n_head * min(config.head_size, 2)}
         changes |= {"window": config.window and 1, "scale_attention": True}
+    if config.takes_adapters:  # a constant of the graph: where its adapters' tokens begin
+        changes["vocab_size"] = config.vocab_size
     return dataclasses.replace(config, n_label=n_label, **changes)
 
 

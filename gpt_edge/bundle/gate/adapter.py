@@ -7,14 +7,15 @@ header, the data.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import NO_CHECKSUM, Bundle
 from gpt_edge.bundle.gate.limits import GateError, shown
 from gpt_edge.bundle.gate.tensors import check_floats
-from gpt_edge.bundle.manifest import ADAPTER_FILE, load_json_object
+from gpt_edge.bundle.manifest import ADAPTER_FILE, FileRecord, load_json_object
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.onnx_contract import TASK_TOKENS, adapter_inputs, lora_a
@@ -55,9 +56,7 @@ def checked_adapter(bundle: Bundle) -> dict[str, StoredArray]:
     try:
         with FolderReader(bundle.path) as folder, folder.open(ADAPTER_FILE) as stream:
             data = stream.read(MAX_BYTES + 1)
-        listed = bundle.manifest.files[ADAPTER_FILE]["size"]
-        if len(data) != listed or listed > MAX_BYTES:
-            raise GateError(f"it has {len(data)} bytes, expected {listed}, and {MAX_BYTES} at most")
+        _check_record(data, bundle.manifest.files[ADAPTER_FILE])
         arrays = _parsed(data, path, bundle.config)
         _check_shapes(arrays, bundle.config, bundle.graph, bundle.task)
     except OSError as error:
@@ -65,6 +64,17 @@ def checked_adapter(bundle: Bundle) -> dict[str, StoredArray]:
     except ValueError as error:
         raise BundleError(f"gpt-edge cannot load {path}: {error}", hint=HINT) from error
     return arrays
+
+
+def _check_record(data: bytes, listed: FileRecord) -> None:
+    """Raise GateError for another file than the one that was hashed when the bundle was opened."""
+    if len(data) != listed["size"] or len(data) > MAX_BYTES:
+        raise GateError(
+            f"it has {len(data)} bytes, expected {listed['size']}, and {MAX_BYTES} at most"
+        )
+    found = hashlib.sha256(data).hexdigest()
+    if listed["sha256"] not in (NO_CHECKSUM, found):
+        raise GateError(f"its SHA-256 is {found[:12]}, the manifest says {listed['sha256'][:12]}")
 
 
 def rank_of(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -418,8 +418,8 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     task = new_task("classification", 297, ("a", "b"))
     tuned = dataclasses.replace(manifest(), kind="task", task=task, config=config)
     model = dataclasses.replace(manifest(), generation_defaults=GenerationDefaults(top_k=1))
-    for own, absent in ((tuned, "generation_defaults"), (model, "task")):
-        assert [name for name in table if name != absent] == [*own.to_dict(), SELF_HASH]
+    for own, absent in ((tuned, {"generation_defaults", "base"}), (model, {"task", "base"})):
+        assert [name for name in table if name not in absent] == [*own.to_dict(), SELF_HASH]
     for choice in (*GRAPHS, *SCHEMES, *KINDS):
         assert f"`{choice}`" in README
     out = changed(tmp_path / "out", **{"x-note": {"any": "thing"}})
@@ -432,7 +432,7 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     ]
     cases += [
         {name: value for name, value in good.items() if name != missing}
-        for missing in set(table[:-1]) - {"task", "generation_defaults"}
+        for missing in set(table[:-1]) - {"task", "base", "generation_defaults"}
     ]
     for name, values in WRONG_CONFIG.items():
         cases += [{**good, "config": {**good["config"], name: value}} for value in values]
