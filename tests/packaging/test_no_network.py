@@ -120,10 +120,14 @@ def test_an_export_asks_for_no_address(prefix: list[str], tmp_path: Path) -> Non
     from gpt_edge.config import GPTConfig
     from gpt_edge.reference.checkpoint import save_checkpoint
     from gpt_edge.reference.model import GPT
+    from gpt_edge.tokenizer import source_from_ranks
+    from gpt_edge.tokenizer.formats.rank_file import format_ranks
 
-    config = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ctx=32, vocab_size=40)
+    words = source_from_ranks(format_ranks([bytes([byte]) for byte in range(256)]))
+    n_words = words.spec.vocab_size
+    config = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ctx=32, vocab_size=n_words)
     torch.manual_seed(1)
-    save_checkpoint(tmp_path / "tiny", config, GPT(config).state_dict(), None, {})
+    save_checkpoint(tmp_path / "tiny", config, GPT(config).state_dict(), words, {})
     _, asked = run(prefix, EXPORT, tmp_path / "tiny", tmp_path / "out")
     assert asked == []
     assert (tmp_path / "out" / "manifest.json").is_file()
