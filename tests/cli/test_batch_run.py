@@ -194,6 +194,19 @@ def test_what_goes_with_a_single_text_is_refused(
     assert (ran.code, ran.errors) == (2, [f"error: {message}"])
 
 
+def test_lines_that_outgrow_the_context_go_on_as_windows(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    asked = {"prompt": "the end", "max_new_tokens": 100, "ignore_end_token": True}
+    source.write_text(json.dumps(asked), "utf-8")
+    ran = run(*arguments(source, None, "--context", "window", "--keep-first", "3"))
+    (found,) = (json.loads(line) for line in ran.out.splitlines())
+    alone = open_generator().complete(**asked, context="window", keep_first=3)
+    assert (found["text"], found["finish_reason"]) == (alone.text, "length")
+    ran = run(*arguments(source, None, "--keep-first", "3"))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.errors == ["error: keep_first needs the context 'window', got 'error'"]
+
+
 def test_out_is_for_batches(tmp_path: Path) -> None:
     ran = run("generate", "x", "-m", str(bundle_path()), "--out", tmp_path / "results.jsonl")
     assert ran.code == 2
