@@ -2,6 +2,7 @@
 
     GPTEdgeError                     exit code 1: message on one line, hint on the next
     ├── BundleError                  a bundle that is missing, corrupt, or of a newer version
+    │   └── SignatureError           one that is not signed, or not as it was signed; a wrong key
     ├── CheckpointError              a checkpoint that is missing, corrupt, unsafe or unsupported
     ├── TokenizerError               a tokenizer file, or text that it cannot encode
     ├── ContextLengthError           more tokens than the context holds
@@ -91,6 +92,10 @@ class GPTEdgeWarning(UserWarning):
 
 class BundleError(GPTEdgeError):
     """A bundle that is missing, corrupt, newer than this version, or not a bundle."""
+
+
+class SignatureError(BundleError):
+    """A bundle that is not signed, or not as it was signed, or a key that cannot be used."""
 
 
 class CheckpointError(GPTEdgeError):

@@ -45,6 +45,7 @@ FOLDERS = {
     "gpt_edge/reference/importers": "checkpoints in other formats",
     "gpt_edge/runtime": "token ids to logits, through onnxruntime",
     "gpt_edge/serve": "HTTP, as OpenAI's API, and its page",
+    "gpt_edge/signing": "signatures of bundles, in the OpenSSF Model Signing format",
     "gpt_edge/system": "what the operating system provides: threads, processes, disks, locks",
     "gpt_edge/tokenizer": "text to token ids and back",
     "gpt_edge/tokenizer/formats": "files that hold a vocabulary",

@@ -18,6 +18,7 @@ from gpt_edge.bundle.manifest import (
     FILE_NAME,
     MAX_MANIFEST_BYTES,
     MODEL_FILE,
+    SIGNATURE_FILE,
     TASK,
     FileRecord,
     Manifest,
@@ -200,8 +201,10 @@ def _file_records(folder: FolderReader, model: str, names: list[str]) -> dict[st
     """
     records: dict[str, FileRecord] = {}
     for name in names:
-        if FILE_NAME.fullmatch(name) and (
-            name == model or not name.startswith(tuple(SCHEME_OF)) or name.startswith(model)
+        if (
+            name != SIGNATURE_FILE
+            and FILE_NAME.fullmatch(name)
+            and (name == model or not name.startswith(tuple(SCHEME_OF)) or name.startswith(model))
         ):
             try:
                 with folder.open(name) as stream:

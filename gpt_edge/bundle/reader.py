@@ -17,6 +17,7 @@ from gpt_edge.bundle.manifest import (
     FILE_NAME,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
+    SIGNATURE_FILE,
     FileRecord,
     Manifest,
 )
@@ -25,11 +26,14 @@ from gpt_edge.errors import BundleError, GPTEdgeWarning
 from gpt_edge.system.atomic_files import find_set_aside
 from gpt_edge.system.disk import FolderReader, sha256_stream
 
-DEFAULT_BUNDLE = "tinystories-5m-int8"
+DEFAULT_BUNDLE = "tinystories-7m-int8"
+RENAMED = {"tinystories-5m-int8": DEFAULT_BUNDLE}  # what came with gpt-edge before, and its heir
 BUILTIN = Path(__file__).parents[1] / "models"  # a link to ../models in a checkout
 # made by file managers wherever they look
 SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 LARGE = 1 << 22  # bytes: 4 ms of hashing
+# what may lie in a bundle's folder and is not in its manifest
+BESIDE = SYSTEM_FILES | {MANIFEST_FILE, SIGNATURE_FILE}
 COPY_HINT = "copy the bundle again, or rebuild it with gpt-edge export"
 
 
@@ -39,8 +43,8 @@ def builtin_bundles() -> tuple[str, ...]:
 
 
 def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
-    """Return the folder that a name or path means; see Bundle.open. Raises BundleError if it cannot
-    mean any.
+    """Return the folder that a name or path means; see Bundle.open. Warns (GPTEdgeWarning) of a
+    built-in name of before. Raises BundleError if it cannot mean any.
     """
     if path_or_name is None:
         if not (BUILTIN / DEFAULT_BUNDLE).is_dir():
@@ -57,9 +61,18 @@ def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
         )
     path = Path(name)
     plain = name.rstrip("/")  # a shell's completion may have put it there
-    if not os.path.lexists(path) and FILE_NAME.fullmatch(plain) and plain in builtin_bundles():
-        return BUILTIN / plain
-    return path
+    if os.path.lexists(path) or not FILE_NAME.fullmatch(plain):
+        return path
+    builtin = builtin_bundles()
+    if plain in RENAMED and plain not in builtin:
+        warnings.warn(renamed_note(plain), GPTEdgeWarning, stacklevel=_callers_stacklevel())
+        plain = RENAMED[plain]
+    return BUILTIN / plain if plain in builtin else path
+
+
+def renamed_note(name: str) -> str:
+    """One line that says which bundle a built-in name of before means now."""
+    return f"{name} is no longer built in: {RENAMED[name]}, a better model, takes its place"
 
 
 def _no_builtin() -> BundleError:
@@ -170,7 +183,7 @@ def _read_own(folder: FolderReader, check: bool) -> Manifest:
     manifest = Manifest.from_json(data, str(folder.path / MANIFEST_FILE))
     for name, record in manifest.files.items():
         _check_file(folder, name, record, check and record["size"] < LARGE)
-    if extra := sorted(set(folder.names()) - set(manifest.files) - {MANIFEST_FILE} - SYSTEM_FILES):
+    if extra := sorted(set(folder.names()) - set(manifest.files) - BESIDE):
         names = ", ".join(map(ascii, extra))[:200]
         warnings.warn(
             f"{folder.path} holds files that its manifest does not list: {names}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,13 @@ from gpt_edge.bundle.manifest import (
     FILE_NAME,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
+    SIGNATURE_FILE,
     FileRecord,
     Manifest,
     load_json_object,
 )
-from gpt_edge.bundle.reader import SYSTEM_FILES
-from gpt_edge.errors import BundleError, OutputError
+from gpt_edge.bundle.reader import BESIDE
+from gpt_edge.errors import BundleError, GPTEdgeWarning, OutputError
 from gpt_edge.system.atomic_files import publish_folder, write_file
 from gpt_edge.system.disk import FolderReader, sha256_file
 
@@ -46,7 +48,7 @@ def is_bundle(folder: Path) -> bool:
     files = values.get("files")
     if "format_version" not in values or not isinstance(files, dict):
         return False
-    if extra := sorted(set(names) - set(files) - {MANIFEST_FILE} - SYSTEM_FILES):
+    if extra := sorted(set(names) - set(files) - BESIDE):
         raise OutputError(
             f"{folder} holds files that are not the bundle's: {', '.join(extra)[:200]}",
             hint="move them away first, or choose another folder",
@@ -184,6 +186,9 @@ def with_manifest(
     `new_bundle`.
     """
     target = bundle.path if out is None else out
+    if out is None and (bundle.path / SIGNATURE_FILE).exists():
+        text = f"{bundle.path} was signed, and what replaces it is not: sign it again"
+        warnings.warn(text, GPTEdgeWarning, stacklevel=2)
     source = None if out is None else bundle.path
     with new_bundle(
         target, force=force or out is None, source=source, n_bytes=bundle.n_bytes

@@ -25,6 +25,7 @@ from gpt_edge.cli.commands import (
     quantize,
     report,
     serve,
+    sign,
     tokenize,
     train,
     verify,
@@ -49,6 +50,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "export": export.export,
         "quantize": quantize.quantize,
         "calibrate": calibrate.calibrate,
+        "sign": sign.sign,
     },
     "Measure a model": {
         "verify": verify.verify,

@@ -230,7 +230,7 @@ def test_a_graph_that_lost_an_operator_is_an_error(
 ) -> None:
     monkeypatch.setattr(rewrite, "use_fast_gelu", lambda graph: None)
     # no other test's: its graph is kept
-    config = GPTConfig(n_layer=1, n_head=1, n_embd=8, n_ctx=8, vocab_size=9)
+    config = GPTConfig(n_layer=1, n_head=2, n_embd=8, n_ctx=8, vocab_size=9)
     source = open_checkpoint(save_random(tmp_path / "source", config))
     (tmp_path / "out").mkdir()
     with pytest.raises(ExportError, match="0 FastGelu nodes, expected 1"):

@@ -86,6 +86,13 @@ def classify(
             help="Give no label that is less likely; - means none of them.",
         ),
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Adapter of a base, as export --base writes it; repeatable, for a line of each.",
+        ),
+    ] = None,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
@@ -104,15 +111,19 @@ def classify(
     Prints one line per example: the label and its probability; or the score; or the index of the
     answer (from 0), its probability and its text. Of a model with several labels at once, those
     above 0.5. Of a model that labels tokens, one line per token (first and last character, label,
-    probability, text), and an empty line after each example. JSON lines as input give JSON lines
-    as output. With --label a line on standard error, or a last object "summary", says how many are
-    right and how far the probabilities are from that.
+    probability, text), and an empty line after each example. With several adapters, one line of
+    each, beginning with its name. JSON lines as input give JSON lines as output. With --label a
+    line on standard error, or a last object "summary", says how many are right and how far the
+    probabilities are from that.
     """
     # imports onnxruntime: only when this command runs
     from gpt_edge.classify.classifier import Classifier
     from gpt_edge.cli.support.labelled import labelled_examples, say_figures
 
-    model = Classifier.load(bundle, threads=threads)
+    first = adapter[0] if adapter else None
+    model = Classifier.load(bundle, adapter=first, threads=threads)
+    models = [model, *(model.with_adapter(folder) for folder in (adapter or ())[1:])]
+    _check_together(models, label)
     columns = columns_of(model.task.kind, text, premise, hypothesis, choice, label)
     skipped = SkippedRows() if skip_bad_rows else None
     labels: Sequence[Any] = ()
@@ -137,24 +148,56 @@ def classify(
             for example, tokens in zip(encoded, rows_of_tokens, strict=True):
                 _say_tokens(tokens, example, is_json)
             continue
-        predictions = model.predict_encoded(encoded, batch=batch, threshold=threshold)
-        _say_predictions(predictions, model, threshold, is_json)
+        answers = [one.predict_encoded(encoded, batch=batch, threshold=threshold) for one in models]
+        _say_answers(answers, models, threshold, is_json)
         if label is not None:
-            shares += predictions.probabilities
+            shares += answers[0].probabilities
     if label is not None:
         say_figures(model.task, shares, labels, is_json)
     tell_skipped(skipped, source)
 
 
-def _say_predictions(
-    predictions: Predictions, model: Classifier, threshold: float | None, is_json: bool
+def _check_together(models: Sequence[Classifier], label: str | None) -> None:
+    """Raise ValueError for adapters that read examples of different kinds, and for the figures of
+    several.
+    """
+    if label is not None and len(models) > 1:
+        raise ValueError("--label: figures are of one adapter, give one --adapter")
+    kinds = {model.task.kind for model in models}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"--adapter: all must read the same texts, these are for {', '.join(sorted(kinds))}"
+        )
+
+
+def _say_answers(
+    answers: Sequence[Predictions],
+    models: Sequence[Classifier],
+    threshold: float | None,
+    is_json: bool,
 ) -> None:
-    """One line, or one object, an example."""
-    for row in predictions.rows:
-        if is_json:
-            console.say_json(_as_json(row, model.task))
-        else:
-            console.say(_as_line(row, model, threshold))
+    """For each example the answer of each model."""
+    for rows in zip(*(answer.rows for answer in answers), strict=True):
+        for model, row in zip(models, rows, strict=True):
+            name = _name(model) if len(models) > 1 else None
+            _say(row, model, threshold, is_json, name)
+
+
+def _name(model: Classifier) -> str:
+    adapter = model.encoder.adapter
+    return "" if adapter is None else adapter.name
+
+
+def _say(
+    row: Prediction, model: Classifier, threshold: float | None, is_json: bool, name: str | None
+) -> None:
+    """One answer. name: of the adapter, where there are several."""
+    if is_json:
+        values = _as_json(row, model.task)
+        console.say_json(values if name is None else {"adapter": name, **values})
+        return
+    line = _as_line(row, model, threshold)
+    console.say(line if name is None else f"{name}\t{line}")
 
 
 def _say_tokens(tokens: Sequence[TokenLabel], example: Encoded, is_json: bool) -> None:

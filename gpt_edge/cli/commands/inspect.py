@@ -10,6 +10,7 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.operators import operator_facts, operator_figures
 from gpt_edge.cli.support.options import BundleArgument, JsonOption
+from gpt_edge.cli.support.signature_facts import signature_fact, signature_figures
 from gpt_edge.cli.support.tables import columns, describe, parity_table, size
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def inspect(
     if as_json:
         values = {
             **describe(opened),
-            "operators": operator_figures(opened),
+            "signature": signature_figures(opened),
+            **({} if opened.manifest.base else {"operators": operator_figures(opened)}),
             "manifest": opened.manifest.to_dict(),
         }
         console.say_json(values if figures is None else {**values, "memory": figures})
@@ -71,6 +73,11 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("size", f"{size(bundle.n_bytes)} in {n_files} files"),
         *_shape_facts(bundle),
     ]
+    if manifest.base is not None:
+        base = f"{manifest.base['name']}, weights {manifest.base['sha256'][:12]}"
+        facts.append(("base", base))
+    elif bundle.config.takes_adapters:
+        facts.append(("weights", f"{bundle.weights_hash()[:12]}, by which adapters know it"))
     if manifest.task is not None:
         facts.append(("task", _task(manifest.task)))
         facts += _calibration_facts(manifest)
@@ -82,8 +89,11 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         if plain:
             facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
     facts += _quantization_facts(manifest.provenance)
-    facts += _product_facts(bundle)
-    facts += [(name, console.visible(value)) for name, value in operator_facts(bundle)]
+    if manifest.base is None:  # an adapter has no graph
+        facts += _product_facts(bundle)
+    facts.append(("signature", console.visible(signature_fact(signature_figures(bundle)))))
+    if manifest.base is None:
+        facts += [(name, console.visible(value)) for name, value in operator_facts(bundle)]
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
 

@@ -28,9 +28,10 @@ from gpt_edge.bundle.manifest import (
     MAX_FILES,
     MAX_MANIFEST_BYTES,
     SELF_HASH,
+    FileRecord,
     Manifest,
 )
-from gpt_edge.bundle.writer import BundleWriter, new_bundle
+from gpt_edge.bundle.writer import BundleWriter, is_bundle, new_bundle
 from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerError
 from gpt_edge.onnx_contract import GRAPHS
 from gpt_edge.schemes import SCHEMES
@@ -43,6 +44,7 @@ from tests.support.bundle_factory import (
     write_with_defaults,
 )
 from tests.support.runner import run
+from tests.support.signatures import write_signature
 from tests.support.tiny_model import bundle_path
 from tests.support.warm_process import PATIENCE
 
@@ -260,6 +262,18 @@ def test_files_present_are_the_files_listed(tmp_path: Path) -> None:
     refused(tmp_path / "out", r"tokenizer\.tiktoken is missing")
 
 
+@quotes("`model.sig`, a signature of all other files, may lie beside them; no manifest lists it.")
+def test_a_signature_lies_beside_the_files_and_is_none_of_them(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "out")
+    write_signature(bundle.path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Bundle.open(bundle.path).manifest == bundle.manifest
+    assert is_bundle(bundle.path)  # --force may replace it
+    record = bundle.manifest.files["model.onnx"]
+    refused(changed(tmp_path / "two", files={"model.onnx": record, "model.sig": record}), "plain")
+
+
 @pytest.mark.parametrize("depth", ["Bundle.open(path)", "read_bundle(path, Bundle)"])
 def test_the_warning_points_at_the_users_line(tmp_path: Path, depth: str) -> None:
     write_tiny_bundle(tmp_path / "out")
@@ -404,8 +418,8 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     task = new_task("classification", 297, ("a", "b"))
     tuned = dataclasses.replace(manifest(), kind="task", task=task, config=config)
     model = dataclasses.replace(manifest(), generation_defaults=GenerationDefaults(top_k=1))
-    for own, absent in ((tuned, "generation_defaults"), (model, "task")):
-        assert [name for name in table if name != absent] == [*own.to_dict(), SELF_HASH]
+    for own, absent in ((tuned, {"generation_defaults", "base"}), (model, {"task", "base"})):
+        assert [name for name in table if name not in absent] == [*own.to_dict(), SELF_HASH]
     for choice in (*GRAPHS, *SCHEMES, *KINDS):
         assert f"`{choice}`" in README
     out = changed(tmp_path / "out", **{"x-note": {"any": "thing"}})
@@ -418,7 +432,7 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     ]
     cases += [
         {name: value for name, value in good.items() if name != missing}
-        for missing in set(table[:-1]) - {"task", "generation_defaults"}
+        for missing in set(table[:-1]) - {"task", "base", "generation_defaults"}
     ]
     for name, values in WRONG_CONFIG.items():
         cases += [{**good, "config": {**good["config"], name: value}} for value in values]
@@ -559,6 +573,49 @@ def test_generation_defaults_are_applied_by_generate(tmp_path: Path) -> None:
     write_with_defaults(tmp_path / "samples", defaults)
     done = run("generate", "the end", "-m", tmp_path / "samples", "--json", "--seed", "5").json
     assert (done["seed"], done["top_k"], done["temperature"]) == (5, 7, 0.9)
+
+
+@quotes(
+    "An adapter holds `adapter.safetensors` in place of a graph, and runs on its base.",
+    "`config` has `takes_adapters` in a base and in its adapters, whose configs are equal; the "
+    "last three rows of the vocabulary are the adapters'.",
+)
+def test_a_base_and_its_adapters_have_kinds_of_their_own(tmp_path: Path) -> None:
+    config = dataclasses.replace(manifest().config, takes_adapters=True)
+    n_text = config.vocab_size - 3
+    data = b"numbers"
+    record: FileRecord = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    adapter = dataclasses.replace(
+        manifest(),
+        kind="adapter",
+        config=config,
+        task=new_task("classification", n_text, ("a", "b")),
+        base={"name": "stories", "sha256": "0" * 64},
+        tokenizer=None,
+        files={"adapter.safetensors": record},
+    )
+    assert Manifest.from_json(adapter.to_json(), "the manifest") == adapter
+    for changes in (
+        {"base": None},
+        {"kind": "base"},
+        {"kind": "task"},
+        {"task": None},
+        {"tokenizer": {}},
+        {"config": manifest().config},
+        {"task": new_task("classification", n_text - 1, ("a", "b"))},
+    ):
+        with pytest.raises(ValueError, match=r"base|adapter|kind"):
+            dataclasses.replace(adapter, **changes)
+    for wrong in ({"name": "stories"}, {"name": "../x", "sha256": "0" * 64}, {"sha256": "0" * 64}):
+        with pytest.raises(ValueError, match="base must have exactly a name and a sha256"):
+            dataclasses.replace(adapter, base=wrong).to_json()
+    with pytest.raises(ValueError, match=r"adapter\.safetensors among them"):
+        dataclasses.replace(adapter, files={"model.onnx": record}).to_json()
+    (tmp_path / "adapter.safetensors").write_bytes(data)
+    (tmp_path / "manifest.json").write_bytes(adapter.to_json())
+    opened = Bundle.open(tmp_path)
+    with pytest.raises(BundleError, match="is an adapter: it runs on its base stories"):
+        _ = opened.model_path
 
 
 @quotes(
