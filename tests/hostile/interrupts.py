@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.cli import program
 
 REPO = Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ COMMANDS: dict[str, list[str]] = {
     "generate --prompt-cache": ["generate", "-m", TINY, "a cat", "--prompt-cache", "state"],
     "chat": ["chat", "-m", TINY, "--max-new-tokens", "8"],
     "classify": ["classify", "sentiment-6m-int8", "a good film"],
-    "embed": ["embed", "tinystories-5m-int8", "abc", "--out", "vectors.npy"],
+    "embed": ["embed", DEFAULT_BUNDLE, "abc", "--out", "vectors.npy"],
     "verify": ["verify", TINY],
     "diff": ["diff", TINY, str(REPO / "tests" / "golden" / "tiny-portable"), "a cat"],
     "eval --resume": ["eval", TINY, "text", "--resume", "state.json"],

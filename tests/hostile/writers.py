@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import typer.main
 
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from gpt_edge.cli import main
 from gpt_edge.evaluate import state
 from gpt_edge.reference.checkpoint import load_checkpoint
@@ -349,7 +349,7 @@ WRITERS = {
         Writer(
             "embed",
             lambda world: None,
-            lambda world: ["embed", "tinystories-5m-int8", "a cat", "--out", "out/vectors.npy"],
+            lambda world: ["embed", DEFAULT_BUNDLE, "a cat", "--out", "out/vectors.npy"],
             visible,
         ),
         Writer("native build", _compiler, lambda world: ["native", "build"], _library),
