@@ -1,10 +1,12 @@
 """How `gpt-edge serve` answers many clients: throughput of eight beside one, the first token of a
 short request while a long prompt is read, and a soak.
 
-    python benchmarks/serving.py BUNDLE [--threads N] [--soak N]
+    python benchmarks/serving.py BUNDLE [--threads N] [--soak N] [--peer ADDRESS]
 
-Each figure comes from one server process, started here; the answers are compared with what
-`complete` gives for the same prompt and seed.
+--peer is another server with OpenAI's API and the same shape of model, such as
+`benchmarks/speed/llamacpp_server.py`; both are measured in alternation, and nothing else is. Each
+figure comes from one server process, started here; the answers are compared with what `complete`
+gives for the same prompt and seed.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import gpt_edge
 N_NEW = 48
 N_PROMPT = 32
 N_CLIENTS = 8
+LIMITS = httpx.Limits(max_connections=64)
 
 
 @contextmanager
@@ -43,8 +46,7 @@ def serving(bundle: str, threads: int | None) -> Iterator[tuple[httpx.Client, in
     assert process.stderr is not None
     line = process.stderr.readline()
     port = line.partition("http://127.0.0.1:")[2].partition(",")[0]
-    limits = httpx.Limits(max_connections=64)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, limits=LIMITS) as client:
         try:
             yield client, process.pid
         finally:
@@ -58,7 +60,9 @@ def complete(client: httpx.Client, prompt: list[int], seed: int, n_new: int = N_
     body |= {"temperature": 1.0, "top_k": 0}  # whatever the model's own defaults are
     answer = client.post("/v1/completions", json=body)
     answer.raise_for_status()
-    text: str = answer.json()["choices"][0]["text"]
+    found = answer.json()
+    assert found["usage"]["completion_tokens"] == n_new
+    text: str = found["choices"][0]["text"]
     return text
 
 
@@ -77,6 +81,25 @@ def throughput(client: httpx.Client, prompts: list[list[int]], n_clients: int) -
     with ThreadPoolExecutor(n_clients) as pool:
         list(pool.map(lambda job: complete(client, job[1], job[0]), enumerate(prompts)))
     return len(prompts) * N_NEW / (time.perf_counter() - started)
+
+
+def measure_beside(ours: httpx.Client, address: str, prompts: list[list[int]]) -> dict[str, Any]:
+    """Throughput of this server and another one: one client, eight, in three alternating rounds."""
+    with httpx.Client(base_url=address, timeout=600, limits=LIMITS) as peer:
+        clients = {"gpt-edge": ours, "peer": peer}
+        rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
+        for number in range(4):
+            for name, client in clients.items():
+                found = throughput(client, prompts[:2], 1), throughput(client, prompts, N_CLIENTS)
+                if number > 0:  # the first one warms up
+                    rounds[name].append(found)
+    return {
+        name: {
+            "tokens_a_second_one": round(statistics.median(one for one, _ in found), 1),
+            "tokens_a_second_eight": round(statistics.median(all_ for _, all_ in found), 1),
+        }
+        for name, found in rounds.items()
+    }
 
 
 def first_token_beside_a_prompt(
@@ -135,6 +158,7 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--soak", type=int, default=0)
+    parser.add_argument("--peer", metavar="ADDRESS")
     arguments = parser.parse_args()
     random_ = random.Random(0)
     model = gpt_edge.load(arguments.bundle, threads=arguments.threads)
@@ -143,6 +167,9 @@ def main() -> None:
     prompts = [[random_.randrange(v) for _ in range(N_PROMPT)] for _ in range(2 * N_CLIENTS)]
     found: dict[str, Any] = {"bundle": model.session.name, "threads": model.session.threads}
     with serving(arguments.bundle, arguments.threads) as (client, pid):
+        if arguments.peer is not None:
+            print(json.dumps(measure_beside(client, arguments.peer, prompts), indent=1))
+            return
         texts = [complete(client, prompts[0], 0)]
         alone = list(
             model.generate_ids(

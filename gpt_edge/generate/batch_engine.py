@@ -20,9 +20,10 @@ from gpt_edge.generate.batch_handle import BatchHandle, OnPiece
 from gpt_edge.generate.batch_queue import BatchQueue
 from gpt_edge.generate.batch_row import BatchRow
 from gpt_edge.generate.batch_rows import BatchRows
+from gpt_edge.generate.context import ContextPolicy
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.params import SamplingParams, SamplingSettings, params_with
-from gpt_edge.generate.prompt import Prompt, Truncate, check_ids
+from gpt_edge.generate.prompt import Prompt, Truncate, prompt_of_ids
 from gpt_edge.runtime.tuning import PREFILL_CHUNK
 from gpt_edge.system.fork_safety import check_process
 
@@ -99,6 +100,8 @@ class BatchEngine:
         special: bool = False,
         cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
         on_piece: OnPiece | None = None,
         **settings: Unpack[SamplingSettings],
     ) -> BatchHandle:
@@ -112,10 +115,17 @@ class BatchEngine:
         params = params_with(params, settings)
         if isinstance(prompt, str):
             encoded = self._model.encode_prompt(
-                prompt, params.max_new_tokens, truncate, special=special
+                prompt,
+                params.max_new_tokens,
+                truncate,
+                special=special,
+                context=context,
+                keep_first=keep_first,
             )
         else:
-            encoded = Prompt(check_ids(prompt, self._session.config))
+            encoded = prompt_of_ids(
+                prompt, self._session.config, params.max_new_tokens, context, keep_first
+            )
         return self.add_encoded(encoded, params, cancel, processors, on_piece)
 
     def add_encoded(
@@ -265,6 +275,7 @@ class BatchEngine:
 
     def _work(self) -> bool:
         self._rows.end()
+        self._rows.shift_full()
         has_read = self._rows.read_chunk()
         while has_read and not self._interleaves and self._rows.read_chunk():
             pass

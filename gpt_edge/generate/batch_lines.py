@@ -19,6 +19,7 @@ from gpt_edge.errors import GPTEdgeError
 from gpt_edge.generate.batch_engine import BatchEngine
 from gpt_edge.generate.batch_handle import BatchHandle
 from gpt_edge.generate.completion import Completion
+from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.params import SamplingParams, params_with
 from gpt_edge.generate.prompt import Truncate
@@ -97,10 +98,13 @@ def generate_lines(
     batch_size: int,
     truncate: Truncate | None = None,
     special: bool = False,
+    context: ContextPolicy = "error",
+    keep_first: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """The result of each line, in order, as soon as those before it are there. `batch_size` texts
     are generated at a time. An error of a line is its result.
     """
+    check_context(context, keep_first, generator.session.config.n_ctx)
     engine = BatchEngine(generator, max_batch=batch_size, interleave=False)
     waiting: deque[tuple[BatchLine, object, BatchHandle | Exception]] = deque()
     with engine:
@@ -110,7 +114,12 @@ def generate_lines(
                 request = parse_line(line, defaults)
                 id = request.id
                 handle: BatchHandle | Exception = engine.add(
-                    request.prompt, request.params, truncate=truncate, special=special
+                    request.prompt,
+                    request.params,
+                    truncate=truncate,
+                    special=special,
+                    context=context,
+                    keep_first=keep_first,
                 )
             except (GPTEdgeError, ValueError) as error:
                 handle = error

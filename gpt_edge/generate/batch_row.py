@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.completion import Completion, TextAssembly, TokenChoice
+from gpt_edge.generate.context import UNLIMITED, window_of
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.logprobs import PromptLogprobs, TokenLogprob
 from gpt_edge.generate.params import SamplingParams
@@ -30,8 +31,17 @@ class BatchRow:
         prompt = heal(prompt, params, tokenizer)
         self.prompt = prompt
         self.choice = TokenChoice(
-            params, prompt.ids, n_ctx, tokenizer, end_tokens, processors, prompt.healed
+            params,
+            prompt.ids,
+            n_ctx if prompt.keep_first is None else UNLIMITED,
+            tokenizer,
+            end_tokens,
+            processors,
+            prompt.healed,
         )
+        self._n_ctx = n_ctx
+        self._window = prompt.ids  # the context's ids, of which those after `_n_shifted` are new
+        self._n_shifted = 0
         self.prompt_logprobs: PromptLogprobs | None = None
         if params.prompt_logprobs is not None:
             self.prompt_logprobs = PromptLogprobs(
@@ -50,8 +60,17 @@ class BatchRow:
 
     @property
     def ids(self) -> list[int]:
-        """The prompt's and those after it."""
-        return [*self.prompt.ids, *self.choice.ids]
+        """What stands in the context: the prompt or the window, and the ids after it."""
+        return [*self._window, *self.choice.ids[self._n_shifted :]]
+
+    def shift(self) -> list[int]:
+        """Make a window of a full context; return its ids, all of which but the first `keep_first`
+        are to be read again.
+        """
+        assert self.prompt.keep_first is not None
+        self._window = window_of(self.ids, self.prompt.keep_first, self._n_ctx)
+        self._n_shifted = len(self.choice.ids)
+        return self._window
 
     @property
     def is_ended(self) -> bool:

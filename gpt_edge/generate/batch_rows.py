@@ -67,6 +67,24 @@ class BatchRows:
         for handle in self._queue.take_cancelled(everyone=everyone):
             self._deliver(handle, handle.row.cancel)
 
+    def shift_full(self) -> None:
+        """Take rows whose context is full out of their slots: their windows are read as prompts
+        are, while the other rows go on.
+        """
+        n_ctx = self._session.config.n_ctx
+        for row in reversed(range(len(self._running))):
+            handle = self._running[row]
+            if handle.row.prompt.keep_first is None or int(self._slots.lengths[row]) < n_ctx:
+                continue
+            ids = handle.row.shift()
+            n_kept = handle.row.prompt.keep_first
+            sequence = ReadSequence(self._session)
+            if n_kept:
+                sequence.cache.put_row(self._slots.copy_row(row, n_kept), n_kept)
+                sequence.ids = ids[:n_kept]
+            self._joining.append(_Joining(handle, sequence, ids, is_window=True))
+            self._free(row)
+
     def read_chunk(self) -> bool:
         """Read more of a prompt that has a place; its row joins the others when it is complete.
         Returns False if there is none.
@@ -75,15 +93,14 @@ class BatchRows:
         if not self._joining:
             return False
         joining = self._next_to_read()
-        handle, sequence = joining.handle, joining.sequence
-        ids = handle.row.prompt.ids
+        handle, sequence, ids = joining.handle, joining.sequence, joining.ids
         noted = handle.row.prompt_logprobs
         done = len(sequence.ids)
         try:
             self._session.reserve(sequence.cache, len(ids))
             logits = sequence.read(
                 ids[done : done + self._prefill_chunk],
-                take_rows=None if noted is None else noted.take_rows,
+                take_rows=None if noted is None or joining.is_window else noted.take_rows,
             )
         except Exception as error:  # of this request: the others run on
             self._joining.remove(joining)
@@ -92,7 +109,8 @@ class BatchRows:
         if len(sequence.ids) == len(ids):
             assert logits is not None
             self._joining.remove(joining)
-            sequence.remember()
+            if not joining.is_window:
+                sequence.remember()
             self._last_read = _LastRead(ids, sequence, logits)
             self._join(handle, self._last_read)
             self._join_equals(self._last_read)
@@ -148,7 +166,7 @@ class BatchRows:
         if handle.row.prompt_logprobs is not None:
             return True
         ids = handle.row.prompt.ids
-        return all(joining.handle.row.prompt.ids != ids for joining in self._joining)
+        return all(joining.ids != ids for joining in self._joining)
 
     def _next_to_read(self) -> _Joining:
         """The prompt of which least is left, or the oldest when it has waited long enough."""
@@ -167,10 +185,10 @@ class BatchRows:
     def _begin(self, handle: BatchHandle) -> _Joining:
         """A request whose prompt is read from where it differs from what was read before."""
         if handle.row.prompt_logprobs is not None:  # only reading tells them
-            return _Joining(handle, ReadSequence(self._session))
+            return _Joining(handle, ReadSequence(self._session), handle.row.prompt.ids)
         sequence = ReadSequence(self._session, self._prefixes)
         handle.row.cached_tokens = sequence.keep_prefix(handle.row.prompt.ids)
-        return _Joining(handle, sequence)
+        return _Joining(handle, sequence, handle.row.prompt.ids)
 
     def _join_equals(self, last: _LastRead) -> None:
         """Let waiting requests with the prompt that was read last join without reading it."""
@@ -212,6 +230,10 @@ class BatchRows:
         if self._prefixes is not None:
             ids = self._running[row].row.ids[: int(self._slots.lengths[row])]
             self._prefixes.store(self._session, ids, self._slots, row)
+        self._free(row)
+
+    def _free(self, row: int) -> None:
+        """Let the last row have the place of one."""
         self._slots.leave(row)
         last = self._running.pop()
         if row < len(self._running):
@@ -225,15 +247,24 @@ class BatchRows:
 
 
 class _Joining:
-    """A request whose prompt is being read."""
+    """A request whose prompt, or whose window, is being read. ids: all of it."""
 
-    def __init__(self, handle: BatchHandle, sequence: ReadSequence) -> None:
+    def __init__(
+        self,
+        handle: BatchHandle,
+        sequence: ReadSequence,
+        ids: list[int],
+        *,
+        is_window: bool = False,
+    ) -> None:
         self.handle = handle
         self.sequence = sequence
+        self.ids = ids
+        self.is_window = is_window
 
     def n_left(self) -> int:
-        """Tokens of the prompt to read yet."""
-        return len(self.handle.row.prompt.ids) - len(self.sequence.ids)
+        """Tokens to read yet."""
+        return len(self.ids) - len(self.sequence.ids)
 
 
 class _LastRead:

@@ -20,7 +20,7 @@ from gpt_edge.generate.chat_template import ChatTemplate, Message, encode_chat
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.params import SamplingParams, SamplingSettings, params_with
-from gpt_edge.generate.prompt import Prompt, check_ids, cut_left, fitted
+from gpt_edge.generate.prompt import fit_prompt
 from gpt_edge.generate.state_file import HINT, read_state, write_state
 from gpt_edge.generate.turn import OpenTurn, Turn, turn_of
 
@@ -117,13 +117,15 @@ class Conversation:
             ids, n_kept = self._ids_with(text)
             n_dropped = self._turns[-1].n_dropped if self._turns and n_kept else 0
             first = self.keep_first if n_dropped else 0
-            prompt = self._fit([*ids[:first], *ids[first + n_dropped :]], params)
+            prompt = fit_prompt(
+                [*ids[:first], *ids[first + n_dropped :]],
+                self.model.session.config.n_ctx,
+                params.max_new_tokens,
+                self.context,
+                self.keep_first,
+            )
             stream = self.model.stream_encoded(
-                prompt,
-                params,
-                cancel=cancel,
-                sequence=self._sequence,
-                keep_first=self.keep_first if self.context == "window" else None,
+                prompt, params, cancel=cancel, sequence=self._sequence
             )
             n_dropped += prompt.dropped_tokens
             self._open = OpenTurn(text, ids, n_kept, n_dropped, stream)
@@ -245,13 +247,3 @@ class Conversation:
         while n_kept < min(len(ids), len(before)) and ids[n_kept] == before[n_kept]:
             n_kept += 1
         return ids, n_kept if n_kept == len(before) else 0
-
-    def _fit(self, ids: list[int], params: SamplingParams) -> Prompt:
-        """What the model gets to see of the text, by the policy."""
-        config = self.model.session.config
-        if self.context == "window":
-            return fitted(ids, config.n_ctx, self.keep_first)
-        if self.context == "truncate-left":
-            return cut_left(ids, config.n_ctx, params.max_new_tokens)
-        check_ids(ids, config)
-        return Prompt(ids)

@@ -24,6 +24,7 @@ from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.generate.batch_engine import BATCH_SIZE, BatchEngine
 from gpt_edge.generate.beam_search import BeamParams, BeamSearch
 from gpt_edge.generate.completion import Completion
+from gpt_edge.generate.context import ContextPolicy
 from gpt_edge.generate.contrastive import ContrastiveParams, ContrastiveSearch
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.params import MAX_SEED, SamplingParams, SamplingSettings, params_with
@@ -83,6 +84,8 @@ class Generator(TextGenerator):
         truncate: Truncate | None = None,
         special: bool = False,
         cancel: threading.Event | None = None,
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
         batch_size: int = BATCH_SIZE,
         **settings: Unpack[SamplingSettings],
     ) -> list[Completion]:
@@ -90,8 +93,9 @@ class Generator(TextGenerator):
         order.
 
         Each is what `complete` alone would return: a seed starts again for every row. Equal prompts
-        are read once. params: one for all, or one per prompt. All prompts are checked before the
-        first is processed. `BatchEngine` takes prompts one by one and streams.
+        are read once. params: one for all, or one per prompt. context, keep_first: see `stream`.
+        All prompts are checked before the first is processed. `BatchEngine` takes prompts one by
+        one and streams.
         """
         check_several("prompts", prompts)
         check_count("batch_size", batch_size)
@@ -104,7 +108,14 @@ class Generator(TextGenerator):
                 f"expected one SamplingParams per prompt, {len(prompts)}, got {len(each)}"
             )
         encoded = [
-            self.encode_prompt(prompt, own.max_new_tokens, truncate, special=special)
+            self.encode_prompt(
+                prompt,
+                own.max_new_tokens,
+                truncate,
+                special=special,
+                context=context,
+                keep_first=keep_first,
+            )
             for prompt, own in zip(prompts, each, strict=True)
         ]
         with BatchEngine(
@@ -186,6 +197,7 @@ class Generator(TextGenerator):
             beams or BeamParams(),
             tuple(self.end_tokens),
             processors,
+            self.new_sequence(),
         ).run()
 
     def contrastive_search(

@@ -60,7 +60,7 @@ class TokenStream:
     def __init__(
         self,
         session: Session,
-        prompt: Sequence[int],
+        prompt: Prompt,
         params: SamplingParams,
         tokenizer: Tokenizer,
         cancel: threading.Event | None = None,
@@ -68,17 +68,13 @@ class TokenStream:
         processors: Sequence[LogitsProcessor] = (),
         speculate: Speculate | None = None,
         sequence: ReadSequence | None = None,
-        keep_first: int | None = None,
-        healed: str = "",
     ) -> None:
         """end_tokens: that end the text besides the tokenizer's own. processors: see
         `TokenChoice`. speculate: see `Generator.stream`. sequence: what was read before; what the
         prompt shares with its start is not read again. It is lent to this stream until the end.
-        keep_first: ids that stay when the context is full, for a window; None ends there. healed:
-        text of the prompt with which the new text begins, see `TokenChoice`.
         """
         check_hooks(cancel, processors)
-        self.prompt = tuple(prompt)
+        self.prompt = tuple(prompt.ids)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
         self.cached_tokens = 0  # of the prompt, that were not read again
@@ -88,9 +84,9 @@ class TokenStream:
                 self.prompt, tokenizer.vocab_size, params.prompt_logprobs
             )
         self._sequence = sequence or ReadSequence(session)
-        n_ctx = session.config.n_ctx if keep_first is None else UNLIMITED
+        n_ctx = session.config.n_ctx if prompt.keep_first is None else UNLIMITED
         self._choice = TokenChoice(
-            params, self.prompt, n_ctx, tokenizer, end_tokens, processors, healed
+            params, self.prompt, n_ctx, tokenizer, end_tokens, processors, prompt.healed
         )
         self._reader: ReadSequence | SpeculativeReader = self._sequence
         if speculate is not None:
@@ -103,7 +99,7 @@ class TokenStream:
         # re-entrant: a signal handler may call close() while a step runs
         self._lock = threading.RLock()
         self._sequence.lend(self)
-        self._sequence.keep_first = keep_first
+        self._sequence.keep_first = prompt.keep_first
         self._sequence.n_dropped = 0
 
     @property

@@ -12,30 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack
 
-from gpt_edge.arguments import (
-    check_callable,
-    check_is_a,
-    check_path,
-    checked_ids,
-)
+from gpt_edge.arguments import check_callable, check_is_a, check_path
 from gpt_edge.arrays import IntArray
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
 from gpt_edge.generate.async_stream import AsyncTextStream
 from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.completion import Completion
-from gpt_edge.generate.context import ContextPolicy, check_context
+from gpt_edge.generate.context import ContextPolicy
 from gpt_edge.generate.defaults import params_from_defaults
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.params import SamplingParams, SamplingSettings, params_with
 from gpt_edge.generate.prefix_cache import PrefixCache
-from gpt_edge.generate.prompt import (
-    Prompt,
-    Truncate,
-    check_ids,
-    cut_left,
-    encode_prompt,
-    fitted,
-)
+from gpt_edge.generate.prompt import Prompt, Truncate, encode_prompt, prompt_of_ids
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.generate.speculation import DraftModel, PromptLookup, check_same_tokens
 from gpt_edge.generate.state_file import read_state, write_state
@@ -109,7 +97,7 @@ class TextGenerator(Closable):
         if params.stop or params.token_healing:
             what = "stop strings need" if params.stop else "token_healing needs"
             raise ValueError(f"{what} text: use stream or complete")
-        prompt = self._fit_ids(ids, params, context, keep_first)
+        prompt = prompt_of_ids(ids, self.session.config, params.max_new_tokens, context, keep_first)
         return TokenStream(
             self.session,
             prompt,
@@ -120,7 +108,6 @@ class TextGenerator(Closable):
             processors,
             self._proposers(speculate),
             self._sequence(sequence, prefix_cache),
-            keep_first if context == "window" else None,
         )
 
     def stream(
@@ -164,15 +151,13 @@ class TextGenerator(Closable):
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
         params = params_with(params, settings)
-        check_context(context, keep_first, self.session.config.n_ctx)
-        encoded = encode_prompt(
+        encoded = self.encode_prompt(
             prompt,
-            self.tokenizer,
-            self.session.config,
             params.max_new_tokens,
-            "left" if context == "truncate-left" else truncate,
+            truncate,
             special=special,
-            keep_first=keep_first if context == "window" else None,
+            context=context,
+            keep_first=keep_first,
         )
         return self.stream_encoded(
             encoded,
@@ -181,7 +166,6 @@ class TextGenerator(Closable):
             processors=processors,
             speculate=speculate,
             sequence=self._sequence(sequence, prefix_cache),
-            keep_first=keep_first if context == "window" else None,
         )
 
     def stream_encoded(
@@ -193,15 +177,12 @@ class TextGenerator(Closable):
         processors: Sequence[LogitsProcessor] = (),
         speculate: Speculation = None,
         sequence: ReadSequence | None = None,
-        keep_first: int | None = None,
     ) -> TextStream:
-        """`stream` for a prompt that `encode_prompt` made. keep_first: of a window; None has
-        none.
-        """
+        """`stream` for a prompt that `encode_prompt` made."""
         prompt = heal(prompt, params, self.tokenizer)
         tokens = TokenStream(
             self.session,
-            prompt.ids,
+            prompt,
             params,
             self.tokenizer,
             cancel,
@@ -209,8 +190,6 @@ class TextGenerator(Closable):
             processors,
             self._proposers(speculate),
             sequence,
-            keep_first,
-            prompt.healed,
         )
         return TextStream(tokens, params, self.tokenizer, prompt)
 
@@ -311,23 +290,6 @@ class TextGenerator(Closable):
             raise ValueError("the sequence was read by another model, or another load of it")
         return sequence
 
-    def _fit_ids(
-        self,
-        ids: Sequence[int] | IntArray,
-        params: SamplingParams,
-        context: ContextPolicy,
-        keep_first: int,
-    ) -> list[int]:
-        """Ids that the context holds, by the policy."""
-        config = self.session.config
-        check_context(context, keep_first, config.n_ctx)
-        if context == "error":
-            return check_ids(ids, config)
-        checked = checked_ids(ids, config.vocab_size)
-        if context == "window":
-            return fitted(checked, config.n_ctx, keep_first).ids
-        return cut_left(checked, config.n_ctx, params.max_new_tokens).ids
-
     def chat_template(self) -> ChatTemplate | None:
         """The chat template that the model's checkpoint brought, for `Conversation`; None without
         one. Raises MissingDependencyError without the extra `chat`.
@@ -381,6 +343,8 @@ class TextGenerator(Closable):
         truncate: Truncate | None = None,
         *,
         special: bool = False,
+        context: ContextPolicy = "error",
+        keep_first: int = 0,
     ) -> Prompt:
         """Ids of `prompt`, at least one and at most a context full; see `prompt.encode_prompt`."""
         return encode_prompt(
@@ -390,4 +354,6 @@ class TextGenerator(Closable):
             max_new_tokens,
             truncate,
             special=special,
+            context=context,
+            keep_first=keep_first,
         )

@@ -8,6 +8,7 @@ Lundberg 2023, "The Art of Prompt Design: Prompt Boundaries and Token Healing".
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def heal(prompt: Prompt, params: SamplingParams, tokenizer: Tokenizer) -> Prompt
     for n_healed in range(min(MAX_HEALED, len(prompt.ids) - 1), 0, -1):
         text = _text(prompt.ids[-n_healed:], tokenizer)
         if text is not None and pieces.has_longer(text.encode()):
-            return Prompt(prompt.ids[:-n_healed], prompt.dropped_tokens, text)
+            return dataclasses.replace(prompt, ids=prompt.ids[:-n_healed], healed=text)
     return prompt
 
 

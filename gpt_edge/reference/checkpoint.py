@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 from torch import Tensor
 
@@ -24,6 +25,12 @@ from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.importers.gpt_edge_checkpoint import FORMAT, VERSION
 from gpt_edge.reference.importers.tensor_map import HEAD_PREFIX, Checkpoint
 from gpt_edge.reference.model import GPT
+from gpt_edge.reference.trained_adapter import (
+    ADAPTER_FILE,
+    FIELD,
+    TrainedAdapter,
+    read_trained_adapter,
+)
 from gpt_edge.system.atomic_files import publish_folder, write_file
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer.spec import TokenizerSource
@@ -36,12 +43,14 @@ def save_checkpoint(
     tokenizer: TokenizerSource | None,
     training: Mapping[str, Any],
     task: TaskSpec | None = None,
+    adapter: TrainedAdapter | None = None,
 ) -> None:
     """Write a checkpoint at `folder`, replacing an older checkpoint there in one step.
 
     state: the tensors of `GPT(config).state_dict()`, any float type; a tied `lm_head.weight` is
     left out. training: plain JSON values about the run, for people. task: of a fine-tuned model;
-    config and state are then its `TaskModel.config` and `TaskModel.tensors()`. Raises NumericError
+    config and state are then its `TaskModel.config` and `TaskModel.tensors()`. adapter: what state
+    has beyond its base, where only that was trained. Raises NumericError
     for NaN or infinite weights, before anything is written, and OutputError as `publish_folder`.
     """
     tensors = {
@@ -66,10 +75,14 @@ def save_checkpoint(
     }
     if task is not None:
         described["task"] = task.to_dict()
+    if adapter is not None:
+        described[FIELD] = adapter.described()
     files = {
         "model.safetensors": save(tensors),
         "config.json": (json.dumps(described, indent=1) + "\n").encode(),
     }
+    if adapter is not None:
+        files[ADAPTER_FILE] = save_arrays(dict(adapter.arrays))
     if tokenizer:
         files[tokenizer.spec.file] = tokenizer.content
     n_bytes = sum(map(len, files.values()))
@@ -120,6 +133,14 @@ def load_task_model(folder: Path) -> TaskModel:
     Raises CheckpointError as `open_checkpoint`, and for a checkpoint without a task.
     """
     return task_model_of(open_checkpoint(folder))
+
+
+def load_trained_adapter(folder: Path) -> TrainedAdapter:
+    """Return the adapter of a checkpoint folder. Raises CheckpointError where it holds none, or a
+    corrupt one.
+    """
+    described = read_checkpoint_config(folder).get(FIELD)
+    return read_trained_adapter(folder, open_checkpoint(folder).config, described)
 
 
 def task_model_of(checkpoint: Checkpoint) -> TaskModel:

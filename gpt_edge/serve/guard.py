@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpt_edge.serve.api_error import ApiError
 from gpt_edge.serve.metrics import Metrics
+from gpt_edge.serve.page import page_paths
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-PUBLIC = ("/health", "/ready")  # answered without a key
+SUPERVISED = ("/health", "/ready")  # answered without a key, and so is the page, which asks for it
 MAX_HEADERS = 100
 log = logging.getLogger("gpt_edge.serve")
 
@@ -51,7 +52,8 @@ class Access:
             raise ApiError(
                 403, f"pages of {origin[:80]!r} may not ask: start the server with --cors-origin"
             )
-        if self.api_key is not None and path not in PUBLIC and not is_preflight:
+        is_public = is_preflight or path in SUPERVISED or path in page_paths()
+        if self.api_key is not None and not is_public:
             self._check_key(headers)
 
     def _is_own(self, host: str) -> bool:

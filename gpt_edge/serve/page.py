@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
@@ -24,16 +25,26 @@ HEADERS = {
 
 def page_routes() -> list[Route]:
     """A route for each file of the page."""
-    files = {**page_files(), "site.json": SITE}
     return [
-        Route(
-            "/" if name == INDEX else f"/{name}",
-            _sender(content, media_type(name)),
-            methods=["GET"],
-        )
+        Route(path, _sender(content, media_type(name)), methods=["GET"])
+        for path, (name, content) in _files().items()
+    ]
+
+
+@functools.cache
+def page_paths() -> frozenset[str]:
+    """The paths of the routes. What lies there is no secret: it comes with the package."""
+    return frozenset(_files())
+
+
+def _files() -> dict[str, tuple[str, bytes]]:
+    """Name and content by path."""
+    files = {**page_files(), "site.json": SITE}
+    return {
+        "/" if name == INDEX else f"/{name}": (name, content)
         for name, content in files.items()
         if name not in LEFT_OUT
-    ]
+    }
 
 
 def _sender(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:

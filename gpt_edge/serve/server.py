@@ -123,3 +123,5 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
+    # it warns of writing to a client that left, which the line of that request says
+    logging.getLogger("asyncio").setLevel(logging.ERROR)

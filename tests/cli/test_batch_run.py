@@ -115,6 +115,22 @@ def test_a_run_that_was_cut_off_anywhere_continues_to_the_same_file(
     assert (out.read_bytes(), out.stat().st_mtime_ns) == (whole, written)
 
 
+def test_lines_that_a_power_cut_turned_to_zeros_are_made_again(
+    source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    run(*arguments(source, out))
+    whole = out.read_bytes()
+    end = whole.index(b"\n") + 1
+    for place in (end, end + 20):  # the beginning of a line, and its middle
+        out.write_bytes(whole[:place] + b"\0" * 30 + whole[place + 30 :])
+        assert run(*arguments(source, out)).code == 1  # a line of the source has an error
+        assert out.read_bytes() == whole
+    out.write_bytes(b"\0\0notes")
+    assert "no result that was cut off" in run(*arguments(source, out)).err
+    assert out.read_bytes() == b"\0\0notes"
+
+
 def test_more_lines_are_appended_to_what_is_there(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     run(*arguments(source, out))
@@ -176,6 +192,19 @@ def test_what_goes_with_a_single_text_is_refused(
 ) -> None:
     ran = run(*arguments(source, None), *more)
     assert (ran.code, ran.errors) == (2, [f"error: {message}"])
+
+
+def test_lines_that_outgrow_the_context_go_on_as_windows(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    asked = {"prompt": "the end", "max_new_tokens": 100, "ignore_end_token": True}
+    source.write_text(json.dumps(asked), "utf-8")
+    ran = run(*arguments(source, None, "--context", "window", "--keep-first", "3"))
+    (found,) = (json.loads(line) for line in ran.out.splitlines())
+    alone = open_generator().complete(**asked, context="window", keep_first=3)
+    assert (found["text"], found["finish_reason"]) == (alone.text, "length")
+    ran = run(*arguments(source, None, "--keep-first", "3"))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.errors == ["error: keep_first needs the context 'window', got 'error'"]
 
 
 def test_out_is_for_batches(tmp_path: Path) -> None:

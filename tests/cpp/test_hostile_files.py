@@ -13,9 +13,19 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPO
+from tests.hostile.attacks import ATTACKS, Attack, spoiled
 from tests.support.cpp_library import CppError, CppLibrary
 from tests.support.signed_manifest import changed_bundle, sign, signed
 
+# they lie in the right file, over one another or with an entry that nothing reads
+FINE = ("weights over others", "weights with a checksum's entry of 2 MB")
+ELSEWHERE = (
+    "a shape whose product overflows",
+    "a negative dimension",
+    "a sparse initializer",
+    "a Constant with a sparse value",
+    "a Constant whose value lies in a file",
+)
 TINY = REPO / "tests" / "golden" / "tiny-edge"
 Values = dict[str, Any]
 
@@ -184,6 +194,20 @@ def test_a_graph_or_vocabulary_of_random_bytes_under_a_right_checksum_is_an_erro
             sign(folder)
             assert outcome(cpp, folder) in ("text", "bundle", "tokenizer", "runtime", "numeric")
         path.write_bytes(data)
+
+
+PLACES = [
+    attack
+    for attack in ATTACKS
+    if attack.name in ELSEWHERE or (attack.name.startswith("weights") and attack.name not in FINE)
+]
+
+
+@pytest.mark.parametrize("attack", PLACES, ids=str)
+def test_weights_that_lie_elsewhere_are_refused(
+    attack: Attack, cpp: CppLibrary, tmp_path: Path
+) -> None:
+    refused(cpp, spoiled(attack, tmp_path / "bundle"), "bundle", r"model\.onnx(\.data)? (has|is) ")
 
 
 RANKS: tuple[tuple[bytes, str], ...] = (

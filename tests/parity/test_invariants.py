@@ -21,6 +21,7 @@ from gpt_edge.export.formats.rounding import quantize_weight
 from gpt_edge.export.formats.tensor_format import TensorFormat
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.prompt import Prompt
 from gpt_edge.generate.stream import TokenStream
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
@@ -196,12 +197,16 @@ def check_repeats(session: Session, n_repeats: int) -> None:
     # what ids need of a tokenizer
     words: Any = SimpleNamespace(vocab_size=session.config.vocab_size, end_token=None)
     params = SamplingParams(max_new_tokens=12, top_k=40, seed=5)
-    first = list(TokenStream(session, [1, 2, 3], params, words, None))
+    first = list(TokenStream(session, Prompt([1, 2, 3]), params, words, None))
     assert len(first) == 12
     for _ in range(n_repeats - 1):
         # other traffic
-        list(TokenStream(session, [4], SamplingParams(max_new_tokens=2, top_k=3), words, None))
-        assert list(TokenStream(session, [1, 2, 3], params, words, None)) == first
+        list(
+            TokenStream(
+                session, Prompt([4]), SamplingParams(max_new_tokens=2, top_k=3), words, None
+            )
+        )
+        assert list(TokenStream(session, Prompt([1, 2, 3]), params, words, None)) == first
 
 
 def check_batches(session: Session, n_batches: int) -> None:

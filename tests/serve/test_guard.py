@@ -190,6 +190,8 @@ def test_a_page_that_is_allowed_may_ask_and_others_need_the_key() -> None:
         origin = {"Origin": "https://page.example"}
         assert get("/health", headers={"Host": "my.example"}).status_code == 200
         assert get("/ready").status_code == 200
+        for path in ("/", "/site.json", "/js/page/main.js"):
+            assert get(path).status_code == 200
         for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": "k3y"}):
             answer = get("/v1/models", headers=headers)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")

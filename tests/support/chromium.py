@@ -53,7 +53,7 @@ def find_chromium() -> str:
 
 class Chromium:
     """The browser. `requests`: every address that a page or one of its workers asked for;
-    `problems`: what was written to a console as an error, or not caught.
+    `problems`: what was written to a console as an error, or not caught, and dialogs.
     """
 
     def __init__(self) -> None:
@@ -157,16 +157,19 @@ class Chromium:
         if "id" in message:
             self._answers[message["id"]] = message
         else:
-            self._note(message["method"], message["params"])
+            self._note(message["method"], message["params"], message.get("sessionId"))
 
     def _said(self) -> str:
         """The end of what it wrote to stderr."""
         self._log.seek(0)
         return self._log.read()[-2000:].decode(errors="replace")
 
-    def _note(self, method: str, params: dict[str, Any]) -> None:
+    def _note(self, method: str, params: dict[str, Any], session: str | None) -> None:
         if method == "Target.attachedToTarget":
             self._watch(params["sessionId"])
+        elif method == "Page.javascriptDialogOpening":
+            self.problems.append(f"a dialog: {params['message']}")
+            self._send("Page.handleJavaScriptDialog", session, {"accept": False})
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
         elif method == "Runtime.exceptionThrown":

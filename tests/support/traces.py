@@ -1,8 +1,10 @@
-"""One trace per model shape and graph in a run of the tests.
+"""One trace per wiring and graph in a run of the tests.
 
 `torch.onnx.export` takes 5 to 12 seconds for a model of two layers, whatever its width; the rest of
 an export takes one. `share_traces` keeps what torch returned in a folder that all processes of a
-run share, so that the second export of a shape reads it. The first export of every shape is still
+run share, so that the second export of a wiring reads it. Two models have one wiring when they
+differ only in what a trace holds as shapes or as attributes of attention, like the vocabulary;
+`tests/parity/test_shared_traces.py` compares the files. The first export of every wiring is still
 torch's own, in every run: nothing is kept from one run to the next. It takes a quarter less time
 here, since a process reads torch's table of operators once, and collects no garbage in between.
 """
@@ -10,6 +12,7 @@ here, since a process reads torch's table of operators once, and collects no gar
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import hashlib
@@ -24,17 +27,21 @@ import onnx_ir as ir
 import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from gpt_edge.config import GPTConfig
+from gpt_edge.export.graph.graph_modules import EdgeGraph, EdgeTaskGraph, attention_attributes
+
 if sys.platform != "win32":
     import fcntl
 
 FOLDER = "GPT_EDGE_TEST_TRACES"  # the environment's variable, which commands inherit
+EDGE = EdgeGraph, EdgeTaskGraph
 WEIGHTS = "traced_weights"  # how many of the stored graph's last inputs are initializers
 
 
 def share_traces() -> None:
     """Let `torch.onnx.export` of this process reuse the traces in the folder that FOLDER names."""
     if not hasattr(torch.onnx.export, "__wrapped__") and FOLDER in os.environ:
-        torch.onnx.export = _sharing(torch.onnx.export, Path(os.environ[FOLDER]))
+        torch.onnx.export = sharing(torch.onnx.export, Path(os.environ[FOLDER]))
         read_operators_once()
 
 
@@ -45,7 +52,9 @@ def read_operators_once() -> None:
     ONNXRegistry.from_torchlib = classmethod(functools.cache(from_torchlib))  # type: ignore
 
 
-def _sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+def sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """`export`, whose traces are kept in `folder`, and taken from there."""
+
     @functools.wraps(export)
     def shared(model: torch.nn.Module, arguments: tuple[Any, ...], **options: Any) -> Any:
         if not hasattr(model, "gpt"):  # Optimum exports its own models, by the older exporter
@@ -58,7 +67,7 @@ def _sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
                 if program is None:
                     return None
                 _save(program.model, path)
-            return SimpleNamespace(model=_load(path))
+            return SimpleNamespace(model=_load(path, model))
 
     return shared
 
@@ -75,14 +84,33 @@ def _no_collections() -> Iterator[None]:
 
 def _digest(model: torch.nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
     """Of all that the trace depends on: the wrapper and its settings, the model's modules and
-    weights' shapes, the arguments' shapes.
+    weights, the arguments.
     """
-    config = model.gpt.config
     settings = {key: value for key, value in vars(model).items() if isinstance(value, (str, int))}
-    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    inputs = torch.utils._pytree.tree_map(lambda tensor: (tensor.dtype, *tensor.shape), arguments)
-    parts = type(model).__qualname__, settings, config, shapes, inputs, options
-    return hashlib.sha256(f"{model}\n{parts}".encode()).hexdigest()[:32]
+    modules = [(name, type(module).__qualname__) for name, module in model.named_modules()]
+    inputs = torch.utils._pytree.tree_map(lambda tensor: (tensor.dtype, tensor.dim()), arguments)
+    wiring = _wiring(model.gpt.config, is_edge=isinstance(model, EDGE))
+    parts = type(model).__qualname__, settings, wiring, modules, list(model.state_dict()), inputs
+    return hashlib.sha256(f"{parts}\n{options}".encode()).hexdigest()[:32]
+
+
+def _wiring(config: GPTConfig, *, is_edge: bool) -> GPTConfig:
+    """The same for all models of one wiring. A dimension of 1 is a wiring of its own: torch might
+    take it for a constant.
+
+    The portable graph holds constants of the width and the heads; the edge graph has them, the
+    window and the scale in attributes of its attention, which `_load` sets.
+    """
+    n_label = config.n_label and 1
+    sizes = {"vocab_size": config.vocab_size, "n_ctx": config.n_ctx, "n_inner": config.inner_size}
+    changes: dict[str, Any] = {name: min(size, 2) for name, size in sizes.items()}
+    if is_edge:
+        n_head = min(config.n_head, 2)
+        changes |= {"n_head": n_head, "n_embd": n_head * min(config.head_size, 2)}
+        changes |= {"window": config.window and 1, "scale_attention": True}
+    if config.takes_adapters:  # a constant of the graph: where its adapters' tokens begin
+        changes["vocab_size"] = config.vocab_size
+    return dataclasses.replace(config, n_label=n_label, **changes)
 
 
 @contextlib.contextmanager
@@ -109,11 +137,20 @@ def _save(model: ir.Model, path: Path) -> None:
     unfinished.replace(path)
 
 
-def _load(path: Path) -> ir.Model:
+def _load(path: Path, traced: torch.nn.Module) -> ir.Model:
+    """The stored trace as that of `traced`: with the shapes of its weights and, in an edge graph,
+    the attributes of its attention.
+    """
     model = ir.load(path, format="protobuf")
     graph = model.graph
     n_weights = int(graph.metadata_props.pop(WEIGHTS))
+    weights = traced.state_dict()
     for value in list(graph.inputs)[-n_weights:]:
         graph.inputs.remove(value)
+        value.shape = ir.Shape(weights[value.name].shape)
         graph.initializers[value.name] = value
+    attention = [node for node in graph if node.op_type == "GroupQueryAttention"]
+    for layer, node in enumerate(attention):
+        for name, number in attention_attributes(traced.gpt.config, layer).items():
+            node.attributes[name] = ir.convenience.convert_attribute(name, number)
     return model

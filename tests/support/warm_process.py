@@ -58,6 +58,11 @@ class WarmProcess:
         """As subprocess.Popen's."""
         return self._process.exitcode
 
+    def send_signal(self, number: int) -> None:
+        """As subprocess.Popen's."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
     def kill(self) -> None:
         """By SIGKILL, unless it has ended."""
         self._process.kill()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -31,9 +34,13 @@ def compare(
     paths = [folder / "here.json", folder / "there.json"]
     for path, values in zip(paths, (here, there), strict=True):
         path.write_text(json.dumps(values))
-    command = [sys.executable, str(SCRIPT), "compare", *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(SCRIPT), "compare", *map(str, paths)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import itertools
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from gpt_edge.generate.philox import Philox
 from gpt_edge.generate.processors import build_processors
 from gpt_edge.generate.sampler import Sampler
 from gpt_edge.generate.stop_strings import StopMatcher
+from gpt_edge.runtime.encoder import Pooling
+from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer.formats.gpt1_file import format_gpt1_file
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import TokenizerSource, TokenizerSpec
@@ -54,6 +57,8 @@ PENALTIES: tuple[dict[str, Any], ...] = (
     {"no_repeat_ngram_size": 2},
     {"logit_bias": {3: 2.5, 5: float("-inf"), 0: -1.1}},
     {"min_new_tokens": 40},
+    {"min_new_tokens": 9, "stop_token_ids": [4, 9]},
+    {"bad_words": ["the", "  dog", [7, 3], [11]]},
 )
 
 
@@ -78,6 +83,10 @@ def sampler(tokenizer: Any) -> list[dict[str, Any]]:
         if number % 3 == 0:
             rows = [np.round(row) for row in rows]  # ties
         histories = [rng.integers(0, size, 4 + 3 * n).tolist() for n in range(len(rows))]
+        if "bad_words" in settings:  # its tokens are the likeliest
+            histories = [[*history[:-1], 7] for history in histories]
+            for row in rows:
+                row[[3, 11]] = 9
         cases.append(_choices(choices, rows, histories, tokenizer))
     return cases
 
@@ -87,7 +96,7 @@ def _choices(
 ) -> dict[str, Any]:
     n_prompt = 3
     params = SamplingParams(**settings)
-    end_tokens = [tokenizer.end_token]
+    end_tokens = sorted({tokenizer.end_token, *params.stop_token_ids})
     processors = build_processors(params, n_prompt, tokenizer, end_tokens)
     own = Sampler(params, processors)
     ids = [own.sample(row, history) for row, history in zip(rows, histories, strict=True)]
@@ -142,6 +151,13 @@ def tokenizers(bundle: Bundle) -> list[dict[str, Any]]:
     return [_tokenizer(source, TEXTS) for source in [*sources, _gpt1()]]
 
 
+def vocabulary(bundle: Bundle) -> dict[str, Any]:
+    """The built-in tokenizer's file and what is said of it."""
+    spec = bundle.manifest.tokenizer or {}
+    content = (bundle.path / spec["file"]).read_bytes()
+    return {"spec": spec, "content": base64.b64encode(content).decode()}
+
+
 def _gpt1() -> TokenizerSource:
     """Letters, their ends of words, and a few merges."""
     letters = "abcdefghijklmnopqrstuvwxyz.,'<|>漢"
@@ -185,6 +201,8 @@ def texts(bundle: Path, prompts: tuple[str, ...], n: int) -> dict[str, Any]:
         {"max_new_tokens": n},
         {"max_new_tokens": n, "temperature": 0.8, "top_k": 40, "seed": 7},
         {"max_new_tokens": n, "top_p": 0.9, "seed": 11, "stop": ["\n", "the "]},
+        {"max_new_tokens": n, "bad_words": ["a", "the"], "stop_token_ids": [5, 6]},
+        {"max_new_tokens": n, "min_p": 0.05, "seed": 3, "repetition_penalty": 1.2},
     ]
     rows = []
     for prompt, params in itertools.product(prompts, choices):
@@ -192,6 +210,44 @@ def texts(bundle: Path, prompts: tuple[str, ...], n: int) -> dict[str, Any]:
         row = {"prompt": prompt, "params": params, "ids": done.ids, "text": done.text}
         rows.append({**row, "finish_reason": done.finish_reason})
     return {"bundle": str(bundle), "texts": rows}
+
+
+def with_task(source: Path, folder: Path, task: TaskSpec) -> Path:
+    """A copy of a classifier that says to be of another kind: its head reads whichever rows."""
+    shutil.copytree(source, folder)
+    manifest = dataclasses.replace(Bundle.open(source).manifest, task=task)
+    (folder / "manifest.json").write_bytes(manifest.to_json())
+    return folder
+
+
+def token_labels(folder: Path) -> dict[str, Any]:
+    """What a bundle that labels tokens says, its places as JavaScript counts them."""
+    examples = ["A cafe\u0301 in São Paulo 🙂 and 漢字.", "one"]
+    found = gpt_edge.Classifier.load(folder).tag(examples)
+    rows = []
+    for text, of_text in zip(examples, found, strict=True):
+        units = [len(text[:at].encode("utf-16-le")) // 2 for at in range(len(text) + 1)]
+        rows.append(
+            [
+                {**dataclasses.asdict(one), "start": units[one.start], "end": units[one.end]}
+                for one in of_text
+            ]
+        )
+    return {"bundle": str(folder), "texts": examples, "rows": rows}
+
+
+def vectors(bundle: Path, poolings: tuple[Pooling, ...]) -> dict[str, Any]:
+    """Vectors by each pooling, with length 1 and as they are."""
+    examples = ["the end of the day", "a b"]
+    embedder = gpt_edge.Embedder.load(bundle)
+    cases = [
+        {
+            "options": {"pooling": pooling, "normalize": normalize},
+            "rows": embedder.embed(examples, pooling=pooling, normalize=normalize).tolist(),
+        }
+        for pooling, normalize in itertools.product(poolings, (True, False))
+    ]
+    return {"bundle": str(bundle), "texts": examples, "cases": cases}
 
 
 def labels(bundle: Path) -> dict[str, Any]:

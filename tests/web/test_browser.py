@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 import gpt_edge
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.web.local_server import bind_site
 from tests.support.chromium import Chromium, Page
+from tests.web.hostile_texts import HOSTILE
 
 pytestmark = pytest.mark.browser
 
@@ -26,18 +28,6 @@ SCREENS: dict[str, dict[str, Any]] = {
     "phone": {"width": 360, "height": 740},
     "dark": {"width": 1180, "height": 820, "is_dark": True},
 }
-MARKUP = (
-    "<img src=x onerror=window.hit=1>",
-    "<script>window.hit=1</script>",
-    "<svg/onload=window.hit=1>",
-    "<a href=javascript:window.hit=1>x</a>",
-    "\"><iframe srcdoc='<script>parent.hit=1</script>'>",
-    "${window.hit=1}",
-    "<style onload=window.hit=1></style>",
-    "<details open ontoggle=window.hit=1>",
-    "<math><mtext></p><img src onerror=window.hit=1>",
-    "&lt;img src=x onerror=window.hit=1&gt;",
-)
 
 
 @contextmanager
@@ -76,7 +66,7 @@ def page(browser: Chromium, address: str) -> Page:
 @pytest.fixture(scope="module")
 def model(site: Path) -> gpt_edge.Generator:
     """Python on the very files that the page reads."""
-    return gpt_edge.load(site / "models" / "tinystories-5m-int8")
+    return gpt_edge.load(site / "models" / DEFAULT_BUNDLE)
 
 
 def generate(page: Page, prompt: str, **settings: Any) -> dict[str, Any]:
@@ -177,8 +167,8 @@ def test_the_classifier_answers_in_its_tab(browser: Chromium, address: str, site
     opened.close()
 
 
-def test_prompts_of_markup_stay_text(page: Page) -> None:
-    for prompt in MARKUP:
+def test_hostile_prompts_stay_text(page: Page) -> None:
+    for prompt in HOSTILE:
         generate(page, prompt, max_new_tokens=2)
         assert story(page).startswith(prompt)
     inside = page.run(
@@ -227,7 +217,7 @@ def test_a_corrupt_file_is_named_and_nothing_runs(
 ) -> None:
     broken = tmp_path / "site"
     shutil.copytree(site, broken)
-    weights = broken / "models" / "tinystories-5m-int8" / "model.onnx.data"
+    weights = broken / "models" / DEFAULT_BUNDLE / "model.onnx.data"
     content = bytearray(weights.read_bytes())
     content[1000] ^= 1
     weights.write_bytes(content)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.tasks import EMBEDDING, TOKENS, TaskSpec
 from tests.conftest import REPO
 from tests.support.tiny_model import bundle_path
 from tests.web import fixtures
@@ -23,6 +24,12 @@ PROMPTS = ("Once upon a time",)
 def fixture_file(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = Bundle.open()
     arranged = site / "models" / bundle.manifest.name
+    sentiment = site / "models" / "sentiment-6m-int8"
+    folder = tmp_path_factory.mktemp("tasks")
+    marks = {"labels": ("bad", "good"), "problem": "single-label"}
+    tags = fixtures.with_task(sentiment, folder / "tags", TaskSpec(TOKENS, **marks))
+    embedding = TaskSpec(EMBEDDING, *Bundle.open(sentiment).task.tokens, dimensions=2)
+    trained = fixtures.with_task(sentiment, folder / "trained", embedding)
     values = {
         "scripts": str(site / "js"),
         "runtime": str(site / "ort"),
@@ -34,7 +41,14 @@ def fixture_file(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             fixtures.texts(arranged, PROMPTS, 24),
             fixtures.texts(bundle_path("portable"), ("a b",), 20),
         ],
-        "classifier": fixtures.labels(site / "models" / "sentiment-6m-int8"),
+        "vocabulary": fixtures.vocabulary(bundle),
+        "classifier": fixtures.labels(sentiment),
+        "tags": fixtures.token_labels(tags),
+        "vectors": [
+            fixtures.vectors(arranged, ("mean", "last")),
+            fixtures.vectors(sentiment, ("mean", "last")),
+            fixtures.vectors(trained, ("mean",)),
+        ],
     }
     path = tmp_path_factory.mktemp("fixtures") / "fixtures.json"
     path.write_text(json.dumps(values))

@@ -3,6 +3,8 @@
 export type { LoadProgress, OnProgress } from "./bundle/bundle.js";
 export type { GenerationDefaults, GPTConfig, Manifest, TaskSpec, TokenizerSpec } from "./bundle/manifest.js";
 export type { Example, Prediction } from "./classify/classifier.js";
+export type { EmbedOptions } from "./classify/embedder.js";
+export type { TokenLabel } from "./classify/token_labels.js";
 export {
   BundleError,
   ContextLengthError,

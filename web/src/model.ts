@@ -3,6 +3,8 @@
 import { Bundle, type FileReader, type OnProgress } from "./bundle/bundle.js";
 import type { Manifest } from "./bundle/manifest.js";
 import { type Example, predict, type Prediction } from "./classify/classifier.js";
+import { embed, type EmbedOptions } from "./classify/embedder.js";
+import { tag, type TokenLabel } from "./classify/token_labels.js";
 import { BundleError } from "./errors.js";
 import { checkedParams, paramsFromDefaults, type SamplingParams } from "./generate/params.js";
 import { encodePrompt, type PromptOptions } from "./generate/prompt.js";
@@ -75,6 +77,29 @@ export class Model {
     const found: Prediction[] = [];
     for (const example of texts) {
       found.push(await predict(example, this.manifest.task!, this.session, this.tokenizer));
+    }
+    return found;
+  }
+
+  /**
+   * Label every token of texts, in their order. Throws BundleError for a language model, RangeError
+   * for one that labels texts.
+   */
+  async tag(texts: readonly string[]): Promise<TokenLabel[][]> {
+    this.checkKind(true);
+    const found: TokenLabel[][] = [];
+    for (const text of texts) {
+      found.push(await tag(text, this.manifest.task!, this.session, this.tokenizer));
+    }
+    return found;
+  }
+
+  /** Vectors of texts, in their order, of any model. */
+  async embed(texts: readonly string[], options: EmbedOptions = {}): Promise<Float32Array[]> {
+    const task = this.manifest.task ?? null;
+    const found: Float32Array[] = [];
+    for (const text of texts) {
+      found.push(await embed(text, task, this.session, this.tokenizer, options));
     }
     return found;
   }

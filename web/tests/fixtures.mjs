@@ -16,6 +16,12 @@ export function script(name) {
   return import(pathToFileURL(`${fixtures.scripts}/${name}.js`).href);
 }
 
+/** A tokenizer from the content of its file in base64. */
+export async function openTokenizer({ spec, content }) {
+  const { Tokenizer } = await script("tokenizer/tokenizer");
+  return Tokenizer.from(spec, new Uint8Array(Buffer.from(content, "base64")), "tokenizer");
+}
+
 /** Rows are float32 in base64. */
 export function row(text) {
   return new Float32Array(new Uint8Array(Buffer.from(text, "base64")).buffer);

@@ -41,6 +41,47 @@ test("a classifier gives Python's labels and probabilities", async () => {
   await model.close();
 });
 
+test("labels of tokens and their places are Python's", async () => {
+  const { bundle, texts, rows } = fixtures.tags;
+  const model = await loadModel(bundle, backend);
+  const found = await model.tag(texts);
+  found.forEach((labels, index) => {
+    assert.equal(labels.length, rows[index].length);
+    labels.forEach((label, at) => {
+      const { probability, text, ...expected } = rows[index][at];
+      assert.deepEqual({ ...label, ...expected }, label);
+      assert.ok(Math.abs(label.probability - probability) < 2e-3);
+      assert.equal(label.text, texts[index].slice(label.start, label.end));
+    });
+  });
+  await assert.rejects(model.classify(texts), /labels tokens/);
+  await assert.rejects(model.tag([" "]), /empty/);
+  await model.close();
+});
+
+test("vectors are Python's", async () => {
+  for (const { bundle, texts, cases } of fixtures.vectors) {
+    const model = await loadModel(bundle, backend);
+    for (const { options, rows } of cases) {
+      const found = await model.embed(texts, options);
+      found.forEach((vector, index) => {
+        assert.equal(vector.length, rows[index].length);
+        const largest = Math.max(...rows[index].map(Math.abs));
+        vector.forEach((value, at) => {
+          const gap = Math.abs(value - rows[index][at]);
+          assert.ok(gap < 1e-4 * largest, `${bundle} ${JSON.stringify(options)}: ${gap}`);
+        });
+      });
+    }
+    await assert.rejects(model.embed(["word ".repeat(9000)]), /context/);
+    await assert.rejects(model.embed(texts, { pooling: "max" }), /max/);
+    await model.close();
+  }
+  const old = await loadModel(fixtures.models[1].bundle, backend);
+  await assert.rejects(old.embed(["a b"]), /no hidden states/);
+  await old.close();
+});
+
 test("a stream ends when it is left or cancelled, and yields nothing more", async () => {
   const model = await loadModel(fixtures.models[0].bundle, backend);
   const left = model.stream("Once", { max_new_tokens: 20 });

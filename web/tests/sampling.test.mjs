@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fixtures, row, script } from "./fixtures.mjs";
+import { fixtures, openTokenizer, row, script } from "./fixtures.mjs";
 
 const { Philox } = await script("generate/philox");
 const { checkedParams } = await script("generate/params");
@@ -15,12 +15,12 @@ test("random numbers are Python's", () => {
   }
 });
 
-test("the sampler chooses the ids that Python's chooses", () => {
+test("the sampler chooses the ids that Python's chooses", async () => {
+  const tokenizer = await openTokenizer(fixtures.vocabulary);
   assert.ok(fixtures.sampler.length > 20);
   for (const { params, rows, histories, n_prompt, end_tokens, ids } of fixtures.sampler) {
     const checked = checkedParams(params);
-    const size = row(rows[0]).length;
-    const processors = buildProcessors(checked, n_prompt, size, new Set(end_tokens));
+    const processors = buildProcessors(checked, n_prompt, tokenizer, new Set(end_tokens));
     const sampler = new Sampler(checked, processors);
     const found = rows.map((text, index) => sampler.sample(row(text), histories[index]));
     assert.deepEqual(found, ids, JSON.stringify(params));
@@ -53,6 +53,9 @@ test("a wrong setting is named with its value", () => {
     [{ top_p: 1.5 }, /top_p.*1.5/],
     [{ seed: -1 }, /seed.*-1/],
     [{ stop: ["a", "b", "c", "d", "e"] }, /at most 4/],
+    [{ bad_words: "the" }, /bad_words must be/],
+    [{ bad_words: [""] }, /bad word/],
+    [{ bad_words: [[1.5]] }, /bad_words.*1.5/],
     [{ max_new_tokens: 0.5 }, /max_new_tokens.*0.5/],
     [{ temprature: 1 }, /temprature is no setting/],
   ];

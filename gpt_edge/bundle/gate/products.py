@@ -148,7 +148,7 @@ def grouped_attention(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     need(len(value.dims) == 3 and value.dims[2] == 3 * config.n_head * width, "its width differs")
     batch = value.dims[0]
     has_past = len(inputs) > 4 and inputs[3] is not None and inputs[4] is not None
-    need(has_past == (config.n_label is None), "its keys and values are not those of its kind")
+    need(has_past != config.is_encoder, "its keys and values are not those of its kind")
     need(not any(inputs[1:3]) and len(inputs) == 7, "it has unexpected inputs")
     for at, dims in ((5, (batch,)), (6, (1,))):
         need_type(given(node, inputs, at), INT32)

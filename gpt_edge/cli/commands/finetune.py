@@ -158,7 +158,11 @@ def finetune(
     ] = 0,
     lora_rank: Annotated[
         int | None,
-        typer.Option(min=1, help="Train LoRA adapters of this rank, and merge them at the end."),
+        typer.Option(
+            min=0,
+            help="Train a LoRA adapter of this rank on a frozen model; 0 trains the head alone. "
+            "The checkpoint holds it merged, and for export --base by itself.",
+        ),
     ] = None,
     lora_alpha: Annotated[
         float | None, typer.Option(help="Scale of the LoRA adapters; by default twice the rank.")

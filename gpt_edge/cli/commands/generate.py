@@ -202,10 +202,10 @@ def generate(
         "--draft": draft,
         "--speculate": speculate,
         "--prompt-cache": prompt_cache,
-        "--context": None if context == "error" else context,
     }
     _check_batch(batch, out, others)
     search = Search(samples, best_of, beams, length_penalty, penalty_alpha)
+    others["--context"] = None if context == "error" else context
     search.check(params, {"--batch": batch, **others, "PROMPT": None, "--echo": None})
     n_bytes = None if max_memory is None else parse_memory(max_memory)
     text = _read_prompt(prompt) if batch is None else ""
@@ -230,6 +230,8 @@ def generate(
             batch_size=batch_size,
             truncate=truncate,
             special=special,
+            context=context,
+            keep_first=keep_first,
         )
         return
     if not special:

@@ -17,6 +17,7 @@ from gpt_edge.errors import GPTEdgeError
 
 if TYPE_CHECKING:
     from gpt_edge.generate.batch_lines import BatchLine
+    from gpt_edge.generate.context import ContextPolicy
     from gpt_edge.generate.generator import Generator
     from gpt_edge.generate.params import SamplingParams
     from gpt_edge.generate.prompt import Truncate
@@ -56,6 +57,8 @@ def run_batch(
     batch_size: int,
     truncate: Truncate | None,
     special: bool,
+    context: ContextPolicy,
+    keep_first: int,
 ) -> None:
     """Generate for every line of `source` ("-" is standard input), in order.
 
@@ -65,9 +68,10 @@ def run_batch(
     from gpt_edge.cli.support.results_file import open_results
     from gpt_edge.generate.batch_lines import generate_lines, read_lines
 
-    settings = json.dumps(
-        [generator.session.name, *_all_settings(params), truncate, special], sort_keys=True
-    )
+    asked = [generator.session.name, *_all_settings(params), truncate, special]
+    if context != "error":
+        asked += [context, keep_first]
+    settings = json.dumps(asked, sort_keys=True)
     with _opened(source) as stream:
         lines = read_lines(stream, settings)
 
@@ -79,6 +83,8 @@ def run_batch(
                 batch_size=batch_size,
                 truncate=truncate,
                 special=special,
+                context=context,
+                keep_first=keep_first,
             )
 
         if out is None:

@@ -13,6 +13,7 @@ from typing import Any
 from gpt_edge.errors import require
 from gpt_edge.generate.constraints.constraint import Constraint
 from gpt_edge.generate.constraints.python_regex import to_rust_syntax
+from gpt_edge.generate.constraints.slices import slices_of
 
 # A mask is then every token that fits, whatever the text's usual tokens are: one rule for all
 # tokenizers, and the model's own probabilities decide.
@@ -56,6 +57,14 @@ def _body(constraint: Constraint) -> dict[str, Any]:
 def _pattern(rust: str) -> dict[str, Any]:
     # "//" would be a comment
     return {"lark_grammar": f"start: /(?:{library().regex_to_lark(rust, '')})/"}
+
+
+def repeated_classes(constraint: Constraint) -> tuple[str, ...]:
+    """The slices that a constraint wants of its vocabulary."""
+    if constraint.kind != "regex":
+        return ()
+    assert isinstance(constraint.value, str)
+    return slices_of(to_rust_syntax(constraint.value))
 
 
 def check_constraint(constraint: Constraint) -> None:

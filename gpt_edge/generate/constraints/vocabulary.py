@@ -18,11 +18,17 @@ from typing import Any
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.generate.constraints.constraint import Constraint
-from gpt_edge.generate.constraints.grammar import grammar_of, library, refusal
+from gpt_edge.generate.constraints.grammar import (
+    grammar_of,
+    library,
+    refusal,
+    repeated_classes,
+)
 from gpt_edge.tokenizer.spec import Tokenizer
 
 WORD = 64  # bits of a mask that are looked at together
 _MAX_MATCHERS = 32  # of the constraints that were used last
+_MAX_SLICED = 8  # some megabytes each
 
 
 class Vocabulary:
@@ -66,6 +72,7 @@ class Vocabulary:
             eos_token=self.end,
         )
         self._fresh = functools.lru_cache(_MAX_MATCHERS)(self._compile)
+        self._sliced = functools.lru_cache(_MAX_SLICED)(self._with_slices)
 
     def matcher(self, constraint: Constraint, before: str = "") -> Any:
         """A matcher of llguidance at the start of a text. Raises ValueError for a constraint that
@@ -74,10 +81,19 @@ class Vocabulary:
         return self._fresh(constraint, before).deep_copy()
 
     def _compile(self, constraint: Constraint, before: str) -> Any:
-        matcher = library().LLMatcher(self._tokenizer, grammar_of(constraint, before), log_level=0)
+        tokenizer = self._sliced(repeated_classes(constraint))
+        matcher = library().LLMatcher(tokenizer, grammar_of(constraint, before), log_level=0)
         if matcher.is_error():
             raise refusal(constraint, matcher.get_error())
         return matcher
+
+    def _with_slices(self, slices: tuple[str, ...]) -> Any:
+        if not slices:
+            return self._tokenizer
+        try:
+            return self._tokenizer.with_slices([*slices])
+        except (ValueError, RuntimeError):  # refused, or too many characters to look through
+            return self._tokenizer
 
 
 class _Tokens:

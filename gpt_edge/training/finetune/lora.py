@@ -1,7 +1,8 @@
 """LoRA: the layers' matrices are frozen, and a product of two thin matrices is learned beside each.
 
 W x + (alpha / rank) B A x, with B zero at first. Merged, a checkpoint is like any other and costs
-nothing at run time. Source: Hu et al. 2022, section 4.1.
+nothing at run time; unmerged, it is an adapter of the base. Rank 0 trains the head and the task's
+tokens alone. Source: Hu et al. 2022, section 4.1.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
+from gpt_edge.onnx_contract import TASK_TOKENS
 from gpt_edge.reference.heads import TaskModel
 from gpt_edge.reference.model import Block
 
@@ -43,22 +46,22 @@ class LoRALinear(nn.Linear):
 
 
 def check_rank(rank: int, config: GPTConfig) -> None:
-    """Raise ValueError for a rank below 1 or beyond the model's width."""
-    if not 1 <= rank <= config.n_embd:
+    """Raise ValueError for a rank below 0 or beyond the model's width."""
+    if not 0 <= rank <= config.n_embd:
         raise ValueError(
-            f"the LoRA rank must be from 1 to the model's width {config.n_embd}, got {rank}"
+            f"the LoRA rank must be from 0 to the model's width {config.n_embd}, got {rank}"
         )
 
 
 def add_lora(model: TaskModel, rank: int, alpha: float) -> None:
     """Freeze `model` except its head and its three new embeddings, and add a correction to every
-    matrix of its layers.
+    matrix of its layers; none for rank 0.
 
     Raises ValueError as `check_rank` does.
     """
     check_rank(rank, model.gpt.config)
     model.gpt.requires_grad_(False)
-    for block in model.gpt.blocks():
+    for block in model.gpt.blocks() if rank else ():
         _replace(block, rank, alpha)
     spec = model.spec
     is_new = torch.zeros(model.gpt.config.vocab_size, 1)
@@ -84,3 +87,14 @@ def merged_tensors(model: TaskModel) -> dict[str, Tensor]:
             for part in PARTS:
                 del tensors[f"{name}.{part}"]
     return tensors
+
+
+def adapter_arrays(model: TaskModel) -> dict[str, FloatArray]:
+    """What was learned beside the frozen weights, as `TrainedAdapter.arrays`."""
+    rows = model.gpt.wte.weight.detach()[list(model.spec.tokens)]
+    tensors = {TASK_TOKENS: rows}
+    for name, module in model.gpt.named_modules():
+        if isinstance(module, LoRALinear):
+            tensors[f"{name}.{PARTS[0]}"] = module.lora_a.detach().T
+            tensors[f"{name}.{PARTS[1]}"] = module.lora_b.detach().T * module.scale
+    return {name: tensor.cpu().contiguous().numpy().copy() for name, tensor in tensors.items()}

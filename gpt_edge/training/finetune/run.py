@@ -25,17 +25,19 @@ from gpt_edge.evaluate.calibrate import CALIBRATION
 from gpt_edge.evaluate.temperature import calibrated, calibration_figures
 from gpt_edge.reference.checkpoint import (
     load_task_model,
+    load_trained_adapter,
     read_checkpoint_config,
     save_checkpoint,
 )
 from gpt_edge.reference.heads import TaskModel
+from gpt_edge.reference.trained_adapter import TrainedAdapter, base_hash
 from gpt_edge.system.atomic_files import atomic_write
 from gpt_edge.system.disk import sha256_file
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.training.allocator import keep_freed_memory
 from gpt_edge.training.finetune.batches import EncodedExamples, epoch_batches
 from gpt_edge.training.finetune.inputs import FinetuneInputs, open_inputs
-from gpt_edge.training.finetune.lora import merged_tensors
+from gpt_edge.training.finetune.lora import adapter_arrays, merged_tensors
 from gpt_edge.training.finetune.progress import FinetuneProgress, show_finetune_progress
 from gpt_edge.training.finetune.results import FinetuneResult, primary, set_figures
 from gpt_edge.training.finetune.settings import FinetuneData, FinetuneSettings
@@ -130,6 +132,13 @@ def _weights_hash(model: TaskModel) -> str:
     return digest.hexdigest()
 
 
+def _base_hash(source: FinetuneInputs) -> str:
+    """Of the weights that stay as they are, before there is anything beside them."""
+    gpt = source.model.gpt
+    tensors = gpt.state_dict()
+    return base_hash(gpt.config, lambda name: tensors[name].numpy(), source.vocab_size)
+
+
 def _check_same_run(recipe: dict[str, Any], saved: dict[str, Any], out: Path) -> None:
     """Raise TrainingError, naming the value, unless `recipe` continues the run of `saved`."""
     defaults = {entry.name: entry.default for entry in dataclasses.fields(FinetuneSettings)}
@@ -162,6 +171,7 @@ class FinetuneRun:
         self.report = report
         self.batches_per_epoch = math.ceil(len(source.train) / settings.batch)
         self.forgetting_before = source.forgetting(source.model)
+        self.base_hash = _base_hash(source) if settings.lora_rank is not None else None
         self.trainer = Finetuner(source.model, settings, settings.epochs * self.batches_per_epoch)
         if settings.class_weights == "balanced":
             self.trainer.weigh_classes(source.train.labels)
@@ -238,7 +248,15 @@ class FinetuneRun:
             self.source.tokenizer,
             about,
             self.source.spec,
+            self._adapter(),
         )
+
+    def _adapter(self) -> TrainedAdapter | None:
+        """What was trained beside a frozen base; None where every weight was."""
+        rank = self.settings.lora_rank
+        if rank is None or self.base_hash is None:
+            return None
+        return TrainedAdapter(rank, self.base_hash, adapter_arrays(self.trainer.model))
 
     def _save_state(self) -> None:
         counted = {
@@ -327,7 +345,8 @@ class FinetuneRun:
         path = self.out / CHECKPOINT
         about = dict(read_checkpoint_config(path)["training"])
         about[CALIBRATION] = calibration_figures(spec, logits, source.dev.labels).to_dict()
-        save_checkpoint(path, model.config, model.tensors(), source.tokenizer, about, spec)
+        adapter = None if self.base_hash is None else load_trained_adapter(path)
+        save_checkpoint(path, model.config, model.tensors(), source.tokenizer, about, spec, adapter)
         return spec
 
 

@@ -51,7 +51,7 @@ class FinetuneSettings:
     weight_decay: float = 0.01
     warmup: float = 0.002  # fraction of all steps
     clip_norm: float = 1.0
-    lora_rank: int | None = None  # None trains every weight
+    lora_rank: int | None = None  # None trains every weight, 0 the head and its tokens alone
     lora_alpha: float | None = None  # None is twice the rank
     patience: int = 0  # stop after so many epochs without a better one on dev; 0 never stops early
     from_scratch: bool = False  # random weights of the checkpoint's shape: for comparison
@@ -110,10 +110,10 @@ class FinetuneSettings:
             )
 
     def _check_lora_and_scores(self) -> None:
-        if self.lora_rank is not None and self.lora_rank < 1:
-            raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}")
-        if self.lora_alpha is not None and self.lora_rank is None:
-            raise ValueError("lora_alpha needs a lora_rank")
+        if self.lora_rank is not None and self.lora_rank < 0:
+            raise ValueError(f"lora_rank must be at least 0, got {self.lora_rank}")
+        if self.lora_alpha is not None and not self.lora_rank:
+            raise ValueError("lora_alpha needs a lora_rank of 1 or more")
         if self.score_range is not None:
             lowest, highest = self.score_range
             if self.kind != "similarity":

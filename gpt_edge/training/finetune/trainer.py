@@ -76,7 +76,8 @@ class Finetuner:
         set_dropout(model.gpt, settings.dropout)
         model.clf_dropout.p = settings.clf_dropout
         if settings.lora_rank is not None:
-            add_lora(model, settings.lora_rank, settings.lora_alpha or 2.0 * settings.lora_rank)
+            alpha = settings.lora_alpha or 2.0 * settings.lora_rank
+            add_lora(model, settings.lora_rank, alpha)
         self._optimizer = torch.optim.AdamW(
             self._groups(), lr=settings.learning_rate, betas=(0.9, 0.999), fused=True
         )

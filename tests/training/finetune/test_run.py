@@ -34,11 +34,13 @@ from gpt_edge.evaluate import classification_metrics
 from gpt_edge.evaluate.temperature import fit_temperature
 from gpt_edge.reference.checkpoint import (
     load_task_model,
+    load_trained_adapter,
     read_checkpoint_config,
     save_checkpoint,
 )
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.model import GPT
+from gpt_edge.reference.trained_adapter import base_hash
 from gpt_edge.tasks import KINDS, n_text_rows
 from gpt_edge.tokenizer.discover import find_tokenizer
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
@@ -597,7 +599,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_is_written(
         ({"lm_weight": math.nan}, "lm_weight must be"),
         ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0"),
         ({"weight_decay": -1.0}, "weight_decay must be"),
-        ({"lora_rank": 0}, "lora_rank must be at least 1"),
+        ({"lora_rank": -1}, "lora_rank must be at least 0"),
         ({"score_range": (0.0, 5.0)}, "is for similarity"),
         (
             {"kind": "similarity", "score_range": (5.0, 0.0)},
@@ -643,10 +645,36 @@ def test_a_plot_of_no_classes_is_refused_first(checkpoint: Path, tmp_path: Path)
         with pytest.raises(ValueError, match=message):
             run(checkpoint, tmp_path / "out", data, wanted, plot=True)
     with pytest.raises(
-        ValueError, match="LoRA rank must be from 1 to the model's width 32, got 33"
+        ValueError, match="LoRA rank must be from 0 to the model's width 32, got 33"
     ):
         run(checkpoint, tmp_path / "out", files(tmp_path), settings(lora_rank=33))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_lora_leaves_an_adapter_beside_the_merged_weights(
+    checkpoint: Path, tmp_path: Path, rank: int
+) -> None:
+    wanted = settings(lora_rank=rank, learning_rate=1e-2, epochs=1)
+    out = run(checkpoint, tmp_path / "out", files(tmp_path), wanted).checkpoint
+    found = load_trained_adapter(out)
+    base, merged = open_checkpoint(checkpoint), open_checkpoint(out)
+    assert found.rank == rank
+    assert found.base_hash == base_hash(base.config, base.tensor, 257)
+    for name in base.names():
+        weight = base.tensor(name)
+        if f"{name.removesuffix('.weight')}.lora_a" in found.arrays:
+            module = name.removesuffix(".weight")
+            delta = found.arrays[f"{module}.lora_a"] @ found.arrays[f"{module}.lora_b"]
+            assert abs(delta).max() > 0
+            weight = weight + delta.T
+        elif name == "wte.weight":
+            weight = np.concatenate([weight, found.arrays["wte.task_tokens"]])
+        np.testing.assert_allclose(merged.tensor(name), weight, atol=1e-6)
+    assert len(found.arrays) == 1 + (2 * 4 * 2 if rank else 0)
+    run(checkpoint, tmp_path / "whole", files(tmp_path), settings(epochs=1))
+    with pytest.raises(CheckpointError, match="holds no adapter: it was fine-tuned as a whole"):
+        load_trained_adapter(tmp_path / "whole" / "checkpoint")
 
 
 def test_labels_are_drawn_as_they_are_written(tmp_path: Path) -> None:

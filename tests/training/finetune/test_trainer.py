@@ -328,7 +328,7 @@ def test_lora_trains_little_and_merges_to_the_same_function(tmp_path: Path, tied
 def test_lora_starts_from_the_same_function_and_checks_its_rank(tmp_path: Path) -> None:
     model, data = make(tmp_path, "classification")
     before = predict(model, data, 10_000).loss
-    with pytest.raises(ValueError, match="from 1 to the model's width 32, got 33"):
+    with pytest.raises(ValueError, match="from 0 to the model's width 32, got 33"):
         add_lora(copy.deepcopy(model), 33, 1.0)
     before_layer = copy.deepcopy(model.gpt.blocks()[0].mlp.c_fc)
     add_lora(model, 4, 8.0)

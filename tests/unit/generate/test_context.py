@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpt_edge.errors import ContextLengthError
+from gpt_edge.generate.batch_engine import BatchEngine
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.params import SamplingParams
 from tests.support.tiny_model import GRAPHS, N_CTX, open_generator
@@ -53,6 +54,54 @@ def test_a_long_prompt_is_cut_to_its_window(generator: Generator) -> None:
     assert done.ids == tuple(generator.generate_ids(kept, max_new_tokens=5))
     stream = generator.generate_ids(ids, max_new_tokens=5, context="window", keep_first=10)
     assert (stream.prompt, tuple(stream)) == (tuple(kept), done.ids)
+
+
+@pytest.mark.parametrize("prefill_chunk", [None, 7])
+def test_windows_of_a_batch_are_those_of_each_alone(
+    generator: Generator, prefill_chunk: int | None
+) -> None:
+    asked = [
+        ("the end of it", 150, {"context": "window", "keep_first": 5}),
+        ("q", 40, {}),
+        ("a", 130, {"context": "window"}),
+        ("z" * 80, 90, {"context": "window", "keep_first": 11, "top_k": 5, "seed": 3}),
+        ("and the rest", 200, {}),
+    ]
+    with BatchEngine(generator, max_batch=3, prefill_chunk=prefill_chunk) as engine:
+        handles = [
+            engine.add(prompt, max_new_tokens=n, ignore_end_token=True, **settings)
+            for prompt, n, settings in asked
+        ]
+        done = [handle.result() for handle in handles]
+    for found, (prompt, n, settings) in zip(done, asked, strict=True):
+        alone = generator.complete(prompt, max_new_tokens=n, ignore_end_token=True, **settings)
+        assert (found.ids, found.finish_reason) == (alone.ids, alone.finish_reason)
+        assert found.dropped_tokens == alone.dropped_tokens
+    assert [len(one.ids) for one in done[:4]] == [150, 40, 130, 90]
+    assert done[4].finish_reason == "context_full"
+
+
+def test_a_batch_of_windows_in_one_call(generator: Generator) -> None:
+    settings: dict[str, Any] = {"context": "window", "keep_first": 2, "max_new_tokens": 120}
+    prompts = ["the end", "x", "the end", "words " * 30]
+    done = generator.generate_batch(prompts, ENDLESS, batch_size=2, **settings)
+    assert [one.ids for one in done] == [
+        generator.complete(prompt, ENDLESS, **settings).ids for prompt in prompts
+    ]
+
+
+def test_a_row_can_be_cancelled_while_its_window_is_read() -> None:
+    with BatchEngine(open_generator("edge"), max_batch=1, prefill_chunk=4) as engine:
+        handle = engine.add("q", ENDLESS, context="window")
+        last = engine.add("q", max_new_tokens=3)
+        while len(handle.ids) < N_CTX:
+            engine.step()
+        assert (engine.n_running, handle.is_done) == (1, False)
+        engine.step()
+        assert (engine.n_running, handle.is_done) == (0, False)
+        handle.cancel()
+        assert handle.result().finish_reason == "cancelled"
+        assert last.result().finish_reason == "length"
 
 
 def test_truncate_left_is_the_same_by_both_names(generator: Generator) -> None:

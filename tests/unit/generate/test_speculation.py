@@ -13,6 +13,7 @@ from gpt_edge.errors import ContextLengthError
 from gpt_edge.generate.completion import TokenChoice
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.prompt import Prompt
 from gpt_edge.generate.speculation import GUESSES, Pace, PromptLookup, SpeculativeReader
 from gpt_edge.generate.stream import TokenStream
 from tests.support.tiny_model import GRAPHS, N_CTX, VOCAB_SIZE, open_generator
@@ -46,7 +47,9 @@ class Guesser:
 
 
 def ids_with(generator: Generator, params: SamplingParams, speculate: Any) -> TokenStream:
-    return TokenStream(generator.session, PROMPT, params, generator.tokenizer, speculate=speculate)
+    return TokenStream(
+        generator.session, Prompt(PROMPT), params, generator.tokenizer, speculate=speculate
+    )
 
 
 @pytest.fixture(params=GRAPHS)

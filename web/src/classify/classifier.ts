@@ -5,7 +5,7 @@ import { NumericError } from "../errors.js";
 import { checkBytes, tooLong } from "../generate/prompt.js";
 import type { Session } from "../runtime/session.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
-import { EMBEDDING, TOKENS, transform } from "./tasks.js";
+import { EMBEDDING, type TaskInput, TOKENS, transform } from "./tasks.js";
 
 /** What the model says to one example; as `gpt_edge.classify.classifier.Prediction`. */
 export interface Prediction {
@@ -28,23 +28,38 @@ export async function predict(
   session: Session,
   tokenizer: Tokenizer,
 ): Promise<Prediction> {
-  if (task.kind === EMBEDDING) throw new RangeError("this model gives vectors of texts, no labels");
-  if (task.kind === TOKENS) {
-    throw new RangeError("this model labels tokens, not texts: use the Python package's tag");
+  if (task.kind === EMBEDDING) {
+    throw new RangeError("this model gives vectors of texts, no labels: use embed");
   }
+  if (task.kind === TOKENS) throw new RangeError("this model labels tokens, not texts: use tag");
   const texts = typeof example === "string" ? [example] : example;
-  const { n_ctx } = session.config;
-  const ids = texts.map((text) => {
-    if (typeof text !== "string" || text.trim() === "") throw new RangeError("a text is empty");
-    checkBytes("a text", text, tokenizer, n_ctx);
-    return tokenizer.encode(text);
-  });
-  const input = transform(task, ids, n_ctx);
+  const input = encodeTexts(texts, tokenizer, session.config.n_ctx, task);
   const nTokens = input.sequences.reduce((sum, sequence) => sum + sequence.length, 0);
-  if (input.nTruncated > 0) throw tooLong(`the text is ${input.nTruncated} tokens too long`, n_ctx);
   const logits = await answers(task, session, input.sequences);
   if (!logits.every(Number.isFinite)) throw new NumericError("the model gave NaN or infinite logits");
   return { ...prediction(task, logits, texts), n_tokens: nTokens };
+}
+
+/** One example as ids. Throws RangeError for an empty text, ContextLengthError. */
+export function encodeTexts(
+  texts: readonly string[],
+  tokenizer: Tokenizer,
+  nCtx: number,
+  task: TaskSpec,
+): TaskInput {
+  const ids = texts.map((text) => {
+    checkText(text);
+    checkBytes("a text", text, tokenizer, nCtx);
+    return tokenizer.encode(text);
+  });
+  const input = transform(task, ids, nCtx);
+  if (input.nTruncated > 0) throw tooLong(`the text is ${input.nTruncated} tokens too long`, nCtx);
+  return input;
+}
+
+/** No model was fine-tuned on nothing. */
+export function checkText(text: unknown): void {
+  if (typeof text !== "string" || text.trim() === "") throw new RangeError("a text is empty");
 }
 
 async function answers(
@@ -81,7 +96,8 @@ function sigmoid(value: number): number {
   return value >= 0 ? 1 / (1 + Math.exp(-value)) : Math.exp(value) / (1 + Math.exp(value));
 }
 
-function softmax(logits: readonly number[]): number[] {
+/** Of classes of which one is true. */
+export function softmax(logits: readonly number[]): number[] {
   const largest = Math.max(...logits);
   const shares = logits.map((value) => Math.exp(value - largest));
   const sum = shares.reduce((total, share) => total + share, 0);

@@ -30,6 +30,8 @@ export interface SamplingParams {
   no_repeat_ngram_size?: number;
   /** What is added to the logits of token ids; -Infinity bans one. */
   logit_bias?: Readonly<Record<number, number>>;
+  /** Never generated: words as text, alone and after a space, or as token ids. */
+  bad_words?: readonly (string | readonly number[])[];
   min_new_tokens?: number;
   stop_token_ids?: readonly number[];
   /** So many alternatives with the log-probability of each token, 0 to 100. */
@@ -74,6 +76,7 @@ const DEFAULTS: Required<SamplingParams> = {
   frequency_penalty: 0,
   no_repeat_ngram_size: 0,
   logit_bias: {},
+  bad_words: [],
   min_new_tokens: 0,
   stop_token_ids: [],
   logprobs: null,
@@ -102,6 +105,7 @@ export function checkedParams(params: SamplingParams): CheckedParams {
       );
     }
   }
+  checkWords(values.bad_words);
   values.stop_token_ids.forEach((id) => checkWhole("stop_token_ids", id, 0, Infinity));
   return { ...values, seed: checkedSeed(values.seed), ...effective(values) };
 }
@@ -160,6 +164,17 @@ function checkStop(stop: readonly string[]): void {
         `a stop string must have 1 to ${MAX_STOP_CHARACTERS} characters, got ${String(text)}`,
       );
     }
+  }
+}
+
+function checkWords(words: SamplingParams["bad_words"]): void {
+  if (!Array.isArray(words)) throw new RangeError("bad_words must be texts or lists of token ids");
+  for (const word of words as readonly (string | readonly number[])[]) {
+    const isWord = typeof word === "string" || Array.isArray(word);
+    if (!isWord || word.length === 0) {
+      throw new RangeError(`a bad word must be a text or a list of token ids, got ${String(word)}`);
+    }
+    if (typeof word !== "string") word.forEach((id) => checkWhole("bad_words", id, 0, Infinity));
   }
 }
 

@@ -5,25 +5,29 @@
  * A processor takes (history, row) and returns a row; it never changes the one it was given.
  */
 
+import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import type { CheckedParams } from "./params.js";
 import type { Row } from "./logits.js";
 
 export type Processor = (history: readonly number[], row: Row) => Row;
 
 const f32 = Math.fround;
+// what Python's lstrip takes away
+const LEADING_SPACE = /^[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/;
 
 /** Those that `params` ask for. nPrompt: how many ids of the history are the prompt's. */
 export function buildProcessors(
   params: CheckedParams,
   nPrompt: number,
-  vocabSize: number,
+  tokenizer: Tokenizer,
   endTokens: ReadonlySet<number>,
 ): Processor[] {
   const biases = Object.entries(params.logit_bias).map(
     ([id, bias]): [number, number] => [Number(id), bias],
   );
-  checkIds("logit_bias", biases.map(([id]) => id), vocabSize);
-  checkIds("stop_token_ids", params.stop_token_ids, vocabSize);
+  const size = tokenizer.vocabSize;
+  checkIds("logit_bias", biases.map(([id]) => id), size);
+  checkIds("stop_token_ids", params.stop_token_ids, size);
   const processors: Processor[] = [];
   if (biases.length > 0) processors.push(addBias(biases));
   if (params.repetition_penalty !== 1) processors.push(penalizeRepetition(params.repetition_penalty));
@@ -31,6 +35,11 @@ export function buildProcessors(
     processors.push(penalizeCounts(params.presence_penalty, params.frequency_penalty, nPrompt));
   }
   if (params.no_repeat_ngram_size > 0) processors.push(banRepeats(params.no_repeat_ngram_size));
+  if (params.bad_words.length > 0) {
+    const sequences = badSequences(params.bad_words, tokenizer);
+    checkIds("bad_words", sequences.flat(), size);
+    processors.push(banWords(sequences));
+  }
   if (params.min_new_tokens > 0 && endTokens.size > 0) {
     processors.push(banEnd(params.min_new_tokens, nPrompt, endTokens));
   }
@@ -83,6 +92,31 @@ function banRepeats(n: number): Processor {
         isSame &&= history[start + place] === history[tail + place];
       }
       if (isSame) changed[history[start + n - 1]!] = -Infinity;
+    }
+    return changed;
+  };
+}
+
+/** Ids of each word: a text as it is and after a space, which are different tokens. */
+function badSequences(words: CheckedParams["bad_words"], tokenizer: Tokenizer): number[][] {
+  const sequences = words.flatMap((word) =>
+    typeof word === "string"
+      ? [word, ` ${word.replace(LEADING_SPACE, "")}`].map((text) => tokenizer.encodePart(text))
+      : [[...word]],
+  );
+  return sequences.filter((ids) => ids.length > 0);
+}
+
+/** Removes the token that would complete one of `sequences`. */
+function banWords(sequences: readonly (readonly number[])[]): Processor {
+  return (history, row) => {
+    const changed = row.slice();
+    for (const ids of sequences) {
+      const start = ids.slice(0, -1);
+      const from = history.length - start.length;
+      if (from >= 0 && start.every((id, place) => history[from + place] === id)) {
+        changed[ids.at(-1)!] = -Infinity;
+      }
     }
     return changed;
   };

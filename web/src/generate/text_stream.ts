@@ -60,8 +60,7 @@ export class TextStream implements AsyncIterableIterator<string> {
     const own = this.params.ignore_end_token ? [] : endTokens;
     this.endTokens = new Set([...own, ...this.params.stop_token_ids]);
     this.history = [...prompt];
-    const size = tokenizer.vocabSize;
-    const processors = buildProcessors(this.params, prompt.length, size, this.endTokens);
+    const processors = buildProcessors(this.params, prompt.length, tokenizer, this.endTokens);
     this.sampler = new Sampler(this.params, processors);
     this.detokenizer = tokenizer.detokenizer();
     this.stops = new StopMatcher(this.params.stop);

@@ -5,6 +5,7 @@ import { byId, make, messageOf } from "./dom.js";
 import { LocalEngine } from "./local_engine.js";
 import type { Engine, ModelEntry, Site } from "./protocol.js";
 import { ServerEngine } from "./server_engine.js";
+import { ServerKey } from "./server_key.js";
 import { readLink } from "./settings.js";
 import { WriteTab } from "./write_tab.js";
 
@@ -16,7 +17,7 @@ async function start(): Promise<void> {
   if (!answer.ok) throw new Error(`site.json is missing: the server answered ${answer.status}`);
   const site = (await answer.json()) as Site;
   const isLocal = site.engine === "wasm";
-  const engine: Engine = isLocal ? new LocalEngine(site.models) : await ServerEngine.open();
+  const engine: Engine = isLocal ? new LocalEngine(site.models) : await ServerEngine.open(new ServerKey());
   byId("where").textContent = isLocal
     ? "The model runs in this page. Nothing that you write leaves it."
     : "The model runs on the server that sent this page. Nothing goes anywhere else.";

@@ -4,6 +4,7 @@ import type { Prediction } from "../classify/classifier.js";
 import { GPTEdgeError } from "../errors.js";
 import type { SamplingParams } from "../generate/params.js";
 import type { Alternative, Engine, Loaded, ModelEntry, Piece, Summary } from "./protocol.js";
+import type { ServerKey } from "./server_key.js";
 
 const N_ALTERNATIVES = 5;
 
@@ -24,10 +25,18 @@ interface CompletionEvent {
 }
 
 export class ServerEngine implements Engine {
-  private constructor(readonly models: readonly ModelEntry[]) {}
+  private constructor(
+    readonly models: readonly ModelEntry[],
+    private readonly key: ServerKey,
+  ) {}
 
-  static async open(): Promise<ServerEngine> {
-    const answer = await fetch("/v1/models");
+  /** Waits for the user to enter a key where the server wants one. */
+  static async open(key: ServerKey): Promise<ServerEngine> {
+    let answer = await request("/v1/models", {}, key);
+    while (answer.status === 401) {
+      await key.entered();
+      answer = await request("/v1/models", {}, key);
+    }
     if (!answer.ok) throw await failure(answer);
     const found = (await answer.json()) as { data: { id: string; kind: string }[] };
     const models = found.data.map(({ id, kind }) => ({
@@ -37,7 +46,7 @@ export class ServerEngine implements Engine {
       scheme: null,
       parameters: null,
     }));
-    return new ServerEngine(models);
+    return new ServerEngine(models, key);
   }
 
   async load(): Promise<Loaded> {
@@ -69,7 +78,7 @@ export class ServerEngine implements Engine {
     let reason = "cancelled";
     let latest: Alternative[] = [];
     try {
-      for await (const event of events(await ask("/v1/completions", body, signal))) {
+      for await (const event of events(await this.ask("/v1/completions", body, signal))) {
         if (event.error !== undefined) throw new GPTEdgeError(event.error.message);
         tokens = event.usage?.completion_tokens ?? tokens;
         const choice = event.choices[0];
@@ -96,12 +105,36 @@ export class ServerEngine implements Engine {
 
   async classify(name: string, texts: readonly string[]): Promise<Prediction> {
     const input = [texts.length > 1 ? texts : texts[0]];
-    const answer = await ask("/v1/classify", { model: name, input });
+    const answer = await this.ask("/v1/classify", { model: name, input });
     const [found] = ((await answer.json()) as { data: ServerPrediction[] }).data;
     const { label = null, labels, probs = [], score = null } = found!;
     const names = labels ?? texts.slice(1);
     return { label, labels: names, probabilities: probs, score, n_tokens: 0 };
   }
+
+  private async ask(
+    path: string,
+    body: unknown,
+    signal: AbortSignal | null = null,
+  ): Promise<Response> {
+    const headers = { "Content-Type": "application/json" };
+    const sent = { method: "POST", headers, body: JSON.stringify(body), signal };
+    const answer = await request(path, sent, this.key);
+    if (!answer.ok) throw await failure(answer);
+    return answer;
+  }
+}
+
+interface Sent extends RequestInit {
+  headers?: Record<string, string>;
+}
+
+/** An answer, which says whether the server took the key. */
+async function request(path: string, sent: Sent, key: ServerKey): Promise<Response> {
+  const answer = await fetch(path, { ...sent, headers: { ...sent.headers, ...key.headers } });
+  if (answer.status === 401) key.refused();
+  else key.accepted();
+  return answer;
 }
 
 interface ServerPrediction {
@@ -109,17 +142,6 @@ interface ServerPrediction {
   readonly labels?: readonly string[];
   readonly probs?: readonly number[];
   readonly score?: number | null;
-}
-
-async function ask(path: string, body: unknown, signal: AbortSignal | null = null): Promise<Response> {
-  const answer = await fetch(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal,
-  });
-  if (!answer.ok) throw await failure(answer);
-  return answer;
 }
 
 async function failure(answer: Response): Promise<GPTEdgeError> {

@@ -81,6 +81,32 @@ export class Session {
     return (logits!.data as Float32Array).slice();
   }
 
+  /**
+   * Hidden states after the final norm, float32 [T, n_embd], of the first of some equal sequences.
+   * Throws BundleError for a graph that gives none.
+   */
+  async states(sequences: readonly (readonly number[])[]): Promise<Float32Array> {
+    if (!this.session.outputNames.includes("hidden_states")) {
+      throw new BundleError(
+        "the bundle gives no hidden states: gpt-edge did not make it, or an older one did",
+        "make it again with gpt-edge export",
+      );
+    }
+    const hasPast = this.session.inputNames.includes("past_key_values.0.key");
+    const width = sequences[0]!.length;
+    const places = Array.from({ length: width }, (_, place) => place);
+    const rows = hasPast ? [0] : places; // a language model's head has nothing to do
+    const feeds = {
+      ...this.idFeeds(sequences, width),
+      position_ids: this.int64(sequences.flatMap(() => places), [sequences.length, width]),
+      logit_rows: this.int64(sequences.flatMap(() => rows), [sequences.length, rows.length]),
+    };
+    const fetches: Record<string, OrtTensor | null> = { hidden_states: null };
+    if (hasPast) this.newCache().bind(width, feeds, fetches);
+    const { hidden_states } = await this.run(feeds, fetches);
+    return (hidden_states!.data as Float32Array).slice(0, width * this.config.n_embd);
+  }
+
   /** Let go of the weights; using it afterwards is an error. */
   async close(): Promise<void> {
     if (this.isClosed) return;

@@ -7,6 +7,7 @@ import type { TokenizerSpec } from "../bundle/manifest.js";
 import { isObject } from "../bundle/manifest.js";
 import { TokenizerError } from "../errors.js";
 import { END_OF_WORD, WordDetokenizer } from "./detokenizer.js";
+import { utf8 } from "./rank_file.js";
 
 const UNKNOWN = "<unk>";
 const CHINESE =
@@ -50,6 +51,11 @@ export class GPT1Words {
 
   detokenizer(): WordDetokenizer {
     return new WordDetokenizer(this.tokenOf);
+  }
+
+  bytesOf(id: number): string | undefined {
+    const token = this.tokenOf[id];
+    return token === undefined ? undefined : utf8(token.replace(END_OF_WORD, " "));
   }
 
   private encodeWord(word: string): readonly number[] {

@@ -13,6 +13,8 @@ import { SpecialTokenFinder } from "./special_tokens.js";
 interface Kind {
   encode(text: string): number[];
   detokenizer(): Detokenizer;
+  /** The bytes that an id adds, one character of a string each; undefined for an unknown id. */
+  bytesOf(id: number): string | undefined;
   /** n tokens hold at most n times so many bytes; null where text can vanish. */
   readonly maxTokenBytes: number | null;
 }
@@ -62,8 +64,17 @@ export class Tokenizer {
    * plain text. A lone surrogate counts as U+FFFD.
    */
   encode(text: string, special = false): number[] {
-    const ids = [...this.prefix];
-    let isStart = true;
+    return [...this.prefix, ...this.idsOf(text, special, true)];
+  }
+
+  /** Ids of a later part of a text: nothing is put before it, and special tokens are plain text. */
+  encodePart(text: string): number[] {
+    return this.idsOf(text, false, false);
+  }
+
+  private idsOf(text: string, special: boolean, isWhole: boolean): number[] {
+    const ids: number[] = [];
+    let isStart = isWhole;
     for (const part of this.finder.split(text.replace(/\p{Surrogate}/gu, "\ufffd"), special)) {
       if (typeof part === "number") {
         ids.push(part);
@@ -83,6 +94,20 @@ export class Tokenizer {
     let text = "";
     for (const id of ids) text += detokenizer.push(id);
     return text + detokenizer.flush();
+  }
+
+  /** The UTF-8 bytes, perhaps part of a character, that an id adds. Throws as `decode`. */
+  tokenBytes(id: number): Uint8Array {
+    const bytes = this.kind.bytesOf(id);
+    if (bytes === undefined) {
+      throw new RangeError(`a token id must be from 0 to ${this.vocabSize - 1}, got ${id}`);
+    }
+    return Uint8Array.from(bytes, (byte) => byte.charCodeAt(0));
+  }
+
+  /** How many ids stand before every text. */
+  get prefixLength(): number {
+    return this.prefix.length;
   }
 
   /** A new streaming decoder. */
@@ -107,6 +132,7 @@ function byteLevel(spec: TokenizerSpec, content: Uint8Array, where: string): Kin
   return {
     encode: (text) => [...text.matchAll(pattern)].flatMap((match) => encodePiece(match[0])),
     detokenizer: () => new ByteDetokenizer(bytesOf),
+    bytesOf: (id) => bytesOf[id],
     maxTokenBytes: table.longest,
   };
 }
@@ -135,5 +161,10 @@ function characters(spec: TokenizerSpec, content: Uint8Array, where: string): Ki
       }
       return id;
     });
-  return { encode, detokenizer: () => new CharacterDetokenizer(table), maxTokenBytes: 4 };
+  return {
+    encode,
+    detokenizer: () => new CharacterDetokenizer(table),
+    bytesOf: (id) => (table[id] === undefined ? undefined : utf8(table[id])),
+    maxTokenBytes: 4,
+  };
 }

@@ -1,6 +1,8 @@
 /** Model: a loaded bundle: a language model streams text, a classifier answers. */
 import { Bundle } from "./bundle/bundle.js";
 import { predict } from "./classify/classifier.js";
+import { embed } from "./classify/embedder.js";
+import { tag } from "./classify/token_labels.js";
 import { BundleError } from "./errors.js";
 import { checkedParams, paramsFromDefaults } from "./generate/params.js";
 import { encodePrompt } from "./generate/prompt.js";
@@ -54,6 +56,27 @@ export class Model {
         const found = [];
         for (const example of texts) {
             found.push(await predict(example, this.manifest.task, this.session, this.tokenizer));
+        }
+        return found;
+    }
+    /**
+     * Label every token of texts, in their order. Throws BundleError for a language model, RangeError
+     * for one that labels texts.
+     */
+    async tag(texts) {
+        this.checkKind(true);
+        const found = [];
+        for (const text of texts) {
+            found.push(await tag(text, this.manifest.task, this.session, this.tokenizer));
+        }
+        return found;
+    }
+    /** Vectors of texts, in their order, of any model. */
+    async embed(texts, options = {}) {
+        const task = this.manifest.task ?? null;
+        const found = [];
+        for (const text of texts) {
+            found.push(await embed(text, task, this.session, this.tokenizer, options));
         }
         return found;
     }

@@ -4,27 +4,35 @@ import { checkBytes, tooLong } from "../generate/prompt.js";
 import { EMBEDDING, TOKENS, transform } from "./tasks.js";
 /** Answer one example. Throws RangeError for what is no example, ContextLengthError. */
 export async function predict(example, task, session, tokenizer) {
-    if (task.kind === EMBEDDING)
-        throw new RangeError("this model gives vectors of texts, no labels");
-    if (task.kind === TOKENS) {
-        throw new RangeError("this model labels tokens, not texts: use the Python package's tag");
+    if (task.kind === EMBEDDING) {
+        throw new RangeError("this model gives vectors of texts, no labels: use embed");
     }
+    if (task.kind === TOKENS)
+        throw new RangeError("this model labels tokens, not texts: use tag");
     const texts = typeof example === "string" ? [example] : example;
-    const { n_ctx } = session.config;
-    const ids = texts.map((text) => {
-        if (typeof text !== "string" || text.trim() === "")
-            throw new RangeError("a text is empty");
-        checkBytes("a text", text, tokenizer, n_ctx);
-        return tokenizer.encode(text);
-    });
-    const input = transform(task, ids, n_ctx);
+    const input = encodeTexts(texts, tokenizer, session.config.n_ctx, task);
     const nTokens = input.sequences.reduce((sum, sequence) => sum + sequence.length, 0);
-    if (input.nTruncated > 0)
-        throw tooLong(`the text is ${input.nTruncated} tokens too long`, n_ctx);
     const logits = await answers(task, session, input.sequences);
     if (!logits.every(Number.isFinite))
         throw new NumericError("the model gave NaN or infinite logits");
     return { ...prediction(task, logits, texts), n_tokens: nTokens };
+}
+/** One example as ids. Throws RangeError for an empty text, ContextLengthError. */
+export function encodeTexts(texts, tokenizer, nCtx, task) {
+    const ids = texts.map((text) => {
+        checkText(text);
+        checkBytes("a text", text, tokenizer, nCtx);
+        return tokenizer.encode(text);
+    });
+    const input = transform(task, ids, nCtx);
+    if (input.nTruncated > 0)
+        throw tooLong(`the text is ${input.nTruncated} tokens too long`, nCtx);
+    return input;
+}
+/** No model was fine-tuned on nothing. */
+export function checkText(text) {
+    if (typeof text !== "string" || text.trim() === "")
+        throw new RangeError("a text is empty");
 }
 async function answers(task, session, sequences) {
     if (task.kind === "similarity")
@@ -51,7 +59,8 @@ function prediction(task, logits, texts) {
 function sigmoid(value) {
     return value >= 0 ? 1 / (1 + Math.exp(-value)) : Math.exp(value) / (1 + Math.exp(value));
 }
-function softmax(logits) {
+/** Of classes of which one is true. */
+export function softmax(logits) {
     const largest = Math.max(...logits);
     const shares = logits.map((value) => Math.exp(value - largest));
     const sum = shares.reduce((total, share) => total + share, 0);

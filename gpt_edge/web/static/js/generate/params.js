@@ -36,6 +36,7 @@ const DEFAULTS = {
     frequency_penalty: 0,
     no_repeat_ngram_size: 0,
     logit_bias: {},
+    bad_words: [],
     min_new_tokens: 0,
     stop_token_ids: [],
     logprobs: null,
@@ -64,6 +65,7 @@ export function checkedParams(params) {
             throw new RangeError(`logit_bias must map token ids to finite numbers, or to -Infinity, got ${id}: ${bias}`);
         }
     }
+    checkWords(values.bad_words);
     values.stop_token_ids.forEach((id) => checkWhole("stop_token_ids", id, 0, Infinity));
     return { ...values, seed: checkedSeed(values.seed), ...effective(values) };
 }
@@ -114,6 +116,18 @@ function checkStop(stop) {
         if (length < 1 || length > MAX_STOP_CHARACTERS) {
             throw new RangeError(`a stop string must have 1 to ${MAX_STOP_CHARACTERS} characters, got ${String(text)}`);
         }
+    }
+}
+function checkWords(words) {
+    if (!Array.isArray(words))
+        throw new RangeError("bad_words must be texts or lists of token ids");
+    for (const word of words) {
+        const isWord = typeof word === "string" || Array.isArray(word);
+        if (!isWord || word.length === 0) {
+            throw new RangeError(`a bad word must be a text or a list of token ids, got ${String(word)}`);
+        }
+        if (typeof word !== "string")
+            word.forEach((id) => checkWhole("bad_words", id, 0, Infinity));
     }
 }
 function checkedSeed(seed) {

@@ -3,6 +3,7 @@ import { ClassifyTab } from "./classify_tab.js";
 import { byId, make, messageOf } from "./dom.js";
 import { LocalEngine } from "./local_engine.js";
 import { ServerEngine } from "./server_engine.js";
+import { ServerKey } from "./server_key.js";
 import { readLink } from "./settings.js";
 import { WriteTab } from "./write_tab.js";
 async function start() {
@@ -12,7 +13,7 @@ async function start() {
         throw new Error(`site.json is missing: the server answered ${answer.status}`);
     const site = (await answer.json());
     const isLocal = site.engine === "wasm";
-    const engine = isLocal ? new LocalEngine(site.models) : await ServerEngine.open();
+    const engine = isLocal ? new LocalEngine(site.models) : await ServerEngine.open(new ServerKey());
     byId("where").textContent = isLocal
         ? "The model runs in this page. Nothing that you write leaves it."
         : "The model runs on the server that sent this page. Nothing goes anywhere else.";

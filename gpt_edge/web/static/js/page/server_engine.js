@@ -3,11 +3,18 @@ import { GPTEdgeError } from "../errors.js";
 const N_ALTERNATIVES = 5;
 export class ServerEngine {
     models;
-    constructor(models) {
+    key;
+    constructor(models, key) {
         this.models = models;
+        this.key = key;
     }
-    static async open() {
-        const answer = await fetch("/v1/models");
+    /** Waits for the user to enter a key where the server wants one. */
+    static async open(key) {
+        let answer = await request("/v1/models", {}, key);
+        while (answer.status === 401) {
+            await key.entered();
+            answer = await request("/v1/models", {}, key);
+        }
         if (!answer.ok)
             throw await failure(answer);
         const found = (await answer.json());
@@ -18,7 +25,7 @@ export class ServerEngine {
             scheme: null,
             parameters: null,
         }));
-        return new ServerEngine(models);
+        return new ServerEngine(models, key);
     }
     async load() {
         return { defaults: {}, task: null, context: null, threads: null, memoryBytes: null };
@@ -42,7 +49,7 @@ export class ServerEngine {
         let reason = "cancelled";
         let latest = [];
         try {
-            for await (const event of events(await ask("/v1/completions", body, signal))) {
+            for await (const event of events(await this.ask("/v1/completions", body, signal))) {
                 if (event.error !== undefined)
                     throw new GPTEdgeError(event.error.message);
                 tokens = event.usage?.completion_tokens ?? tokens;
@@ -74,22 +81,28 @@ export class ServerEngine {
     }
     async classify(name, texts) {
         const input = [texts.length > 1 ? texts : texts[0]];
-        const answer = await ask("/v1/classify", { model: name, input });
+        const answer = await this.ask("/v1/classify", { model: name, input });
         const [found] = (await answer.json()).data;
         const { label = null, labels, probs = [], score = null } = found;
         const names = labels ?? texts.slice(1);
         return { label, labels: names, probabilities: probs, score, n_tokens: 0 };
     }
+    async ask(path, body, signal = null) {
+        const headers = { "Content-Type": "application/json" };
+        const sent = { method: "POST", headers, body: JSON.stringify(body), signal };
+        const answer = await request(path, sent, this.key);
+        if (!answer.ok)
+            throw await failure(answer);
+        return answer;
+    }
 }
-async function ask(path, body, signal = null) {
-    const answer = await fetch(path, {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(body),
-        signal,
-    });
-    if (!answer.ok)
-        throw await failure(answer);
+/** An answer, which says whether the server took the key. */
+async function request(path, sent, key) {
+    const answer = await fetch(path, { ...sent, headers: { ...sent.headers, ...key.headers } });
+    if (answer.status === 401)
+        key.refused();
+    else
+        key.accepted();
     return answer;
 }
 async function failure(answer) {

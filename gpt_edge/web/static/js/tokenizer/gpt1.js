@@ -5,6 +5,7 @@
 import { isObject } from "../bundle/manifest.js";
 import { TokenizerError } from "../errors.js";
 import { END_OF_WORD, WordDetokenizer } from "./detokenizer.js";
+import { utf8 } from "./rank_file.js";
 const UNKNOWN = "<unk>";
 const CHINESE = /[\u4e00-\u9fff\u3400-\u4dbf\u{20000}-\u{2a6df}\u{2a700}-\u{2b73f}\u{2b740}-\u{2b81f}\u{2b820}-\u{2ceaf}\uf900-\ufaff\u{2f800}-\u{2fa1f}]/u;
 export class GPT1Words {
@@ -44,6 +45,10 @@ export class GPT1Words {
     }
     detokenizer() {
         return new WordDetokenizer(this.tokenOf);
+    }
+    bytesOf(id) {
+        const token = this.tokenOf[id];
+        return token === undefined ? undefined : utf8(token.replace(END_OF_WORD, " "));
     }
     encodeWord(word) {
         const known = this.remembered.get(word);

@@ -43,8 +43,15 @@ export class Tokenizer {
      * plain text. A lone surrogate counts as U+FFFD.
      */
     encode(text, special = false) {
-        const ids = [...this.prefix];
-        let isStart = true;
+        return [...this.prefix, ...this.idsOf(text, special, true)];
+    }
+    /** Ids of a later part of a text: nothing is put before it, and special tokens are plain text. */
+    encodePart(text) {
+        return this.idsOf(text, false, false);
+    }
+    idsOf(text, special, isWhole) {
+        const ids = [];
+        let isStart = isWhole;
         for (const part of this.finder.split(text.replace(/\p{Surrogate}/gu, "\ufffd"), special)) {
             if (typeof part === "number") {
                 ids.push(part);
@@ -65,6 +72,18 @@ export class Tokenizer {
         for (const id of ids)
             text += detokenizer.push(id);
         return text + detokenizer.flush();
+    }
+    /** The UTF-8 bytes, perhaps part of a character, that an id adds. Throws as `decode`. */
+    tokenBytes(id) {
+        const bytes = this.kind.bytesOf(id);
+        if (bytes === undefined) {
+            throw new RangeError(`a token id must be from 0 to ${this.vocabSize - 1}, got ${id}`);
+        }
+        return Uint8Array.from(bytes, (byte) => byte.charCodeAt(0));
+    }
+    /** How many ids stand before every text. */
+    get prefixLength() {
+        return this.prefix.length;
     }
     /** A new streaming decoder. */
     detokenizer() {
@@ -89,6 +108,7 @@ function byteLevel(spec, content, where) {
     return {
         encode: (text) => [...text.matchAll(pattern)].flatMap((match) => encodePiece(match[0])),
         detokenizer: () => new ByteDetokenizer(bytesOf),
+        bytesOf: (id) => bytesOf[id],
         maxTokenBytes: table.longest,
     };
 }
@@ -113,5 +133,10 @@ function characters(spec, content, where) {
         }
         return id;
     });
-    return { encode, detokenizer: () => new CharacterDetokenizer(table), maxTokenBytes: 4 };
+    return {
+        encode,
+        detokenizer: () => new CharacterDetokenizer(table),
+        bytesOf: (id) => (table[id] === undefined ? undefined : utf8(table[id])),
+        maxTokenBytes: 4,
+    };
 }

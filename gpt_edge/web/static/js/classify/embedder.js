@@ -1,0 +1,43 @@
+/** Texts as vectors, from hidden states after the final norm: `gpt_edge/classify/embedder.py`. */
+import { NumericError } from "../errors.js";
+import { checkBytes, tooLong } from "../generate/prompt.js";
+import { checkText } from "./classifier.js";
+import { EMBEDDING } from "./tasks.js";
+/** The vector of a text. Throws RangeError, ContextLengthError, BundleError without hidden states. */
+export async function embed(text, task, session, tokenizer, { pooling = "mean", normalize = true } = {}) {
+    if (pooling !== "mean" && pooling !== "last") {
+        throw new RangeError(`pooling must be "mean" or "last", got ${String(pooling)}`);
+    }
+    const isTrained = task?.kind === EMBEDDING;
+    if (isTrained && pooling !== "mean") {
+        throw new RangeError('this model was trained for the pooling "mean"');
+    }
+    const ids = encode(text, task, tokenizer, session.config.n_ctx);
+    const copies = task?.kind === "similarity" ? [ids, ids] : [ids]; // its graph adds pairs
+    const states = await (isTrained ? session.taskLogits([ids], true) : session.states(copies));
+    const size = states.length / ids.length;
+    const vector = pooling === "last" ? [...states.slice(-size)] : meanOf(states, size);
+    if (!vector.every(Number.isFinite))
+        throw new NumericError("the model gave NaN or infinite states");
+    if (!normalize)
+        return Float32Array.from(vector);
+    const length = Math.hypot(...vector.map(Math.fround)) || 1;
+    return Float32Array.from(vector, (value) => Math.fround(value) / length);
+}
+/** A fine-tuned model reads a text between its start and its extract token, as it learned to. */
+function encode(text, task, tokenizer, nCtx) {
+    checkText(text);
+    checkBytes("a text", text, tokenizer, nCtx);
+    const isFramed = typeof task?.start === "number";
+    const own = tokenizer.encode(text);
+    const ids = isFramed ? [task.start, ...own, task.extract] : own;
+    if (ids.length > nCtx)
+        throw tooLong(`the text has ${ids.length} tokens`, nCtx);
+    return ids;
+}
+/** The mean of rows [T, size]. */
+function meanOf(rows, size) {
+    const sums = new Array(size).fill(0);
+    rows.forEach((value, place) => (sums[place % size] += value));
+    return sums.map((sum) => sum / (rows.length / size));
+}
