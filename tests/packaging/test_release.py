@@ -22,9 +22,10 @@ pytestmark = pytest.mark.skipif(not IS_CHECKOUT, reason="no git checkout")
 
 
 def hashes(out: Path, *, with_compiler: bool) -> list[str]:
+    commit = release.git("rev-parse", "HEAD")  # which may move meanwhile
     found = []
     for number in (1, 2):
-        wheel = release.build_wheel("HEAD", out / str(number), with_compiler=with_compiler)
+        wheel = release.build_wheel(commit, out / str(number), with_compiler=with_compiler)
         found.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
     return found
 
