@@ -17,7 +17,7 @@ import sys
 
 TYPE_CHECKING = False  # as in typing
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from sys import UnraisableHookArgs
 
 __all__ = ["main", "program"]
@@ -106,16 +106,28 @@ def _unwrapped(error: BaseException) -> BaseException:
     """Return the KeyboardInterrupt that caused `error`, else `error`. Python wraps an interrupt
     that arrives while a class is being created.
     """
+    found = (link for link in _links(error) if isinstance(link, KeyboardInterrupt))
+    return next(found, error)
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """`error`, and what it came from."""
     links = [error]
     seen = set()
     while links:
         link = links.pop()
-        if isinstance(link, KeyboardInterrupt):
-            return link
         if id(link) not in seen:
             seen.add(id(link))
+            yield link
             links += [other for other in (link.__cause__, link.__context__) if other is not None]
-    return error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, perhaps while a library was being loaded."""
+    said = [str(link).lower() for link in _links(error) if isinstance(link, ImportError)]
+    return isinstance(error, MemoryError) or any(
+        "failed to map segment" in text or "cannot allocate memory" in text for text in said
+    )
 
 
 def _report(error: BaseException, command: str) -> int:
@@ -161,7 +173,7 @@ def _report_other(error: BaseException) -> None:
     from gpt_edge.cli.support import console
 
     match error:
-        case MemoryError():
+        case _ if _is_out_of_memory(error):
             hint = "close other programs, or take a smaller model or another --scheme"
             console.error("out of memory", hint)
         case OSError():

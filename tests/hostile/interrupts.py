@@ -103,7 +103,7 @@ class Leave(BaseException):
 
 def problem(ended: Ended, seconds: float, world: Path) -> str:
     """What is wrong; nothing if it is empty."""
-    said = [line for line in ended.errors.splitlines() if "error" in line or "Traceback" in line]
+    said = [line for line in ended.errors.splitlines() if line.startswith(("error: ", "Traceback"))]
     if ended.code not in (0, 130) or said:
         return f"exit code {ended.code}, {ended.errors[-400:]!r}"
     if ended.code == 130 and ended.seconds - seconds > ALLOWED_SECONDS:
