@@ -43,6 +43,9 @@ class GPTConfig:
     tied_embeddings: bool = True  # the head shares wte
     # outputs of a fine-tuned model's task head; None is a language model alone
     n_label: int | None = None
+    # a base: no head of its own, and room for adapters, which bring one; the last three rows of its
+    # vocabulary are theirs
+    takes_adapters: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "n_ctx", "vocab_size"):
@@ -54,6 +57,8 @@ class GPTConfig:
             raise ValueError(
                 f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}"
             )
+        if self.takes_adapters and self.n_label is not None:
+            raise ValueError(f"a base of adapters has no n_label, got {self.n_label}")
         _check_choice("norm", self.norm, NORMS)
         _check_choice("activation", self.activation, ACTIVATIONS)
         object.__setattr__(self, "attention", tuple(self.attention))
@@ -82,6 +87,13 @@ class GPTConfig:
         return self.n_inner if self.n_inner is not None else 4 * self.n_embd
 
     @property
+    def is_encoder(self) -> bool:
+        """Whether its graphs process whole sequences at once, without a past: a task's and a
+        base's.
+        """
+        return self.n_label is not None or self.takes_adapters
+
+    @property
     def attention_scale(self) -> float:
         """What q·k is multiplied by before the softmax."""
         return 1.0 / math.sqrt(self.head_size) if self.scale_attention else 1.0
@@ -106,6 +118,8 @@ class GPTConfig:
         # a language model's description is what it was before there were tasks
         if self.n_label is None:
             del values["n_label"]
+        if not self.takes_adapters:
+            del values["takes_adapters"]
         return values
 
     @classmethod
@@ -117,7 +131,7 @@ class GPTConfig:
             raise ValueError(f"unknown config fields: {', '.join(unknown)}")
         if missing := sorted(required - set(values)):
             raise ValueError(f"missing config fields: {', '.join(missing)}")
-        for name in ("scale_attention", "tied_embeddings"):
+        for name in ("scale_attention", "tied_embeddings", "takes_adapters"):
             if not isinstance(values.get(name, True), bool):
                 raise ValueError(f"{name} must be true or false, got {values[name]!r}")
         if isinstance(values.get("attention"), str) or not isinstance(

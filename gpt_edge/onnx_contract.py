@@ -4,7 +4,8 @@ operators they must hold.
 Of a language model `edge` writes keys and values in place: past and present of a layer are bound to
 the same memory, `S` positions long, of which the first `seqlens_k + 1` count after the call.
 `portable` returns present tensors that grow, as Optimum's files do. A task's graphs
-(`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded at their ends.
+(`GPTConfig.n_label` is set) have no past: one call reads whole sequences, padded at their ends. So
+do a base's (`GPTConfig.takes_adapters`), whose inputs are an adapter's matrices, too.
 Knows nothing of onnx or onnxruntime.
 """
 
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.schemes import SCHEMES
+from gpt_edge.tasks import N_NEW_TOKENS
 
 GRAPHS = ("edge", "portable")
 # the axis of the sequences, as transformers.js looks for it in a portable graph
@@ -30,6 +32,9 @@ LOGIT_ROWS = "logit_rows"
 LOGITS = "logits"
 HIDDEN_STATES = "hidden_states"
 TASK_TOKENS = "wte.task_tokens"  # an adapter's rows of the task's tokens
+RANK = "rank"  # the axis between an adapter's two matrices
+# the linear layers of a layer, beside each of which an adapter has two matrices
+LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 # GroupQueryAttention refuses other head sizes; heads are padded with zeros inside the graph
 HEAD_SIZE_MULTIPLE = 8
@@ -106,8 +111,11 @@ def inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     position_ids, past float32 [B, H, P, D]. Of a task, edge: input_ids, seqlens_k,
     total_sequence_length, logit_rows as above, the extract token's row for a task's logits;
     portable: input_ids, attention_mask. Padding lies at the ends; of similarity, rows 2i and 2i +
-    1 are one example's two orders.
+    1 are one example's two orders. Of a base as of a task, without attention_mask; and
+    `adapter_inputs`.
     """
+    if config.takes_adapters:
+        return (*_base_inputs(graph), *adapter_inputs(config, graph))
     if config.n_label is not None:
         return _task_inputs(graph)
     batch = BATCH_AXIS[graph]
@@ -138,7 +146,10 @@ def outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
 
     Of a task: logits float32 [E, R, n_label], portable [E, n_label], for each of the E examples, or
     for multiple choice for each answer; then hidden_states float32 [B, R, C], portable [B, T, C].
+    Of a base hidden_states alone.
     """
+    if config.takes_adapters:
+        return (_encoder_states(config, graph),)
     if config.n_label is not None:
         return _task_outputs(config, graph)
     batch = BATCH_AXIS[graph]
@@ -164,23 +175,57 @@ def _task_inputs(graph: str) -> tuple[TensorSpec, ...]:
 def _task_outputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
     assert config.n_label is not None
     rows = ("rows",) if graph == "edge" else ()
-    hidden = (BATCH_AXIS[graph], "rows" if graph == "edge" else "sequence", config.n_embd)
     return (
         TensorSpec(LOGITS, "float32", ("examples", *rows, config.n_label)),
-        TensorSpec(HIDDEN_STATES, "float32", hidden),
+        _encoder_states(config, graph),
     )
+
+
+def _encoder_states(config: GPTConfig, graph: str) -> TensorSpec:
+    axes = (BATCH_AXIS[graph], "rows" if graph == "edge" else "sequence", config.n_embd)
+    return TensorSpec(HIDDEN_STATES, "float32", axes)
+
+
+def _base_inputs(graph: str) -> tuple[TensorSpec, ...]:
+    return tuple(spec for spec in _task_inputs(graph) if spec.name != ATTENTION_MASK)
+
+
+def adapter_inputs(config: GPTConfig, graph: str) -> tuple[TensorSpec, ...]:
+    """What a base reads of an adapter: the rows of the task's tokens float32 [4, C], the first of
+    them zeros, which any other token gets; and of each linear layer A [in, rank] and B [rank, out],
+    whose product is added to the layer's: y + (x A) B. Heads are padded as in the cache.
+    """
+    heads = config.n_head * cache_head_size(config, graph)
+    sizes = {
+        "attn.c_attn": (config.n_embd, 3 * heads),
+        "attn.c_proj": (heads, config.n_embd),
+        "mlp.c_fc": (config.n_embd, config.inner_size),
+        "mlp.c_proj": (config.inner_size, config.n_embd),
+    }
+    specs = [TensorSpec(TASK_TOKENS, "float32", (N_NEW_TOKENS + 1, config.n_embd))]
+    for layer in range(config.n_layer):
+        for linear in LINEARS:
+            n_in, n_out = sizes[linear]
+            specs.append(TensorSpec(lora_a(layer, linear), "float32", (n_in, RANK)))
+            specs.append(TensorSpec(lora_b(layer, linear), "float32", (RANK, n_out)))
+    return tuple(specs)
 
 
 def operators(config: GPTConfig, graph: str, scheme: str) -> dict[str, int]:
     """How many nodes of each characteristic operator the graph must hold: one fewer means that a
     fusion was lost.
 
-    A task has a small head in float32 instead of the language model's. Of a mixed scheme the plan
+    A task has a small head in float32 instead of the language model's, a base none but the products
+    of adapters. Of a mixed scheme the plan
     decides which operators hold weights, so only the others are counted.
     """
     counts = _unweighted_operators(config, graph)
     for name, count in SCHEMES[scheme].operators.get(graph, {}).items():
-        counts[name] = count.total(config.n_layer, is_task=config.n_label is not None)
+        counts[name] = count.total(config.n_layer, is_task=config.is_encoder)
+        if config.takes_adapters:
+            counts[name] -= count.task_head
+    if config.takes_adapters and graph == "edge":
+        counts["MatMul"] += 2 * len(LINEARS) * config.n_layer
     return counts
 
 

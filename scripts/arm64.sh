@@ -69,7 +69,8 @@ for core in 0 1; do
         "$core" "$features" "$part"
 done > "$root/proc/cpuinfo"
 
-bundles=(tinystories-5m-int8 sentiment-6m-int8 banking77-6m-int8)
+read -ra bundles <<< "$("$python" -c "from gpt_edge.bundle.reader import builtin_bundles
+print(*builtin_bundles())")"
 if [ $# -gt 0 ]; then
     for scheme in fp32 int8 int8-block int4; do
         if [ ! -d "$work/bundles/$scheme" ]; then

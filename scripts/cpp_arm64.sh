@@ -43,7 +43,8 @@ aarch64-linux-gnu-g++ "${flags[@]}" -static-libstdc++ -static-libgcc -o "$work/c
 
 bundles=()
 for bundle in "$@"; do bundles+=("$(cd "$here" && realpath "$bundle")"); done
-[ $# -gt 0 ] || bundles=("$PWD/models/tinystories-5m-int8")
+[ $# -gt 0 ] || bundles=("$("$python" -c "from gpt_edge.bundle.bundle import Bundle
+print(Bundle.open().path)")")
 
 # same NAME OPERATORS OPERATORS_THERE: the ids of every bundle; 1 if one differs
 same() {

@@ -1,7 +1,7 @@
 """What would another vocabulary, depth, width, dropout or optimiser have given? Short runs of one
 recipe, one change each.
 
-    python benchmarks/quality/trials.py models/tinystories.toml runs/trials --steps 150
+    python benchmarks/quality/trials.py models/tinystories-5m.toml runs/trials --steps 150
 
 Every trial sees the same number of tokens and a cosine over all of its steps; the score is that of
 the whole validation text in float32. A trial that has ended is not run again: delete its folder for

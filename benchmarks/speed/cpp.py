@@ -20,6 +20,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.native.library import find_library
 
 REPO = Path(__file__).resolve().parents[2]
@@ -81,7 +82,7 @@ def row(name: str, runs: list[Run]) -> str:
 def main() -> None:
     """Alternate, then print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("bundle", nargs="?", default=str(REPO / "models" / "tinystories-5m-int8"))
+    parser.add_argument("bundle", nargs="?", default=str(REPO / "models" / DEFAULT_BUNDLE))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--threads", default="1")

@@ -6,7 +6,7 @@ import { fetchFiles } from "./site/js/bundle/fetch_files.js";
 import { Model } from "./site/js/model.js";
 import { webBackend } from "./site/js/runtime/web_backend.js";
 
-const BUNDLE = "site/models/tinystories-5m-int8";
+const BUNDLE = "site/models/tinystories-7m-int8";
 const text = document.getElementById("text");
 const button = document.getElementById("go");
 

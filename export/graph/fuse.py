@@ -132,6 +132,8 @@ def find_linears(graph: ir.Graph) -> list[Linear]:
     found = []
     for matmul in [node for node in graph if node.op_type == "MatMul"]:
         x, transposed = matmul.inputs
+        if transposed is not None and transposed.is_graph_input():
+            continue  # an adapter's matrix
         transpose = transposed.producer() if transposed is not None else None
         if x is None or transpose is None or transpose.op_type != "Transpose":
             raise ExportError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gpt_edge import onnx_contract
 from gpt_edge.config import GPTConfig
 from gpt_edge.reference.model import GPT, Block, KeyValue
-from gpt_edge.tasks import EVERY_TOKEN
+from gpt_edge.tasks import EVERY_TOKEN, N_NEW_TOKENS
 
 FLOAT = 1  # onnx.TensorProto.FLOAT
 MICROSOFT_ATTENTION = "com.microsoft::GroupQueryAttention"
@@ -26,6 +26,7 @@ N_BATCH = 2
 N_NEW = 3
 N_PAST = 5
 N_ROWS = 2
+N_RANK = 7  # of an adapter
 N_TASK_BATCH = 4  # even: similarity adds pairs of rows
 ONE_AXIS = {0: torch.export.Dim.AUTO}
 TWO_AXES = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
@@ -42,6 +43,8 @@ def graph_module(config: GPTConfig, graph: str, task_kind: str | None) -> GraphM
     model.
     """
     gpt = GPT(config)
+    if config.takes_adapters:
+        return EdgeBaseGraph(gpt) if graph == "edge" else PortableBaseGraph(gpt)
     if task_kind is not None:
         task_module = EdgeTaskGraph if graph == "edge" else PortableTaskGraph
         return task_module(gpt, task_kind)
@@ -187,6 +190,14 @@ class TaskGraph(GraphModule):
         logits: Tensor = self.task_head(states)
         return logits
 
+
+class EdgeEncoder(GraphModule):
+    """GroupQueryAttention without past and present, which has the fastest kernel and skips padding.
+
+    Once the last layer has attended, only the rows that the caller wants continue: for a task's
+    logits one row of each sequence.
+    """
+
     def embed(self, input_ids: Tensor) -> Tensor:
         """`GPT.embed`, the positions first: SkipLayerNormalization repeats its skip over the batch,
         not its input.
@@ -194,22 +205,14 @@ class TaskGraph(GraphModule):
         x: Tensor = self.gpt.wpe(torch.arange(input_ids.shape[1])[None]) + self.gpt.wte(input_ids)
         return x
 
-
-class EdgeTaskGraph(TaskGraph):
-    """GroupQueryAttention without past and present, which has the fastest kernel and skips padding.
-
-    Once the last layer has attended, only the rows that the caller wants continue: for a task's
-    logits one row of each sequence.
-    """
-
-    def forward(
+    def states(
         self,
         input_ids: Tensor,
         seqlens_k: Tensor,
         total_sequence_length: Tensor,
         logit_rows: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Shapes as in `onnx_contract.inputs(config, "edge")` and `outputs`."""
+    ) -> Tensor:
+        """Hidden states [B, R, C] of the chosen rows."""
         x = self.embed(input_ids)
         blocks = self.gpt.blocks()
         for layer, block in enumerate(blocks):
@@ -228,8 +231,8 @@ class EdgeTaskGraph(TaskGraph):
             if is_last:
                 x, y = pick_rows(x, logit_rows), pick_rows(y, logit_rows)
             x = block(x, lambda _, block=block, y=y: block.attn.c_proj(y))
-        x = self.gpt.ln_f(x)
-        return self.head(x), x
+        found: Tensor = self.gpt.ln_f(x)
+        return found
 
     def example_inputs(self) -> Example:
         """See GraphModule."""
@@ -238,6 +241,21 @@ class EdgeTaskGraph(TaskGraph):
         total = torch.zeros(1, dtype=torch.int32)
         rows = torch.zeros(N_TASK_BATCH, N_ROWS, dtype=torch.int64)
         return (ids, lengths, total, rows), (TWO_AXES, ONE_AXIS, None, TWO_AXES)
+
+
+class EdgeTaskGraph(TaskGraph, EdgeEncoder):
+    """The states at the extract tokens, and the head."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        logit_rows: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Shapes as in `onnx_contract.inputs(config, "edge")` and `outputs`."""
+        x = self.states(input_ids, seqlens_k, total_sequence_length, logit_rows)
+        return self.head(x), x
 
 
 class PortableTaskGraph(TaskGraph):
@@ -262,3 +280,77 @@ class PortableTaskGraph(TaskGraph):
         """See GraphModule."""
         ids = torch.zeros(N_TASK_BATCH, N_NEW, dtype=torch.int64)
         return (ids, ids.clone()), (TWO_AXES, TWO_AXES)
+
+
+class AdaptedLinear(nn.Linear):
+    """y = x W^T + b + (x A) B, with the matrices of an adapter."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features)
+        self.lora_a = nn.Parameter(torch.empty(linear.in_features, N_RANK))
+        self.lora_b = nn.Parameter(torch.empty(N_RANK, linear.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return super().forward(x) + torch.matmul(torch.matmul(x, self.lora_a), self.lora_b)
+
+
+class AdaptedEmbedding(nn.Embedding):
+    """Rows of the vocabulary, the last three of which are zeros, plus an adapter's rows for
+    those.
+    """
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__(table.num_embeddings, table.embedding_dim)
+        self.task_tokens = nn.Parameter(torch.empty(N_NEW_TOKENS + 1, table.embedding_dim))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """int64 [B, T] -> [B, T, C]."""
+        last_of_texts = self.num_embeddings - N_NEW_TOKENS - 1
+        rows = torch.maximum(input - last_of_texts, torch.zeros_like(input))
+        return super().forward(input) + nn.functional.embedding(rows, self.task_tokens)
+
+
+def with_adapters(gpt: GPT) -> GPT:
+    """`gpt` without its head, and with the matrices of an adapter among its parameters."""
+    gpt.lm_head = nn.Identity()  # type: ignore[assignment]
+    gpt.wte = AdaptedEmbedding(gpt.wte)
+    for block in gpt.blocks():
+        for module in (block.attn, block.mlp):
+            for name, layer in list(module.named_children()):
+                if isinstance(layer, nn.Linear):
+                    setattr(module, name, AdaptedLinear(layer))
+    return gpt
+
+
+class EdgeBaseGraph(EdgeEncoder):
+    """The states of the chosen rows, as an adapter makes them; its head is applied outside."""
+
+    def __init__(self, gpt: GPT) -> None:
+        super().__init__(with_adapters(gpt))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        logit_rows: Tensor,
+    ) -> Tensor:
+        """Shapes as in `onnx_contract.inputs(config, "edge")` and `outputs`."""
+        return self.states(input_ids, seqlens_k, total_sequence_length, logit_rows)
+
+
+class PortableBaseGraph(GraphModule):
+    """The reference as it is; padding at the ends is never attended to."""
+
+    def __init__(self, gpt: GPT) -> None:
+        super().__init__(with_adapters(gpt))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Shapes as in `onnx_contract.inputs(config, "portable")` and `outputs`."""
+        x, _ = self.gpt.hidden(input_ids)
+        return x
+
+    def example_inputs(self) -> Example:
+        """See GraphModule."""
+        return (torch.zeros(N_TASK_BATCH, N_NEW, dtype=torch.int64),), (TWO_AXES,)

@@ -344,6 +344,8 @@ class Lowering:
         add it after a row's scale. Returns whether it does.
         """
         readers = [use.node for use in linear.y.uses()]
+        if self.config.takes_adapters and len(readers) == 1:  # first comes the adapter's product
+            readers = [use.node for use in readers[0].outputs[0].uses()]
         index = BIAS_INPUTS.get(readers[0].op_type) if len(readers) == 1 else None
         if index is None:
             return False
@@ -357,7 +359,7 @@ class Lowering:
         """
         is_last_layer = weight.startswith(f"h.{self.config.n_layer - 1}.")
         has_attended = not weight.endswith("attn.c_attn.weight")
-        if self.config.n_label is not None and is_last_layer and has_attended:
+        if self.config.is_encoder and is_last_layer and has_attended:
             return onnx_contract.LOGIT_ROWS
         return onnx_contract.INPUT_IDS
 

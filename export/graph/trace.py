@@ -28,7 +28,8 @@ PREFIX = "gpt."  # where a GraphModule holds the reference
 
 def trace(config: GPTConfig, graph: str, task_kind: str | None = None) -> ir.Model:
     """Return the traced wiring of `config`: inputs and outputs named as in `onnx_contract.py`,
-    initializers without values.
+    initializers without values. An adapter's matrices, which are parameters while a base is traced,
+    become inputs.
 
     graph: "edge" or "portable". task_kind: of a fine-tuned model, whose config has n_label. Raises
     ExportError when torch cannot trace the model.
@@ -36,7 +37,9 @@ def trace(config: GPTConfig, graph: str, task_kind: str | None = None) -> ir.Mod
     # without gradients torch traces the same graph in four fifths of the time
     with FakeTensorMode(), torch.no_grad():
         module = graph_module(config, graph, task_kind)
-        return _with_contract_names(_export(module, graph), config, graph)
+        model = _export(module, graph)
+    _take_adapters_in(model, config, graph)
+    return _with_contract_names(model, config, graph)
 
 
 def _export(module: GraphModule, graph: str) -> ir.Model:
@@ -97,6 +100,14 @@ def _with_contract_names(model: ir.Model, config: GPTConfig, graph: str) -> ir.M
         value.name = "wte.weight" if _is_tied_head(name, config) else name.removeprefix(PREFIX)
         model.graph.initializers[value.name] = value
     return model
+
+
+def _take_adapters_in(model: ir.Model, config: GPTConfig, graph: str) -> None:
+    """Turn the parameters of a base that an adapter brings into inputs of the graph."""
+    for spec in onnx_contract.adapter_inputs(config, graph) if config.takes_adapters else ():
+        value = model.graph.initializers.pop(PREFIX + spec.name)
+        value.const_value = None
+        model.graph.inputs.append(value)
 
 
 def _is_tied_head(name: str, config: GPTConfig) -> bool:

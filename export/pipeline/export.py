@@ -108,7 +108,7 @@ def export_bundle(
             (writer.path / CHAT_TEMPLATE_FILE).write_bytes(chat_template.encode())
         manifest = Manifest(
             name=bundle_name(out),
-            kind=kind_of(checkpoint.task),
+            kind=kind_of(shape, checkpoint.task),
             graph=graph,
             scheme=scheme,
             config=shape,
@@ -123,14 +123,14 @@ def export_bundle(
                 **accepted,
             },
             parity=verifier.report.figures,
-            quality=_quality(checkpoint),
+            quality=quality_of(checkpoint),
         )
         progress("publishing")
         writer.finalize(manifest)
     return writer.bundle, verifier.report
 
 
-def _quality(checkpoint: Checkpoint) -> dict[str, Any]:
+def quality_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """The figures that `train` or `finetune` left in a checkpoint, of torch in float32; nothing is
     known of others.
     """

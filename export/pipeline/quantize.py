@@ -58,6 +58,11 @@ def quantize_bundle(
         raise ExportError(
             f"{bundle.path} is {scheme} already", hint=f"use --scheme {', '.join(QUANTIZED)}"
         )
+    if bundle.config.takes_adapters:
+        raise ExportError(
+            f"{bundle.path} is a base: it is quantized when it is exported",
+            hint=f"gpt-edge export CHECKPOINT OUT --to base --scheme {scheme}",
+        )
     if bundle.task is not None:
         check_task(bundle.task, scheme, bundle.path)
     source = smooth(BundleSource(bundle), bundle.graph, scheme)

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from gpt_edge.bundle.bundle import Bundle, Manifest
-from gpt_edge.bundle.manifest import CAUSAL_LM, CONTROL, MAX_MANIFEST_BYTES, TASK
+from gpt_edge.bundle.manifest import BASE, CAUSAL_LM, CONTROL, MAX_MANIFEST_BYTES, TASK
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, ExportError, TokenizerError
 from gpt_edge.export.formats.rounding import WeightQuantizer
@@ -141,7 +141,7 @@ def unpublished(
         folder,
         Manifest(
             name="draft",
-            kind=kind_of(task),
+            kind=kind_of(config, task),
             graph=graph,
             scheme=scheme,
             config=config,
@@ -157,8 +157,10 @@ def open_folder(
     return Session(unpublished(folder, config, graph, scheme), native=native)
 
 
-def kind_of(task: TaskSpec | None) -> str:
+def kind_of(config: GPTConfig, task: TaskSpec | None) -> str:
     """The manifest's kind."""
+    if config.takes_adapters:
+        return BASE
     return CAUSAL_LM if task is None else TASK
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError
 from gpt_edge.export.graph.build import build_graph
+from gpt_edge.export.pipeline.adapters import verify_base
 from gpt_edge.export.pipeline.shared import check_same_shape, tokenizer_for, unpublished
 from gpt_edge.export.verify.check_settings import check_settings
 from gpt_edge.export.verify.own_noise import OwnNoise
@@ -47,6 +48,8 @@ def verify_bundle(
     Faults are in the report; nothing is raised for them. Raises BundleError where the shapes or
     tasks already differ.
     """
+    if bundle.config.takes_adapters:
+        return verify_base(bundle, against, config=config, adapter=adapter, progress=progress)
     checkpoint = like(open_checkpoint(against, config=config, adapter=adapter), bundle.config)
     check_same_shape(bundle, checkpoint.config, str(against))
     _check_same_kind(bundle, checkpoint)

@@ -43,26 +43,40 @@ class OwnNoise:
         self._checkpoint = checkpoint
         self._subject = subject
         self._expected = expected
-        self._measured: dict[str, Agreement] = {}
+        self._disturbed: dict[str, Any] = {}
 
-    def __call__(self, scheme: str) -> Agreement:
-        """How a reference with errors of the size of this scheme's agrees with itself."""
-        if scheme not in self._measured:
-            self._measured[scheme] = self._measure(bits_of(scheme))
-        return self._measured[scheme]
+    def __call__(self, scheme: str, window: tuple[str, int] | None = None) -> Agreement:
+        """How a reference with errors of the size of this scheme's agrees with itself.
 
-    def _measure(self, bits: int | None) -> Agreement:
+        window: of a language model, a probe and one of its rows, see `parity.window_of`; None: all
+        rows.
+        """
+        if scheme not in self._disturbed:
+            self._disturbed[scheme] = self._disturb(bits_of(scheme))
         subject, expected = self._subject, self._expected
+        actual = self._disturbed[scheme]
+        if isinstance(subject, ClassifierSubject):
+            return compare_tasks(subject.probes, expected, actual)
+        assert isinstance(subject, LanguageModelSubject)
+        if window is None:
+            return parity.compare(subject.probes, expected.logits, actual)
+        name, row = window
+        at = [probe.name for probe in subject.probes].index(name)
+        return parity.window_of(expected.logits[at], actual[at], subject.probes[at], row)
+
+    def _disturb(self, bits: int | None) -> Any:
+        """The outputs of a disturbed reference: of a classifier its logits, else those of each
+        probe.
+        """
+        subject = self._subject
         if isinstance(subject, ClassifierSubject):
             model = task_model_of(self._checkpoint)
             with disturbed(model.gpt, bits):
-                actual = classifier_logits(model, subject.probes)
-            return compare_tasks(subject.probes, expected, actual)
+                return classifier_logits(model, subject.probes)
         assert isinstance(subject, LanguageModelSubject)
         gpt = self._checkpoint.load_model()
         with disturbed(gpt, bits):
-            logits = language_model_logits(gpt, subject.probes)
-        return parity.compare(subject.probes, expected.logits, logits)
+            return language_model_logits(gpt, subject.probes)
 
 
 def bits_of(scheme: str) -> int | None:

@@ -28,7 +28,7 @@ from gpt_edge.bundle.reader import (
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError, GPTEdgeError
 from gpt_edge.system.disk import sha256_file
-from gpt_edge.tasks import n_text_rows
+from gpt_edge.tasks import N_NEW_TOKENS, n_text_rows
 
 if TYPE_CHECKING:
     from gpt_edge.tasks import TaskSpec
@@ -109,8 +109,19 @@ class Bundle:
         return self.manifest.task
 
     @property
+    def kind(self) -> str:
+        """One of manifest.KINDS."""
+        return self.manifest.kind
+
+    @property
     def model_path(self) -> Path:
-        """The ONNX file."""
+        """The ONNX file. Raises BundleError for an adapter, which has none."""
+        if self.manifest.base is not None:
+            raise BundleError(
+                f"{self.path} is an adapter: it runs on its base {self.manifest.base['name']}",
+                hint="open the base, with adapter= this folder",
+                cli_hint="give the base, and this folder with --adapter",
+            )
         name = next(name for name in SCHEME_OF if name in self.manifest.files)
         if self.is_optimum_export and not (self.path / name).exists():
             return self.path / ONNX_FOLDER / name
@@ -170,6 +181,8 @@ class Bundle:
         from gpt_edge.tokenizer.spec import TokenizerSpec
 
         n_rows = n_text_rows(self.config.vocab_size, self.manifest.task)
+        if self.config.takes_adapters:
+            n_rows = self.config.vocab_size - N_NEW_TOKENS
         if self.manifest.tokenizer is not None:
             spec = TokenizerSpec.from_dict(self.manifest.tokenizer)
             if spec.file not in self.manifest.files:

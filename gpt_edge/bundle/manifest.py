@@ -23,13 +23,16 @@ from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.onnx_contract import GRAPHS
 from gpt_edge.schemes import SCHEMES
-from gpt_edge.tasks import TaskSpec
+from gpt_edge.tasks import N_NEW_TOKENS, TaskSpec
 
 FORMAT_VERSION = 1
 CAUSAL_LM, TASK = "causal-lm", "task"
-KINDS = (CAUSAL_LM, TASK)
+# a graph that runs adapters, and what one of them adds to it
+BASE, ADAPTER = "base", "adapter"
+KINDS = (CAUSAL_LM, TASK, BASE, ADAPTER)
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
+ADAPTER_FILE = "adapter.safetensors"  # in place of a graph
 SIGNATURE_FILE = "model.sig"  # of all other files, so no manifest lists it
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -66,7 +69,10 @@ class Manifest:
     scheme: str  # a name in gpt_edge.schemes.SCHEMES
     config: GPTConfig
     kind: str = CAUSAL_LM
-    task: TaskSpec | None = None  # of kind "task", and not in the file of another one
+    # of the kinds "task" and "adapter", and not in the file of another one
+    task: TaskSpec | None = None
+    # of an adapter the base that it belongs to: its "name", and the "sha256" of its weights
+    base: Mapping[str, str] | None = None
     # TokenizerSpec.to_dict(); None: the bundle takes and gives ids only
     tokenizer: Mapping[str, Any] | None = None
     # how to generate where the user says nothing; not in the file where there are none
@@ -96,6 +102,9 @@ class Manifest:
 
     def _check_task(self) -> None:
         task, n_label = self.task, self.config.n_label
+        self._check_adapters()
+        if self.kind == ADAPTER:
+            return
         if (self.kind == TASK) != (task is not None) or (task is not None) != (n_label is not None):
             raise ValueError(
                 f"kind task, a task and config.n_label must come together, got {self.kind}, "
@@ -108,12 +117,35 @@ class Manifest:
                 f"the task's tokens must lie in the vocabulary of {self.config.vocab_size}"
             )
 
+    def _check_adapters(self) -> None:
+        if (self.kind in (BASE, ADAPTER)) != self.config.takes_adapters:
+            raise ValueError(
+                f"kind {self.kind} and config.takes_adapters do not fit, got "
+                f"{self.config.takes_adapters}"
+            )
+        if self.config.takes_adapters and self.config.vocab_size <= N_NEW_TOKENS:
+            raise ValueError(f"a base has more than {N_NEW_TOKENS} tokens")
+        if (self.kind == ADAPTER) != (self.base is not None):
+            raise ValueError(f"an adapter has a base, and nothing else has, got kind {self.kind}")
+        if self.base is None:
+            return
+        if self.task is None or self.tokenizer is not None:
+            raise ValueError("an adapter has a task, and its tokenizer is that of its base")
+        n_text = self.config.vocab_size - N_NEW_TOKENS
+        if self.task.tokens != tuple(range(n_text, self.config.vocab_size)):
+            raise ValueError(
+                f"an adapter's tokens are the last {N_NEW_TOKENS} of {self.config.vocab_size}, got "
+                f"{list(self.task.tokens)}"
+            )
+
     def _check_generation_defaults(self) -> None:
         defaults = self.generation_defaults
         if defaults is None:
             return
-        if self.kind == TASK:
-            raise ValueError("a bundle of kind task generates nothing: it has no defaults for it")
+        if self.kind != CAUSAL_LM:
+            raise ValueError(
+                f"a bundle of kind {self.kind} generates nothing: it has no defaults for it"
+            )
         if wrong := [id for id in defaults.eos_token_id if id >= self.config.vocab_size]:
             raise ValueError(
                 f"generation_defaults: eos_token_id {wrong[0]} is not in the vocabulary of "
@@ -127,6 +159,10 @@ class Manifest:
             del values["task"]
         else:
             values["task"] = self.task.to_dict()
+        if self.base is None:
+            del values["base"]
+        else:
+            values["base"] = dict(self.base)
         if self.generation_defaults is None:
             del values["generation_defaults"]
         else:
@@ -192,12 +228,10 @@ def _check_fields(values: Mapping[str, Any], known: set[str]) -> set[str]:
     given = {name for name in values if name != SELF_HASH and not name.startswith("x-")}
     if unknown := sorted(given - known):
         raise ValueError(f"unknown fields: {', '.join(map(ascii, unknown))[:200]}")
-    optional = {"generation_defaults"}
-    if values.get("kind") != TASK:
-        optional.add("task")
+    optional = {"generation_defaults"} | _absent_in(values.get("kind"))
     if missing := sorted(known - given - optional):
         raise ValueError(f"missing fields: {', '.join(missing)}")
-    optional_objects = given & {"task", "generation_defaults"}
+    optional_objects = given & {"task", "base", "generation_defaults"}
     for name in ("name", "kind", "graph", "scheme"):
         if not isinstance(values[name], str):
             raise ValueError(f"{name} must be a text, got {_kind_of(values[name])}")
@@ -212,8 +246,27 @@ def _check_fields(values: Mapping[str, Any], known: set[str]) -> set[str]:
         )
     # a special token may hold any character
     _check_texts(dict.fromkeys(values["tokenizer"] or {}), "tokenizer")
-    _check_files(values["files"])
+    _check_files(values["files"], ADAPTER_FILE if values["kind"] == ADAPTER else MODEL_FILE)
+    if "base" in given:
+        _check_base(values["base"])
     return known & given
+
+
+def _absent_in(kind: object) -> set[str]:
+    """The fields that only the files of some kinds have."""
+    if kind == ADAPTER:
+        return set()
+    return {"base"} if kind == TASK else {"base", "task"}
+
+
+def _check_base(base: Mapping[str, Any]) -> None:
+    name, sha256 = base.get("name"), base.get("sha256")
+    is_right = isinstance(name, str) and FILE_NAME.fullmatch(name) and isinstance(sha256, str)
+    if set(base) != {"name", "sha256"} or not is_right or not SHA256.fullmatch(str(sha256)):
+        raise ValueError(
+            f"base must have exactly a name and a sha256 of 64 lowercase hex digits, got "
+            f"{ascii(base)[:100]}"
+        )
 
 
 def _generation_defaults(values: Mapping[str, Any]) -> GenerationDefaults:
@@ -291,10 +344,10 @@ def _replace_last(data: bytes, old: str, new: str) -> bytes:
     return head + new.encode("ascii") + tail
 
 
-def _check_files(files: Mapping[str, Any]) -> None:
-    if not 1 <= len(files) <= MAX_FILES or MODEL_FILE not in files:
+def _check_files(files: Mapping[str, Any], main: str) -> None:
+    if not 1 <= len(files) <= MAX_FILES or main not in files:
         raise ValueError(
-            f"files must list 1 to {MAX_FILES} files, {MODEL_FILE} among them, found {len(files)}"
+            f"files must list 1 to {MAX_FILES} files, {main} among them, found {len(files)}"
         )
     if len({name.lower() for name in files}) < len(files):
         raise ValueError("files must differ in more than upper and lower case")

@@ -7,11 +7,12 @@ length and that many bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TypeVar
+from typing import Any, TypeVar
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MOST_FIELDS = 256  # of a message
 Bytes = TypeVar("Bytes", bytes, memoryview)
 
 
@@ -45,18 +46,19 @@ def fields(message: Bytes) -> Iterator[tuple[int, int | Bytes, Bytes]]:
 
 
 def split(
-    message: Bytes, allowed: AbstractSet[int], most: int = 256
-) -> list[tuple[int, int | Bytes]]:
+    message: Bytes, allowed: AbstractSet[int], most: int = MOST_FIELDS
+) -> list[tuple[int, Any]]:
     """Key and value of each field of a message that nobody vouches for; a key is 8 times the number
-    of the field plus its kind.
+    of the field plus its kind, so it tells a number from bytes.
 
     Raises ValueError for what is no message, for a key that is not in `allowed`, and for more
     fields than `most`.
     """
-    found: list[tuple[int, int | Bytes]] = []
+    found: list[tuple[int, Any]] = []
     at, end = 0, len(message)
+    is_long = end > 2 * most  # a field has two bytes at least
     try:
-        while at < end and len(found) <= most:
+        while at < end:
             start, key, size = at, message[at], message[at + 1]
             at += 2
             if key > 127:  # most keys and sizes are of one byte
@@ -65,7 +67,7 @@ def split(
             elif size > 127:
                 size, at = varint(message, at - 1)
             if key not in allowed:
-                raise ValueError(f"a field has the number {key >> 3} and the kind {key & 7}")
+                raise _unknown(key)
             kind = key & 7
             if kind == BYTES:
                 start, at = at, at + size
@@ -75,13 +77,47 @@ def split(
             else:
                 start, at = start + 1, start + 5
                 found.append((key, message[start:at]))
+            if is_long and len(found) > most:
+                raise ValueError(f"a message has more than {most} fields")
     except IndexError:
         raise ValueError("a field is cut off") from None
-    if len(found) > most:
-        raise ValueError(f"a message has more than {most} fields")
     if at != end:
         raise ValueError("a field reaches beyond its message")
     return found
+
+
+def sort_texts(message: bytes, into: Mapping[int, Callable[[bytes], object]]) -> None:
+    """Hand the bytes of each field to the function of its key: `split`, for messages that hold
+    nothing but texts and messages, and are many.
+
+    Raises ValueError as `split` does.
+    """
+    at, end = 0, len(message)
+    if end > 2 * MOST_FIELDS:
+        for long_key, value in split(message, into.keys()):
+            into[long_key](value)
+        return
+    try:
+        while at < end:
+            key, size = message[at], message[at + 1]
+            at += 2
+            if key > 127:
+                key, at = varint(message, at - 2)
+                size, at = varint(message, at)
+            elif size > 127:
+                size, at = varint(message, at - 1)
+            into[key](message[at : at + size])
+            at += size
+    except IndexError:
+        raise ValueError("a field is cut off") from None
+    except KeyError:
+        raise _unknown(key) from None
+    if at != end:
+        raise ValueError("a field reaches beyond its message")
+
+
+def _unknown(key: int) -> ValueError:
+    return ValueError(f"a field has the number {key >> 3} and the kind {key & 7}")
 
 
 def varints(data: bytes | memoryview) -> Iterator[int]:

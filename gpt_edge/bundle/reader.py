@@ -26,7 +26,8 @@ from gpt_edge.errors import BundleError, GPTEdgeWarning
 from gpt_edge.system.atomic_files import find_set_aside
 from gpt_edge.system.disk import FolderReader, sha256_stream
 
-DEFAULT_BUNDLE = "tinystories-5m-int8"
+DEFAULT_BUNDLE = "tinystories-7m-int8"
+RENAMED = {"tinystories-5m-int8": DEFAULT_BUNDLE}  # what came with gpt-edge before, and its heir
 BUILTIN = Path(__file__).parents[1] / "models"  # a link to ../models in a checkout
 # made by file managers wherever they look
 SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -42,8 +43,8 @@ def builtin_bundles() -> tuple[str, ...]:
 
 
 def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
-    """Return the folder that a name or path means; see Bundle.open. Raises BundleError if it cannot
-    mean any.
+    """Return the folder that a name or path means; see Bundle.open. Warns (GPTEdgeWarning) of a
+    built-in name of before. Raises BundleError if it cannot mean any.
     """
     if path_or_name is None:
         if not (BUILTIN / DEFAULT_BUNDLE).is_dir():
@@ -60,9 +61,18 @@ def resolve_bundle_path(path_or_name: str | os.PathLike[str] | None) -> Path:
         )
     path = Path(name)
     plain = name.rstrip("/")  # a shell's completion may have put it there
-    if not os.path.lexists(path) and FILE_NAME.fullmatch(plain) and plain in builtin_bundles():
-        return BUILTIN / plain
-    return path
+    if os.path.lexists(path) or not FILE_NAME.fullmatch(plain):
+        return path
+    builtin = builtin_bundles()
+    if plain in RENAMED and plain not in builtin:
+        warnings.warn(renamed_note(plain), GPTEdgeWarning, stacklevel=_callers_stacklevel())
+        plain = RENAMED[plain]
+    return BUILTIN / plain if plain in builtin else path
+
+
+def renamed_note(name: str) -> str:
+    """One line that says which bundle a built-in name of before means now."""
+    return f"{name} is no longer built in: {RENAMED[name]}, a better model, takes its place"
 
 
 def _no_builtin() -> BundleError:

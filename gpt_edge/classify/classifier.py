@@ -37,6 +37,12 @@ class Classifier(Closable):
     """Answers with one fine-tuned model. Thread-safe: a call keeps nothing."""
 
     def __init__(self, encoder: Encoder, tokenizer: Tokenizer) -> None:
+        if encoder.task is None and encoder.config.takes_adapters:
+            raise BundleError(
+                f"{encoder.path} is a base without a task of its own",
+                hint="open it with adapter=, a folder that gpt-edge export --base wrote",
+                cli_hint="give an adapter with --adapter FOLDER",
+            )
         if encoder.task is None:
             raise BundleError(
                 f"{encoder.path} is a language model, not a classifier",
@@ -58,19 +64,30 @@ class Classifier(Closable):
         cls,
         path_or_name: str | os.PathLike[str],
         *,
+        adapter: str | os.PathLike[str] | None = None,
         threads: int | None = None,
         native: Native = None,
     ) -> Classifier:
-        """Open a bundle that `gpt-edge export` made of a fine-tuned checkpoint.
+        """Open a bundle that `gpt-edge export` made of a fine-tuned checkpoint, or a base with an
+        adapter.
 
-        threads: None takes what the machine allows. native: the library of custom operators, see
+        adapter: a folder that `gpt-edge export --base` wrote, for a base. threads: None takes what
+        the machine allows. native: the library of custom operators, see
         `native.library.find_library`. Raises BundleError or TokenizerError saying what is wrong.
         """
+        opened = None if adapter is None else Bundle.open(adapter)
 
         def open_classifier(bundle: Bundle) -> Classifier:
-            return cls(Encoder(bundle, threads=threads, native=native), bundle.load_tokenizer())
+            encoder = Encoder(bundle, threads=threads, native=native, adapter=opened)
+            return cls(encoder, bundle.load_tokenizer())
 
         return read_bundle(path_or_name, open_classifier)
+
+    def with_adapter(self, adapter: str | os.PathLike[str]) -> Classifier:
+        """The same base with another adapter. Nothing of the base is loaded again; closing one of
+        the classifiers closes all of them. Raises BundleError for an adapter of another base.
+        """
+        return type(self)(self.encoder.with_adapter(Bundle.open(adapter)), self.tokenizer)
 
     def __repr__(self) -> str:
         task = self.task.kind

@@ -45,16 +45,21 @@ class Embedder(Closable):
         cls,
         path_or_name: str | os.PathLike[str] | None = None,
         *,
+        adapter: str | os.PathLike[str] | None = None,
         threads: int | None = None,
         native: Native = None,
     ) -> Embedder:
-        """Open a bundle; None is the default bundle. threads, native: as for `Classifier.load`.
+        """Open a bundle; None is the default bundle. adapter, threads, native: as for
+        `Classifier.load`; a base without an adapter gives its own states.
 
         Raises BundleError or TokenizerError saying what is wrong.
         """
 
+        opened = None if adapter is None else Bundle.open(adapter)
+
         def open_embedder(bundle: Bundle) -> Embedder:
-            return cls(Encoder(bundle, threads=threads, native=native), bundle.load_tokenizer())
+            encoder = Encoder(bundle, threads=threads, native=native, adapter=opened)
+            return cls(encoder, bundle.load_tokenizer())
 
         return read_bundle(path_or_name, open_embedder)
 
@@ -68,8 +73,8 @@ class Embedder(Closable):
     @property
     def size(self) -> int:
         """Numbers in a vector."""
-        own = self.encoder.config.n_label if self.is_trained else None
-        return own or self.encoder.config.n_embd
+        task = self.encoder.task
+        return task.n_label if task and self.is_trained else self.encoder.config.n_embd
 
     @property
     def is_trained(self) -> bool:

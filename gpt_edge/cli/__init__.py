@@ -1,5 +1,5 @@
-"""The command line. `main` is what `gpt-edge`, `python -m gpt_edge` and `python cli.py` call; it
-turns every outcome into an exit code.
+"""The command line. `main` turns every outcome into an exit code; `program`, which calls it, is
+what `gpt-edge`, `python -m gpt_edge` and `python cli.py` call.
 
 0 done; 1 runtime error (a GPTEdgeError, the system, a bundle out of tolerance); 2 wrong usage; 130
 interrupted with Ctrl-C; 141 (128 + SIGPIPE) the reader of standard output went away, as other tools
@@ -20,10 +20,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from sys import UnraisableHookArgs
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 SOON = 0.01  # seconds: when the callback is over
+
+
+def program() -> int:
+    """`main` in a process of its own, which ends when this returns.
+
+    Ctrl-C during that end would leave a traceback in place of the exit code, so it is ignored.
+    After an interrupt the process ends at once: where one had come in a piece of code that Python
+    compiled from a string, as for a dataclass, Python would end by the signal.
+    """
+    code = main()
+    import atexit
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code == INTERRUPTED:
+        atexit._run_exitfuncs()
+        os._exit(INTERRUPTED)
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,16 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt_edge.arrays import FloatArray
-from gpt_edge.errors import NumericError
 from gpt_edge.generate.completion import Completion, FinishReason, end_tokens_of
 from gpt_edge.generate.constraints.processor import ConstraintProcessor
-from gpt_edge.generate.logits import LogitsProcessor, top_k_ids
+from gpt_edge.generate.logits import LogitsProcessor, check_sound, top_k_ids
 from gpt_edge.generate.logprobs import log_softmax
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.processors import build_processors
 from gpt_edge.generate.prompt import Prompt
+from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.runtime.session import Session
-from gpt_edge.runtime.tuning import PREFILL_CHUNK
 from gpt_edge.tokenizer.spec import Tokenizer
 
 EarlyStopping = Literal["never"] | bool
@@ -88,15 +87,19 @@ class BeamSearch:
         beams: BeamParams,
         end_tokens: Sequence[int] = (),
         processors: Sequence[LogitsProcessor] = (),
+        sequence: ReadSequence | None = None,
     ) -> None:
         """params: of which those that sample, and stop strings, are a ValueError. processors:
-        after those that `params` ask for.
+        after those that `params` ask for. sequence: what was read before, which the search uses up;
+        what the prompt shares with its start is not read again.
         """
         if not params.is_greedy or params.stop or params.logprobs is not None:
             raise ValueError("beam search takes no sampling settings, stop strings or logprobs")
         if params.token_healing:
             raise ValueError("beam search takes no token_healing")
         self._session = session
+        self._sequence = sequence or ReadSequence(session)
+        self._cached_tokens = 0
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._beams = beams
@@ -127,8 +130,8 @@ class BeamSearch:
     def run(self) -> list[Completion]:
         """Search, and return the best `num_return_sequences`, the best first."""
         started = time.perf_counter()
-        cache = self._session.new_cache()
-        logits = self._read_prompt(cache)
+        logits = self._read_prompt()
+        cache = self._sequence.cache
         prefill_seconds = time.perf_counter() - started
         running = [_Beam((), 0.0, 0)]
         for length in range(1, self._max_new_tokens + 1):
@@ -145,13 +148,13 @@ class BeamSearch:
         best = self._finished[: self._beams.num_return_sequences]
         return [self._completion(beam, prefill_seconds, decode_seconds) for beam in best]
 
-    def _read_prompt(self, cache: object) -> FloatArray:
+    def _read_prompt(self) -> FloatArray:
         """Logits [1, V] after the prompt."""
-        ids = np.array(self._prompt.ids, np.int64)[None]
-        logits: FloatArray = np.empty((1, 0), np.float32)
-        for start in range(0, ids.size, PREFILL_CHUNK):
-            logits = self._session.forward(ids[:, start : start + PREFILL_CHUNK], cache)[0]  # type: ignore[arg-type]
-        return logits
+        self._cached_tokens = self._sequence.keep_prefix(self._prompt.ids)
+        logits = self._sequence.read(self._prompt.ids[self._cached_tokens :])
+        assert logits is not None
+        self._sequence.remember()
+        return logits[None]
 
     def _continue(self, running: list[_Beam], logits: FloatArray, length: int) -> list[_Beam]:
         """The best continuations of all beams by one token, the best first; of equal ones the
@@ -180,12 +183,8 @@ class BeamSearch:
 
     def _logprobs(self, beam: _Beam, row: FloatArray) -> npt.NDArray[np.float32]:
         logits = row[: self._tokenizer.vocab_size]
+        check_sound(logits, float(logits.max()))
         logprobs = log_softmax(logits).astype(np.float32)
-        if not np.isfinite(logprobs.max()):
-            raise NumericError(
-                "the model's logits hold NaN or no finite number, so no token can be chosen",
-                hint="the weights are corrupt or overflow: run gpt-edge verify on the bundle",
-            )
         history = [*self._prompt.ids, *beam.ids]
         for processor in self._processors:
             logprobs = processor(history, logprobs)
@@ -232,6 +231,7 @@ class BeamSearch:
             cumulative_logprob=beam.sum,
             score=self._score(beam),
             is_constraint_met=self._is_met(ids),
+            cached_tokens=self._cached_tokens,
         )
 
     def _is_met(self, ids: tuple[int, ...]) -> bool | None:

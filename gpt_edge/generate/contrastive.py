@@ -22,7 +22,13 @@ from gpt_edge.arguments import check_whole
 from gpt_edge.arrays import FloatArray
 from gpt_edge.errors import NumericError
 from gpt_edge.generate.completion import Completion, TextAssembly, TokenChoice
-from gpt_edge.generate.logits import LogitsProcessor, LogitsRow, top_k_ids
+from gpt_edge.generate.logits import (
+    LogitsProcessor,
+    LogitsRow,
+    check_processed,
+    check_sound,
+    top_k_ids,
+)
 from gpt_edge.generate.logprobs import log_softmax
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.prompt import Prompt
@@ -117,6 +123,7 @@ class ContrastiveSearch:
         """Read the candidates after `logits` [V] and choose one: the logits after it, and its id,
         None for an end token.
         """
+        check_sound(logits, float(logits.max()))
         candidates, probabilities = self._candidates(self._choice.processed(logits))
         missing = self._params.top_k - candidates.size
         ids = np.append(candidates, np.repeat(candidates[:1], missing))
@@ -135,12 +142,8 @@ class ContrastiveSearch:
         """Ids of the likeliest, the likeliest first, ties to the lower id, and their
         probabilities.
         """
+        check_processed(row)
         logprobs = log_softmax(row)
-        if not np.isfinite(logprobs.max()):
-            raise NumericError(
-                "the model's logits hold NaN or no finite number, so no token can be chosen",
-                hint="the weights are corrupt or overflow: run gpt-edge verify on the bundle",
-            )
         ids = top_k_ids(row, min(self._params.top_k, row.size))
         ids = ids[np.argsort(-row[ids], kind="stable")]
         ids = ids[row[ids] > -np.inf]

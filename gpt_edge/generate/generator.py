@@ -197,6 +197,7 @@ class Generator(TextGenerator):
             beams or BeamParams(),
             tuple(self.end_tokens),
             processors,
+            self.new_sequence(),
         ).run()
 
     def contrastive_search(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt_edge.arrays import IntArray
+from gpt_edge.errors import NumericError
 
 LogitsRow = npt.NDArray[Any]  # float32 from the model, float64 after a division
 LogitsProcessor = Callable[[Sequence[int], LogitsRow], LogitsRow]
@@ -83,3 +84,28 @@ def cut_to_top_k(ids: IntArray, values: LogitsRow, k: int) -> IntArray:
     kept[ties[: k - np.count_nonzero(kept)]] = True
     chosen: IntArray = ids[kept]
     return chosen
+
+
+def check_sound(logits: LogitsRow, largest: float) -> None:
+    """Raise NumericError unless the largest logit, NaN if one is NaN, is a finite number."""
+    if not -math.inf < largest < math.inf:  # NaN is neither
+        raise unsound(logits)
+
+
+def check_processed(logits: LogitsRow) -> None:
+    """Raise NumericError where processors left no token."""
+    if not float(logits.max()) > -math.inf:  # NaN is not
+        raise NumericError(
+            "-inf for every token is what the logits processors leave, so no token can be chosen",
+            hint="loosen logit_bias, bad_words, no_repeat_ngram_size or the constraint",
+        )
+
+
+def unsound(logits: LogitsRow) -> NumericError:
+    """The error of a row that `check_sound` refuses."""
+    bad = np.flatnonzero(np.isnan(logits) | (logits == np.inf))
+    value = f"{logits[bad[0]]} at token {int(bad[0])}" if bad.size else "-inf for every token"
+    return NumericError(
+        f"the model's logits hold {value}; finite numbers are expected, so no token can be chosen",
+        hint="the weights are corrupt or overflow: run gpt-edge verify on the bundle",
+    )

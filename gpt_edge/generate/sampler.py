@@ -22,14 +22,16 @@ from itertools import accumulate
 import numpy as np
 
 from gpt_edge.arrays import FloatArray
-from gpt_edge.errors import NumericError
 from gpt_edge.generate.logits import (
     LogitsProcessor,
     LogitsRow,
+    check_processed,
+    check_sound,
     cut_to_top_k,
     divide_by_temperature,
     top_k_bound,
     top_k_ids,
+    unsound,
 )
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.philox import Philox
@@ -76,10 +78,10 @@ class Sampler:
         """
         row: LogitsRow = logits
         if self._processors:
-            _check_sound(row, float(row.max()))
+            check_sound(row, float(row.max()))
             for processor in self._processors:
                 row = processor(history, row)
-            _check_processed(row)
+            check_processed(row)
         if self._is_greedy:
             return _largest(row)
         if self._truncations:
@@ -88,7 +90,7 @@ class Sampler:
 
     def _sample_truncated(self, logits: LogitsRow) -> int:
         """Top-k, temperature and the truncations, each on what the one before it left."""
-        _check_sound(logits, float(logits.max()))
+        check_sound(logits, float(logits.max()))
         ids = top_k_ids(logits, self._top_k)
         values = divide_by_temperature(logits[ids], self._temperature)
         for truncation in self._truncations:
@@ -100,10 +102,10 @@ class Sampler:
     def _sample_top_k(self, logits: LogitsRow) -> int:
         """Top-k and temperature alone, without a pass over the row for each."""
         if self._top_k >= logits.size:
-            _check_sound(logits, float(logits.max()))
+            check_sound(logits, float(logits.max()))
             return self._draw(logits, self._temperature)
         bound, largest = top_k_bound(logits, self._top_k)
-        _check_sound(logits, largest)
+        check_sound(logits, largest)
         # fewer than k that are not -inf, as under a constraint
         is_candidate = logits >= bound if bound > -math.inf else logits > bound
         ids = is_candidate.nonzero()[0]
@@ -157,28 +159,5 @@ class Sampler:
 def _largest(logits: LogitsRow) -> int:
     best = int(logits.argmax())  # the first NaN, if there is one
     if not math.isfinite(logits[best]):
-        raise _unsound(logits)
+        raise unsound(logits)
     return best
-
-
-def _check_sound(logits: LogitsRow, largest: float) -> None:
-    """Raise NumericError unless the largest logit, NaN if one is NaN, is a finite number."""
-    if not -math.inf < largest < math.inf:  # NaN is neither
-        raise _unsound(logits)
-
-
-def _check_processed(logits: LogitsRow) -> None:
-    if not float(logits.max()) > -math.inf:  # NaN is not
-        raise NumericError(
-            "-inf for every token is what the logits processors leave, so no token can be chosen",
-            hint="loosen logit_bias, bad_words, no_repeat_ngram_size or the constraint",
-        )
-
-
-def _unsound(logits: LogitsRow) -> NumericError:
-    bad = np.flatnonzero(np.isnan(logits) | (logits == np.inf))
-    value = f"{logits[bad[0]]} at token {int(bad[0])}" if bad.size else "-inf for every token"
-    return NumericError(
-        f"the model's logits hold {value}; finite numbers are expected, so no token can be chosen",
-        hint="the weights are corrupt or overflow: run gpt-edge verify on the bundle",
-    )

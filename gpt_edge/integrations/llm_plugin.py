@@ -1,4 +1,4 @@
-"""Models for the `llm` tool: `llm -m gpt-edge/tinystories-5m-int8 "Once upon a time"`.
+"""Models for the `llm` tool: `llm -m gpt-edge/tinystories-7m-int8 "Once upon a time"`.
 
 Loaded by `llm` through the entry point of the package; the extra `llm` brings the tool. Built-in
 bundles that generate text are models, and so is every bundle, or link to one, in the folder
@@ -18,7 +18,7 @@ import llm
 from pydantic import Field
 
 from gpt_edge.bundle.manifest import MANIFEST_FILE
-from gpt_edge.bundle.reader import BUILTIN, builtin_bundles
+from gpt_edge.bundle.reader import BUILTIN, RENAMED, builtin_bundles
 from gpt_edge.errors import GPTEdgeError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def register_models(register: Callable[..., None]) -> None:
     for name, folder in folders.items():
         if generates_text(folder):
             register(EdgeModel(name, folder))
+    for old in RENAMED.keys() - folders.keys():
+        register(RenamedModel(old, Path(old)))
 
 
 def generates_text(folder: Path) -> bool:
@@ -107,6 +109,14 @@ class EdgeModel(llm.Model):  # type: ignore[misc]
             if self._generator is None:
                 self._generator = load(self._folder)
             return self._generator
+
+
+class RenamedModel(EdgeModel):
+    """A built-in name of before; `load` says in a warning which bundle takes its place."""
+
+    def __str__(self) -> str:
+        """As `llm models` lists it."""
+        return f"{super().__str__()} (now gpt-edge/{RENAMED[self._folder.name]})"
 
 
 def text_of(prompt: Any, conversation: Any) -> str:

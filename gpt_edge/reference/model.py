@@ -13,15 +13,37 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from gpt_edge.config import GPTConfig
 
 KeyValue = tuple[Tensor, Tensor]  # each [B, H, P, D]
 Attend = Callable[[Tensor], Tensor]  # [B, T, C] -> [B, T, C]
+FILLS = (Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_)
+
+
+class WithoutValues(TorchFunctionMode):
+    """Create modules whose weights are not initialized: where tensors hold no values, torch's
+    initialization takes longer than the rest of a module.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Return the tensor as it is where a function would initialize it."""
+        options = kwargs or {}
+        if func in FILLS or getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else options["tensor"]
+        return func(*args, **options)
 
 
 @contextmanager
@@ -33,7 +55,7 @@ def without_memory() -> Iterator[None]:
     reference cycle; unless it is collected here, the weights stay in memory until Python's next
     collection.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutValues():
         yield
     gc.collect()
 

@@ -21,7 +21,7 @@ import numpy as np
 from gpt_edge.arrays import FloatArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
-from gpt_edge.onnx_contract import TASK_TOKENS, lora_a, lora_b
+from gpt_edge.onnx_contract import LINEARS, TASK_TOKENS, lora_a, lora_b
 from gpt_edge.reference.importers.safetensors_file import open_safetensors
 from gpt_edge.reference.importers.sources import check_finite
 from gpt_edge.reference.importers.tensor_map import reference_shapes
@@ -29,7 +29,6 @@ from gpt_edge.tasks import N_NEW_TOKENS
 
 ADAPTER_FILE = "adapter.safetensors"
 FIELD = "adapter"  # of a checkpoint's config.json
-LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def _check_contract(bundle: Bundle, session: ort.InferenceSession) -> None:
         if bundle.graph == "portable"
         else set()
     )
-    has_extra_output = bundle.task is None or bundle.is_optimum_export
+    has_extra_output = not bundle.config.is_encoder or bundle.is_optimum_export
     optional = {*optional, onnx_contract.HIDDEN_STATES} if has_extra_output else set()
     for side, values, specs in sides:
         actual = {value.name for value in values}

@@ -55,11 +55,19 @@ class Session(Closable):
         profile: Path | None = None,
         tuning: Tuning = DEFAULT,
     ) -> None:
+        if bundle.manifest.base is not None:
+            _ = bundle.model_path  # says that it has none
         if bundle.task is not None:
             raise BundleError(
                 f"{bundle.path} is a classifier ({bundle.task.kind}), not a language model",
                 hint="open it with gpt_edge.Classifier.load",
                 cli_hint="use gpt-edge classify",
+            )
+        if bundle.config.takes_adapters:
+            raise BundleError(
+                f"{bundle.path} is a base for adapters, not a language model",
+                hint="open it with gpt_edge.Classifier.load and adapter=",
+                cli_hint="use gpt-edge classify with --adapter FOLDER",
             )
         self.name = bundle.manifest.name
         self.config = bundle.config

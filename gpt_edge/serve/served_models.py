@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.bundle.reader import resolve_bundle_path
+from gpt_edge.bundle.reader import RENAMED, renamed_note, resolve_bundle_path
 from gpt_edge.classify.classifier import Classifier
 from gpt_edge.classify.embedder import Embedder
+from gpt_edge.errors import BundleError
 from gpt_edge.generate.batch_engine import BatchEngine
 from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.generator import Generator, open_generator
@@ -19,14 +21,16 @@ from gpt_edge.serve.api_error import ApiError
 from gpt_edge.tasks import EMBEDDING
 
 PREFIX_BYTES = 256 << 20
+log = logging.getLogger("gpt_edge.serve")
 
 
 @dataclass
 class ServedModel:
     """One bundle by the name that clients call it.
 
-    engine: of a language model; classifier: of a fine-tuned one. worker: the thread in which the
-    encoder computes, one request at a time; n_pending: requests that it has or that wait for it.
+    engine: of a language model; classifier: of a fine-tuned one, or of an adapter, whose base the
+    bundle is then. worker: the thread in which the encoder computes, one request at a time;
+    n_pending: requests that it has or that wait for it.
     """
 
     name: str
@@ -41,7 +45,11 @@ class ServedModel:
 
     @cached_property
     def embedder(self) -> Embedder:
-        """Opened when the first client wants vectors: it holds the weights once more."""
+        """Opened when the first client wants vectors: it holds the weights once more, but for an
+        adapter.
+        """
+        if self.classifier is not None and self.classifier.encoder.adapter is not None:
+            return Embedder(self.classifier.encoder, self.classifier.tokenizer)
         return Embedder.load(self.bundle.path, threads=self.threads)
 
     @property
@@ -74,6 +82,9 @@ class ServedModels:
             return next(iter(self._models.values()))
         if name is None:
             raise ApiError(400, "you must provide a model parameter", param="model")
+        if name not in self._models and RENAMED.get(name) in self._models:
+            log.warning(renamed_note(name))  # the answer has the new name
+            name = RENAMED[name]
         if name not in self._models:
             raise ApiError(
                 404,
@@ -109,17 +120,23 @@ def open_models(
     max_waiting: int = 64,
     chat_template: str | None = None,
     prefix_bytes: int | None = None,
+    adapters: Sequence[str] = (),
 ) -> ServedModels:
     """Open every bundle, None being the built-in story model, and start the engines.
 
     chat_template: of all language models, in place of their own. prefix_bytes: of keys and values
     that all of them keep for prompts that begin alike, 0 for none; None is 256 MB, for the models
-    whose texts cannot change by it (`Session.is_row_exact`). Raises BundleError.
+    whose texts cannot change by it (`Session.is_row_exact`). adapters: folders, each served by its
+    own name; they share their base, which is one of the paths. Raises BundleError.
     """
     models = []
+    unused = [Bundle.open(adapter) for adapter in adapters]
     prefixes = PrefixCache(prefix_bytes or PREFIX_BYTES)
     for path in paths:
         bundle = Bundle.open(resolve_bundle_path(path))
+        if bundle.config.takes_adapters and unused:
+            models += _adapted(bundle, unused, threads)
+            continue
         model = ServedModel(bundle.manifest.name, bundle, threads)
         if bundle.task is not None and bundle.task.kind == EMBEDDING:
             _ = model.embedder  # opened now, so that a corrupt bundle is told at the start
@@ -135,7 +152,29 @@ def open_models(
             ).start()
             model.chat_template = _template(bundle, chat_template)
         models.append(model)
+    if unused:
+        raise BundleError(
+            f"{unused[0].path} is no adapter of a base among the bundles to serve",
+            hint="give the base that it was exported with, too",
+        )
     return ServedModels(models)
+
+
+def _adapted(base: Bundle, adapters: list[Bundle], threads: int | None) -> list[ServedModel]:
+    """A model for each of the adapters that are this base's, which are taken out of the list."""
+    known_as = base.weights_hash()
+    own = [one for one in adapters if (one.manifest.base or {}).get("sha256") == known_as]
+    adapters[:] = [one for one in adapters if one not in own]
+    classifier: Classifier | None = None
+    models = []
+    for adapter in own:
+        if classifier is None:
+            classifier = Classifier.load(base.path, adapter=adapter.path, threads=threads)
+        else:
+            classifier = classifier.with_adapter(adapter.path)
+        model = ServedModel(adapter.manifest.name, base, threads, classifier=classifier)
+        models.append(model)
+    return models
 
 
 def _template(bundle: Bundle, given: str | None) -> ChatTemplate | None:

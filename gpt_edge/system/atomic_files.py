@@ -27,6 +27,8 @@ __all__ = [
     "atomic_write",
     "check_free_space",
     "find_set_aside",
+    "flush_folder",
+    "make_folder",
     "publish_file",
     "publish_folder",
     "sha256_file",
@@ -70,7 +72,7 @@ def atomic_write(path: Path, data: bytes | memoryview) -> None:
         try:
             write_file(temporary, data)
             os.replace(temporary, path)
-            _fsync_folder(path.parent)
+            flush_folder(path.parent)
         except OSError as error:
             raise output_error(error, path, len(data)) from error
         finally:
@@ -80,18 +82,23 @@ def atomic_write(path: Path, data: bytes | memoryview) -> None:
 
 @contextmanager
 def publish_file(
-    target: Path, *, force: bool, is_ours: Callable[[Path], bool], n_bytes: int = 0
+    target: Path,
+    *,
+    force: bool,
+    is_ours: Callable[[Path], bool],
+    n_bytes: int = 0,
+    folder_mode: int = 0o777,
 ) -> Iterator[Path]:
     """Yield the name of a file to write beside `target`; when the block ends well, one rename puts
     it in its place.
 
     force: replace a file that `is_ours(target)` says may go. n_bytes: what the caller is about to
-    write, checked against the free space first. After an exception nothing is left. Raises
-    OutputError for all that stands in the way, also for an OSError of the block that is about this
-    disk.
+    write, checked against the free space first. folder_mode: of parents that are made. After an
+    exception nothing is left. Raises OutputError for all that stands in the way, also for an
+    OSError of the block that is about this disk.
     """
     target = _canonical(target)
-    with _parents(target.parent), hold_lock(target):
+    with _parents(target.parent, folder_mode), hold_lock(target):
         _check_target_file(target, force, is_ours)
         check_free_space(target.parent, n_bytes)
         temporary = temporary_name(target)
@@ -102,7 +109,7 @@ def publish_file(
                 _fsync_file(temporary)
                 _check_target_file(target, force, is_ours)
                 os.replace(temporary, target)
-                _fsync_folder(target.parent)
+                flush_folder(target.parent)
             except OSError as error:
                 raise output_error(error, target, n_bytes) from error
         finally:
@@ -163,7 +170,7 @@ def publish_folder(
                 # the work took a while: another writer may have come
                 _check_target(target, force, is_ours)
                 _put_in_place(temporary, target)
-                _fsync_folder(target.parent)
+                flush_folder(target.parent)
             except OSError as error:
                 raise output_error(error, target, _size(temporary)) from error
         finally:
@@ -244,21 +251,27 @@ def _check_target(target: Path, force: bool, is_ours: Callable[[Path], bool]) ->
         raise output_error(error, target) from error
 
 
+def make_folder(folder: Path, made: list[Path] | None = None, mode: int = 0o777) -> None:
+    """Make `folder`, an absolute path, and its parents where they are missing; they outlast a power
+    cut. made: gets those that were made. Raises OutputError.
+    """
+    try:
+        for place in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+            with suppress(FileExistsError):  # another writer was quicker
+                os.mkdir(place, mode)
+                if made is not None:
+                    made.append(place)
+            flush_folder(place.parent)
+    except OSError as error:
+        raise output_error(error, folder) from error
+
+
 @contextmanager
-def _parents(folder: Path) -> Iterator[None]:
+def _parents(folder: Path, mode: int = 0o777) -> Iterator[None]:
     """Make `folder` and its parents; after an exception those it made are removed again."""
     made: list[Path] = []
     try:
-        try:
-            for place in reversed(
-                [place for place in (folder, *folder.parents) if not place.exists()]
-            ):
-                with suppress(FileExistsError):  # another writer was quicker
-                    os.mkdir(place)
-                    made.append(place)
-                _fsync_folder(place.parent)
-        except OSError as error:
-            raise output_error(error, folder) from error
+        make_folder(folder, made, mode)
         yield
     except BaseException:
         for place in reversed(made):
@@ -289,6 +302,7 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         try:
             os.rename(target, temporary_name(target, "old"))
             os.rename(temporary, target)
+            flush_folder(target.parent)  # before files of the old one go
         finally:
             recover(target)
 
@@ -313,7 +327,7 @@ def _fsync_tree(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
             _fsync_file(Path(place, name))
-        _fsync_folder(Path(place))
+        flush_folder(Path(place))
 
 
 def _fsync_file(path: Path) -> None:
@@ -324,7 +338,8 @@ def _fsync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def _fsync_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Let the names in a folder outlast a power cut. Raises OSError."""
     if sys.platform == "win32":  # has no way to flush a folder
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gpt_edge.errors import TrainingError
+from gpt_edge.system.atomic_files import make_folder
 from gpt_edge.system.disk import output_error
 from gpt_edge.system.lock import hold_lock
 
@@ -26,8 +27,8 @@ def hold_run_folder(
     is free for a new one; OutputError.
     """
     _check(folder, resume, option, is_prepared)
+    make_folder(folder.absolute())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         real = folder.resolve()  # one lock for a folder, by whichever link it is called
     except OSError as error:
         raise output_error(error, folder) from error

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
 
 BITS = {
     "banking77-6m-int8": "88cbb5b8424c55f540289b6a056cece9",
     "sentiment-6m-int8": "7a592b37848678d0f4b3304564040a03",
-    "tinystories-5m-int8": "fe1e8fb84bfe3a31565db9e30048ea3c",
+    DEFAULT_BUNDLE: "305564714d1df35b89cc1d5582d4dae9",
 }
 N_PROMPT, N_STEPS = 40, 10  # tokens
 LENGTHS = (1, 3, 17, 40)  # of the texts of a classifier, in tokens

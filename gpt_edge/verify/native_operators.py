@@ -8,10 +8,8 @@ own, as a wrong library may end it.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from gpt_edge.native.compile import compile_library
 from gpt_edge.native.library import body_in_use, built_path, is_own
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
+from gpt_edge.system.atomic_files import publish_file
 from gpt_edge.system.disk import output_error
 from gpt_edge.system.python_process import python_command, python_environment
 from gpt_edge.verify import parity
@@ -43,20 +42,14 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
     for operators that do not agree with onnxruntime's own; then nothing is left behind.
     """
     target = built_path()
-    # two builds at once do not meet
-    candidate = target.with_name(f"{target.stem}.{os.getpid()}.so")
-    try:
+    with publish_file(
+        target, force=True, is_ours=lambda path: True, folder_mode=0o700
+    ) as candidate:
         progress("compiling")
         compile_library(candidate)
         progress("checking against onnxruntime's operators")
         figures = check_in_child(candidate)
         candidate.chmod(0o644)  # whatever the umask: what others may write to is not loaded
-        os.replace(candidate, target)
-    except OSError as error:
-        raise output_error(error, target) from error
-    finally:
-        with suppress(OSError):
-            candidate.unlink(missing_ok=True)
     if not is_own(target):
         raise GPTEdgeError(
             f"others may write to {target.parent}", hint=f"chmod go-w {target.parent}"

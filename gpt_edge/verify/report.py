@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.manifest import ACCEPTED_PARITY
@@ -27,7 +27,15 @@ NOISE_FACTOR = 6.0
 MAX_ACCEPTED = 8  # faults in the manifest of a bundle that is published in spite of them
 
 Progress = Callable[[str], None]
-OwnNoise = Callable[[str], Agreement]  # by scheme, see `export.verify.own_noise`
+
+
+class OwnNoise(Protocol):
+    """How far a reference is from itself, see `export.verify.own_noise`."""
+
+    def __call__(self, scheme: str, window: tuple[str, int] | None = None) -> Agreement:
+        """With errors of the size of this scheme's, over all rows, or over the `parity.WINDOW` rows
+        of a probe of that name that begin at a row.
+        """
 
 
 def silent(stage: str) -> None:

@@ -14,6 +14,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify import parity
+from gpt_edge.verify.adapters import base_subject
 from gpt_edge.verify.classifiers import ClassifierSubject, task_probes
 from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.language_models import LanguageModelSubject
@@ -71,6 +72,8 @@ def subject_of(
     complete: bool = False,
 ) -> Subject:
     """The subject for a model of this shape. thorough, complete: see `parity.probes`."""
+    if config.takes_adapters:
+        return base_subject(config, tokenizer)
     if task is None:
         probes = parity.probes(config, tokenizer, thorough=thorough, complete=complete)
         return LanguageModelSubject(probes)

@@ -78,6 +78,11 @@ def _check(bundle: Bundle) -> None:
             f"{bundle.path} is Optimum's folder, a page needs a bundle of gpt-edge",
             hint="make one from the checkpoint with gpt-edge export",
         )
+    if bundle.config.takes_adapters:
+        raise BundleError(
+            f"{bundle.path} is a bundle of kind {manifest.kind}: a page runs no adapters",
+            hint="export the fine-tuned checkpoint as a whole, without --base",
+        )
     kind = (manifest.tokenizer or {}).get("kind")
     if kind not in TOKENIZERS:
         actual = "no tokenizer" if kind is None else f"a tokenizer of kind {kind}"

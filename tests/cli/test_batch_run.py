@@ -115,6 +115,22 @@ def test_a_run_that_was_cut_off_anywhere_continues_to_the_same_file(
     assert (out.read_bytes(), out.stat().st_mtime_ns) == (whole, written)
 
 
+def test_lines_that_a_power_cut_turned_to_zeros_are_made_again(
+    source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    run(*arguments(source, out))
+    whole = out.read_bytes()
+    end = whole.index(b"\n") + 1
+    for place in (end, end + 20):  # the beginning of a line, and its middle
+        out.write_bytes(whole[:place] + b"\0" * 30 + whole[place + 30 :])
+        assert run(*arguments(source, out)).code == 1  # a line of the source has an error
+        assert out.read_bytes() == whole
+    out.write_bytes(b"\0\0notes")
+    assert "no result that was cut off" in run(*arguments(source, out)).err
+    assert out.read_bytes() == b"\0\0notes"
+
+
 def test_more_lines_are_appended_to_what_is_there(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     run(*arguments(source, out))

@@ -100,6 +100,61 @@ def test_calibrating_several_labels_gives_each_a_threshold(
     assert wrong.code == 2
 
 
+def test_labelled_examples_say_how_far_the_probabilities_are_from_right(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    bundle = bundles["classification"]
+    found = [done("classify", bundle, text, "--json").json for text in TEXTS]
+    # two are right, whatever the random model says
+    labels = [row["label"] for row in found[:2]]
+    labels += ["good" if row["label"] == "bad" else "bad" for row in found[2:]]
+    table = tmp_path / "test.csv"
+    rows = [f'"{text}",{label}' for text, label in zip(TEXTS, labels, strict=True)]
+    table.write_text("\n".join(["text,opinion", *rows]) + "\n", encoding="utf-8")
+    command = ("classify", bundle, "--file", table, "--label", "opinion")
+    *lines, last = done(*command, "--json").out.splitlines()
+    assert [json.loads(line) for line in lines] == found
+    summary = json.loads(last)["summary"]
+    shares = [row["probability"] for row in found]
+    bins: dict[int, float] = {}
+    for i, share in enumerate(shares):
+        place = int(np.ceil(share * 15)) - 1
+        bins[place] = bins.get(place, 0.0) + share - (i < 2)
+    assert summary == {
+        "n_examples": 4,
+        "accuracy": 0.5,
+        "mean_confidence": pytest.approx(np.mean(shares), abs=1e-5),
+        "ece": pytest.approx(sum(map(abs, bins.values())) / 4, abs=1e-5),
+    }
+    plain = run(*command)
+    assert plain.code == 0
+    assert plain.out == done("classify", bundle, "--file", table).out
+    assert f"4 examples: 50.0% right, mean confidence {np.mean(shares):.1%}" in plain.err
+    assert run("classify", bundle, "a", "--label", "opinion").code == 2
+    assert run("classify", bundles["scores"], "--file", table, "--label", "opinion").code == 2
+    table.write_text("text,opinion\nfine,neither\n", encoding="utf-8")
+    refused = run(*command)
+    assert refused.code == 1
+    assert "line 2: label 'neither'" in refused.err
+    assert refused.out == ""
+
+
+def test_each_of_several_labels_is_an_answer(bundles: dict[str, Path], tmp_path: Path) -> None:
+    bundle = bundles["multi-label"]
+    examples = tmp_path / "test.jsonl"
+    rows = [{"text": text, "label": ["bad", "good"]} for text in TEXTS]
+    examples.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    output = done("classify", bundle, "--file", examples, "--label", "label").out.splitlines()
+    *found, summary = map(json.loads, output)
+    answers = [
+        (label in ("bad", "good")) == (share >= 0.5)
+        for row in found
+        for label, share in row["probabilities"].items()
+    ]
+    assert len(answers) == len(TEXTS) * len(found[0]["probabilities"])
+    assert summary["summary"]["accuracy"] == pytest.approx(np.mean(answers), abs=1e-5)
+
+
 def test_columns_are_joined_and_bad_rows_skipped(bundles: dict[str, Path], tmp_path: Path) -> None:
     bundle = bundles["classification"]
     table = tmp_path / "reviews.csv"

@@ -18,6 +18,7 @@ import pytest
 
 from gpt_edge import onnx_contract, schemes
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
+from gpt_edge.bundle.reader import RENAMED, renamed_note
 from gpt_edge.cli.app import GROUPS
 from gpt_edge.cli.support import options
 from gpt_edge.cli.support.tables import parity_table, size
@@ -365,6 +366,13 @@ def test_the_default_bundle_needs_no_name() -> None:
         json.loads(done("generate", "Once upon a time", "-n", "3", "--json").out)["model"]
         == DEFAULT_BUNDLE
     )
+
+
+def test_the_default_bundle_of_before_is_today_s_with_one_line() -> None:
+    (old,) = RENAMED
+    result = run("inspect", old, "--json")
+    assert result.json["name"] == DEFAULT_BUNDLE
+    assert result.errors == [f"warning: {renamed_note(old)}"]
 
 
 def test_accept_parity_publishes_with_a_warning(

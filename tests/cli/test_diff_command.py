@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.cli.commands import diff
 from tests.support.runner import Result, done, run
 
@@ -104,11 +105,11 @@ def test_a_long_text_is_truncated_at_the_shorter_context(tiny_edge: Path) -> Non
 
 
 def test_models_of_different_vocabularies_are_refused(tiny_edge: Path) -> None:
-    result = run("diff", tiny_edge, "tinystories-5m-int8")
+    result = run("diff", tiny_edge, DEFAULT_BUNDLE)
     assert (result.code, result.out) == (1, "")
     assert len(result.errors) == 1
     assert "vocabulary of 277 tokens" in result.errors[0]
-    assert "2048" in result.errors[0]
+    assert "4096" in result.errors[0]
 
 
 @pytest.mark.parametrize(

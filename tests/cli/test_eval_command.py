@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from tests.conftest import REPO
 from tests.packaging.test_runtime_alone import BLOCK_IMPORTS, RUN, python
 from tests.support.runner import Result, done, listing, run
@@ -115,9 +116,9 @@ def test_lambada_alone_or_beside_a_text(tiny_edge: Path, corpus: Path, tmp_path:
         (["no/such.txt"], 1, "no/such.txt: no such file"),
         (["TEXT", "--against", "no/such/model"], 1, "no/such/model is not there"),
         (
-            ["TEXT", "--against", "tinystories-5m-int8"],
+            ["TEXT", "--against", DEFAULT_BUNDLE],
             1,
-            "vocabulary of 277 tokens and tinystories-5m-int8 of 2048",
+            f"vocabulary of 277 tokens and {DEFAULT_BUNDLE} of 4096",
         ),
         (["TEXT", "--tokenizer", "nothing"], 1, "no tokenizer 'nothing'"),
         (["TEXT", "--resume", "no/such/folder/state"], 1, "no/such/folder/state"),
@@ -269,15 +270,15 @@ def test_the_embedded_model_on_real_stories_and_passages(shared_data: Path) -> N
 
     quality = Bundle.open().manifest.quality
     text = done(
-        "eval", "tinystories-5m-int8", shared_data / "tinystories" / "valid.txt.gz", "--json"
+        "eval", DEFAULT_BUNDLE, shared_data / "tinystories" / "valid.txt.gz", "--json"
     ).json["text"]
     assert text["n_documents"] == quality["validation_documents"]
     assert text["model"]["loss"]["value"] == pytest.approx(quality["validation_loss"], rel=2e-3)
     assert text["model"]["bits_per_byte"] == pytest.approx(quality["bits_per_byte"], rel=2e-3)
     passages = shared_data / "lambada" / "lambada_test.jsonl"
-    score = done(
-        "eval", "tinystories-5m-int8", "--lambada", passages, "--limit", "1000", "--json"
-    ).json["lambada"]["model"]
+    score = done("eval", DEFAULT_BUNDLE, "--lambada", passages, "--limit", "1000", "--json").json[
+        "lambada"
+    ]["model"]
     assert score["n_passages"] == 1000
     assert 0.02 < score["accuracy"]["value"] < score["last_token_accuracy"]["value"] < 0.6
     assert abs(score["accuracy"]["value"] - score["accuracy_filtered"]["value"]) < 0.05

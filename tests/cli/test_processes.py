@@ -26,7 +26,6 @@ def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
     """The command in a process that hears Ctrl-C, which a test run in the background would teach it
     to ignore.
     """
-    command = EXPORT_COMMAND if arguments[0] == "export" else COMMAND
     given = {
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
@@ -35,7 +34,7 @@ def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
         "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     }
-    return subprocess.Popen([*command, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], **given)  # type: ignore[call-overload, no-any-return]
 
 
 def wait_for(folder: Path, pattern: str) -> None:
@@ -45,6 +44,22 @@ def wait_for(folder: Path, pattern: str) -> None:
         assert time.monotonic() < deadline, f"{pattern} never appeared"
         time.sleep(0.01)
 
+
+# `gpt-edge`, which waits before each trace.
+SLOWLY = """
+import sys, time
+import torch
+from tests.support.traces import share_traces
+share_traces()
+
+def export(*arguments, original=torch.onnx.export, **options):
+    time.sleep({seconds})
+    return original(*arguments, **options)
+
+torch.onnx.export = export
+from gpt_edge.cli import main
+sys.exit(main())
+"""
 
 # An export that presses Ctrl-C itself, once the statement in braces is reached.
 INTERRUPTED_EXPORT = """
@@ -79,10 +94,11 @@ MOMENTS = {
 def test_ctrl_c_during_an_export_leaves_nothing_and_exits_with_130(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    process = start("export", checkpoint, tmp_path / "deep" / "out")
+    program = SLOWLY.format(seconds=PATIENCE)  # a busy machine may be late with the signal
+    process = WarmProcess(program, "export", checkpoint, tmp_path / "deep" / "out")
     wait_for(tmp_path, "deep/.out.tmp-*")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(PATIENCE)
     assert (process.returncode, out, err) == (130, "", "")
     assert listing(tmp_path) == {}
 
@@ -237,29 +253,12 @@ def test_of_two_exports_at_once_one_is_made_and_the_other_says_why_not(
     )
 
 
-# `gpt-edge` with a second for each trace, in which a stage is drawn a dozen times.
-SLOWLY = """
-import sys, time
-import torch
-from tests.support.traces import share_traces
-share_traces()
-
-def export(*arguments, original=torch.onnx.export, **options):
-    time.sleep(1)
-    return original(*arguments, **options)
-
-torch.onnx.export = export
-from gpt_edge.cli import main
-sys.exit(main())
-"""
-
-
 def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(
     tiny_edge: Path, tmp_path: Path
 ) -> None:
     controller, terminal = pty.openpty()
     process = WarmProcess(
-        SLOWLY,
+        SLOWLY.format(seconds=1),  # in which a stage is drawn a dozen times
         *("quantize", tiny_edge, tmp_path / "out", "--scheme", "int8"),
         stderr=terminal,
         env={**os.environ, "TERM": "xterm"},

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.generate.params import SamplingParams
 from tests.conftest import REPO
 from tests.support.cpp_library import (
@@ -25,7 +26,7 @@ from tests.support.cpp_library import (
 )
 
 TINY = REPO / "tests" / "golden" / "tiny-edge"
-EMBEDDED = REPO / "models" / "tinystories-5m-int8"
+EMBEDDED = REPO / "models" / DEFAULT_BUNDLE
 PROGRAM = """
 #include <stddef.h>
 #include <stdio.h>

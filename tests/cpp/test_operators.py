@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gpt_edge
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.native.compile import compile_library as compile_operators
 from gpt_edge.native.library import body_in_use
@@ -23,7 +23,7 @@ from tests.support.cpp_texts import check_texts
 
 pytestmark = pytest.mark.slow
 GOLDEN = REPO / "tests" / "golden"
-EMBEDDED = REPO / "models" / "tinystories-5m-int8"
+EMBEDDED = REPO / "models" / DEFAULT_BUNDLE
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gpt_edge
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.runtime.session import Session
 from tests.conftest import REPO
@@ -18,7 +18,7 @@ from tests.support.cpp_library import CppLibrary, CppModel, Done
 from tests.support.signed_manifest import changed_bundle
 
 GOLDEN = REPO / "tests" / "golden"
-EMBEDDED = REPO / "models" / "tinystories-5m-int8"
+EMBEDDED = REPO / "models" / DEFAULT_BUNDLE
 PROMPTS = ("Once upon a time", "", "Tom and Lily", "É 日本 \U0001f600 it's\n\n  12,345")
 # each is sampled with the seeds 0 to 2 on the embedded bundle
 SETTINGS: tuple[dict[str, object], ...] = (

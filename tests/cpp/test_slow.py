@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import gpt_edge
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from tests.conftest import REPO
 from tests.support.cpp_library import SOURCES, CppLibrary, onnxruntime_library
 from tests.support.cpp_texts import check_texts
@@ -20,7 +21,7 @@ from tests.support.pages import Page
 
 pytestmark = pytest.mark.slow
 GOLDEN = REPO / "tests" / "golden"
-EMBEDDED = REPO / "models" / "tinystories-5m-int8"
+EMBEDDED = REPO / "models" / DEFAULT_BUNDLE
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
 SHAPES = ("gpt1", "gpt2", "gpt3")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import gpt_edge
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from tests.conftest import REPO
 from tests.support.cpp_library import SOURCES, CppError, CppLibrary
 from tests.support.signed_manifest import changed_bundle, sign
 
 TINY = REPO / "tests" / "golden" / "tiny-edge"
-EMBEDDED = REPO / "models" / "tinystories-5m-int8"
+EMBEDDED = REPO / "models" / DEFAULT_BUNDLE
 # one of every kind that a pattern tells apart, and those that it tells apart in surprising ways
 CHARACTERS = (
     "aZ sS'tTlLvVeErRdDmM019 \t\n\r\v\f/.,!?-_$#@~`\"\\"

@@ -31,6 +31,7 @@ from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.session import Session
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.verify import language_models, parity
+from gpt_edge.verify.parity import worst_window
 from gpt_edge.verify.report import Verification
 from gpt_edge.verify.subject import subject_of, verify_alone
 from tests.parity.conftest import Export
@@ -229,7 +230,7 @@ def test_a_graph_that_lost_an_operator_is_an_error(
 ) -> None:
     monkeypatch.setattr(rewrite, "use_fast_gelu", lambda graph: None)
     # no other test's: its graph is kept
-    config = GPTConfig(n_layer=1, n_head=1, n_embd=8, n_ctx=8, vocab_size=9)
+    config = GPTConfig(n_layer=1, n_head=2, n_embd=8, n_ctx=8, vocab_size=9)
     source = open_checkpoint(save_random(tmp_path / "source", config))
     (tmp_path / "out").mkdir()
     with pytest.raises(ExportError, match="0 FastGelu nodes, expected 1"):
@@ -348,3 +349,36 @@ def test_a_fault_in_a_large_model_is_no_noise_of_its_own(tmp_path: Path) -> None
     actual = language_model_outputs(other, subject.probes)
     subject.check_outputs(report, "torch against fp32", "fp32", outputs, actual, noise)
     assert report.faults
+
+
+def test_noisy_rows_are_judged_by_their_own_noise(tmp_path: Path) -> None:
+    """The first rows attend to few tokens: where some tokens have outliers, they are noisier than
+    others. A fault in the same rows is no noise.
+    """
+    config = TINY["gpt3"]
+    source, out = tmp_path / "source", tmp_path / "out"
+    model = random_model(config, seed=2, std=0.062)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in filter(lambda weight: weight.ndim == 2, model.parameters()):
+            is_large = torch.rand(weight.shape[1], generator=generator) < 0.01
+            weight[:, is_large] *= 8
+    save_checkpoint(source, config, model.state_dict(), None, {})
+    bundle, report = export_bundle(source, out, graph="portable", scheme="int4", tokenizer="none")
+    figures = report.figures["torch against int4"]
+    name = next(name for name in figures if name.startswith("worst"))
+    subject = subject_of(config, None, None)
+    checkpoint = open_checkpoint(source)
+    expected = run_reference(checkpoint, subject)
+    noise = OwnNoise(checkpoint, subject, expected)
+    actual = subject.outputs(subject.open(bundle, native=False))
+    at = next(i for i, probe in enumerate(subject.probes) if probe.fills_context)
+    _, quiet, row = worst_window(expected.logits[at], actual.logits[at], subject.probes[at])
+    assert name == f"worst 8 rows, from {row}"
+    own = noise("int4", (subject.probes[at].name, row)).mean_kl
+    assert figures[name]["mean_kl"] > 8 * quiet
+    assert figures[name]["limits"]["mean_kl"] == pytest.approx(6 * own, rel=1e-3)
+    actual.logits[at][row : row + 8] = np.roll(actual.logits[at][row : row + 8], 1, axis=0)
+    faulty = Verification()
+    subject.check_outputs(faulty, "torch against int4", "int4", expected, actual, noise)
+    assert any(name in fault for fault in faulty.faults)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gpt_edge.arrays import FloatArray, IntArray
-from gpt_edge.bundle.bundle import Bundle, builtin_bundles
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.export.formats.plan import QuantizeOptions, uniform_plan
@@ -50,8 +50,8 @@ CONFIGS = {
         attention=("dense", "banded"),
         window=9,
     ),
-    "gelu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="gelu"),
-    "relu": GPTConfig(n_layer=1, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="relu"),
+    "gelu": GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="gelu"),
+    "relu": GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=48, vocab_size=65, activation="relu"),
     "odd": GPTConfig(n_layer=1, n_head=5, n_embd=100, n_ctx=64, vocab_size=101),
 }
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
@@ -270,7 +270,7 @@ def test_the_embedded_bundles_pass_the_check_of_a_build(library: Path) -> None:
     report = check_library(library)
     assert not report.faults
     assert all(
-        way["max_difference"] == 0 for way in report.figures["tinystories-5m-int8 paths"].values()
+        way["max_difference"] == 0 for way in report.figures[f"{DEFAULT_BUNDLE} paths"].values()
     )
     assert report.figures["onnxruntime against native"].keys() == set(builtin_bundles())
 

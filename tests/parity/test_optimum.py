@@ -31,9 +31,9 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
     torch.manual_seed(3)
     config = transformers.GPT2Config(
         vocab_size=258,
-        n_embd=32,
+        n_embd=64,
         n_layer=2,
-        n_head=2,
+        n_head=4,
         n_positions=128,
         initializer_range=0.2,
         bos_token_id=0,

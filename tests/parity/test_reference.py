@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpt_edge.config import PRESETS, GPTConfig
 from gpt_edge.reference.importers.tensor_map import reference_shapes
-from gpt_edge.reference.model import GPT, activate, causal_mask
+from gpt_edge.reference.model import GPT, WithoutValues, activate, causal_mask, without_memory
 
 # max |difference| of logits of about unit size: only the order of sums differs
 TOLERANCE = {"float32": 1e-5}
@@ -204,10 +204,26 @@ def test_gelu_forms_differ_and_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize("config", [*TINY.values(), *PRESETS.values()], ids=[*TINY, *PRESETS])
 def test_parameters_are_those_the_config_and_the_importers_count(config: GPTConfig) -> None:
-    with torch.device("meta"):
+    with without_memory():
         parameters = {name: tuple(p.shape) for name, p in GPT(config).named_parameters()}
     assert parameters == reference_shapes(config)
     assert sum(int(np.prod(shape)) for shape in parameters.values()) == config.n_parameters
+
+
+def test_weights_that_are_loaded_afterwards_are_not_initialized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch fills what it allocates with NaN here, so that what was written shows."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    was, state = torch.are_deterministic_algorithms_enabled(), torch.get_rng_state()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with WithoutValues():
+            model = GPT(TINY["gpt2"])
+    finally:
+        torch.use_deterministic_algorithms(was)
+    assert all(bool(parameter.isnan().all()) for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_initialisation_follows_the_papers() -> None:

@@ -18,9 +18,16 @@ from tests.support.models import save_random
 from tests.support.task_models import save_task
 
 # the wiring of the classifiers in tests/cli
-CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ctx=64, vocab_size=260)
-OTHER = dataclasses.replace(CONFIG, n_ctx=33, vocab_size=97, n_inner=24)
+ONE = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ctx=64, vocab_size=260)
+SIZES = {"n_ctx": 33, "vocab_size": 97, "n_inner": 24}
+WIDTHS = {"n_head": 3, "n_embd": 36, "scale_attention": False}  # heads of 12: padded to 16
+BANDED = {"n_layer": 2, "attention": ("dense", "banded"), "norm": "post"}
 LONG = pytest.mark.slow
+
+
+def saved(folder: Path, config: GPTConfig, task: str | None) -> Path:
+    """A random checkpoint."""
+    return save_random(folder, config) if task is None else save_task(folder, config, task)
 
 
 def graph_file(source: WeightSource, folder: Path, graph: str) -> bytes:
@@ -32,27 +39,31 @@ def graph_file(source: WeightSource, folder: Path, graph: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("graph", "task"),
+    ("graph", "task", "other_task"),
     [
-        ("edge", "classification"),
-        pytest.param("edge", None, marks=LONG),
-        pytest.param("portable", None, marks=LONG),
-        pytest.param("edge", "scores", marks=LONG),
-        pytest.param("portable", "classification", marks=LONG),
+        ("edge", "classification", "multiple-choice"),
+        pytest.param("edge", "similarity", "scores", marks=LONG),
+        pytest.param("edge", None, None, marks=LONG),
+        pytest.param("portable", None, None, marks=LONG),
+        pytest.param("portable", "classification", "multiple-choice", marks=LONG),
     ],
 )
 def test_a_shared_trace_gives_the_bytes_of_ones_own(
-    graph: str, task: str | None, tmp_path: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+    graph: str,
+    task: str | None,
+    other_task: str | None,
+    tmp_path: Path,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    config, other = ONE, dataclasses.replace(ONE, **SIZES)
+    if graph == "edge":
+        other = dataclasses.replace(other, **WIDTHS)
     if task is None:
-        folders = [save_random(tmp_path / "one", CONFIG), save_random(tmp_path / "two", OTHER)]
-    else:
-        other = "multiple-choice" if task == "classification" else task
-        folders = [
-            save_task(tmp_path / "one", CONFIG, task),
-            save_task(tmp_path / "two", OTHER, other),
-        ]
-    one, two = [open_checkpoint(folder) for folder in folders]
+        config = dataclasses.replace(config, **BANDED, window=9)
+        other = dataclasses.replace(other, **BANDED, window=9 if graph == "portable" else 5)
+    one = open_checkpoint(saved(tmp_path / "one", config, task))
+    two = open_checkpoint(saved(tmp_path / "two", other, other_task))
     own = torch.onnx.export.__wrapped__  # type: ignore[attr-defined]
     traced = []
 

@@ -103,7 +103,7 @@ def test_a_head_says_in_onnx_what_it_says_in_torch(
     assert rounded.manifest.parity == report.figures
 
 
-@pytest.mark.parametrize("graph", ["edge", pytest.param("portable", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("graph", ["edge", "portable"])
 def test_vectors_are_means_of_the_heads_outputs(
     graph: str, make: Make, sources: Callable[[str, str], Path]
 ) -> None:

@@ -14,10 +14,14 @@ from typing import Any
 import openai
 import pytest
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
+from gpt_edge.bundle.reader import RENAMED, renamed_note
 from gpt_edge.generate.generator import Generator
 from gpt_edge.runtime.session import Session
+from gpt_edge.serve import served_models
+from gpt_edge.serve.api_error import ApiError
 from gpt_edge.serve.event_stream import EventStream
-from gpt_edge.serve.served_models import open_models
+from gpt_edge.serve.served_models import ServedModel, ServedModels, open_models
 from tests.serve.conftest import Running, start
 from tests.support.tiny_model import bundle_path
 
@@ -390,3 +394,15 @@ def test_what_was_read_is_kept_where_no_text_changes_by_it(
         assert (model.prefix_cache is not None) == keeps
     finally:
         models.close()
+
+
+def test_a_client_may_name_the_built_in_model_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(served_models.log, "warning", logged.append)
+    (old,) = RENAMED
+    models = ServedModels([ServedModel(DEFAULT_BUNDLE, Bundle.open())])
+    assert models.named(old).name == DEFAULT_BUNDLE
+    assert logged == [renamed_note(old)]
+    others = ServedModels([ServedModel("tiny-edge", Bundle.open(bundle_path()))])
+    with pytest.raises(ApiError, match=f"{old}' does not exist; there are tiny-edge"):
+        others.named(old)

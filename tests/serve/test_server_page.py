@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.serve.sampling_fields import CONSTRAINTS
 from tests.serve.conftest import Running
 from tests.support.pages import REPO, Page
@@ -20,7 +21,7 @@ def test_the_client_of_the_page_prints_a_text(
     blocks = Page(PAGE).blocks("python")
     assert len(blocks) == 1
     code = blocks[0].replace("127.0.0.1:8000", f"127.0.0.1:{served.port}")
-    exec(code.replace("tinystories-5m-int8", "tiny-edge"), {})
+    exec(code.replace(DEFAULT_BUNDLE, "tiny-edge"), {})
     assert capsys.readouterr().out
 
 

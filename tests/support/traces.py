@@ -3,7 +3,7 @@
 `torch.onnx.export` takes 5 to 12 seconds for a model of two layers, whatever its width; the rest of
 an export takes one. `share_traces` keeps what torch returned in a folder that all processes of a
 run share, so that the second export of a wiring reads it. Two models have one wiring when they
-differ in sizes alone that a trace holds as shapes of weights and of what is multiplied by them:
+differ only in what a trace holds as shapes or as attributes of attention, like the vocabulary;
 `tests/parity/test_shared_traces.py` compares the files. The first export of every wiring is still
 torch's own, in every run: nothing is kept from one run to the next. It takes a quarter less time
 here, since a process reads torch's table of operators once, and collects no garbage in between.
@@ -28,11 +28,13 @@ import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from gpt_edge.config import GPTConfig
+from gpt_edge.export.graph.graph_modules import EdgeGraph, EdgeTaskGraph, attention_attributes
 
 if sys.platform != "win32":
     import fcntl
 
 FOLDER = "GPT_EDGE_TEST_TRACES"  # the environment's variable, which commands inherit
+EDGE = EdgeGraph, EdgeTaskGraph
 WEIGHTS = "traced_weights"  # how many of the stored graph's last inputs are initializers
 
 
@@ -82,27 +84,33 @@ def _no_collections() -> Iterator[None]:
 
 def _digest(model: torch.nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
     """Of all that the trace depends on: the wrapper and its settings, the model's modules and
-    weights, the arguments' shapes.
+    weights, the arguments.
     """
     settings = {key: value for key, value in vars(model).items() if isinstance(value, (str, int))}
     modules = [(name, type(module).__qualname__) for name, module in model.named_modules()]
-    inputs = torch.utils._pytree.tree_map(lambda tensor: (tensor.dtype, *tensor.shape), arguments)
-    config = _without_sizes(model.gpt.config)
-    parts = type(model).__qualname__, settings, config, modules, list(model.state_dict()), inputs
+    inputs = torch.utils._pytree.tree_map(lambda tensor: (tensor.dtype, tensor.dim()), arguments)
+    wiring = _wiring(model.gpt.config, is_edge=isinstance(model, EDGE))
+    parts = type(model).__qualname__, settings, wiring, modules, list(model.state_dict()), inputs
     return hashlib.sha256(f"{parts}\n{options}".encode()).hexdigest()[:32]
 
 
-def _without_sizes(config: GPTConfig) -> GPTConfig:
-    """The same for all models of one wiring. A weight of one row or column is a wiring of its own:
-    torch might take its size for a constant.
+def _wiring(config: GPTConfig, *, is_edge: bool) -> GPTConfig:
+    """The same for all models of one wiring. A dimension of 1 is a wiring of its own: torch might
+    take it for a constant.
+
+    The portable graph holds constants of the width and the heads; the edge graph has them, the
+    window and the scale in attributes of its attention, which `_load` sets.
     """
-    return dataclasses.replace(
-        config,
-        vocab_size=min(config.vocab_size, 2),
-        n_ctx=min(config.n_ctx, 2),
-        n_inner=min(config.inner_size, 2),
-        n_label=config.n_label and 1,
-    )
+    n_label = config.n_label and 1
+    sizes = {"vocab_size": config.vocab_size, "n_ctx": config.n_ctx, "n_inner": config.inner_size}
+    changes: dict[str, Any] = {name: min(size, 2) for name, size in sizes.items()}
+    if is_edge:
+        n_head = min(config.n_head, 2)
+        changes |= {"n_head": n_head, "n_embd": n_head * min(config.head_size, 2)}
+        changes |= {"window": config.window and 1, "scale_attention": True}
+    if config.takes_adapters:  # a constant of the graph: where its adapters' tokens begin
+        changes["vocab_size"] = config.vocab_size
+    return dataclasses.replace(config, n_label=n_label, **changes)
 
 
 @contextlib.contextmanager
@@ -130,7 +138,9 @@ def _save(model: ir.Model, path: Path) -> None:
 
 
 def _load(path: Path, traced: torch.nn.Module) -> ir.Model:
-    """The stored trace as one of `traced`, whose weights give the initializers their shapes."""
+    """The stored trace as that of `traced`: with the shapes of its weights and, in an edge graph,
+    the attributes of its attention.
+    """
     model = ir.load(path, format="protobuf")
     graph = model.graph
     n_weights = int(graph.metadata_props.pop(WEIGHTS))
@@ -139,4 +149,8 @@ def _load(path: Path, traced: torch.nn.Module) -> ir.Model:
         graph.inputs.remove(value)
         value.shape = ir.Shape(weights[value.name].shape)
         graph.initializers[value.name] = value
+    attention = [node for node in graph if node.op_type == "GroupQueryAttention"]
+    for layer, node in enumerate(attention):
+        for name, number in attention_attributes(traced.gpt.config, layer).items():
+            node.attributes[name] = ir.convenience.convert_attribute(name, number)
     return model

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import gpt_edge
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.web.local_server import bind_site
 from tests.support.chromium import Chromium, Page
 from tests.web.hostile_texts import HOSTILE
@@ -65,7 +66,7 @@ def page(browser: Chromium, address: str) -> Page:
 @pytest.fixture(scope="module")
 def model(site: Path) -> gpt_edge.Generator:
     """Python on the very files that the page reads."""
-    return gpt_edge.load(site / "models" / "tinystories-5m-int8")
+    return gpt_edge.load(site / "models" / DEFAULT_BUNDLE)
 
 
 def generate(page: Page, prompt: str, **settings: Any) -> dict[str, Any]:
@@ -216,7 +217,7 @@ def test_a_corrupt_file_is_named_and_nothing_runs(
 ) -> None:
     broken = tmp_path / "site"
     shutil.copytree(site, broken)
-    weights = broken / "models" / "tinystories-5m-int8" / "model.onnx.data"
+    weights = broken / "models" / DEFAULT_BUNDLE / "model.onnx.data"
     content = bytearray(weights.read_bytes())
     content[1000] ^= 1
     weights.write_bytes(content)

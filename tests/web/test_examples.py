@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gpt_edge
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from tests.conftest import REPO
 from tests.support.chromium import Chromium
 from tests.web.test_browser import serving
@@ -73,7 +73,7 @@ def test_the_page_of_the_example_writes_the_text_of_python(site: Path, tmp_path:
     for path in (EXAMPLES / "browser").glob("*.[hj]*"):
         shutil.copy(path, tmp_path)
     shutil.copytree(site, tmp_path / "site")
-    model = gpt_edge.load(site / "models" / "tinystories-5m-int8")
+    model = gpt_edge.load(site / "models" / DEFAULT_BUNDLE)
     expected = model.complete(
         "Once upon a time", model.generation_defaults, max_new_tokens=40, seed=7
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from gpt_edge.errors import BundleError, OutputError
 from gpt_edge.native.onnx_model import read_model
 from gpt_edge.runtime.session import Session
@@ -63,7 +63,7 @@ def test_large_models_keep_their_integer_products_and_larger_ones_their_blocks()
 def test_the_site_holds_bundles_that_python_opens(site: Path) -> None:
     described = json.loads((site / "site.json").read_text())
     names = [model["name"] for model in described["models"]]
-    assert names == ["tinystories-5m-int8", "sentiment-6m-int8"]
+    assert names == [DEFAULT_BUNDLE, "sentiment-6m-int8"]
     for name in names:
         original = Bundle.open(name)
         copy = Bundle.open(site / "models" / name)

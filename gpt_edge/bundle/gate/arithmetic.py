@@ -6,7 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gpt_edge.bundle.gate.limits import BOOL, FLOAT32, INT4, INT8, INT64, MAX_BLOCK, UINT8
+from gpt_edge.bundle.gate.limits import (
+    BOOL,
+    FLOAT32,
+    INT4,
+    INT8,
+    INT64,
+    MAX_BLOCK,
+    UINT8,
+    GateError,
+)
 from gpt_edge.bundle.gate.records import Dims, Node
 from gpt_edge.bundle.gate.values import (
     Inputs,
@@ -96,7 +105,8 @@ def activation(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     if node.op == "Gelu" and kind == "tanh":
         found = "gelu_tanh"
     wanted = place.config.activation
-    need(found == wanted, f"its activation is {found}, the config's is {wanted}")
+    if found != wanted:
+        raise GateError(f"its activation is {found}, the config's is {wanted}")
     if len(inputs) > 1 and inputs[1] is not None:
         need_type(inputs[1], FLOAT32)
         need_dims(inputs[1], value.dims[-1:])
@@ -133,8 +143,8 @@ def layer_norm(node: Node, inputs: Inputs, place: Place) -> list[Value]:
 def check_epsilon(node: Node, place: Place) -> None:
     """Raise GateError for another epsilon than the config's."""
     found, wanted = node.attributes.get("epsilon"), place.config.layer_norm_epsilon
-    is_near = isinstance(found, float) and abs(found - wanted) <= 1e-6 * wanted
-    need(is_near, f"its epsilon is {found}, the config's is {wanted}")
+    if not isinstance(found, float) or not abs(found - wanted) <= 1e-6 * wanted:
+        raise GateError(f"its epsilon is {found}, the config's is {wanted}")
 
 
 def quantize(node: Node, inputs: Inputs, place: Place) -> list[Value]:

@@ -10,8 +10,10 @@ make onnxruntime read outside the folder's files.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 from gpt_edge.bundle.bundle import Bundle
@@ -91,7 +93,7 @@ def _sizes(folder: FolderReader, model: str, names: set[str] | None = None) -> d
 def _check_numbers(folder: FolderReader, tensors: Sequence[Tensor], scales: set[str]) -> None:
     """Scales are finite, and so are norms and biases."""
     with ExitStack() as stack:
-        files: dict[str, mmap.mmap | bytes] = {}
+        files: dict[str, BufferedReader] = {}
         for tensor in tensors:
             is_scale = tensor.name in scales
             if not is_scale and not is_small_float(tensor):
@@ -101,10 +103,13 @@ def _check_numbers(folder: FolderReader, tensors: Sequence[Tensor], scales: set[
                 check(tensor.name, bytes(tensor.data))
                 continue
             if tensor.location not in files:
-                place = stack.enter_context(_mapped(folder, tensor.location))
-                files[tensor.location] = place[0]
-            end = tensor.offset + tensor.length
-            check(tensor.name, files[tensor.location][tensor.offset : end])
+                files[tensor.location] = stack.enter_context(folder.open(tensor.location))
+            file = files[tensor.location].raw  # a buffer would only copy what is read
+            file.seek(tensor.offset, os.SEEK_SET)
+            data = file.read(tensor.length)
+            if len(data) != tensor.length:
+                raise GateError(f"{tensor.location} was cut while it was read")
+            check(tensor.name, data)
 
 
 @contextmanager

@@ -71,11 +71,11 @@ def check_foreign(data: memoryview, bundle: Bundle, sizes: Mapping[str, int]) ->
     has_graph = False
     for key, value in split(data, proto.MODEL_FIELDS | MORE_MODEL):
         if key == proto.GRAPH:
-            if has_graph or isinstance(value, int):
+            if has_graph:
                 raise GateError("it has two graphs")
             has_graph = True
             found.graph(value, 0)
-        elif key == proto.OPSET and not isinstance(value, int):
+        elif key == proto.OPSET:
             found.opset(bytes(value))
     if not has_graph:
         raise GateError("it has no graph")
@@ -109,8 +109,6 @@ class _Foreign:
         stored: dict[str, Tensor] = {}
         nodes = []
         for key, value in split(data, proto.GRAPH_FIELDS | MORE_GRAPH, MAX_FOREIGN_PARTS):
-            if isinstance(value, int):
-                raise GateError("a part of its graph is a number")
             if key == proto.NODE:
                 nodes.append(value)
             elif key == proto.INITIALIZER:
@@ -140,7 +138,7 @@ class _Foreign:
         inputs: list[str] = []
         attributes = []
         for key, value in split(data, proto.NODE_FIELDS | MORE_NODE):
-            if key == proto.ATTRIBUTE and not isinstance(value, int):
+            if key == proto.ATTRIBUTE:
                 attributes.append(value)
             elif key == proto.NODE_INPUT:
                 inputs.append(text(value))
@@ -161,13 +159,13 @@ class _Foreign:
         name = text(dict(parts).get(proto.A_NAME, b""))
         limit = SMALL_ATTRIBUTES.get(name, MAX_ATTRIBUTE)
         for key, value in parts:
-            if key == proto.A_GRAPH and not isinstance(value, int):
+            if key == proto.A_GRAPH:
                 if op != "If":
                     raise GateError(f"{op} has a graph in it")
                 self.graph(value, depth + 1)
-            elif key == proto.A_TENSOR and not isinstance(value, int):
+            elif key == proto.A_TENSOR:
                 self._stored(read_tensor(value, TENSOR_FIELDS | MORE_TENSOR))
-            elif key == proto.A_INT and isinstance(value, int):
+            elif key == proto.A_INT:
                 number = signed(value)
                 if name != "end" and not -limit <= number <= limit:
                     raise GateError(f"{op} has the {shown(name)} {number}")

@@ -8,7 +8,7 @@ nobody can foresee. Sizes only ever add, so a graph that is right for them is ri
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from gpt_edge import onnx_contract
 from gpt_edge.bundle.gate.limits import FLOAT32, INT32, INT64, GateError, shown
@@ -18,7 +18,7 @@ from gpt_edge.bundle.gate.shaping import tensor_value
 from gpt_edge.bundle.gate.values import IDS, POSITIONS, Place, Value
 from gpt_edge.config import GPTConfig
 from gpt_edge.onnx_contract import TensorSpec
-from gpt_edge.tasks import TOKENS
+from gpt_edge.tasks import EVERY_TOKEN
 
 TYPES = {"float32": FLOAT32, "int64": INT64, "int32": INT32}
 ORIGINS = {onnx_contract.INPUT_IDS: IDS, onnx_contract.POSITION_IDS: POSITIONS}
@@ -78,10 +78,11 @@ def _sizes(config: GPTConfig, task: str | None) -> dict[str, int]:
         "batch_size": batch,
         "sequence": tokens,
         "past_sequence": past,
-        "total_sequence": past + tokens if config.n_label is None else tokens,
+        "total_sequence": tokens if config.is_encoder else past + tokens,
         "capacity": 1100 + secrets.randbelow(400),
         "rows": 110 + secrets.randbelow(8),
         "examples": batch // 2 if task == "similarity" else batch,  # two orders of its texts,
+        onnx_contract.RANK: 70 + secrets.randbelow(30),
     }
 
 
@@ -89,7 +90,8 @@ def _place(config: GPTConfig, kind: str, sizes: Mapping[str, int]) -> Place:
     """What operators must agree with, and how large the largest value of a model can be."""
     head_size = onnx_contract.cache_head_size(config, kind)
     heads = config.n_head * head_size
-    widest = max(config.vocab_size, config.inner_size, 3 * heads, config.n_embd)
+    rank = sizes[onnx_contract.RANK] if config.takes_adapters else 0
+    widest = max(config.vocab_size, config.inner_size, 3 * heads, config.n_embd, rank)
     rows = sizes["batch"] * sizes["sequence"]
     total = max(sizes["total_sequence"], sizes["capacity"])
     largest = max(
@@ -112,7 +114,7 @@ def _check_inputs(
     values: dict[str, Value | None],
 ) -> None:
     specs = {spec.name: spec for spec in onnx_contract.inputs(config, kind)}
-    _check_names("input", kind, set(graph.inputs), set(specs))
+    _check_names("input", kind, set(graph.inputs), set(specs), OPTIONAL[kind])
     for name, declared in graph.inputs.items():
         if name in values:
             raise GateError(f"the input {name} is stored as well")
@@ -132,8 +134,10 @@ def _check_spec(name: str, declared: Declared, spec: TensorSpec) -> None:
         raise GateError(f"{name} has the shape {dims} or a type that the config does not have")
 
 
-def _check_names(side: str, kind: str, found: set[str], expected: set[str]) -> None:
-    missing = sorted(expected - found - OPTIONAL[kind])
+def _check_names(
+    side: str, kind: str, found: set[str], expected: set[str], optional: Collection[str]
+) -> None:
+    missing = sorted(expected - found - set(optional))
     unknown = sorted(found - expected)
     if missing or unknown:
         names = ", ".join(map(shown, (missing or unknown)[:3]))
@@ -185,7 +189,7 @@ def _check_layer(node: Node, config: GPTConfig, kind: str, layer: int) -> None:
     scale = node.attributes.get("scale")
     if not isinstance(scale, float) or abs(scale - config.attention_scale) > 1e-5:
         raise GateError(f"its scale is {scale}, the config's is {config.attention_scale}")
-    if config.n_label is not None:
+    if config.is_encoder:
         return
     past = (onnx_contract.past_key(layer), onnx_contract.past_value(layer))
     present = (onnx_contract.present_key(layer), onnx_contract.present_value(layer))
@@ -194,9 +198,9 @@ def _check_layer(node: Node, config: GPTConfig, kind: str, layer: int) -> None:
 
 
 def _outputs(config: GPTConfig, kind: str, task: str | None) -> dict[str, TensorSpec]:
-    """The contract's outputs; labels of tokens are one row for each token."""
+    """The contract's outputs; a head that reads every token has a row for each."""
     specs = {spec.name: spec for spec in onnx_contract.outputs(config, kind)}
-    if task == TOKENS and kind == "portable" and config.n_label is not None:
+    if task in EVERY_TOKEN and kind == "portable" and config.n_label is not None:
         axes = ("examples", "sequence", config.n_label)
         specs[onnx_contract.LOGITS] = TensorSpec(onnx_contract.LOGITS, "float32", axes)
     return specs
@@ -209,8 +213,9 @@ def _check_outputs(
     sizes: Mapping[str, int],
     made: Mapping[str, Value],
 ) -> None:
-    is_of_tokens = specs[onnx_contract.LOGITS].axes[:2] == ("examples", "sequence")
-    _check_names("output", kind, set(graph.outputs), set(specs))
+    logits = specs.get(onnx_contract.LOGITS)  # a base has none
+    is_of_tokens = logits is not None and logits.axes[:2] == ("examples", "sequence")
+    _check_names("output", kind, set(graph.outputs), set(specs), OPTIONAL[kind] if logits else ())
     for name, declared in graph.outputs.items():
         expected = _from_spec(specs[name], sizes)
         found = made.get(name)

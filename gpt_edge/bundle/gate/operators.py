@@ -150,9 +150,10 @@ def find_rule(node: Node, is_edge: bool) -> Rule:
     fewest, most = rule.n_inputs
     if not fewest <= len(node.inputs) <= most:
         raise GateError(f"it has {len(node.inputs)} inputs, expected {fewest} to {most}")
-    for at, name in enumerate(node.inputs):
-        if not name and at not in rule.optional:
-            raise GateError(f"its input {at} is empty")
+    if "" in node.inputs:
+        for at, name in enumerate(node.inputs):
+            if not name and at not in rule.optional:
+                raise GateError(f"its input {at} is empty")
     fewest, most = rule.n_outputs
     if not fewest <= len(node.outputs) <= most or not node.outputs[0]:
         raise GateError(f"it has {len(node.outputs)} outputs, expected {fewest} to {most}")

@@ -95,7 +95,8 @@ def matmul_nbits(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     need_type(weights, UINT8)
     need_type(scales, FLOAT32)
     depth, width, bits, block = (_int(node, name) for name in ("K", "N", "bits", "block_size"))
-    need(value.dims[-1:] == (depth,) and width > 0, f"its K is {depth}, its rows differ")
+    if value.dims[-1:] != (depth,) or width <= 0:
+        raise GateError(f"its K is {depth}, its rows differ")
     _check_blocks(bits, block)
     n_blocks = -(-depth // block)
     n_bytes = n_blocks * bits // 8 * block if bits == 8 else n_blocks * block // 2
@@ -131,9 +132,9 @@ def gather_block_quantized(node: Node, inputs: Inputs, place: Place) -> list[Val
 
 
 def _check_blocks(bits: int, block: int) -> None:
-    need(bits in (4, 8), f"its weights have {bits} bits")
     is_power = block & (block - 1) == 0
-    need(is_power and 16 <= block <= MAX_BLOCK, f"its blocks have {block} weights")
+    if bits not in (4, 8) or not is_power or not 16 <= block <= MAX_BLOCK:
+        raise GateError(f"its blocks have {block} weights of {bits} bits")
 
 
 def grouped_attention(node: Node, inputs: Inputs, place: Place) -> list[Value]:
@@ -142,11 +143,12 @@ def grouped_attention(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     value = given(node, inputs, 0)
     need_type(value, FLOAT32)
     heads = (_int(node, "num_heads"), _int(node, "kv_num_heads"))
-    need(heads == (config.n_head, config.n_head), f"it has {heads[0]} heads")
+    if heads != (config.n_head, config.n_head):
+        raise GateError(f"it has {heads[0]} heads")
     need(len(value.dims) == 3 and value.dims[2] == 3 * config.n_head * width, "its width differs")
     batch = value.dims[0]
     has_past = len(inputs) > 4 and inputs[3] is not None and inputs[4] is not None
-    need(has_past == (config.n_label is None), "its keys and values are not those of its kind")
+    need(has_past != config.is_encoder, "its keys and values are not those of its kind")
     need(not any(inputs[1:3]) and len(inputs) == 7, "it has unexpected inputs")
     for at, dims in ((5, (batch,)), (6, (1,))):
         need_type(given(node, inputs, at), INT32)

@@ -8,7 +8,7 @@ plus the kind of its value.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gpt_edge.bundle.gate.limits import (
     BITS_OF,
@@ -21,7 +21,9 @@ from gpt_edge.bundle.gate.limits import (
 from gpt_edge.bundle.gate.records import (
     Attribute,
     Declared,
+    Dims,
     Graph,
+    Names,
     Node,
     all_of,
     data_of,
@@ -30,8 +32,8 @@ from gpt_edge.bundle.gate.records import (
     text,
     whole,
 )
-from gpt_edge.bundle.gate.stored import read_tensor
-from gpt_edge.bundle.onnx_wire import split, varints
+from gpt_edge.bundle.gate.stored import TensorReader, read_tensor
+from gpt_edge.bundle.onnx_wire import sort_texts, split, varints
 
 # keys of fields; those of a set may come many times
 IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH, OPSET, MODEL_NOTES = 8, 18, 26, 58, 66, 114
@@ -57,7 +59,6 @@ FIELD_OF_TYPE = {1: A_FLOAT, 2: A_INT, 3: A_TEXT, 4: A_TENSOR, 7: A_INTS}
 
 
 FIRST, SECOND = 10, 18  # a name, a text or a message in the first fields of a message
-NAME_AND_MORE = {FIRST, SECOND}
 MORE_PARTS = 16  # inputs, outputs and declared types for each node of a graph
 NUMBER, SECOND_NUMBER = 8, 16
 
@@ -93,12 +94,10 @@ def _read_graph(content: bytes, graph: Graph, max_parts: int) -> None:
     reader = Reader()
     declared = {INPUT: graph.inputs, OUTPUT: graph.outputs, VALUE_INFO: graph.hints}
     for key, value in split(content, GRAPH_FIELDS, MORE_PARTS * max_parts):
-        if not isinstance(value, bytes):
-            raise GateError("a part of its graph is a number")
         if key == NODE:
             graph.nodes.append(reader.node(value))
         elif key == INITIALIZER:
-            graph.initializers.append(read_tensor(value))
+            graph.initializers.append(reader.tensors.read(value))
         elif key == GRAPH_NAME:
             text(value)
         else:
@@ -112,68 +111,98 @@ def _read_graph(content: bytes, graph: Graph, max_parts: int) -> None:
 
 
 class Reader:
-    """Reads the parts of a graph. Layers repeat, so types and attributes are read once for all
-    that have the same bytes.
+    """Reads the parts of a graph. Layers repeat, so names, types and attributes are read once for
+    all that have the same bytes.
     """
 
     def __init__(self) -> None:
-        self._types: dict[bytes, Declared] = {}
-        self._attributes: dict[bytes, tuple[str, Attribute]] = {}
-        self._names: dict[object, str] = {}
-
-    def name(self, data: object) -> str:
-        """A name, which its maker and its readers give."""
-        found = self._names.get(data)
-        if found is None:
-            found = self._names[data] = text(data)
-        return found
+        self._names = Names()
+        self._types = Types()
+        self._attributes = Attributes()
+        self.tensors = TensorReader(self._names)
 
     def node(self, data: bytes) -> Node:
-        inputs: list[str] = []
-        outputs: list[str] = []
-        attributes: dict[str, Attribute] = {}
-        texts: dict[int, str] = {}
-        for key, value in split(data, NODE_FIELDS):
-            if key == NODE_INPUT:
-                inputs.append(self.name(value))
-            elif key == NODE_OUTPUT:
-                outputs.append(self.name(value))
-            elif key == ATTRIBUTE:
-                name, content = self._attribute(value)
-                if name in attributes:
-                    raise GateError(f"a node has the attribute {shown(name)} twice")
-                attributes[name] = content
-            elif key in texts:
-                raise GateError("a node has two names, operators or domains")
-            else:
-                texts[key] = self.name(value)
+        inputs: list[bytes] = []
+        outputs: list[bytes] = []
+        found: list[bytes] = []
+        ops: list[bytes] = []
+        domains: list[bytes] = []
+        titles: list[bytes] = []
+        fields: dict[int, Callable[[bytes], object]] = {
+            NODE_INPUT: inputs.append,
+            NODE_OUTPUT: outputs.append,
+            ATTRIBUTE: found.append,
+            NODE_OP: ops.append,
+            NODE_DOMAIN: domains.append,
+            NODE_NAME: titles.append,
+        }
+        sort_texts(data, fields)
+        if len(ops) > 1 or len(domains) > 1 or len(titles) > 1:
+            raise GateError("a node has two names, operators or domains")
+        name_of = self._names.__getitem__
+        attributes = dict(map(self._attributes.__getitem__, found))
+        if len(attributes) < len(found):
+            raise GateError(f"a node of {shown(bytes(b''.join(ops)))} has an attribute twice")
         return Node(
-            texts.get(NODE_OP, ""),
-            texts.get(NODE_DOMAIN, ""),
-            tuple(inputs),
-            tuple(outputs),
+            name_of(ops[0]) if ops else "",
+            name_of(domains[0]) if domains else "",
+            tuple(map(name_of, inputs)),
+            tuple(map(name_of, outputs)),
             attributes,
-            texts.get(NODE_NAME, ""),
+            name_of(titles[0]) if titles else "",
         )
-
-    def _attribute(self, data: object) -> tuple[str, Attribute]:
-        if not isinstance(data, bytes):
-            raise GateError("an attribute is a number")
-        found = self._attributes.get(data)
-        if found is None:
-            found = self._attributes[data] = _attribute(data)
-        return found
 
     def declared(self, data: bytes) -> tuple[str, Declared]:
         """A value's name and its type."""
-        parts = split(data, NAME_AND_MORE)
-        if [key for key, _ in parts] not in ([FIRST], [FIRST, SECOND]):
+        names: list[bytes] = []
+        types: list[bytes] = []
+        sort_texts(data, {FIRST: names.append, SECOND: types.append})
+        if len(names) != 1 or len(types) > 1:
             raise GateError("a value is declared in another way than exports do")
-        content = parts[1][1] if len(parts) > 1 else b""
-        assert isinstance(content, bytes)
-        if content not in self._types:
-            self._types[content] = _declared(content)
-        return self.name(parts[0][1]), self._types[content]
+        return self._names[names[0]], self._types[types[0] if types else b""]
+
+
+class Types(dict[bytes, Declared]):
+    """Declared types by their bytes: that of a tensor, with a shape or without."""
+
+    def __init__(self) -> None:
+        super().__init__({b"": Declared(0, None)})
+        self._sizes = Sizes()
+
+    def __missing__(self, data: bytes) -> Declared:
+        outer = single(split(data, {FIRST}), set())
+        inner = single(split(data_of(outer.get(FIRST, b"")), {NUMBER, SECOND}), set())
+        kind = whole(inner.get(NUMBER, 0))
+        if kind not in BITS_OF:
+            raise GateError(f"a value is declared with the type {kind}")
+        dims: Dims | None = None
+        if SECOND in inner:
+            parts = split(data_of(inner[SECOND]), {FIRST})
+            dims = tuple(self._sizes[part] for _, part in parts)
+            if len(dims) > MAX_RANK or max(dims, default=0) >= MAX_DIMENSION:
+                raise GateError("a value is declared with a shape that exports do not have")
+        self[data] = found = Declared(kind, dims)
+        return found
+
+
+class Sizes(dict[bytes, int]):
+    """Dimensions of declared shapes by their bytes; -1 for one that has a name or nothing."""
+
+    def __missing__(self, data: bytes) -> int:
+        size = single(split(data, {NUMBER, SECOND}), set())
+        if SECOND in size:
+            text(size[SECOND])
+        is_known = NUMBER in size and SECOND not in size
+        self[data] = found = whole(size[NUMBER]) if is_known else -1
+        return found
+
+
+class Attributes(dict[bytes, tuple[str, Attribute]]):
+    """Names and values of attributes by their bytes."""
+
+    def __missing__(self, data: bytes) -> tuple[str, Attribute]:
+        self[data] = found = _attribute(data)
+        return found
 
 
 def _attribute(data: bytes) -> tuple[str, Attribute]:
@@ -206,25 +235,3 @@ def _attribute_value(parts: Mapping[int, object], wanted: int) -> Attribute:
     if len(numbers) > MAX_CONTENT:
         raise GateError("an attribute lists too many numbers")
     return tuple(numbers)
-
-
-def _declared(data: bytes) -> Declared:
-    """A type: that of a tensor, with a shape or without."""
-    if not data:
-        return Declared(0, None)
-    outer = single(split(data, {FIRST}), set())
-    inner = single(split(data_of(outer.get(FIRST, b"")), {NUMBER, SECOND}), set())
-    kind = whole(inner.get(NUMBER, 0))
-    if kind not in BITS_OF:
-        raise GateError(f"a value is declared with the type {kind}")
-    if SECOND not in inner:
-        return Declared(kind, None)
-    dims = []
-    for _, part in split(data_of(inner[SECOND]), {FIRST}):
-        dim = single(split(data_of(part), {NUMBER, SECOND}), set())
-        if SECOND in dim:
-            text(dim[SECOND])
-        dims.append(-1 if NUMBER not in dim or SECOND in dim else whole(dim[NUMBER]))
-    if len(dims) > MAX_RANK or any(value >= MAX_DIMENSION for value in dims):
-        raise GateError("a value is declared with a shape that exports do not have")
-    return Declared(kind, tuple(dims))

@@ -97,13 +97,23 @@ def text(value: object) -> str:
     """A name of a file: printable UTF-8 of at most MAX_NAME bytes. Raises GateError."""
     if isinstance(value, int):
         raise GateError("a name is a number")
-    data = data_of(value)
+    data = value if type(value) is bytes else data_of(value)
     if len(data) > MAX_NAME:
         raise GateError(f"a name has {len(data)} bytes, expected at most {MAX_NAME}")
     name = data.decode("utf-8", "replace")
-    if not name.isprintable() or "\ufffd" in name:
+    if not name.isprintable() or not (name.isascii() or "\ufffd" not in name):
         raise GateError(f"the name {shown(name)} is no printable text")
     return name
+
+
+class Names(dict[bytes, str]):
+    """The names of a graph by their bytes: those that a maker and its readers give are checked
+    once, when they are first asked for.
+    """
+
+    def __missing__(self, data: bytes) -> str:
+        self[data] = name = text(data)
+        return name
 
 
 def data_of(value: object) -> bytes:

@@ -174,9 +174,9 @@ def reshape(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     need(target.count(-1) <= 1, "its shape leaves two sizes open")
     if -1 in target:
         known = math.prod(size for size in target if size != -1)
-        need(value.size % known == 0, f"{list(value.dims)} does not fit its shape")
         target[target.index(-1)] = value.size // known
-    need(math.prod(target) == value.size, f"{list(value.dims)} does not fit its shape")
+    if math.prod(target) != value.size:
+        raise GateError(f"{list(value.dims)} does not fit its shape")
     return [Value(value.type, tuple(target), value.content, value.is_constant, value.origin)]
 
 

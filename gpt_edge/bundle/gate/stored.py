@@ -4,6 +4,7 @@ once. Numbers of fields: onnx.proto3; a key is 8 times the number of the field p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from gpt_edge.bundle.gate.limits import (
@@ -19,7 +20,7 @@ from gpt_edge.bundle.gate.limits import (
     GateError,
     shown,
 )
-from gpt_edge.bundle.gate.records import Dims, Tensor, text, whole
+from gpt_edge.bundle.gate.records import Dims, Names, Tensor, data_of, text, whole
 from gpt_edge.bundle.onnx_wire import Bytes, split, varints
 
 T_DIMS, T_DIM, T_TYPE, T_FLOATS, T_INTS, T_LONGS, T_NAME, T_RAW, T_EXTERNAL, T_LOCATION = (
@@ -43,40 +44,97 @@ DATA_FIELDS = {
     T_INTS: {INT8, UINT8, INT32, BOOL},
     T_LONGS: {INT64},
 }
+# A tensor beside the graph as exports write it: each text after its length. What a match says
+# counts only where every length is right, as then its fields are those, and no others.
+BESIDE = re.compile(
+    rb"((?:\x08[\x80-\xff]{0,4}[\0-\x7f]){0,8})\x10([\0-\x7f])B([\0-\x7f])(.{1,127}?)"
+    rb"j([\0-\x7f])\n\x08location\x12([\0-\x7f])(.{1,80}?)"
+    rb"j([\0-\x7f])\n\x06offset\x12([\0-\x7f])([0-9]{1,15})"
+    rb"j([\0-\x7f])\n\x06length\x12([\0-\x7f])([0-9]{1,15})p\x01",
+    re.DOTALL,
+)
 MAX_NUMBERS = 1 << 16  # bytes of numbers that are not raw data
+LOCATION, OFFSET, LENGTH = b"location", b"offset", b"length"
 # how the entries of a tensor's place begin
-PLACES = {
-    b"\n\x08location": b"location",
-    b"\n\x06offset": b"offset",
-    b"\n\x06length": b"length",
-}
+PLACES = {b"\n\x08location": LOCATION, b"\n\x06offset": OFFSET, b"\n\x06length": LENGTH}
 
 
 def read_tensor(data: Bytes, allowed: set[int] = TENSOR_FIELDS) -> Tensor:
     """A tensor whose data has the length that its type and its shape say."""
-    found: dict[int, object] = {}
-    dims: list[int] = []
-    external: list[Bytes] = []
-    for key, value in split(data, allowed):
-        if key == T_DIM and isinstance(value, int):
-            dims.append(value)
-        elif key == T_DIMS and not isinstance(value, int) and len(value) <= 10 * MAX_RANK:
-            dims += varints(value)
-        elif key == T_EXTERNAL and not isinstance(value, int):
-            external.append(value)
-        elif key in found:
-            raise GateError("a tensor has a field twice")
-        else:
-            found[key] = value
+    return TensorReader(Names(), allowed).read(data)
+
+
+class TensorReader:
+    """Reads the tensors of a graph. The file and the length that many have are read once."""
+
+    def __init__(self, names: Names, allowed: set[int] = TENSOR_FIELDS) -> None:
+        self._names = names
+        self._allowed = allowed
+        self._places = Places()
+        self._dims = Shapes()
+
+    def read(self, data: Bytes) -> Tensor:
+        """A tensor whose data has the length that its type and its shape say."""
+        match = BESIDE.fullmatch(data)
+        if match is not None:
+            dims, kind, n_name, name, *places = match.groups()
+            if n_name[0] == len(name) and _fit(*places) and kind[0] in BITS_OF:
+                location, offset, length = places[2], int(places[5]), int(places[8])
+                where = self._names[location]
+                return Tensor(
+                    self._names[name], kind[0], self._dims[dims], None, where, offset, length
+                )
+        return self._by_fields(data)
+
+    def _by_fields(self, data: Bytes) -> Tensor:
+        found: dict[int, object] = {}
+        dims: list[int] = []
+        external: list[bytes] = []
+        for key, value in split(data, self._allowed):
+            if key == T_EXTERNAL:
+                external.append(value)
+            elif key == T_DIM:
+                dims.append(value)
+            elif key == T_DIMS:
+                dims += varints(value[: 10 * MAX_RANK + 1])
+            elif key in found:
+                raise GateError("a tensor has a field twice")
+            else:
+                found[key] = value
         if len(dims) > MAX_RANK or len(external) > 3:
             raise GateError("a tensor has too many dimensions or places")
-    name = text(found.get(T_NAME, b""))
-    kind = whole(found.get(T_TYPE, 0))
-    if kind not in BITS_OF or any(value >= MAX_DIMENSION for value in dims):
-        raise GateError(f"the tensor {shown(name)} has a type or a size that exports do not have")
-    if external or found.get(T_LOCATION, 0):
-        return _external(name, kind, tuple(dims), found, external)
-    return Tensor(name, kind, tuple(dims), tensor_data(name, kind, found))
+        name = self._names[data_of(found.get(T_NAME, b""))]
+        kind = whole(found.get(T_TYPE, 0))
+        if kind not in BITS_OF or (dims and max(dims) >= MAX_DIMENSION):
+            raise GateError(
+                f"the tensor {shown(name)} has a type or a size that exports do not have"
+            )
+        if external or found.get(T_LOCATION, 0):
+            return self._external(name, kind, tuple(dims), found, external)
+        return Tensor(name, kind, tuple(dims), tensor_data(name, kind, found))
+
+    def _external(
+        self,
+        name: str,
+        kind: int,
+        dims: Dims,
+        found: Mapping[int, object],
+        entries: list[bytes],
+    ) -> Tensor:
+        try:
+            parts = [self._places[bytes(entry)] for entry in entries]
+        except GateError as error:
+            raise GateError(f"the tensor {shown(name)} {error}") from None
+        place = dict(parts)
+        if len(place) < 3:
+            raise GateError(f"the tensor {shown(name)} has no place, or one twice")
+        if found.get(T_LOCATION) != 1 or not DATA_FIELDS.keys().isdisjoint(found):
+            raise GateError(f"the tensor {shown(name)} lies in two places")
+        location, offset, length = place[LOCATION], place[OFFSET], place[LENGTH]
+        assert isinstance(location, str)
+        assert isinstance(offset, int)
+        assert isinstance(length, int)
+        return Tensor(name, kind, dims, None, location, offset, length)
 
 
 def tensor_data(name: str, kind: int, found: Mapping[int, object]) -> bytes | memoryview:
@@ -97,23 +155,50 @@ def tensor_data(name: str, kind: int, found: Mapping[int, object]) -> bytes | me
     return b"".join((value % limit).to_bytes(size, "little") for value in varints(data))
 
 
-def _external(
-    name: str, kind: int, dims: Dims, found: Mapping[int, object], entries: list[Bytes]
-) -> Tensor:
-    place: dict[bytes, bytes] = {}
-    for entry in map(bytes, entries):
-        key = PLACES.get(entry[:10]) or PLACES.get(entry[:8], b"")
-        start = len(key) + 4  # a key and a length before each of the two texts
-        if not key or key in place or entry[start - 2 : start] != bytes((18, len(entry) - start)):
-            raise GateError(f"the tensor {shown(name)} has a place that exports do not write")
-        place[key] = entry[start:]
-    if found.get(T_LOCATION) != 1 or any(key in found for key in DATA_FIELDS):
-        raise GateError(f"the tensor {shown(name)} lies in two places")
-    offset, length = (_decimal(name, place.get(key, b"")) for key in (b"offset", b"length"))
-    return Tensor(name, kind, dims, None, text(place.get(b"location", b"")), offset, length)
+def _fit(
+    in_location: bytes,
+    n_location: bytes,
+    location: bytes,
+    in_offset: bytes,
+    n_offset: bytes,
+    offset: bytes,
+    in_length: bytes,
+    n_length: bytes,
+    length: bytes,
+) -> bool:
+    """Whether the lengths before texts, and around them, are theirs."""
+    return (
+        in_location[0] - 12 == n_location[0] == len(location)
+        and in_offset[0] - 10 == n_offset[0] == len(offset)
+        and in_length[0] - 10 == n_length[0] == len(length)
+    )
 
 
-def _decimal(name: str, digits: bytes) -> int:
-    if not (digits.isdigit() and len(digits) < 16):
-        raise GateError(f"the tensor {shown(name)} lies at {shown(digits)}, expected a number")
-    return int(digits)
+class Shapes(dict[bytes, Dims]):
+    """Shapes by their fields' bytes, each field a dimension."""
+
+    def __missing__(self, data: bytes) -> Dims:
+        dims: Dims = tuple(value for _, value in split(data, {T_DIM}))
+        if len(dims) > MAX_RANK or max(dims, default=0) >= MAX_DIMENSION:
+            raise GateError(f"a tensor has the shape {list(dims)}, which exports do not have")
+        self[data] = dims
+        return dims
+
+
+class Places(dict[bytes, tuple[bytes, str | int]]):
+    """The entries of tensors' places by their bytes: what each says, and a name or a number."""
+
+    def __missing__(self, entry: bytes) -> tuple[bytes, str | int]:
+        # the key and the length of the second text, then the text
+        head, _, rest = entry.partition(b"\x12")
+        key, content = PLACES.get(head, b""), rest[1:]
+        if not key or rest[:1] != bytes((len(content) & 127,)) or len(content) > 127:
+            raise GateError("has a place that exports do not write")
+        if key == LOCATION:
+            part: tuple[bytes, str | int] = (key, text(content))
+        elif content.isdigit() and len(content) < 16:
+            part = (key, int(content))
+        else:
+            raise GateError(f"lies at {shown(content)}, expected a number")
+        self[entry] = part
+        return part

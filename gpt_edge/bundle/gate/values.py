@@ -58,7 +58,9 @@ def given(node: Node, inputs: Inputs, at: int) -> Value:
 
 
 def need(is_right: bool, what: str) -> None:
-    """Raise GateError with `what` unless it is right."""
+    """Raise GateError with `what` unless it is right; `what` is said as it is, as formatting it for
+    every node would take as long as the check.
+    """
     if not is_right:
         raise GateError(what)
 
@@ -101,7 +103,8 @@ def small(content: Sequence[int] | None) -> tuple[int, ...] | None:
 
 def axis_of(axis: int, rank: int) -> int:
     """An axis counted from the front."""
-    need(-rank <= axis < rank, f"the axis {axis} is not one of {rank}")
+    if not -rank <= axis < rank:
+        raise GateError(f"the axis {axis} is not one of {rank}")
     return axis % rank
 
 
@@ -114,7 +117,8 @@ def broadcast(left: Dims, right: Dims) -> Dims:
     padded_right = (1,) * (rank - len(right)) + right
     dims = []
     for one, other in zip(padded_left, padded_right, strict=True):
-        need(one == other or 1 in (one, other), f"{list(left)} and {list(right)} do not fit")
+        if one != other and one != 1 != other:
+            raise GateError(f"{list(left)} and {list(right)} do not fit")
         dims.append(other if one == 1 else one)
     return tuple(dims)
 
@@ -124,5 +128,6 @@ def product_dims(left: Dims, right: Dims) -> Dims:
     columns.
     """
     need(len(left) >= 1 and len(right) == 2, "a product's weights must be a matrix")
-    need(left[-1] == right[0], f"{list(left)} and {list(right)} cannot be multiplied")
+    if left[-1] != right[0]:
+        raise GateError(f"{list(left)} and {list(right)} cannot be multiplied")
     return (*left[:-1], right[1])

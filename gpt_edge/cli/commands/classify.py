@@ -31,8 +31,9 @@ from gpt_edge.data.tables import SkippedRows
 from gpt_edge.tasks import TOKENS
 
 if TYPE_CHECKING:
+    from gpt_edge.arrays import FloatArray
     from gpt_edge.classify.classifier import Classifier
-    from gpt_edge.classify.prediction import Encoded, Prediction
+    from gpt_edge.classify.prediction import Encoded, Prediction, Predictions
     from gpt_edge.classify.token_labels import TokenLabel
     from gpt_edge.tasks import TaskSpec
 
@@ -67,6 +68,14 @@ def classify(
             metavar="NAME", help="Key of the list of answers, or of each answer (repeatable)."
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column of the right label in --file: say how many are right, how sure the model "
+            "is, and its calibration error.",
+        ),
+    ] = None,
     skip_bad_rows: SkipOption = False,
     threshold: Annotated[
         float | None,
@@ -75,6 +84,13 @@ def classify(
             max=1.0,
             metavar="PROBABILITY",
             help="Give no label that is less likely; - means none of them.",
+        ),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Adapter of a base, as export --base writes it; repeatable, for a line of each.",
         ),
     ] = None,
     truncate: TruncateOption = None,
@@ -95,16 +111,27 @@ def classify(
     Prints one line per example: the label and its probability; or the score; or the index of the
     answer (from 0), its probability and its text. Of a model with several labels at once, those
     above 0.5. Of a model that labels tokens, one line per token (first and last character, label,
-    probability, text), and an empty line after each example. JSON lines as input give JSON lines
-    as output.
+    probability, text), and an empty line after each example. With several adapters, one line of
+    each, beginning with its name. JSON lines as input give JSON lines as output. With --label a
+    line on standard error, or a last object "summary", says how many are right and how far the
+    probabilities are from that.
     """
     # imports onnxruntime: only when this command runs
     from gpt_edge.classify.classifier import Classifier
+    from gpt_edge.cli.support.labelled import labelled_examples, say_figures
 
-    model = Classifier.load(bundle, threads=threads)
-    columns = columns_of(model.task.kind, text, premise, hypothesis, choice)
+    first = adapter[0] if adapter else None
+    model = Classifier.load(bundle, adapter=first, threads=threads)
+    models = [model, *(model.with_adapter(folder) for folder in (adapter or ())[1:])]
+    _check_together(models, label)
+    columns = columns_of(model.task.kind, text, premise, hypothesis, choice, label)
     skipped = SkippedRows() if skip_bad_rows else None
-    examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns, skipped)
+    labels: Sequence[Any] = ()
+    if label is None:
+        examples = read_examples(model.task.kind, texts or (), file, as_jsonl, columns, skipped)
+    else:
+        labelled, labels = labelled_examples(model.task, texts, file, as_jsonl, columns, skipped)
+        examples = iter(labelled)
     is_json = as_json or as_jsonl or (file is not None and file.suffix.lower() == ".jsonl")
     size = chunk_size(batch)
     source = source_name(file)
@@ -112,6 +139,7 @@ def classify(
     def encode(parts: tuple[str, ...]) -> tuple[str, Encoded]:
         return parts[0], model.encode(parts, truncate)
 
+    shares: list[FloatArray] = []
     for chunk in encode_chunks(examples, source, encode, size):
         encoded = [example for _, example in chunk]
         if model.task.kind == TOKENS:
@@ -120,12 +148,56 @@ def classify(
             for example, tokens in zip(encoded, rows_of_tokens, strict=True):
                 _say_tokens(tokens, example, is_json)
             continue
-        for row in model.predict_encoded(encoded, batch=batch, threshold=threshold).rows:
-            if is_json:
-                console.say_json(_as_json(row, model.task))
-            else:
-                console.say(_as_line(row, model, threshold))
+        answers = [one.predict_encoded(encoded, batch=batch, threshold=threshold) for one in models]
+        _say_answers(answers, models, threshold, is_json)
+        if label is not None:
+            shares += answers[0].probabilities
+    if label is not None:
+        say_figures(model.task, shares, labels, is_json)
     tell_skipped(skipped, source)
+
+
+def _check_together(models: Sequence[Classifier], label: str | None) -> None:
+    """Raise ValueError for adapters that read examples of different kinds, and for the figures of
+    several.
+    """
+    if label is not None and len(models) > 1:
+        raise ValueError("--label: figures are of one adapter, give one --adapter")
+    kinds = {model.task.kind for model in models}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"--adapter: all must read the same texts, these are for {', '.join(sorted(kinds))}"
+        )
+
+
+def _say_answers(
+    answers: Sequence[Predictions],
+    models: Sequence[Classifier],
+    threshold: float | None,
+    is_json: bool,
+) -> None:
+    """For each example the answer of each model."""
+    for rows in zip(*(answer.rows for answer in answers), strict=True):
+        for model, row in zip(models, rows, strict=True):
+            name = _name(model) if len(models) > 1 else None
+            _say(row, model, threshold, is_json, name)
+
+
+def _name(model: Classifier) -> str:
+    adapter = model.encoder.adapter
+    return "" if adapter is None else adapter.name
+
+
+def _say(
+    row: Prediction, model: Classifier, threshold: float | None, is_json: bool, name: str | None
+) -> None:
+    """One answer. name: of the adapter, where there are several."""
+    if is_json:
+        values = _as_json(row, model.task)
+        console.say_json(values if name is None else {"adapter": name, **values})
+        return
+    line = _as_line(row, model, threshold)
+    console.say(line if name is None else f"{name}\t{line}")
 
 
 def _say_tokens(tokens: Sequence[TokenLabel], example: Encoded, is_json: bool) -> None:

@@ -58,6 +58,10 @@ def embed(
     normalize: Annotated[
         bool, typer.Option("--normalize/--no-normalize", help="Scale every vector to unit length.")
     ] = True,
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Adapter of a base, as export --base writes it."),
+    ] = None,
     skip_bad_rows: SkipOption = False,
     truncate: TruncateOption = None,
     batch: BatchOption = 64,
@@ -79,7 +83,7 @@ def embed(
         raise ValueError(f"--out writes a .npy file, got {out}")
     from gpt_edge.classify.embedder import Embedder, save_vectors
 
-    model = Embedder.load(bundle, threads=threads)
+    model = Embedder.load(bundle, adapter=adapter, threads=threads)
     columns = columns_of("embedding", text)
     skipped = SkippedRows() if skip_bad_rows else None
     examples = read_examples("embedding", texts or (), file, as_jsonl, columns, skipped)

@@ -55,13 +55,21 @@ def export(
     ],
     out: OutArgument,
     to: Annotated[
-        Literal["bundle", "transformers", "gguf", "ort"],
+        Literal["bundle", "base", "transformers", "gguf", "ort"],
         typer.Option(
-            help="Output format: a gpt-edge bundle, a float32 folder for transformers and the "
-            "tools that read its folders, a GGUF file for llama.cpp, or onnxruntime's .ort file "
-            "for minimal builds."
+            help="Output format: a gpt-edge bundle, a bundle without a head that adapters run on, "
+            "a float32 folder for transformers and the tools that read its folders, a GGUF file "
+            "for llama.cpp, or onnxruntime's .ort file for minimal builds."
         ),
     ] = "bundle",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="Export what finetune --lora-rank trained as an adapter of this base, which "
+            "--to base made of the checkpoint that it started from.",
+        ),
+    ] = None,
     graph: Annotated[
         GraphName,
         typer.Option(
@@ -107,6 +115,10 @@ def export(
     with the checkpoint's, and publishes nothing that is out of tolerance. Needs the extra
     gpt-edge[export].
     """
+    if base is not None:
+        _check_adapter_options(context)
+        _export_adapter(source, out, base, accept_parity, force, as_json)
+        return
     if to in ("transformers", "gguf"):
         _check_options(context, to)
         options = OtherFormatOptions(tokenizer, activation, config, adapter, force)
@@ -126,7 +138,10 @@ def export(
         return
     with figures_of_failure(as_json), console.progress("loading torch") as progress:
         require(PIPELINE, "export")
-        from gpt_edge.export.pipeline.export import export_bundle
+        if to == "base":
+            from gpt_edge.export.pipeline.adapters import export_base as export_bundle
+        else:
+            from gpt_edge.export.pipeline.export import export_bundle
 
         bundle, report = export_bundle(
             source,
@@ -153,6 +168,35 @@ def _check_options(context: typer.Context, to: str) -> None:
         source_of_value = context.get_parameter_source(name)
         if source_of_value is not None and source_of_value.name == "COMMANDLINE":
             raise ValueError(f"--{name.replace('_', '-')} is for bundles; --to {to} writes {what}")
+
+
+def _check_adapter_options(context: typer.Context) -> None:
+    """Refuse options that an adapter takes from its base."""
+    allowed = ("source", "out", "base", "accept_parity", "force", "as_json")
+    for name in context.params:
+        source_of_value = context.get_parameter_source(name)
+        is_given = source_of_value is not None and source_of_value.name == "COMMANDLINE"
+        if is_given and name not in allowed:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is not for --base: an adapter takes graph, scheme and "
+                "tokenizer from its base"
+            )
+
+
+def _export_adapter(
+    source: Path, out: Path, base: str, accept_parity: bool, force: bool, as_json: bool
+) -> None:
+    from gpt_edge.bundle.bundle import Bundle
+
+    opened = Bundle.open(base)
+    with figures_of_failure(as_json), console.progress("loading torch") as progress:
+        require(PIPELINE, "export")
+        from gpt_edge.export.pipeline.adapters import export_adapter
+
+        bundle, report = export_adapter(
+            source, out, opened, accept_parity=accept_parity, force=force, progress=progress
+        )
+    print_exported(bundle, report.figures, as_json)
 
 
 def _export_transformers(

@@ -42,7 +42,7 @@ def inspect(
         values = {
             **describe(opened),
             "signature": signature_figures(opened),
-            "operators": operator_figures(opened),
+            **({} if opened.manifest.base else {"operators": operator_figures(opened)}),
             "manifest": opened.manifest.to_dict(),
         }
         console.say_json(values if figures is None else {**values, "memory": figures})
@@ -73,6 +73,11 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("size", f"{size(bundle.n_bytes)} in {n_files} files"),
         *_shape_facts(bundle),
     ]
+    if manifest.base is not None:
+        base = f"{manifest.base['name']}, weights {manifest.base['sha256'][:12]}"
+        facts.append(("base", base))
+    elif bundle.config.takes_adapters:
+        facts.append(("weights", f"{bundle.weights_hash()[:12]}, by which adapters know it"))
     if manifest.task is not None:
         facts.append(("task", _task(manifest.task)))
         facts += _calibration_facts(manifest)
@@ -84,9 +89,11 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         if plain:
             facts.append((name, ", ".join(f"{key} {_value(plain[key])}" for key in plain)))
     facts += _quantization_facts(manifest.provenance)
-    facts += _product_facts(bundle)
+    if manifest.base is None:  # an adapter has no graph
+        facts += _product_facts(bundle)
     facts.append(("signature", console.visible(signature_fact(signature_figures(bundle)))))
-    facts += [(name, console.visible(value)) for name, value in operator_facts(bundle)]
+    if manifest.base is None:
+        facts += [(name, console.visible(value)) for name, value in operator_facts(bundle)]
     width = max(len(value) for _, value in facts)
     return [(name, value.ljust(width)) for name, value in facts]
 

@@ -25,6 +25,14 @@ def serve(
             autocompletion=complete_bundle,
         ),
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Adapter of a base among the bundles, served by its own name for /v1/classify; "
+            "repeatable.",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; one that others reach needs an API key.")
     ] = "127.0.0.1",
@@ -109,6 +117,7 @@ def serve(
         max_waiting=max_waiting,
         chat_template=template,
         prefix_bytes=n_bytes,
+        adapters=adapter or (),
     )
     hosts = [*(allow_host or ()), *([] if host in LOOPBACK else [host])]
     access = Access(own_port, hosts, list(cors_origin or ()), api_key)

@@ -10,10 +10,11 @@ import typer
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.options import AdapterOption, BundleArgument, ConfigOption, JsonOption
 from gpt_edge.cli.support.tables import describe, parity_table
-from gpt_edge.errors import ParityError, require
+from gpt_edge.errors import BundleError, ParityError, require
 
 if TYPE_CHECKING:
     from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.verify.report import Verification
 
 
 def verify(
@@ -23,6 +24,10 @@ def verify(
         typer.Option(
             metavar="CHECKPOINT", help="Compare with this checkpoint, which runs in torch."
         ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="BUNDLE", help="Base of the adapter that is verified."),
     ] = None,
     config: ConfigOption = None,
     adapter: AdapterOption = None,
@@ -62,7 +67,11 @@ def verify(
         raise ValueError("--config, --adapter and --tokenizer are for --against CHECKPOINT")
     opened = Bundle.open(bundle)
     signer = {} if key is None else _check_signature(opened, key, as_json)
-    if against is None:
+    if opened.manifest.base is not None or base is not None:
+        if config or adapter or tokenizer or full:
+            raise ValueError("--config, --adapter, --tokenizer and --full are not for adapters")
+        report = _verify_adapter(opened, base, against)
+    elif against is None:
         from gpt_edge.verify.subject import verify_alone
 
         with console.progress("loading the model") as progress:
@@ -91,6 +100,28 @@ def verify(
             console.say(console.visible(f"note: {note}"))
     if report.faults:
         raise ParityError(f"{opened.path} is out of tolerance: {report.summary()}")
+
+
+def _verify_adapter(adapter: Bundle, base: str | None, against: Path | None) -> Verification:
+    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.verify.adapters import verify_adapter_alone
+
+    if base is None or adapter.manifest.base is None:
+        name = "its base" if adapter.manifest.base is None else adapter.manifest.base["name"]
+        what = "is no adapter" if adapter.manifest.base is None else "is an adapter"
+        raise BundleError(
+            f"{adapter.path} {what}: --base is for adapters, and every adapter needs it",
+            hint=f"give an adapter, and {name} with --base BUNDLE",
+        )
+    opened = Bundle.open(base)
+    if against is None:
+        with console.progress("loading the model") as progress:
+            return verify_adapter_alone(adapter, opened, progress=progress)
+    with console.progress("loading torch") as progress:
+        require("gpt_edge.export.pipeline.verify", "export")
+        from gpt_edge.export.pipeline.adapters import verify_adapter
+
+        return verify_adapter(adapter, opened, against, progress=progress)
 
 
 def _check_signature(bundle: Bundle, key: Path, as_json: bool) -> dict[str, dict[str, str | None]]:

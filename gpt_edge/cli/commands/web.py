@@ -11,7 +11,7 @@ from gpt_edge.cli.support import console
 from gpt_edge.cli.support.options import JsonOption, complete_bundle
 from gpt_edge.cli.support.tables import size
 
-BUILTIN = ("tinystories-5m-int8", "sentiment-6m-int8")
+CLASSIFIER = "sentiment-6m-int8"
 
 
 def web(
@@ -42,11 +42,11 @@ def web(
     files will do; nothing is loaded from elsewhere, and nothing that a visitor writes leaves the
     page. Needs no node.
     """
-    from gpt_edge.bundle.bundle import Bundle
+    from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
     from gpt_edge.web.local_server import HOST, bind_site
     from gpt_edge.web.site import write_site
 
-    opened = [Bundle.open(name) for name in bundles or BUILTIN]
+    opened = [Bundle.open(name) for name in bundles or (DEFAULT_BUNDLE, CLASSIFIER)]
     folder = write_site(opened, out, force=force)
     paths = [path for path in folder.rglob("*") if path.is_file()]
     n_bytes = sum(path.stat().st_size for path in paths)

@@ -35,9 +35,11 @@ def print_exported(
         console.say_json({"ok": True, **describe(bundle), **(more or {}), "parity": figures})
         return
     n_files = len(bundle.manifest.files) + 1
-    console.say(
-        f"{bundle.path}: {bundle.scheme}, {bundle.graph} graph, {size(bundle.n_bytes)} in "
-        f"{n_files} files"
-    )
+    what = f"{bundle.scheme}, {bundle.graph} graph"
+    if bundle.manifest.base is not None:
+        what = f"adapter of {bundle.manifest.base['name']}"
+    elif bundle.config.takes_adapters:
+        what = f"base, {what}"
+    console.say(f"{bundle.path}: {what}, {size(bundle.n_bytes)} in {n_files} files")
     console.say()
     console.say(parity_table(figures))

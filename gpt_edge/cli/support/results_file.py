@@ -1,7 +1,8 @@
 """A file of results in JSON Lines that an interrupted run leaves in order: whole lines, each once.
 
 What is there is compared with the input, line by line; half a last line, which a killed process
-leaves, is cut off; the rest is appended.
+leaves, is cut off, and so is all from the first zero byte on, which a power cut leaves in place of
+lines that had not reached the disk; the rest is appended.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 
 from gpt_edge.errors import OutputError
 from gpt_edge.generate.batch_lines import BatchLine
+from gpt_edge.system.atomic_files import flush_folder
 from gpt_edge.system.disk import output_error
 from gpt_edge.system.lock import hold_lock
 
@@ -34,6 +36,7 @@ class ResultsFile:
         """The lines without a result. Cuts off half a last line first. Raises OutputError for a
         file of another input, model or settings, and one that is no file of results.
         """
+        self._cut_lost_lines()
         self._cut_half_line()
         self._file.seek(0)
         for content in self._file:
@@ -54,6 +57,8 @@ class ResultsFile:
         try:
             self._file.write(data)
             self._file.flush()
+            if self.n_done == 0:  # by its beginning the file is known as ours after a power cut
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise output_error(error, self.path, len(data)) from error
         self._count(result)
@@ -74,6 +79,18 @@ class ResultsFile:
             hint="give another --out: nothing that is there is overwritten",
         )
 
+    def _cut_lost_lines(self) -> None:
+        self._file.seek(0)
+        place = 0
+        while chunk := self._file.read(_CHUNK_BYTES):
+            found = chunk.find(b"\0")
+            if found >= 0:
+                self._file.seek(0)
+                self._check_ours(self._file.read(_CHUNK_BYTES).lstrip(b"\0")[:8])
+                self._file.truncate(place + found)
+                return
+            place += len(chunk)
+
     def _cut_half_line(self) -> None:
         end = self._file.seek(0, os.SEEK_END)
         place = end
@@ -86,13 +103,12 @@ class ResultsFile:
                 break
             place = start
         if place < end:
-            self._check_ours(place)
+            self._file.seek(place)
+            self._check_ours(self._file.read(8))
             self._file.truncate(place)
 
-    def _check_ours(self, place: int) -> None:
-        """Half a line is cut off only if it can be ours: it begins as a result does."""
-        self._file.seek(place)
-        start = self._file.read(8)
+    def _check_ours(self, start: bytes) -> None:
+        """Something is cut off only if it can be ours: it begins as a result does."""
         if not b'{"line":'.startswith(start):
             raise OutputError(
                 f"{self.path} does not end with a whole line, and it is no result that was cut off",
@@ -111,6 +127,7 @@ def open_results(path: Path) -> Iterator[ResultsFile]:
         try:
             # "a+": what is appended is never written over what is there
             file = path.open("a+b")
+            flush_folder(path.absolute().parent)
         except OSError as error:
             raise output_error(error, path) from error
         with file:

@@ -143,6 +143,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
         "name": manifest.name,
+        "kind": manifest.kind,
+        **({"base": dict(manifest.base)} if manifest.base else {}),
         "graph": manifest.graph,
         "scheme": manifest.scheme,
         **({"task": manifest.task.to_dict()} if manifest.task else {}),

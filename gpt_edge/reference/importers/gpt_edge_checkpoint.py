@@ -38,6 +38,10 @@ def open_gpt_edge_checkpoint(folder: Path, settings: CheckpointSettings) -> Chec
         config = GPTConfig.from_dict(values)
     except ValueError as error:
         raise CheckpointError(f"{settings.where}: {error}") from error
+    if config.takes_adapters:
+        raise CheckpointError(
+            f"{settings.where}: config says takes_adapters, which only a bundle's may"
+        )
     task = _task(settings, config)
     source = open_safetensors(folder / "model.safetensors")
     checkpoint = open_tensors(

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
 from gpt_edge.data import documents as reader
 from gpt_edge.errors import TrainingError
 from gpt_edge.tokenizer.formats.rank_file import format_ranks
@@ -197,7 +198,7 @@ def tokenized(tmp_path: Path, name: str, parts: Iterable[bytes]) -> tuple[int, i
     big = tmp_path / name
     with big.open("wb") as file:
         file.writelines(parts)
-    vocabulary = REPO / "models" / "tinystories-5m-int8" / "tokenizer.tiktoken"
+    vocabulary = REPO / "models" / DEFAULT_BUNDLE / "tokenizer.tiktoken"
     (tmp_path / "vocab.tiktoken").write_bytes(vocabulary.read_bytes())
     command = [sys.executable, "-c", MEASURED, str(tmp_path), str(big)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ import pytest
 from gpt_edge.bundle import reader as bundle_reader
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, Manifest, builtin_bundles, read_bundle
 from gpt_edge.bundle.writer import new_bundle
-from gpt_edge.errors import BundleError, OutputError
+from gpt_edge.errors import BundleError, GPTEdgeWarning, OutputError
 from gpt_edge.system import atomic_files as files
 from gpt_edge.system.disk import FolderReader
 from tests.support.bundle_factory import CONFIG, label_of, manifest, payload, write_tiny_bundle
@@ -301,6 +301,19 @@ def test_embedded_bundles_are_found_by_name_and_the_default_without(embedded: Pa
     for name in ("./other", "nothing", "../models"):
         with pytest.raises(BundleError):
             Bundle.open(name)
+
+
+def test_a_built_in_name_of_before_means_its_heir_with_a_note(embedded: Path) -> None:
+    for old, new in bundle_reader.RENAMED.items():
+        for name in (old, f"{old}/"):
+            with pytest.warns(
+                GPTEdgeWarning, match=f"^{old} is no longer built in: {new},"
+            ) as told:
+                assert Bundle.open(name).path == embedded / new
+            assert len(told) == 1
+            assert told[0].filename == __file__
+        write_tiny_bundle(Path(old), "somebody's own")
+        assert Bundle.open(old).path == Path(old)
 
 
 def test_a_missing_default_bundle_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from gpt_edge.bundle.manifest import (
     MAX_FILES,
     MAX_MANIFEST_BYTES,
     SELF_HASH,
+    FileRecord,
     Manifest,
 )
 from gpt_edge.bundle.writer import BundleWriter, is_bundle, new_bundle
@@ -417,8 +418,8 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     task = new_task("classification", 297, ("a", "b"))
     tuned = dataclasses.replace(manifest(), kind="task", task=task, config=config)
     model = dataclasses.replace(manifest(), generation_defaults=GenerationDefaults(top_k=1))
-    for own, absent in ((tuned, "generation_defaults"), (model, "task")):
-        assert [name for name in table if name != absent] == [*own.to_dict(), SELF_HASH]
+    for own, absent in ((tuned, {"generation_defaults", "base"}), (model, {"task", "base"})):
+        assert [name for name in table if name not in absent] == [*own.to_dict(), SELF_HASH]
     for choice in (*GRAPHS, *SCHEMES, *KINDS):
         assert f"`{choice}`" in README
     out = changed(tmp_path / "out", **{"x-note": {"any": "thing"}})
@@ -431,7 +432,7 @@ def test_fields_are_exactly_those_of_the_table(tmp_path: Path) -> None:
     ]
     cases += [
         {name: value for name, value in good.items() if name != missing}
-        for missing in set(table[:-1]) - {"task", "generation_defaults"}
+        for missing in set(table[:-1]) - {"task", "base", "generation_defaults"}
     ]
     for name, values in WRONG_CONFIG.items():
         cases += [{**good, "config": {**good["config"], name: value}} for value in values]
@@ -572,6 +573,49 @@ def test_generation_defaults_are_applied_by_generate(tmp_path: Path) -> None:
     write_with_defaults(tmp_path / "samples", defaults)
     done = run("generate", "the end", "-m", tmp_path / "samples", "--json", "--seed", "5").json
     assert (done["seed"], done["top_k"], done["temperature"]) == (5, 7, 0.9)
+
+
+@quotes(
+    "An adapter holds `adapter.safetensors` in place of a graph, and runs on its base.",
+    "`config` has `takes_adapters` in a base and in its adapters, whose configs are equal; the "
+    "last three rows of the vocabulary are the adapters'.",
+)
+def test_a_base_and_its_adapters_have_kinds_of_their_own(tmp_path: Path) -> None:
+    config = dataclasses.replace(manifest().config, takes_adapters=True)
+    n_text = config.vocab_size - 3
+    data = b"numbers"
+    record: FileRecord = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    adapter = dataclasses.replace(
+        manifest(),
+        kind="adapter",
+        config=config,
+        task=new_task("classification", n_text, ("a", "b")),
+        base={"name": "stories", "sha256": "0" * 64},
+        tokenizer=None,
+        files={"adapter.safetensors": record},
+    )
+    assert Manifest.from_json(adapter.to_json(), "the manifest") == adapter
+    for changes in (
+        {"base": None},
+        {"kind": "base"},
+        {"kind": "task"},
+        {"task": None},
+        {"tokenizer": {}},
+        {"config": manifest().config},
+        {"task": new_task("classification", n_text - 1, ("a", "b"))},
+    ):
+        with pytest.raises(ValueError, match=r"base|adapter|kind"):
+            dataclasses.replace(adapter, **changes)
+    for wrong in ({"name": "stories"}, {"name": "../x", "sha256": "0" * 64}, {"sha256": "0" * 64}):
+        with pytest.raises(ValueError, match="base must have exactly a name and a sha256"):
+            dataclasses.replace(adapter, base=wrong).to_json()
+    with pytest.raises(ValueError, match=r"adapter\.safetensors among them"):
+        dataclasses.replace(adapter, files={"model.onnx": record}).to_json()
+    (tmp_path / "adapter.safetensors").write_bytes(data)
+    (tmp_path / "manifest.json").write_bytes(adapter.to_json())
+    opened = Bundle.open(tmp_path)
+    with pytest.raises(BundleError, match="is an adapter: it runs on its base stories"):
+        _ = opened.model_path
 
 
 @quotes(

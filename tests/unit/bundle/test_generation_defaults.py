@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpt_edge.bundle.generation_defaults import GenerationDefaults
+from gpt_edge.bundle.generation_defaults import MAX_TOP_K, GenerationDefaults
 
 FROM_CONFIG: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
     ({}, None),
@@ -53,3 +53,43 @@ def test_a_generation_config_is_read(
 def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GenerationDefaults.from_generation_config(values, vocab_size=100)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("temperature", (0, 0.5, 10), (-1e-9, True, "1", float("inf"))),
+        ("top_p", (1, 1.0, 1e-9), (0, 1.0001, -1, True, "1")),
+        ("typical_p", (1, 0.5), (0, 1.0001, True)),
+        ("min_p", (0, 1, 0.5), (-1e-9, 1.0001, True)),
+        ("repetition_penalty", (1e-9, 1, 5.0), (0, -1, float("inf"), True)),
+        ("top_k", (0, 1, MAX_TOP_K), (-1, MAX_TOP_K + 1, 2.0, True)),
+        ("no_repeat_ngram_size", (0, 1, MAX_TOP_K), (-1, MAX_TOP_K + 1, 2.0, True)),
+        ("do_sample", (True, False), (0, 1, "true")),
+        ("eos_token_id", (0, MAX_TOP_K, [0], list(range(64))), (-1, MAX_TOP_K + 1, True, [1.0])),
+    ],
+)
+def test_every_bound_of_a_field(name: str, right: tuple[Any, ...], wrong: tuple[Any, ...]) -> None:
+    for value in right:
+        found = GenerationDefaults.from_dict({name: value}).to_dict()[name]
+        assert found == (value[0] if value == [0] else value)
+    for value in wrong:
+        with pytest.raises(ValueError, match=name):
+            GenerationDefaults.from_dict({name: value})
+
+
+def test_a_manifest_says_something_or_nothing() -> None:
+    with pytest.raises(ValueError, match=r"unknown fields: 'beams', 'zeal'$"):
+        GenerationDefaults.from_dict({"zeal": 1, "beams": 2, "top_k": 3})
+    with pytest.raises(ValueError, match="top_k must not be null"):
+        GenerationDefaults.from_dict({"top_k": None})
+    for values in ({}, {"eos_token_id": []}):
+        with pytest.raises(ValueError, match="at least one field"):
+            GenerationDefaults.from_dict(values)
+
+
+def test_an_end_token_is_in_the_vocabulary() -> None:
+    read = GenerationDefaults.from_generation_config
+    found = read({"eos_token_id": [99, 100]}, vocab_size=100)
+    assert found is not None
+    assert found.eos_token_id == (99,)

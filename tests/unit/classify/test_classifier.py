@@ -29,7 +29,7 @@ class Scripted:
 
     def __init__(self, task: TaskSpec | None, answer: Any) -> None:
         self.task, self.answer, self.path = task, answer, Path("scripted")
-        self.config = types.SimpleNamespace(n_ctx=N_CTX, n_embd=4)
+        self.config = types.SimpleNamespace(n_ctx=N_CTX, n_embd=4, takes_adapters=False)
 
     def logits(self, sequences: list[tuple[int, ...]], *, batch: int) -> np.ndarray:
         assert self.task is not None

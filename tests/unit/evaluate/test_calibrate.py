@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.bundle.reader import BUILTIN
+from gpt_edge.bundle.reader import BUILTIN, DEFAULT_BUNDLE
 from gpt_edge.classify.classifier import Classifier
 from gpt_edge.errors import BundleError, OutputError
 from gpt_edge.evaluate.calibrate import by_answers, calibrate, example_logits, measure_calibration
@@ -61,7 +61,7 @@ def test_what_cannot_be_calibrated_is_told(
     with pytest.raises(BundleError, match="built-in model, which stays as it is"):
         calibrate("sentiment-6m-int8", TEXTS, LABELS)
     with pytest.raises(BundleError, match="a language model"):
-        calibrate("tinystories-5m-int8", TEXTS, LABELS, out=tmp_path / "x")
+        calibrate(DEFAULT_BUNDLE, TEXTS, LABELS, out=tmp_path / "x")
     with pytest.raises(ValueError, match="example 1: 'great' is not a label"):
         calibrate(bundle, TEXTS, ["negative", "great", "negative", "negative"])
     with pytest.raises(ValueError, match="3 labels for 4 examples"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.params import SamplingParams, params_with
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,36 @@ def test_equal_settings_are_equal_however_they_were_written() -> None:
 def test_the_smallest_numbers_of_tokens_are_allowed() -> None:
     params = SamplingParams(max_new_tokens=1, top_k=1)
     assert (params.max_new_tokens, params.top_k) == (1, 1)
+
+
+def test_a_bound_that_belongs_to_a_range_is_allowed() -> None:
+    for name, values in {
+        "top_p": (1, 1e-9),
+        "min_p": (0, 1),
+        "typical_p": (1,),
+        "seed": (0, 2**64 - 1),
+        "logprobs": (0, 100),
+        "prompt_logprobs": (0, 100),
+        "no_repeat_ngram_size": (0,),
+        "min_new_tokens": (0,),
+    }.items():
+        for value in values:
+            assert getattr(SamplingParams(**{name: value}), name) == value  # type: ignore[arg-type]
+    assert SamplingParams(stop=("a", "a" * 64, "b", "c")).stop == ("a", "a" * 64, "b", "c")
+    assert SamplingParams(logit_bias=((0, -math.inf),)).logit_bias == ((0, -math.inf),)
+    assert SamplingParams(bad_words=("a", (0,))).bad_words == ("a", (0,))
+    assert SamplingParams(stop_token_ids=(0,)).stop_token_ids == (0,)
+
+
+def test_single_settings_replace_those_of_params() -> None:
+    params = SamplingParams(top_k=3, seed=5)
+    assert params_with(params, {}) is params
+    assert params_with(None, {}) == SamplingParams()
+    assert params_with(params, {"seed": 6}) == SamplingParams(top_k=3, seed=6)
+    assert params_with(None, {"seed": 6}) == SamplingParams(seed=6)
+    with pytest.raises(TypeError, match="params must be SamplingParams, got dict"):
+        params_with({"top_k": 3}, {})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'topk' is no setting of SamplingParams; did you mean top"):
+        params_with(params, {"topk": 3})  # type: ignore[typeddict-unknown-key]
+    with pytest.raises(TypeError, match=r"'zzz' is no setting of SamplingParams$"):
+        params_with(params, {"zzz": 3})  # type: ignore[typeddict-unknown-key]

@@ -219,3 +219,13 @@ def test_guesses_that_were_read_ahead_are_not_part_of_the_text(generator: Genera
     text = [*generator.tokenizer.encode("ababababab"), *done.ids]
     assert len(text) - 1 <= len(sequence.ids) == sequence.cache.length <= len(text)
     assert sequence.ids == text[: len(sequence.ids)]
+
+
+def test_beams_read_a_prompt_from_where_it_differs(generator: Generator) -> None:
+    plain = Generator(generator.session, generator.tokenizer)
+    generator.complete("abcxyz", SHORT)
+    (found,) = generator.beam_search("abcxyzx", SHORT)
+    (alone,) = plain.beam_search("abcxyzx", SHORT)
+    assert (found.ids, found.cached_tokens, alone.cached_tokens) == (alone.ids, 6, 0)
+    (again,) = generator.beam_search("abcxyzx", SHORT)
+    assert (again.ids, again.cached_tokens) == (alone.ids, 6)

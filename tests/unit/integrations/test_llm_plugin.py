@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 
 import gpt_edge
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
+from gpt_edge.bundle.reader import RENAMED
+from gpt_edge.errors import GPTEdgeWarning
 from tests.support.tiny_model import bundle_path
 
 llm = pytest.importorskip("llm")
 
 from gpt_edge.integrations import llm_plugin  # noqa: E402
 
-NAME = "gpt-edge/tinystories-5m-int8"
+NAME = f"gpt-edge/{DEFAULT_BUNDLE}"
+RENAMED_NAMES = [f"gpt-edge/{name}" for name in RENAMED]
 PROMPT = "Once upon a time"
 
 
@@ -41,12 +45,20 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return llm_plugin.EdgeModel("tinystories-5m-int8", llm_plugin.BUILTIN / "tinystories-5m-int8")
+    return llm_plugin.EdgeModel(DEFAULT_BUNDLE, llm_plugin.BUILTIN / DEFAULT_BUNDLE)
 
 
 def test_bundles_that_generate_text_are_models(models: dict[str, Any]) -> None:
-    assert sorted(models) == ["gpt-edge/tiny", NAME]
+    assert sorted(models) == sorted(["gpt-edge/tiny", NAME, *RENAMED_NAMES])
     assert models["gpt-edge/tiny"].prompt("the end", max_new_tokens=3).text()
+
+
+def test_a_name_of_before_is_listed_with_its_heir_and_warns(models: dict[str, Any]) -> None:
+    (old,) = RENAMED_NAMES
+    assert str(models[old]).endswith(f"{old} (now {NAME})")
+    with pytest.warns(GPTEdgeWarning, match="no longer built in"):
+        text = models[old].prompt(PROMPT, max_new_tokens=3, temperature=0).text()
+    assert text == models[NAME].prompt(PROMPT, max_new_tokens=3, temperature=0).text()
 
 
 def test_the_entry_point_names_the_plugin() -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gpt_edge import load
-from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from gpt_edge.cli.support.memory import memory_figures
 from gpt_edge.cli.support.options import parse_memory
 from gpt_edge.errors import BundleError
@@ -21,14 +21,14 @@ TINY = REPO / "tests/golden/tiny-edge"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems map and count differently")
-@pytest.mark.parametrize("name", [str(TINY), "tinystories-5m-int8"])
+@pytest.mark.parametrize("name", [str(TINY), DEFAULT_BUNDLE])
 def test_the_prediction_is_within_15_percent(name: str) -> None:
     figures = memory_figures(Bundle.open(name))
     assert abs(figures["predicted_peak"] / figures["measured_peak"] - 1) <= 0.15
 
 
 def test_a_full_context_a_phone_and_the_guard_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = Bundle.open("tinystories-5m-int8")
+    bundle = Bundle.open()
     usual, phone = predict_memory(bundle), predict_memory(bundle, tuning=PHONE)
     assert usual.full == usual.loaded + usual.cache + usual.work
     assert phone.loaded == usual.loaded
@@ -48,7 +48,7 @@ def _loaded(bundle: Bundle, saturates: bool, monkeypatch: pytest.MonkeyPatch) ->
 def test_custom_operators_use_the_weights_where_they_are_mapped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bundle = Bundle.open("tinystories-5m-int8")
+    bundle = Bundle.open()
     monkeypatch.setattr(memory_model, "find_library", lambda native: None)
     packed = predict_memory(bundle)
     monkeypatch.setattr(memory_model, "find_library", lambda native: TINY)

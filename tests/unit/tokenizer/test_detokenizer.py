@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_edge.tokenizer.detokenizer import ByteDetokenizer, WordDetokenizer, decode_words
+from gpt_edge.tokenizer.detokenizer import (
+    ByteDetokenizer,
+    TextDetokenizer,
+    WordDetokenizer,
+    decode_words,
+)
 from gpt_edge.tokenizer.spec import Detokenizer
 
 HARD_BYTES = [
@@ -106,3 +111,34 @@ def test_flush_starts_anew(detokenizer: Detokenizer) -> None:
 def test_an_id_out_of_range_is_a_value_error(detokenizer: Detokenizer, id: int) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
         detokenizer.push(id)
+
+
+def test_a_word_detokenizer_starts_again_after_its_end() -> None:
+    """The next text's white space at its beginning is no more than the first one's."""
+    detokenizer = WordDetokenizer(["one</w>", "</w>", "<", "two"])
+    for _ in range(2):
+        assert [detokenizer.push(id) for id in (1, 0, 1, 3, 2)] == ["", "one", "", "  two", ""]
+        assert detokenizer.flush() == "<"
+    assert detokenizer.flush() == ""
+
+
+@pytest.mark.parametrize("id", [-1, 2, 2**63, "0", None, 0.5])
+def test_what_is_no_id_is_refused(id: object) -> None:
+    for detokenizer in (ByteDetokenizer([b"a", b"b"]), WordDetokenizer(["a", "b"])):
+        assert detokenizer.push(1) == "b"
+        with pytest.raises(ValueError, match="must be from 0 to 1, got"):
+            detokenizer.push(id)  # type: ignore[arg-type]
+
+
+def test_a_text_detokenizer_says_what_is_new_and_starts_again() -> None:
+    """Its library's text of some ids may be shorter than that of fewer."""
+    texts = {(): "", (1,): "a\ufffd", (1, 2): "a\u00e9", (1, 2, 3): "a", (1, 2, 3, 4): "a\u00e9!"}
+    checked: list[int] = []
+    detokenizer = TextDetokenizer(lambda ids: texts[tuple(ids)], checked.append)
+    for _ in range(2):
+        assert [detokenizer.push(id) for id in (1, 2, 3, 4)] == ["a", "\u00e9", "", "!"]
+        assert detokenizer.flush() == ""
+    assert checked == [1, 2, 3, 4] * 2
+    assert detokenizer.push(1) == "a"
+    assert detokenizer.flush() == "\ufffd"
+    assert detokenizer.flush() == ""

@@ -108,8 +108,10 @@ INLINE void many_pack_outputs(const uint8_t *w, int64_t stride, int64_t n, int i
 
 INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, int64_t k,
                       int64_t n, int is_rows, Ints sums[MANY_ROWS]) {
+    /* in registers: in `sums` they would be stored at every step, as x may be the same memory */
+    __m512i sum[MANY_ROWS];
     UNROLL
-    for (int row = 0; row < MANY_ROWS; row++) sums[row] = _mm512_setzero_si512();
+    for (int row = 0; row < MANY_ROWS; row++) sum[row] = _mm512_setzero_si512();
     for (int64_t i = k; i < k + n; i += 4) {
         const __m512i w = _mm512_loadu_si512(panel + i * 16);
         UNROLL
@@ -117,10 +119,12 @@ INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, 
             int32_t bytes;
             memcpy(&bytes, x + row * row_size + i, 4);
             const __m512i four = _mm512_set1_epi32(bytes);
-            sums[row] = is_rows ? _mm512_dpbusd_epi32(sums[row], four, w)
-                                : _mm512_dpbusd_epi32(sums[row], w, four);
+            sum[row] = is_rows ? _mm512_dpbusd_epi32(sum[row], four, w)
+                               : _mm512_dpbusd_epi32(sum[row], w, four);
         }
     }
+    UNROLL
+    for (int row = 0; row < MANY_ROWS; row++) sums[row] = sum[row];
 }
 
 typedef struct {

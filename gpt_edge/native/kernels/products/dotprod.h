@@ -65,8 +65,12 @@ INLINE void many_pack_outputs(const uint8_t *w, int64_t stride, int64_t n, int i
 INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, int64_t k,
                       int64_t n, int is_rows, Ints sums[MANY_ROWS]) {
     (void)is_rows;
+    int32x4_t sum[MANY_ROWS][4];
     UNROLL
-    for (int row = 0; row < MANY_ROWS; row++) sums[row] = i_all(0);
+    for (int row = 0; row < MANY_ROWS; row++) {
+        UNROLL
+        for (int j = 0; j < 4; j++) sum[row][j] = vdupq_n_s32(0);
+    }
     for (int64_t i = k; i < k + n; i += 16) {
         int8x16_t bytes[MANY_ROWS];
         UNROLL
@@ -78,9 +82,10 @@ INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, 
                 const int8x16_t w = load_signed(panel + (i + 4 * four) * 16 + 16 * j);
                 UNROLL
                 for (int row = 0; row < MANY_ROWS; row++)
-                    sums[row].val[j] = DOT_FOUR(sums[row].val[j], w, bytes[row], four);
+                    sum[row][j] = DOT_FOUR(sum[row][j], w, bytes[row], four);
             }
         }
     }
+    store_tile(sum, sums);
 }
 #endif

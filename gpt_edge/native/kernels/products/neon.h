@@ -78,15 +78,20 @@ INLINE void many_pack_outputs(const uint8_t *w, int64_t stride, int64_t n, int i
 INLINE void many_tile(const uint8_t *x, int64_t row_size, const uint8_t *panel, int64_t k,
                       int64_t n, int is_rows, Ints sums[MANY_ROWS]) {
     (void)is_rows;
+    int32x4_t sum[MANY_ROWS][4];
     UNROLL
-    for (int row = 0; row < MANY_ROWS; row++) sums[row] = i_all(0);
+    for (int row = 0; row < MANY_ROWS; row++) {
+        UNROLL
+        for (int j = 0; j < 4; j++) sum[row][j] = vdupq_n_s32(0);
+    }
     for (int64_t i = k; i < k + n; i += 2) {
         const int8x16_t w[2] = {load_signed(panel + i * 16), load_signed(panel + i * 16 + 16)};
         UNROLL
         for (int row = 0; row < MANY_ROWS; row++) {
             int16_t pair;
             memcpy(&pair, x + row * row_size + i, 2);
-            add_pair(sums[row].val, w, pair);
+            add_pair(sum[row], w, pair);
         }
     }
+    store_tile(sum, sums);
 }

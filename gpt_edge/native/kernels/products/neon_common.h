@@ -112,6 +112,17 @@ INLINE void transpose_words(const uint8_t *w, int64_t stride, int64_t n, int is_
 
 enum { MANY_ROWS = 4, WEIGHT_SIZE = 1, X_SIZE = 1 };
 
+/* The sums of a tile, which are kept in registers. Not in `sums` while they grow: the compiler would
+ * store them at every step, as x may be the same memory.
+ */
+INLINE void store_tile(int32x4_t sum[MANY_ROWS][4], Ints sums[MANY_ROWS]) {
+    UNROLL
+    for (int row = 0; row < MANY_ROWS; row++) {
+        UNROLL
+        for (int j = 0; j < 4; j++) sums[row].val[j] = sum[row][j];
+    }
+}
+
 #ifndef MATRIX_PRODUCTS /* which have an order of their own */
 INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {
     for (int64_t k = 0; k < n; k += 16) {
