@@ -38,7 +38,7 @@ COMMANDS: dict[str, list[str]] = {
     "generate --prompt-cache": ["generate", "-m", TINY, "a cat", "--prompt-cache", "state"],
     "chat": ["chat", "-m", TINY, "--max-new-tokens", "8"],
     "classify": ["classify", "sentiment-6m-int8", "a good film"],
-    "embed": ["embed", "tinystories-5m-int8", "abc", "--out", "vectors.npy"],
+    "embed": ["embed", "tinystories-7m-int8", "abc", "--out", "vectors.npy"],
     "verify": ["verify", TINY],
     "diff": ["diff", TINY, str(REPO / "tests" / "golden" / "tiny-portable"), "a cat"],
     "eval --resume": ["eval", TINY, "text", "--resume", "state.json"],

@@ -349,7 +349,7 @@ WRITERS = {
         Writer(
             "embed",
             lambda world: None,
-            lambda world: ["embed", "tinystories-5m-int8", "a cat", "--out", "out/vectors.npy"],
+            lambda world: ["embed", "tinystories-7m-int8", "a cat", "--out", "out/vectors.npy"],
             visible,
         ),
         Writer("native build", _compiler, lambda world: ["native", "build"], _library),
