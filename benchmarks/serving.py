@@ -54,14 +54,14 @@ def serving(bundle: str, threads: int | None) -> Iterator[tuple[httpx.Client, in
             process.wait()
 
 
-def complete(client: httpx.Client, prompt: list[int], seed: int, n_new: int = N_NEW) -> str:
-    """One whole text."""
-    body = {"prompt": prompt, "max_tokens": n_new, "seed": seed, "ignore_eos": True}
-    body |= {"temperature": 1.0, "top_k": 0}  # whatever the model's own defaults are
+def complete(client: httpx.Client, prompt: list[int], seed: int, top_k: int = 0) -> str:
+    """One whole text. top_k: 0 chooses among the whole vocabulary."""
+    body = {"prompt": prompt, "max_tokens": N_NEW, "seed": seed, "ignore_eos": True}
+    body |= {"temperature": 1.0, "top_k": top_k}  # whatever the model's own defaults are
     answer = client.post("/v1/completions", json=body)
     answer.raise_for_status()
     found = answer.json()
-    assert found["usage"]["completion_tokens"] == n_new
+    assert found["usage"]["completion_tokens"] == N_NEW
     text: str = found["choices"][0]["text"]
     return text
 
@@ -75,11 +75,13 @@ def first_token_seconds(client: httpx.Client, prompt: list[int]) -> float:
         return time.perf_counter() - started
 
 
-def throughput(client: httpx.Client, prompts: list[list[int]], n_clients: int) -> float:
+def throughput(
+    client: httpx.Client, prompts: list[list[int]], n_clients: int, top_k: int = 0
+) -> float:
     """Tokens a second of all clients together."""
     started = time.perf_counter()
     with ThreadPoolExecutor(n_clients) as pool:
-        list(pool.map(lambda job: complete(client, job[1], job[0]), enumerate(prompts)))
+        list(pool.map(lambda job: complete(client, job[1], job[0], top_k), enumerate(prompts)))
     return len(prompts) * N_NEW / (time.perf_counter() - started)
 
 
@@ -189,6 +191,13 @@ def main() -> None:
         found["tokens_a_second_one"] = round(statistics.median(one for one, _ in rounds), 1)
         found["tokens_a_second_eight"] = round(statistics.median(all_ for _, all_ in rounds), 1)
         found["eight_to_one"] = round(statistics.median(all_ / one for one, all_ in rounds), 2)
+        few = [
+            (throughput(client, prompts[:2], 1, 40), throughput(client, prompts, N_CLIENTS, 40))
+            for _ in range(3)
+        ]
+        found["eight_to_one_top_k_40"] = round(
+            statistics.median(all_ / one for one, all_ in few), 2
+        )
         idle = [first_token_seconds(client, prompts[0][:16]) for _ in range(5)]
         beside = [
             first_token_beside_a_prompt(client, random_, v, min(900, n_ctx - 8)) for _ in range(5)

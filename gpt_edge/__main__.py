@@ -2,7 +2,7 @@
 
 import sys
 
-from gpt_edge.cli import main
+from gpt_edge.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

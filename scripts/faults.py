@@ -4,28 +4,33 @@ models that are right and see whether it stays silent.
 `python scripts/faults.py` plants every fault of tests/support/graph_faults.py in every bundle that
 it fits, a language model with 640 positions and a model with each kind of head, and writes a table
 to benchmarks/results/faults.md: a spread of graphs and schemes, or with `--all` both graphs and all
-schemes of each. `--sound N` exports N random models of random shapes and weights instead, compares
-them with their checkpoints, and writes false-alarms.md. `--only WORD` keeps bundles whose name
-holds the word. Minutes on a quiet machine; `--all` takes an hour.
+schemes of each. `--sound N` exports N random models instead, whose shapes, weights, graphs, schemes
+and tasks are drawn, compares them with their checkpoints, and writes false-alarms.md; `--results
+FILE` keeps what was found, and a later run goes on from there. `--only WORD` keeps bundles whose
+name holds the word. Minutes on a quiet machine; `--all` takes an hour.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 RESULTS = ROOT / "benchmarks" / "results"
 
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
 from gpt_edge.bundle.bundle import Bundle  # noqa: E402
 from gpt_edge.config import GPTConfig  # noqa: E402
@@ -33,7 +38,7 @@ from gpt_edge.errors import GPTEdgeError  # noqa: E402
 from gpt_edge.export.pipeline.export import export_bundle  # noqa: E402
 from gpt_edge.export.verify import localize as localize_module  # noqa: E402
 from gpt_edge.export.verify.localize import localize  # noqa: E402
-from gpt_edge.reference.checkpoint import load_task_model  # noqa: E402
+from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint  # noqa: E402
 from gpt_edge.reference.heads import TaskModel  # noqa: E402
 from gpt_edge.reference.importers import open_checkpoint  # noqa: E402
 from gpt_edge.reference.model import GPT  # noqa: E402
@@ -41,7 +46,7 @@ from gpt_edge.runtime import open_graph  # noqa: E402
 from tests.support.faults import plant  # noqa: E402
 from tests.support.graph_faults import FAULTS, Planted  # noqa: E402
 from tests.support.models import TINY, save_random  # noqa: E402
-from tests.support.task_models import save_task  # noqa: E402
+from tests.support.task_models import TASKS, save_task  # noqa: E402
 from tests.support.traces import FOLDER, share_traces  # noqa: E402
 
 LM = GPTConfig(
@@ -83,7 +88,8 @@ SHAPES = {
     ),
     "long": LM,
 }
-STDS = (0.02, 0.05, 0.1, 0.15, 0.25)
+STDS = 0.015, 1.5  # of weights: a tenth and ten times that of the tests' models
+OUTLIERS = 0.01, 8.0  # so many columns of half of the models are so many times as large
 TASK_KINDS = ("gpt1", "gpt2", "gpt3")
 
 
@@ -175,55 +181,125 @@ def faults_page(names: list[str], marks: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verify_sound(folder: Path, count: int) -> Iterator[str]:
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """A random model that is right."""
+
+    number: int
+    task: str  # "" of a language model
+    kind: str  # of SHAPES
+    graph: str
+    scheme: str
+    std: float
+    has_outliers: bool
+
+    @property
+    def name(self) -> str:
+        outliers = ", outliers" if self.has_outliers else ""
+        what = self.task or "lm"
+        return (
+            f"{self.number}: {what} {self.kind} {self.graph} {self.scheme} std {self.std}{outliers}"
+        )
+
+
+def drawn(number: int) -> Sound:
+    """The number-th model: a quarter have a head."""
+    rng = np.random.default_rng([20251128, number])
+    task = str(rng.choice(list(TASKS))) if number % 4 == 3 else ""
+    low, high = np.log(STDS)
+    return Sound(
+        number=number,
+        task=task,
+        kind=str(rng.choice(TASK_KINDS if task else list(SHAPES))),
+        graph=str(rng.choice(GRAPHS)),
+        scheme=str(rng.choice(SCHEMES)),
+        std=round(float(np.exp(rng.uniform(low, high))), 4),
+        has_outliers=bool(rng.integers(2)),
+    )
+
+
+def save_sound(sound: Sound, source: Path) -> None:
+    """Its checkpoint: normal weights, and in half of them columns that are far larger."""
+    if sound.task:
+        save_task(source, SHAPES[sound.kind], sound.task, seed=sound.number, std=sound.std)
+    else:
+        save_random(source, SHAPES[sound.kind], seed=sound.number, std=sound.std)
+    if not sound.has_outliers:
+        return
+    checkpoint = open_checkpoint(source)
+    model = load_task_model(source) if sound.task else checkpoint.load_model()
+    share, factor = OUTLIERS
+    generator = torch.Generator().manual_seed(sound.number)
+    with torch.no_grad():
+        for _, weight in model.named_parameters():
+            if weight.ndim == 2:
+                is_large = torch.rand(weight.shape[1], generator=generator) < share
+                weight[:, is_large] *= factor
+    tensors = model.tensors() if isinstance(model, TaskModel) else model.state_dict()
+    save_checkpoint(source, checkpoint.config, tensors, None, {}, checkpoint.task)
+
+
+def verify_sound(folder: Path, count: int, kept: Path) -> Iterator[str]:
     """Export random models, which compares logits and execution paths, then compare weights and
-    operators; yield the page after each of them.
+    operators; keep what was found, and yield the page after each of them.
     """
-    rng = np.random.default_rng(20251128)
-    alarms: list[str] = []
-    largest: dict[str, float] = {}
-    seconds = time.perf_counter()
-    for number in range(count):
-        source, out = folder / f"source-{number}", folder / f"out-{number}"
-        task = str(rng.choice(HEADS)) if number % 4 == 3 else ""
-        kind = str(rng.choice(TASK_KINDS if task else list(SHAPES)))
-        graph, scheme = str(rng.choice(GRAPHS)), str(rng.choice(SCHEMES))
-        std = float(rng.choice(STDS))
-        if task:
-            save_task(source, SHAPES[kind], task)
-        else:
-            save_random(source, SHAPES[kind], seed=number, std=std)
-        name = f"{number}: {task or 'lm'} {kind} {graph} {scheme} std {std}"
-        try:
-            bundle, _ = export_bundle(source, out, graph=graph, scheme=scheme, tokenizer="none")
-            model = load_task_model(source) if task else open_checkpoint(source).load_model()
-            found = localize(bundle, model)
-        except GPTEdgeError as error:
-            alarms.append(f"{name}: {error.message}")
-        else:
-            alarms += [f"{name}: {fault}" for fault in found.faults]
-            for operator, values in found.operators.items():
-                largest[operator] = max(largest.get(operator, 0.0), values["share"])
-        print(name, "alarms so far:", len(alarms), flush=True)
-        yield sound_page(number + 1, alarms, largest, time.perf_counter() - seconds)
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    rows = {row["name"]: row for row in map(json.loads, lines)}
+    for sound in map(drawn, range(count)):
+        if sound.name not in rows:
+            began = time.process_time()
+            row = {"name": sound.name, **alarms_of(sound, folder)}
+            row["seconds"] = time.process_time() - began
+            rows[sound.name] = row
+            print(sound.name, *row["alarms"], flush=True)
+            with open(kept, "a") as file:
+                file.write(json.dumps(row) + "\n")
+            yield sound_page(list(rows.values()))
+    yield sound_page(list(rows.values()))
 
 
-def sound_page(count: int, alarms: list[str], largest: dict[str, float], seconds: float) -> str:
+def alarms_of(sound: Sound, folder: Path) -> dict[str, Any]:
+    """What is wrongly found, and how near each operator came to its limit."""
+    source, out = folder / f"source-{sound.number}", folder / f"out-{sound.number}"
+    save_sound(sound, source)
+    graph, scheme = sound.graph, sound.scheme
+    try:
+        bundle, _ = export_bundle(source, out, graph=graph, scheme=scheme, tokenizer="none")
+        model = load_task_model(source) if sound.task else open_checkpoint(source).load_model()
+        found = localize(bundle, model)
+    except GPTEdgeError as error:
+        return {"alarms": [error.message], "shares": {}}
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(source, ignore_errors=True)
+    shares = {operator: values["share"] for operator, values in found.operators.items()}
+    return {"alarms": [str(fault) for fault in found.faults], "shares": shares}
+
+
+def sound_page(rows: list[dict[str, Any]]) -> str:
     """How many alarms there were, and how near the operators came to their limits."""
+    alarms = [f"- {row['name']}: {alarm}" for row in rows for alarm in row["alarms"]]
+    largest: dict[str, float] = {}
+    for row in rows:
+        for operator, share in row["shares"].items():
+            largest[operator] = max(largest.get(operator, 0.0), share)
+    seconds = sum(row["seconds"] for row in rows)
     lines = [
         "# False alarms",
         "",
-        f"`python scripts/faults.py --sound {count}` exported {count} random models, which "
+        f"`python scripts/faults.py --sound {len(rows)}` exported {len(rows)} random models, which "
         "compares logits and execution paths with torch, and compared every weight and operator. "
-        f"All were right: {len(SHAPES)} shapes, both graphs, {len(SCHEMES)} schemes, weights of "
-        f"standard deviation {STDS[0]} to {STDS[-1]}, a quarter of them classifiers of "
-        f"{len(HEADS)} kinds. False alarms: {len(alarms)}, in {seconds / 60:.0f} minutes. "
-        + machine(),
+        f"All were right. Drawn were one of {len(SHAPES)} shapes, the graph, one of "
+        f"{len(SCHEMES)} schemes, the standard deviation of the weights ({STDS[0]} to {STDS[1]}, "
+        "evenly in its logarithm), every weight, and for half of them columns of weights that are "
+        f"{OUTLIERS[1]:g} times as large (one in {1 / OUTLIERS[0]:g}); a quarter have one of "
+        f"{len(TASKS)} heads. torch traces a shape once. False alarms: {len(alarms)}, in "
+        f"{seconds / 60:.0f} minutes of processor time. " + machine(),
         "",
         "| operator | largest difference, as a fraction of its limit |",
         "|---|---|",
         *(f"| {operator} | {share:.0%} |" for operator, share in largest.items()),
-        *(["", *(f"- {alarm}" for alarm in alarms)] if alarms else []),
+        *(["", *alarms] if alarms else []),
     ]
     return "\n".join(lines) + "\n"
 
@@ -246,6 +322,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="both graphs and all schemes of each")
     parser.add_argument("--only", default="", metavar="WORD", help="bundles with this in the name")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the table goes")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="what --sound found so far")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpt-edge-faults-") as name:
         folder = Path(name)
@@ -253,7 +330,7 @@ def main() -> None:
         share_traces()
         if arguments.sound:
             out = arguments.out or RESULTS / "false-alarms.md"
-            pages = verify_sound(folder, arguments.sound)
+            pages = verify_sound(folder, arguments.sound, arguments.results or folder / "found")
         else:
             set_gate_aside()
             out = arguments.out or RESULTS / "faults.md"

@@ -1,5 +1,5 @@
-"""The command line. `main` is what `gpt-edge`, `python -m gpt_edge` and `python cli.py` call; it
-turns every outcome into an exit code.
+"""The command line. `main` turns every outcome into an exit code; `program`, which calls it, is
+what `gpt-edge`, `python -m gpt_edge` and `python cli.py` call.
 
 0 done; 1 runtime error (a GPTEdgeError, the system, a bundle out of tolerance); 2 wrong usage; 130
 interrupted with Ctrl-C; 141 (128 + SIGPIPE) the reader of standard output went away, as other tools
@@ -17,13 +17,31 @@ import sys
 
 TYPE_CHECKING = False  # as in typing
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from sys import UnraisableHookArgs
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 SOON = 0.01  # seconds: when the callback is over
+
+
+def program() -> int:
+    """`main` in a process of its own, which ends when this returns.
+
+    Ctrl-C during that end would leave a traceback in place of the exit code, so it is ignored.
+    After an interrupt the process ends at once: where one had come in a piece of code that Python
+    compiled from a string, as for a dataclass, Python would end by the signal.
+    """
+    code = main()
+    import atexit
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code == INTERRUPTED:
+        atexit._run_exitfuncs()
+        os._exit(INTERRUPTED)
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,16 +106,28 @@ def _unwrapped(error: BaseException) -> BaseException:
     """Return the KeyboardInterrupt that caused `error`, else `error`. Python wraps an interrupt
     that arrives while a class is being created.
     """
+    found = (link for link in _links(error) if isinstance(link, KeyboardInterrupt))
+    return next(found, error)
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """`error`, and what it came from."""
     links = [error]
     seen = set()
     while links:
         link = links.pop()
-        if isinstance(link, KeyboardInterrupt):
-            return link
         if id(link) not in seen:
             seen.add(id(link))
+            yield link
             links += [other for other in (link.__cause__, link.__context__) if other is not None]
-    return error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, perhaps while a library was being loaded."""
+    said = [str(link).lower() for link in _links(error) if isinstance(link, ImportError)]
+    return isinstance(error, MemoryError) or any(
+        "failed to map segment" in text or "cannot allocate memory" in text for text in said
+    )
 
 
 def _report(error: BaseException, command: str) -> int:
@@ -143,7 +173,7 @@ def _report_other(error: BaseException) -> None:
     from gpt_edge.cli.support import console
 
     match error:
-        case MemoryError():
+        case _ if _is_out_of_memory(error):
             hint = "close other programs, or take a smaller model or another --scheme"
             console.error("out of memory", hint)
         case OSError():

@@ -180,8 +180,16 @@ def _check_number(
     if value is None and name in _OPTIONAL:
         return
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and is_within(value)):  # type: ignore[arg-type]
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    if not (is_number and is_within(_as_float(value))):
+        raise ValueError(f"{name} must be {expected}, got {value!r:.80}")
+
+
+def _as_float(value: Any) -> float:
+    """A number as a float; infinite where it is a whole number that no float reaches."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _checked_stop(stop: object) -> tuple[str, ...]:
@@ -205,12 +213,12 @@ def _checked_bias(bias: Any) -> tuple[tuple[int, float], ...]:
         raise ValueError(f"logit_bias must map token ids to numbers, got {bias!r:.80}") from None
     for id, value in pairs.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_whole(id, 0, MAX_ID) or not (is_number and value < math.inf):
+        if not is_whole(id, 0, MAX_ID) or not (is_number and _as_float(value) < math.inf):
             raise ValueError(
                 "logit_bias must map token ids to finite numbers, or to -inf for never, got "
-                f"{id!r}: {value!r}"
+                f"{id!r}: {value!r:.80}"
             )
-    return tuple((id, float(value)) for id, value in sorted(pairs.items()))
+    return tuple((id, _as_float(value)) for id, value in sorted(pairs.items()))
 
 
 def _checked_words(words: Any) -> tuple[str | tuple[int, ...], ...]:

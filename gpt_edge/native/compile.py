@@ -23,11 +23,21 @@ SECONDS = 600
 
 
 def compile_library(target: Path, options: Sequence[str] = ()) -> None:
-    """Compile the operators to `target`, atomically; takes half a minute. options: for the
-    compiler, at the end.
-
-    Raises GPTEdgeError for what the compiler refuses, MissingDependencyError without a compiler,
+    """Put the operators at `target`, atomically; otherwise as `compiled_library`. Raises
     OutputError.
+    """
+    content = compiled_library(options)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise output_error(error, target.parent) from error
+    atomic_write(target, content)
+
+
+def compiled_library(options: Sequence[str] = ()) -> bytes:
+    """Compile the operators; takes half a minute. options: for the compiler, at the end.
+
+    Raises GPTEdgeError for what the compiler refuses, MissingDependencyError without a compiler.
     """
     compiler = os.environ.get("CC") or next(
         (name for name in COMPILERS if shutil.which(name)), None
@@ -60,8 +70,4 @@ def compile_library(target: Path, options: Sequence[str] = ()) -> None:
                 f"{compiler} could not compile the operators: {said[:250]}",
                 hint="gcc 12 or clang 16 or newer is required",
             )
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise output_error(error, target.parent) from error
-        atomic_write(target, made.read_bytes())
+        return made.read_bytes()

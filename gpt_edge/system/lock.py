@@ -67,6 +67,13 @@ def hold_lock(target: Path) -> Iterator[None]:
         descriptor = _acquire(path, target)
     except OSError as error:
         raise output_error(error, target) from error
+    except KeyboardInterrupt:
+        # it came as the file had just been made; who else holds it by now keeps it
+        with suppress(OSError, OutputError):
+            descriptor = _acquire(path, target)
+            os.unlink(path)
+            os.close(descriptor)
+        raise
     try:
         try:
             recover(target)

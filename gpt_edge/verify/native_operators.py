@@ -15,11 +15,11 @@ from typing import Any
 
 from gpt_edge.bundle.bundle import Bundle, builtin_bundles
 from gpt_edge.errors import GPTEdgeError
-from gpt_edge.native.compile import compile_library
+from gpt_edge.native.compile import compiled_library
 from gpt_edge.native.library import body_in_use, built_path, is_own
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
-from gpt_edge.system.atomic_files import publish_file
+from gpt_edge.system.atomic_files import publish_file, write_file
 from gpt_edge.system.disk import output_error
 from gpt_edge.system.python_process import python_command, python_environment
 from gpt_edge.verify import parity
@@ -38,7 +38,7 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
     """Compile the operators for this machine, check them, and only then put them where sessions
     load them from.
 
-    Returns the figures, as `Verification.figures`. Raises as `compile_library`, and GPTEdgeError
+    Returns the figures, as `Verification.figures`. Raises as `compiled_library`, and GPTEdgeError
     for operators that do not agree with onnxruntime's own; then nothing is left behind.
     """
     target = built_path()
@@ -46,7 +46,7 @@ def build_library(progress: Progress = silent) -> dict[str, Any]:
         target, force=True, is_ours=lambda path: True, folder_mode=0o700
     ) as candidate:
         progress("compiling")
-        compile_library(candidate)
+        write_file(candidate, compiled_library())
         progress("checking against onnxruntime's operators")
         figures = check_in_child(candidate)
         candidate.chmod(0o644)  # whatever the umask: what others may write to is not loaded

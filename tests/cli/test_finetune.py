@@ -97,7 +97,7 @@ def test_json_holds_every_figure(checkpoint: Path, tmp_path: Path) -> None:
         (("--epochs", "0"), "--epochs"),
         (("--threads", "100000"), "threads must be a whole number from 1 to 256"),
         (("--plot",), "a plot shows the confusion on dev or test"),
-        (("--lora-rank", "1000"), "the LoRA rank must be from 1 to"),
+        (("--lora-rank", "1000"), "the LoRA rank must be from 0 to"),
         (("--precision", "int8"), "--precision"),
     ],
 )

@@ -22,6 +22,7 @@ from tests.cli.test_commands import write_recipe
 from tests.conftest import REPO
 from tests.support.pages import Page, masked, write_program
 from tests.support.runner import Result, done, run
+from tests.support.warm_process import PATIENCE
 
 README = Page(REPO / "README.md")
 ANYTHING = "..."  # a line that stands for any lines
@@ -85,7 +86,7 @@ def execute(command: str, folder: Path, programs: Path) -> Result:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=PATIENCE,
     )
     return Result(done.returncode, done.stdout, done.stderr)
 

@@ -18,8 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "/tests/cpp/" not in item.path.as_posix():
             continue
         item.add_marker(pytest.mark.cpp)
-        if not item.get_closest_marker("timeout") and not item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.timeout(900))  # the first compiles
         if missing is not None:
             item.add_marker(pytest.mark.skip(reason=f"{missing} is not here"))
 

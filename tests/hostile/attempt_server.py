@@ -69,8 +69,8 @@ def outcome_of(work: Callable[[], None]) -> dict[str, object]:
     return {"outcome": "loaded", "message": ""}
 
 
-def in_child(work: Callable[[], None]) -> dict[str, object]:
-    """The outcome of work in a forked child."""
+def in_child(work: Callable[[], None], limit: float = SECONDS) -> dict[str, object]:
+    """The outcome of work in a forked child, which may take so many seconds."""
     reader, writer = os.pipe()
     began = time.monotonic()
     child = os.fork()
@@ -83,7 +83,7 @@ def in_child(work: Callable[[], None]) -> dict[str, object]:
         os.write(writer, json.dumps(outcome_of(work)).encode())
         os._exit(0)
     os.close(writer)
-    ready, _, _ = select.select([reader], [], [], SECONDS)
+    ready, _, _ = select.select([reader], [], [], limit)
     answer = os.read(reader, 1 << 16) if ready else b""
     os.close(reader)
     if not ready:
@@ -91,7 +91,7 @@ def in_child(work: Callable[[], None]) -> dict[str, object]:
     status = os.waitpid(child, 0)[1]
     seconds = time.monotonic() - began
     if not ready:
-        found: dict[str, object] = {"outcome": "hung", "message": f"over {SECONDS} s"}
+        found: dict[str, object] = {"outcome": "hung", "message": f"over {limit} s"}
     elif answer:
         found = json.loads(answer)
     else:

@@ -11,13 +11,14 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import random
 import shutil
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from gpt_edge.tokenizer.discover import tokenizer_from
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.training.recipe import read_recipe
 from tests.conftest import REPO
-from tests.hostile.attempt_server import in_child
+from tests.hostile.attempt_server import SECONDS, in_child, outcome_of
 from tests.support.models import TINY, random_model, save_random
 from tests.support.transformers_models import random_transformers, save_vocabulary
 
@@ -153,6 +154,7 @@ KINDS: dict[str, Kind] = {
     "CSV": _examples("x.csv", 'text,label\n"a good film",good\nbad one,bad\n' * 20),
     "JSONL": _examples("x.jsonl", '{"text": "a good film", "label": "good"}\n' * 20),
 }
+BATCH = 25  # mutants in a fork; a pipe holds what they came to
 PIECES = (
     b"\x00",
     b"\xff",
@@ -201,18 +203,51 @@ def run(name: str, n_tries: int, first: int = 0) -> Counter[str]:
         bad = Path(temporary) / "bad"
         shutil.copytree(good, bad)
         kind.read(good)
-        for seed in range(first, first + n_tries):
-            draw = random.Random(seed)
-            file = draw.choice(kind.files)
-            data = bytearray((good / file).read_bytes())
-            damage(draw, data)
-            (bad / file).write_bytes(data)
-            found = in_child(lambda: _quietly(kind.read, bad))
-            counts[str(found["outcome"])] += 1
-            if found["outcome"] not in ("loaded", "refused"):
-                print(f"  {name} {seed} {file}: {found}", flush=True)
-            shutil.copyfile(good / file, bad / file)
+        seeds = range(first, first + n_tries)
+        for at in range(0, n_tries, BATCH):
+            for seed, found in _outcomes(kind, good, bad, seeds[at : at + BATCH]):
+                counts[str(found["outcome"])] += 1
+                if found["outcome"] not in ("loaded", "refused"):
+                    print(f"  {name} {seed}: {found}", flush=True)
     return counts
+
+
+def _outcomes(
+    kind: Kind, good: Path, bad: Path, seeds: Sequence[int]
+) -> list[tuple[int, dict[str, object]]]:
+    """Several mutants in one fork, as a fork of torch takes longer than a mutant; one that ends it,
+    and those behind it, in one of their own.
+    """
+    reader, writer = os.pipe()
+
+    def work() -> None:
+        for seed in seeds:
+            found = outcome_of(lambda: _read_mutant(kind, good, bad, seed))  # noqa: B023
+            os.write(writer, json.dumps(found).encode() + b"\n")
+
+    ended = in_child(work, SECONDS if len(seeds) == 1 else BATCH * SECONDS)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        found = [json.loads(line) for line in stream]
+    if len(found) < len(seeds):
+        if len(seeds) == 1:
+            return [(seeds[0], ended)]
+        rest = seeds[len(found) :]
+        after = [_outcomes(kind, good, bad, [seed]) for seed in rest]
+        return [*zip(seeds, found, strict=False), *(pair for pairs in after for pair in pairs)]
+    return list(zip(seeds, found, strict=True))
+
+
+def _read_mutant(kind: Kind, good: Path, bad: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    file = draw.choice(kind.files)
+    data = bytearray((good / file).read_bytes())
+    damage(draw, data)
+    (bad / file).write_bytes(data)
+    try:
+        _quietly(kind.read, bad)
+    finally:
+        shutil.copyfile(good / file, bad / file)
 
 
 def _quietly(read: Callable[[Path], object], folder: Path) -> None:

@@ -18,10 +18,10 @@ from tests.conftest import REPO
 PROGRAM = """
 import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-from gpt_edge.cli import main
+from gpt_edge.cli import program
 os.write(2, b"begun")
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-sys.exit(main(sys.argv[1:]))
+sys.exit(program())
 """
 
 

@@ -29,21 +29,27 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-def random_task_model(config: GPTConfig, task: str) -> TaskModel:
+def random_task_model(config: GPTConfig, task: str, seed: int = 0, std: float = 0.15) -> TaskModel:
     """A random GPT with the task's tokens and a random head, in evaluation mode."""
     values = dict(TASKS[task])
     spec = new_task(values.pop("kind"), config.vocab_size, **values)
-    torch.manual_seed(3)
-    model = TaskModel(with_task_tokens(random_model(config)), spec)
+    torch.manual_seed(3 + seed)
+    model = TaskModel(with_task_tokens(random_model(config, seed, std)), spec)
     torch.nn.init.normal_(model.task_head.weight, std=0.5)
     torch.nn.init.normal_(model.task_head.bias, std=0.5)
     return model.eval()
 
 
 def save_task(
-    folder: Path, config: GPTConfig, task: str, words: TokenizerSource | None = None
+    folder: Path,
+    config: GPTConfig,
+    task: str,
+    words: TokenizerSource | None = None,
+    *,
+    seed: int = 0,
+    std: float = 0.15,
 ) -> Path:
     """A checkpoint of it."""
-    model = random_task_model(config, task)
+    model = random_task_model(config, task, seed, std)
     save_checkpoint(folder, model.config, model.tensors(), words, {}, model.spec)
     return folder

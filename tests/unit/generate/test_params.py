@@ -22,7 +22,7 @@ from gpt_edge.generate.params import SamplingParams, params_with
         ("min_p", [-0.1, 1.1, math.nan, True]),
         ("typical_p", [0, 2, math.nan]),
         ("repetition_penalty", [0, -1, math.inf, math.nan, None, "1"]),
-        ("presence_penalty", [math.inf, math.nan, None, "1"]),
+        ("presence_penalty", [math.inf, math.nan, None, "1", 10**400]),
         ("frequency_penalty", [math.inf, None]),
         ("no_repeat_ngram_size", [-1, 1.0, None, True]),
         ("min_new_tokens", [-1, 1.0, None]),

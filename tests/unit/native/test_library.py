@@ -179,7 +179,7 @@ def test_an_unwritable_cache_asks_every_process(
 
 
 def test_a_build_is_used_whatever_the_umask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_check, "compile_library", lambda path: path.write_bytes(b"x"))
+    monkeypatch.setattr(native_check, "compiled_library", lambda: b"x")
     monkeypatch.setattr(native_check, "check_in_child", lambda path: {})
     before = os.umask(0o002)
     try:
@@ -194,7 +194,7 @@ def test_a_build_that_is_wrong_is_not_kept(cache: Path, monkeypatch: pytest.Monk
     def refuse(path: Path) -> None:
         raise GPTEdgeError("the operators are wrong on this machine: a flip")
 
-    monkeypatch.setattr(native_check, "compile_library", lambda path: path.write_bytes(b"x"))
+    monkeypatch.setattr(native_check, "compiled_library", lambda: b"x")
     monkeypatch.setattr(native_check, "check_in_child", refuse)
     with pytest.raises(GPTEdgeError, match="wrong on this machine: a flip"):
         build_library()

@@ -141,19 +141,42 @@ KINDS = [
 ]
 
 
+WAYS = ["new", "exchange", "aside"]
+Install = Callable[[Callable[[int, str], str | None]], Failing]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", ["new", "exchange", "aside"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fault_at_every_third_operation_leaves_the_old_bundle_or_the_new_one(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch, kind: str, way: str
+) -> None:
+    """The kinds of faults take turns, so that each operation fails in some way."""
+    check_faults(tmp_path, install, monkeypatch, kind, way, first=KINDS.index(kind) % 3, step=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
 def test_a_fault_at_any_operation_leaves_the_old_bundle_or_the_new_one(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch, kind: str, way: str
+) -> None:
+    check_faults(tmp_path, install, monkeypatch, kind, way)
+
+
+def check_faults(
     tmp_path: Path,
-    install: Callable[[Callable[[int, str], str | None]], Failing],
+    install: Install,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     way: str,
+    first: int = 0,
+    step: int = 1,
 ) -> None:
+    """Let one operation after the other fail, from `first` on, until none is left."""
     had_old = way != "new"
     out = tmp_path / "out"
     outcomes = set()
-    for index in range(200):
+    for index in range(first, 200, step):
         shutil.rmtree(out, ignore_errors=True)
         monkeypatch.undo()
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)

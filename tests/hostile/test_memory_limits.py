@@ -1,0 +1,23 @@
+"""Too little address space: `python -m tests.hostile.memory_limits` tries many limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpt_edge import cli
+
+
+def test_a_library_that_cannot_be_mapped_is_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: list[str]) -> int:
+        try:
+            raise ImportError("x.so: failed to map segment from shared object")
+        except ImportError as error:
+            raise ImportError("please read this") from error
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert cli.main(["generate"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory\nhint: ")
+    assert "fault in gpt-edge" not in said

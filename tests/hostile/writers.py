@@ -1,0 +1,392 @@
+"""The commands that write, each with a tiny world of its own, for tests of what a fault leaves.
+
+A world is a folder with `in`, what a command reads, and `out`, the disk that is watched. A command
+runs in a fork, so that this process may import everything once. Needs torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer.main
+
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
+from gpt_edge.cli import main
+from gpt_edge.evaluate import state
+from gpt_edge.reference.checkpoint import load_checkpoint
+from gpt_edge.training.run_state import load_state
+from gpt_edge.verify import native_operators
+from tests.conftest import REPO
+from tests.support.crash_model import STRAYS, Tree
+from tests.support.disk_operations import Disk, Fault, Operation, no_fault
+from tests.support.finetune_factory import LARGER, make_checkpoint, write_examples
+from tests.support.traces import FOLDER, share_traces
+from tests.training.conftest import RECIPE, stories
+
+SECONDS = 120  # of a command; longer is hung
+GOLDEN = REPO / "tests" / "golden"
+Result = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """prepare: fill `in` and what is in `out` before. command: arguments, for a world. result: what
+    is to be seen in `out`, without times of the clock. again: arguments after a fault.
+    check_between: where a command makes several steps, raises unless `out` is between two of them;
+    None where there is one step.
+    """
+
+    name: str
+    prepare: Callable[[Path], object]
+    command: Callable[[Path], list[str]]
+    result: Callable[[Path], Result]
+    again: Callable[[Path], list[str]] | None = None
+    check_between: Callable[[Path, Result], None] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one command: its exit code, None if it was killed or hung; standard error."""
+
+    code: int | None
+    errors: str
+    n_operations: int
+    operations: list[Operation]
+    modules: list[str]  # that were imported
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with how it ended; nothing if it is empty."""
+        said = [line for line in self.errors.splitlines() if line.startswith("error: ")]
+        is_clear = len(said) == 1 and not any(word in self.errors for word in UNCLEAR)
+        if self.code is None:
+            return "killed or hung"
+        if self.code == 1:
+            return "" if is_clear else f"unclear: {self.errors[-300:]!r}"
+        if self.code == 130:
+            is_quiet = not any(word in self.errors for word in (*UNCLEAR, "error: "))
+            return "" if is_quiet else f"interrupt says {self.errors[-300:]!r}"
+        return "" if self.code in (0, DIED) else f"exit code {self.code}: {self.errors[-300:]!r}"
+
+
+DIED = 9
+UNCLEAR = ("Traceback", "fault in gpt-edge")
+
+
+def run(world: Path, arguments: list[str], fault: Fault = no_fault, **options: bool) -> Outcome:
+    """A command in a fork, with faults of the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        child = os.fork()
+        if child == 0:
+            _run_in_child(world, arguments, fault, place, **options)
+        status = os.waitpid(child, 0)[1]
+        code = os.waitstatus_to_exitcode(status)
+        errors = (place / "err").read_text() if (place / "err").exists() else ""
+        counted = place / "count"
+        n_operations = int(counted.read_text()) if counted.exists() else 0
+        done: list[Any] = pickle.loads((place / "done").read_bytes()) if options else [[], []]
+    return Outcome(code if code >= 0 else None, errors, n_operations, *done)
+
+
+def _run_in_child(
+    world: Path, arguments: list[str], fault: Fault, place: Path, is_recorded: bool = False
+) -> None:
+    code = 99
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(SECONDS)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
+        sys.stdin = open(os.devnull)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        _settle(world)
+        disk = Disk(world / "out", fault, is_recorded=is_recorded)
+        with disk.installed():
+            code = main(arguments)
+        (place / "count").write_text(str(disk.count))
+        if is_recorded:
+            (place / "done").write_bytes(pickle.dumps([disk.done, list(sys.modules)]))
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _settle(world: Path) -> None:
+    """What commands find around them."""
+    os.chdir(world)
+    os.environ["XDG_CACHE_HOME"] = str(world / "out" / "cache")
+    os.environ["MPLCONFIGDIR"] = str(world / "in")
+    os.environ["GPT_EDGE_NATIVE"] = "0"
+    os.environ["CC"] = str(world / "in" / "cc")
+    state.SAVE_SECONDS = 0.0
+    native_operators.check_in_child = lambda library: {}  # a process of its own, which writes not
+
+
+def listed(folder: Path) -> Result:
+    """The bytes of every file below a folder, by name; of folders nothing."""
+    return {
+        str(path.relative_to(folder)): b"" if path.is_dir() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def visible(folder: Path) -> Result:
+    """`listed` without temporary names."""
+    hidden = strays(folder)
+    return {name: content for name, content in listed(folder).items() if name not in hidden}
+
+
+def on_disk(folder: Path) -> Tree:
+    """A folder as a Tree."""
+    return {
+        name: None if (folder / name).is_dir() else content
+        for name, content in listed(folder).items()
+        if isinstance(content, bytes)
+    }
+
+
+def strays(folder: Path) -> list[str]:
+    """Names of ours that ought to be gone."""
+    names = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
+    return [name for name in names if any(part in name for part in STRAYS)]
+
+
+def bundle_of(name: str) -> Callable[[Path], Result]:
+    """The weights and the scheme of a bundle; what a crash leaves of one raises."""
+
+    def result(out: Path) -> Result:
+        if not (out / name).exists():
+            return {}
+        bundle = Bundle.open(out / name)
+        weights = [bundle.path / file for file in sorted(bundle.manifest.files)]
+        return {path.name: path.read_bytes() for path in weights} | {"scheme": bundle.scheme}
+
+    return result
+
+
+def _checkpoint(world: Path) -> None:
+    make_checkpoint(world / "in" / "checkpoint", LARGER)
+
+
+def _old_bundle(world: Path) -> None:
+    _checkpoint(world)
+    shutil.copytree(GOLDEN / "tiny-portable", world / "out" / "bundle")
+
+
+def _corpus(world: Path) -> None:
+    (world / "in" / "train.txt").write_text(stories(40))
+    (world / "in" / "valid.txt").write_text(stories(6, first=200))
+    recipe = RECIPE.format(folder=(world / "out" / "run").as_posix())
+    recipe = recipe.replace("steps = 12", "steps = 6")
+    (world / "in" / "recipe.toml").write_text(recipe)
+
+
+def _training(world: Path) -> list[str]:
+    resume = ["--resume"] if (world / "out" / "run" / "state.safetensors").exists() else []
+    return ["train", str(world / "in" / "recipe.toml"), *resume]
+
+
+def _run_result(out: Path) -> Result:
+    """Weights, and the figures that do not depend on the clock."""
+    run = out / "run"
+    if not (run / "checkpoint").exists():
+        return {}
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    figures = [
+        {key: value for key, value in json.loads(line).items() if "second" not in key}
+        for line in lines
+    ]
+    weights = (run / "checkpoint" / "model.safetensors").read_bytes()
+    saved = load_state(run / "state.safetensors").model
+    held = {name: tensor.numpy().tobytes() for name, tensor in saved.items()}
+    return {"weights": weights, "figures": figures, "state": held}
+
+
+def _check_run(out: Path, new: Result) -> None:
+    """Whatever is there of a run can be read."""
+    run = out / "run"
+    if (run / "state.safetensors").exists():
+        load_state(run / "state.safetensors")
+    if (run / "checkpoint").exists():
+        load_checkpoint(run / "checkpoint")
+
+
+def _examples(world: Path) -> None:
+    _checkpoint(world)
+    write_examples(world / "in" / "train.tsv", "classification", 24)
+    write_examples(world / "in" / "dev.tsv", "classification", 12, seed=1)
+
+
+def _finetuning(world: Path) -> list[str]:
+    resume = ["--resume"] if (world / "out" / "run" / "state.safetensors").exists() else []
+    files = ["--data", str(world / "in" / "train.tsv"), "--dev", str(world / "in" / "dev.tsv")]
+    source = ["--checkpoint", str(world / "in" / "checkpoint"), "--out", str(world / "out" / "run")]
+    options = ["--epochs", "2", "--batch", "12", "--threads", "1"]
+    return ["finetune", "--task", "classification", *files, *source, *options, *resume]
+
+
+def _finetuned(out: Path) -> Result:
+    found = _run_result(out)
+    results = out / "run" / "results.json"
+    return {**found, "has results": results.exists()} if found else {}
+
+
+def _texts(world: Path) -> None:
+    (world / "in" / "text.txt").write_text("A cat ran to the sea. " * 8)
+
+
+def _evaluated(out: Path) -> Result:
+    path = out / "state.json"
+    if not path.exists():
+        return {}
+    sections = json.loads(path.read_bytes())["sections"]
+    return {name: section["done"] for name, section in sections.items()}
+
+
+def _check_state(out: Path, new: Result) -> None:
+    _evaluated(out)
+
+
+def _prompts(world: Path) -> None:
+    rows = [{"prompt": word, "max_new_tokens": 2} for word in ("a", "the", "in", "on", "he")]
+    (world / "in" / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _check_lines(out: Path, new: Result) -> None:
+    path = out / "results.jsonl"
+    found = path.read_bytes() if path.exists() else b""
+    whole = new["results.jsonl"]
+    assert isinstance(whole, bytes)
+    assert whole.startswith(found), "the file is no beginning of the results"
+
+
+def _compiler(world: Path) -> None:
+    compiler = world / "in" / "cc"
+    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho made > "$2"\n')
+    compiler.chmod(0o755)
+
+
+def _library(out: Path) -> Result:
+    return {path.suffix: path.read_bytes() for path in (out / "cache").rglob("operators-*.so")}
+
+
+def _old_site(world: Path) -> None:
+    site = world / "out" / "site"
+    (site / "models").mkdir(parents=True)
+    (site / "site.json").write_text('{"engine": "wasm"}')
+
+
+def _site(out: Path) -> Result:
+    return listed(out / "site") if (out / "site").exists() else {}
+
+
+TINY = str(GOLDEN / "tiny-edge")
+OUT, DEEP = "out/bundle", "out/deep/bundle"
+WRITERS = {
+    writer.name: writer
+    for writer in (
+        Writer(
+            "export",
+            _checkpoint,
+            lambda world: ["export", "in/checkpoint", DEEP, "--scheme", "fp32"],
+            bundle_of("deep/bundle"),
+            lambda world: ["export", "in/checkpoint", DEEP, "--scheme", "fp32", "--force"],
+        ),
+        Writer(
+            "export --force",
+            _old_bundle,
+            lambda world: ["export", "in/checkpoint", OUT, "--scheme", "fp32", "--force"],
+            bundle_of("bundle"),
+        ),
+        Writer(
+            "quantize --force",
+            _old_bundle,
+            lambda world: ["quantize", TINY, OUT, "--scheme", "int8", "--accept-parity", "--force"],
+            bundle_of("bundle"),
+        ),
+        Writer("train", _corpus, _training, _run_result, _training, _check_run),
+        Writer("finetune", _examples, _finetuning, _finetuned, _finetuning, _check_run),
+        Writer(
+            "eval --resume",
+            _texts,
+            lambda world: ["eval", TINY, "in/text.txt", "--resume", "out/state.json"],
+            _evaluated,
+            check_between=_check_state,
+        ),
+        Writer(
+            "generate --batch",
+            _prompts,
+            lambda world: [
+                *["generate", "-m", TINY, "--batch", "in/prompts.jsonl", "--batch-size", "2"],
+                *["--greedy", "--out", "out/results.jsonl"],
+            ],
+            visible,
+            check_between=_check_lines,
+        ),
+        Writer(
+            "generate --prompt-cache",
+            lambda world: None,
+            lambda world: ["generate", "-m", TINY, "a cat", "-n", "2", "--prompt-cache", "out/s"],
+            visible,
+        ),
+        Writer(
+            "embed",
+            lambda world: None,
+            lambda world: ["embed", DEFAULT_BUNDLE, "a cat", "--out", "out/vectors.npy"],
+            visible,
+        ),
+        Writer("native build", _compiler, lambda world: ["native", "build"], _library),
+        Writer(
+            "web --force",
+            _old_site,
+            lambda world: ["web", TINY, "--out", "out/site", "--force"],
+            _site,
+        ),
+    )
+}
+
+
+def prepared(writer: Writer, folder: Path) -> Path:
+    """A new world."""
+    for name in ("in", "out"):
+        (folder / name).mkdir(parents=True)
+    writer.prepare(folder)
+    return folder
+
+
+def warm_up() -> None:
+    """Import what commands import, share traces; call it once before `run`."""
+    import tests.support.warm_imports  # noqa: F401
+    from gpt_edge.cli.app import app
+
+    if not hasattr(typer.main.get_command, "cache_clear"):
+        typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(app)
+    os.environ.setdefault(FOLDER, tempfile.mkdtemp())
+    torch.set_num_threads(1)
+    share_traces()
+
+
+def import_here(modules: list[str]) -> None:
+    """What a command imported in its fork: the next fork need not."""
+    for name in modules:
+        if name.partition(".")[0] in ("gpt_edge", "onnxruntime", "tiktoken", "onnx"):
+            with suppress(ImportError):
+                importlib.import_module(name)
