@@ -22,7 +22,10 @@ PARTS: dict[str, tuple[list[str], list[str]]] = {
         ["tests/hostile/test_gate_in_process.py", "tests/hostile/test_fast_readers.py"],
     ),
     "manifest": (["gpt_edge/bundle/manifest.py"], ["tests/unit/bundle"]),
-    "atomic_files": (["gpt_edge/system/atomic_files.py"], ["tests/unit/system"]),
+    "atomic_files": (
+        ["gpt_edge/system/atomic_files.py"],
+        ["tests/unit/system", "tests/unit/bundle/test_format.py"],
+    ),
     "tokenizer": (["gpt_edge/tokenizer/*.py"], ["tests/unit/tokenizer"]),
     "sampling": (
         [

@@ -904,3 +904,10 @@ def test_a_manifest_round_trips() -> None:
         manifest(), files={"model.onnx": {"size": 1, "sha256": "a" * 64}}, tokenizer={"kind": "x"}
     )
     assert Manifest.from_json(full.to_json(), "here") == full
+
+
+def test_a_base_has_words_beside_the_new_tokens_of_adapters() -> None:
+    made = manifest()
+    config = dataclasses.replace(made.config, takes_adapters=True, vocab_size=3, n_label=None)
+    with pytest.raises(ValueError, match="a base has more than"):
+        dataclasses.replace(made, kind="base", config=config)
