@@ -75,8 +75,10 @@ def top_k_bound(logits: LogitsRow, k: int) -> tuple[float, float]:
 
 
 def cut_to_top_k(ids: IntArray, values: LogitsRow, k: int) -> IntArray:
-    """The `k` of the ascending `ids` with the largest `values`, ascending, ties to the lower id."""
-    if ids.size == k:
+    """The `k` of the ascending `ids` with the largest `values`, ascending, ties to the lower id; all
+    of fewer.
+    """
+    if ids.size <= k:
         return ids
     threshold = np.partition(values, values.size - k)[values.size - k]
     kept = values > threshold

@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -292,3 +293,18 @@ def test_a_seed_that_nobody_gives_has_64_random_bits(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(sampler_module.os, "urandom", urandom)
     assert Sampler(SamplingParams(temperature=1.0)).seed == (1 << 64) - 1
+
+
+@pytest.mark.parametrize("n_left", [1, 256, 257, 900, 2047, 2048, 2049])
+@pytest.mark.parametrize("truncated", [{}, {"min_p": 1e-9}])
+def test_fewer_tokens_than_top_k_may_be_left(n_left: int, truncated: dict[str, Any]) -> None:
+    rng = np.random.default_rng(n_left)
+    logits = np.full(4096, -np.inf, np.float32)
+    left = rng.choice(4096, n_left, replace=False)
+    logits[left] = rng.normal(size=n_left)
+    fast = Sampler(SamplingParams(temperature=1.0, top_k=2048, seed=4, **truncated))
+    whole = Sampler(SamplingParams(temperature=1.0, top_k=4096, seed=4, **truncated))
+    for _ in range(20):
+        id = fast.sample(logits)
+        assert id in left
+        assert n_left > 2048 or id == whole.sample(logits)
