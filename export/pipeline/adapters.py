@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from gpt_edge.export.pipeline.shared import (
 from gpt_edge.export.verify.check_settings import label_faults
 from gpt_edge.export.verify.check_tokenizer import compare_tokenizers
 from gpt_edge.export.verify.own_noise import OwnNoise
-from gpt_edge.export.verify.reference import run_reference
+from gpt_edge.export.verify.reference import reference_model, run_reference
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.export.weights.base_source import (
     BaseSource,
@@ -148,7 +149,7 @@ def _base_verifier(
     )
     progress("running the reference")
     expected = run_reference(merged, subject)
-    own_noise = OwnNoise(merged, subject, expected)
+    own_noise = OwnNoise(partial(reference_model, merged), subject, expected)
     return Verifier("torch", subject, expected, progress, own_noise=own_noise)
 
 
@@ -240,7 +241,7 @@ def _adapter_verifier(
 ) -> Verifier:
     progress("running the reference")
     expected = run_reference(checkpoint, subject)
-    own_noise = OwnNoise(checkpoint, subject, expected)
+    own_noise = OwnNoise(partial(reference_model, checkpoint), subject, expected)
     return Verifier("torch", subject, expected, progress, own_noise=own_noise)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from gpt_edge.export.pipeline.shared import (
     write_scheme,
 )
 from gpt_edge.export.verify.own_noise import OwnNoise
-from gpt_edge.export.verify.reference import run_reference
+from gpt_edge.export.verify.reference import reference_model, run_reference
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.export.weights.chat_template import read_chat_template
 from gpt_edge.export.weights.generation_config import read_generation_defaults
@@ -89,7 +90,7 @@ def export_bundle(
     with new_bundle(out, force=force, source=checkpoint.path, n_bytes=n_bytes) as writer:
         progress("running the reference")
         expected = run_reference(checkpoint, subject)
-        own_noise = OwnNoise(checkpoint, subject, expected)
+        own_noise = OwnNoise(partial(reference_model, checkpoint), subject, expected)
         verifier = Verifier("torch", subject, expected, progress, own_noise=own_noise)
         # The fp32 graph is the baseline between torch and a quantized graph.
         for step in dict.fromkeys((FP32.name, scheme)):

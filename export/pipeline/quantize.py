@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from gpt_edge.export.pipeline.shared import (
     unpublished,
     write_scheme,
 )
+from gpt_edge.export.verify.own_noise import OwnNoise
 from gpt_edge.export.verify.verifier import Verifier
-from gpt_edge.export.weights.bundle_source import BundleSource
+from gpt_edge.export.weights.bundle_source import BundleSource, model_of
 from gpt_edge.export.weights.data_file import DATA_FILES
 from gpt_edge.export.weights.smoothing import smooth
 from gpt_edge.schemes import FP32, QUANTIZED, SCHEMES
@@ -65,14 +67,16 @@ def quantize_bundle(
         )
     if bundle.task is not None:
         check_task(bundle.task, scheme, bundle.path)
-    source = smooth(BundleSource(bundle), bundle.graph, scheme)
+    weights = BundleSource(bundle)
+    source = smooth(weights, bundle.graph, scheme)
     subject = subject_of(bundle.config, bundle.task, tokenizer_of(bundle))
     n_bytes = estimated_bytes(bundle.config, scheme)
     with new_bundle(out, force=force, source=bundle.path, n_bytes=n_bytes) as writer:
         progress("running the fp32 bundle")
         # published figures are those of every user: without custom operators
         expected = subject.outputs(subject.open(bundle, native=False))
-        verifier = Verifier(FP32.name, subject, expected, progress)
+        own_noise = OwnNoise(partial(model_of, weights), subject, expected)
+        verifier = Verifier(FP32.name, subject, expected, progress, own_noise=own_noise)
         write_scheme(
             writer.path, source, bundle.graph, scheme, target, progress, plan=plan, rounder=rounder
         )

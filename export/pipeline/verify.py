@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from gpt_edge.bundle.bundle import Bundle
@@ -12,7 +13,7 @@ from gpt_edge.export.pipeline.adapters import verify_base
 from gpt_edge.export.pipeline.shared import check_same_shape, tokenizer_for, unpublished
 from gpt_edge.export.verify.check_settings import check_settings
 from gpt_edge.export.verify.own_noise import OwnNoise
-from gpt_edge.export.verify.reference import run_reference
+from gpt_edge.export.verify.reference import reference_model, run_reference
 from gpt_edge.export.verify.verifier import Verifier
 from gpt_edge.reference.checkpoint import task_model_of
 from gpt_edge.reference.heads import TaskModel
@@ -64,7 +65,7 @@ def verify_bundle(
         expected,
         progress,
         effort="full" if full else "verify",
-        own_noise=OwnNoise(checkpoint, subject, expected),
+        own_noise=OwnNoise(partial(reference_model, checkpoint), subject, expected),
     )
     if not bundle.is_optimum_export:
         source = _tokenizer_of(checkpoint, tokenizer)

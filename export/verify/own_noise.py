@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt_edge.export.verify.reference import classifier_logits, language_model_logits
-from gpt_edge.reference.checkpoint import task_model_of
 from gpt_edge.reference.heads import TaskModel
-from gpt_edge.reference.importers import Checkpoint
 from gpt_edge.reference.model import GPT
 from gpt_edge.schemes import SCHEMES
 from gpt_edge.verify import parity
@@ -36,11 +34,13 @@ class OwnNoise:
     """The noise of one reference on one subject's probes, by scheme; each is measured once, when it
     is asked for.
 
-    checkpoint: loaded again, since the reference's memory was given back. expected: its outputs.
+    load: the reference, loaded again, since its memory was given back. expected: its outputs.
     """
 
-    def __init__(self, checkpoint: Checkpoint, subject: Subject, expected: Any) -> None:
-        self._checkpoint = checkpoint
+    def __init__(
+        self, load: Callable[[], GPT | TaskModel], subject: Subject, expected: Any
+    ) -> None:
+        self._load = load
         self._subject = subject
         self._expected = expected
         self._disturbed: dict[str, Any] = {}
@@ -68,15 +68,14 @@ class OwnNoise:
         """The outputs of a disturbed reference: of a classifier its logits, else those of each
         probe.
         """
-        subject = self._subject
-        if isinstance(subject, ClassifierSubject):
-            model = task_model_of(self._checkpoint)
+        subject, model = self._subject, self._load()
+        if isinstance(model, TaskModel):
+            assert isinstance(subject, ClassifierSubject)
             with disturbed(model.gpt, bits):
                 return classifier_logits(model, subject.probes)
         assert isinstance(subject, LanguageModelSubject)
-        gpt = self._checkpoint.load_model()
-        with disturbed(gpt, bits):
-            return language_model_logits(gpt, subject.probes)
+        with disturbed(model, bits):
+            return language_model_logits(model, subject.probes)
 
 
 def bits_of(scheme: str) -> int | None:

@@ -56,6 +56,11 @@ def language_model_outputs(model: GPT, probes: list[Probe]) -> Outputs:
     return Outputs(logits, tokens, margins)
 
 
+def reference_model(checkpoint: Checkpoint) -> GPT | TaskModel:
+    """The model of a checkpoint, with its head if it has one. Raises CheckpointError."""
+    return checkpoint.load_model() if checkpoint.task is None else task_model_of(checkpoint)
+
+
 def language_model_logits(model: GPT, probes: list[Probe]) -> list[FloatArray]:
     """Logits [rows, V] of every probe."""
     with torch.inference_mode():

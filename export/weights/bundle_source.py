@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.bundle.bundle import Bundle
@@ -13,6 +15,8 @@ from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import BundleError
 from gpt_edge.export.weights.source import unpad_heads
+from gpt_edge.reference.heads import HEAD_TENSORS, TaskModel
+from gpt_edge.reference.model import GPT
 from gpt_edge.schemes import FP32, SCHEMES
 from gpt_edge.tasks import TaskSpec
 
@@ -73,3 +77,20 @@ class BundleSource:
 
     def release(self, name: str) -> None:
         """Nothing: what `tensor` returned is a copy."""
+
+
+def model_of(source: BundleSource) -> GPT | TaskModel:
+    """The reference with a bundle's weights, in evaluation mode; of a task with its head, and with
+    a language model's head that nothing reads. Raises BundleError as `tensor`.
+    """
+    model = GPT(dataclasses.replace(source.config, n_label=None))
+    names = set(model.state_dict())
+    if source.config.tied_embeddings or source.task is not None:
+        names.discard("lm_head.weight")
+    tensors = {name: torch.from_numpy(source.tensor(name)) for name in sorted(names)}
+    model.load_state_dict(tensors, strict=False)
+    if source.task is None:
+        return model.eval()
+    with_head = TaskModel(model, source.task)
+    with_head.load_head({name: torch.from_numpy(source.tensor(name)) for name in HEAD_TENSORS})
+    return with_head.eval()

@@ -75,8 +75,8 @@ def top_k_bound(logits: LogitsRow, k: int) -> tuple[float, float]:
 
 
 def cut_to_top_k(ids: IntArray, values: LogitsRow, k: int) -> IntArray:
-    """The `k` of the ascending `ids` with the largest `values`, ascending, ties to the lower id; all
-    of fewer.
+    """The `k` of the ascending `ids` with the largest `values`, ascending, ties to the lower id;
+    all where there are fewer.
     """
     if ids.size <= k:
         return ids

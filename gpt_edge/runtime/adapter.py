@@ -108,8 +108,8 @@ def check_base(adapter: Bundle, base: Bundle) -> None:
         raise BundleError(
             f"{adapter.path} is an adapter of the base {wanted['name']} with the weights "
             f"{wanted['sha256'][:12]}, and {base.path} has the weights {found[:12]}",
-            hint="give the base that it was exported with, or export it for this one: gpt-edge export "
-            "CHECKPOINT OUT --base BASE",
+            hint="give the base that it was exported with, or export it for this one: gpt-edge "
+            "export CHECKPOINT OUT --base BASE",
         )
 
 

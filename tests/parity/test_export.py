@@ -334,6 +334,15 @@ def test_weights_ten_times_as_large_are_exported(tmp_path: Path) -> None:
     assert paths["max_difference"] <= paths["limits"]["max_difference"]
 
 
+def test_a_large_model_is_quantized_within_its_own_noise(tmp_path: Path) -> None:
+    source = save_random(tmp_path / "large", TINY["gpt1"], std=1.5)
+    whole, _ = export_bundle(source, tmp_path / "fp32", scheme="fp32", tokenizer="none")
+    _, report = quantize_bundle(whole, tmp_path / "int8", scheme="int8")
+    logits = report.figures["fp32 against int8"]["logits"]
+    assert logits["mean_kl"] > SCHEMES["int8"].max_mean_kl
+    assert logits["limits"]["mean_kl"] > logits["mean_kl"]
+
+
 def test_a_fault_in_a_large_model_is_no_noise_of_its_own(tmp_path: Path) -> None:
     config = TINY["gpt1"]
     expected = random_model(config, std=1.5)
@@ -345,7 +354,7 @@ def test_a_fault_in_a_large_model_is_no_noise_of_its_own(tmp_path: Path) -> None
     checkpoint = open_checkpoint(tmp_path / "large")
     outputs = run_reference(checkpoint, subject)
     report = Verification()
-    noise = OwnNoise(checkpoint, subject, outputs)
+    noise = OwnNoise(checkpoint.load_model, subject, outputs)
     actual = language_model_outputs(other, subject.probes)
     subject.check_outputs(report, "torch against fp32", "fp32", outputs, actual, noise)
     assert report.faults
@@ -370,7 +379,7 @@ def test_noisy_rows_are_judged_by_their_own_noise(tmp_path: Path) -> None:
     subject = subject_of(config, None, None)
     checkpoint = open_checkpoint(source)
     expected = run_reference(checkpoint, subject)
-    noise = OwnNoise(checkpoint, subject, expected)
+    noise = OwnNoise(checkpoint.load_model, subject, expected)
     actual = subject.outputs(subject.open(bundle, native=False))
     at = next(i for i, probe in enumerate(subject.probes) if probe.fills_context)
     _, quiet, row = worst_window(expected.logits[at], actual.logits[at], subject.probes[at])
