@@ -10,12 +10,11 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 from gpt_edge.arguments import check_callable, check_is_a, check_path
 from gpt_edge.arrays import IntArray
 from gpt_edge.bundle.generation_defaults import GenerationDefaults
-from gpt_edge.generate.async_stream import AsyncTextStream
 from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.context import ContextPolicy
@@ -32,6 +31,9 @@ from gpt_edge.generate.token_healing import heal
 from gpt_edge.runtime.session import Session
 from gpt_edge.system.closable import Closable
 from gpt_edge.tokenizer.spec import Tokenizer
+
+if TYPE_CHECKING:
+    from gpt_edge.generate.async_stream import AsyncTextStream
 
 Speculation: TypeAlias = 'Literal["lookup"] | TextGenerator | None'
 
@@ -252,6 +254,9 @@ class TextGenerator(Closable):
         **settings: Unpack[SamplingSettings],
     ) -> AsyncTextStream:
         """Continue `prompt` for `async for`; see `stream`. The model runs in worker threads."""
+        # asyncio takes 80 ms, which a program without it does not want
+        from gpt_edge.generate.async_stream import AsyncTextStream
+
         return AsyncTextStream(
             self.stream(
                 prompt,

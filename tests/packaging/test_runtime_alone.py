@@ -30,11 +30,12 @@ TRAINING = (
     "safetensors",
     "tokenizers",
 )
+# asyncio: 80 ms of the start of a program that does not use it
 BLOCK_IMPORTS = f"""
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {TRAINING}:
+        if name.partition(".")[0] in {(*TRAINING, "asyncio")}:
             raise ImportError(f"{{name}} is blocked")
 sys.meta_path.insert(0, Blocker())
 """
