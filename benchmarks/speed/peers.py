@@ -1,5 +1,6 @@
 """gpt-edge beside the engines a user could pick instead: runs them in alternation, then writes
-benchmarks/results/speed.md and speed.png.
+benchmarks/results/speed-KIND.md and speed-KIND.png, KIND being the kind of this CPU: avx2, avxvnni,
+avx512 or neon. The table of another kind stays; speed.md beside them sums up all of them by hand.
 
     python benchmarks/speed/peers.py --venvs VENVS --models MODELS \\
         --bundle edge-int8=MODELS/gpt2-edge-int8 --bundle edge-int4=MODELS/gpt2-edge-int4 \\
@@ -29,7 +30,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -40,7 +40,8 @@ from pathlib import Path
 
 from run_gpt_edge import STOCK
 from speed_figures import BASELINE, Sample, bandwidths, medians, read_samples
-from speed_goals import goals, goals_table
+from speed_goals import goals, goals_table, wanted_on
+from speed_machine import cpu_kind, machine
 from speed_report import agreement_table, noise_lines, plot, setting_table
 
 REPO = Path(__file__).resolve().parents[2]
@@ -126,8 +127,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        default=REPO / "benchmarks" / "results" / "speed.md",
-        help="its plot is speed.png beside",
+        default=REPO / "benchmarks" / "results" / f"speed-{cpu_kind()}.md",
+        help="its plot lies beside, as .png",
     )
     given = parser.parse_args(words)
     pairs = [text.partition("=") for text in given.bundle + given.stock]
@@ -243,10 +244,9 @@ def compile_canary(harness: Path, folder: Path) -> Path | None:
 
 
 def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = ()) -> None:
-    """Write `out` (Markdown) and speed.png beside it. missing: what was asked for and gave
-    nothing.
-    """
+    """Write `out` (Markdown) and its plot beside it. missing: what was asked for and gave none."""
     table = medians(samples)
+    plotted = out.with_suffix(".png")
     gb_s = {threads: found[0] for threads, found in bandwidths(samples).items()}
     days = sorted({time.strftime("%Y-%m-%d", time.localtime(sample["when"])) for sample in samples})
     figures = [found for engines in table.values() for found in engines]
@@ -270,7 +270,7 @@ def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = 
         "(float16 with gpt-edge's custom operators), read once a token at the bandwidth measured "
         "just "
         "before the runs.",
-        "![Decode speed and first token by engine](speed.png)",
+        f"![Decode speed and first token by engine]({plotted.name})",
     ]
     if n_disturbed := sum(found.is_disturbed for found in figures):
         warning = (
@@ -283,7 +283,7 @@ def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = 
         setting: [found for found in engines if not found.is_disturbed]
         for setting, engines in table.items()
     }
-    found = goals(sound, gb_s)
+    found = goals(sound, gb_s, wanted_on(cpu_kind()))
     if found:
         parts += ["## Goals", goals_table(found)]
     for setting, engines in table.items():
@@ -304,7 +304,7 @@ def write_report(samples: Sequence[Sample], out: Path, missing: Sequence[str] = 
     parts += [agreement_table(samples), "## Versions", versions_table(samples)]
     if missing:
         parts += ["## Failed", f"No figures of {', '.join(missing)}."]
-    plot(out.with_name("speed.png"), table)
+    plot(plotted, table)
     out.write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
@@ -317,25 +317,6 @@ def versions_table(samples: Sequence[Sample]) -> str:
         *(f"| {' | '.join(cells)} |" for cells in found),
     ]
     return "\n".join(lines)
-
-
-def machine() -> str:
-    """This machine in words: the processor, the cores this process may use, what helps int8."""
-    try:
-        facts = dict(
-            line.partition(":")[::2] for line in Path("/proc/cpuinfo").read_text().splitlines()
-        )
-        cpu = {key.strip(): value.strip() for key, value in facts.items()}
-    except OSError:
-        cpu = {}
-    flags = [
-        name
-        for name in ("avx2", "avx512_vnni", "avx_vnni", "amx_int8")
-        if name in cpu.get("flags", "").split()
-    ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = cpu.get("model name", platform.machine())
-    return f"{name}, {cores} cores, {', '.join(flags) or 'no flags known'}"
 
 
 if __name__ == "__main__":

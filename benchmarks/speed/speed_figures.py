@@ -71,6 +71,7 @@ class Figures:
     engine: str
     bits: int | None  # None: unknown, so it is compared with nothing
     is_ours: bool
+    is_native: bool  # ours, with gpt-edge's operators
     decode: float  # tokens/s, all rows together
     low: float
     high: float
@@ -168,11 +169,13 @@ def _figures(name: str, kept: Sequence[Sample], n_rounds: int) -> Figures:
 
     speeds = [sample["decode_tok_s"] for sample in kept]
     is_ours = kept[0]["engine"] == OURS
+    is_native = is_ours and kept[0]["version"].endswith("native")
     scheme_bits = {"int8": 8, "int4": 4}.get(kept[0]["precision"].partition("-")[0])
     return Figures(
         engine=name,
         bits=scheme_bits if is_ours else BITS_OF.get(name),
         is_ours=is_ours,
+        is_native=is_native,
         decode=median("decode_tok_s"),
         low=min(speeds),
         high=max(speeds),
@@ -184,7 +187,7 @@ def _figures(name: str, kept: Sequence[Sample], n_rounds: int) -> Figures:
         new_tokens=kept[0]["new_tokens"],
         n_kept=len(kept),
         n_rounds=n_rounds,
-        kv_bytes=KV_BYTES // 2 if is_ours and kept[0]["version"].endswith("native") else KV_BYTES,
+        kv_bytes=KV_BYTES // 2 if is_native else KV_BYTES,
         is_disturbed=bool(disturbance(kept[0])),
     )
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(REPO / "benchmarks" / "speed"))
 import peers
 import speed_figures
 import speed_goals
+import speed_machine
 import speed_report
 
 IDS = [11, 12, 13, 14, 15, 16, 17, 18]
@@ -148,7 +149,9 @@ def test_goals_say_what_holds_and_what_does_not() -> None:
         sample("ov-int8", 90, **settings, first_token_s=0.3, load_s=0.9),
         sample("ct2-int8", 70, **settings, first_token_s=0.21, load_s=0.2),
     ]
-    found = {goal.what: goal for goal in speed_goals.goals(speed_figures.medians(samples), {})}
+    wanted = speed_goals.WANTED["avx512"]
+    medians = speed_figures.medians(samples)
+    found = {goal.what: goal for goal in speed_goals.goals(medians, {}, wanted)}
     assert not found["decode t2 p512, × ov-int8"].holds  # 1.11, 1.4 is wanted
     assert not found["first token t2 p512, ms (ct2-int8: 210.0)"].holds  # 200, 189 is wanted
     assert found["ready after, s"].holds
@@ -160,12 +163,39 @@ def test_goals_say_what_holds_and_what_does_not() -> None:
     )
 
 
+def test_avx2_has_goals_of_its_own_and_judges_our_operators_alone() -> None:
+    settings = {"threads": 2, "prompt_tokens": 512, "peak_rss_mb": 229.0}
+    native = {**settings, "version": "gpt-edge 0.1.0, onnxruntime 1.31.1, native"}
+    samples = [
+        sample("edge-int8", 140, **native, first_token_s=0.5),
+        sample("edge-int8-stock", 90, **settings, first_token_s=0.9),
+        sample("ov-int8", 100, **settings, first_token_s=0.4),
+        sample("ct2-int8", 70, **settings, first_token_s=0.6),
+    ]
+    found = speed_goals.goals(speed_figures.medians(samples), {}, speed_goals.wanted_on("avx2"))
+    assert {goal.engine for goal in found} == {"edge-int8"}
+    by_name = {goal.what: goal for goal in found}
+    assert not by_name["decode t2 p512, × ov-int8"].holds  # 1.4, 1.5 is wanted
+    assert not by_name["first token t2 p512, ms (ct2-int8: 600.0)"].holds  # 500, 480 is wanted
+    assert by_name["peak RSS, MB"].holds
+    assert not [name for name in by_name if "optimum" in name or "roofline" in name]
+
+
+def test_the_default_report_is_named_after_the_kind_of_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"flags": "sse2 avx2 avx_vnni"}
+    monkeypatch.setattr(speed_machine, "cpu_facts", lambda: facts)
+    assert peers.parse(["--report", "x"]).out.name == "speed-avxvnni.md"
+    facts["flags"] += " avx512_vnni amx_int8"
+    assert peers.parse(["--report", "x"]).out.name == "speed-avx512.md"
+
+
 def test_a_goal_says_how_much_of_the_bandwidth_it_would_take() -> None:
     settings = {"threads": 1, "prompt_tokens": 32}
     table = speed_figures.medians(
         [sample("edge-int8", 50, **settings), sample("ov-int8", 60, **settings)]
     )
-    (goal,) = [goal for goal in speed_goals.goals(table, {1: 10.0}) if "ov-int8" in goal.what]
+    found = speed_goals.goals(table, {1: 10.0}, speed_goals.WANTED["avx512"])
+    (goal,) = [goal for goal in found if "ov-int8" in goal.what]
     read = 124e6 + (32 + RECORDED["new_tokens"] / 2) * 12 * 2 * 768 * 4
     assert goal.wanted == f"≥ 1.5 ({1.5 * 60 * read / 10e9:.0%} of the roofline)"
 
