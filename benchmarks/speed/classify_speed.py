@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+from speed_machine import cpu_kind
 
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.pipeline.export import export_bundle
@@ -33,6 +34,7 @@ from gpt_edge.reference.model import GPT
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.tasks import TaskSpec
 
+PRESETS = {"avx512": "avx512_vnni", "neon": "arm64"}  # Optimum's that fit a kind of CPU
 LABELS = ("negative", "neutral", "positive")
 BATCH = 32
 MEDIAN_TOKENS, SPREAD, LONGEST = 24, 0.6, 256
@@ -80,7 +82,8 @@ def parse() -> argparse.Namespace:
     ):
         arguments.add_argument(f"--{name}", type=int, default=default)
     arguments.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    arguments.add_argument("--target", default="avx512_vnni", help="Optimum's preset")
+    preset = PRESETS.get(cpu_kind(), "avx2")
+    arguments.add_argument("--target", default=preset, help="Optimum's preset")
     return arguments.parse_args()
 
 
