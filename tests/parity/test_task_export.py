@@ -138,7 +138,7 @@ def test_the_weights_of_every_head_can_be_read_back(
     kind: str, task: str, graph: str, make: Make, sources: Callable[[str, str], Path]
 ) -> None:
     model = load_task_model(sources(kind, task))
-    for scheme in SCHEMES.keys() - {"mixed"}:  # that is what a budget chooses
+    for scheme in ("fp32", "int8", "int8-block", "int4"):
         bundle, _ = make(kind, task, graph, scheme)
         assert localize(bundle, model).faults == [], scheme
 
