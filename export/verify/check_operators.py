@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,13 @@ from torch.nn import functional as F
 from gpt_edge.arrays import FloatArray, IntArray
 from gpt_edge.config import GPTConfig
 from gpt_edge.export.graph.lower_edge import LOW_ZERO_POINT
+from gpt_edge.export.verify.check_results import (
+    SIGMAS,
+    OperatorCheck,
+    check_shift,
+    check_slope,
+    compare,
+)
 from gpt_edge.export.verify.check_weights import WeightCheck
 from gpt_edge.export.weights.reference_operators import (
     LINEARS,
@@ -32,26 +40,8 @@ from gpt_edge.reference.model import GPT, activate, causal_mask
 # of the largest value: float32 kernels of torch and onnxruntime, summing in another order
 EPSILON = 2e-5
 SUM_EPSILON = 2e-6  # of sum |x w|: the same for products
-SIGMAS = 8.0  # of the quantization noise of a product's input
-MAX_SLOPE = 0.01  # a product that is scaled by more was not only quantized
-# of the energy of a product: where quantization makes more noise, a slope means nothing
-MAX_NOISE = 0.01
-MIN_ROWS = 16  # rows that make a mean
+PARTS = 32  # of a step: values that are so near are rounded alike
 HEADS = ("lm_head", "task_head")
-MAX_BIAS = 1e-3  # of the largest value: the error of quantization on average
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorCheck:
-    """How far an operator's result is from the reference's: the worst value, as a fraction of what
-    is explained.
-
-    noise: root mean square of what quantizing the operator's input explains; 0 where it is float.
-    """
-
-    share: float
-    fault: str = ""
-    noise: float = 0.0
 
 
 class OperatorChecker:
@@ -59,8 +49,8 @@ class OperatorChecker:
     operators.
 
     state: every parameter by its name, those of a task's head included. config: the bundle's, of a
-    task with its n_label. tensor_wide: activations
-    are quantized with one scale for the whole call, as onnxruntime's dynamic quantization does.
+    task with its n_label. tensor_wide: activations are quantized with one scale for the whole call,
+    as onnxruntime's dynamic quantization does.
     """
 
     def __init__(
@@ -95,11 +85,14 @@ class OperatorChecker:
         inputs = [torch.from_numpy(trace[source]) for source in inputs_of(operator, self._config)]
         with torch.inference_mode():
             expected, allowed = self._expect(operator, inputs, ids, n_past)
-        check = _compare(trace[operator], expected.numpy(), allowed.numpy(), n_past)
+        check = compare(trace[operator], expected.numpy(), allowed.numpy(), n_past)
         if not check.fault and self._is_quantized(operator):
             arrays = trace[operator], expected.numpy(), allowed.numpy()
             noise = float(np.sqrt(np.mean(np.square(allowed.numpy())))) / SIGMAS
-            return _check_slope(*arrays) or _check_shift(*arrays) or replace(check, noise=noise)
+            alike = partial(self._rows_alike, operator, inputs[0])
+            return (
+                check_slope(*arrays) or check_shift(*arrays, alike) or replace(check, noise=noise)
+            )
         return check
 
     def seed(self, cached: Sequence[FloatArray], n_past: int) -> None:
@@ -187,11 +180,8 @@ class OperatorChecker:
         return token + position, EPSILON * (token.abs() + position.abs()) + 1e-12
 
     def _product(self, operator: ReferenceOperator, x: Tensor) -> tuple[Tensor, Tensor]:
-        check = self._weights[operator]
         names = parameters_of(operator, self._config)
-        weight = self._state[names[0]]
-        if check.weight is not None and check.weight.values.shape == weight.shape:
-            weight = torch.from_numpy(np.ascontiguousarray(check.weight.values))
+        weight = self._weight(operator)
         bias = self._state[names[1]] if len(names) > 1 else None
         allowed = SUM_EPSILON * (x.abs() @ weight.abs().T) + 1e-12
         if self._is_quantized(operator):
@@ -210,6 +200,33 @@ class OperatorChecker:
             steps = torch.maximum(steps, -x.amin(-1, keepdim=True) / LOW_ZERO_POINT)
         return steps.expand_as(x)
 
+    def _weight(self, operator: ReferenceOperator) -> Tensor:
+        """A product's weight [N, K] as the graph has it; the reference's where it has another
+        shape.
+        """
+        weight = self._state[parameters_of(operator, self._config)[0]]
+        found = self._weights[operator].weight
+        if found is None or found.values.shape != weight.shape:
+            return weight
+        return torch.from_numpy(np.ascontiguousarray(found.values))
+
+    def _rows_alike(self, operator: ReferenceOperator, x: Tensor) -> FloatArray:
+        """How far the rounding of x [T, K] is the same in several rows: the variance of the mean
+        error over the rows, as a fraction of that of one row's, for each output [N]. 1 / T where
+        all rows differ, 1 where all are equal.
+
+        Values that lie nearer than a PARTS-th of a step are rounded alike. Zeros have no error.
+        """
+        bins = (x / self._steps(x, operator.name == "mlp.c_proj") * PARTS).round().nan_to_num()
+        n_rows = len(x)
+        shares = np.empty(x.shape[1])
+        for column, values in enumerate(bins.numpy().T):
+            _, counts = np.unique(values[values != 0], return_counts=True)
+            shares[column] = max(n_rows, np.square(counts).sum()) / n_rows**2
+        energy = np.square(self._weight(operator).numpy().astype(np.float64))
+        alike: FloatArray = (energy @ shares) / np.maximum(energy.sum(1), 1e-300)
+        return alike
+
     def _attend(self, layer: int, qkv: Tensor, n_past: int) -> tuple[Tensor, Tensor]:
         attn = self._model.blocks()[layer].attn
         q, k, v = qkv.view(1, len(qkv), 3, attn.n_head, -1).permute(2, 0, 3, 1, 4)  # [1, H, T, D]
@@ -223,65 +240,3 @@ class OperatorChecker:
         largest_score = float(q.norm(dim=-1).max() * k.norm(dim=-1).max() * attn.scale)
         allowed = EPSILON * (1 + 0.1 * largest_score) * v.abs().max() + 1e-12
         return y, allowed.expand_as(y)
-
-
-def _compare(
-    actual: FloatArray, expected: FloatArray, allowed: FloatArray, n_past: int
-) -> OperatorCheck:
-    if actual.shape != expected.shape:
-        return OperatorCheck(
-            math.inf,
-            f"the result is {list(actual.shape)}, the reference's is {list(expected.shape)}",
-        )
-    difference = np.abs(actual - expected)
-    share = np.nan_to_num(difference / allowed, nan=np.inf)
-    row, column = (int(index) for index in np.unravel_index(int(share.argmax()), share.shape))
-    worst = float(share[row, column])
-    if worst <= 1:
-        return OperatorCheck(worst)
-    size = float(difference[row, column])
-    limit = float(allowed[row, column])
-    text = f"off by {size:.3g} at position {n_past + row}, where {limit:.2g} is explained"
-    return OperatorCheck(
-        worst, f"{text}; {int((share > 1).sum()):,} of {share.size:,} values are off"
-    )
-
-
-def _check_slope(
-    actual: FloatArray, expected: FloatArray, allowed: FloatArray
-) -> OperatorCheck | None:
-    """A product whose every value is within the quantization noise may still be scaled: regress it
-    on what is expected.
-    """
-    energy = float(np.square(expected).sum())
-    noise = float(np.square(allowed / SIGMAS).sum())
-    if energy == 0 or noise > MAX_NOISE * energy:
-        return None
-    slope = float(((actual - expected) * expected).sum()) / energy
-    limit = MAX_SLOPE + SIGMAS * math.sqrt(noise / energy / expected.size)
-    if abs(slope) <= limit:
-        return None
-    return OperatorCheck(
-        abs(slope) / limit,
-        f"scaled by {1 + slope:.4g}, where {limit:.2g} more or less is explained",
-    )
-
-
-def _check_shift(
-    actual: FloatArray, expected: FloatArray, allowed: FloatArray
-) -> OperatorCheck | None:
-    """Quantization is unbiased: the mean over the rows of each output must be nearer than each of
-    its values.
-    """
-    if len(actual) < MIN_ROWS:
-        return None
-    shift = np.abs((actual - expected).mean(0))
-    limit = np.sqrt(np.square(allowed).mean(0) / len(actual)) + MAX_BIAS * np.abs(expected).max()
-    worst = int((shift / limit).argmax())
-    if shift[worst] <= limit[worst]:
-        return None
-    text = (
-        f"output {worst} is shifted by {shift[worst]:.3g} in all rows, where {limit[worst]:.2g} is "
-        "explained"
-    )
-    return OperatorCheck(float(shift[worst] / limit[worst]), text)

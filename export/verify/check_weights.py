@@ -84,12 +84,9 @@ def _embedding(
 ) -> WeightCheck:
     try:
         tokens = dequantize.lookup_table(mapped.nodes, onnx_contract.INPUT_IDS)
-        if config.n_label is None:
-            positions = dequantize.lookup_table(mapped.nodes, onnx_contract.POSITION_IDS)
-        else:  # a task counts the tokens itself
-            positions = dequantize.lookup_table(
-                mapped.nodes, onnx_contract.INPUT_IDS, is_counted=True
-            )
+        # a task counts the tokens itself
+        source = onnx_contract.POSITION_IDS if config.n_label is None else None
+        positions = dequantize.lookup_table(mapped.nodes, source)
     except UnknownLayout as error:
         return WeightCheck(share=np.inf, faults=(f"its weights cannot be read back: {error}",))
     width = expected[names[0]].shape[1]

@@ -134,18 +134,15 @@ def linear_bias(nodes: Sequence[ir.Node]) -> NDArray[Any] | None:
     return None
 
 
-def lookup_table(
-    nodes: Sequence[ir.Node], source: str, *, is_counted: bool = False
-) -> DequantizedWeight:
-    """The table [rows, K] that the graph's input `source` looks up among `nodes`; is_counted: what
-    the length of that input looks up. Raises UnknownLayout.
+def lookup_table(nodes: Sequence[ir.Node], source: str | None) -> DequantizedWeight:
+    """The table [rows, K] that the graph's input `source` looks up among `nodes`; None: what the
+    length of an input looks up, whichever it is. Raises UnknownLayout.
     """
     lookups = [
         node
         for node in nodes
         if node.op_type in ("Gather", "GatherBlockQuantized")
-        and _comes_from_input(node.inputs[1], source, through_shapes=is_counted)
-        and not (is_counted and _comes_from_input(node.inputs[1], source))
+        and (_counts(node.inputs[1]) if source is None else _reads(node.inputs[1], source))
     ]
     if len(lookups) == 1 and lookups[0].op_type == "GatherBlockQuantized":
         return _blocked_table(lookups[0])
@@ -177,21 +174,30 @@ def _blocked_table(node: ir.Node) -> DequantizedWeight:
     return _unblocked(levels, scales, _optional(node, 3), 0, node.attributes["bits"].as_int())
 
 
-def _comes_from_input(value: ir.Value | None, name: str, *, through_shapes: bool = False) -> bool:
-    """Whether a value is computed from the graph's input of that name; through_shapes: or from its
-    shape.
-    """
+def _reads(index: ir.Value | None, source: str) -> bool:
+    """Whether a value is computed from what the graph's input of that name holds."""
+    return source in _inputs_of(index)
+
+
+def _counts(index: ir.Value | None) -> bool:
+    """Whether a value is computed from shapes of the graph's inputs alone."""
+    return not _inputs_of(index) and bool(_inputs_of(index, through_shapes=True))
+
+
+def _inputs_of(value: ir.Value | None, *, through_shapes: bool = False) -> set[str]:
+    """The graph's inputs that a value is computed from; through_shapes: or from their shapes."""
+    found: set[str] = set()
     pending = [value]
     while pending:
         value = pending.pop()
         if value is None:
             continue
-        if value.name == name and value.is_graph_input():
-            return True
+        if value.is_graph_input():
+            found.add(str(value.name))
         node = value.producer()
         if node is not None and (through_shapes or node.op_type not in ("Shape", "Size")):
             pending += node.inputs
-    return False
+    return found
 
 
 def _optional(node: ir.Node, index: int) -> Any:

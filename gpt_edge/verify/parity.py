@@ -282,8 +282,8 @@ def worst_window(
 
     What quantization does to a row depends little on where the row stands, so a quarter of the
     windows says how large its noise is, also where a fault covers most of the context. Where it
-    does depend, as of rows that attend to few tokens, `window_of` says what the model's own noise
-    is there.
+    does depend, as of rows that attend to few tokens, the model's own noise in those rows decides,
+    see `export.verify.own_noise`.
     """
     rows = list(compare_rows(reference, candidate, probe))
     n_windows = len(rows) // WINDOW
@@ -294,14 +294,6 @@ def worst_window(
     worst = int(np.nan_to_num(means, nan=np.inf).argmax())
     agreement = Agreement.of(rows[starts[worst] : starts[worst] + WINDOW])
     return agreement, float(np.percentile(means, 25)), probe.compared_rows[starts[worst]]
-
-
-def window_of(reference: FloatArray, candidate: FloatArray, probe: Probe, row: int) -> Agreement:
-    """How the WINDOW compared rows of a probe that begin at `row` agree. Raises ValueError for a
-    row that is not compared.
-    """
-    at = list(probe.compared_rows).index(row)
-    return Agreement.of(list(compare_rows(reference, candidate, probe))[at : at + WINDOW])
 
 
 def logit_margin(logits: FloatArray) -> float:

@@ -360,21 +360,30 @@ def test_a_fault_in_a_large_model_is_no_noise_of_its_own(tmp_path: Path) -> None
     assert report.faults
 
 
-def test_noisy_rows_are_judged_by_their_own_noise(tmp_path: Path) -> None:
-    """The first rows attend to few tokens: where some tokens have outliers, they are noisier than
-    others. A fault in the same rows is no noise.
+@pytest.mark.parametrize(
+    ("seed", "std", "graph", "scheme"),
+    [
+        pytest.param(2, 0.062, "portable", "int4", id="the first rows attend to few tokens"),
+        pytest.param(20, 0.5692, "edge", "int8", id="a row attends to either of two tokens"),
+    ],
+)
+def test_noisy_rows_are_judged_by_their_own_noise(
+    seed: int, std: float, graph: str, scheme: str, tmp_path: Path
+) -> None:
+    """Where some tokens have outliers, some rows are noisier than others, or jump with some errors
+    and not with others. A fault in the same rows is no noise.
     """
     config = TINY["gpt3"]
     source, out = tmp_path / "source", tmp_path / "out"
-    model = random_model(config, seed=2, std=0.062)
-    generator = torch.Generator().manual_seed(2)
+    model = random_model(config, seed=seed, std=std)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in filter(lambda weight: weight.ndim == 2, model.parameters()):
             is_large = torch.rand(weight.shape[1], generator=generator) < 0.01
             weight[:, is_large] *= 8
     save_checkpoint(source, config, model.state_dict(), None, {})
-    bundle, report = export_bundle(source, out, graph="portable", scheme="int4", tokenizer="none")
-    figures = report.figures["torch against int4"]
+    bundle, report = export_bundle(source, out, graph=graph, scheme=scheme, tokenizer="none")
+    figures = report.figures[f"torch against {scheme}"]
     name = next(name for name in figures if name.startswith("worst"))
     subject = subject_of(config, None, None)
     checkpoint = open_checkpoint(source)
@@ -384,10 +393,10 @@ def test_noisy_rows_are_judged_by_their_own_noise(tmp_path: Path) -> None:
     at = next(i for i, probe in enumerate(subject.probes) if probe.fills_context)
     _, quiet, row = worst_window(expected.logits[at], actual.logits[at], subject.probes[at])
     assert name == f"worst 8 rows, from {row}"
-    own = noise("int4", (subject.probes[at].name, row)).mean_kl
+    own = noise(scheme, (subject.probes[at].name, row)).mean_kl
     assert figures[name]["mean_kl"] > 8 * quiet
     assert figures[name]["limits"]["mean_kl"] == pytest.approx(6 * own, rel=1e-3)
     actual.logits[at][row : row + 8] = np.roll(actual.logits[at][row : row + 8], 1, axis=0)
     faulty = Verification()
-    subject.check_outputs(faulty, "torch against int4", "int4", expected, actual, noise)
+    subject.check_outputs(faulty, f"torch against {scheme}", scheme, expected, actual, noise)
     assert any(name in fault for fault in faulty.faults)

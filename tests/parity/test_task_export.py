@@ -19,6 +19,7 @@ from gpt_edge.errors import BundleError, ExportError, ParityError
 from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.export.pipeline.quantize import quantize_bundle
 from gpt_edge.export.pipeline.verify import verify_bundle
+from gpt_edge.export.verify.localize import localize
 from gpt_edge.export.verify.reference import classifier_logits
 from gpt_edge.export.weights.data_file import DATA_FILES
 from gpt_edge.reference.checkpoint import load_task_model, save_checkpoint
@@ -124,8 +125,22 @@ def test_vectors_are_means_of_the_heads_outputs(
     rounded = Encoder(int8).vectors(probes.sequences)
     lengths = np.linalg.norm(rounded, axis=1) * np.linalg.norm(found, axis=1)
     assert ((rounded * found).sum(1) / lengths).min() > 0.99
+    assert localize(bundle, model).faults == localize(int8, model).faults == []
     figures = report.figures["torch against fp32"]["labels"]
     assert (figures["ok"], figures["rows"]) == (True, 12 * 12)  # each number of 12 examples
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graph", onnx_contract.GRAPHS)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", ["gpt1", "gpt3"])
+def test_the_weights_of_every_head_can_be_read_back(
+    kind: str, task: str, graph: str, make: Make, sources: Callable[[str, str], Path]
+) -> None:
+    model = load_task_model(sources(kind, task))
+    for scheme in ("fp32", "int8", "int8-block", "int4"):
+        bundle, _ = make(kind, task, graph, scheme)
+        assert localize(bundle, model).faults == [], scheme
 
 
 @pytest.mark.parametrize("scheme", ["fp32", "int8"])

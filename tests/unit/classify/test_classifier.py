@@ -25,7 +25,9 @@ N_CTX = 16
 
 
 class Scripted:
-    """Stands in for an Encoder: logits from a function of each sequence."""
+    """Stands in for an Encoder: logits from a function of each sequence, of a model that labels
+    tokens a row for each of them.
+    """
 
     def __init__(self, task: TaskSpec | None, answer: Any) -> None:
         self.task, self.answer, self.path = task, answer, Path("scripted")
@@ -34,7 +36,7 @@ class Scripted:
     def logits(self, sequences: list[tuple[int, ...]], *, batch: int) -> np.ndarray:
         assert self.task is not None
         step = 2 if self.task.kind == "similarity" else 1
-        found = [self.answer(ids) for ids in sequences[::step]]
+        found = [value for ids in sequences[::step] for value in np.ravel(self.answer(ids))]
         return np.array(found, np.float32).reshape(-1, self.task.n_label)
 
     def vectors(self, sequences: list[list[int]], *, batch: int) -> np.ndarray:
@@ -182,7 +184,7 @@ def test_vectors_have_length_one_if_not_asked_otherwise() -> None:
     np.testing.assert_allclose(embedder.embed(["a"]), [[0.6, 0.8, 0, 0]], rtol=1e-6)
     assert embedder.embed(["a"], normalize=False).tolist() == [[3, 4, 0, 0]]
     assert embedder.embed([]).shape == (0, 4)
-    with pytest.raises(ContextLengthError, match="text 1: "):
+    with pytest.raises(ContextLengthError, match="text 1: a text of 17 bytes is more than"):
         embedder.embed(["a", "b" * 17])
     assert embedder.encode("ab" * 10, "left") == list(b"ab" * 8)
 
@@ -215,3 +217,40 @@ def test_a_text_of_one_token_too_many_is_refused() -> None:
     assert pairs.encode(("a" * 7, "b" * 6)).n_truncated == 0
     with pytest.raises(ContextLengthError, match="1 too many"):
         pairs.encode(("a" * 7, "b" * 7))
+
+
+def token_classifier() -> Classifier:
+    """Letters from "c" on are late."""
+    task = TaskSpec("token-classification", labels=("early", "late"), problem="single-label")
+    return classifier(task, lambda ids: [[0, id - ord("b")] for id in ids])
+
+
+def test_every_token_of_several_texts_gets_its_own_label() -> None:
+    rows = token_classifier().tag(["ab", "dcba", "c"])
+    assert [[(item.text, item.label) for item in row] for row in rows] == [
+        [("a", "early"), ("b", "early")],
+        [("d", "late"), ("c", "late"), ("b", "early"), ("a", "early")],
+        [("c", "late")],
+    ]
+    assert [item.start for item in rows[1]] == [0, 1, 2, 3]
+
+
+def test_what_is_cut_of_a_text_has_no_labels() -> None:
+    model, text = token_classifier(), "abcdefghijklmnopqrst"
+    for side, kept in (("right", text[:N_CTX]), ("left", text[-N_CTX:])):
+        long, short = model.tag([text, "d"], truncate=side)  # type: ignore[arg-type]
+        assert "".join(item.text for item in long) == kept
+        assert [item.label for item in long] == ["late" if c > "b" else "early" for c in kept]
+        assert long[0].start == text.index(kept)
+        assert [(item.text, item.label) for item in short] == [("d", "late")]
+
+
+def test_texts_are_tagged_by_models_for_tokens_and_with_their_own_ids() -> None:
+    labels = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, 0])
+    with pytest.raises(ValueError, match="labels texts, not tokens: use predict"):
+        labels.tag(["x"])
+    model = token_classifier()
+    with pytest.raises(ValueError, match="texts must be a"):
+        model.tag("one text")
+    with pytest.raises(ValueError, match="shorter"):
+        model.tag_encoded(["a", "b"], [model.encode("a")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 import gpt_edge
 from gpt_edge.errors import ContextLengthError, GPTEdgeError
 from gpt_edge.generate.generator import Generator
-from gpt_edge.generate.score import split_ids, split_options
+from gpt_edge.generate.read_sequence import ReadSequence
+from gpt_edge.generate.score import choose_ids, fit_options, split_ids, split_options
 from tests.support.tiny_model import END_TOKEN, N_CTX, VOCAB_SIZE, open_generator
 
 PROMPT = "he and the"
@@ -108,6 +110,43 @@ def test_what_does_not_fit_is_refused_before_any_work_or_cut(generator: Generato
         generator.choose(PROMPT, ["x" * 2 * N_CTX], truncate="left")
     with pytest.raises(ValueError, match="truncate must be 'left' or None"):
         generator.choose(PROMPT, [" an"], truncate="right")  # type: ignore[arg-type]
+
+
+def test_pairs_fill_the_context_and_lose_the_same_start() -> None:
+    """The last id is never read, so a context of 3 holds 4."""
+    pairs = [([1, 2, 3], [4]), ([1, 2], [5])]
+    assert fit_options(pairs, 3, cut=False) == pairs
+    with pytest.raises(ContextLengthError, match=r"have 4 tokens, .* holds 2$") as caught:
+        fit_options(pairs, 2, cut=False)
+    assert caught.value.hint == "shorten the prompt"
+    assert fit_options(pairs, 2, cut=True) == [([2, 3], [4]), ([2], [5])]
+    assert fit_options(pairs, 9, cut=True) == pairs
+    with pytest.raises(ContextLengthError, match=r"have 4 tokens, .* holds 1$") as caught:
+        fit_options(pairs, 1, cut=True)  # nothing would be left before 5
+    assert caught.value.hint == "shorten the continuation"
+
+
+def test_what_options_begin_with_is_read_once(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ids before that are alike up to the third, two are read once: the last one predicts."""
+    n_read = []
+    read = ReadSequence.read
+
+    def counting(self: ReadSequence, ids: Any, **rest: Any) -> Any:
+        n_read.append(len(ids))
+        return read(self, ids, **rest)
+
+    monkeypatch.setattr(ReadSequence, "read", counting)
+    pairs = [([1, 2, 3], [4]), ([1, 2, 3], [5, 6]), ([1, 2, 9, 9], [4])]
+    scores = choose_ids(generator.session, pairs, VOCAB_SIZE)
+    assert n_read == [2, 1, 2, 1, 1]
+    for (before, after), score in zip(pairs, scores, strict=True):
+        wanted = slow_logprob(generator, before, after)
+        assert score.logprob == pytest.approx(wanted, abs=1e-4)
+    n_read.clear()
+    choose_ids(generator.session, [([1], [4]), ([1], [5])], VOCAB_SIZE)
+    assert n_read == [1, 1]
 
 
 def test_a_classifier_has_no_choices() -> None:

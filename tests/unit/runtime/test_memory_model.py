@@ -13,9 +13,10 @@ from gpt_edge.cli.support.memory import memory_figures
 from gpt_edge.cli.support.options import parse_memory
 from gpt_edge.errors import BundleError
 from gpt_edge.runtime import memory_model
-from gpt_edge.runtime.memory_model import predict_memory
+from gpt_edge.runtime.memory_model import check_memory, predict_memory
 from gpt_edge.runtime.tuning import PHONE
 from tests.conftest import REPO
+from tests.support.tiny_model import GRAPHS, N_CTX, bundle_path, open_session, random_ids
 
 TINY = REPO / "tests/golden/tiny-edge"
 
@@ -61,6 +62,36 @@ def test_a_limit_refuses_before_anything_is_loaded(monkeypatch: pytest.MonkeyPat
     with pytest.raises(BundleError, match=r"needs about \d+ MB .* the limit is 20 MB"):
         load(TINY, max_memory=20_000_000)
     assert load(TINY, max_memory=10**9, profile="phone").session.threads <= 2
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_keys_and_values_of_a_full_context_are_predicted_to_the_byte(graph: str) -> None:
+    session = open_session(graph)
+    cache = session.new_cache()
+    session.forward(random_ids(N_CTX), cache)
+    predicted = predict_memory(Bundle.open(bundle_path(graph)))
+    assert predicted.cache == sum(array.nbytes for array in cache.arrays)
+
+
+def test_a_long_prompt_takes_what_its_tokens_compute_at_once() -> None:
+    bundle = Bundle.open(TINY)
+    config = bundle.config
+    small, large = (
+        predict_memory(bundle, tuning=dataclasses.replace(PHONE, prefill_chunk=n)).work
+        for n in (1, 2 * config.n_ctx)
+    )
+    # an MLP three times, 8 rows of the width, and a score of each head for each position
+    a_token = 3 * config.inner_size + 8 * config.n_embd + config.n_head * config.n_ctx
+    assert small == 4 * a_token
+    assert large == config.n_ctx * small
+
+
+def test_the_limit_itself_is_enough() -> None:
+    bundle = Bundle.open(TINY)
+    full = predict_memory(bundle).full
+    check_memory(bundle, full)
+    with pytest.raises(BundleError, match="the limit is"):
+        check_memory(bundle, full - 1)
 
 
 @pytest.mark.parametrize(

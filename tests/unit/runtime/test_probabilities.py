@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gpt_edge.runtime.probabilities import probabilities
+from gpt_edge.runtime.probabilities import given_labels, probabilities
 from gpt_edge.tasks import TEXT, TaskSpec, new_task
 
 TASK = new_task("classification", 9, ("a", "b", "c"))
@@ -35,3 +35,13 @@ def test_each_of_several_labels_has_its_sigmoid_even_far_from_zero(
     found = probabilities(task, logits)
     wanted = 1 / (1 + np.exp(-0.3 / (temperature or 1)))
     np.testing.assert_allclose(found, [0.0, wanted], rtol=1e-12)
+
+
+def test_a_label_at_its_threshold_is_given() -> None:
+    task = TaskSpec(TEXT, labels=("a", "b"), problem="multi-label")
+    shares = np.array([[0.5, 0.4999], [0.75, 0.5]])
+    assert given_labels(task, shares).tolist() == [[True, False], [True, True]]
+    own = dataclasses.replace(task, thresholds=(0.75, 0.25))
+    assert given_labels(own, shares).tolist() == [[False, True], [True, True]]
+    assert given_labels(own, shares, 0.0).all()
+    assert given_labels(own, shares, 0.75).tolist() == [[False, False], [True, False]]
