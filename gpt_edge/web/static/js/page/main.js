@@ -117,17 +117,21 @@ var GPTEdgeError = class extends Error {
 // local_engine.js
 var LocalEngine = class {
   models;
+  starting;
   worker = null;
   current = null;
   loaded = null;
-  constructor(models) {
+  /** starting: a worker that has no model yet, started before the models were known. */
+  constructor(models, starting = null) {
     this.models = models;
+    this.starting = starting;
   }
   async load(name, onProgress) {
     if (this.current === name && this.loaded !== null)
       return this.loaded;
     this.end();
-    this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.worker = this.starting ?? startWorker();
+    this.starting = null;
     const url = new URL(`models/${name}`, document.baseURI).href;
     const reply = await this.ask({ do: "load", url }, (update) => {
       if (update.is === "progress")
@@ -192,6 +196,9 @@ var LocalEngine = class {
     this.loaded = null;
   }
 };
+function startWorker() {
+  return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+}
 function unexpected(reply) {
   return new GPTEdgeError(`the worker answered ${reply.is}, which was not asked for`);
 }
@@ -718,12 +725,14 @@ var WriteTab = class {
 // main.js
 async function start() {
   useTheme();
+  const isKept = navigator.serviceWorker?.controller != null;
+  const worker = isKept ? startWorker() : null;
   const answer = await fetch("site.json", { cache: "no-cache" });
   if (!answer.ok)
     throw new Error(`site.json is missing: the server answered ${answer.status}`);
   const site = await answer.json();
   const isLocal = site.engine === "wasm";
-  const engine = isLocal ? new LocalEngine(site.models) : await ServerEngine.open(new ServerKey());
+  const engine = isLocal ? new LocalEngine(site.models, worker) : await ServerEngine.open(new ServerKey());
   byId("where").textContent = isLocal ? "The model runs in this page. Nothing that you write leaves it." : "The model runs on the server that sent this page. Nothing goes anywhere else.";
   if (isLocal)
     void workOffline(site.version);
