@@ -119,7 +119,7 @@ def open_state_dict(
     that nothing says, and as `open_tensors` does.
     """
     source, notes = without_prefix(as_tensors(str(file), found.tensors))
-    prefix = TRANSFORMER if TRANSFORMER + "wpe.weight" in source.infos else ""
+    prefix = TRANSFORMER if TRANSFORMER + "wte.weight" in source.infos else ""
     shapes = {name: info.shape for name, info in source.infos.items()}
     sizes = _sizes(file, shapes, prefix)
     said = {**found.settings, **_flat(given or {})}
