@@ -3,8 +3,10 @@
     python scripts/vendor_web.py
 
 Needs node 20 and npm, which fetches the versions that web/package-lock.json names. Compiled are the
-TypeScript sources; copied are the page and onnxruntime-web's plain wasm build, the one build that
-has every operator of the edge graph. The wasm lies there compressed, 14 MB in 3, and
+TypeScript sources, and the page's two scripts hold all that they import: fetched one by one through
+a service worker, fifty modules took longer than the model. The library's modules lie beside them,
+for pages of one's own. Copied are the page and onnxruntime-web's plain wasm build, the one build
+that has every operator of the edge graph. The wasm lies there compressed, 14 MB in 3, and
 `gpt-edge web` unpacks it. tests/web/test_vendored.py fails where the sources compile to something
 else.
 """
@@ -27,11 +29,13 @@ WASM = "ort-wasm-simd-threaded.wasm"
 SERVICE_WORKER = "service_worker.js"
 # entry points of the npm package, whose imports only node and bundlers resolve
 ENTRY_POINTS = ("index_browser.js", "index_node.js")
+PAGE = "page"
+PAGE_SCRIPTS = ("main.js", "worker.js")
 
 
 def compile_sources() -> Path:
     """Run the TypeScript compiler; return the folder of its output."""
-    if not (WEB / "node_modules" / "typescript").is_dir():
+    if not (WEB / "node_modules" / "esbuild").is_dir():
         # the binaries of other execution providers would be hundreds of MB
         environment = {**os.environ, "ONNXRUNTIME_NODE_INSTALL": "skip"}
         command = ["npm", "ci", "--no-audit", "--no-fund"]
@@ -44,26 +48,37 @@ def compile_sources() -> Path:
 
 def scripts(compiled: Path) -> dict[str, bytes]:
     """The scripts of a site by their names in it."""
-    found = {}
+    found = {SERVICE_WORKER: (compiled / PAGE / SERVICE_WORKER).read_bytes()}
+    found |= {f"js/{PAGE}/{name}": _with_imports(compiled / PAGE / name) for name in PAGE_SCRIPTS}
     for path in sorted(compiled.rglob("*.js")):
-        if path.name == SERVICE_WORKER:
-            found[SERVICE_WORKER] = path.read_bytes()
-        elif path.name not in ENTRY_POINTS:
-            found[f"js/{path.relative_to(compiled).as_posix()}"] = path.read_bytes()
+        name = path.relative_to(compiled)
+        if name.parts[0] != PAGE and name.name not in ENTRY_POINTS:
+            found[f"js/{name.as_posix()}"] = path.read_bytes()
     return found
+
+
+def _with_imports(script: Path) -> bytes:
+    """One script with every module that it imports, but onnxruntime's, which looks for its wasm
+    beside itself.
+    """
+    bundler = WEB / "node_modules" / ".bin" / "esbuild"
+    command = [str(bundler), script.name, "--bundle", "--format=esm", "--target=es2022"]
+    command += ["--external:*.mjs", "--charset=utf8", "--log-level=warning"]
+    done = subprocess.run(command, cwd=script.parent, check=True, stdout=subprocess.PIPE)
+    return done.stdout
 
 
 def main() -> int:
     compiled = compile_sources()
     runtime = WEB / "node_modules" / "onnxruntime-web" / "dist"
     notices = {name: (STATIC / "ort" / name).read_bytes() for name in ("LICENSE", "NOTICES.txt.xz")}
-    shutil.rmtree(STATIC)
     files = scripts(compiled)
     files |= {path.name: path.read_bytes() for path in sorted((WEB / "page").iterdir())}
     files |= {f"ort/{name}": (runtime / name).read_bytes() for name in ORT_FILES}
     files |= {f"ort/{name}": content for name, content in notices.items()}
     packed = lzma.compress((runtime / WASM).read_bytes(), preset=9 | lzma.PRESET_EXTREME)
     files[f"ort/{WASM}.xz"] = packed
+    shutil.rmtree(STATIC)
     for name, content in files.items():
         path = STATIC / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -202,6 +202,7 @@ class BatchEngine:
             thread.join()
         with self._turn():
             self._rows.end(everyone=True)
+            self._rows.close()
 
     def __enter__(self) -> Self:
         return self

@@ -81,12 +81,15 @@ class BatchRow:
         """Its prompt is being read from now on."""
         self._started = self._chosen = self._ended = time.perf_counter()
 
-    def take(self, logits: FloatArray) -> str:
+    def take(self, logits: FloatArray, drawn: int | Exception | None = None) -> str:
         """Choose the next token of logits [V] and return the text that is certain now, often "".
-        The text of an ended row is complete. Raises NumericError.
+        The text of an ended row is complete. drawn: what `choice.draw` gave or raised for them, if
+        it was called before. Raises NumericError.
         """
         is_first = not self.choice.ids
-        id = self.choice.choose(logits)
+        if isinstance(drawn, Exception):
+            raise drawn
+        id = self.choice.take(self.choice.draw(logits) if drawn is None else drawn, logits)
         piece = "" if id is None else self._text.push(id)
         if self.is_ended:
             piece += self._text.flush()

@@ -5,12 +5,14 @@ read, the slots of the rows that decode, and who joins and leaves them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gpt_edge.arrays import FloatArray
 from gpt_edge.generate.batch_handle import BatchHandle
 from gpt_edge.generate.batch_queue import BatchQueue
 from gpt_edge.generate.prefix_cache import PrefixCache
 from gpt_edge.generate.read_sequence import ReadSequence
+from gpt_edge.generate.row_draws import RowDraws
 from gpt_edge.runtime.session import Session
 
 MAX_SKIPPED = 3  # chunks of shorter prompts that the oldest one waits for
@@ -43,6 +45,7 @@ class BatchRows:
         self._joining: list[_Joining] = []  # the oldest first
         self._n_skipped = 0  # chunks since the oldest was read
         self._last_read: _LastRead | None = None
+        self._draws = RowDraws(session.threads)
 
     @property
     def n_running(self) -> int:
@@ -126,12 +129,17 @@ class BatchRows:
         except Exception as error:  # their keys and values may be half-written
             self._fail_running(error)
             return True
-        for handle, row_logits in zip(running, logits, strict=True):
-            self._take(handle, row_logits)
+        drawn = self._draws.draw([handle.row.choice for handle in running], list(logits))
+        for handle, row_logits, id in zip(running, logits, drawn, strict=True):
+            self._deliver(handle, partial(handle.row.take, row_logits, id))
         for row in reversed(range(len(running))):
             if running[row].is_done:
                 self._leave(row)
         return True
+
+    def close(self) -> None:
+        """End its threads."""
+        self._draws.close()
 
     def fail_all(self, error: BaseException) -> None:
         """End every request with an error: keys and values may be half-written."""
@@ -214,9 +222,6 @@ class BatchRows:
             handle.fail(error)
             return
         self._running.append(handle)
-
-    def _take(self, handle: BatchHandle, logits: FloatArray) -> None:
-        self._deliver(handle, lambda: handle.row.take(logits))
 
     def _deliver(self, handle: BatchHandle, make_piece: Callable[[], str]) -> None:
         """Give a request its next piece of text; an error ends it alone."""

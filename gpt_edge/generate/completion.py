@@ -131,7 +131,18 @@ class TokenChoice:
         """Append and return the next id, or None for an end token. logits: float32 [V]. Raises
         NumericError.
         """
-        return self.take(self._sample(logits[: self._vocab_size]), logits)
+        return self.take(self.draw(logits), logits)
+
+    def draw(self, logits: FloatArray) -> int:
+        """The next id after logits [V], which `take` then appends. Raises NumericError."""
+        return self._sample(logits[: self._vocab_size])
+
+    def is_slow_draw(self, min_tokens: int) -> bool:
+        """Whether `draw` is arithmetic over a vocabulary of at least so many tokens, and nothing of
+        a caller's is called.
+        """
+        is_large = self._vocab_size >= min_tokens
+        return is_large and self._constraint is None and self._sampler.draws_from(self._vocab_size)
 
     def processed(self, logits: FloatArray) -> LogitsRow:
         """The row [V'] of tokens that exist, after all processors; for a search that chooses."""

@@ -68,6 +68,12 @@ class Sampler:
         other._random = self._random.fork()
         return other
 
+    def draws_from(self, n_tokens: int) -> bool:
+        """Whether a choice among `n_tokens` takes passes of arithmetic over all of them, and calls
+        no processor.
+        """
+        return not (self._processors or self._is_greedy) and self._top_k >= n_tokens
+
     def sample(self, logits: FloatArray, history: Sequence[int] = ()) -> int:
         """Return a token id whose probability is above 0; greedy takes the largest logit, the lower
         id in a tie.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +13,13 @@ from typing import Any
 
 import pytest
 
+from gpt_edge.bundle.gate.operators import OF_MICROSOFT, STANDARD
 from tests.conftest import REPO
-from tests.hostile.attacks import ATTACKS, Attack, spoiled
+from tests.hostile.attacks import Attack, spoiled
 from tests.support.cpp_library import CppError, CppLibrary
+from tests.support.graph_attacks import foreign_graphs, weights_elsewhere
 from tests.support.signed_manifest import changed_bundle, sign, signed
 
-# they lie in the right file, over one another or with an entry that nothing reads
-FINE = ("weights over others", "weights with a checksum's entry of 2 MB")
-ELSEWHERE = (
-    "a shape whose product overflows",
-    "a negative dimension",
-    "a sparse initializer",
-    "a Constant with a sparse value",
-    "a Constant whose value lies in a file",
-)
 TINY = REPO / "tests" / "golden" / "tiny-edge"
 Values = dict[str, Any]
 
@@ -62,7 +56,10 @@ LIES: tuple[tuple[Callable[[Values], object], str], ...] = (
     (lambda values: values.update(kind="task"), "is a classifier's"),
     (lambda values: values.update(graph="other"), "graph is 'other'"),
     (lambda values: values.update(graph=7), "graph must be a text"),
-    (lambda values: values.update(graph="portable"), "lacks attention_mask"),
+    (
+        lambda values: values.update(graph="portable"),
+        "has the operator 'SkipLayerNormalization' of 'com",
+    ),
     (lambda values: values.update(scheme="int2"), "scheme is 'int2'"),
     (lambda values: values.update(name="../x"), "name must be plain"),
     (lambda values: values.update(surprise=1), "unknown field 'surprise'"),
@@ -196,18 +193,27 @@ def test_a_graph_or_vocabulary_of_random_bytes_under_a_right_checksum_is_an_erro
         path.write_bytes(data)
 
 
-PLACES = [
-    attack
-    for attack in ATTACKS
-    if attack.name in ELSEWHERE or (attack.name.startswith("weights") and attack.name not in FINE)
-]
-
-
-@pytest.mark.parametrize("attack", PLACES, ids=str)
+@pytest.mark.parametrize("attack", weights_elsewhere(with_files=True), ids=str)
 def test_weights_that_lie_elsewhere_are_refused(
     attack: Attack, cpp: CppLibrary, tmp_path: Path
 ) -> None:
     refused(cpp, spoiled(attack, tmp_path / "bundle"), "bundle", r"model\.onnx(\.data)? (has|is) ")
+
+
+@pytest.mark.parametrize("attack", foreign_graphs(), ids=str)
+def test_a_graph_that_no_export_has_does_not_reach_onnxruntime(
+    attack: Attack, cpp: CppLibrary, tmp_path: Path
+) -> None:
+    folder = spoiled(attack, tmp_path / "bundle")
+    refused(cpp, folder, "bundle", r"model\.onnx (has (a|the) |asks |is no ONNX graph)")
+
+
+def test_the_list_of_operators_is_that_of_python() -> None:
+    text = (REPO / "examples" / "cpp" / "parts" / "operator_list.hpp").read_text()
+    for name, table in (("STANDARD", STANDARD), ("MICROSOFT", OF_MICROSOFT)):
+        start = text.index(f"{name}_OPERATORS[] = {{")
+        listed = re.findall(r'"(\w+)"', text[start : text.index("};", start)])
+        assert listed == sorted(table)
 
 
 RANKS: tuple[tuple[bytes, str], ...] = (

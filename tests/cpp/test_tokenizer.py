@@ -131,8 +131,8 @@ def test_a_list_of_characters_is_a_tokenizer(cpp: CppLibrary, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "gpt1", "pattern": None}, "of kind gpt1, which needs Python"),
         ({"kind": "hf", "pattern": None}, "of kind hf, which needs Python"),
+        ({"kind": "sentencepiece", "pattern": None}, "of kind sentencepiece, which needs Python"),
         ({"pattern": "[a-z]+|."}, "a regular expression, which needs Python"),
         ({"token_rules": {"<|endoftext|>": ["lstrip"]}}, "has the rule 'lstrip', which needs"),
     ],

@@ -40,6 +40,7 @@ LOG_LINE = re.compile(
 )
 N_SLOW = 50
 N_CLIENTS = 8
+HEALTH_SECONDS = 0.1
 
 
 @dataclass
@@ -138,7 +139,11 @@ def fuzz(server: Server, n: int) -> tuple[str, list[str]]:
     waits.sort()
     shown = ", ".join(f"{status}: {count:,}" for status, count in statuses.most_common())
     median, longest = waits[len(waits) // 2] * 1e3, waits[-1] * 1e3
-    health = f"`/health` meanwhile {median:.0f} ms, at most {longest:.0f}, {len(waits):,} times"
+    n_soon = sum(wait <= HEALTH_SECONDS for wait in waits)
+    health = (
+        f"`/health` meanwhile {n_soon:,} of {len(waits):,} times within {HEALTH_SECONDS * 1e3:.0f} "
+        f"ms, {median:.0f} ms the median, {longest:.0f} the longest"
+    )
     return f"{n:,} requests ({shown}); {health}", problems
 
 

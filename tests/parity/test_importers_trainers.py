@@ -268,3 +268,14 @@ def test_several_torch_files_are_a_question(tmp_path: Path) -> None:
 
 def test_sizes_of_this_test_are_those_of_its_models() -> None:
     assert {SIZES[name] for name in SIZES} == set(GPT2.values())
+
+
+def test_a_model_without_positions_is_told_what_it_lacks(tmp_path: Path) -> None:
+    """nanochat's and LitGPT's: GPT-2's table of tokens, but rotary positions."""
+    tensors = {"transformer.wte.weight": torch.ones(310, 64), "lm_head.weight": torch.ones(310, 64)}
+    for name in ("attn.c_q", "attn.attn"):
+        torch.save(
+            {**tensors, f"transformer.h.0.{name}.weight": torch.ones(64, 64)}, tmp_path / "m.pt"
+        )
+        with pytest.raises(CheckpointError, match=r"it has no transformer\.wpe\.weight"):
+            open_checkpoint(tmp_path / "m.pt")

@@ -210,7 +210,7 @@ def test_a_page_that_is_allowed_may_ask_and_others_need_the_key() -> None:
 
 
 def test_the_page_has_nothing_from_elsewhere(served: Running) -> None:
-    for path in ("/", "/js/page/main.js", "/js/page/server_engine.js", "/page.css"):
+    for path in ("/", "/js/page/main.js", "/js/model.js", "/page.css"):
         answer = served.client.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-security-policy"].startswith("default-src 'self'")

@@ -24,6 +24,8 @@ from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer.formats.gpt1_file import format_gpt1_file
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import TokenizerSource, TokenizerSpec
+from tests.hostile.attacks import spoiled
+from tests.support.graph_attacks import foreign_graphs, weights_elsewhere
 
 TEXTS = (
     "",
@@ -260,3 +262,12 @@ def labels(bundle: Path) -> dict[str, Any]:
         "labels": found.labels,
         "probabilities": shares,
     }
+
+
+def spoiled_bundles(folder: Path) -> list[dict[str, str]]:
+    """Bundles whose graphs nobody may run, each with a right checksum."""
+    attacks = [*foreign_graphs(), *weights_elsewhere(with_files=False)]
+    return [
+        {"name": str(attack), "bundle": str(spoiled(attack, folder / str(number)))}
+        for number, attack in enumerate(attacks)
+    ]

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.bundle.gate.operators import OF_MICROSOFT, STANDARD
 from gpt_edge.tasks import EMBEDDING, TOKENS, TaskSpec
 from tests.conftest import REPO
 from tests.support.tiny_model import bundle_path
@@ -42,6 +44,7 @@ def fixture_file(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             fixtures.texts(bundle_path("portable"), ("a b",), 20),
         ],
         "vocabulary": fixtures.vocabulary(bundle),
+        "spoiled": fixtures.spoiled_bundles(folder / "spoiled"),
         "classifier": fixtures.labels(sentiment),
         "tags": fixtures.token_labels(tags),
         "vectors": [
@@ -55,7 +58,15 @@ def fixture_file(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["sampling", "tokenizer", "model"])
+def test_the_list_of_operators_is_that_of_python() -> None:
+    text = (REPO / "web" / "src" / "bundle" / "operator_list.ts").read_text()
+    for name, table in (("STANDARD", STANDARD), ("MICROSOFT", OF_MICROSOFT)):
+        start = text.index(f"{name}_OPERATORS: ")
+        listed = re.findall(r'"(\w+)"', text[start : text.index("]);", start)])
+        assert listed == sorted(table)
+
+
+@pytest.mark.parametrize("name", ["sampling", "tokenizer", "model", "hostile"])
 def test_the_library_agrees_with_python(name: str, node: str, fixture_file: Path) -> None:
     done = subprocess.run(
         [node, "--test", f"tests/{name}.test.mjs"],

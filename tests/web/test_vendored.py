@@ -24,8 +24,8 @@ MARKUP = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eva
 @pytest.mark.slow
 def test_the_scripts_are_what_the_sources_compile_to(node: str, tmp_path: Path) -> None:
     compiler = WEB / "node_modules" / "typescript" / "bin" / "tsc"
-    if not compiler.is_file():
-        pytest.skip("TypeScript is not installed: npm ci in web/")
+    if not compiler.is_file() or not (WEB / "node_modules" / "esbuild").is_dir():
+        pytest.skip("TypeScript and esbuild are not installed: npm ci in web/")
     subprocess.run([node, str(compiler), "--outDir", str(tmp_path)], cwd=WEB, check=True)
     compiled = vendor_web.scripts(tmp_path)
     carried = {name: data for name, data in page_files().items() if name.endswith(".js")}
@@ -37,9 +37,21 @@ def test_the_page_is_that_of_the_sources() -> None:
     for path in (WEB / "page").iterdir():
         assert files[path.name] == path.read_bytes()
     sources = {path.relative_to(WEB / "src").with_suffix("") for path in WEB.glob("src/**/*.ts")}
-    left_out = {"onnxruntime.d", "index_node", "index_browser", "page/service_worker"}
-    expected = {f"js/{path}.js" for path in map(Path.as_posix, sources) if path not in left_out}
+    left_out = {"onnxruntime.d", "index_node", "index_browser"}
+    names = {path.as_posix() for path in sources if path.parts[0] != "page"} - left_out
+    expected = {f"js/{name}.js" for name in names | {"page/main", "page/worker"}}
     assert {name for name in files if name.startswith("js/")} == expected
+
+
+def test_the_scripts_of_the_page_import_nothing_but_onnxruntime() -> None:
+    files = page_files()
+    for name in ("main", "worker"):
+        lines = files[f"js/page/{name}.js"].decode().splitlines()
+        imports = [line for line in lines if line.startswith("import ")]
+        expected = (
+            ['import * as ort from "../../ort/ort.wasm.min.mjs";'] if name == "worker" else []
+        )
+        assert imports == expected
 
 
 def test_onnxruntime_is_carried_with_its_licences() -> None:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <set>
 
 #include "sampler.hpp"
@@ -96,8 +97,8 @@ public:
           on_text_(on_text), stops_(params.stop) {
         vocab_size_ = config.vocab_size;
         if (tokenizer != nullptr) vocab_size_ = tokenizer->vocab_size();
-        if (tokenizer != nullptr && tokenizer->has_text()) tokenizer_ = tokenizer;
-        check_that(tokenizer_ != nullptr || params.stop.empty(), "stop",
+        if (tokenizer != nullptr && tokenizer->has_text()) detokenizer_.emplace(*tokenizer);
+        check_that(detokenizer_ || params.stop.empty(), "stop",
                    "empty where the model's ids have no text");
         if (!params.ignore_end_token) {
             end_tokens_.insert(end_tokens.begin(), end_tokens.end());
@@ -152,8 +153,7 @@ private:
         done_.ids.push_back(id);
         history_.push_back(id);
         std::string piece;
-        if (tokenizer_ != nullptr)
-            piece = stops_.push(characters_.push(tokenizer_->bytes_of(id)));
+        if (detokenizer_) piece = stops_.push(detokenizer_->push(id));
         const bool goes_on = show(piece);
         if (stops_.is_found()) return end(FinishReason::stop);
         const auto n = static_cast<std::int64_t>(done_.ids.size());
@@ -171,7 +171,8 @@ private:
     // Shows what was held back, in which a stop string may still be.
     void finish() {
         if (stops_.is_found()) return;
-        std::string rest = stops_.push(characters_.flush());
+        std::string rest;
+        if (detokenizer_) rest = stops_.push(detokenizer_->flush());
         rest += stops_.flush();
         if (!rest.empty()) show(rest);
         if (stops_.is_found()) end(FinishReason::stop);
@@ -187,10 +188,9 @@ private:
     const SamplingParams &params_;
     Prompt prompt_;
     const OnText &on_text_;
-    const Tokenizer *tokenizer_ = nullptr;
+    std::optional<Detokenizer> detokenizer_;
     std::set<std::int32_t> end_tokens_;
     Ids history_;
-    Utf8Stream characters_;
     StopMatcher stops_;
     Completion done_;
 };

@@ -114,10 +114,10 @@ std::vector<std::int32_t> Model::encode(std::string_view text, bool special) con
 }
 
 std::string Model::decode(const std::vector<std::int32_t> &ids) const {
-    detail::Utf8Stream characters;
+    detail::Detokenizer detokenizer(state_->need_tokenizer());
     std::string text;
-    for (const std::int32_t id : ids) text += characters.push(state_->need_tokenizer().bytes_of(id));
-    return text + characters.flush();
+    for (const std::int32_t id : ids) text += detokenizer.push(id);
+    return text + detokenizer.flush();
 }
 
 const SamplingParams &Model::generation_defaults() const { return state_->manifest.defaults; }

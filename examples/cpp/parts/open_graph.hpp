@@ -11,7 +11,7 @@
 #endif
 
 #include "bundle.hpp"
-#include "external_data.hpp"
+#include "graph_check.hpp"
 #include "graph_rewrite.hpp"
 #include "start_session.hpp"
 #include "threads.hpp"
@@ -48,7 +48,7 @@ public:
     OpenedGraph open(const std::string &operators) {
         const std::string model = folder_.read(manifest_.model_file, std::uint64_t{1} << 32);
         if (manifest_.model_file == "model.onnx")
-            check_weight_places(manifest_, folder_.where(manifest_.model_file), model);
+            check_graph_file(manifest_, folder_.where(manifest_.model_file), model);
         std::optional<std::string> rewritten;
         const Owned<OrtSessionOptions> options = starter_.new_options();
         if (manifest_.scheme == "fp32" && manifest_.config.n_parameters > 5e8)

@@ -1,5 +1,6 @@
-// Text to ids and back, for byte-level vocabularies (kind gpt2) and lists of characters. The other
-// kinds need libraries of Python: their bundles open, and take and give ids only.
+// Text to ids and back, for byte-level vocabularies (kind gpt2), GPT-1's words and lists of
+// characters. The other kinds need libraries of Python: their bundles open, and take and give ids
+// only.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 
 #include "bundle.hpp"
 #include "byte_pairs.hpp"
+#include "gpt1.hpp"
 
 namespace gpt_edge::detail {
 
@@ -55,6 +57,8 @@ public:
         check_rows();
         if (spec.kind == "gpt2") {
             read_ranks(content);
+        } else if (spec.kind == "gpt1") {
+            read_words(content);
         } else if (spec.kind == "characters") {
             read_characters(content);
         } else {
@@ -62,7 +66,9 @@ public:
                        ", which needs Python: encode the text there, and give token ids";
             return;
         }
-        for (const auto &[text, id] : spec.special_tokens) add_special(text, id);
+        for (const auto &[text, id] : spec.special_tokens)
+            // GPT-1's <unk> is found in any text, whether special tokens count or not
+            if (words_ == nullptr || text != UNKNOWN) add_special(text, id);
     }
 
     Tokenizer(const Tokenizer &) = delete;
@@ -76,7 +82,10 @@ public:
         return spec_.end_token && *spec_.end_token < n_rows_ ? spec_.end_token : std::nullopt;
     }
 
-    // A prompt of more bytes than this times the context cannot fit.
+    // Whether tokens are words, whose ends `bytes_of` spells `</w>`.
+    bool has_words() const { return words_ != nullptr; }
+
+    // A prompt of more bytes than this times the context cannot fit; 0 where bytes can vanish.
     std::size_t max_token_bytes() const { return max_token_bytes_; }
 
     std::vector<std::int32_t> encode(std::string_view text, bool special) const {
@@ -135,8 +144,7 @@ private:
         }
         for (const auto &[text, id] : spec_.special_tokens)
             put_bytes(static_cast<std::uint32_t>(id), text);
-        for (std::size_t id = 0; id < bytes_of_.size(); id++)
-            if (bytes_of_[id].empty()) fail("no token has id " + std::to_string(id));
+        check_every_id();
         static const std::map<std::string, SplitPattern> PATTERNS = {
             {"gpt2", SplitPattern::gpt2},
             {"cl100k", SplitPattern::cl100k},
@@ -147,6 +155,24 @@ private:
             refusal_ = "the tokenizer's split pattern is a regular expression, which needs Python: "
                        "encode the text there, and give token ids";
         }
+    }
+
+    void read_words(const std::string &content) {
+        words_ = std::make_unique<GPT1Words>(content, where_);
+        bytes_of_.resize(static_cast<std::size_t>(spec_.vocab_size));
+        for (const auto &[token, id] : words_->vocabulary())
+            put_bytes(static_cast<std::uint32_t>(id), token);
+        for (const auto &[text, id] : spec_.special_tokens) {
+            const auto known = words_->vocabulary().find(text);
+            if (known == words_->vocabulary().end() || known->second != id)
+                put_bytes(static_cast<std::uint32_t>(id), text);
+        }
+        check_every_id();
+    }
+
+    void check_every_id() const {
+        for (std::size_t id = 0; id < bytes_of_.size(); id++)
+            if (bytes_of_[id].empty()) fail("no token has id " + std::to_string(id));
     }
 
     void put_bytes(std::uint32_t id, const std::string &bytes) {
@@ -194,10 +220,8 @@ private:
             spaced = " " + std::string(text);
             text = spaced;
         }
-        if (byte_pairs_ != nullptr) {
-            byte_pairs_->encode(text, ids);
-            return;
-        }
+        if (byte_pairs_ != nullptr) return byte_pairs_->encode(text, ids);
+        if (words_ != nullptr) return words_->encode(text, ids);
         for (std::size_t at = 0; at < text.size();) {
             const std::string character(text.substr(at, character_at(text, at).size));
             const auto found = id_of_character_.find(character);
@@ -214,10 +238,30 @@ private:
     std::int64_t n_rows_;
     RankTable table_;
     std::unique_ptr<BytePairs> byte_pairs_;
+    std::unique_ptr<GPT1Words> words_;
     std::unordered_map<std::string, std::int32_t> id_of_character_;
     std::vector<std::string> bytes_of_;
     std::size_t max_token_bytes_ = 0;
     SpecialTokens always_, all_;
+};
+
+// Ids in, text out, never half a character, and together exactly the text of all ids.
+class Detokenizer {
+public:
+    explicit Detokenizer(const Tokenizer &tokenizer) : tokenizer_(tokenizer) {}
+
+    std::string push(std::int32_t id) {
+        const std::string &bytes = tokenizer_.bytes_of(id);
+        return tokenizer_.has_words() ? words_.push(bytes) : characters_.push(bytes);
+    }
+
+    // What was held back.
+    std::string flush() { return words_.flush() + characters_.flush(); }
+
+private:
+    const Tokenizer &tokenizer_;
+    WordStream words_;
+    Utf8Stream characters_;
 };
 
 }  // namespace gpt_edge::detail

@@ -32,10 +32,13 @@ from gpt_edge.reference.importers.tensor_map import (
 )
 from gpt_edge.reference.importers.tensor_names import TRANSFORMER, is_other_head
 from gpt_edge.reference.importers.torch_pickle import Inert, as_tensors
+from gpt_edge.reference.importers.yaml_settings import settings_near
 
 MAX_DEPTH = 3  # of settings inside settings
 _LAYER = re.compile(r"(transformer\.)?h\.(\d+)\.ln_1\.weight")
 _HEADS = ("n_head", "n_heads", "num_heads", "num_attention_heads", "nhead")
+_ACTIVATION = ("activation_function", "activation")
+_OF_MODEL = ("n_layer", "n_embd")  # sizes that tell whose settings they are
 # where trainers keep the settings of a model
 _NESTED = (
     "model",
@@ -111,15 +114,18 @@ def open_state_dict(
     """The checkpoint of a state dict.
 
     path: as the caller gave it. given: settings from beside the file or from the caller, which
-    count before those in it. Raises CheckpointError for tensors that are not GPT-2's, for a number
-    of heads that nothing says, and as `open_tensors` does.
+    count before those in it. What neither says of heads and non-linearity is looked for in a YAML
+    file near it. Raises CheckpointError for tensors that are not GPT-2's, for a number of heads
+    that nothing says, and as `open_tensors` does.
     """
     source, notes = without_prefix(as_tensors(str(file), found.tensors))
-    settings = CheckpointSettings(str(file), {**found.settings, **_flat(given or {})})
-    refuse_unsupported(settings)
-    prefix = TRANSFORMER if TRANSFORMER + "wpe.weight" in source.infos else ""
+    prefix = TRANSFORMER if TRANSFORMER + "wte.weight" in source.infos else ""
     shapes = {name: info.shape for name, info in source.infos.items()}
     sizes = _sizes(file, shapes, prefix)
+    said = {**found.settings, **_flat(given or {})}
+    from_near, near_notes = _from_near(file, said, sizes)
+    settings = CheckpointSettings(str(file), {**from_near, **said})
+    refuse_unsupported(settings)
     n_head, head_notes = _heads(found.kind, settings, sizes)
     is_conv1d = shapes[f"{prefix}h.0.attn.c_attn.weight"][0] == sizes["n_embd"]
     tied = is_tied(source, f"{prefix}wte.weight")
@@ -153,7 +159,7 @@ def open_state_dict(
         is_buffer,
         tied_copy="lm_head.weight",
         is_left_out=is_other_head,
-        notes=[*notes, *head_notes, *activation_notes],
+        notes=[*notes, *near_notes, *head_notes, *activation_notes],
     )
 
 
@@ -182,6 +188,27 @@ def _hint_of_others(file: Path, names: Iterable[str]) -> str:
     if any(".lora_A." in name for name in names):
         return UNMERGED_HINT
     return f"its tensors: {printable(', '.join(list(names)[:4]))}"
+
+
+def _from_near(
+    file: Path, said: Mapping[str, Any], sizes: Mapping[str, int]
+) -> tuple[dict[str, Any], list[str]]:
+    """Heads and non-linearity from a YAML file near a state dict that says no heads itself, and a
+    note; nothing from one whose sizes are another model's.
+    """
+    if any(said.get(name) is not None for name in _HEADS):
+        return {}, []
+    near = settings_near(file)
+    if near is None:
+        return {}, []
+    path, mappings = near
+    values = _flat(mappings)
+    if any(values.get(name, size) != size for name, size in sizes.items() if name in _OF_MODEL):
+        return {}, []
+    names = [name for name in (*_HEADS, *_ACTIVATION) if name in values and name not in said]
+    found = {name: values[name] for name in names}
+    listed = ", ".join(f"{name} {value}" for name, value in found.items())
+    return found, [f"{listed} is what {path} says"] if found else []
 
 
 def _heads(
@@ -215,7 +242,7 @@ def _activation(
 ) -> tuple[str, list[str]]:
     """The non-linearity, and a note where it is a guess."""
     meanings = {**ACTIVATIONS, "gelu_tanh": "gelu_tanh"}
-    for name in ("activation_function", "activation"):
+    for name in _ACTIVATION:
         if settings.values.get(name) is not None:
             return settings.choice(name, "", meanings), []
     if kind == "build-nanogpt":

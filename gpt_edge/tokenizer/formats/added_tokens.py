@@ -5,12 +5,12 @@ Source: transformers, tokenization_utils_fast.py; AddedToken of Hugging Face's t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.formats.gpt1_file import UNKNOWN
 from gpt_edge.tokenizer.formats.hf_settings import AddedToken, FolderSettings, added_token
-from gpt_edge.tokenizer.spec import END_OF_TEXT
+from gpt_edge.tokenizer.spec import END_OF_TEXT, MAX_VOCAB_SIZE
 from gpt_edge.tokenizer.special_tokens import NEVER, TokenRules
 
 
@@ -52,6 +52,22 @@ def added_ids(
             )
         ids[text] = id
     return ids
+
+
+def unused_tokens(ids: Iterable[int]) -> dict[str, int]:
+    """Names for ids that have no token: a spec gives every id one. No text may spell them."""
+    return {f"<|unused_{id}|>": id for id in ids}
+
+
+def unused_between(vocab: Mapping[str, int], added: Mapping[str, int]) -> dict[str, int]:
+    """Names for the ids that added tokens leave out beyond the vocabulary, as rows of an embedding
+    that was made larger than its tokens need.
+    """
+    taken = {*vocab.values(), *added.values()}
+    largest = max(added.values(), default=0)
+    if largest >= MAX_VOCAB_SIZE:  # which its spec refuses
+        return {}
+    return unused_tokens(id for id in range(max(vocab.values()), largest) if id not in taken)
 
 
 def rules_of(

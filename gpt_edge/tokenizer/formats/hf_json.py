@@ -18,6 +18,7 @@ from gpt_edge.tokenizer.formats.added_tokens import (
     merge_added,
     parse_added_tokens,
     rules_of,
+    unused_between,
 )
 from gpt_edge.tokenizer.formats.bpe_files import Merge, ranks_from_merges, unicode_to_byte
 from gpt_edge.tokenizer.formats.gpt1_file import (
@@ -30,7 +31,7 @@ from gpt_edge.tokenizer.formats.hf_settings import AddedToken, FolderSettings
 from gpt_edge.tokenizer.formats.hf_template import template_tokens
 from gpt_edge.tokenizer.formats.json_file import parse_merge_list, parse_vocab
 from gpt_edge.tokenizer.spec import END_OF_TEXT, TokenizerSource, TokenizerSpec
-from gpt_edge.tokenizer.special_tokens import ALWAYS, TokenRules
+from gpt_edge.tokenizer.special_tokens import ALWAYS, NEVER, TokenRules
 
 RANK_FILE = "tokenizer.tiktoken"
 GPT1_FILE = "tokenizer.json"
@@ -127,6 +128,7 @@ def source_from_merges(
     `added` holds all tokens that a text may spell. Raises TokenizerError when neither kind fits.
     """
     ids = added_ids(vocab, added, where)
+    unused = unused_between(vocab, ids)
     if is_byte_level(vocab):
         content, special_tokens = ranks_from_merges(vocab, merges, added, where)
         _refuse_merged_words(set(vocab) - set(special_tokens), added, where)
@@ -135,7 +137,7 @@ def source_from_merges(
     elif any(token.endswith(END_OF_WORD) for token in vocab):
         check_gpt1_vocabulary(vocab, merges, where)
         special_tokens = {UNKNOWN: vocab[UNKNOWN], **ids}
-        content = format_gpt1_file(vocab, merges, special_tokens)
+        content = format_gpt1_file(vocab, merges, {**special_tokens, **unused})
         kind, file = "gpt1", GPT1_FILE
     else:
         raise UnsupportedTokenizer(
@@ -143,16 +145,17 @@ def source_from_merges(
             f"(words that end in {END_OF_WORD})",
             hint=HINT,
         )
+    rules = rules_of(special_tokens, added, is_explicit)
     spec = make_spec(
         kind,
         file,
         len(vocab),
-        special_tokens,
+        {**special_tokens, **unused},
         settings.end,
         where,
         add_prefix_space=add_prefix_space,
         prefix=_ids_of(before, special_tokens, where),
-        token_rules=rules_of(special_tokens, added, is_explicit),
+        token_rules=(*rules, *((text, (NEVER,)) for text in unused)),
         roles=settings.roles,
     )
     return TokenizerSource(spec, content, where)

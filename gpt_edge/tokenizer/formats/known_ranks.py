@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpt_edge.errors import TokenizerError
+from gpt_edge.tokenizer.formats.added_tokens import unused_tokens
 from gpt_edge.tokenizer.formats.rank_file import N_BYTES, parse_ranks
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.patterns import PATTERNS
@@ -21,7 +22,6 @@ from gpt_edge.tokenizer.special_tokens import NEVER
 FILE = "tokenizer.tiktoken"
 MAX_CUT = 0.01  # of the tokens that merges made
 END_OF_PROMPT = "<|endofprompt|>"
-UNUSED = "<|unused_{}|>"  # an id that has no token: a spec gives every id one
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def source_of_known(
         )
     taken = {*parse_ranks(content, where).ids, *known.special_tokens.values()}
     vocab_size = max(taken) + 1
-    unused = {UNUSED.format(id): id for id in range(vocab_size) if id not in taken}
+    unused = unused_tokens(id for id in range(vocab_size) if id not in taken)
     spec = TokenizerSpec(
         "gpt2",
         FILE,

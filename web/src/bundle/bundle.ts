@@ -1,8 +1,11 @@
 /** Bundle: the files of a model, each read once and checked against the manifest's size and hash. */
 
 import { BundleError } from "../errors.js";
+import { checkGraph } from "./graph_check.js";
 import { sha256 } from "./hash.js";
 import { MANIFEST_FILE, type Manifest, parseManifest } from "./manifest.js";
+
+export const GRAPH_FILE = "model.onnx";
 
 /** Bytes of one file that have arrived. `stage`: "checked" once its hash was compared. */
 export interface LoadProgress {
@@ -32,8 +35,9 @@ export class Bundle {
   ) {}
 
   /**
-   * Read and check every file. where: for messages. Throws BundleError naming the file, what was
-   * found and what was expected; nothing reaches onnxruntime before that.
+   * Read and check every file, the graph's operators among them. where: for messages. Throws
+   * BundleError naming the file, what was found and what was expected; nothing reaches onnxruntime
+   * before that.
    */
   static async open(
     where: string,
@@ -48,7 +52,12 @@ export class Bundle {
     const contents = await Promise.all(
       names.map((name) => readChecked(where, manifest, name, read, onProgress)),
     );
-    return new Bundle(where, manifest, new Map(names.map((name, index) => [name, contents[index]!])));
+    const files = new Map(names.map((name, index) => [name, contents[index]!]));
+    const bundle = new Bundle(where, manifest, files);
+    const sizes = new Map(bundle.weightFiles.map(({ path, data }) => [path, data.length]));
+    const isEdge = manifest.graph === "edge";
+    checkGraph(bundle.file(GRAPH_FILE), `${where}/${GRAPH_FILE}`, isEdge, sizes);
+    return bundle;
   }
 
   /** The content of a file that the manifest lists. Throws BundleError for another. */
@@ -61,7 +70,7 @@ export class Bundle {
   /** The files that hold the graph's weights: all but the graph and the texts. */
   get weightFiles(): { path: string; data: Uint8Array<ArrayBuffer> }[] {
     return [...this.files]
-      .filter(([name]) => name.startsWith("model.onnx") && name !== "model.onnx")
+      .filter(([name]) => name.startsWith(GRAPH_FILE) && name !== GRAPH_FILE)
       .map(([path, data]) => ({ path, data }));
   }
 

@@ -13,12 +13,17 @@ export class LocalEngine implements Engine {
   private current: string | null = null;
   private loaded: Loaded | null = null;
 
-  constructor(readonly models: readonly ModelEntry[]) {}
+  /** starting: a worker that has no model yet, started before the models were known. */
+  constructor(
+    readonly models: readonly ModelEntry[],
+    private starting: Worker | null = null,
+  ) {}
 
   async load(name: string, onProgress: (progress: LoadProgress) => void): Promise<Loaded> {
     if (this.current === name && this.loaded !== null) return this.loaded;
     this.end();
-    this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.worker = this.starting ?? startWorker();
+    this.starting = null;
     const url = new URL(`models/${name}`, document.baseURI).href;
     const reply = await this.ask({ do: "load", url }, (update) => {
       if (update.is === "progress") onProgress(update.progress);
@@ -83,6 +88,11 @@ export class LocalEngine implements Engine {
     this.current = null;
     this.loaded = null;
   }
+}
+
+/** A worker that starts onnxruntime, and loads a model when it is asked to. */
+export function startWorker(): Worker {
+  return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
 }
 
 function unexpected(reply: Reply): GPTEdgeError {

@@ -2,7 +2,7 @@
 
 import { ClassifyTab } from "./classify_tab.js";
 import { byId, make, messageOf } from "./dom.js";
-import { LocalEngine } from "./local_engine.js";
+import { LocalEngine, startWorker } from "./local_engine.js";
 import type { Engine, ModelEntry, Site } from "./protocol.js";
 import { ServerEngine } from "./server_engine.js";
 import { ServerKey } from "./server_key.js";
@@ -13,11 +13,14 @@ type TabName = "write" | "label";
 
 async function start(): Promise<void> {
   useTheme();
+  // pages that a service worker has kept run their models themselves: no need to ask first
+  const isKept = navigator.serviceWorker?.controller != null;
+  const worker = isKept ? startWorker() : null;
   const answer = await fetch("site.json", { cache: "no-cache" });
   if (!answer.ok) throw new Error(`site.json is missing: the server answered ${answer.status}`);
   const site = (await answer.json()) as Site;
   const isLocal = site.engine === "wasm";
-  const engine: Engine = isLocal ? new LocalEngine(site.models) : await ServerEngine.open(new ServerKey());
+  const engine: Engine = isLocal ? new LocalEngine(site.models, worker) : await ServerEngine.open(new ServerKey());
   byId("where").textContent = isLocal
     ? "The model runs in this page. Nothing that you write leaves it."
     : "The model runs on the server that sent this page. Nothing goes anywhere else.";

@@ -52,6 +52,11 @@
   const respond = async (request: Request): Promise<Response> => {
     const cache = await caches.open(name);
     const found = await cache.match(request, { ignoreSearch: true });
+    // the browser keeps compiled code beside an answer that is passed on as it is, so the headers
+    // are given to what needs them alone: documents and workers
+    if (found !== undefined && !(request.mode === "navigate" || request.destination === "worker")) {
+      return found;
+    }
     const answer = found ?? (await fetch(request));
     if (answer.type === "opaque") return answer;
     const headers = new Headers(answer.headers);

@@ -8,11 +8,14 @@ import type { TokenLogprob } from "../generate/logprobs.js";
 import type { SamplingParams } from "../generate/params.js";
 import type { TextStream } from "../generate/text_stream.js";
 import { Model } from "../model.js";
+import { warmUp } from "../runtime/warm_up.js";
 import { webBackend, type WebOrt } from "../runtime/web_backend.js";
 import type { Alternative, Loaded, Reply, Request } from "./protocol.js";
 
 const N_ALTERNATIVES = 5;
 const runtime = ort as unknown as WebOrt;
+const backend = webBackend(runtime);
+void warmUp(backend);
 let model: Model | null = null;
 let stream: TextStream | null = null;
 
@@ -47,7 +50,6 @@ function answer(request: Exclude<Request, { do: "stop" }>): Promise<Reply> {
 async function load(url: string): Promise<Reply> {
   const onProgress = (progress: Extract<Reply, { is: "progress" }>["progress"]): void =>
     send({ is: "progress", progress });
-  const backend = webBackend(runtime);
   model = await Model.load(url, fetchFiles(url), backend, { onProgress });
   const loaded: Loaded = {
     defaults: model.isClassifier ? {} : model.generationDefaults,

@@ -3,7 +3,7 @@
  * are those of `gpt_edge/onnx_contract.py`.
  */
 
-import type { Bundle } from "../bundle/bundle.js";
+import { type Bundle, GRAPH_FILE } from "../bundle/bundle.js";
 import type { GPTConfig, Manifest } from "../bundle/manifest.js";
 import { BundleError, GPTEdgeError } from "../errors.js";
 import { KVCache } from "./kv_cache.js";
@@ -24,7 +24,7 @@ export class Session {
   /** Start the graph. Throws BundleError for one that onnxruntime refuses. */
   static async start(bundle: Bundle, backend: Backend): Promise<Session> {
     const { config, graph } = bundle.manifest;
-    const model = bundle.file("model.onnx");
+    const model = bundle.file(GRAPH_FILE);
     let session: OrtSession;
     try {
       session = await backend.ort.InferenceSession.create(model, {

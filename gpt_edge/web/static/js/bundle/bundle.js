@@ -1,7 +1,9 @@
 /** Bundle: the files of a model, each read once and checked against the manifest's size and hash. */
 import { BundleError } from "../errors.js";
+import { checkGraph } from "./graph_check.js";
 import { sha256 } from "./hash.js";
 import { MANIFEST_FILE, parseManifest } from "./manifest.js";
+export const GRAPH_FILE = "model.onnx";
 export class Bundle {
     where;
     manifest;
@@ -12,14 +14,20 @@ export class Bundle {
         this.files = files;
     }
     /**
-     * Read and check every file. where: for messages. Throws BundleError naming the file, what was
-     * found and what was expected; nothing reaches onnxruntime before that.
+     * Read and check every file, the graph's operators among them. where: for messages. Throws
+     * BundleError naming the file, what was found and what was expected; nothing reaches onnxruntime
+     * before that.
      */
     static async open(where, read, onProgress = () => undefined) {
         const manifest = await parseManifest(await read(MANIFEST_FILE, null, () => undefined), `${where}/${MANIFEST_FILE}`);
         const names = Object.keys(manifest.files);
         const contents = await Promise.all(names.map((name) => readChecked(where, manifest, name, read, onProgress)));
-        return new Bundle(where, manifest, new Map(names.map((name, index) => [name, contents[index]])));
+        const files = new Map(names.map((name, index) => [name, contents[index]]));
+        const bundle = new Bundle(where, manifest, files);
+        const sizes = new Map(bundle.weightFiles.map(({ path, data }) => [path, data.length]));
+        const isEdge = manifest.graph === "edge";
+        checkGraph(bundle.file(GRAPH_FILE), `${where}/${GRAPH_FILE}`, isEdge, sizes);
+        return bundle;
     }
     /** The content of a file that the manifest lists. Throws BundleError for another. */
     file(name) {
@@ -31,7 +39,7 @@ export class Bundle {
     /** The files that hold the graph's weights: all but the graph and the texts. */
     get weightFiles() {
         return [...this.files]
-            .filter(([name]) => name.startsWith("model.onnx") && name !== "model.onnx")
+            .filter(([name]) => name.startsWith(GRAPH_FILE) && name !== GRAPH_FILE)
             .map(([path, data]) => ({ path, data }));
     }
     get bytes() {

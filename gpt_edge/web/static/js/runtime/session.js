@@ -2,6 +2,7 @@
  * Session: a bundle's graph in onnxruntime: token ids and a cache in, logits out. Names and shapes
  * are those of `gpt_edge/onnx_contract.py`.
  */
+import { GRAPH_FILE } from "../bundle/bundle.js";
 import { BundleError, GPTEdgeError } from "../errors.js";
 import { KVCache } from "./kv_cache.js";
 export const PREFILL_CHUNK = 256; // tokens of one call, as in Python
@@ -20,7 +21,7 @@ export class Session {
     /** Start the graph. Throws BundleError for one that onnxruntime refuses. */
     static async start(bundle, backend) {
         const { config, graph } = bundle.manifest;
-        const model = bundle.file("model.onnx");
+        const model = bundle.file(GRAPH_FILE);
         let session;
         try {
             session = await backend.ort.InferenceSession.create(model, {

@@ -1,6 +1,7 @@
-// Where a graph's weights lie: in files that the manifest lists, within their bounds, and as many
-// bytes as their shapes say. onnxruntime maps them, so a place outside would be read as weights.
-// Python's gate checks the same and more: which operators a graph has is not looked at here.
+// What is checked of a graph before onnxruntime sees it. Its weights lie in files that the manifest
+// lists, within their bounds, and have as many bytes as their shapes say: onnxruntime maps them, so
+// a place outside would be read as weights. Its operators are those of exports, and it has neither
+// functions nor graphs in graphs. Python's gate checks more: every shape.
 #pragma once
 
 #include <map>
@@ -11,22 +12,27 @@
 
 #include "bundle.hpp"
 #include "onnx_wire.hpp"
+#include "operator_list.hpp"
 
 namespace gpt_edge::detail {
 
-class WeightPlaces {
+class GraphCheck {
 public:
-    // files: that weights may lie in. where: the graph's file.
-    WeightPlaces(const std::map<std::string, FileRecord> &files, std::string where)
-        : files_(files), where_(std::move(where)) {}
+    // files: that weights may lie in. where: the graph's file. is_edge: whether it may have
+    // operators of com.microsoft.
+    GraphCheck(const std::map<std::string, FileRecord> &files, std::string where, bool is_edge)
+        : files_(files), where_(std::move(where)), is_edge_(is_edge) {}
 
-    // Throws Error for a tensor that lies elsewhere, and for bytes that are no model.
+    // Throws Error for a tensor that lies elsewhere, an operator that no export has, and bytes that
+    // are no model.
     void check(std::string_view model) const {
         try {
             Field field;
             for (FieldReader reader(model); reader.next(field);) {
                 if (field.is_varint) continue;
-                if (field.number == 7) check_graph(field.bytes, 0);
+                if (field.number == 7) check_graph(field.bytes);
+                if (field.number == 8) check_domain(field.bytes);
+                if (field.number == 20) refuse("has a training step");
                 if (field.number == 25) refuse("has a function of its own");
             }
         } catch (const NoModel &error) {
@@ -35,31 +41,49 @@ public:
     }
 
 private:
-    static constexpr int MAX_DEPTH = 8;  // of graphs in graphs
-
     [[noreturn]] void refuse(const std::string &reason) const {
         throw Error(ErrorCode::bundle, where_ + " " + reason);
     }
 
-    void check_graph(std::string_view graph, int depth) const {
-        if (depth > MAX_DEPTH) refuse("has graphs in graphs in graphs");
-        Field field, inner;
-        for (FieldReader reader(graph); reader.next(field);) {
-            if (field.is_varint) continue;
-            if (field.number == 5) check_tensor(field.bytes, true);
-            if (field.number == 15) refuse("has a sparse tensor");
-            if (field.number != 1) continue;
-            for (FieldReader node(field.bytes); node.next(inner);)
-                if (inner.number == 5 && !inner.is_varint) check_attribute(inner.bytes, depth);
+    void check_domain(std::string_view opset) const {
+        Field field;
+        for (FieldReader reader(opset); reader.next(field);) {
+            if (field.number != 1 || field.is_varint || field.bytes.empty()) continue;
+            if (!is_edge_ || field.bytes != MICROSOFT)
+                refuse("asks for the operators " + shown(field.bytes));
         }
     }
 
-    void check_attribute(std::string_view attribute, int depth) const {
+    void check_graph(std::string_view graph) const {
+        Field field;
+        for (FieldReader reader(graph); reader.next(field);) {
+            if (field.is_varint) continue;
+            if (field.number == 1) check_node(field.bytes);
+            if (field.number == 5) check_tensor(field.bytes, true);
+            if (field.number == 15) refuse("has a sparse tensor");
+        }
+    }
+
+    void check_node(std::string_view node) const {
+        std::string_view name, domain;
+        Field field;
+        for (FieldReader reader(node); reader.next(field);) {
+            if (field.is_varint) continue;
+            if (field.number == 4) name = field.bytes;
+            if (field.number == 5) check_attribute(field.bytes);
+            if (field.number == 7) domain = field.bytes;
+        }
+        if (is_allowed(domain, name, is_edge_)) return;
+        const std::string of = domain.empty() ? "" : " of " + shown(domain);
+        refuse("has the operator " + shown(name) + of + ", which no export has");
+    }
+
+    void check_attribute(std::string_view attribute) const {
         Field field;
         for (FieldReader reader(attribute); reader.next(field);) {
             if (field.is_varint) continue;
             if (field.number == 5 || field.number == 10) check_tensor(field.bytes, false);
-            if (field.number == 6 || field.number == 11) check_graph(field.bytes, depth + 1);
+            if (field.number == 6 || field.number == 11) refuse("has a graph in a graph");
             if (field.number == 22 || field.number == 23) refuse("has a sparse tensor");
         }
     }
@@ -140,15 +164,16 @@ private:
 
     const std::map<std::string, FileRecord> &files_;
     std::string where_;
+    bool is_edge_;
 };
 
-// Checks the places of a bundle's weights; a file of its tokenizer or the graph itself is none.
-inline void check_weight_places(const Manifest &manifest, const std::string &where,
-                                std::string_view model) {
+// Checks a bundle's graph; a file of its tokenizer or the graph itself holds no weights.
+inline void check_graph_file(const Manifest &manifest, const std::string &where,
+                             std::string_view model) {
     std::map<std::string, FileRecord> files = manifest.files;
     files.erase(manifest.model_file);
     if (manifest.tokenizer) files.erase(manifest.tokenizer->file);
-    WeightPlaces(files, where).check(model);
+    GraphCheck(files, where, manifest.graph == "edge").check(model);
 }
 
 }  // namespace gpt_edge::detail
