@@ -175,8 +175,7 @@ class Bundle:
         corrupt.
         """
         # Imported here: tiktoken is loaded only when text is needed.
-        from gpt_edge.tokenizer.discover import find_tokenizer
-        from gpt_edge.tokenizer.load import build_tokenizer, load_tokenizer
+        from gpt_edge.tokenizer.load import load_tokenizer
         from gpt_edge.tokenizer.rows import fit_to_rows
         from gpt_edge.tokenizer.spec import TokenizerSpec
 
@@ -190,12 +189,20 @@ class Bundle:
                     f"the tokenizer's file {spec.file} is not listed in {self.path / MANIFEST_FILE}"
                 )
             return fit_to_rows(load_tokenizer(self.path, spec), n_rows)
-        if self.is_optimum_export and (source := find_tokenizer(self.path)) is not None:
-            return fit_to_rows(build_tokenizer(source), n_rows)
+        if self.is_optimum_export and (tokenizer := self._tokenizer_beside()) is not None:
+            return fit_to_rows(tokenizer, n_rows)
         raise BundleError(
             f"{self.path} has no tokenizer: it takes and gives token ids only",
             hint="gpt-edge export with --tokenizer FILE makes one that reads and writes text",
         )
+
+    def _tokenizer_beside(self) -> Tokenizer | None:
+        # Imported here: it knows every form of tokenizer, which takes longer than to load one.
+        from gpt_edge.tokenizer.discover import find_tokenizer
+        from gpt_edge.tokenizer.load import build_tokenizer
+
+        source = find_tokenizer(self.path)
+        return None if source is None else build_tokenizer(source)
 
 
 def read_bundle(

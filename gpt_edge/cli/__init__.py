@@ -94,9 +94,11 @@ def _main(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     from typer.main import get_command
 
-    from gpt_edge.cli.app import app
+    from gpt_edge.cli.app import app_for
 
-    code = get_command(app).main(args=arguments, prog_name="gpt-edge", standalone_mode=False)
+    code = get_command(app_for(arguments)).main(
+        args=arguments, prog_name="gpt-edge", standalone_mode=False
+    )
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
         raise KeyboardInterrupt
     return code if isinstance(code, int) else DONE

@@ -1,70 +1,36 @@
 """The commands, their names, and the groups of --help. Each command is a file in commands/, named
-as the command; heavy packages are imported when a command runs.
+as the command, and imported when it is asked for: all of them take longer than a short text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from gpt_edge.cli.commands import (
-    bench,
-    calibrate,
-    chat,
-    classify,
-    diff,
-    embed,
-    export,
-    finetune,
-    generate,
-    inspect,
-    native,
-    quantize,
-    report,
-    serve,
-    sign,
-    tokenize,
-    train,
-    verify,
-    web,
-)
-from gpt_edge.cli.commands import eval as eval_
 from gpt_edge.cli.support import console
 from gpt_edge.version import __version__
 
-GROUPS: dict[str, dict[str, Callable[..., None]]] = {
-    "Run a model": {
-        "generate": generate.generate,
-        "chat": chat.chat,
-        "classify": classify.classify,
-        "embed": embed.embed,
-        "serve": serve.serve,
-        "web": web.web,
-        "tokenize": tokenize.tokenize,
-        "native": native.native,
-    },
-    "Make a bundle": {
-        "export": export.export,
-        "quantize": quantize.quantize,
-        "calibrate": calibrate.calibrate,
-        "sign": sign.sign,
-    },
-    "Measure a model": {
-        "verify": verify.verify,
-        "diff": diff.diff,
-        "eval": eval_.evaluate,
-        "inspect": inspect.inspect,
-        "report": report.report,
-        "bench": bench.bench,
-    },
-    "Train a model": {
-        "train": train.train,
-        "finetune": finetune.finetune,
-    },
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Run a model": (
+        "generate",
+        "chat",
+        "classify",
+        "embed",
+        "serve",
+        "web",
+        "tokenize",
+        "native",
+    ),
+    "Make a bundle": ("export", "quantize", "calibrate", "sign"),
+    "Measure a model": ("verify", "diff", "eval", "inspect", "report", "bench"),
+    "Train a model": ("train", "finetune"),
 }
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
+FUNCTIONS = {"eval": "evaluate"}  # where a function cannot have its command's name
 
 
 class GroupedCommands(TyperGroup):
@@ -84,19 +50,31 @@ class GroupedCommands(TyperGroup):
                 )
 
 
-app = typer.Typer(
-    name="gpt-edge",
-    cls=GroupedCommands,
-    epilog='Start with: gpt-edge generate "Once upon a time"',
-    add_completion=True,
-    # plain help: rich alone would take a third of the time that --help may take
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for _commands in GROUPS.values():
-    for _name, _function in _commands.items():
-        app.command(_name)(_function)
+def command_function(name: str) -> Callable[..., None]:
+    """The function of the command `name`, whose signature is the command's parameters."""
+    module = import_module(f"gpt_edge.cli.commands.{name}")
+    function: Callable[..., None] = getattr(module, FUNCTIONS.get(name, name))
+    return function
+
+
+def app_for(arguments: Sequence[str]) -> typer.Typer:
+    """The program as these arguments need it: with the command that they begin with alone, else,
+    for --help, completion or a name that is wrong, with all.
+    """
+    app = typer.Typer(
+        name="gpt-edge",
+        cls=GroupedCommands,
+        epilog='Start with: gpt-edge generate "Once upon a time"',
+        add_completion=True,
+        # plain help: rich alone would take a third of the time that --help may take
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for name in (arguments[0],) if arguments[0] in COMMANDS else COMMANDS:
+        app.command(name)(command_function(name))
+    return app
 
 
 def _show_version(is_requested: bool) -> None:
@@ -105,7 +83,6 @@ def _show_version(is_requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from typer.models import ArgumentInfo, OptionInfo
 
-from gpt_edge.cli.app import GROUPS
+from gpt_edge.cli.app import GROUPS, command_function
 
 INTRODUCTION = """\
 # Command line
@@ -108,9 +108,9 @@ def parameters(command: Callable[..., None]) -> list[Parameter]:
 def reference() -> str:
     """Return the whole page as Markdown."""
     sections = [INTRODUCTION]
-    for heading, commands in GROUPS.items():
+    for heading, names in GROUPS.items():
         sections.append(f"## {heading}\n")
-        sections += [_section(name, command) for name, command in commands.items()]
+        sections += [_section(name, command_function(name)) for name in names]
     return "\n".join(sections)
 
 

@@ -19,7 +19,7 @@ import pytest
 from gpt_edge import onnx_contract, schemes
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from gpt_edge.bundle.reader import RENAMED, renamed_note
-from gpt_edge.cli.app import GROUPS
+from gpt_edge.cli.app import COMMANDS, GROUPS, app_for
 from gpt_edge.cli.support import options
 from gpt_edge.cli.support.tables import parity_table, size
 from gpt_edge.version import __version__
@@ -220,7 +220,7 @@ def test_help_shows_every_command_in_one_group_and_no_argument_is_help() -> None
         for heading, lines in sections
         if heading != "Options"
     }
-    assert shown == {heading: list(commands) for heading, commands in GROUPS.items()}
+    assert shown == {heading: list(names) for heading, names in GROUPS.items()}
     files = {path.stem for path in (REPO / "gpt_edge" / "cli" / "commands").glob("*.py")} - {
         "__init__"
     }
@@ -228,7 +228,18 @@ def test_help_shows_every_command_in_one_group_and_no_argument_is_help() -> None
     assert "..." not in text.partition("Run a model:")[2]  # every summary fits its line
 
 
-@pytest.mark.parametrize("command", [name for names in GROUPS.values() for name in names])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["eval", "model"], ("eval",)), (["--help"], COMMANDS), (["evla"], COMMANDS)],
+)
+def test_a_command_is_built_without_the_others(
+    arguments: list[str], expected: tuple[str, ...]
+) -> None:
+    built = app_for(arguments).registered_commands
+    assert tuple(command.name for command in built) == expected
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_has_help(command: str) -> None:
     assert done(command, "--help").out.startswith(f"Usage: gpt-edge {command} ")
 

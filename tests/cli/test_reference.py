@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gpt_edge.cli.app import GROUPS
+from gpt_edge.cli.app import COMMANDS
 from gpt_edge.cli.reference import reference
 from tests.conftest import REPO
 from tests.support.runner import done
@@ -17,7 +17,7 @@ def test_the_page_is_written_from_the_commands() -> None:
     assert page == reference(), "python -m gpt_edge.cli.reference >docs/cli.md"
 
 
-@pytest.mark.parametrize("name", [name for commands in GROUPS.values() for name in commands])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_page_has_every_option_of_help(name: str) -> None:
     section = reference().split(f"\n### {name}\n")[1].split("\n### ")[0].replace("\\|", "|")
     shown = done(name, "--help").out

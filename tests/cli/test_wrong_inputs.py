@@ -366,7 +366,7 @@ def test_standard_input_without_an_end_is_cut_off() -> None:
 OPTIONS = {
     "-n 0": ("--max-new-tokens", "at least 1", "0"),
     "-n -1": ("--max-new-tokens", "-1"),
-    "-n many": ("--max-new-tokens", "integer"),
+    "-n many": ("--max-new-tokens", "valid int"),
     "--top-k 0": ("--top-k", "at least 1", "0"),
     "--top-k 1.5": ("--top-k",),
     "--temperature nan": ("--temperature", "finite", "nan"),

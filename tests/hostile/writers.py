@@ -6,7 +6,6 @@ runs in a fork, so that this process may import everything once. Needs torch.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 import os
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import typer.main
 
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from gpt_edge.cli import main
@@ -375,11 +373,7 @@ def prepared(writer: Writer, folder: Path) -> Path:
 def warm_up() -> None:
     """Import what commands import, share traces; call it once before `run`."""
     import tests.support.warm_imports  # noqa: F401
-    from gpt_edge.cli.app import app
 
-    if not hasattr(typer.main.get_command, "cache_clear"):
-        typer.main.get_command = functools.cache(typer.main.get_command)
-    typer.main.get_command(app)
     os.environ.setdefault(FOLDER, tempfile.mkdtemp())
     torch.set_num_threads(1)
     share_traces()

@@ -16,6 +16,7 @@ import pytest
 
 import gpt_edge
 from gpt_edge.bundle.reader import DEFAULT_BUNDLE
+from gpt_edge.cli.app import COMMANDS
 from tests.conftest import REPO
 
 
@@ -28,9 +29,9 @@ def test_the_entry_point_names_the_folder_of_the_hook() -> None:
     assert module in project["tool"]["setuptools"]["packages"]
 
 
-def test_the_hook_packs_models_and_what_is_imported_by_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def folder_of_hooks(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hooks, which find PyInstaller's functions as written here."""
     root = Path(gpt_edge.__file__).parent
     hooks = ModuleType("PyInstaller.utils.hooks")
 
@@ -53,7 +54,11 @@ def test_the_hook_packs_models_and_what_is_imported_by_name(
     monkeypatch.setitem(sys.modules, "PyInstaller", ModuleType("PyInstaller"))
     monkeypatch.setitem(sys.modules, "PyInstaller.utils", ModuleType("PyInstaller.utils"))
     monkeypatch.setitem(sys.modules, "PyInstaller.utils.hooks", hooks)
-    packed = runpy.run_path(str(root / "integrations" / "pyinstaller_hooks" / "hook-gpt_edge.py"))
+    return root / "integrations" / "pyinstaller_hooks"
+
+
+def test_the_hook_packs_models_and_what_is_imported_by_name(folder_of_hooks: Path) -> None:
+    packed = runpy.run_path(str(folder_of_hooks / "hook-gpt_edge.py"))
     folders = {folder for _, folder in packed["datas"]}
     assert f"models/{DEFAULT_BUNDLE}" in {Path(folder).as_posix() for folder in folders}
     assert {
@@ -63,3 +68,8 @@ def test_the_hook_packs_models_and_what_is_imported_by_name(
         "gpt_edge.classify.embedder",
         "gpt_edge.native.rewrite",
     } <= set(packed["hiddenimports"])
+
+
+def test_a_program_that_runs_the_command_line_gets_every_command(folder_of_hooks: Path) -> None:
+    packed = runpy.run_path(str(folder_of_hooks / "hook-gpt_edge.cli.app.py"))
+    assert {f"gpt_edge.cli.commands.{name}" for name in COMMANDS} <= set(packed["hiddenimports"])
