@@ -8,8 +8,8 @@ Reads a line of JSON per try (`path`, `what`), answers one with the outcome:
     killed     the process died of a signal
     hung       it took more than SECONDS of CPU time, or did nothing for very long
 
-Times are of the CPU, so that a busy machine changes nothing. Children have 4 GB of address space and
-no core file.
+Times are of the CPU, so that a busy machine changes nothing. Children have 4 GB of address space
+and no core file.
 """
 
 from __future__ import annotations
