@@ -39,6 +39,7 @@ class BundleSource:
             )
         self._bundle = bundle
         checked_model(bundle)
+        _check_links(bundle)
         self._initializers = ir.load(bundle.model_path).graph.initializers
 
     @property
@@ -77,6 +78,18 @@ class BundleSource:
 
     def release(self, name: str) -> None:
         """Nothing: what `tensor` returned is a copy."""
+
+
+def _check_links(bundle: Bundle) -> None:
+    """Raise BundleError for a file under two names: onnx_ir reads no weights from such a one."""
+    for name in bundle.manifest.files:
+        path = bundle.path / name
+        if (n_links := path.stat().st_nlink) > 1:
+            raise BundleError(
+                f"{path} has {n_links} names (hard links), and onnx reads weights from files with "
+                "one alone",
+                hint="copy the bundle with cp -r, and give the copy",
+            )
 
 
 def model_of(source: BundleSource) -> GPT | TaskModel:

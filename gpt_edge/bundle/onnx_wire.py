@@ -116,6 +116,23 @@ def sort_texts(message: bytes, into: Mapping[int, Callable[[bytes], object]]) ->
         raise ValueError("a field reaches beyond its message")
 
 
+def leading_texts(message: bytes, into: Mapping[int, list[bytes]]) -> int:
+    """Add the bytes of the first fields to the lists of their keys; returns where the first field
+    begins that has no list, or a size above 127. All of a message that may have more than
+    MOST_FIELDS is left.
+    """
+    at, end = 0, len(message)
+    if end > 2 * MOST_FIELDS:
+        return 0
+    while at + 1 < end:
+        found, size = into.get(message[at]), message[at + 1]
+        if found is None or size > 127 or at + 2 + size > end:
+            break
+        found.append(message[at + 2 : at + 2 + size])
+        at += 2 + size
+    return at
+
+
 def _unknown(key: int) -> ValueError:
     return ValueError(f"a field has the number {key >> 3} and the kind {key & 7}")
 

@@ -6,9 +6,10 @@ Reads a line of JSON per try (`path`, `what`), answers one with the outcome:
     refused    one of gpt-edge's errors, its message in one short printable line
     traceback  any other exception, or a message that is not such a line
     killed     the process died of a signal
-    hung       it took longer than SECONDS
+    hung       it took more than SECONDS of CPU time, or did nothing for very long
 
-Children have 4 GB of address space and no core file.
+Times are of the CPU, so that a busy machine changes nothing. Children have 4 GB of address space
+and no core file.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import resource
 import select
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +27,7 @@ from pathlib import Path
 from gpt_edge.errors import MAX_MESSAGE, GPTEdgeError
 
 SECONDS = 10
+PATIENCE = 60  # times as long, on the clock
 ADDRESS_SPACE = 4 << 30
 
 
@@ -70,27 +71,28 @@ def outcome_of(work: Callable[[], None]) -> dict[str, object]:
 
 
 def in_child(work: Callable[[], None], limit: float = SECONDS) -> dict[str, object]:
-    """The outcome of work in a forked child, which may take so many seconds."""
+    """The outcome of work in a forked child, which may take so many seconds of CPU time."""
     reader, writer = os.pipe()
-    began = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(reader)
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, limit)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 2)
         os.write(writer, json.dumps(outcome_of(work)).encode())
         os._exit(0)
     os.close(writer)
-    ready, _, _ = select.select([reader], [], [], limit)
+    ready, _, _ = select.select([reader], [], [], limit * PATIENCE)
     answer = os.read(reader, 1 << 16) if ready else b""
     os.close(reader)
     if not ready:
         os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    seconds = time.monotonic() - began
-    if not ready:
+    _, status, usage = os.wait4(child, 0)
+    seconds = usage.ru_utime + usage.ru_stime
+    if not ready or os.waitstatus_to_exitcode(status) == -signal.SIGPROF:
         found: dict[str, object] = {"outcome": "hung", "message": f"over {limit} s"}
     elif answer:
         found = json.loads(answer)

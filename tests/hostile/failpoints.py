@@ -1,22 +1,25 @@
 """A fault at every operation of every command that writes:
 
-    python -m tests.hostile.failpoints [--every N] [COMMAND ...]
+    python -m tests.hostile.failpoints [--every N] [--results FILE] [COMMAND ...]
 
 Afterwards the target is the old one or the new one, nothing of ours lies around, the message is one
 clear line, and the same command run again comes to the result of an undisturbed one. After `death`,
 which is `_exit`, temporary names may lie around until that next run. Method: SQLite's tests, which
-fail the first, second, … operation. Needs torch.
+fail the first, second, … operation. With --results each try is written down when it is done, and
+one that stands there is not made again, so a sweep may end at any moment and go on later; points
+come in random order, so that a part of them is a fair one. Needs torch.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,17 +149,36 @@ def points(sweep: Sweep, every: int) -> Iterator[tuple[int, str]]:
             number += 1
 
 
-def try_all(writer: Writer, every: int = 1, first: Iterable[tuple[int, str]] = ()) -> Found:
-    """Every n-th point of one command."""
+def try_all(writer: Writer, every: int = 1, results: Path | None = None) -> Found:
+    """Every n-th point of one command. results: a file of tries, see above."""
+    done = _read(results, writer.name) if results is not None else {}
     with tempfile.TemporaryDirectory() as folder:
         sweep = Sweep(writer, Path(folder))
         found = Found(writer.name, len(sweep.operations))
-        for index, kind in first or points(sweep, every):
-            what, wrong = sweep.attempt(index, kind)
+        order = list(points(sweep, every))
+        random.Random(writer.name).shuffle(order)
+        for index, kind in order:
+            if (index, kind) not in done:
+                done[index, kind] = sweep.attempt(index, kind)
+                if results is not None:
+                    _append(results, [writer.name, index, kind, *done[index, kind]])
+            what, wrong = done[index, kind]
             found.counts[what] += 1
             label = f"{writer.name}, {kind} at {index}, {sweep.operations[index]}"
             found.wrong += [f"{label}: {problem}" for problem in wrong]
     return found
+
+
+def _read(results: Path, name: str) -> dict[tuple[int, str], tuple[str, list[str]]]:
+    """What became of the tries of a command that stand in the file, by their points."""
+    lines = results.read_text("utf-8").splitlines() if results.exists() else []
+    tries = [json.loads(line) for line in lines]
+    return {(index, kind): (what, wrong) for of, index, kind, what, wrong in tries if of == name}
+
+
+def _append(results: Path, row: list[object]) -> None:
+    with results.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
 
 
 def sample() -> None:
@@ -180,6 +202,7 @@ def main() -> int:
     """Read the options, run, print; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="every n-th point")
+    parser.add_argument("--results", type=Path, help="tries so far, as JSON lines; added to")
     parser.add_argument("commands", nargs="*", choices=[*WRITERS, []])
     options = parser.parse_args()
     warm_up()
@@ -188,7 +211,7 @@ def main() -> int:
     print("|---|---|---|---|---|---|---|---|")
     for name in options.commands or WRITERS:
         began = sum(os.times()[:4])
-        found = try_all(WRITERS[name], options.every)
+        found = try_all(WRITERS[name], options.every, options.results)
         for problem in found.wrong:
             print(f"  {problem}", flush=True)
         wrong += len(found.wrong)

@@ -35,7 +35,7 @@ from tests.support.finetune_factory import LARGER, make_checkpoint, write_exampl
 from tests.support.traces import FOLDER, share_traces
 from tests.training.conftest import RECIPE, stories
 
-SECONDS = 120  # of a command; longer is hung
+CPU_SECONDS, SECONDS = 60, 900  # of a command; longer is hung, on however busy a machine
 GOLDEN = REPO / "tests" / "golden"
 Result = dict[str, object]
 
@@ -108,6 +108,7 @@ def _run_in_child(
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)

@@ -25,6 +25,7 @@ from gpt_edge.bundle.gate.limits import (
     MAX_GRAPH_BYTES,
     PER_LAYER,
     GateError,
+    shown,
 )
 from gpt_edge.bundle.gate.proto import read_graph
 from gpt_edge.bundle.gate.records import Tensor
@@ -54,6 +55,11 @@ def checked_model(bundle: Bundle) -> Path | bytes:
             return _own(bundle, folder, path.name)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        name = shown(error.object)
+        raise BundleError(
+            f"gpt-edge cannot load {path}: the name {name} is no printable text", hint=HINT
+        ) from error
     except (ValueError, OverflowError) as error:  # GateError, and what is no protobuf message
         raise BundleError(f"gpt-edge cannot load {path}: {error}", hint=HINT) from error
 

@@ -79,6 +79,7 @@ def check_foreign(data: memoryview, bundle: Bundle, sizes: Mapping[str, int]) ->
             found.opset(bytes(value))
     if not has_graph:
         raise GateError("it has no graph")
+    found.check_names()
     check_tensors(found.tensors, sizes, sizes)
     _check_signature(found, bundle)
 
@@ -92,6 +93,10 @@ class _Foreign:
         self.outputs: dict[str, Declared] = {}
         self._n_nodes = 0
         self._reader = proto.Reader()
+
+    def check_names(self) -> None:
+        """Those of the inputs and the outputs; others are checked when they are read."""
+        self._reader.names.check()
 
     def opset(self, data: bytes) -> None:
         """An operator set that it asks for."""

@@ -8,14 +8,14 @@ nobody can foresee. Sizes only ever add, so a graph that is right for them is ri
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from gpt_edge import onnx_contract
 from gpt_edge.bundle.gate.limits import FLOAT32, INT32, INT64, GateError, shown
 from gpt_edge.bundle.gate.operators import MICROSOFT, find_rule
 from gpt_edge.bundle.gate.records import Declared, Graph, Node
 from gpt_edge.bundle.gate.shaping import tensor_value
-from gpt_edge.bundle.gate.values import IDS, POSITIONS, Place, Value
+from gpt_edge.bundle.gate.values import IDS, POSITIONS, Inputs, Place, Value
 from gpt_edge.config import GPTConfig
 from gpt_edge.onnx_contract import TensorSpec
 from gpt_edge.tasks import EVERY_TOKEN
@@ -53,8 +53,12 @@ def check_graph(graph: Graph, config: GPTConfig, kind: str, task: str | None) ->
         raise GateError(f"it has {n_attention} layers, the config has {config.n_layer}")
     made = _walk(graph, place, kind, values)
     _check_outputs(graph, kind, _outputs(config, kind, task), sizes, made)
+    right: set[tuple[Declared, Value | None]] = set()
     for name, declared in graph.hints.items():
-        _check_declared(name, declared, values.get(name))
+        pair = declared, values.get(name)
+        if pair not in right:
+            _check_declared(name, *pair)
+            right.add(pair)
     return _scales(graph)
 
 
@@ -150,16 +154,20 @@ def _walk(
 ) -> dict[str, Value]:
     """Every node in order; returns what they make, by name."""
     made: dict[str, Value] = {}
+    inferred: dict[object, list[Value]] = {}  # layers repeat
     layer = 0
     for node in graph.nodes:
         try:
-            for name, value in zip(node.outputs, _infer(node, place, values), strict=False):
+            inputs = _values_of(node.inputs, values)
+            call = (node.kind, inputs, *map(bool, node.outputs))
+            results = inferred.get(call)
+            if results is None:
+                results = inferred[call] = _infer(node, inputs, place)
+            for name, value in zip(node.outputs, results, strict=False):
                 if not name:
                     continue
                 if name in values:
                     raise GateError(f"the value {shown(name)} is made twice")
-                if value.size > place.max_elements:
-                    raise GateError(f"it makes {list(value.dims)}, more than a model has")
                 values[name] = made[name] = value
             if node.op == ATTENTION[kind]:
                 _check_layer(node, place.config, kind, layer)
@@ -169,13 +177,20 @@ def _walk(
     return made
 
 
-def _infer(node: Node, place: Place, values: Mapping[str, Value | None]) -> list[Value]:
-    rule = find_rule(node, place.is_edge)
+def _values_of(names: Sequence[str], values: Mapping[str, Value | None]) -> Inputs:
     try:
-        inputs = [values[name] for name in node.inputs]
+        return tuple([values[name] for name in names])
     except KeyError as error:
         raise GateError(f"nothing before it makes {shown(error.args[0])}") from None
-    return rule.infer(node, inputs, place)
+
+
+def _infer(node: Node, inputs: Inputs, place: Place) -> list[Value]:
+    """What a node makes: it follows from its kind, its inputs, and which outputs have a name."""
+    results = find_rule(node, place.is_edge).infer(node, inputs, place)
+    for name, value in zip(node.outputs, results, strict=False):
+        if name and value.size > place.max_elements:
+            raise GateError(f"it makes {list(value.dims)}, more than a model has")
+    return results
 
 
 def _check_layer(node: Node, config: GPTConfig, kind: str, layer: int) -> None:
@@ -236,9 +251,9 @@ def _check_declared(name: str, declared: Declared, found: Value | None) -> None:
         return
     is_right = declared.type == found.type
     if declared.dims is not None:
-        pairs = zip(declared.dims, found.dims, strict=False)
         is_right = is_right and len(declared.dims) == len(found.dims)
-        is_right = is_right and all(said in (-1, size) for said, size in pairs)
+        for said, size in zip(declared.dims, found.dims, strict=False):
+            is_right = is_right and said in (-1, size)
     if not is_right:
         raise GateError(f"the value {shown(name)} is declared as what it is not")
 

@@ -8,7 +8,8 @@ plus the kind of its value.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gpt_edge.bundle.gate.limits import (
     BITS_OF,
@@ -33,7 +34,7 @@ from gpt_edge.bundle.gate.records import (
     whole,
 )
 from gpt_edge.bundle.gate.stored import TensorReader, read_tensor
-from gpt_edge.bundle.onnx_wire import sort_texts, split, varints
+from gpt_edge.bundle.onnx_wire import leading_texts, sort_texts, split, varint, varints
 
 # keys of fields; those of a set may come many times
 IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH, OPSET, MODEL_NOTES = 8, 18, 26, 58, 66, 114
@@ -58,6 +59,7 @@ A_GRAPH = 50
 FIELD_OF_TYPE = {1: A_FLOAT, 2: A_INT, 3: A_TEXT, 4: A_TENSOR, 7: A_INTS}
 
 
+OF_INT = b"\xa0\x01\x02"  # the field of its type
 FIRST, SECOND = 10, 18  # a name, a text or a message in the first fields of a message
 MORE_PARTS = 16  # inputs, outputs and declared types for each node of a graph
 NUMBER, SECOND_NUMBER = 8, 16
@@ -106,6 +108,7 @@ def _read_graph(content: bytes, graph: Graph, max_parts: int) -> None:
             if name in values:
                 raise GateError(f"the value {shown(name)} is declared twice")
             values[name] = kind
+    reader.names.check()
     if max(len(graph.nodes), len(graph.initializers)) > max_parts:
         raise GateError(f"it has more than {max_parts} nodes or initializers")
 
@@ -116,50 +119,95 @@ class Reader:
     """
 
     def __init__(self) -> None:
-        self._names = Names()
+        self.names = Names()  # to be checked when all is read
         self._types = Types()
-        self._attributes = Attributes()
-        self.tensors = TensorReader(self._names)
+        self._kinds = Kinds()
+        self.tensors = TensorReader(self.names)
 
     def node(self, data: bytes) -> Node:
+        """A node: most begin with what is theirs alone, their inputs, outputs and name, and go on
+        with what they share with those of other layers.
+        """
         inputs: list[bytes] = []
         outputs: list[bytes] = []
-        found: list[bytes] = []
-        ops: list[bytes] = []
-        domains: list[bytes] = []
         titles: list[bytes] = []
-        fields: dict[int, Callable[[bytes], object]] = {
-            NODE_INPUT: inputs.append,
-            NODE_OUTPUT: outputs.append,
-            ATTRIBUTE: found.append,
-            NODE_OP: ops.append,
-            NODE_DOMAIN: domains.append,
-            NODE_NAME: titles.append,
-        }
-        sort_texts(data, fields)
-        if len(ops) > 1 or len(domains) > 1 or len(titles) > 1:
-            raise GateError("a node has two names, operators or domains")
-        name_of = self._names.__getitem__
-        attributes = dict(map(self._attributes.__getitem__, found))
-        if len(attributes) < len(found):
-            raise GateError(f"a node of {shown(bytes(b''.join(ops)))} has an attribute twice")
+        at = leading_texts(data, {NODE_INPUT: inputs, NODE_OUTPUT: outputs, NODE_NAME: titles})
+        rest = data[at:]
+        kind = self._kinds[rest]
+        if kind.more:
+            inputs += kind.more[NODE_INPUT]
+            outputs += kind.more[NODE_OUTPUT]
+            titles += kind.more[NODE_NAME]
+        if len(titles) > 1:
+            raise GateError("a node has two names")
+        names = tuple(map(bytes.decode, (*inputs, *outputs, *titles)))
+        self.names += names
+        n_inputs, n_outputs = len(inputs), len(outputs)
         return Node(
-            name_of(ops[0]) if ops else "",
-            name_of(domains[0]) if domains else "",
-            tuple(map(name_of, inputs)),
-            tuple(map(name_of, outputs)),
-            attributes,
-            name_of(titles[0]) if titles else "",
+            kind.op,
+            kind.domain,
+            names[:n_inputs],
+            names[n_inputs : n_inputs + n_outputs],
+            kind.attributes,
+            names[-1] if titles else "",
+            rest,
         )
 
     def declared(self, data: bytes) -> tuple[str, Declared]:
         """A value's name and its type."""
+        if len(data) > 4:  # most have a name and a type, both short
+            end = 2 + data[1]
+            if (
+                data[0] == FIRST
+                and end + 2 < len(data)
+                and data[1] < 128
+                and data[end] == SECOND
+                and data[end + 1] == len(data) - end - 2 < 128
+            ):
+                name = data[2:end].decode()
+                self.names.append(name)
+                return name, self._types[data[end + 2 :]]
+        return self._declared_by_fields(data)
+
+    def _declared_by_fields(self, data: bytes) -> tuple[str, Declared]:
         names: list[bytes] = []
         types: list[bytes] = []
         sort_texts(data, {FIRST: names.append, SECOND: types.append})
         if len(names) != 1 or len(types) > 1:
             raise GateError("a value is declared in another way than exports do")
-        return self._names[names[0]], self._types[types[0] if types else b""]
+        name = names[0].decode()
+        self.names.append(name)
+        return name, self._types[types[0] if types else b""]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What nodes share. more: inputs, outputs and names that stand behind it, by their keys."""
+
+    op: str
+    domain: str
+    attributes: Mapping[str, Attribute]
+    more: Mapping[int, list[bytes]] | None
+
+
+class Kinds(dict[bytes, Kind]):
+    """Nodes by their bytes from where an operator, a domain or an attribute stands."""
+
+    def __init__(self) -> None:
+        self._attributes = Attributes()
+
+    def __missing__(self, data: bytes) -> Kind:
+        texts: dict[int, list[bytes]] = {key: [] for key in NODE_FIELDS}
+        sort_texts(data, {key: found.append for key, found in texts.items()})
+        ops, domains, found = texts.pop(NODE_OP), texts.pop(NODE_DOMAIN), texts.pop(ATTRIBUTE)
+        if len(ops) > 1 or len(domains) > 1:
+            raise GateError("a node has two operators or domains")
+        op, domain = (text(part[0]) if part else "" for part in (ops, domains))
+        attributes = dict(self._attributes[part] for part in found)
+        if len(attributes) < len(found):
+            raise GateError(f"a node of {shown(op)} has an attribute twice")
+        self[data] = kind = Kind(op, domain, attributes, texts if any(texts.values()) else None)
+        return kind
 
 
 class Types(dict[bytes, Declared]):
@@ -206,6 +254,16 @@ class Attributes(dict[bytes, tuple[str, Attribute]]):
 
 
 def _attribute(data: bytes) -> tuple[str, Attribute]:
+    if data[-3:] == OF_INT and data[0] == A_NAME and data[1] < 128:  # most: a name, then an int
+        end = 2 + data[1]
+        if 2 < end < len(data) - 4 and data[end] == A_INT:
+            number, last = varint(data, end + 1)
+            if last == len(data) - 3:
+                return text(data[2:end]), signed(number)
+    return _attribute_by_fields(data)
+
+
+def _attribute_by_fields(data: bytes) -> tuple[str, Attribute]:
     parts = single(split(data, ATTRIBUTE_FIELDS), {A_INTS_APART})
     name = text(parts.pop(A_NAME, b""))
     kind = parts.pop(A_TYPE, 0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gpt_edge.bundle.gate.limits import MAX_NAME, GateError, shown
 
@@ -28,8 +29,7 @@ class Tensor:
     length: int = 0
 
 
-@dataclass(slots=True)
-class Declared:
+class Declared(NamedTuple):
     """A type and a shape that the graph gives to a value; a dimension of -1 may be any, dims of
     None say nothing.
     """
@@ -43,7 +43,9 @@ Attribute = Number | str | Tensor | Dims
 
 @dataclass(slots=True)
 class Node:
-    """One operator of a graph. attributes: by name, each once."""
+    """One operator of a graph. attributes: by name, each once. kind: the bytes that its operator,
+    its domain and its attributes were read from.
+    """
 
     op: str
     domain: str
@@ -51,6 +53,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute]
     name: str
+    kind: bytes
 
 
 @dataclass(slots=True)
@@ -106,14 +109,16 @@ def text(value: object) -> str:
     return name
 
 
-class Names(dict[bytes, str]):
-    """The names of a graph by their bytes: those that a maker and its readers give are checked
-    once, when they are first asked for.
-    """
+class Names(list[str]):
+    """The names of a graph, decoded one by one and looked at all at once: they are many."""
 
-    def __missing__(self, data: bytes) -> str:
-        self[data] = name = text(data)
-        return name
+    def check(self) -> None:
+        """Raise GateError for one that `text` refuses."""
+        joined = "".join(self)
+        is_plain = joined.isascii() and joined.isprintable()
+        if not is_plain or max(map(len, self), default=0) > MAX_NAME:
+            for name in self:
+                text(name.encode())
 
 
 def data_of(value: object) -> bytes:

@@ -4,7 +4,6 @@ once. Numbers of fields: onnx.proto3; a key is 8 times the number of the field p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from gpt_edge.bundle.gate.limits import (
@@ -44,47 +43,73 @@ DATA_FIELDS = {
     T_INTS: {INT8, UINT8, INT32, BOOL},
     T_LONGS: {INT64},
 }
-# A tensor beside the graph as exports write it: each text after its length. What a match says
-# counts only where every length is right, as then its fields are those, and no others.
-BESIDE = re.compile(
-    rb"((?:\x08[\x80-\xff]{0,4}[\0-\x7f]){0,8})\x10([\0-\x7f])B([\0-\x7f])(.{1,127}?)"
-    rb"j([\0-\x7f])\n\x08location\x12([\0-\x7f])(.{1,80}?)"
-    rb"j([\0-\x7f])\n\x06offset\x12([\0-\x7f])([0-9]{1,15})"
-    rb"j([\0-\x7f])\n\x06length\x12([\0-\x7f])([0-9]{1,15})p\x01",
-    re.DOTALL,
-)
 MAX_NUMBERS = 1 << 16  # bytes of numbers that are not raw data
 LOCATION, OFFSET, LENGTH = b"location", b"offset", b"length"
+MOST_DIGITS = 15
+# how a tensor's place goes on: the field of its offset and that of its length, up to the digits,
+# and how long each is
+OFFSETS, LENGTHS = (
+    {bytes((106, 10 + n, 10, 6)) + word + bytes((18, n)): 12 + n for n in range(1, MOST_DIGITS + 1)}
+    for word in (OFFSET, LENGTH)
+)
 # how the entries of a tensor's place begin
 PLACES = {b"\n\x08location": LOCATION, b"\n\x06offset": OFFSET, b"\n\x06length": LENGTH}
 
 
 def read_tensor(data: Bytes, allowed: set[int] = TENSOR_FIELDS) -> Tensor:
     """A tensor whose data has the length that its type and its shape say."""
-    return TensorReader(Names(), allowed).read(data)
+    names = Names()
+    tensor = TensorReader(names, allowed).read(data)
+    names.check()
+    return tensor
 
 
 class TensorReader:
-    """Reads the tensors of a graph. The file and the length that many have are read once."""
+    """Reads the tensors of a graph. The file, the type and the shape that many have are read once.
+
+    A tensor beside the graph has its type and its shape first, as exports write it, then its name,
+    then the file, then the rest of its place: cut there, each part is looked up as it is.
+    """
 
     def __init__(self, names: Names, allowed: set[int] = TENSOR_FIELDS) -> None:
         self._names = names
         self._allowed = allowed
         self._places = Places()
-        self._dims = Shapes()
+        self._kinds = TensorKinds()
+        self._file = b""  # the field that named the file of the tensor before
+        self._location = ""
 
     def read(self, data: Bytes) -> Tensor:
         """A tensor whose data has the length that its type and its shape say."""
-        match = BESIDE.fullmatch(data)
-        if match is not None:
-            dims, kind, n_name, name, *places = match.groups()
-            if n_name[0] == len(name) and _fit(*places) and kind[0] in BITS_OF:
-                location, offset, length = places[2], int(places[5]), int(places[8])
-                where = self._names[location]
-                return Tensor(
-                    self._names[name], kind[0], self._dims[dims], None, where, offset, length
-                )
-        return self._by_fields(data)
+        if self._file and isinstance(data, bytes):
+            head, file, rest = data.partition(self._file)
+            tensor = self._beside(head, rest) if file else None
+            if tensor is not None:
+                return tensor
+        tensor = self._by_fields(data)
+        if tensor.data is None and len(location := tensor.location.encode()) <= 80:
+            self._file = bytes((106, 12 + len(location), 10, 8)) + b"location\x12"
+            self._file += bytes((len(location),)) + location
+            self._location = tensor.location
+        return tensor
+
+    def _beside(self, head: bytes, rest: bytes) -> Tensor | None:
+        """A tensor of the same file as the one before, cut in front of its file and behind it; None
+        where its fields are others.
+        """
+        kind, _, named = head.partition(b"B")
+        n_name = len(named) - 1
+        end = OFFSETS.get(rest[:12], 0)
+        begin = end + LENGTHS.get(rest[end : end + 12], 0)
+        if not end or begin + 2 != len(rest) or not 0 <= n_name == named[0] < 128:
+            return None
+        offset, length = rest[12:end], rest[end + 12 : begin]
+        dtype, dims = self._kinds[kind]
+        if not dtype or rest[-2:] != b"p\x01" or not (offset + length).isdigit():
+            return None
+        name = named[1:].decode()
+        self._names.append(name)
+        return Tensor(name, dtype, dims, None, self._location, int(offset), int(length))
 
     def _by_fields(self, data: Bytes) -> Tensor:
         found: dict[int, object] = {}
@@ -103,7 +128,8 @@ class TensorReader:
                 found[key] = value
         if len(dims) > MAX_RANK or len(external) > 3:
             raise GateError("a tensor has too many dimensions or places")
-        name = self._names[data_of(found.get(T_NAME, b""))]
+        name = data_of(found.get(T_NAME, b"")).decode()
+        self._names.append(name)
         kind = whole(found.get(T_TYPE, 0))
         if kind not in BITS_OF or (dims and max(dims) >= MAX_DIMENSION):
             raise GateError(
@@ -155,34 +181,27 @@ def tensor_data(name: str, kind: int, found: Mapping[int, object]) -> bytes | me
     return b"".join((value % limit).to_bytes(size, "little") for value in varints(data))
 
 
-def _fit(
-    in_location: bytes,
-    n_location: bytes,
-    location: bytes,
-    in_offset: bytes,
-    n_offset: bytes,
-    offset: bytes,
-    in_length: bytes,
-    n_length: bytes,
-    length: bytes,
-) -> bool:
-    """Whether the lengths before texts, and around them, are theirs."""
-    return (
-        in_location[0] - 12 == n_location[0] == len(location)
-        and in_offset[0] - 10 == n_offset[0] == len(offset)
-        and in_length[0] - 10 == n_length[0] == len(length)
-    )
+class TensorKinds(dict[bytes, tuple[int, Dims]]):
+    """Types and shapes by their fields' bytes, each field a dimension but the last; a type of 0
+    where they are others.
+    """
 
+    def __missing__(self, data: bytes) -> tuple[int, Dims]:
+        self[data] = found = self._read(data)
+        return found
 
-class Shapes(dict[bytes, Dims]):
-    """Shapes by their fields' bytes, each field a dimension."""
-
-    def __missing__(self, data: bytes) -> Dims:
-        dims: Dims = tuple(value for _, value in split(data, {T_DIM}))
+    @staticmethod
+    def _read(data: bytes) -> tuple[int, Dims]:
+        try:
+            *sizes, (key, kind) = split(data, {T_DIM, T_TYPE})
+        except ValueError:
+            return 0, ()
+        if key != T_TYPE or kind not in BITS_OF or any(key != T_DIM for key, _ in sizes):
+            return 0, ()
+        dims: Dims = tuple(size for _, size in sizes)
         if len(dims) > MAX_RANK or max(dims, default=0) >= MAX_DIMENSION:
             raise GateError(f"a tensor has the shape {list(dims)}, which exports do not have")
-        self[data] = dims
-        return dims
+        return kind, dims
 
 
 class Places(dict[bytes, tuple[bytes, str | int]]):
@@ -196,7 +215,7 @@ class Places(dict[bytes, tuple[bytes, str | int]]):
             raise GateError("has a place that exports do not write")
         if key == LOCATION:
             part: tuple[bytes, str | int] = (key, text(content))
-        elif content.isdigit() and len(content) < 16:
+        elif content.isdigit() and len(content) <= MOST_DIGITS:
             part = (key, int(content))
         else:
             raise GateError(f"lies at {shown(content)}, expected a number")

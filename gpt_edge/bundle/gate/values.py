@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpt_edge.bundle.gate.limits import MAX_CONTENT, TYPE_NAMES, GateError
 from gpt_edge.bundle.gate.records import Dims, Node
@@ -15,8 +16,7 @@ from gpt_edge.config import GPTConfig
 IDS, POSITIONS = "ids", "positions"  # where whole numbers come from
 
 
-@dataclass(slots=True)
-class Value:
+class Value(NamedTuple):
     """content: the whole numbers in it, in the order of its elements; None for many, for other
     types and for what only a call knows. is_constant: it is stored in the file. origin: IDS or
     POSITIONS where its numbers are token ids or positions.
