@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gpt_edge.classify.classifier import Classifier
-from gpt_edge.classify.embedder import Embedder
+from gpt_edge.classify.embedder import Embedder, save_vectors
 from gpt_edge.errors import BundleError, ContextLengthError
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.tasks import TaskSpec, new_task
@@ -177,6 +177,10 @@ def test_what_is_no_example_is_told_with_its_number(example: Any, message: str) 
 def test_a_language_model_is_no_classifier() -> None:
     with pytest.raises(BundleError, match="is a language model"):
         classifier(None, lambda ids: [])
+    base = Scripted(None, None)
+    base.config.takes_adapters = True
+    with pytest.raises(BundleError, match="is a base without a task of its own"):
+        Classifier(cast(Encoder, base), WORDS)
 
 
 def test_vectors_have_length_one_if_not_asked_otherwise() -> None:
@@ -193,6 +197,7 @@ def test_a_classifier_embeds_what_it_was_trained_to_read() -> None:
     task = new_task("classification", 257, ("a", "b"))
     embedder = Embedder(cast(Encoder, Scripted(task, None)), WORDS)
     assert embedder.encode("ab") == [task.start, *b"ab", task.extract]
+    assert (embedder.size, embedder.is_trained) == (4, False)
 
 
 def test_scores_of_several_pairs_stay_with_their_pairs() -> None:
@@ -254,3 +259,30 @@ def test_texts_are_tagged_by_models_for_tokens_and_with_their_own_ids() -> None:
         model.tag("one text")
     with pytest.raises(ValueError, match="shorter"):
         model.tag_encoded(["a", "b"], [model.encode("a")])
+
+
+def test_a_regression_of_one_output_is_a_score() -> None:
+    one = TaskSpec("text-classification", labels=("stars",), problem="regression")
+    (row,) = classifier(one, lambda ids: [3.5]).predict(["x"]).rows
+    assert (row.score, row.values.tolist(), row.label) == (3.5, [3.5], None)
+    two = TaskSpec("text-classification", labels=("stars", "price"), problem="regression")
+    (row,) = classifier(two, lambda ids: [3.5, 9.0]).predict(["x"]).rows
+    assert (row.score, row.values.tolist()) == (None, [3.5, 9.0])
+
+
+def test_closing_closes_the_encoder() -> None:
+    for kind in (Classifier, Embedder):
+        scripted = Scripted(new_task("classification", 257, ("a", "b")), None)
+        closed: list[bool] = []
+        scripted.close = lambda closed=closed: closed.append(True)  # type: ignore[attr-defined]
+        kind(cast(Encoder, scripted), WORDS).close()
+        assert closed == [True]
+
+
+def test_vectors_are_saved_as_one_array(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    parts = [np.full((n, 3), n, np.float32) for n in (2, 1)]
+    assert save_vectors(path, parts, 3) == 3
+    np.testing.assert_array_equal(np.load(path), [[2] * 3, [2] * 3, [1] * 3])
+    assert save_vectors(path, [], 3) == 0
+    assert np.load(path).shape == (0, 3)

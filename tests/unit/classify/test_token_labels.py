@@ -55,3 +55,5 @@ def test_a_token_before_every_text_gets_no_label() -> None:
     (row,) = label_tokens(("x", "y"), "ab", spans, logits)
     assert (row.text, row.label) == ("ab", "y")
     assert row.probability == pytest.approx(np.e / (1 + np.e))
+    with pytest.raises(ValueError, match="longer"):
+        label_tokens(("x", "y"), "ab", spans[:1], logits)
