@@ -86,10 +86,9 @@ def _embedding(
         tokens = dequantize.lookup_table(mapped.nodes, onnx_contract.INPUT_IDS)
         if config.n_label is None:
             positions = dequantize.lookup_table(mapped.nodes, onnx_contract.POSITION_IDS)
-        else:  # a task counts the tokens itself
-            positions = dequantize.lookup_table(
-                mapped.nodes, onnx_contract.INPUT_IDS, is_counted=True
-            )
+        else:  # a task counts the tokens itself, or the mask, which is as long
+            counted = (onnx_contract.INPUT_IDS, onnx_contract.ATTENTION_MASK)
+            positions = dequantize.lookup_table(mapped.nodes, *counted, is_counted=True)
     except UnknownLayout as error:
         return WeightCheck(share=np.inf, faults=(f"its weights cannot be read back: {error}",))
     width = expected[names[0]].shape[1]

@@ -135,17 +135,23 @@ def linear_bias(nodes: Sequence[ir.Node]) -> NDArray[Any] | None:
 
 
 def lookup_table(
-    nodes: Sequence[ir.Node], source: str, *, is_counted: bool = False
+    nodes: Sequence[ir.Node], *sources: str, is_counted: bool = False
 ) -> DequantizedWeight:
-    """The table [rows, K] that the graph's input `source` looks up among `nodes`; is_counted: what
-    the length of that input looks up. Raises UnknownLayout.
+    """The table [rows, K] that one of the graph's inputs `sources` looks up among `nodes`;
+    is_counted: what the length of that input looks up. Raises UnknownLayout.
     """
+
+    def is_wanted(index: ir.Value | None) -> bool:
+        is_from = any(_comes_from_input(index, source) for source in sources)
+        if not is_counted:
+            return is_from
+        is_size = any(_comes_from_input(index, source, through_shapes=True) for source in sources)
+        return is_size and not is_from
+
     lookups = [
         node
         for node in nodes
-        if node.op_type in ("Gather", "GatherBlockQuantized")
-        and _comes_from_input(node.inputs[1], source, through_shapes=is_counted)
-        and not (is_counted and _comes_from_input(node.inputs[1], source))
+        if node.op_type in ("Gather", "GatherBlockQuantized") and is_wanted(node.inputs[1])
     ]
     if len(lookups) == 1 and lookups[0].op_type == "GatherBlockQuantized":
         return _blocked_table(lookups[0])
