@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from gpt_edge.bundle.bundle import Bundle
-from gpt_edge.errors import BundleError
+from gpt_edge.errors import BundleError, TokenizerError
 from gpt_edge.export.graph.build import build_graph
 from gpt_edge.export.pipeline.adapters import verify_base
 from gpt_edge.export.pipeline.shared import check_same_shape, tokenizer_for, unpublished
@@ -68,7 +68,7 @@ def verify_bundle(
         own_noise=OwnNoise(partial(reference_model, checkpoint), subject, expected),
     )
     if not bundle.is_optimum_export:
-        source = _tokenizer_of(checkpoint, tokenizer)
+        source = _tokenizer_of(bundle, checkpoint, tokenizer)
         check_settings(verifier.report, bundle, checkpoint, source)
     for graph in _baseline_graphs(bundle, full):
         with tempfile.TemporaryDirectory(prefix="gpt-edge-") as name:
@@ -103,11 +103,20 @@ def _baseline_graphs(bundle: Bundle, full: bool) -> list[str]:
     return graphs
 
 
-def _tokenizer_of(checkpoint: Checkpoint, name: str | None) -> TokenizerSource | None:
-    """The tokenizer that is named, or the one beside the checkpoint; None where there is none."""
+def _tokenizer_of(
+    bundle: Bundle, checkpoint: Checkpoint, name: str | None
+) -> TokenizerSource | None:
+    """The tokenizer that is named, or the one beside the checkpoint; None where there is none, or
+    one that cannot be read and that the bundle does without.
+    """
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    if name is None and find_tokenizer(folder) is None:
-        return None
+    try:
+        if name is None and find_tokenizer(folder) is None:
+            return None
+    except TokenizerError:
+        if bundle.manifest.tokenizer is None:
+            return None
+        raise
     return tokenizer_for(checkpoint, name)
 
 

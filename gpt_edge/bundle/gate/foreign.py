@@ -32,7 +32,7 @@ MORE_NODE = {50, 74}
 MORE_ATTRIBUTE = {proto.A_GRAPH, 58, 61, 74, 106}  # a graph, floats, texts, a note
 MORE_TENSOR = {37, 40, 56, 82, 90, 98, 130}  # numbers one by one, doubles, a note
 STANDARD = """
-    Abs Add And Attention Cast CastLike Clip Concat Constant ConstantOfShape Cos CumSum
+    Abs Add And ArgMax Attention Cast CastLike Clip Concat Constant ConstantOfShape Cos CumSum
     DequantizeLinear Div DynamicQuantizeLinear Equal Erf Exp Expand Flatten Gather GatherElements
     GatherND Gelu Gemm Greater GreaterOrEqual Identity If IsInf IsNaN LayerNormalization Less
     LessOrEqual MatMul MatMulInteger Max Min Mod Mul Neg Not Or Pow QuantizeLinear Range Reciprocal
