@@ -240,3 +240,25 @@ def test_a_disk_that_breaks_under_a_folder_is_one_clear_error(
         with pytest.raises(OutputError, match="bundle"):
             write()
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+def test_an_interrupt_at_the_removal_of_the_lock_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: str
+) -> None:
+    unlink = os.unlink
+    came = []
+
+    def interrupted(path: Path) -> None:
+        if not str(path).endswith(".lock") or came:
+            unlink(path)
+            return
+        came.append(path)
+        if comes == "after":
+            unlink(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.atomic_write(tmp_path / "file", b"ours")
+    assert names(tmp_path) == ["file"]
