@@ -24,7 +24,7 @@ PARTS: dict[str, tuple[list[str], list[str]]] = {
     "manifest": (["gpt_edge/bundle/manifest.py"], ["tests/unit/bundle"]),
     "atomic_files": (
         ["gpt_edge/system/atomic_files.py"],
-        ["tests/unit/system", "tests/unit/bundle/test_format.py"],
+        ["tests/unit/system/test_atomic_files.py", "tests/unit/system/test_publish_file.py"],
     ),
     "tokenizer": (["gpt_edge/tokenizer/*.py"], ["tests/unit/tokenizer"]),
     "sampling": (

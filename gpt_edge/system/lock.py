@@ -90,6 +90,12 @@ def hold_lock(target: Path) -> Iterator[None]:
             # Windows does not remove an open file; there the empty lock file stays
             with suppress(OSError):
                 os.unlink(path)  # still held, so nobody else can hold this name
+        except KeyboardInterrupt:
+            # it came before the removal or after; another's new file of this name stays
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                    os.unlink(path)
+            raise
         finally:
             os.close(descriptor)
 

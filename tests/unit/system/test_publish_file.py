@@ -179,3 +179,86 @@ def test_without_the_call_or_another_system_nothing_is_exchanged(
     assert not files._exchange(tmp_path / "one", tmp_path / "other")
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not files._exchange(tmp_path / "one", tmp_path / "other")
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_disk_that_breaks_at_the_rename_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"ours 1")
+    for write in (
+        lambda: files.atomic_write(tmp_path / "file", b"ours 2"),
+        lambda: publish(tmp_path / "file", b"ours 2", force=True),
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(os, call, refuse)
+            with pytest.raises(OutputError, match="file"):
+                write()
+    assert (tmp_path / "file").read_bytes() == b"ours 1"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_target_that_cannot_be_looked_at_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError):
+        files._check_target(tmp_path / "file" / "bundle", force=True, is_ours=ours)
+
+
+def test_a_folder_that_cannot_be_listed_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(OutputError):
+        files._check_target(tmp_path / "bundle", force=True, is_ours=ours)
+
+
+def test_what_goes_while_its_size_is_added_up_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert files._size(tmp_path) == 5
+    monkeypatch.setattr(os, "lstat", refuse)
+    assert files._size(tmp_path) == 0
+
+
+def test_a_disk_that_breaks_under_a_folder_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"ours")
+
+    def write() -> None:
+        with publish_folder(tmp_path / "bundle", force=False, is_ours=ours) as folder:
+            (folder / "file").write_bytes(b"ours")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", refuse)
+        with pytest.raises(OutputError, match="bundle"):
+            write()
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+def test_an_interrupt_at_the_removal_of_the_lock_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: str
+) -> None:
+    unlink = os.unlink
+    came = []
+
+    def interrupted(path: Path) -> None:
+        if not str(path).endswith(".lock") or came:
+            unlink(path)
+            return
+        came.append(path)
+        if comes == "after":
+            unlink(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.atomic_write(tmp_path / "file", b"ours")
+    assert names(tmp_path) == ["file"]
