@@ -24,6 +24,7 @@ __all__ = ["main", "program"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 SOON = 0.01  # seconds: when the callback is over
+_printed_interrupts: list[bool] = []  # of `main`: what a library printed instead of raising it
 
 
 def program() -> int:
@@ -38,6 +39,8 @@ def program() -> int:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":  # of `_interrupt_again`
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
     if code == INTERRUPTED:
         atexit._run_exitfuncs()
         os._exit(INTERRUPTED)
@@ -48,14 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code. argv: without the program's name; None takes
     sys.argv.
     """
-    hook = sys.unraisablehook
+    hook, excepthook = sys.unraisablehook, sys.excepthook
+    _printed_interrupts.clear()
     try:
         sys.unraisablehook = lambda lost: _interrupt_again(lost) or hook(lost)
+        sys.excepthook = lambda *printed: _is_interrupt(printed[0]) or excepthook(*printed)
         return _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
     except KeyboardInterrupt:  # before anything was shown, or while an error was being shown
         return INTERRUPTED
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook, sys.excepthook = hook, excepthook
 
 
 def _interrupt_again(lost: UnraisableHookArgs) -> bool:
@@ -69,6 +74,16 @@ def _interrupt_again(lost: UnraisableHookArgs) -> bool:
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, SOON)
     return True
+
+
+def _is_interrupt(kind: type[BaseException]) -> bool:
+    """Whether what a library prints is a Ctrl-C. While numpy is imported, a library in C prints
+    what went wrong, and raises an ImportError that says nothing of it.
+    """
+    if issubclass(kind, KeyboardInterrupt):
+        _printed_interrupts.append(True)
+        return True
+    return False
 
 
 def _main(arguments: list[str]) -> int:
@@ -108,6 +123,8 @@ def _unwrapped(error: BaseException) -> BaseException:
     """Return the KeyboardInterrupt that caused `error`, else `error`. Python wraps an interrupt
     that arrives while a class is being created.
     """
+    if _printed_interrupts:
+        return KeyboardInterrupt()
     found = (link for link in _links(error) if isinstance(link, KeyboardInterrupt))
     return next(found, error)
 

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from gpt_edge import cli
 from tests.conftest import REPO
 
 # says when gpt-edge's code begins, and lets no interrupt come before it
@@ -74,15 +75,48 @@ def test_a_ctrl_c_that_python_lost_in_a_callback_comes_again() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_a_ctrl_c_that_a_library_printed_and_replaced_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: list[str]) -> int:
+        sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+        raise ImportError("numpy._core.multiarray failed to import")
+
+    monkeypatch.setattr(cli, "_run", run)
+    hook = sys.excepthook
+    assert cli.main(["embed"]) == 130
+    assert sys.excepthook is hook
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGALRM")
+def test_an_alarm_of_a_lost_ctrl_c_does_not_end_a_command_that_is_done() -> None:
+    program = (
+        "import signal, sys, time, gpt_edge.cli as cli\n"
+        "def run(arguments):\n"
+        "    signal.signal(signal.SIGALRM, signal.default_int_handler)\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0.2)\n"
+        "    return 0\n"
+        "cli._main = run\n"
+        "code = cli.program()\n"
+        "time.sleep(0.4)\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
         ["inspect"],
         ["tokenize", "abc"],
-        ["generate", "Once", "--max-new-tokens", "400"],
-        ["classify", "-m", "sentiment-6m-int8", "a good film"],
-        ["embed", "abc"],
+        ["generate", "Once", "--max-new-tokens", "400", "--greedy"],
+        ["classify", "sentiment-6m-int8", "a good film"],
+        ["embed", "tinystories-7m-int8", "abc"],
         ["verify"],
         ["bench"],
     ],
