@@ -17,30 +17,40 @@ import pytest
 
 from gpt_edge.cli import main
 
+END = b"\x04the end\x04"
+
 
 @contextlib.contextmanager
 def terminal_output() -> Iterator[io.BytesIO]:
     """Standard output and standard error are a terminal; yields what it was sent, complete once the
     block has ended.
+
+    A mark is read to know the end: where a terminal is closed, Linux may drop what was written just
+    before.
     """
     controller, terminal = pty.openpty()
     shown = io.BytesIO()
 
     def read() -> None:
-        with contextlib.suppress(OSError):  # the terminal was closed
-            while data := os.read(controller, 65536):
-                shown.write(data)
+        while not shown.getvalue().endswith(END):
+            shown.write(os.read(controller, 65536))
+        shown.truncate(len(shown.getvalue()) - len(END))
 
+    kept = os.dup(terminal)
     reader = threading.Thread(target=read)
     reader.start()
-    with (
-        open(terminal, "w", encoding="utf-8", errors="strict") as stream,
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
-    ):
-        yield shown
-    reader.join()
-    os.close(controller)
+    try:
+        with (
+            open(terminal, "w", encoding="utf-8", errors="strict") as stream,
+            contextlib.redirect_stdout(stream),
+            contextlib.redirect_stderr(stream),
+        ):
+            yield shown
+    finally:
+        os.write(kept, END)
+        reader.join()
+        os.close(kept)
+        os.close(controller)
 
 
 def run_on_terminal(*arguments: str | Path) -> tuple[int, str]:
