@@ -80,6 +80,14 @@ def need_dims(value: Value, *shapes: Dims) -> None:
         raise GateError(f"an input has the shape {list(value.dims)}, expected {expected}")
 
 
+def whole_number(node: Node, name: str, default: int | None = None) -> int:
+    """An attribute that is a whole number, which must be there if it has no default."""
+    found = node.attributes.get(name, default)
+    if not isinstance(found, int):
+        raise GateError(f"it has no {name}")
+    return found
+
+
 def numbers(value: Value) -> tuple[int, ...]:
     """The whole numbers of a value that says what shape another one has."""
     if value.content is None:
