@@ -31,7 +31,7 @@ from scripts.mutant_making import Mutant, digest_of, mutants_of  # noqa: E402
 RESULT = ROOT / "benchmarks" / "results" / "mutants.md"
 EXPLAINED = ROOT / "scripts" / "mutants_explained.tsv"
 ARGUMENTS = "tests/hostile/test_api_arguments.py"
-GATE = ("tests/hostile/test_fast_readers.py", "tests/hostile/test_attacks.py")
+OWN_OF_GATE, READERS = "tests/unit/bundle/gate", "tests/hostile/test_fast_readers.py"
 # files of the package: the tests that must see what is wrong with them; a later entry counts
 SCOPE = {
     "gpt_edge/runtime": (
@@ -43,12 +43,16 @@ SCOPE = {
     "gpt_edge/generate": ("tests/unit/generate", ARGUMENTS),
     "gpt_edge/tokenizer": ("tests/unit/tokenizer",),
     "gpt_edge/bundle": ("tests/unit/bundle",),
-    "gpt_edge/bundle/gate": ("tests/unit/bundle/gate", *GATE),
-    "gpt_edge/bundle/onnx_wire.py": ("tests/unit/bundle/gate", GATE[0]),
+    "gpt_edge/bundle/gate": (OWN_OF_GATE, "tests/hostile/test_attacks.py"),
+    "gpt_edge/bundle/onnx_wire.py": (OWN_OF_GATE, READERS),
     "gpt_edge/classify": ("tests/unit/classify", ARGUMENTS),
     **{
-        f"gpt_edge/bundle/gate/{name}.py": ("tests/unit/bundle/gate",)
+        f"gpt_edge/bundle/gate/{name}.py": (OWN_OF_GATE,)
         for name in ("arithmetic", "products", "shaping", "values", "operators")
+    },
+    **{
+        f"gpt_edge/bundle/gate/{name}.py": (OWN_OF_GATE, READERS)
+        for name in ("proto", "records", "stored", "tensors")
     },
     "gpt_edge/system/atomic_files.py": ("tests/unit/system/test_atomic_files.py",),
     "gpt_edge/tasks.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),

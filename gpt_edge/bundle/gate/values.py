@@ -50,8 +50,8 @@ Inputs = Sequence[Value | None]
 
 
 def given(node: Node, inputs: Inputs, at: int) -> Value:
-    """The input at that place, which must be there."""
-    value = inputs[at] if at < len(inputs) else None
+    """The input at that place, of as many as the operator's rule asks for; it may not be empty."""
+    value = inputs[at]
     if value is None:
         raise GateError(f"its input {at} is missing")
     return value

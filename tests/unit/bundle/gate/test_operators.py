@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
+from gpt_edge.bundle.gate.arithmetic import same
 from gpt_edge.bundle.gate.limits import INT64, GateError
-from gpt_edge.bundle.gate.operators import MICROSOFT
+from gpt_edge.bundle.gate.operators import FLAG, MICROSOFT, Rule, _rule
 from gpt_edge.bundle.gate.records import Tensor
 from tests.unit.bundle.gate.calls import Call, call, floats, known, refused, whole
 
@@ -66,6 +67,12 @@ def test_the_portable_graph_has_none_of_onnxruntime_s_operators() -> None:
     SUM.results(is_edge=False)
     with pytest.raises(GateError, match="no export has it"):
         FAST.results(is_edge=False)
+
+
+def test_a_rule_without_a_largest_number_has_one_number_of_inputs() -> None:
+    for most, wanted in ((None, (2, 2)), (5, (2, 5))):
+        rule = _rule(same, 2, most, (1,), (1, 3), keepdims=FLAG)
+        assert rule == Rule(same, wanted, (1, 3), {"keepdims": FLAG}, frozenset({1}))
 
 
 def test_a_value_that_only_a_call_knows_says_no_shape() -> None:
