@@ -108,19 +108,31 @@ def test_an_alarm_of_a_lost_ctrl_c_does_not_end_a_command_that_is_done() -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["inspect"],
-        ["tokenize", "abc"],
-        ["generate", "Once", "--max-new-tokens", "400", "--greedy"],
-        ["classify", "sentiment-6m-int8", "a good film"],
-        ["embed", "tinystories-7m-int8", "abc"],
-        ["verify"],
-        ["bench"],
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_ctrl_c_at_200_moments(arguments: list[str]) -> None:
-    check(200, arguments, 1.0, seed=2)
+def test_an_error_that_a_library_raises_in_place_of_ctrl_c_is_one() -> None:
+    # as Python's compiler does, which imports unicodedata for a name of a character in a string
+    program = (
+        "import signal, sys, gpt_edge.cli as cli\n"
+        "def run(arguments):\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt: pass\n"
+        "    raise SyntaxError('unicode error')\n"
+        "cli._run = run\n"
+        "sys.exit(cli.program())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_an_error_long_after_a_ctrl_c_that_ended_nothing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: list[str]) -> int:
+        cli._note_interrupt()
+        monkeypatch.setattr(cli, "AFTERMATH", 0.0)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert cli.main(["chat"]) == 1
+    assert capsys.readouterr().err == "error: the disk is gone\n"
