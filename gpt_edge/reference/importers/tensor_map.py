@@ -7,6 +7,7 @@ An importer names for every tensor of the reference the tensors of the file that
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ MAX_LISTED = 10
 MAX_OF_DTYPE = 3  # faults of one dtype that are listed one by one
 HEAD_PREFIX = "task_head."  # the head of a fine-tuned model, which GPT does not have
 DOUBLE = ("F64", "float64")
-QUANTIZED = ("i8", "u8", "int8", "uint8", "f8", "float8", "f4", "float4")
+QUANTIZED = re.compile("(i|u|u?int|f|float)[48]")  # safetensors' and torch's dtypes in lower case
 NO_HEAD = "lm_head.weight is missing"
 UNMERGED_HINT = (
     "its LoRA adapter was not merged: in peft, model.merge_and_unload().save_pretrained(FOLDER)"
@@ -268,6 +269,6 @@ def _hint_of_faults(infos: Mapping[str, TensorInfo], faults: Sequence[str]) -> s
     dtypes = {info.dtype.removeprefix("torch.") for info in infos.values()}
     if not dtypes.isdisjoint(DOUBLE):
         return "save it in float32: model.float().save_pretrained(FOLDER) in transformers"
-    if any(dtype.lower().startswith(QUANTIZED) for dtype in dtypes):
+    if any(QUANTIZED.match(dtype.lower()) for dtype in dtypes):
         return "it was quantized: take the model that it was made from, and quantize that"
     return None
