@@ -199,7 +199,8 @@ def slice_(node: Node, inputs: Inputs, place: Place) -> list[Value]:
         axes = constant_numbers(given(node, inputs, 3))
     steps = numbers(given(node, inputs, 4)) if len(inputs) > 4 else (1,) * len(starts)
     lengths = {len(starts), len(ends), len(axes), len(steps)}
-    need(len(lengths) == 1 and set(steps) <= {1, 2}, "its starts, ends and steps do not fit")
+    do_fit = len(lengths) == 1 and 0 not in lengths
+    need(do_fit and set(steps) <= {1, 2}, "its starts, ends and steps do not fit")
     dims = list(value.dims)
     kept = range(0)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):

@@ -189,6 +189,7 @@ def test_every_input_has_its_type() -> None:
         (call("Shape", floats(2, 3), start=-1), "not there"),
         (call("Shape", floats(2, 3), end=3), "not there"),
         (call("Shape", floats(2, 3), start=1, end=1), "not there"),
+        (call("Slice", floats(), known(), known()), "do not fit"),
         (call("Slice", floats(4, 9), known(1), known(7, 8)), "do not fit"),
         (call("Slice", floats(4, 9), known(1), known(3), known(0, 1)), "do not fit"),
         (call("Slice", floats(4, 9), known(1), known(3), known(0), known(1, 1)), "do not fit"),
