@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +107,35 @@ def test_an_alarm_of_a_lost_ctrl_c_does_not_end_a_command_that_is_done() -> None
         [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGALRM")
+@pytest.mark.parametrize(("place", "code"), [("import lossy", 130), ("lossy()", 0)])
+def test_a_ctrl_c_that_an_import_goes_on_after_comes_again(
+    place: str, code: int, tmp_path: Path
+) -> None:
+    """And one that a command handles comes once."""
+    lossy = (
+        "import signal, time\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except BaseException: pass\n"
+        "time.sleep(0.5)\n"
+    )
+    (tmp_path / "lossy.py").write_text(lossy)
+    program = (
+        "import sys, gpt_edge.cli as cli\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"def lossy(): exec({lossy!r})\n"
+        "def run(arguments):\n"
+        f"    {place}\n"
+        "    return 0\n"
+        "cli._run = run\n"
+        "sys.exit(cli.program())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 def test_an_error_that_a_library_raises_in_place_of_ctrl_c_is_one() -> None:
