@@ -27,6 +27,14 @@ sys.exit(program())
 """
 
 
+def outcome(program: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a Python program."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 def interrupted(arguments: list[str], delay: float) -> tuple[int, str, float]:
     """Exit code, standard error and the seconds that ending took."""
     process = subprocess.Popen(
@@ -70,10 +78,7 @@ def test_a_ctrl_c_that_python_lost_in_a_callback_comes_again() -> None:
         "cli._main = run\n"
         "sys.exit(cli.main(['x']))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert outcome(program) == (130, "", "")
 
 
 def test_a_ctrl_c_that_a_library_printed_and_replaced_is_one(
@@ -103,10 +108,7 @@ def test_an_alarm_of_a_lost_ctrl_c_does_not_end_a_command_that_is_done() -> None
         "time.sleep(0.4)\n"
         "sys.exit(code)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert outcome(program) == (0, "", "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGALRM")
@@ -132,10 +134,7 @@ def test_a_ctrl_c_that_an_import_goes_on_after_comes_again(
         "cli._run = run\n"
         "sys.exit(cli.program())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+    assert outcome(program) == (code, "", "")
 
 
 def test_an_error_that_a_library_raises_in_place_of_ctrl_c_is_one() -> None:
@@ -149,10 +148,7 @@ def test_an_error_that_a_library_raises_in_place_of_ctrl_c_is_one() -> None:
         "cli._run = run\n"
         "sys.exit(cli.program())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert outcome(program) == (130, "", "")
 
 
 def test_an_error_long_after_a_ctrl_c_that_ended_nothing_is_an_error(
