@@ -20,7 +20,7 @@ import onnxruntime as ort
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.gate.check import checked_model
-from gpt_edge.bundle.manifest import MANIFEST_FILE
+from gpt_edge.bundle.manifest import format_manifest
 from gpt_edge.bundle.writer import is_bundle
 from gpt_edge.errors import ExportError, ParityError, require
 from gpt_edge.export.ort.unsigned import store_unsigned
@@ -28,6 +28,7 @@ from gpt_edge.export.pipeline.export import export_bundle
 from gpt_edge.runtime.ort_session import ORT_ERRORS, SILENT, cause_of, start_session
 from gpt_edge.schemes import FP32, INT8
 from gpt_edge.system.atomic_files import publish_folder, write_file
+from gpt_edge.system.disk import sha256_file
 from gpt_edge.verify.language_models import Outputs
 from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
 from gpt_edge.verify.subject import subject_of
@@ -108,13 +109,27 @@ def convert_bundle(
         n_operators = _list_operators(folder)
         progress("running both")
         figures = _check(bundle, folder)
-        write_file(folder / DESCRIPTION_FILE, (bundle.path / MANIFEST_FILE).read_bytes())
-        if bundle.manifest.tokenizer is not None:
-            name = bundle.manifest.tokenizer["file"]
-            write_file(folder / name, (bundle.path / name).read_bytes())
+        _describe(bundle, folder)
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         progress("publishing")
     return OrtFolder(Path(out), files, n_operators, n_unsigned, figures)
+
+
+def _describe(bundle: Bundle, folder: Path) -> None:
+    """Add the tokenizer's file and the description: the bundle's manifest, with the files that an
+    app opens in place of the bundle's.
+    """
+    names = [ORT_FILE]
+    if bundle.manifest.tokenizer is not None:
+        name = bundle.manifest.tokenizer["file"]
+        write_file(folder / name, (bundle.path / name).read_bytes())
+        names.append(name)
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
+        for name in names
+    }
+    description = format_manifest({**bundle.manifest.to_dict(), "files": files})
+    write_file(folder / DESCRIPTION_FILE, description)
 
 
 def is_ours(folder: Path) -> bool:

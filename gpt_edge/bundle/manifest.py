@@ -177,14 +177,7 @@ class Manifest:
         Raises ValueError for what `from_json` would refuse: a figure that is NaN, a file name with
         a slash.
         """
-        text = (
-            json.dumps(
-                {**self.to_dict(), SELF_HASH: "0" * 64}, indent=1, allow_nan=False, default=_refuse
-            )
-            + "\n"
-        )
-        blank = text.encode("ascii")
-        data = _replace_last(blank, "0" * 64, hashlib.sha256(blank).hexdigest())
+        data = format_manifest(self.to_dict())
         try:
             Manifest.from_json(data, "the manifest to be written")
         except BundleError as error:
@@ -219,6 +212,16 @@ class Manifest:
         if "generation_defaults" in parsed:
             parsed["generation_defaults"] = _generation_defaults(parsed["generation_defaults"])
         return cls(**{**parsed, "config": GPTConfig.from_dict(values["config"])})
+
+
+def format_manifest(values: Mapping[str, Any]) -> bytes:
+    """The bytes of a file with these values, its own SHA-256 in the last line. Raises ValueError
+    for NaN and what JSON has no word for.
+    """
+    blanked = {**values, SELF_HASH: "0" * 64}
+    text = json.dumps(blanked, indent=1, allow_nan=False, default=_refuse) + "\n"
+    blank = text.encode("ascii")
+    return _replace_last(blank, "0" * 64, hashlib.sha256(blank).hexdigest())
 
 
 def _check_fields(values: Mapping[str, Any], known: set[str]) -> set[str]:

@@ -25,6 +25,8 @@ __all__ = ["main", "program"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 SOON = 0.01  # seconds: when the callback is over
+AGAIN = 0.1  # seconds until an import that goes on after Ctrl-C gets it once more
+IMPORTING = "<frozen importlib._bootstrap>"
 AFTERMATH = 1.0  # seconds of CPU time in which an error is what became of Ctrl-C
 _interrupts: list[float] = []  # CPU times of Ctrl-C
 
@@ -75,7 +77,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """As Python's own: but libraries may raise another error in its place, as `compile` does."""
     _note_interrupt()
+    if sys.platform != "win32" and _is_importing(frame):
+        import signal
+
+        signal.signal(signal.SIGALRM, _interrupt_import)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
     raise KeyboardInterrupt
+
+
+def _interrupt_import(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C once more: torch goes on without a part of itself that fails to be imported, whatever
+    the failure is. Outside of imports Ctrl-C is the command's to handle.
+    """
+    if _is_importing(frame):
+        _interrupt(number, frame)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != IMPORTING:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _note_interrupt() -> None:

@@ -280,7 +280,7 @@ def _examples(world: Path) -> None:
 def trainings(folder: Path) -> None:
     """A checkpoint, and what `train` and `finetune` read."""
     make_checkpoint(folder / "checkpoint", LARGER)
-    write_corpus(folder, folder / "run")
+    write_corpus(folder, Path("run"))  # beside the recipe, wherever the folder is copied to
     write_examples(folder / "train.tsv", "classification", 24)
     write_examples(folder / "dev.tsv", "classification", 12, seed=1)
 

@@ -25,6 +25,7 @@ FOREIGN = (
     "training information",
     "a graph that is cut off",
     "a length of 2 ** 62 in the graph",
+    "a graph that begins as an .ort file does",
 )
 # in the right file, over one another or with an entry that nothing reads
 FINE = ("weights over others", "weights with a checksum's entry of 2 MB")

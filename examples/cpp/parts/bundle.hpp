@@ -24,6 +24,7 @@ inline constexpr std::size_t MAX_MANIFEST_BYTES = 1 << 20;
 inline constexpr std::size_t MAX_TOKENIZER_BYTES = 16 << 20;
 inline constexpr std::int64_t MAX_DIMENSION = 1 << 20;
 inline constexpr int MAX_DEPTH = 16;
+inline constexpr const char *GRAPH_FILE = "model.onnx", *ORT_FILE = "model.ort";
 
 struct Config {
     std::int64_t n_layer = 0, n_head = 0, n_embd = 0, n_ctx = 0, vocab_size = 0;
@@ -52,7 +53,7 @@ struct Manifest {
     SamplingParams defaults;
     std::vector<std::int32_t> end_tokens;  // of generation_defaults
     std::map<std::string, FileRecord> files;
-    std::string model_file = "model.onnx";
+    std::string model_file = GRAPH_FILE;
 };
 
 // 1 to 80 of A-Z a-z 0-9 . _ -, not beginning with . or -: it can never leave the folder.

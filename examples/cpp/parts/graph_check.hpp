@@ -13,6 +13,7 @@
 #include "bundle.hpp"
 #include "onnx_wire.hpp"
 #include "operator_list.hpp"
+#include "ort_file_check.hpp"
 
 namespace gpt_edge::detail {
 
@@ -26,6 +27,7 @@ public:
     // Throws Error for a tensor that lies elsewhere, an operator that no export has, and bytes that
     // are no model.
     void check(std::string_view model) const {
+        if (has_ort_mark(model)) refuse("has the mark of an .ort file");
         try {
             Field field;
             for (FieldReader reader(model); reader.next(field);) {

@@ -10,9 +10,9 @@ namespace gpt_edge::detail {
 
 class ManifestReader {
 public:
-    // where: names the file in messages.
-    ManifestReader(std::string data, std::string where)
-        : data_(std::move(data)), where_(std::move(where)) {}
+    // where: names the file in messages. model_file: the graph, which it must list.
+    ManifestReader(std::string data, std::string where, std::string model_file = GRAPH_FILE)
+        : data_(std::move(data)), where_(std::move(where)), model_file_(std::move(model_file)) {}
 
     Manifest read() {
         const Json json = JsonReader(data_, where_, MAX_DEPTH, ErrorCode::bundle).read();
@@ -28,6 +28,7 @@ public:
         if (fields.one_of("kind", {"causal-lm", "task"}) == "task")
             fields.fail("is a classifier's, and this program generates text");
         Manifest manifest;
+        manifest.model_file = model_file_;
         manifest.name = fields.text("name");
         if (!is_file_name(manifest.name)) fields.fail(".name must be plain, up to 80 characters");
         manifest.graph = fields.one_of("graph", {"edge", "portable"});
@@ -149,10 +150,10 @@ private:
                 id(fields.whole(value, "eos_token_id", 0, manifest.config.vocab_size - 1)));
     }
 
-    static void read_files(const Fields &fields, Manifest &manifest) {
+    void read_files(const Fields &fields, Manifest &manifest) const {
         if (fields.items().empty() || fields.items().size() > 64 ||
-            fields.find("model.onnx") == nullptr)
-            fields.fail("must list 1 to 64 files, model.onnx among them");
+            fields.find(model_file_) == nullptr)
+            fields.fail("must list 1 to 64 files, " + model_file_ + " among them");
         for (const auto &[name, value] : fields.items()) {
             if (!is_file_name(name) || name == "manifest.json")
                 fields.fail("has no plain name: " + shown(name));
@@ -166,7 +167,7 @@ private:
 
     static std::int32_t id(std::int64_t value) { return static_cast<std::int32_t>(value); }
 
-    std::string data_, where_;
+    std::string data_, where_, model_file_;
 };
 
 }  // namespace gpt_edge::detail

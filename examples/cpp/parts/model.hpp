@@ -32,18 +32,14 @@ struct Model::State {
     }
 
     // A folder of `gpt-edge export --to ort` has the manifest of the bundle that it was made of as
-    // bundle.json, and one file in place of the graph and its weights, which it has no checksum of.
+    // bundle.json, with one file in place of the graph and its weights.
     void read_manifest() {
         const bool is_ort = !folder.has("manifest.json") && folder.has("bundle.json");
         const std::string name = is_ort ? "bundle.json" : "manifest.json";
         manifest = detail::ManifestReader(folder.read(name, detail::MAX_MANIFEST_BYTES),
-                                          folder.where(name))
+                                          folder.where(name),
+                                          is_ort ? detail::ORT_FILE : detail::GRAPH_FILE)
                        .read();
-        if (!is_ort) return;
-        manifest.model_file = "model.ort";
-        std::map<std::string, detail::FileRecord> kept;
-        if (manifest.tokenizer) kept.insert(*manifest.files.find(manifest.tokenizer->file));
-        manifest.files = std::move(kept);
     }
 
     // The library's path, empty for none.

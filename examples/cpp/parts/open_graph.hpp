@@ -13,6 +13,7 @@
 #include "bundle.hpp"
 #include "graph_check.hpp"
 #include "graph_rewrite.hpp"
+#include "ort_file_check.hpp"
 #include "start_session.hpp"
 #include "threads.hpp"
 
@@ -47,8 +48,11 @@ public:
     // operators: path of the library; empty: none.
     OpenedGraph open(const std::string &operators) {
         const std::string model = folder_.read(manifest_.model_file, std::uint64_t{1} << 32);
-        if (manifest_.model_file == "model.onnx")
-            check_graph_file(manifest_, folder_.where(manifest_.model_file), model);
+        const std::string where = folder_.where(manifest_.model_file);
+        if (manifest_.model_file == ORT_FILE)
+            OrtFileCheck(model, where).check();
+        else
+            check_graph_file(manifest_, where, model);
         std::optional<std::string> rewritten;
         const Owned<OrtSessionOptions> options = starter_.new_options();
         if (manifest_.scheme == "fp32" && manifest_.config.n_parameters > 5e8)
@@ -68,7 +72,7 @@ public:
             // without this the option also rewrites DequantizeLinear, and fails
             starter_.set(options.get(), "session.qdqisint8allowed", "1");
         }
-        const std::string what = folder_.where(manifest_.model_file) + " cannot be loaded";
+        const std::string what = where + " cannot be loaded";
         if (rewritten) {
             const std::string folder = folder_.path("").parent_path().u8string();
             starter_.set(options.get(), "session.model_external_initializers_file_folder_path",

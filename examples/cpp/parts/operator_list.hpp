@@ -23,6 +23,11 @@ inline constexpr std::string_view MICROSOFT_OPERATORS[] = {
     "MatMulIntegerToFloat", "MatMulNBits", "SkipLayerNormalization",
 };
 
+// what onnxruntime's optimizer makes of them, in .ort files
+inline constexpr std::string_view FUSED_OPERATORS[] = {
+    "BiasGelu", "DynamicQuantizeMatMul",
+};
+
 template <std::size_t N>
 bool is_listed(const std::string_view (&names)[N], std::string_view name) {
     for (const std::string_view one : names)
@@ -33,6 +38,12 @@ bool is_listed(const std::string_view (&names)[N], std::string_view name) {
 inline bool is_allowed(std::string_view domain, std::string_view name, bool is_edge) {
     if (domain.empty()) return is_listed(STANDARD_OPERATORS, name);
     return is_edge && domain == MICROSOFT && is_listed(MICROSOFT_OPERATORS, name);
+}
+
+// Whether a node of an .ort file may have it.
+inline bool is_allowed_in_ort_file(std::string_view domain, std::string_view name) {
+    return is_allowed(domain, name, true) ||
+           (domain == MICROSOFT && is_listed(FUSED_OPERATORS, name));
 }
 
 }  // namespace gpt_edge::detail

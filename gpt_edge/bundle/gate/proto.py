@@ -59,6 +59,7 @@ A_GRAPH = 50
 FIELD_OF_TYPE = {1: A_FLOAT, 2: A_INT, 3: A_TEXT, 4: A_TENSOR, 7: A_INTS}
 
 
+ORT_MARK = b"ORTM"  # behind the first four bytes of an .ort file
 OF_INT = b"\xa0\x01\x02"  # the field of its type
 FIRST, SECOND = 10, 18  # a name, a text or a message in the first fields of a message
 MORE_PARTS = 16  # inputs, outputs and declared types for each node of a graph
@@ -70,6 +71,9 @@ def read_graph(data: bytes, max_parts: int) -> Graph:
 
     max_parts: how many nodes, and how many initializers, it may have.
     """
+    # onnxruntime takes bytes that begin so for its own format, and would not read what is read here
+    if data[4:8] == ORT_MARK:
+        raise GateError("it has the mark of an .ort file")
     graph = Graph()
     model = single(split(data, MODEL_FIELDS), {OPSET, MODEL_NOTES})
     if not 3 <= whole(model.get(IR_VERSION, 0)) <= 13:

@@ -12,6 +12,8 @@ import { MICROSOFT, MICROSOFT_OPERATORS, STANDARD_OPERATORS } from "./operator_l
 
 /** Bytes of an element, by onnx.TensorProto.DataType. */
 const ELEMENT_BYTES: Readonly<Record<number, number>> = { 1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2 };
+/** "ORTM" behind four bytes: onnxruntime takes such bytes for its own format, whatever their name. */
+const ORT_MARK = [0x4f, 0x52, 0x54, 0x4d];
 const REBUILD = "do not run it unless you know its maker: gpt-edge export writes no such graph";
 
 /**
@@ -44,6 +46,9 @@ class GraphCheck {
   ) {}
 
   model(message: Uint8Array): void {
+    if (ORT_MARK.every((byte, index) => message[4 + index] === byte)) {
+      throw new Refusal("has the mark of an .ort file");
+    }
     for (const { number, varint, bytes } of fields(message)) {
       if (varint !== null) continue;
       if (number === 7) this.graph(bytes);

@@ -10,6 +10,8 @@ import { fields, varints, WireError } from "./onnx_wire.js";
 import { MICROSOFT, MICROSOFT_OPERATORS, STANDARD_OPERATORS } from "./operator_list.js";
 /** Bytes of an element, by onnx.TensorProto.DataType. */
 const ELEMENT_BYTES = { 1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2 };
+/** "ORTM" behind four bytes: onnxruntime takes such bytes for its own format, whatever their name. */
+const ORT_MARK = [0x4f, 0x52, 0x54, 0x4d];
 const REBUILD = "do not run it unless you know its maker: gpt-edge export writes no such graph";
 /**
  * Throws BundleError for a graph that no export has. where: for messages. isEdge: whether it may
@@ -38,6 +40,9 @@ class GraphCheck {
         this.sizes = sizes;
     }
     model(message) {
+        if (ORT_MARK.every((byte, index) => message[4 + index] === byte)) {
+            throw new Refusal("has the mark of an .ort file");
+        }
         for (const { number, varint, bytes } of fields(message)) {
             if (varint !== null)
                 continue;

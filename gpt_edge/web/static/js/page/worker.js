@@ -184,6 +184,7 @@ var MICROSOFT_OPERATORS = /* @__PURE__ */ new Set([
 
 // ../bundle/graph_check.js
 var ELEMENT_BYTES = { 1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2 };
+var ORT_MARK = [79, 82, 84, 77];
 var REBUILD = "do not run it unless you know its maker: gpt-edge export writes no such graph";
 function checkGraph(model2, where, isEdge, sizes) {
   try {
@@ -207,6 +208,9 @@ var GraphCheck = class {
     this.sizes = sizes;
   }
   model(message) {
+    if (ORT_MARK.every((byte, index) => message[4 + index] === byte)) {
+      throw new Refusal("has the mark of an .ort file");
+    }
     for (const { number, varint, bytes } of fields(message)) {
       if (varint !== null)
         continue;
