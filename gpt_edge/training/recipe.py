@@ -92,7 +92,7 @@ def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
             raise TrainingError(
                 f"cannot read the recipe {path}: {error.strerror or error}"
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or 5,000 digits
             raise TrainingError(f"{path} is not TOML: {error}") from error
     path = path or Path(NO_FILE)
     if unknown := sorted(set(values) - set(SECTIONS)):
@@ -131,7 +131,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
         )
     try:
         value = tomllib.loads(f"value = {written}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         value = written.strip()  # a string without quotes
     values[section] = {**values.get(section, {}), key: value}
 

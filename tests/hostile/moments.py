@@ -111,7 +111,11 @@ def interrupt_here(world: Path, own: Path) -> None:
 
 
 def move_to_copy(world: Path, copy: Path) -> None:
-    """Let this process alone see a copy in place of `world`, with its files open as they were."""
+    """Let this fork alone see a copy in place of `world`, with its files open as they were. To
+    gpt-edge it is its parent, whose models it goes on with: there are no threads that it lacks.
+    """
+    parent = os.getppid()
+    os.getpid = lambda: parent
     shutil.copytree(world, copy, symlinks=True)
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError, ValueError):  # of the listing; a file without a name

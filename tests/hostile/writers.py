@@ -130,10 +130,9 @@ def _run_in_child(
 class Rungs:
     """A fault that forks: at the operations of `points` the process forks for each kind of fault
     there; the fork meets it, in a copy of `out`, and goes on to its end, and the process goes on as
-    if nothing had been.
+    if nothing had been. Needs `can_isolate`, and a command without threads.
 
-    place: gets a folder for each fork, `INDEX-KIND`, with `out`, what it wrote to `err`, and its
-    `code`, negative for a signal.
+    place: gets a folder for each fork, with what `out` came to and what the fork wrote.
     """
 
     def __init__(self, points: Iterable[tuple[int, str]], out: Path, place: Path) -> None:
@@ -148,7 +147,7 @@ class Rungs:
         if self._fault is not None:
             return self._fault(count, name)
         for kind in self.kinds.get(count, ()):
-            own = self.place / f"{count}-{kind}"
+            own = self._folder(count, kind)
             own.mkdir()
             child = os.fork()
             if child == 0:
@@ -160,6 +159,16 @@ class Rungs:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             (own / "code").write_text(str(code))
         return None
+
+    def end(self, index: int, kind: str) -> tuple[Outcome, Path]:
+        """How a fork ended, and its `out`."""
+        own = self._folder(index, kind)
+        code = int((own / "code").read_text())
+        errors = (own / "err").read_text()
+        return Outcome(code if code >= 0 else None, errors, 0, [], []), own / "out"
+
+    def _folder(self, index: int, kind: str) -> Path:
+        return self.place / f"{index}-{kind}"
 
 
 def limit_time(times: int = 1) -> None:
@@ -350,6 +359,7 @@ def _site(out: Path) -> Result:
 
 TINY = str(GOLDEN / "tiny-edge")
 OUT, DEEP = "out/bundle", "out/deep/bundle"
+QUANTIZE = ["quantize", TINY, DEEP, "--scheme", "int8", "--accept-parity"]
 WRITERS = {
     writer.name: writer
     for writer in (
@@ -365,6 +375,13 @@ WRITERS = {
             _old_bundle,
             lambda world: ["export", "in/checkpoint", OUT, "--scheme", "fp32", "--force"],
             bundle_of("bundle"),
+        ),
+        Writer(
+            "quantize",
+            lambda world: None,
+            lambda world: QUANTIZE,
+            bundle_of("deep/bundle"),
+            lambda world: [*QUANTIZE, "--force"],
         ),
         Writer(
             "quantize --force",
