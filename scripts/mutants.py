@@ -54,16 +54,14 @@ SCOPE = {
         f"gpt_edge/bundle/gate/{name}.py": (OWN_OF_GATE, READERS)
         for name in ("proto", "records", "stored", "tensors")
     },
-    "gpt_edge/system/atomic_files.py": ("tests/unit/system/test_atomic_files.py",),
+    "gpt_edge/system/atomic_files.py": ("tests/unit/system",),
     "gpt_edge/tasks.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),
     "gpt_edge/task_inputs.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),
     "gpt_edge/evaluate/calibration.py": ("tests/unit/evaluate/test_calibration.py",),
 }
 LEFT_OUT = (
     "tests/unit/tokenizer/test_worst_case.py",  # measures time alone
-    # with torch
-    "tests/unit/tokenizer/test_training.py",
-    "tests/unit/tokenizer/test_folder_settings.py",
+    "tests/unit/tokenizer/test_training.py",  # with torch
 )
 MARKS = "not slow and not network and not browser and not alone and not every_core"
 # a mutant is alive after so many, as measured while lines were recorded; with --again after all
