@@ -303,3 +303,11 @@ def test_bounds_of_labels_dimensions_temperature_and_thresholds() -> None:
     for bad in (MIN_TEMPERATURE * 0.99, MAX_TEMPERATURE * 1.01):
         with pytest.raises(ValueError, match="temperature"):
             text_spec(temperature=bad)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1, 1.1, True])
+def test_a_threshold_lies_between_0_and_1(threshold: float) -> None:
+    task = new_task("classification", 100, ("a", "b"), problem="multi-label")
+    assert dataclasses.replace(task, thresholds=(0.5, 0.001)).thresholds == (0.5, 0.001)
+    with pytest.raises(ValueError, match="threshold"):
+        dataclasses.replace(task, thresholds=(0.5, threshold))

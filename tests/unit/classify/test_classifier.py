@@ -273,6 +273,12 @@ def test_every_token_of_several_texts_gets_its_own_label() -> None:
     assert [item.start for item in rows[1]] == [0, 1, 2, 3]
 
 
+def test_large_logits_of_tokens_do_not_overflow() -> None:
+    task = TaskSpec("token-classification", labels=("early", "late"), problem="single-label")
+    ((one,),) = classifier(task, lambda ids: [[800.0, 799.0] for _ in ids]).tag(["a"])
+    assert (one.label, one.probability) == ("early", pytest.approx(1 / (1 + np.exp(-1))))
+
+
 def test_what_is_cut_of_a_text_has_no_labels() -> None:
     model, text = token_classifier(), "abcdefghijklmnopqrst"
     for side, kept in (("right", text[:N_CTX]), ("left", text[-N_CTX:])):

@@ -84,3 +84,10 @@ def test_what_is_no_list_of_confidences_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         calibration_error(confidences, is_right, bins)
+
+
+def test_a_label_without_a_column_is_refused() -> None:
+    shares = np.full((5, 2), 0.5)
+    for labels in ([0, 1, 2, 0, 1], [0, 1, -1, 0, 1]):
+        with pytest.raises(ValueError, match="label"):
+            expected_calibration_error(shares, np.array(labels), 10)
