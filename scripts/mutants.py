@@ -59,6 +59,9 @@ SCOPE = {
     "gpt_edge/task_inputs.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),
     "gpt_edge/evaluate/calibration.py": ("tests/unit/evaluate/test_calibration.py",),
 }
+FOLDERS = [
+    f"gpt_edge/{name}/" for name in ["runtime", "generate", "tokenizer", "bundle", "classify"]
+]
 LEFT_OUT = (
     "tests/unit/tokenizer/test_worst_case.py",  # measures time alone
     "tests/unit/tokenizer/test_training.py",  # with torch
@@ -133,10 +136,14 @@ def page(mutants: list[Mutant], results: Results, seed: int) -> str:
         "| file | made | tried | killed | explained | alive |",
         "|---|---|---|---|---|---|",
     ]
-    for path, n_made in made.items():
-        row = counts[path]
-        cells = [n_made, sum(row.values()), row["killed"], row["explained"], row["alive"]]
-        lines.append(f"| `{path}` | " + " | ".join(map(str, cells)) + " |")
+    folders = {folder: [path for path in made if path.startswith(folder)] for folder in FOLDERS}
+    for name, paths in [*folders.items(), *((path, [path]) for path in made)]:
+        cells = [
+            sum(made[path] for path in paths),
+            sum(sum(counts[path].values()) for path in paths),
+        ]
+        cells += [sum(counts[path][kind] for path in paths) for kind in every]
+        lines.append(f"| `{name}` | " + " | ".join(map(str, cells)) + " |")
     return "\n".join([*lines, "", "Alive:", "", *sorted(set(alive))]) + "\n"
 
 
