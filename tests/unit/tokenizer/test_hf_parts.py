@@ -45,6 +45,7 @@ def test_marked_spaces_are_spaces(decoder: dict[str, Any]) -> None:
     fallen = pieces(in_order(decoder, FALLBACK) if "decoders" not in decoder else
                     in_order(*decoder["decoders"], FALLBACK))  # fmt: skip
     assert fallen == [*marked[:4], b"\xe3", *marked[5:], None]
+    assert pieces(in_order(METASPACE, REPLACE, FALLBACK, FUSE, STRIP)) == fallen
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from gpt_edge.errors import GPTEdgeWarning, TokenizerError
@@ -71,7 +73,9 @@ def test_pieces_of_a_library_are_cut_at_the_rows() -> None:
 
 
 def test_the_end_token_is_one_with_a_row_or_none() -> None:
-    assert fit_source(source(), 261) == source()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit_source(source(), 261) == source()
     with pytest.warns(GPTEdgeWarning, match=r"embedding 260 rows: the last 1, such as '</s>', can"):
         fitted = fit_source(source(), 260)
     assert fitted.spec.end_token is None
