@@ -68,7 +68,7 @@ def _expanded(types: object, n_layer: int) -> list[object] | None:
     for item in types:
         match item:
             case [list(kinds), int(repeats)] if kinds:
-                names += kinds * min(repeats, n_layer + 1)
+                names += kinds * min(repeats, n_layer // len(kinds) + 1)
             case _:
                 return None
         if len(names) > n_layer:

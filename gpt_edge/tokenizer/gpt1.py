@@ -39,8 +39,7 @@ class GPT1Tokenizer(TextEncoder):
         super().__init__(spec)
         # `<unk>` in a text is found whether special tokens count or not
         others = {text: id for text, id in spec.special_tokens if text != UNKNOWN}
-        rules = tuple(rule for rule in spec.token_rules if rule[0] != UNKNOWN)
-        self._special_tokens = SpecialTokenFinder(others, rules)
+        self._special_tokens = SpecialTokenFinder(others, spec.token_rules)
         vocab, merges = parse_gpt1_file(content, spec, where)
         self._unknown = vocab[UNKNOWN]
         tokens = {**vocab, **dict(spec.special_tokens)}
