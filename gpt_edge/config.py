@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,7 @@ class GPTConfig:
                 f"window must be given exactly with banded attention, got {self.window} and "
                 f"{self.attention}"
             )
-        if not (math.isfinite(self.layer_norm_epsilon) and self.layer_norm_epsilon > 0):
+        if not 0 < self.layer_norm_epsilon <= sys.float_info.max:  # a whole number may be more
             raise ValueError(
                 f"layer_norm_epsilon must be finite and > 0, got {self.layer_norm_epsilon}"
             )

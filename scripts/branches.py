@@ -19,7 +19,11 @@ REPO = Path(__file__).resolve().parents[1]
 PARTS: dict[str, tuple[list[str], list[str]]] = {
     "gate": (
         ["gpt_edge/bundle/gate/*.py", "gpt_edge/bundle/onnx_wire.py"],
-        ["tests/hostile/test_gate_in_process.py", "tests/hostile/test_fast_readers.py"],
+        [
+            "tests/unit/bundle/gate",
+            "tests/hostile/test_gate_in_process.py",
+            "tests/hostile/test_fast_readers.py",
+        ],
     ),
     "manifest": (["gpt_edge/bundle/manifest.py"], ["tests/unit/bundle"]),
     "atomic_files": (

@@ -28,6 +28,9 @@ SOON = 0.01  # seconds: when the callback is over
 AGAIN = 0.1  # seconds until an import that goes on after Ctrl-C gets it once more
 IMPORTING = "<frozen importlib._bootstrap>"
 AFTERMATH = 1.0  # seconds of CPU time in which an error is what became of Ctrl-C
+# of Python, which can lose a MemoryError
+NO_REASON = ("without exception set", "without setting an exception")
+MEMORY_HINT = "close other programs, or take a smaller model or another --scheme"
 _interrupts: list[float] = []  # CPU times of Ctrl-C
 
 
@@ -241,8 +244,9 @@ def _report_other(error: BaseException) -> None:
 
     match error:
         case _ if _is_out_of_memory(error):
-            hint = "close other programs, or take a smaller model or another --scheme"
-            console.error("out of memory", hint)
+            console.error("out of memory", MEMORY_HINT)
+        case SystemError() if any(text in str(error) for text in NO_REASON):
+            console.error("a library failed and did not say why; memory may be short", MEMORY_HINT)
         case OSError():
             if error.filename is None:
                 # the failed write may have been to standard output, and must not be tried again

@@ -48,7 +48,7 @@ def generates_text(folder: Path) -> bool:
     """
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("task") is None
 

@@ -109,7 +109,7 @@ def read_checkpoint_config(folder: Path) -> dict[str, Any]:
         described = json.loads(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a gpt-edge checkpoint's: expected format {FORMAT!r}")

@@ -87,12 +87,12 @@ def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
     if path is not None:
         path = Path(path)
         try:
-            values = tomllib.loads(path.read_text("utf-8"))
+            values = _parsed(path.read_text("utf-8"))
         except OSError as error:
             raise TrainingError(
                 f"cannot read the recipe {path}: {error.strerror or error}"
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # not UTF-8, or not TOML
             raise TrainingError(f"{path} is not TOML: {error}") from error
     path = path or Path(NO_FILE)
     if unknown := sorted(set(values) - set(SECTIONS)):
@@ -120,6 +120,22 @@ def read_recipe(path: Path | None, changes: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    """The values of TOML. Raises ValueError or RecursionError."""
+    values = tomllib.loads(text)
+    _check_whole_numbers(values)
+    return values
+
+
+def _check_whole_numbers(value: object) -> None:
+    """TOML's have 64 bits; tomllib's have no limit, and Python prints only 4,300 digits."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError("a whole number of more than 64 bits")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for each in inner:
+        _check_whole_numbers(each)
+
+
 def _apply(values: dict[str, Any], change: str) -> None:
     """Put one "section.key=value" into the values of a recipe."""
     name, equals, written = change.partition("=")
@@ -130,8 +146,8 @@ def _apply(values: dict[str, Any], change: str) -> None:
             hint="for example --set training.steps=100",
         )
     try:
-        value = tomllib.loads(f"value = {written}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        value = _parsed(f"value = {written}")["value"]
+    except (ValueError, RecursionError):
         value = written.strip()  # a string without quotes
     values[section] = {**values.get(section, {}), key: value}
 

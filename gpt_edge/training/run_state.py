@@ -23,6 +23,7 @@ from gpt_edge.system.atomic_files import atomic_write
 
 KEY = "gpt-edge-run"  # the one entry of the file's metadata
 VERSION = 1
+UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, struct.error, RecursionError)
 NON_FINITE_HINT = (
     "what was saved before stays; lower the learning rate and start again in another folder"
 )
@@ -74,7 +75,7 @@ def load_state(path: Path) -> RunState:
         described = json.loads(json.loads(content[8 : 8 + n_header])["__metadata__"][KEY])
         version, progress, recipe = described["version"], described["progress"], described["recipe"]
         random = tensors.pop("random")
-    except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
+    except UNREADABLE as error:
         raise TrainingError(f"{path} is corrupt or not the state of a run: {error}") from error
     if version != VERSION:
         raise TrainingError(

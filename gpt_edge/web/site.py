@@ -66,7 +66,7 @@ def is_site(folder: Path) -> bool:
     """Whether a folder is a site that was written here."""
     try:
         site: Any = json.loads((folder / SITE_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(site, dict) and site.get("engine") == "wasm" and (folder / MODELS).is_dir()
 

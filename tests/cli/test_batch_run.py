@@ -149,6 +149,7 @@ def test_more_lines_are_appended_to_what_is_there(source: Path, tmp_path: Path) 
         ("input", "has the result of another line, model or settings as its number 2"),
         ("fewer", "has the result of another line, model or settings as its number 5"),
         ("text", "line 1, is no result of generate --batch"),
+        ("nested", "line 1, is no result of generate --batch"),
         ("notes", "does not end with a whole line, and it is no result that was cut off"),
         ("folder", "is not a regular file"),
     ],
@@ -160,6 +161,8 @@ def test_a_file_of_something_else_is_left_alone(
     more: list[str] = []
     if change == "text":
         out.write_text("a line\n")
+    elif change == "nested":
+        out.write_text("[" * 10_000 + "\n")
     elif change == "notes":
         out.write_text("my notes")
     elif change == "folder":

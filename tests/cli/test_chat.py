@@ -126,6 +126,7 @@ def test_a_seed_gives_each_turn_and_retry_its_own(tiny_edge: Path) -> None:
         ("/set", "/set needs NAME VALUE"),
         ("/set temperature", "/set needs a name and a value"),
         ("/set temperature x", "temperature must be a finite number >= 0, got 'x'"),
+        (f"/set temperature {'[' * 3000}", "temperature must be a finite number"),
         ("/set temprature 1", "'temprature' is no setting of SamplingParams; did you mean"),
         ("/set logit_bias {}x", "logit_bias must map token ids to numbers"),
         ("/save", "/save needs FILE"),

@@ -23,9 +23,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.hostile.moments import can_isolate
 from tests.hostile.writers import (
     WRITERS,
     Outcome,
+    Rungs,
     Writer,
     import_here,
     on_disk,
@@ -47,6 +49,9 @@ SAMPLED = (
     "embed",
     "native build",
 )
+
+
+A_RUN = 100  # points of one run of a command
 
 
 @dataclass
@@ -87,6 +92,22 @@ class Sweep:
         """Old, new or between, and what is wrong."""
         self.reset()
         outcome = run(self.world, self.writer.command(self.world), fault_at(index, kind))
+        return self._judged(index, kind, outcome)
+
+    def attempts(self, points: list[tuple[int, str]]) -> Iterator[tuple[str, list[str]]]:
+        """Of each point what `attempt` returns; one run of the command that forks there."""
+        self.reset()
+        with tempfile.TemporaryDirectory() as folder:
+            rungs = Rungs(points, self.out, Path(folder))
+            done = run(self.world, self.writer.command(self.world), rungs)
+            assert done.code == 0, done.errors
+            for index, kind in points:
+                outcome, out = rungs.end(index, kind)
+                shutil.rmtree(self.out)
+                out.rename(self.out)
+                yield self._judged(index, kind, outcome)
+
+    def _judged(self, index: int, kind: str, outcome: Outcome) -> tuple[str, list[str]]:
         wrong = [outcome.problem] if outcome.problem else []
         wrong += self._left(outcome, index, kind)
         found, problem = self._target()
@@ -157,16 +178,25 @@ def try_all(writer: Writer, every: int = 1, results: Path | None = None) -> Foun
         found = Found(writer.name, len(sweep.operations))
         order = list(points(sweep, every))
         random.Random(writer.name).shuffle(order)
+        missing = [point for point in order if point not in done]
+        for point, end in zip(missing, _ends(sweep, missing), strict=True):
+            done[point] = end
+            if results is not None:
+                _append(results, [writer.name, *point, *end])
         for index, kind in order:
-            if (index, kind) not in done:
-                done[index, kind] = sweep.attempt(index, kind)
-                if results is not None:
-                    _append(results, [writer.name, index, kind, *done[index, kind]])
             what, wrong = done[index, kind]
             found.counts[what] += 1
             label = f"{writer.name}, {kind} at {index}, {sweep.operations[index]}"
             found.wrong += [f"{label}: {problem}" for problem in wrong]
     return found
+
+
+def _ends(sweep: Sweep, order: list[tuple[int, str]]) -> Iterator[tuple[str, list[str]]]:
+    if not can_isolate():
+        yield from (sweep.attempt(index, kind) for index, kind in order)
+        return
+    for begin in range(0, len(order), A_RUN):
+        yield from sweep.attempts(order[begin : begin + A_RUN])
 
 
 def _read(results: Path, name: str) -> dict[tuple[int, str], tuple[str, list[str]]]:
@@ -205,6 +235,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="tries so far, as JSON lines; added to")
     parser.add_argument("commands", nargs="*", choices=[*WRITERS, []])
     options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # threads do not come along in a fork
     warm_up()
     wrong = 0
     print("| command | operations | faults | old | new | between two steps | wrong | CPU s |")

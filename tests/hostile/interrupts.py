@@ -64,7 +64,7 @@ COMMANDS = {
     "classify": Command(["classify", "sentiment-6m-int8", "a good film"]),
     "embed": Command(["embed", DEFAULT_BUNDLE, "abc", "--out", "vectors.npy"]),
     "verify": Command(["verify", TINY]),
-    "diff": Command(["diff", TINY, PORTABLE, "a cat"]),
+    "diff": Command(["diff", TINY, PORTABLE]),
     "eval --resume": Command(["eval", TINY, "text", "--resume", "state.json"], has_steps=True),
     "bench": Command(["bench", TINY, "-p", "16", "-n", "8", "-r", "1"]),
     "native": Command(["native"]),

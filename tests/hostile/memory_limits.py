@@ -16,8 +16,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from gpt_edge.bundle.bundle import DEFAULT_BUNDLE
+
 REPO = Path(__file__).resolve().parents[2]
 TINY = str(REPO / "tests" / "golden" / "tiny-edge")
+PORTABLE = str(REPO / "tests" / "golden" / "tiny-portable")
+TEXT = str(REPO / "LICENSE")
 COMMANDS = {
     "inspect": ["inspect"],
     "tokenize": ["tokenize", "abc"],
@@ -25,6 +29,12 @@ COMMANDS = {
     "generate built-in": ["generate", "Once", "-n", "4"],
     "classify": ["classify", "sentiment-6m-int8", "a good film"],
     "verify": ["verify", TINY],
+    "embed": ["embed", DEFAULT_BUNDLE, "a cat"],
+    "eval": ["eval", TINY, TEXT],
+    "bench": ["bench", TINY, "-p", "8", "-n", "4", "-r", "1"],
+    "diff": ["diff", TINY, PORTABLE],
+    "chat": ["chat", "-m", TINY, "--max-new-tokens", "4"],
+    "native": ["native"],
 }
 HANGS = 120
 

@@ -111,17 +111,26 @@ def interrupt_here(world: Path, own: Path) -> None:
 
 
 def move_to_copy(world: Path, copy: Path) -> None:
-    """Let this process alone see a copy in place of `world`, with its files open as they were."""
+    """Let this fork alone see a copy in place of `world`, with its files open as they were. To
+    gpt-edge it is its parent, whose models it goes on with: there are no threads that it lacks.
+    """
+    parent = os.getppid()
+    os.getpid = lambda: parent
     shutil.copytree(world, copy, symlinks=True)
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError, ValueError):  # of the listing; a file without a name
             place = Path(os.readlink(f"/proc/self/fd/{name}")).relative_to(world)
             _open_again(int(name), copy / place)
+    mount_own(copy, world)
+
+
+def mount_own(copy: Path, folder: Path) -> None:
+    """Let this process alone see `copy` in place of `folder`."""
     namespaces = NEW_MOUNTS if os.geteuid() == 0 else NEW_MOUNTS | NEW_USER
     _check(_libc.unshare(namespaces))
     _check(_libc.mount(b"none", b"/", None, MS_PRIVATE_TREE, None))
-    _check(_libc.mount(os.fsencode(copy), os.fsencode(world), None, MS_BIND, None))
-    os.chdir(world)
+    _check(_libc.mount(os.fsencode(copy), os.fsencode(folder), None, MS_BIND, None))
+    os.chdir(os.getcwd())  # looked up anew
 
 
 def _open_again(descriptor: int, path: Path) -> None:

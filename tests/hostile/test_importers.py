@@ -31,3 +31,15 @@ def test_a_damaged_file_is_read_right_or_refused_in_one_line(name: str) -> None:
 
     counts = run(name, 100)
     assert counts["loaded"] + counts["refused"] == 100, counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["Hugging Face", "safetensors", "GPT-1 npy", "TensorFlow", "tokenizer.json"],
+)
+def test_an_odd_value_is_read_right_or_refused_in_one_line(name: str) -> None:
+    from tests.hostile.odd_values import run  # imports torch
+
+    counts = run(name)
+    assert counts["loaded"] + counts["refused"] == counts.total() > 100, counts

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +29,15 @@ from gpt_edge.reference.checkpoint import load_checkpoint
 from gpt_edge.training.run_state import load_state
 from gpt_edge.verify import native_operators
 from tests.conftest import REPO
+from tests.hostile.moments import move_to_copy
 from tests.support.crash_model import STRAYS, Tree
-from tests.support.disk_operations import Disk, Fault, Operation, no_fault
+from tests.support.disk_operations import Disk, Fault, Operation, fault_at, no_fault
 from tests.support.finetune_factory import LARGER, make_checkpoint, write_examples
 from tests.support.traces import FOLDER, share_traces
 from tests.training.conftest import RECIPE, stories
 
 CPU_SECONDS, SECONDS = 60, 900  # of a command; longer is hung, on however busy a machine
+FORKING = 1000  # times as long, of one that forks at each of its operations
 GOLDEN = REPO / "tests" / "golden"
 Result = dict[str, object]
 
@@ -106,9 +108,7 @@ def _run_in_child(
 ) -> None:
     code = 99
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+        limit_time(FORKING if isinstance(fault, Rungs) else 1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
@@ -125,6 +125,57 @@ def _run_in_child(
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+class Rungs:
+    """A fault that forks: at the operations of `points` the process forks for each kind of fault
+    there; the fork meets it, in a copy of `out`, and goes on to its end, and the process goes on as
+    if nothing had been. Needs `can_isolate`, and a command without threads.
+
+    place: gets a folder for each fork, with what `out` came to and what the fork wrote.
+    """
+
+    def __init__(self, points: Iterable[tuple[int, str]], out: Path, place: Path) -> None:
+        self.kinds: dict[int, list[str]] = {}
+        for index, kind in points:
+            self.kinds.setdefault(index, []).append(kind)
+        self.out = out
+        self.place = place
+        self._fault: Fault | None = None  # of a fork
+
+    def __call__(self, count: int, name: str) -> str | None:
+        if self._fault is not None:
+            return self._fault(count, name)
+        for kind in self.kinds.get(count, ()):
+            own = self._folder(count, kind)
+            own.mkdir()
+            child = os.fork()
+            if child == 0:
+                limit_time()
+                move_to_copy(self.out, own / "out")
+                os.dup2(os.open(own / "err", os.O_WRONLY | os.O_CREAT), 2)
+                self._fault = fault_at(count, kind)
+                return self._fault(count, name)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            (own / "code").write_text(str(code))
+        return None
+
+    def end(self, index: int, kind: str) -> tuple[Outcome, Path]:
+        """How a fork ended, and its `out`."""
+        own = self._folder(index, kind)
+        code = int((own / "code").read_text())
+        errors = (own / "err").read_text()
+        return Outcome(code if code >= 0 else None, errors, 0, [], []), own / "out"
+
+    def _folder(self, index: int, kind: str) -> Path:
+        return self.place / f"{index}-{kind}"
+
+
+def limit_time(times: int = 1) -> None:
+    """End this process when it hangs."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS * times)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS * times)
 
 
 def _settle(world: Path) -> None:
@@ -308,6 +359,7 @@ def _site(out: Path) -> Result:
 
 TINY = str(GOLDEN / "tiny-edge")
 OUT, DEEP = "out/bundle", "out/deep/bundle"
+QUANTIZE = ["quantize", TINY, DEEP, "--scheme", "int8", "--accept-parity"]
 WRITERS = {
     writer.name: writer
     for writer in (
@@ -323,6 +375,13 @@ WRITERS = {
             _old_bundle,
             lambda world: ["export", "in/checkpoint", OUT, "--scheme", "fp32", "--force"],
             bundle_of("bundle"),
+        ),
+        Writer(
+            "quantize",
+            lambda world: None,
+            lambda world: QUANTIZE,
+            bundle_of("deep/bundle"),
+            lambda world: [*QUANTIZE, "--force"],
         ),
         Writer(
             "quantize --force",

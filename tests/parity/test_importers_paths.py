@@ -309,6 +309,15 @@ def test_a_folder_that_is_no_checkpoint(
     assert "\n" not in caught.value.message
 
 
+def test_an_epsilon_that_no_float_holds(tmp_path: Path) -> None:
+    sizes = {**ARGUMENTS, "n_positions": 12}
+    values = {**sizes, "model_type": "gpt2", "layer_norm_epsilon": 10**400}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"layer_norm_epsilon is 1000.*that a float holds"):
+        open_checkpoint(tmp_path)
+
+
 def test_a_config_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b'{"model_type": "gpt\xff"}')
     with pytest.raises(CheckpointError, match="is not valid JSON"):

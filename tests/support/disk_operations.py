@@ -285,7 +285,10 @@ class Disk:
         is_ours = descriptor in self._paths or self.place(file) is not None
         if not is_ours or not set(mode) & set("wax+"):
             rest = (buffering, encoding, errors, newline, closefd, opener)
-            return self._builtin_open(file, mode, *rest)
+            opened = self._builtin_open(file, mode, *rest)
+            if descriptor is None:
+                self.forget(opened.fileno())
+            return opened
         raw = _RawFile(self, file, mode, closefd)
         if "+" in mode:
             buffered: Any = _Random(raw)

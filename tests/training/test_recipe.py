@@ -80,6 +80,8 @@ def test_a_wrong_value_is_one_line_that_names_file_key_value_and_expectation(
     ("content", "wanted"),
     [
         ("steps = ", "is not TOML"),
+        (f"steps = {'9' * 5000}", "is not TOML: Exceeds the limit"),
+        (f"[training]\nsteps = [0x{'f' * 5000}]", "is not TOML: a whole number of more than 64"),
         ("[dta]\n", "unknown sections dta"),
         ("data = 3\n", r"data is 3, expected a section \[data\]"),
         ("", r"\[data\] lacks train"),

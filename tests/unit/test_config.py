@@ -104,6 +104,7 @@ def test_a_shape_no_model_can_have_is_refused_by_name(change: dict[str, Any], wo
         ({**TINY, "attention": None}, "attention must be a list"),
         ({**TINY, "layer_norm_epsilon": "1e-5"}, "layer_norm_epsilon"),
         ({**TINY, "layer_norm_epsilon": True}, "layer_norm_epsilon"),
+        ({**TINY, "layer_norm_epsilon": 10**400}, "layer_norm_epsilon"),  # more than a float
     ],
 )
 def test_from_dict_refuses_what_json_can_get_wrong(values: dict[str, Any], word: str) -> None:

@@ -66,7 +66,7 @@ def shown_params(params: SamplingParams) -> str:
 def _value_of(name: str, text: str) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text
     if name in SEVERAL and not isinstance(value, list):
         return (value,)

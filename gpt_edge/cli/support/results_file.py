@@ -72,7 +72,7 @@ class ResultsFile:
             result = json.loads(content)
             if isinstance(result, dict) and {"line", "hash"} <= {*result}:
                 return result
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         raise OutputError(
             f"{self.path}, line {self.n_done + 1}, is no result of generate --batch",

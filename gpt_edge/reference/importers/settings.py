@@ -55,7 +55,10 @@ class CheckpointSettings:
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(name, value, "a number")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise self._wrong(name, value, "a number that a float holds") from None
 
     def flag(self, name: str, default: bool) -> bool:
         """true or false."""

@@ -80,14 +80,14 @@ def _with_added(document: Mapping[str, Any], settings: FolderSettings, where: st
     own = parse_added_tokens(document.get("added_tokens"), where)
     missing = {text: token for text, token in settings.added.items() if text not in own}
     if not missing:
-        return _json(document)
-    library = open_library(_json(document), where)
+        return _json(document, where)
+    library = open_library(_json(document, where), where)
     vocab = library.get_vocab(with_added_tokens=True)
     ids = added_ids(vocab, missing, where)
     entries = [_entry(token, ids[text]) for text, token in missing.items()]
     listed = [*(document.get("added_tokens") or []), *entries]
     listed.sort(key=lambda entry: int(entry["id"]))
-    return _json({**document, "added_tokens": listed})
+    return _json({**document, "added_tokens": listed}, where)
 
 
 def _entry(token: AddedToken, id: int) -> dict[str, Any]:
@@ -124,5 +124,11 @@ def _end_of(
     return next((special_tokens[text] for text in END_TOKENS if text in special_tokens), None)
 
 
-def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
+def _json(document: Mapping[str, Any], where: str) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode("utf-8") + b"\n"
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"{where} holds half a surrogate pair, which is no character"
+        ) from error

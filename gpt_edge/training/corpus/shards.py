@@ -221,7 +221,7 @@ def _read_state(path: Path) -> TokenizingState:
         return TokenizingState()
     except OSError as error:
         raise TrainingError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TrainingError(
             f"{path} is not the record of a tokenized text: {error}",
             hint="remove its folder, and run it again",

@@ -101,7 +101,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and "step" in record:
             yield record

@@ -131,7 +131,7 @@ def _forget_other_source(recipe: Recipe, folder: Path) -> None:
     try:
         if (tokens / SOURCE).exists() and json.loads((tokens / SOURCE).read_bytes()) == described:
             return
-    except (OSError, ValueError):  # unreadable or corrupt: another source
+    except (OSError, ValueError, RecursionError):  # unreadable or corrupt: another source
         pass
     try:
         shutil.rmtree(tokens, ignore_errors=True)

@@ -137,7 +137,8 @@ def test_a_finished_text_is_not_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[]", '{"version": 1, "tokens": 3, "x": 1}', '{"version": 99}']
+    "content",
+    ["", "{}", "[]", '{"version": 1, "tokens": 3, "x": 1}', '{"version": 99}', "[" * 10_000],
 )
 def test_a_corrupt_record_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "t.json").write_text(content)

@@ -333,6 +333,7 @@ def test_ids_that_added_tokens_leave_out_are_unused(tmp_path: Path) -> None:
         (change_model(vocab={**VOCAB, "xy": 5}), "id 5 belongs to '&' and to 'xy'"),
         (change_model(vocab={**VOCAB, "": END + 1}), "the empty token"),
         (change_model(vocab={**VOCAB, "\udc00": END + 1}), "half a surrogate pair"),
+        (change(normalizer="\ud800"), "half a surrogate pair"),
         (change_model(vocab={**VOCAB, "gap": END + 2}), f"no token has id {END + 1}|id {END + 2}"),
         (
             change_model(vocab={k: v for k, v in VOCAB.items() if k != "Ġ"}),
