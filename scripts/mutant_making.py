@@ -3,7 +3,7 @@
 A comparison flipped, a number off by one, an operator exchanged, a condition negated, an assignment
 to a slice made one to the name, an addition in place made an assignment, a call dropped. What is
 raised, asserted, annotated, documented or shown by `__repr__` is left as it is, and so is what runs
-at import outside functions.
+at import outside functions, and `strict` of `zip`, which asserts what holds by construction.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ def _code(tree: ast.AST) -> Iterator[tuple[ast.AST, ast.stmt]]:
 
 def _walk(node: ast.AST, owner: ast.stmt) -> Iterator[tuple[ast.AST, ast.stmt]]:
     if isinstance(node, ast.Raise | ast.JoinedStr | ast.FunctionDef | ast.Assert):
+        return
+    if isinstance(node, ast.keyword) and node.arg == "strict":
         return
     if isinstance(node, ast.stmt):
         owner = node

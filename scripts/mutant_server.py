@@ -3,68 +3,41 @@
 A pytest plugin. Every file of tests first runs in a child of its own that records which test runs
 which line, how long it takes, and what fails without any mutant, which is left out. The child of a
 mutant exchanges the code of the functions that it changes, and runs the tests of its statement
-until one fails: file by file, the quickest first. Children do not see each other's folders, and
-have limits of processor time and memory. Tests that start other processes start them without the
-mutant.
+until one fails: first those that killed most mutants of the file in least time, then file by file,
+the quickest first. Children do not see each other's folders, and have limits of processor time, for
+each test, and of memory. What tests import when they run is imported before the forks. Tests that
+start other processes start them without the mutant.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import gc
 import importlib
-import json
-import sys
-import threading
+import math
+import resource
 import time
 import types
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis import strategies
 
 from scripts.mutant_children import Work, run_jobs
-from scripts.mutant_making import ROOT, Mutant, digest_of, source_of
+from scripts.mutant_lines import Covering, Recorder, run_test
+from scripts.mutant_making import ROOT, Mutant, source_of
 from tests.hostile import attempt_server
 from tests.hostile.attempts import Attempts, Outcome
 
 ALIVE = "alive"
 GRACE = 10.0  # seconds of processor time, besides three times what the tests take
-CALLS = 100  # of a function in one test whose lines are recorded
-
-
-@dataclass
-class Covering:
-    """Which tests run which lines, by the test's number among the collected ones."""
-
-    seconds: dict[int, float] = field(default_factory=dict)
-    tests: dict[tuple[str, int], list[int]] = field(default_factory=lambda: defaultdict(list))
-    at_import: set[tuple[str, int]] = field(default_factory=set)
-
-    def of(
-        self, mutant: Mutant, items: list[pytest.Item], folders: tuple[str, ...], limit: float
-    ) -> list[int]:
-        """The tests in these folders of a mutant's statement, in the order in which they are tried,
-        for so many seconds.
-        """
-        lines = range(mutant.first, mutant.last + 1)
-        numbers = {n for line in lines for n in self.tests.get((mutant.path, line), ())}
-        files: dict[Path, list[int]] = defaultdict(list)
-        for number in sorted(numbers):
-            if str(items[number].path).startswith(folders):
-                files[items[number].path].append(number)
-        chosen: list[int] = []
-        total = 0.0
-        for group in sorted(files.values(), key=lambda group: sum(map(self.seconds.get, group))):  # type: ignore[arg-type]
-            for number in sorted(group, key=self.seconds.__getitem__):
-                if total < limit:
-                    total += self.seconds[number]
-                    chosen.append(number)
-        return chosen
+GRACE_OF_TEST = 2.0  # the same for one test, besides twice what it takes
 
 
 class Server:
@@ -84,57 +57,34 @@ class Server:
         """
         self.queue = queue
         self.files = {str(ROOT / path): path for path in files}
+        self.recorder = Recorder(list(files), kept)
         self.tests_of = {path: tuple(str(ROOT / test) for test in files[path]) for path in files}
         self.n_children = n_children
-        self.kept = kept
         self.report = report
         self.seconds_of_tests = seconds_of_tests
         self.covering = Covering()
         self.sound: dict[int, bool] = {}  # whether a test that killed passes without a mutant
-        self.lines: set[tuple[str, int]] = set()
-        self.calls: Counter[types.CodeType] = Counter()
-        self.fixture_lines: dict[int, set[tuple[str, int]]] = {}
-        self.failed = ""
-        self.is_tracing = False
-        self._trace()
 
     # hooks of pytest
 
     def pytest_configure(self) -> None:
-        """No time for making a failing example small, and the same examples for every mutant."""
+        """No time for making a failing example small, and the same examples for every mutant, fewer
+        than every day.
+        """
         phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
         hypothesis.settings.register_profile(
             "mutants", deadline=None, phases=phases, derandomize=True, database=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
+            max_examples=30, suppress_health_check=list(hypothesis.HealthCheck),
         )  # fmt: skip
         hypothesis.settings.load_profile("mutants")
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the first failure."""
-        if report.failed and not self.failed:
-            self.failed = report.nodeid
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
-        """What a fixture runs is run for each test that uses it, not for the first alone."""
-        if not self.is_tracing or fixturedef.scope == "function":
-            return (yield)  # type: ignore[misc]
-        outer, self.lines = self.lines, set()
-        try:
-            return (yield)  # type: ignore[misc]
-        finally:
-            self.fixture_lines[id(fixturedef)] = self.lines
-            self.lines = outer | self.lines
-
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Everything happens here."""
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
-        self.covering.at_import = self.lines
         for path in self.files.values():  # what tests import only when they run
             importlib.import_module(
                 path.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")
             )
+        _draw()
         gc.collect()
         gc.unfreeze()
         self.functions = self._functions()
@@ -155,108 +105,38 @@ class Server:
             def work() -> None:
                 attempt_server.TASKS[what](path)
 
-            if not self.is_tracing:
+            if not self.recorder.is_on:
                 return Outcome(**attempt_server.in_child(work))  # type: ignore[arg-type]
             return Outcome(**attempt_server.outcome_of(work), seconds=0.0)  # type: ignore[arg-type]
 
         for name, own in (("__init__", _nothing), ("run", attempt), ("close", _nothing)):
             setattr(Attempts, name, own)
 
-    # lines
-
-    def _trace(self) -> None:
-        sys.settrace(self._call)
-        threading.settrace(self._call)
-
-    def _call(self, frame: types.FrameType, event: str, argument: object) -> Any:
-        path = self.files.get(frame.f_code.co_filename)
-        if path is None:
-            return None
-        self.calls[frame.f_code] += 1
-        if self.calls[frame.f_code] > CALLS:
-            return None
-
-        def line(frame: types.FrameType, event: str, argument: object) -> Any:
-            self.lines.add((path, frame.f_lineno))
-            return line
-
-        return line(frame, event, argument)
-
     def _record(self, session: pytest.Session) -> None:
-        """A child for every file of tests that changed, or whose lines changed, since the last
-        run; `hypothesis` and others may clear a trace, so it is set for every test.
+        """A child for every file of tests that changed, or whose lines changed, since the last run;
+        what they import is imported here too.
         """
-        by_file: dict[Path, list[int]] = defaultdict(list)
-        for number, item in enumerate(session.items):
-            by_file[item.path].append(number)
-        self.kept.mkdir(exist_ok=True)
-        kept = {path: self._read_lines(path) for path in by_file}
-        missing = [path for path, found in kept.items() if found is None]
-        jobs = ((path, self._recording(session, by_file[path]), 3600.0) for path in missing)
+        by_file: dict[Path, list[pytest.Item]] = defaultdict(list)
+        for item in session.items:
+            by_file[item.path].append(item)
+        kept = {path: self.recorder.read(path) for path in by_file}
+        missing = [path for path, answer in kept.items() if answer is None]
+        record = self.recorder.record
+        jobs = ((path, functools.partial(record, by_file[path]), 3600.0) for path in missing)
         for path, answer in run_jobs(jobs, self.n_children, self._prepare):
             if "found" not in answer:
                 print("left out, since it did not come to its end:", path.name, flush=True)
                 continue
-            kept[path] = answer["found"]
+            kept[path] = answer
             print(f"{path.name}: {len(answer['found'])} tests", flush=True)
-            self._write_lines(path, answer["found"])
-        numbers = {item.nodeid: number for number, item in enumerate(session.items)}
-        for found in kept.values():
-            for name, seconds, failed, lines in found or ():
-                if failed or name not in numbers:
-                    print("left out:", name, flush=True)
-                    continue
-                self.covering.seconds[numbers[name]] = seconds
-                for path, of_path in lines.items():
-                    for line in of_path:
-                        self.covering.tests[path, line].append(numbers[name])
-
-    def _lines_file(self, path: Path) -> Path:
-        return self.kept / f"{path.relative_to(ROOT).as_posix().replace('/', '-')}.json"
-
-    def _read_lines(self, path: Path) -> list[Any] | None:
-        """What a file of tests runs; None where that is not known of its present state."""
-        file = self._lines_file(path)
-        if not file.exists():
-            return None
-        row = json.loads(file.read_text())
-        known = all((ROOT / name).exists() for name in row["digests"])
-        if not known or any(digest_of(name) != digest for name, digest in row["digests"].items()):
-            return None
-        found: list[Any] = row["found"]
-        return found
-
-    def _write_lines(self, path: Path, found: list[Any]) -> None:
-        names = {name for *_, lines in found for name in lines}
-        names.add(path.relative_to(ROOT).as_posix())
-        digests = {name: digest_of(name) for name in sorted(names)}
-        self._lines_file(path).write_text(json.dumps({"digests": digests, "found": found}))
-
-    def _recording(self, session: pytest.Session, numbers: list[int]) -> Work:
-        """Run a file's tests, and return of each its time, its failure and its lines."""
-
-        def work() -> dict[str, Any]:
-            self.is_tracing = True
-            found = []
-            chosen = [session.items[number] for number in numbers]
-            for item, following in zip(chosen, [*chosen[1:], None], strict=True):
-                self.lines, self.failed = set(), ""
-                self.calls.clear()
-                self._trace()
-                began = time.process_time()
-                run_test(item, following)
-                seconds = time.process_time() - began
-                sys.settrace(None)
-                definitions: Any = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-                for definition in definitions.values():
-                    self.lines |= self.fixture_lines.get(id(definition[-1]), set())
-                lines: dict[str, list[int]] = defaultdict(list)
-                for path, line in sorted(self.lines):
-                    lines[path].append(line)
-                found.append([item.nodeid, seconds, self.failed, lines])
-            return {"found": found}
-
-        return work
+            self.recorder.write(path, answer)
+        answers = [answer for answer in kept.values() if answer]
+        self.covering.know(session.items, answers)
+        for name in sorted({name for answer in answers for name in answer["modules"]}):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        gc.collect()
+        gc.freeze()
 
     # mutants
 
@@ -269,18 +149,20 @@ class Server:
         return found
 
     def _try(self, session: pytest.Session) -> None:
+        for path in self.tests_of:
+            original_codes(path)
+
         def jobs() -> Iterator[tuple[Mutant, Work, float]]:
             for mutant in self.queue:
                 folders = self.tests_of[mutant.path]
                 numbers = self.covering.of(mutant, session.items, folders, self.seconds_of_tests)
                 seconds = sum(map(self.covering.seconds.__getitem__, numbers))
+                chosen[mutant] = numbers
                 yield mutant, self._work(mutant, session, numbers), 3 * seconds + GRACE
 
+        chosen: dict[Mutant, list[int]] = {}
         for mutant, answer in run_jobs(jobs(), self.n_children, self._prepare):
-            answer["at_import"] = any(
-                (mutant.path, line) in self.covering.at_import
-                for line in range(mutant.first, mutant.last + 1)
-            )
+            self.covering.learn(mutant.path, chosen.pop(mutant), answer.get("killer"))
             killer = answer.get("killer")
             if killer is not None and killer not in self.sound:
                 item = session.items[killer]
@@ -299,8 +181,9 @@ class Server:
                 return {"outcome": "not exchanged"}
             chosen = [session.items[n] for n in numbers]
             for number, item in enumerate(chosen):
+                self._limit(numbers[number])
                 run_test(item, chosen[number + 1] if number + 1 < len(chosen) else None)
-                if self.failed:
+                if self.recorder.failed:
                     return {
                         "outcome": "killed",
                         "killer": numbers[number],
@@ -311,10 +194,16 @@ class Server:
 
         return work
 
+    def _limit(self, number: int) -> None:
+        """In a child: the processor time that the next test may take."""
+        seconds = time.process_time() + 2 * self.covering.seconds.get(number, GRACE) + GRACE_OF_TEST
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (min(math.ceil(seconds), hard), hard))
+
     def _exchange(self, mutant: Mutant) -> bool:
         """Put a mutant's code into the live functions; false where none has it."""
         name = str(ROOT / mutant.path)
-        before = codes(compile(ast.parse(source_of(mutant.path)), name, "exec", dont_inherit=True))
+        before = original_codes(mutant.path)
         after = codes(compile(mutant.tree(), name, "exec", dont_inherit=True))
         n_exchanged = 0
         for place, code in after.items():
@@ -332,16 +221,27 @@ class Server:
         """In a child: pytest's folders are inside its own."""
         self.folders._given_basetemp = folder / "pytest"
         self.folders._basetemp = None
-        self.failed = ""
+        self.recorder.failed = ""
+
+
+@hypothesis.given(
+    strategies.text(),
+    strategies.binary(),
+    strategies.lists(strategies.integers() | strategies.floats()),
+)
+def _draw(text: str, content: bytes, values: list[float]) -> None:
+    """Load hypothesis's tables, which takes seconds, before the forks."""
 
 
 def _nothing(*arguments: object) -> None:
     pass
 
 
-def run_test(item: pytest.Item, following: pytest.Item | None) -> None:
-    """Run one test as pytest does."""
-    item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+@functools.cache
+def original_codes(path: str) -> dict[tuple[str, str, int], list[types.CodeType]]:
+    """All functions' codes of a file of the package."""
+    tree = ast.parse(source_of(path))
+    return codes(compile(tree, str(ROOT / path), "exec", dont_inherit=True))
 
 
 def codes(code: types.CodeType) -> dict[tuple[str, str, int], list[types.CodeType]]:

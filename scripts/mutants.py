@@ -5,7 +5,7 @@ order drawn with `--seed`, so that a run that was stopped is a fair sample, each
 of its folder that run its statement (see mutant_server.py), and writes
 benchmarks/results/mutants.md. Outcomes are kept in `--results`: a later run goes on from there, and
 `--again` tries those that stayed alive once more, against every test that runs the statement and
-those that were added. `--only WORD` keeps files whose path holds the word, `--minutes M` ends it.
+those that were added. `--only WORD …` keeps files whose path holds a word, `--minutes M` ends it.
 What stayed alive and cannot be seen by a caller is explained, with the line that it changes, in
 scripts/mutants_explained.tsv.
 """
@@ -19,7 +19,7 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from scripts.mutant_making import Mutant, digest_of, mutants_of  # noqa: E402
 RESULT = ROOT / "benchmarks" / "results" / "mutants.md"
 EXPLAINED = ROOT / "scripts" / "mutants_explained.tsv"
 ARGUMENTS = "tests/hostile/test_api_arguments.py"
-# files of the package: the tests that must see what is wrong with them
+OWN_OF_GATE, READERS = "tests/unit/bundle/gate", "tests/hostile/test_fast_readers.py"
+# files of the package: the tests that must see what is wrong with them; a later entry counts
 SCOPE = {
     "gpt_edge/runtime": (
         "tests/unit/runtime",
@@ -41,8 +42,18 @@ SCOPE = {
     ),
     "gpt_edge/generate": ("tests/unit/generate", ARGUMENTS),
     "gpt_edge/tokenizer": ("tests/unit/tokenizer",),
-    "gpt_edge/bundle": ("tests/unit/bundle", "tests/hostile/test_attacks.py"),
+    "gpt_edge/bundle": ("tests/unit/bundle",),
+    "gpt_edge/bundle/gate": (OWN_OF_GATE, "tests/hostile/test_attacks.py"),
+    "gpt_edge/bundle/onnx_wire.py": (OWN_OF_GATE, READERS),
     "gpt_edge/classify": ("tests/unit/classify", ARGUMENTS),
+    **{
+        f"gpt_edge/bundle/gate/{name}.py": (OWN_OF_GATE,)
+        for name in ("arithmetic", "products", "shaping", "values", "operators")
+    },
+    **{
+        f"gpt_edge/bundle/gate/{name}.py": (OWN_OF_GATE, READERS)
+        for name in ("proto", "records", "stored", "tensors")
+    },
     "gpt_edge/system/atomic_files.py": ("tests/unit/system/test_atomic_files.py",),
     "gpt_edge/tasks.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),
     "gpt_edge/task_inputs.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),
@@ -58,14 +69,16 @@ SECONDS_OF_TESTS = 12.0
 Results = dict[str, dict[str, Any]]
 
 
-def files_of(only: str) -> dict[str, tuple[str, ...]]:
-    """The Python files of SCOPE, with the folders and files of their tests."""
+def files_of(only: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The Python files of SCOPE whose paths hold one of the words, with the folders and files of
+    their tests.
+    """
     found = {}
     for name, tests in SCOPE.items():
         path = ROOT / name
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         found |= {file.relative_to(ROOT).as_posix(): tests for file in files}
-    return {path: tests for path, tests in found.items() if only in path}
+    return {path: tests for path, tests in found.items() if any(w in path for w in only)}
 
 
 def key_of(mutant: Mutant) -> str:
@@ -163,17 +176,18 @@ def run(
     lines = arguments.results.with_suffix(".lines")
     limit = float("inf") if arguments.again else SECONDS_OF_TESTS
     # lines of every file are kept, so that they serve other choices too
-    server = Server(queue, files_of(""), arguments.children, lines, report, limit)
+    server = Server(queue, files_of([""]), arguments.children, lines, report, limit)
     words = ["-n0", "-s", "-q", "-p", "no:cacheprovider", "-o", "timeout=0", "-m", MARKS]
+    words += ["--assert=plain", "--tb=native"]  # nobody reads why a test failed
     words += [f"--ignore={ROOT / path}" for path in WITH_TORCH]
-    pytest.main([*words, f"--rootdir={ROOT}", *tests], [server])
+    pytest.main([*words, f"--rootdir={ROOT}", *tests], [server, server.recorder])
 
 
 def main() -> None:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", metavar="WORD")
+    parser.add_argument("--only", default=[""], nargs="+", metavar="WORD")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--again", action="store_true", help="those that stayed alive")
     parser.add_argument("--children", type=int, default=2, help="mutants at once")
@@ -181,13 +195,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--page-only", action="store_true", help="write the table alone")
     arguments = parser.parse_args()
-    everything = [mutant for path in files_of("") for mutant in mutants_of(path)]
+    everything = [mutant for path in files_of([""]) for mutant in mutants_of(path)]
     drawn = random.Random(arguments.seed).sample(everything, len(everything))
-    chosen = [mutant for mutant in drawn if arguments.only in mutant.path]
+    files = files_of(arguments.only)
+    chosen = [mutant for mutant in drawn if mutant.path in files]
     if not arguments.page_only:
         results = read_results(arguments.results)
         queue = queue_of(chosen, results, again=arguments.again, minutes=arguments.minutes)
-        run(queue, files_of(arguments.only), arguments)
+        run(queue, files, arguments)
     text = page(everything, read_results(arguments.results), arguments.seed)
     arguments.out.write_text(text, encoding="utf-8")
     print(text.splitlines()[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import sys
 import tempfile
@@ -27,6 +28,8 @@ sys.dont_write_bytecode = False
 REPO = Path(__file__).resolve().parents[1]
 EVERY_CORE = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else frozenset()
 MANY_OBJECTS = 50_000  # a collection of so many takes 10 ms
+TESTS_A_LOOK = 20  # counting objects takes milliseconds
+n_started = itertools.count(1)
 
 
 def own_cores() -> Iterable[int]:
@@ -117,14 +120,15 @@ def pytest_runtest_setup() -> None:
     """
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    freeze_old_objects()
+    if next(n_started) % TESTS_A_LOOK == 0:
+        freeze_old_objects()
 
 
 def freeze_old_objects() -> None:
     """Let the garbage collector pass over what imports, collected tests and traces have left.
 
-    Every model that is opened ends with a collection, which takes half a second where a worker
-    has loaded torch and traced a few models, and almost nothing after this.
+    A collection takes half a second where a worker has loaded torch and traced a few models, and
+    almost nothing after this.
     """
     if len(gc.get_objects()) > MANY_OBJECTS:
         gc.collect()

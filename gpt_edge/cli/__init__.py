@@ -19,12 +19,16 @@ TYPE_CHECKING = False  # as in typing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from sys import UnraisableHookArgs
+    from types import FrameType
 
 __all__ = ["main", "program"]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 SOON = 0.01  # seconds: when the callback is over
-_printed_interrupts: list[bool] = []  # of `main`: what a library printed instead of raising it
+AGAIN = 0.1  # seconds until an import that goes on after Ctrl-C gets it once more
+IMPORTING = "<frozen importlib._bootstrap>"
+AFTERMATH = 1.0  # seconds of CPU time in which an error is what became of Ctrl-C
+_interrupts: list[float] = []  # CPU times of Ctrl-C
 
 
 def program() -> int:
@@ -34,7 +38,14 @@ def program() -> int:
     After an interrupt the process ends at once: where one had come in a piece of code that Python
     compiled from a string, as for a dataclass, Python would end by the signal.
     """
-    code = main()
+    try:
+        import signal
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+            signal.signal(signal.SIGINT, _interrupt)
+        code = main()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     import atexit
     import signal
 
@@ -52,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.argv.
     """
     hook, excepthook = sys.unraisablehook, sys.excepthook
-    _printed_interrupts.clear()
+    _interrupts.clear()
     try:
         sys.unraisablehook = lambda lost: _interrupt_again(lost) or hook(lost)
         sys.excepthook = lambda *printed: _is_interrupt(printed[0]) or excepthook(*printed)
@@ -63,6 +74,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.unraisablehook, sys.excepthook = hook, excepthook
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """As Python's own: but libraries may raise another error in its place, as `compile` does."""
+    _note_interrupt()
+    if sys.platform != "win32" and _is_importing(frame):
+        import signal
+
+        signal.signal(signal.SIGALRM, _interrupt_import)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+    raise KeyboardInterrupt
+
+
+def _interrupt_import(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C once more: torch goes on without a part of itself that fails to be imported, whatever
+    the failure is. Outside of imports Ctrl-C is the command's to handle.
+    """
+    if _is_importing(frame):
+        _interrupt(number, frame)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != IMPORTING:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _note_interrupt() -> None:
+    import time
+
+    _interrupts.append(time.process_time())
+
+
+def _is_aftermath() -> bool:
+    import time
+
+    return bool(_interrupts) and time.process_time() - _interrupts[-1] < AFTERMATH
+
+
 def _interrupt_again(lost: UnraisableHookArgs) -> bool:
     """Whether what was lost in a callback, as Python runs them in imports, is a Ctrl-C; if so, it
     is raised once more.
@@ -71,7 +119,7 @@ def _interrupt_again(lost: UnraisableHookArgs) -> bool:
         return False
     import signal
 
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, SOON)
     return True
 
@@ -81,7 +129,7 @@ def _is_interrupt(kind: type[BaseException]) -> bool:
     what went wrong, and raises an ImportError that says nothing of it.
     """
     if issubclass(kind, KeyboardInterrupt):
-        _printed_interrupts.append(True)
+        _note_interrupt()
         return True
     return False
 
@@ -121,9 +169,9 @@ def _run(arguments: list[str]) -> int:
 
 def _unwrapped(error: BaseException) -> BaseException:
     """Return the KeyboardInterrupt that caused `error`, else `error`. Python wraps an interrupt
-    that arrives while a class is being created.
+    that arrives while a class is being created, and replaces one in the import of a codec.
     """
-    if _printed_interrupts:
+    if _is_aftermath():
         return KeyboardInterrupt()
     found = (link for link in _links(error) if isinstance(link, KeyboardInterrupt))
     return next(found, error)

@@ -9,6 +9,7 @@ ONNX.
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,11 @@ def without_memory() -> Iterator[None]:
     """
     with torch.device("meta"), WithoutValues():
         yield
+    _collect_once()
+
+
+@functools.cache
+def _collect_once() -> None:
     gc.collect()
 
 

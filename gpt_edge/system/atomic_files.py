@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +20,13 @@ from pathlib import Path
 
 from gpt_edge.errors import OutputError
 from gpt_edge.system.disk import FULL, check_free_space, output_error, sha256_file, write_check
-from gpt_edge.system.lock import hold_lock, neighbours, recover, temporary_name
+from gpt_edge.system.lock import (
+    hold_lock,
+    neighbours,
+    recover,
+    remove_temporary,
+    temporary_name,
+)
 
 __all__ = [
     "atomic_write",
@@ -76,8 +81,7 @@ def atomic_write(path: Path, data: bytes | memoryview) -> None:
         except OSError as error:
             raise output_error(error, path, len(data)) from error
         finally:
-            with suppress(OSError):
-                os.unlink(temporary)
+            remove_temporary(temporary)
 
 
 @contextmanager
@@ -113,8 +117,7 @@ def publish_file(
             except OSError as error:
                 raise output_error(error, target, n_bytes) from error
         finally:
-            with suppress(OSError):
-                os.unlink(temporary)
+            remove_temporary(temporary)
 
 
 def _check_target_file(target: Path, force: bool, is_ours: Callable[[Path], bool]) -> None:
@@ -175,7 +178,7 @@ def publish_folder(
                 raise output_error(error, target, _size(temporary)) from error
         finally:
             # after an exchange this name holds the old folder
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_temporary(temporary)
 
 
 def find_set_aside(target: Path) -> Path | None:

@@ -50,9 +50,26 @@ def recover(target: Path) -> None:
     """
     for aside in neighbours(target, "old"):
         if os.path.lexists(target):
-            shutil.rmtree(aside, ignore_errors=True)
+            remove_temporary(aside)
         else:
             os.rename(aside, target)
+
+
+def remove_temporary(path: Path) -> None:
+    """Remove a file or folder of ours, as far as that can be done. Ctrl-C comes when it is gone."""
+    try:
+        _remove(path)
+    except KeyboardInterrupt:
+        _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.unlink(path)
 
 
 @contextmanager

@@ -197,14 +197,32 @@ def _source_from_file(path: Path, pattern: str | None = None) -> TokenizerSource
         )
     settings = read_folder_settings(path.parent)
     source = _checked(_source_from_document(document, settings, str(path)))
+    _warn_of_doubt(source, document, settings, path)
+    return source
+
+
+def _warn_of_doubt(
+    source: TokenizerSource, document: dict[str, Any], settings: FolderSettings, path: Path
+) -> None:
+    """Say what was decided where a tokenizer.json and what is beside it disagree."""
     if settings.add_bos_token and not source.spec.prefix:
         warnings.warn(
             f"{settings.where} sets add_bos_token, but the post_processor of {path.name} adds no "
             "token: as in transformers, it counts",
             GPTEdgeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return source
+    splitter = document.get("pre_tokenizer")
+    adds_space = isinstance(splitter, dict) and splitter.get("add_prefix_space") is True
+    is_model = "model_type" in read_object(path.parent / "config.json")
+    if adds_space and settings.add_prefix_space is None and is_model:
+        warnings.warn(
+            f"{path.name} puts a space before every text, which is done; AutoTokenizer of "
+            'transformers 4 does so only where tokenizer_config.json holds {"add_prefix_space": '
+            "true}, and with false there it is not done here either",
+            GPTEdgeWarning,
+            stacklevel=3,
+        )
 
 
 def _source_from_document(

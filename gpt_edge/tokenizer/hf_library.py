@@ -38,7 +38,10 @@ class LibraryTokenizer:
         self.end_token = spec.end_token
         self.prefix = spec.prefix
         self._special = open_library(content, where)
-        self._plain = open_library(_without_special(parse_json(content, where)), where)
+        plain = _without_special(parse_json(content, where))
+        continued = _without_prefix_space(plain)
+        self._plain = open_library(_json(plain), where)
+        self._continued = None if continued == plain else open_library(_json(continued), where)
         true_ids = self._special.get_vocab(with_added_tokens=True)
         plain_ids = self._plain.get_vocab(with_added_tokens=True)
         # the library numbers added tokens anew where others are missing
@@ -54,20 +57,32 @@ class LibraryTokenizer:
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a whole text; see Tokenizer."""
-        return [*self.prefix, *self.encode_part(text, special=special)]
+        check_text("text", text)
+        return [*self.prefix, *self._encode(text, special)]
 
     def encode_part(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a later part of a text; see Tokenizer."""
         check_text("text", text)
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        model = self._special if special else self._plain
+        if self._continued is None:
+            return self._encode(text, special)
+        # behind an added token a text begins anew, as in its maker's tokenizer
+        first = next(self._finder.split(text, special), 0)
+        if isinstance(first, int):
+            return self._encode(text, special)
+        return [
+            *self._plain_ids(self._continued, _sound(first)),
+            *self._encode(text[len(first) :], special),
+        ]
+
+    def _encode(self, text: str, special: bool) -> list[int]:
+        if not special:
+            return self._plain_ids(self._plain, _sound(text))
+        ids: list[int] = self._special.encode(_sound(text), add_special_tokens=False).ids
+        return ids
+
+    def _plain_ids(self, model: Any, text: str) -> list[int]:
         ids: list[int] = model.encode(text, add_special_tokens=False).ids
-        if special or not self._true_id:
-            return ids
-        return [self._true_id.get(id, id) for id in ids]
+        return [self._true_id.get(id, id) for id in ids] if self._true_id else ids
 
     def first_spelled(self, text: str) -> str | None:
         """The first special token in `text`; see Tokenizer."""
@@ -104,7 +119,50 @@ class LibraryTokenizer:
             raise ValueError(f"a token id must be from 0 to {self.vocab_size - 1}, got {id!r:.80}")
 
 
-def _without_special(document: Mapping[str, Any]) -> bytes:
+def _sound(text: str) -> str:
+    """The library refuses lone surrogates; those that can be paired are paired first."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode("utf-8")
+
+
+def _without_prefix_space(document: dict[str, Any]) -> dict[str, Any]:
+    """The file for what continues a text: nothing is put before it."""
+    steps = _steps(document.get("normalizer"), "normalizers")
+    kept = [one for one in steps if one.get("type") != "Prepend"]
+    changed = {**document}
+    if len(kept) < len(steps):
+        changed["normalizer"] = {"type": "Sequence", "normalizers": kept}
+    # behind the first of several, every piece of a text gets its space
+    first, *others = _steps(document.get("pre_tokenizer"), "pretokenizers") or [{}]
+    if first.get("add_prefix_space"):
+        first = {**first, "add_prefix_space": False}
+    if "prepend_scheme" in first:
+        first = {**first, "prepend_scheme": "never"}
+    if others:
+        changed["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [first, *others]}
+    elif first:
+        changed["pre_tokenizer"] = first
+    return changed
+
+
+def _steps(part: Any, key: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer or pre_tokenizer; a Sequence has several."""
+    if not isinstance(part, dict):
+        return []
+    if part.get("type") != "Sequence":
+        return [part]
+    inner = part.get(key)
+    return [step for one in inner for step in _steps(one, key)] if isinstance(inner, list) else []
+
+
+def _without_special(document: Mapping[str, Any]) -> dict[str, Any]:
     """The file without its special tokens: not to be found in a text, neither by the library nor,
     as Unigram would, by the model. The token for the unknown stays, which no model can do without.
     """
@@ -128,8 +186,7 @@ def _without_special(document: Mapping[str, Any]) -> bytes:
             UNREACHABLE.format(id) if text in hidden else text: id for text, id in vocab.items()
         }
     kept = [one for one in added if not one.get("special")]
-    plain = {**document, "added_tokens": kept, "model": model, "post_processor": None}
-    return json.dumps(plain, ensure_ascii=False).encode("utf-8")
+    return {**document, "added_tokens": kept, "model": model, "post_processor": None}
 
 
 def open_library(content: bytes, where: str) -> Any:

@@ -30,6 +30,7 @@ N_TEXT = 192  # tokens of the probes
 N_RANDOM = 64
 # floats in the logits of a full context that are compared; of more, places all over it are
 MAX_LOGITS = 4_000_000
+BLOCK = 1 << 16  # logits that are compared at once
 WINDOW = 8  # neighbouring rows whose mean is compared with that of others
 MIN_PLACES = 4  # windows of a full context, however large the vocabulary
 LARGE = 500_000_000  # parameters; steps of such a model take seconds
@@ -258,19 +259,34 @@ def compare_rows(
 ) -> Iterator[RowComparison]:
     """Compare logits [rows, V], row by row. probe: names the flips and says which rows they are.
 
-    One row at a time: the whole would be several copies of [rows, V] in float64.
+    BLOCK logits at a time, or one row: the whole would be several copies of [rows, V] in float64.
     """
-    pairs = zip(reference, candidate, strict=True)
-    for row, (expected, actual) in zip(probe.compared_rows, pairs, strict=True):
-        difference = np.abs(expected - actual)
-        tokens = (int(expected.argmax()), int(actual.argmax()))
+    rows = probe.compared_rows
+    if not len(rows) == len(reference) == len(candidate):
+        raise ValueError(f"{len(reference)} and {len(candidate)} rows of logits for {len(rows)}")
+    n_rows = max(1, BLOCK // reference.shape[-1])
+    for start in range(0, len(rows), n_rows):
+        block = slice(start, start + n_rows)
+        yield from _compare_block(reference[block], candidate[block], probe.name, rows[block])
+
+
+def _compare_block(
+    reference: FloatArray, candidate: FloatArray, name: str, rows: Sequence[int]
+) -> Iterator[RowComparison]:
+    differences = np.abs(reference - candidate)
+    p99 = np.percentile(differences, 99, axis=-1)
+    kl = kl_divergence(log_softmax(reference), log_softmax(candidate))
+    spread = reference.std(-1)
+    expected, actual = reference.argmax(-1), candidate.argmax(-1)
+    for i, row in enumerate(rows):
+        tokens = (int(expected[i]), int(actual[i]))
         is_flip = tokens[0] != tokens[1]
         yield RowComparison(
-            max_diff=float(difference.max()),
-            p99=float(np.percentile(difference, 99)),
-            kl=float(kl_divergence(log_softmax(expected), log_softmax(actual))),
-            spread=float(expected.std()),
-            flip=Flip(probe.name, row, tokens, logit_margin(expected)) if is_flip else None,
+            max_diff=float(differences[i].max()),
+            p99=float(p99[i]),
+            kl=float(kl[i]),
+            spread=float(spread[i]),
+            flip=Flip(name, row, tokens, logit_margin(reference[i])) if is_flip else None,
         )
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,14 @@ os.write(2, b"begun")
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 sys.exit(program())
 """
+
+
+def outcome(program: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a Python program."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def interrupted(arguments: list[str], delay: float) -> tuple[int, str, float]:
@@ -69,10 +78,7 @@ def test_a_ctrl_c_that_python_lost_in_a_callback_comes_again() -> None:
         "cli._main = run\n"
         "sys.exit(cli.main(['x']))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert outcome(program) == (130, "", "")
 
 
 def test_a_ctrl_c_that_a_library_printed_and_replaced_is_one(
@@ -102,25 +108,57 @@ def test_an_alarm_of_a_lost_ctrl_c_does_not_end_a_command_that_is_done() -> None
         "time.sleep(0.4)\n"
         "sys.exit(code)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+    assert outcome(program) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGALRM")
+@pytest.mark.parametrize(("place", "code"), [("import lossy", 130), ("lossy()", 0)])
+def test_a_ctrl_c_that_an_import_goes_on_after_comes_again(
+    place: str, code: int, tmp_path: Path
+) -> None:
+    """And one that a command handles comes once."""
+    lossy = (
+        "import signal, time\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except BaseException: pass\n"
+        "time.sleep(0.5)\n"
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (tmp_path / "lossy.py").write_text(lossy)
+    program = (
+        "import sys, gpt_edge.cli as cli\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"def lossy(): exec({lossy!r})\n"
+        "def run(arguments):\n"
+        f"    {place}\n"
+        "    return 0\n"
+        "cli._run = run\n"
+        "sys.exit(cli.program())\n"
+    )
+    assert outcome(program) == (code, "", "")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["inspect"],
-        ["tokenize", "abc"],
-        ["generate", "Once", "--max-new-tokens", "400", "--greedy"],
-        ["classify", "sentiment-6m-int8", "a good film"],
-        ["embed", "tinystories-7m-int8", "abc"],
-        ["verify"],
-        ["bench"],
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_ctrl_c_at_200_moments(arguments: list[str]) -> None:
-    check(200, arguments, 1.0, seed=2)
+def test_an_error_that_a_library_raises_in_place_of_ctrl_c_is_one() -> None:
+    # as Python's compiler does, which imports unicodedata for a name of a character in a string
+    program = (
+        "import signal, sys, gpt_edge.cli as cli\n"
+        "def run(arguments):\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt: pass\n"
+        "    raise SyntaxError('unicode error')\n"
+        "cli._run = run\n"
+        "sys.exit(cli.program())\n"
+    )
+    assert outcome(program) == (130, "", "")
+
+
+def test_an_error_long_after_a_ctrl_c_that_ended_nothing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: list[str]) -> int:
+        cli._note_interrupt()
+        monkeypatch.setattr(cli, "AFTERMATH", 0.0)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert cli.main(["chat"]) == 1
+    assert capsys.readouterr().err == "error: the disk is gone\n"

@@ -189,12 +189,16 @@ def _old_bundle(world: Path) -> None:
     shutil.copytree(GOLDEN / "tiny-portable", world / "out" / "bundle")
 
 
+def write_corpus(folder: Path, run: Path) -> None:
+    """A corpus, and a recipe that trains into `run`."""
+    (folder / "train.txt").write_text(stories(40))
+    (folder / "valid.txt").write_text(stories(6, first=200))
+    recipe = RECIPE.format(folder=run.as_posix()).replace("steps = 12", "steps = 6")
+    (folder / "recipe.toml").write_text(recipe)
+
+
 def _corpus(world: Path) -> None:
-    (world / "in" / "train.txt").write_text(stories(40))
-    (world / "in" / "valid.txt").write_text(stories(6, first=200))
-    recipe = RECIPE.format(folder=(world / "out" / "run").as_posix())
-    recipe = recipe.replace("steps = 12", "steps = 6")
-    (world / "in" / "recipe.toml").write_text(recipe)
+    write_corpus(world / "in", world / "out" / "run")
 
 
 def _training(world: Path) -> list[str]:
@@ -228,9 +232,15 @@ def _check_run(out: Path, new: Result) -> None:
 
 
 def _examples(world: Path) -> None:
-    _checkpoint(world)
-    write_examples(world / "in" / "train.tsv", "classification", 24)
-    write_examples(world / "in" / "dev.tsv", "classification", 12, seed=1)
+    trainings(world / "in")
+
+
+def trainings(folder: Path) -> None:
+    """A checkpoint, and what `train` and `finetune` read."""
+    make_checkpoint(folder / "checkpoint", LARGER)
+    write_corpus(folder, Path("run"))  # beside the recipe, wherever the folder is copied to
+    write_examples(folder / "train.tsv", "classification", 24)
+    write_examples(folder / "dev.tsv", "classification", 12, seed=1)
 
 
 def _finetuning(world: Path) -> list[str]:

@@ -102,15 +102,15 @@ def imports(path: Path) -> tuple[str, ...]:
 
 
 def find_imports(path: Path) -> Iterator[str]:
-    tree = ast.parse(path.read_text("utf-8"))
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
     for_types = {
         id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for block in nodes
+        if isinstance(block, ast.If) and is_for_type_checkers(block)
         for statement in block.body
         for node in ast.walk(statement)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in for_types:
             continue
         if isinstance(node, ast.Import):
@@ -122,6 +122,10 @@ def find_imports(path: Path) -> Iterator[str]:
             yield from (
                 f"{node.module}.{alias.name}" if is_package else node.module for alias in node.names
             )
+
+
+def is_for_type_checkers(block: ast.If) -> bool:
+    return isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
 
 
 def test_the_source_is_found() -> None:

@@ -36,6 +36,8 @@ def help_ids(tree: ast.AST) -> Iterator[int]:
 
 def scheme_literals(text: str) -> list[str]:
     """Line and literal of every text that names a scheme outside docstrings and help."""
+    if not any(name in text for name in SCHEMES):
+        return []
     tree = ast.parse(text)
     allowed = {*docstring_ids(tree), *help_ids(tree)}
     texts = [

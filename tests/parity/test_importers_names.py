@@ -72,6 +72,22 @@ def test_a_prefix_before_the_bare_model_is_taken_away(tmp_path: Path) -> None:
     assert "'model.'" in notes_of_same_model(tmp_path, theirs)[0]
 
 
+@pytest.mark.parametrize("name", LM)
+def test_wrappers_of_single_layers_are_taken_out_of_names(name: str, tmp_path: Path) -> None:
+    """FSDP, activation checkpointing and torch.compile wrap blocks as well as models."""
+    theirs = random_transformers(name, LM[name])
+    for number, word in (("0", "_fsdp_wrapped_module"), ("1", "_orig_mod")):
+        block = f".{number}."
+        tensors = {
+            "module." + key.replace(block, f"{block}{word}."): value
+            for key, value in theirs.state_dict().items()
+        }
+        save(tmp_path, theirs, tensors)
+        prefix, inner = notes_of_same_model(tmp_path, theirs)
+        assert "'module.'" in prefix
+        assert inner.startswith(f"{word!r} inside ")
+
+
 def test_a_name_that_lacks_the_prefix_is_unknown(tmp_path: Path) -> None:
     theirs = random_transformers("GPT2", "LMHeadModel")
     tensors = {f"module.{key}": value for key, value in theirs.state_dict().items()}
@@ -147,3 +163,14 @@ def test_a_head_stands_for_no_embedding_that_is_not_tied_to_it(tmp_path: Path) -
     save(tmp_path, theirs, tensors)
     with pytest.raises(CheckpointError, match=r"transformer\.wte\.weight is missing"):
         open_checkpoint(tmp_path)
+
+
+def test_an_untied_head_that_is_missing_may_be_the_embedding(tmp_path: Path) -> None:
+    theirs = random_transformers("GPT2", "LMHeadModel")
+    tensors = theirs.state_dict()
+    del tensors["lm_head.weight"]
+    theirs.config.tie_word_embeddings = False
+    save(tmp_path, theirs, tensors)
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight is missing$") as caught:
+        open_checkpoint(tmp_path)
+    assert '"tie_word_embeddings": true in config.json' in str(caught.value.hint)

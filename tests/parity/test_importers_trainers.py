@@ -97,6 +97,37 @@ def test_mingpts_model_type_tells_the_heads(tmp_path: Path) -> None:
     assert notes_of_same_model(tmp_path, theirs) == ()
 
 
+def test_a_head_stands_for_the_tied_embedding_that_was_dropped(tmp_path: Path) -> None:
+    theirs = theirs_of(activation_function="gelu")
+    tensors = as_linear(theirs)
+    del tensors["transformer.wte.weight"]
+    arguments = {**SIZES, "bias": True, "dropout": 0.0}
+    torch.save({"model": tensors, "model_args": arguments}, tmp_path / "ckpt.pt")
+    assert notes_of_same_model(tmp_path, theirs) == ()
+    settings = {"n_head": 4, "activation_function": "gelu"}
+    torch.save({"net": tensors, **settings}, tmp_path / "ckpt.pt")
+    assert notes_of_same_model(tmp_path, theirs) == ()
+
+
+def test_what_lies_beside_lightnings_model_is_left_out(tmp_path: Path) -> None:
+    theirs = theirs_of()
+    tensors = {f"net.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    content = {"state_dict": {**tensors, "criterion.weight": torch.ones(3)}}
+    torch.save({**content, "hyper_parameters": {"n_head": 4}}, tmp_path / "last.ckpt")
+    assert "left out criterion.weight" in notes_of_same_model(tmp_path, theirs)[1]
+    content["state_dict"]["net.gate.weight"] = torch.ones(3)
+    torch.save({**content, "hyper_parameters": {"n_head": 4}}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"gate\.weight is unknown"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_classifiers_state_dict_is_no_language_model(tmp_path: Path) -> None:
+    theirs = random_transformers("GPT2", "ForSequenceClassification")
+    torch.save({"state_dict": theirs.state_dict(), "n_head": 4}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"a classifier: score\.weight and no lm_head"):
+        open_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("is_linear", [True, False])
 def test_lightnings_checkpoint_needs_the_heads_and_nothing_else(
     is_linear: bool, tmp_path: Path

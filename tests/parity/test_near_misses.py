@@ -49,6 +49,25 @@ def simple(folder: Path) -> None:
     save_model(folder / "checkpoint" / "run1")
 
 
+def save_file_of(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    model = random_transformers("GPT2", "LMHeadModel", n_layer=12, n_head=12, n_embd=768)
+    torch.save({"module": model.state_dict()}, file)
+
+
+def deep_speed(folder: Path) -> None:
+    (folder / "latest").write_text("global_step10")
+    save_file_of(folder / "global_step10" / "mp_rank_00_model_states.pt")
+
+
+def lightning(folder: Path) -> None:
+    save_file_of(folder / "lightning_logs" / "version_0" / "checkpoints" / "epoch=0-step=9.ckpt")
+
+
+def build_nanogpt(folder: Path) -> None:
+    save_file_of(folder / "log" / "model_00100.pt")
+
+
 LEVELS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "Trainer": (trainer, "the output_dir of a Trainer with 2 checkpoints", "checkpoint-500"),
     "a cached model": (cached_model, "a model's folder in the hub's cache", "snapshots/0a1b"),
@@ -59,6 +78,17 @@ LEVELS: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "hub/models--me--gpt/snapshots/0a1b",
     ),
     "gpt-2-simple": (simple, "gpt-2-simple's folder with 1 run", "checkpoint/run1"),
+    "DeepSpeed": (
+        deep_speed,
+        "the folder of a training with DeepSpeed",
+        "global_step10/mp_rank_00_model_states.pt",
+    ),
+    "Lightning": (
+        lightning,
+        "the folder of a training with Lightning",
+        "lightning_logs/version_0/checkpoints/epoch=0-step=9.ckpt",
+    ),
+    "build-nanogpt": (build_nanogpt, "a folder with 1 training in it", "log"),
     "one folder": (inner, "a folder with 1 model folder", "final"),
 }
 
@@ -94,6 +124,54 @@ def test_files_of_other_tools_are_named(
         assert message in caught.value.message
         assert name in caught.value.message
         assert caught.value.hint not in (None, f"try {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("gpt2.q4.gguf", "is GGUF weights, which are not read: take the checkpoint"),
+        ("openvino_model.xml", "is an export for OpenVINO: take the checkpoint"),
+        ("rust_model.ot", "is weights for Rust: take model.safetensors"),
+        ("model.fp16.safetensors", "rename it to model.safetensors"),
+        ("model-00001-of-00002.safetensors", "need model.safetensors.index.json beside them"),
+        ("pytorch_model-00001-of-00002.bin", "need pytorch_model.bin.index.json beside them"),
+    ],
+)
+def test_a_model_folder_with_other_weights_says_what_to_do(
+    name: str, hint: str, tmp_path: Path
+) -> None:
+    random_transformers("GPT2", "LMHeadModel").config.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"has a config\.json but no weights") as caught:
+        open_checkpoint(tmp_path)
+    assert hint in str(caught.value.hint)
+
+
+def test_a_state_dict_inside_another_leads_to_the_file_itself(tmp_path: Path) -> None:
+    model = random_transformers("GPT2", "LMHeadModel")
+    model.config.save_pretrained(tmp_path)
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"state_dict": model.state_dict()}, file)
+    with pytest.raises(CheckpointError, match="state_dict is OrderedDict") as caught:
+        open_checkpoint(tmp_path)
+    assert str(caught.value.hint).endswith(f"take the file: {file}")
+    assert open_checkpoint(file).config.n_embd == 64
+
+
+def test_a_quantized_model_leads_to_the_one_it_was_made_from(tmp_path: Path) -> None:
+    model = random_transformers("GPT2", "LMHeadModel")
+    model.config.save_pretrained(tmp_path)
+    tensors = {name: tensor.to(torch.int8) for name, tensor in model.state_dict().items()}
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"have dtype torch\.int8") as caught:
+        open_checkpoint(tmp_path)
+    assert "it was quantized: take the model that it was made from" in str(caught.value.hint)
+
+
+def test_the_address_of_a_repository_leads_to_its_name() -> None:
+    with pytest.raises(CheckpointError, match="no such file") as caught:
+        open_checkpoint("https://huggingface.co/me/model")
+    assert caught.value.hint == "for a repository of the hub write hf://me/model"
 
 
 @pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack"])

@@ -98,6 +98,7 @@ class Disk:
         self.count = 0
         self.names: list[str] = []  # of all operations
         self.done: list[Operation] = []
+        self._is_interrupted = False  # by a write, see `look`
         self._paths: dict[int, str] = {}  # of open descriptors below the root
         self._real = {name: getattr(os, name) for name in PATCHED}
         self._builtin_open = io.open
@@ -153,9 +154,16 @@ class Disk:
         if self.is_recorded:
             path = self._paths[descriptor]
             self.done.append(Operation("write", path, data=content[:n_bytes], at=at))
-        if how == "after":
-            signal.raise_signal(signal.SIGINT)
+        self._is_interrupted = how == "after"
         return n_bytes
+
+    def look(self) -> None:
+        """Ctrl-C that came during a write. Python looks at it when its buffer has noted what was
+        written; raised earlier, the buffer would write the same once more.
+        """
+        if self._is_interrupted:
+            self._is_interrupted = False
+            signal.raise_signal(signal.SIGINT)
 
     # functions of `os`
 
@@ -188,7 +196,9 @@ class Disk:
         if descriptor not in self._paths:
             return int(real(descriptor, data))
         at = os.lseek(descriptor, 0, os.SEEK_CUR)
-        return self.write(descriptor, data, lambda content: real(descriptor, content), at)
+        n_bytes = self.write(descriptor, data, lambda content: real(descriptor, content), at)
+        self.look()
+        return n_bytes
 
     def _sendfile(self, out: int, source: int, offset: int | None, count: int) -> int:
         real = self._real["sendfile"]
@@ -201,7 +211,9 @@ class Disk:
         def send(part: bytes) -> int:
             return int(real(out, source, offset, len(part))) if part else 0
 
-        return self.write(out, content, send, at) if content else 0
+        n_bytes = self.write(out, content, send, at) if content else 0
+        self.look()
+        return n_bytes
 
     def _fsync(self, descriptor: int) -> None:
         if descriptor in self._paths:
@@ -276,9 +288,9 @@ class Disk:
             return self._builtin_open(file, mode, *rest)
         raw = _RawFile(self, file, mode, closefd)
         if "+" in mode:
-            buffered: Any = io.BufferedRandom(raw)
+            buffered: Any = _Random(raw)
         else:
-            buffered = io.BufferedWriter(raw)
+            buffered = _Writer(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
 
     def forget(self, descriptor: int) -> None:
@@ -308,6 +320,29 @@ class _RawFile(io.FileIO):
         if not self.closed:
             self._disk.forget(self.fileno())
         super().close()
+
+
+class _Looking:
+    """A buffer that looks at Ctrl-C where Python's do."""
+
+    raw: _RawFile
+
+    def write(self, data: Any) -> int:
+        n_bytes = super().write(data)  # type: ignore[misc]
+        self.raw._disk.look()
+        return int(n_bytes)
+
+    def flush(self) -> None:
+        super().flush()  # type: ignore[misc]
+        self.raw._disk.look()
+
+
+class _Writer(_Looking, io.BufferedWriter):  # type: ignore[misc]
+    pass
+
+
+class _Random(_Looking, io.BufferedRandom):  # type: ignore[misc]
+    pass
 
 
 PATCHED = (

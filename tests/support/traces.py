@@ -43,6 +43,7 @@ def share_traces() -> None:
     if not hasattr(torch.onnx.export, "__wrapped__") and FOLDER in os.environ:
         torch.onnx.export = sharing(torch.onnx.export, Path(os.environ[FOLDER]))
         read_operators_once()
+        look_up_operators_once()
 
 
 @functools.cache
@@ -50,6 +51,13 @@ def read_operators_once() -> None:
     """Keep torch's table of 500 ONNX functions, parsed at every export, which only reads it."""
     from_torchlib = ONNXRegistry.from_torchlib.__func__  # type: ignore[attr-defined]
     ONNXRegistry.from_torchlib = classmethod(functools.cache(from_torchlib))  # type: ignore
+
+
+@functools.cache
+def look_up_operators_once() -> None:
+    """Let torch look up its 1,000 composite operators at the first decomposition alone."""
+    look_up = torch._export.utils._materialize_cpp_cia_ops
+    torch._export.utils._materialize_cpp_cia_ops = functools.cache(look_up)
 
 
 def sharing(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:

@@ -29,6 +29,7 @@ from gpt_edge.bundle.gate.values import (
     need_dims,
     need_type,
     small,
+    whole_number,
 )
 
 COMPUTE: dict[str, Callable[[int, int], int]] = {
@@ -154,7 +155,7 @@ def quantize(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     need_type(scale, FLOAT32)
     need_type(zero, UINT8)
     block = _block(node)
-    axis = axis_of(_axis(node), len(value.dims))
+    axis = axis_of(whole_number(node, "axis", 1), len(value.dims))
     need(block > 0 and axis == len(value.dims) - 1, "it quantizes along an unexpected axis")
     dims = (*value.dims[:-1], -(-value.dims[-1] // block))
     need_dims(scale, dims)
@@ -167,7 +168,7 @@ def dequantize(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     value, scale = given(node, inputs, 0), given(node, inputs, 1)
     need_type(value, INT8, INT4, UINT8)
     need_type(scale, FLOAT32)
-    axis, block = axis_of(_axis(node), len(value.dims)), _block(node)
+    axis, block = axis_of(whole_number(node, "axis", 1), len(value.dims)), _block(node)
     size = value.dims[axis]
     if block:
         dims = (*value.dims[:axis], -(-size // block), *value.dims[axis + 1 :])
@@ -187,13 +188,7 @@ def dynamic_quantize(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     return [Value(UINT8, value.dims), Value(FLOAT32, ()), Value(UINT8, ())]
 
 
-def _axis(node: Node) -> int:
-    axis = node.attributes.get("axis", 1)
-    return axis if isinstance(axis, int) else 0
-
-
 def _block(node: Node) -> int:
-    block = node.attributes.get("block_size", 0)
-    need(isinstance(block, int) and 0 <= block <= MAX_BLOCK, "its blocks are too large")
-    assert isinstance(block, int)
+    block = whole_number(node, "block_size", 0)
+    need(block <= MAX_BLOCK, "its blocks are too large")
     return block

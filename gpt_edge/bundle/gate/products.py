@@ -28,6 +28,7 @@ from gpt_edge.bundle.gate.values import (
     need_dims,
     need_type,
     product_dims,
+    whole_number,
 )
 
 
@@ -94,12 +95,14 @@ def matmul_nbits(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     need_type(value, FLOAT32)
     need_type(weights, UINT8)
     need_type(scales, FLOAT32)
-    depth, width, bits, block = (_int(node, name) for name in ("K", "N", "bits", "block_size"))
-    if value.dims[-1:] != (depth,) or width <= 0:
+    depth, width, bits, block = (
+        whole_number(node, name) for name in ("K", "N", "bits", "block_size")
+    )
+    if value.dims[-1:] != (depth,):
         raise GateError(f"its K is {depth}, its rows differ")
     _check_blocks(bits, block)
     n_blocks = -(-depth // block)
-    n_bytes = n_blocks * bits // 8 * block if bits == 8 else n_blocks * block // 2
+    n_bytes = n_blocks * block * bits // 8
     need(weights.size == width * n_bytes and weights.dims[0] == width, "its weights do not fit")
     need(scales.size == width * n_blocks, "its scales do not fit")
     if len(inputs) > 3 and inputs[3] is not None:
@@ -118,16 +121,17 @@ def gather_block_quantized(node: Node, inputs: Inputs, place: Place) -> list[Val
     need_type(table, UINT8)
     need_type(indices, INT64)
     need_type(scales, FLOAT32)
-    bits, block = _int(node, "bits"), _int(node, "block_size")
+    bits, block = whole_number(node, "bits"), whole_number(node, "block_size")
     _check_blocks(bits, block)
     need(len(table.dims) == 3, "its table has an unexpected rank")
     n_rows, n_blocks, n_bytes = table.dims
     width = n_bytes * (8 // bits)
     check_rows(n_rows, indices, place)
     need_dims(scales, (n_rows, n_blocks, -(-width // block)))
-    if len(inputs) > 3 and inputs[3] is not None:
-        need_type(inputs[3], UINT8)
-        need(inputs[3].size in (n_rows * n_blocks, -(-n_rows * n_blocks // 2)), "zero points")
+    if len(inputs) > 3:
+        zeros = given(node, inputs, 3)
+        need_type(zeros, UINT8)
+        need(zeros.size in (n_rows * n_blocks, -(-n_rows * n_blocks // 2)), "zero points")
     return [Value(FLOAT32, (*indices.dims, n_blocks, width))]
 
 
@@ -142,14 +146,14 @@ def grouped_attention(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     config, width = place.config, place.head_size
     value = given(node, inputs, 0)
     need_type(value, FLOAT32)
-    heads = (_int(node, "num_heads"), _int(node, "kv_num_heads"))
+    heads = (whole_number(node, "num_heads"), whole_number(node, "kv_num_heads"))
     if heads != (config.n_head, config.n_head):
         raise GateError(f"it has {heads[0]} heads")
     need(len(value.dims) == 3 and value.dims[2] == 3 * config.n_head * width, "its width differs")
     batch = value.dims[0]
-    has_past = len(inputs) > 4 and inputs[3] is not None and inputs[4] is not None
+    has_past = inputs[3] is not None and inputs[4] is not None
     need(has_past != config.is_encoder, "its keys and values are not those of its kind")
-    need(not any(inputs[1:3]) and len(inputs) == 7, "it has unexpected inputs")
+    need(not any(inputs[1:3]), "it has unexpected inputs")
     for at, dims in ((5, (batch,)), (6, (1,))):
         need_type(given(node, inputs, at), INT32)
         need_dims(given(node, inputs, at), dims)
@@ -177,8 +181,8 @@ def attention(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     need((heads, width) == (config.n_head, config.head_size), "its heads are not the config's")
     need(key.dims == value.dims and key.dims[:2] == (batch, heads), "its keys do not fit")
     need(key.dims[3] == width and key.dims[2] >= length, "its keys do not fit")
-    if len(inputs) > 3 and inputs[3] is not None:
-        mask = inputs[3]
+    if len(inputs) > 3:
+        mask = given(node, inputs, 3)
         need_type(mask, BOOL, FLOAT32)
         full = (batch, heads, length, key.dims[2])
         ends = zip(mask.dims[::-1], full[::-1], strict=False)
@@ -206,10 +210,3 @@ def skip_layer_norm(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     need(not any(node.outputs[1:3]), "it returns what no export asks for")
     row = Value(FLOAT32, (*value.dims[:-1], 1))
     return [Value(FLOAT32, value.dims), row, row, Value(FLOAT32, value.dims)]
-
-
-def _int(node: Node, name: str) -> int:
-    found = node.attributes.get(name)
-    if not isinstance(found, int):
-        raise GateError(f"it has no {name}")
-    return found

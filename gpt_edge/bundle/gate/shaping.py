@@ -31,6 +31,7 @@ from gpt_edge.bundle.gate.values import (
     need_type,
     numbers,
     small,
+    whole_number,
 )
 
 CASTS = {
@@ -86,7 +87,7 @@ def concat(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     """Values side by side."""
     values = [given(node, inputs, at) for at in range(len(inputs))]
     first = values[0]
-    axis = axis_of(_int(node, "axis"), len(first.dims))
+    axis = axis_of(whole_number(node, "axis"), len(first.dims))
     total = 0
     for value in values:
         need_type(value, first.type)
@@ -122,7 +123,7 @@ def gather(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     """
     table, indices = given(node, inputs, 0), given(node, inputs, 1)
     need_type(indices, INT64)
-    axis = axis_of(_int(node, "axis", 0), len(table.dims))
+    axis = axis_of(whole_number(node, "axis", 0), len(table.dims))
     check_rows(table.dims[axis], indices, place)
     if indices.content is not None:
         size = table.dims[axis]
@@ -158,7 +159,7 @@ def range_(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     for value in values:
         need_type(value, INT64)
         need_dims(value, ())
-    start, limit, delta = (numbers(value)[0] for value in values)
+    (start,), (limit,), (delta,) = map(numbers, values)
     need(delta == 1 and 0 <= start <= limit, "it does not count upwards by one")
     return [Value(INT64, (limit - start,), origin=POSITIONS)]
 
@@ -183,7 +184,7 @@ def reshape(node: Node, inputs: Inputs, place: Place) -> list[Value]:
 def shape(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     """Sizes of a value."""
     dims = given(node, inputs, 0).dims
-    start, end = _int(node, "start", 0), _int(node, "end", len(dims))
+    start, end = whole_number(node, "start", 0), whole_number(node, "end", len(dims))
     need(0 <= start < end <= len(dims), "it asks for sizes that are not there")
     content = dims[start:end]
     return [Value(INT64, (len(content),), content)]
@@ -198,7 +199,8 @@ def slice_(node: Node, inputs: Inputs, place: Place) -> list[Value]:
         axes = constant_numbers(given(node, inputs, 3))
     steps = numbers(given(node, inputs, 4)) if len(inputs) > 4 else (1,) * len(starts)
     lengths = {len(starts), len(ends), len(axes), len(steps)}
-    need(len(lengths) == 1 and set(steps) <= {1, 2}, "its starts, ends and steps do not fit")
+    do_fit = len(lengths) == 1 and 0 not in lengths
+    need(do_fit and set(steps) <= {1, 2}, "its starts, ends and steps do not fit")
     dims = list(value.dims)
     kept = range(0)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -243,10 +245,3 @@ def transpose(node: Node, inputs: Inputs, place: Place) -> list[Value]:
     assert isinstance(order, tuple)
     need(sorted(order) == list(range(len(value.dims))), "its order is not one of its axes")
     return [Value(value.type, tuple(value.dims[axis] for axis in order))]
-
-
-def _int(node: Node, name: str, default: int | None = None) -> int:
-    found = node.attributes.get(name, default)
-    if not isinstance(found, int):
-        raise GateError(f"it has no {name}")
-    return found

@@ -50,8 +50,8 @@ Inputs = Sequence[Value | None]
 
 
 def given(node: Node, inputs: Inputs, at: int) -> Value:
-    """The input at that place, which must be there."""
-    value = inputs[at] if at < len(inputs) else None
+    """The input at that place, of as many as the operator's rule asks for; it may not be empty."""
+    value = inputs[at]
     if value is None:
         raise GateError(f"its input {at} is missing")
     return value
@@ -78,6 +78,14 @@ def need_dims(value: Value, *shapes: Dims) -> None:
     if value.dims not in shapes:
         expected = " or ".join(str(list(dims)) for dims in shapes)
         raise GateError(f"an input has the shape {list(value.dims)}, expected {expected}")
+
+
+def whole_number(node: Node, name: str, default: int | None = None) -> int:
+    """An attribute that is a whole number, which must be there if it has no default."""
+    found = node.attributes.get(name, default)
+    if not isinstance(found, int):
+        raise GateError(f"it has no {name}")
+    return found
 
 
 def numbers(value: Value) -> tuple[int, ...]:

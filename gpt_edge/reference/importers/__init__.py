@@ -103,6 +103,8 @@ def _hint_of_missing(path: Path) -> str:
     """What looks like a repository's name is never looked for on the hub, but its spelling is
     shown.
     """
+    if found := re.match(r"https?:/+(?:huggingface\.co|hf\.co)/([\w.-]+(?:/[\w.-]+)?)", str(path)):
+        return f"for a repository of the hub write hf://{found[1]}"
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path)):
         return EXPECTED
     name = path if "/" in str(path) else "OWNER/NAME"

@@ -15,13 +15,14 @@ from pathlib import Path
 from gpt_edge.config import GPTConfig
 from gpt_edge.errors import CheckpointError
 from gpt_edge.reference.importers.hf_classifier import find_head
+from gpt_edge.reference.importers.near_misses import kind_of
 from gpt_edge.reference.importers.safetensors_file import (
     open_safetensors,
     open_sharded_safetensors,
     read_weight_map,
 )
 from gpt_edge.reference.importers.settings import CheckpointSettings
-from gpt_edge.reference.importers.sources import TensorSource
+from gpt_edge.reference.importers.sources import TensorSource, printable
 from gpt_edge.reference.importers.tensor_map import HEAD_PREFIX, Checkpoint, Origin, open_tensors
 from gpt_edge.reference.importers.tensor_names import (
     TRANSFORMER,
@@ -40,6 +41,7 @@ _OPENERS: dict[str, Callable[[Path], TensorSource]] = {
 }
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 _BUFFERS = re.compile(r"(.*\.)?(h\.\d+\.attn\.(attention\.)?(bias|masked_bias)|position_ids)")
 
 
@@ -137,6 +139,8 @@ def _other_weights_hint(folder: Path) -> str | None:
     files = sorted(path for path in folder.iterdir() if path.suffix in (".pt", ".pth", ".ckpt"))
     if files:
         return f"are its weights in {files[0].name}? then take {files[0]}"
+    if (hint := _hint_of_other_names(folder)) is not None:
+        return hint
     for name, flag in (("tf_model.h5", "from_tf"), ("flax_model.msgpack", "from_flax")):
         if (folder / name).is_file():
             return (
@@ -144,6 +148,21 @@ def _other_weights_hint(folder: Path) -> str | None:
                 f"model, or convert with transformers 4: AutoModelForCausalLM.from_pretrained("
                 f"FOLDER, {flag}=True).save_pretrained(OTHER)"
             )
+    for path in sorted(folder.iterdir()):
+        if (kind := kind_of(path.name)) is not None:
+            return f"{printable(path.name)} is {kind[0]}: {kind[1]}"
+    return None
+
+
+def _hint_of_other_names(folder: Path) -> str | None:
+    """What to do with a variant such as model.fp16.safetensors, and with shards without index."""
+    usual = {".safetensors": "model.safetensors", ".bin": "pytorch_model.bin"}
+    for suffix, name in usual.items():
+        found = sorted(path.name for path in folder.glob(f"*{suffix}"))
+        if any(_SHARD.search(other) for other in found):
+            return f"its shards need {name}.index.json beside them: download that, too"
+        if len(found) == 1 and found[0].startswith(("model", "pytorch_model")):
+            return f"if its weights are in {found[0]}, rename it to {name}"
     return None
 
 

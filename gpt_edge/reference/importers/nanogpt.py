@@ -20,7 +20,7 @@ from gpt_edge.reference.importers.hf_weights import is_buffer
 from gpt_edge.reference.importers.settings import CheckpointSettings
 from gpt_edge.reference.importers.sources import printable
 from gpt_edge.reference.importers.tensor_map import Checkpoint, Origin, open_tensors
-from gpt_edge.reference.importers.tensor_names import common_prefix, prefix_note
+from gpt_edge.reference.importers.tensor_names import plain_names_of
 from gpt_edge.reference.importers.torch_pickle import LoadedTensors, as_tensors
 
 KIND = "nanogpt"
@@ -105,28 +105,23 @@ def like(checkpoint: Checkpoint, config: GPTConfig) -> Checkpoint:
 
 
 def without_prefix(source: LoadedTensors) -> tuple[LoadedTensors, list[str]]:
-    """The tensors without a prefix that the model's names share, and a note on it."""
-    prefix = common_prefix(source.tensors, "wpe.weight")
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in source.tensors.items()}
+    """The tensors without what wrappers put before or into their names, and notes on it."""
+    plain_names, notes = plain_names_of(source.tensors, "wpe.weight")
+    tensors = {plain_names[name]: tensor for name, tensor in source.tensors.items()}
     is_mixed = any(name.startswith(_COMPILED) for name in tensors)
     if is_mixed or len(tensors) != len(source.tensors):
-        raise CheckpointError(
-            f"{source.where} holds tensors with and without {printable(prefix or _COMPILED)}"
-        )
-    return LoadedTensors(source.where, tensors), [prefix_note(prefix)] if prefix else []
+        raise CheckpointError(f"{source.where} holds tensors with and without {_COMPILED}")
+    return LoadedTensors(source.where, tensors), notes
 
 
 def is_tied(source: LoadedTensors, name: str = "transformer.wte.weight") -> bool:
     """Whether the embedding of this name and the head are one: nanoGPT ties the head and stores it
-    twice; an untied head has other values.
+    twice, other writers once under either name; an untied head has other values.
     """
     head = source.tensors.get("lm_head.weight")
     embedding = source.tensors.get(name)
-    if (
-        head is None
-        or embedding is None
-        or head.shape != embedding.shape
-        or head.dtype != embedding.dtype
-    ):
-        return head is None
+    if head is None or embedding is None:
+        return True
+    if head.shape != embedding.shape or head.dtype != embedding.dtype:
+        return False
     return head.data_ptr() == embedding.data_ptr() or torch.equal(head, embedding)

@@ -39,7 +39,16 @@ _OTHER_FILES = (
     ),
     (".h5", "weights for TensorFlow", "take model.safetensors or pytorch_model.bin of the model"),
     (".index", "a TensorFlow checkpoint without hparams.json", "put its hparams.json beside it"),
+    (".ot", "weights for Rust", "take model.safetensors or pytorch_model.bin of the same model"),
+    (".mlmodel", "weights for Core ML", "take the checkpoint that it was made from"),
+    ("openvino_model.xml", "an export for OpenVINO", "take the checkpoint that it was made from"),
+    (".zip", "an archive", "unpack it and take the folder"),
+    (".tar.gz", "an archive", "unpack it and take the folder"),
+    (".tgz", "an archive", "unpack it and take the folder"),
+    (".tar", "an archive", "unpack it and take the folder"),
 )
+# what trainers call their files: nanoGPT, minGPT, Lightning, build-nanogpt
+_TRAINED = re.compile(r"ckpt\.pt|model\.pt|last\.ckpt|model_\d+\.pt")
 
 
 def refuse_file(path: Path) -> CheckpointError:
@@ -49,7 +58,7 @@ def refuse_file(path: Path) -> CheckpointError:
             f"{path} is llm.c's model file, which is not read",
             hint="llm.c's dev/eval/export_hf.py makes a Hugging Face folder of it: take that",
         )
-    kind = _kind_of(path.name)
+    kind = kind_of(path.name)
     if kind is not None:
         what, hint = kind
         return CheckpointError(f"{path} is {what}", hint=hint.replace("FOLDER", str(path.parent)))
@@ -80,7 +89,7 @@ def refuse_folder(folder: Path, names: set[str]) -> CheckpointError:
             hint="put the model's config.json there, or give it with --config FILE",
         )
     for name in sorted(names):
-        if (kind := _kind_of(name)) is not None:
+        if (kind := kind_of(name)) is not None:
             what, hint = kind
             return CheckpointError(
                 f"{folder} holds {printable(name)}, {what}, and no checkpoint",
@@ -98,7 +107,7 @@ def is_llm_c(path: Path) -> bool:
         return file.read(len(_LLM_C)) == _LLM_C
 
 
-def _kind_of(name: str) -> tuple[str, str] | None:
+def kind_of(name: str) -> tuple[str, str] | None:
     """What a file of another tool holds, and what to do."""
     found = (entry for entry in _OTHER_FILES if name.endswith(entry[0]))
     return next(((what, hint) for _, what, hint in found), None)
@@ -130,7 +139,28 @@ def _inner_folder(folder: Path, names: set[str]) -> tuple[str, Path] | None:
     inner = sorted(name for name in names if _is_model(folder / name))
     if inner:
         return f"a folder with {_counted(len(inner), 'model folder')}", folder / inner[0]
+    return _of_training(folder, names)
+
+
+def _of_training(folder: Path, names: set[str]) -> tuple[str, Path] | None:
+    """The folder above a training's files: of nanoGPT and its like, DeepSpeed or Lightning."""
+    for pattern, trainer in (
+        ("global_step*/mp_rank_00_model_states.pt", "DeepSpeed"),
+        ("lightning_logs/version_*/checkpoints/*.ckpt", "Lightning"),
+        ("version_*/checkpoints/*.ckpt", "Lightning"),
+        ("checkpoints/*.ckpt", "Lightning"),
+    ):
+        if files := list(folder.glob(pattern)):
+            last = max(files, key=lambda path: path.stat().st_mtime)
+            return f"the folder of a training with {trainer}", last
+    inner = sorted(name for name in names if _holds_training(folder / name))
+    if inner:
+        return f"a folder with {_counted(len(inner), 'training')} in it", folder / inner[0]
     return None
+
+
+def _holds_training(folder: Path) -> bool:
+    return folder.is_dir() and any(_TRAINED.fullmatch(path.name) for path in folder.iterdir())
 
 
 def _cached(folder: Path, names: set[str]) -> tuple[str, Path] | None:

@@ -10,7 +10,7 @@ github.com/karpathy/build-nanogpt, train_gpt2.py; github.com/karpathy/minGPT, mi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,11 @@ from gpt_edge.reference.importers.tensor_map import (
     Origin,
     open_tensors,
 )
-from gpt_edge.reference.importers.tensor_names import TRANSFORMER, is_other_head
+from gpt_edge.reference.importers.tensor_names import (
+    TRANSFORMER,
+    common_prefix,
+    is_other_head,
+)
 from gpt_edge.reference.importers.torch_pickle import Inert, as_tensors
 from gpt_edge.reference.importers.yaml_settings import settings_near
 
@@ -53,6 +57,7 @@ _NESTED = (
     "args",
 )
 _ANCHOR = "wpe.weight"
+HEAD = "lm_head.weight"
 # minGPT's names of sizes, and their heads
 _MINGPT_HEADS = {
     "openai-gpt": 12,
@@ -119,8 +124,15 @@ def open_state_dict(
     that nothing says, and as `open_tensors` does.
     """
     source, notes = without_prefix(as_tensors(str(file), found.tensors))
-    prefix = TRANSFORMER if TRANSFORMER + "wte.weight" in source.infos else ""
+    _refuse_classifier(file, source.infos)
+    # metrics and losses of a LightningModule, beside its model
+    before = common_prefix(found.tensors, _ANCHOR) if found.kind == "lightning" else ""
+    beside = {name for name in found.tensors if not str(name).startswith(before)}
+    tables = {TRANSFORMER + _ANCHOR, f"{TRANSFORMER}wte.weight"}  # a writer may drop the latter
+    prefix = "" if tables.isdisjoint(source.infos) else TRANSFORMER
     shapes = {name: info.shape for name, info in source.infos.items()}
+    if HEAD in shapes:  # which may stand for the embedding, too
+        shapes.setdefault(f"{prefix}wte.weight", shapes[HEAD])
     sizes = _sizes(file, shapes, prefix)
     said = {**found.settings, **_flat(given or {})}
     from_near, near_notes = _from_near(file, said, sizes)
@@ -142,7 +154,7 @@ def open_state_dict(
     has_bias = any(name.endswith("ln_1.bias") for name in shapes)
 
     def origin_of(name: str, shape: tuple[int, ...]) -> Origin:
-        if name == "lm_head.weight":
+        if name == HEAD:
             return Origin((name,), shape)
         if name.endswith(".bias") and not has_bias:
             return Origin((), shape)
@@ -157,10 +169,20 @@ def open_state_dict(
         source,
         origin_of,
         is_buffer,
-        tied_copy="lm_head.weight",
-        is_left_out=is_other_head,
+        tied_copy=HEAD,
+        is_left_out=lambda name: name in beside or is_other_head(name),
         notes=[*notes, *near_notes, *head_notes, *activation_notes],
     )
+
+
+def _refuse_classifier(file: Path, names: Collection[str]) -> None:
+    """Raise CheckpointError for a head of transformers' classifiers without a language model's."""
+    for name in ("score.weight", "classifier.weight"):
+        if name in names and HEAD not in names:
+            raise CheckpointError(
+                f"{file} holds a classifier: {name} and no {HEAD}; a state dict names no labels",
+                hint="save it with model.save_pretrained(FOLDER) of transformers, and take FOLDER",
+            )
 
 
 def _sizes(file: Path, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, int]:

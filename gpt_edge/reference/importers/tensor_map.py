@@ -7,6 +7,7 @@ An importer names for every tensor of the reference the tensors of the file that
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ from gpt_edge.tasks import TaskSpec
 MAX_LISTED = 10
 MAX_OF_DTYPE = 3  # faults of one dtype that are listed one by one
 HEAD_PREFIX = "task_head."  # the head of a fine-tuned model, which GPT does not have
-DOUBLE = ("F64", "torch.float64")
+DOUBLE = ("F64", "float64")
+QUANTIZED = re.compile("(i|u|u?int|f|float)[48]")  # safetensors' and torch's dtypes in lower case
+NO_HEAD = "lm_head.weight is missing"
 UNMERGED_HINT = (
     "its LoRA adapter was not merged: in peft, model.merge_and_unload().save_pretrained(FOLDER)"
 )
@@ -234,7 +237,7 @@ def open_tensors(
         rest = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         raise CheckpointError(
             f"{source.where} does not fit its config: {'; '.join(faults[:MAX_LISTED])}{rest}",
-            hint=_hint_of_faults(infos),
+            hint=_hint_of_faults(infos, faults),
         )
     if left_out:
         notes = (*notes, left_out_note(left_out))
@@ -255,10 +258,17 @@ def _dtype_faults(dtypes: Mapping[str, str]) -> list[str]:
     return faults
 
 
-def _hint_of_faults(infos: Mapping[str, TensorInfo]) -> str | None:
-    """What to do about an adapter among the weights, and a model that is float64 as a whole."""
+def _hint_of_faults(infos: Mapping[str, TensorInfo], faults: Sequence[str]) -> str | None:
+    """What to do about an adapter among the weights, a model that is float64 or quantized as a
+    whole, and a head that is missing.
+    """
     if any(".lora_A." in name for name in infos):
         return UNMERGED_HINT
-    if not any(info.dtype in DOUBLE for info in infos.values()):
-        return None
-    return "save it in float32: model.float().save_pretrained(FOLDER) in transformers"
+    if faults == [NO_HEAD]:
+        return 'if the head is the embedding, set "tie_word_embeddings": true in config.json'
+    dtypes = {info.dtype.removeprefix("torch.") for info in infos.values()}
+    if not dtypes.isdisjoint(DOUBLE):
+        return "save it in float32: model.float().save_pretrained(FOLDER) in transformers"
+    if any(QUANTIZED.match(dtype.lower()) for dtype in dtypes):
+        return "it was quantized: take the model that it was made from, and quantize that"
+    return None

@@ -18,6 +18,8 @@ from gpt_edge.reference.importers.sources import TensorInfo, TensorSource, print
 TRANSFORMER = "transformer."  # where a model with a head keeps what is below the head
 OLD_HEAD = "lm_head.decoder.weight"  # DialoGPT's name for "lm_head.weight"
 MAX_LISTED = 3
+# what wrappers of single layers leave inside names: torch.compile, FSDP, activation checkpointing
+_WRAPPERS = re.compile(r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # value heads (TRL, trlX), a second head (GPT2DoubleHeadsModel), and those of transformers'
 # classifiers; never lm_head or task_head, which mean something
 _OTHER_HEADS = re.compile(
@@ -72,26 +74,39 @@ def common_prefix(names: Iterable[str], anchor: str, parent: str = TRANSFORMER) 
     return anchors[0].removesuffix(anchor).removesuffix(parent)
 
 
+def plain_names_of(
+    names: Iterable[str], anchor: str, parent: str = TRANSFORMER
+) -> tuple[dict[str, str], list[str]]:
+    """Each name without a common prefix and without what wrappers of layers left inside it, and
+    notes. anchor, parent: as in `common_prefix`.
+    """
+    names = list(names)
+    notes = []
+    if prefix := common_prefix(names, anchor, parent):
+        notes.append(f"every tensor's name begins with {printable(prefix)!r}, which is taken away")
+    short = {name: name.removeprefix(prefix) for name in names}
+    plain = {name: _WRAPPERS.sub("", rest) for name, rest in short.items()}
+    if wrapped := [name for name in names if plain[name] != short[name]]:
+        found = _WRAPPERS.search(wrapped[0])
+        word = "" if found is None else found[1]
+        notes.append(f"{word!r} inside {len(wrapped)} tensors' names is taken away")
+    return plain, notes
+
+
 def with_plain_names(
     source: TensorSource, anchor: str, parent: str = TRANSFORMER
 ) -> tuple[TensorSource, list[str]]:
     """The source without a common prefix and with DialoGPT's head under its usual name, and what
     was changed, in words. anchor, parent: as in `common_prefix`.
     """
-    prefix = common_prefix(source.infos, anchor, parent)
-    notes = [prefix_note(prefix)] if prefix else []
-    stored_names = {name.removeprefix(prefix): name for name in source.infos}
+    plain_names, notes = plain_names_of(source.infos, anchor, parent)
+    stored_names = {plain: name for name, plain in plain_names.items()}
     if len(stored_names) < len(source.infos):
         return source, []
     if OLD_HEAD in stored_names and "lm_head.weight" not in stored_names:
         stored_names["lm_head.weight"] = stored_names.pop(OLD_HEAD)
         notes.append(f"{OLD_HEAD} is read as lm_head.weight")
     return (RenamedTensors(source, stored_names), notes) if notes else (source, [])
-
-
-def prefix_note(prefix: str) -> str:
-    """The note on a prefix that was taken away."""
-    return f"every tensor's name begins with {printable(prefix)!r}, which is taken away"
 
 
 def left_out_note(names: Iterable[str]) -> str:

@@ -197,7 +197,10 @@ def as_tensors(where: str, state: object) -> LoadedTensors:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(
-                f"{where}: {printable(str(name))} is {type(value).__name__}, expected a tensor"
+                f"{where}: {printable(str(name))} is {type(value).__name__}, expected a tensor",
+                hint=f"if that is GPT-2's state dict, take the file: {where}"
+                if isinstance(value, dict)
+                else None,
             )
         if (
             value.layout != torch.strided

@@ -32,6 +32,7 @@ def source_from_any_json(
     model = document.get("model")
     if isinstance(model, dict):
         check_dropout(model, where)
+    document = _with_prefix_space(document, settings)
     added = {**settings.added, **parse_added_tokens(document.get("added_tokens"), where)}
     content = _with_added(document, settings, where)
     library = open_library(content, where)
@@ -62,6 +63,16 @@ def source_from_any_json(
     except ValueError as error:
         raise TokenizerError(f"{where}: {error}") from error
     return TokenizerSource(spec, content, where)
+
+
+def _with_prefix_space(document: Mapping[str, Any], settings: FolderSettings) -> Mapping[str, Any]:
+    """The file with the add_prefix_space of tokenizer_config.json, which transformers writes into a
+    pre_tokenizer that has one, and not into the parts of a Sequence.
+    """
+    wanted, splitter = settings.add_prefix_space, document.get("pre_tokenizer")
+    if wanted is None or not isinstance(splitter, dict) or "add_prefix_space" not in splitter:
+        return document
+    return {**document, "pre_tokenizer": {**splitter, "add_prefix_space": wanted}}
 
 
 def _with_added(document: Mapping[str, Any], settings: FolderSettings, where: str) -> bytes:

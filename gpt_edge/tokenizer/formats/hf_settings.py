@@ -93,7 +93,7 @@ def read_folder_settings(folder: Path) -> FolderSettings:
     has_decoder = isinstance(decoder, dict)
     if has_decoder:
         added |= _from_decoder(decoder, where)
-    tokens = values if has_decoder else {**values, **special}
+    tokens = values if has_decoder else _both(values, special)
     roles = {role: text for role in ROLES if (text := _text_of(tokens.get(role))) is not None}
     named = _named_special(tokens, roles, where)
     if not has_decoder:
@@ -123,6 +123,15 @@ def _rules_of(entry: Mapping[str, Any], is_special: bool) -> tuple[str, ...]:
     """Source: AddedToken's fields. A token that is not special is found in every text."""
     flags = tuple(name for name in (LEFT, RIGHT, WORD) if entry.get(name))
     return flags if is_special else (ALWAYS, *flags)
+
+
+def _both(values: Mapping[str, Any], special: Mapping[str, Any]) -> dict[str, Any]:
+    """special_tokens_map.json counts before tokenizer_config.json; of one list all tokens do."""
+    tokens = {**values, **special}
+    name = LISTS[0]
+    if isinstance(values.get(name), list) and isinstance(special.get(name), list):
+        tokens[name] = [*values[name], *special[name]]
+    return tokens
 
 
 def _from_decoder(decoder: Mapping[str, Any], where: str) -> dict[str, AddedToken]:

@@ -82,7 +82,7 @@ def install(
 
     def put(fails: Callable[[int, str], str | None]) -> Failing:
         failing = Failing(fails)
-        for module in (bundle, disk, files, lock):
+        for module in (bundle, disk, files, lock, shutil):
             monkeypatch.setattr(module, "os", failing)
         monkeypatch.setattr(
             files, "_exchange", lambda *pair: failing.run("exchange", exchange, *pair)
@@ -197,6 +197,8 @@ def check_faults(
         else:
             assert not had_old or out.exists()
             assert not out.exists() or label_of(out) in (("old", "new") if had_old else ("new",))
+        if outcome == "KeyboardInterrupt":
+            assert not [name for name in os.listdir(tmp_path) if name != "out"]
         write_tiny_bundle(out, "next", force=True)
         assert label_of(out) == "next"
         assert os.listdir(tmp_path) == ["out"]

@@ -106,6 +106,10 @@ FOLDERS: dict[str, dict[str, Any]] = {
             "additional_special_tokens": ["<|user|>", "<x>"],
         }
     },
+    "tokens in two lists": {
+        "tokenizer_config.json": {"additional_special_tokens": ["<x>", "<|user|>"]},
+        "special_tokens_map.json": {"additional_special_tokens": ["<|bot|>", "<x>"]},
+    },
     "a token of the vocabulary": {"special_tokens_map.json": {"bos_token": "<s>"}},
 }
 
@@ -169,5 +173,8 @@ def test_a_prefix_space_in_a_tokenizer_json_alone_is_honoured(tmp_path: Path) ->
     write_folder(tmp_path, FOLDERS["add_prefix_space"], as_json=True)
     for name in ("tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"):
         (tmp_path / name).unlink()
-    tokenizer = build_tokenizer(found(tmp_path))
+    with pytest.warns(GPTEdgeWarning, match="puts a space before every text, which is done"):
+        tokenizer = build_tokenizer(found(tmp_path))
     assert tokenizer.encode("hello") == [VOCAB["Ġhello"]]
+    (tmp_path / "tokenizer_config.json").write_text('{"add_prefix_space": false}')
+    assert build_tokenizer(found(tmp_path)).encode("hello") == [VOCAB["hello"]]

@@ -120,6 +120,36 @@ def test_a_tokenizer_json_of_another_kind_runs_as_it_is(tmp_path: Path, make: An
     assert not any("\ufffd" in detokenizer.push(id) for id in ids)
 
 
+def spaced_byte_level() -> tokenizers.Tokenizer:
+    model = composed_bpe()
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return model
+
+
+def prepending_unigram() -> tokenizers.Tokenizer:
+    model = unigram()
+    model.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    model.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+    return model
+
+
+@pytest.mark.parametrize("make", [unigram, prepending_unigram, spaced_byte_level])
+def test_no_space_is_put_before_a_later_part_of_a_text(tmp_path: Path, make: Any) -> None:
+    make().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = build_tokenizer(found(tmp_path))
+    end = "</s>" if make is not spaced_byte_level else "<|endoftext|>"
+    for first, rest in (("the rain", "\nin the"), ("the", " rain in"), ("in", f"\nthe{end}rain")):
+        whole = tokenizer.encode(first + rest, special=True)
+        parts = tokenizer.encode(first) + tokenizer.encode_part(rest, special=True)
+        assert parts == whole, rest
+    # what follows a special token begins anew
+    assert tokenizer.encode_part(f"{end}rain", special=True) == tokenizer.encode(
+        f"{end}rain", special=True
+    )
+
+
 def test_what_stands_beside_the_file_is_added_to_it(tmp_path: Path) -> None:
     unigram().save(str(tmp_path / "tokenizer.json"))
     config = {"eos_token": "<eod>", "additional_special_tokens": ["<|user|>"], "pad_token": "</s>"}
@@ -130,6 +160,25 @@ def test_what_stands_beside_the_file_is_added_to_it(tmp_path: Path) -> None:
     assert dict(source.spec.roles)["pad_token"] == "</s>"
     tokenizer = build_tokenizer(source)
     assert tokenizer.encode("<|user|>", special=True) == [size + 1]
+
+
+@pytest.mark.parametrize("is_composed", [False, True])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_the_prefix_space_of_tokenizer_config_json_counts(
+    tmp_path: Path, in_file: bool, is_composed: bool
+) -> None:
+    """As in transformers: it goes into a ByteLevel, and not into the parts of a Sequence."""
+    transformers = pytest.importorskip("transformers")
+    model = composed_bpe()
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=in_file)
+    model.pre_tokenizer = pre_tokenizers.Sequence([byte_level]) if is_composed else byte_level
+    model.save(str(tmp_path / "tokenizer.json"))
+    config = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": not in_file}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ids = build_tokenizer(found(tmp_path)).encode("rain 12")
+    assert ids == transformers.GPT2TokenizerFast.from_pretrained(tmp_path)("rain 12").input_ids
+    has_space = in_file if is_composed else not in_file
+    assert model.decode(ids) == " rain 12"[not has_space :]
 
 
 def test_a_template_may_lead_a_text_and_end_it_with_the_end_token_alone(tmp_path: Path) -> None:
