@@ -43,6 +43,7 @@ from gpt_edge.generate.score import (
     split_ids,
     split_options,
 )
+from gpt_edge.generate.settings import shows_settings
 from gpt_edge.generate.text_generator import TextGenerator
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
@@ -76,6 +77,7 @@ def open_generator(
 class Generator(TextGenerator):
     """Generates text with one model. Thread-safe: every generation has a cache of its own."""
 
+    @shows_settings(SamplingSettings)
     def generate_batch(
         self,
         prompts: Sequence[str],
@@ -127,6 +129,7 @@ class Generator(TextGenerator):
             ]
             return [handle.result() for handle in handles]
 
+    @shows_settings(SamplingSettings)
     def samples(
         self,
         prompt: str,
@@ -168,6 +171,7 @@ class Generator(TextGenerator):
             done.sort(key=lambda one: one.mean_logprob, reverse=True)
         return done[:n]
 
+    @shows_settings(SamplingSettings)
     def beam_search(
         self,
         prompt: str,
@@ -200,6 +204,7 @@ class Generator(TextGenerator):
             self.new_sequence(),
         ).run()
 
+    @shows_settings(SamplingSettings)
     def contrastive_search(
         self,
         prompt: str,

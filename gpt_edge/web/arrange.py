@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from gpt_edge.native.graph_view import FLOAT32, INT64, UINT8, GraphView
+from gpt_edge.native.graph_view import INT64, UINT8, GraphView
 from gpt_edge.native.onnx_model import (
     Constant,
     Model,
