@@ -240,6 +240,7 @@ class Generator(TextGenerator):
             contrastive or ContrastiveParams(),
             tuple(self.end_tokens),
             processors,
+            sequence=self.new_sequence(),
         ).run(on_text, cancel)
 
     def score(

@@ -135,11 +135,11 @@ def test_a_cancellation_ends_a_long_prompt_between_chunks(
     monkeypatch.setattr(gpt_edge.generate.read_sequence, "PREFILL_CHUNK", 8)
     cancel, read, forward = threading.Event(), [], generator.session.forward
 
-    def spy(ids: np.ndarray, cache: Any) -> np.ndarray:
+    def spy(ids: np.ndarray, *rest: Any, **more: Any) -> np.ndarray:
         read.append(ids.shape[1])
         if len(read) == 3:
             cancel.set()
-        return forward(ids, cache)
+        return forward(ids, *rest, **more)
 
     monkeypatch.setattr(generator.session, "forward", spy)
     done = generator.complete("q" * 60, cancel=cancel)
