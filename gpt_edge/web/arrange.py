@@ -13,6 +13,7 @@ tokens are those of Python; in a larger one they stay, for its memory.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 
@@ -86,11 +87,12 @@ class _Arrangement:
             return
         x, weight, scales = match.inputs[:3]
         name = PREFIX + weight
-        # [N], whatever ones are around it
+        width = math.prod(self.model.constants[scales].dims)  # [N], whatever ones are around it
         nodes = [
-            Node("Reshape", [scales, self._shape(-1)], [f"{name}.scales"], {}),
+            Node("Reshape", [scales, self._shape(width)], [f"{name}.scales"], {}),
             Node("DequantizeLinear", [weight, f"{name}.scales"], [name], {"axis": 1}),
-            Node("MatMul", [x, name], rescale.outputs, {}, "", product.name),
+            # MatMul would be fused with DequantizeLinear to a product that rounds activations
+            Node("FusedMatMul", [x, name], rescale.outputs, {}, MICROSOFT, product.name),
         ]
         replaced = match.nodes[: match.nodes.index(rescale) + 1]
         self.gone.update(map(id, replaced))

@@ -950,11 +950,12 @@ var Unpacking = class {
   run() {
     for (const tensor of this.parts.filter((one) => one.number === 5))
       this.read(tensor.bytes);
+    const levels = [...this.constants.values()].filter(({ type }) => type === UINT8 || type === INT8);
+    if (levels.reduce((sum, { bytes }) => sum + bytes.length, 0) > MOST)
+      return false;
     for (const whole of this.parts.filter((one) => one.number === 1)) {
       const node = nodeOf(whole.bytes);
       const value = COMPUTED.has(node.operator) ? this.valueOf(node) : null;
-      if (this.nWeights > MOST)
-        return false;
       if (value === null) {
         this.nodes.push(whole);
       } else {
