@@ -180,16 +180,19 @@ class Generator(TextGenerator):
         beams: BeamParams | None = None,
         truncate: Truncate | None = None,
         special: bool = False,
+        cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[SamplingSettings],
     ) -> list[Completion]:
         """The continuations of highest score that beam search finds, the best first; see
         `BeamParams`. Each has its `score`.
 
+        cancel: set it, from any thread, and the search ends before its next token with the beams as
+        they are, or with none where the prompt was not read yet.
         Raises ValueError for params that sample, for stop strings and for logprobs.
         """
         params = params_with(params, settings)
-        check_hooks(None, processors)
+        check_hooks(cancel, processors)
         if beams is not None and not isinstance(beams, BeamParams):
             raise ValueError(f"beams must be BeamParams, got {type(beams).__name__}")
         encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
@@ -202,7 +205,7 @@ class Generator(TextGenerator):
             tuple(self.end_tokens),
             processors,
             self.new_sequence(),
-        ).run()
+        ).run(cancel)
 
     @shows_settings(SamplingSettings)
     def contrastive_search(
