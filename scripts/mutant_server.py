@@ -99,13 +99,14 @@ class Server:
         """Hostile bundles are opened in a child of the mutant's, which has the mutant too; while
         lines are recorded, in the process itself.
         """
-        attempt_server.ADDRESS_SPACE = 1 << 40  # the children's own limit holds
 
         def attempt(attempts: Attempts, path: Path, what: str = "run") -> Outcome:
             def work() -> None:
                 attempt_server.TASKS[what](path)
 
             if not self.recorder.is_on:
+                # that of the mutant's child, which nobody may raise
+                attempt_server.ADDRESS_SPACE = resource.getrlimit(resource.RLIMIT_AS)[1]
                 return Outcome(**attempt_server.in_child(work))  # type: ignore[arg-type]
             return Outcome(**attempt_server.outcome_of(work), seconds=0.0)  # type: ignore[arg-type]
 

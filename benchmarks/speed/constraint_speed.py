@@ -49,6 +49,7 @@ sum: term (("+" | "-") term)*
 term: NUMBER | "(" sum ")"
 NUMBER: /[0-9]{1,6}(\\.[0-9]{1,3})?/
 """
+WORDS = "Once upon a time there was a little cat who lived in the old house by the river"
 CASES = {
     "JSON of a schema": (Constraint.json_schema(PERSON), PERSON_TEXT),
     "any JSON object": (Constraint.json_schema({"type": "object"}), PERSON_TEXT),
@@ -59,6 +60,18 @@ CASES = {
     "pattern, a sentence": (
         Constraint.regex(r"[A-Z][a-z ,']{20,200}\."),
         "Once upon a time, there was a little cat who lived in the old house by the river.",
+    ),
+    "pattern, letters of any script": (
+        Constraint.regex(r"[\w ]{20,200}"),
+        WORDS,
+    ),
+    "pattern, words": (
+        Constraint.regex(r"\w+( \w+){2,39}"),
+        WORDS,
+    ),
+    "pattern, words of bounded length": (
+        Constraint.regex(r"\w{1,40}( \w{1,40}){3,60}"),
+        WORDS,
     ),
     "choice of three": (Constraint.choice([" yes", " no", " I don't know"]), " I don't know"),
     "grammar of sums": (Constraint.grammar(SUM), "12+(345.5-6)+78-(9+10-(11+12))"),

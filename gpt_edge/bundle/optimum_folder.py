@@ -32,18 +32,26 @@ from gpt_edge.bundle.transformers_config import (
 )
 from gpt_edge.config import MAX_DIMENSION, GPTConfig
 from gpt_edge.errors import BundleError
-from gpt_edge.schemes import FP32, INT8_DYNAMIC
+from gpt_edge.schemes import FP32, INT4, INT8_DYNAMIC
 from gpt_edge.system.disk import FolderReader
 from gpt_edge.tasks import TaskSpec
 
 CONFIG_FILE = "config.json"
 QUANTIZED_MODEL_FILE = "model_quantized.onnx"
-# by preference; a merged decoder chooses by an input between a first step and the later ones
+# a merged decoder chooses by an input between a first step and the later ones
+_STEMS = ("model", "decoder_model_merged")
+# what Optimum's quantizer and transformers.js put behind the name, by preference
+_SUFFIXES = {
+    "": FP32.name,
+    "_quantized": INT8_DYNAMIC.name,
+    "_int8": INT8_DYNAMIC.name,
+    "_uint8": INT8_DYNAMIC.name,
+    "_fp16": FP32.name,
+    "_q4": INT4.name,
+    "_q4f16": INT4.name,
+}
 SCHEME_OF = {
-    MODEL_FILE: FP32.name,
-    "decoder_model_merged.onnx": FP32.name,
-    QUANTIZED_MODEL_FILE: INT8_DYNAMIC.name,
-    "decoder_model_merged_quantized.onnx": INT8_DYNAMIC.name,
+    f"{stem}{suffix}.onnx": scheme for suffix, scheme in _SUFFIXES.items() for stem in _STEMS
 }
 ONNX_FOLDER = "onnx"  # where transformers.js has its graphs
 # of decoders that Optimum wrote as two graphs, a first step and the later ones
@@ -148,6 +156,13 @@ def describe(folder: FolderReader) -> BundleError:
     if "state.safetensors" in names and "checkpoint" in names:  # the folder of a training
         hint = f"gpt-edge export {folder.path / 'checkpoint'} OUT, then use OUT"
         return BundleError(f"{folder.path} is the folder of a run, not a bundle", hint=hint)
+    if any(name.endswith(".onnx") for name in names):
+        above = folder.path.absolute().parent
+        is_inner = folder.path.absolute().name == ONNX_FOLDER and (above / CONFIG_FILE).is_file()
+        return BundleError(
+            f"{folder.path} holds a graph and neither manifest.json nor {CONFIG_FILE}",
+            hint=f"give {above}" if is_inner else f"put the model's {CONFIG_FILE} there",
+        )
     if any(name.endswith(CHECKPOINT_SUFFIXES) for name in names):
         return BundleError(
             f"{folder.path} is a checkpoint, not a bundle",

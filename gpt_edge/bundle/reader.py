@@ -100,6 +100,12 @@ def open_folder(path: Path) -> FolderReader:
             raise BundleError(
                 f"{path} is missing: a replacement was cut short", hint=f"mv {aside} {path}"
             ) from error
+        if str(path).startswith("hf:"):  # of Path("hf://OWNER/NAME") one slash is left
+            name = "hf://" + str(path)[3:].replace("\\", "/").lstrip("/")
+            raise BundleError(
+                f"{name} names a repository of the hub, not a bundle",
+                hint=f"gpt-edge export {name} OUT, then use OUT",
+            ) from error
         names = ", ".join(builtin_bundles()) or "none"
         raise BundleError(
             f"{path} is not there", hint=f"give a bundle folder; built-in bundles: {names}"

@@ -68,7 +68,7 @@ def _expanded(types: object, n_layer: int) -> list[object] | None:
     for item in types:
         match item:
             case [list(kinds), int(repeats)] if kinds:
-                names += kinds * min(repeats, n_layer + 1)
+                names += kinds * min(repeats, n_layer // len(kinds) + 1)
             case _:
                 return None
         if len(names) > n_layer:
@@ -95,9 +95,10 @@ def classifier_task(values: Mapping[str, Any], kind: str, n_label: int | None = 
     labels = _labels(values, n_label)
     if kind == TOKENS:
         return TaskSpec(TOKENS, labels=labels, problem="single-label")
-    return TaskSpec(
-        TEXT, labels=labels, problem=_problem(values, len(labels)), pad=values.get("pad_token_id")
-    )
+    pad = values.get("pad_token_id")
+    if isinstance(pad, int) and pad < 0:  # -1 is how some configs say that there is none
+        pad = None
+    return TaskSpec(TEXT, labels=labels, problem=_problem(values, len(labels)), pad=pad)
 
 
 def _problem(values: Mapping[str, Any], n_label: int) -> str:

@@ -21,7 +21,7 @@ from gpt_edge.native.library import Native
 from gpt_edge.runtime.encoder import BATCH, Encoder
 from gpt_edge.system.closable import Closable
 from gpt_edge.task_inputs import transform
-from gpt_edge.tasks import EMBEDDING, TOKENS
+from gpt_edge.tasks import EMBEDDING, FINETUNED, TOKENS
 from gpt_edge.tokenizer.spec import Tokenizer
 
 Truncate = Literal["left", "right"]
@@ -113,6 +113,7 @@ class Classifier(Closable):
         truncate: Truncate | None = None,
         batch: int = BATCH,
         threshold: float | None = None,
+        special: bool = False,
     ) -> Predictions:
         """Answer examples, in their order.
 
@@ -120,9 +121,9 @@ class Classifier(Closable):
         (text, text) or (question, answer, answer, ...). truncate: see `encode`. batch: examples
         computed at once, at most; neither it nor what else is asked changes an answer. threshold,
         from 0 to 1: of classes and answers the probability below which none of them is given, of
-        several labels one in place of their own thresholds. No example gives no answer. Raises
-        ValueError for what is no example, ContextLengthError for one that is too long, each with
-        its number.
+        several labels one in place of their own thresholds. special: see `encode`. No example
+        gives no answer. Raises ValueError for what is no example, ContextLengthError for one that
+        is too long, each with its number.
         """
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             actual = "string" if isinstance(texts, str) else type(texts).__name__
@@ -130,21 +131,29 @@ class Classifier(Closable):
         encoded = []
         for number, example in enumerate(texts):
             try:
-                encoded.append(self.encode(example, truncate))
+                encoded.append(self.encode(example, truncate, special=special))
             except ContextLengthError as error:
                 raise error.within(f"example {number}") from error
             except ValueError as error:
                 raise ValueError(f"example {number}: {error}") from error
         return self.predict_encoded(encoded, batch=batch, threshold=threshold)
 
-    def encode(self, texts: Texts, truncate: Truncate | None = None) -> Encoded:
+    def encode(
+        self, texts: Texts, truncate: Truncate | None = None, *, special: bool = False
+    ) -> Encoded:
         """One example as the model reads it.
 
         truncate: what to do with one that is too long. None refuses it; "right" cuts as fine-tuning
         does (see `task_inputs.transform`), "left" keeps the ends of texts instead of their
-        beginnings. Raises ValueError for a wrong number of texts or an empty one,
-        ContextLengthError.
+        beginnings. special: read special tokens that a text spells, such as <|endoftext|>, as
+        their ids; for models that transformers trained, as `finetune` reads plain text. Raises
+        ValueError for a wrong number of texts or an empty one, ContextLengthError.
         """
+        if special and self.task.kind in FINETUNED:
+            raise ValueError(
+                "special tokens are plain text to a model that gpt-edge fine-tuned, leave out "
+                "special"
+            )
         if truncate not in (None, "left", "right"):
             raise ValueError(f"truncate must be 'left', 'right' or None, got {truncate!r}")
         if not isinstance(texts, Iterable):
@@ -156,7 +165,7 @@ class Classifier(Closable):
         if truncate is None:
             for part in parts:
                 check_bytes(part, self.tokenizer, self.encoder.config.n_ctx)
-        ids = [self.tokenizer.encode(part) for part in parts]
+        ids = [self.tokenizer.encode(part, special=special) for part in parts]
         task_input = transform(
             self.task, ids, self.encoder.config.n_ctx, keep_end=truncate == "left"
         )
@@ -200,19 +209,24 @@ class Classifier(Closable):
             raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
 
     def tag(
-        self, texts: Sequence[str], *, truncate: Truncate | None = None, batch: int = BATCH
+        self,
+        texts: Sequence[str],
+        *,
+        truncate: Truncate | None = None,
+        batch: int = BATCH,
+        special: bool = False,
     ) -> list[tuple[TokenLabel, ...]]:
         """Label every token of texts, in their order.
 
-        truncate, batch: as `predict`; what was cut has no labels. Raises ValueError for a model
-        that labels texts, TokenizerError for a tokenizer whose tokens are no parts of the text,
-        and as `predict`.
+        truncate, batch, special: as `predict`; what was cut has no labels. Raises ValueError for a
+        model that labels texts, TokenizerError for a tokenizer whose tokens are no parts of the
+        text, and as `predict`.
         """
         if self.task.kind != TOKENS:
             raise ValueError(f"{self.encoder.path} labels texts, not tokens: use predict")
         check_several("texts", texts)
-        encoded = [self.encode(text, truncate) for text in texts]
-        return self.tag_encoded(texts, encoded, truncate, batch=batch)
+        encoded = [self.encode(text, truncate, special=special) for text in texts]
+        return self.tag_encoded(texts, encoded, truncate, batch=batch, special=special)
 
     def tag_encoded(
         self,
@@ -221,12 +235,15 @@ class Classifier(Closable):
         truncate: Truncate | None = None,
         *,
         batch: int = BATCH,
+        special: bool = False,
     ) -> list[tuple[TokenLabel, ...]]:
-        """Label the tokens of texts that `encode` made ids of, with the same `truncate`."""
+        """Label the tokens of texts that `encode` made ids of, with the same `truncate` and
+        `special`.
+        """
         logits = self.encoder.logits([example.sequences[0] for example in encoded], batch=batch)
         rows, at = [], 0
         for text, example in zip(texts, encoded, strict=True):
-            spans = token_spans(self.tokenizer, text)
+            spans = token_spans(self.tokenizer, text, special=special)
             kept = spans[-example.n_tokens :] if truncate == "left" else spans[: example.n_tokens]
             of_text = logits[at : at + len(kept)]
             rows.append(label_tokens(self.task.labels, text, kept, of_text))

@@ -32,14 +32,19 @@ class TokenLabel:
     probability: float
 
 
-def token_spans(tokenizer: Tokenizer, text: str) -> list[Span]:
+def token_spans(tokenizer: Tokenizer, text: str, *, special: bool = False) -> list[Span]:
     """The characters of each token of `text`; NOWHERE for those that are before every text.
+
+    special: as of `Tokenizer.encode`. A token that is nothing but the space that the tokenizer sets
+    before a text has the first character's place, as in transformers.
 
     Raises TokenizerError where the tokens' bytes do not join to the text, as of a tokenizer that
     lower-cases it.
     """
     n_prefix = len(tokenizer.prefix)
-    pieces = [tokenizer.token_bytes(id) for id in tokenizer.encode(text)[n_prefix:]]
+    pieces = [
+        tokenizer.token_bytes(id) for id in tokenizer.encode(text, special=special)[n_prefix:]
+    ]
     characters = [_bytes(character) for character in text]
     joined = b"".join(pieces)
     n_before = len(joined) - sum(map(len, characters))  # a space that the tokenizer sets before
@@ -54,7 +59,7 @@ def token_spans(tokenizer: Tokenizer, text: str) -> list[Span]:
     for piece in pieces:
         start, end = end, end + len(piece)
         first = bisect_right(begins, max(start, 0)) - 1
-        last = bisect_right(begins, max(start, end - 1)) - 1
+        last = bisect_right(begins, max(start, end - 1, 0)) - 1
         spans.append((first, last + 1))
     return spans
 

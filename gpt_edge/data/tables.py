@@ -1,5 +1,6 @@
-"""Tables as lines with fields: CSV with quotes (RFC 4180), its fields separated by commas or by
-semicolons, and TSV without quotes. The first line names the columns. Knows nothing of examples.
+"""Tables as lines with fields: CSV with quotes (RFC 4180), its fields separated by commas,
+semicolons or tabs, and TSV without quotes. The first line names the columns. Knows nothing of
+examples.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from gpt_edge.errors import GPTEdgeError, TrainingError
 
 MAX_FIELD_BYTES = 1 << 30
 MAX_REPORTED = 3  # faults of skipped rows that are told
-SEPARATORS = (",", ";")  # of CSV; spreadsheets write the second where a comma is a decimal point
+# of CSV; spreadsheets write the second where a comma is a decimal point, and tabs as "text"
+SEPARATORS = (",", ";", "\t")
+
+
+Records = Iterator[tuple[int, list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,10 @@ def read_table(source: str, text: str, format: str, needed: Sequence[str]) -> Ta
     TrainingError for a needed column that is missing or there twice; the records raise it for
     quotes that do not match.
     """
-    table = _split(source, text, "\t" if format == "tsv" else SEPARATORS[0])
-    if format == "csv" and not set(needed) <= set(table.header):
-        other = _split(source, text, SEPARATORS[1])
-        if len(other.header) > len(table.header) or set(needed) <= set(other.header):
-            table = other
+    if format == "tsv":
+        table = Table(*_header(_tsv_records(text)))
+    else:
+        table = _read_csv(source, text, set(needed))
     first = Line(source, 1, TrainingError)
     if missing := [name for name in needed if name not in table.header]:
         raise first.fault(
@@ -90,11 +94,28 @@ def row_of(line: Line, header: Sequence[str], fields: Sequence[str]) -> dict[str
     return dict(zip(header, fields, strict=True))
 
 
-def _split(source: str, text: str, separator: str) -> Table:
-    is_tsv = separator == "\t"
-    records = _tsv_records(text) if is_tsv else _csv_records(source, text, separator)
+def _read_csv(source: str, text: str, needed: set[str]) -> Table:
+    """By the first separator whose header names every needed column, else by the one that finds
+    most columns. A header in quotes is no CSV by the other separators.
+    """
+    tables, faults = [], []
+    for separator in SEPARATORS:
+        try:
+            table = Table(*_header(_csv_records(source, text, separator)))
+        except TrainingError as fault:
+            faults.append(fault)
+            continue
+        if needed <= set(table.header):
+            return table
+        tables.append(table)
+    if not tables:
+        raise faults[0]
+    return max(tables, key=lambda table: len(table.header))
+
+
+def _header(records: Records) -> tuple[list[str], Records]:
     _, header = next(records, (1, []))
-    return Table(header, records)
+    return header, records
 
 
 def _csv_records(source: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:

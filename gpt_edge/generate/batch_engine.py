@@ -24,6 +24,7 @@ from gpt_edge.generate.context import ContextPolicy
 from gpt_edge.generate.logits import LogitsProcessor
 from gpt_edge.generate.params import SamplingParams, SamplingSettings, params_with
 from gpt_edge.generate.prompt import Prompt, Truncate, prompt_of_ids
+from gpt_edge.generate.settings import shows_settings
 from gpt_edge.runtime.tuning import PREFILL_CHUNK
 from gpt_edge.system.fork_safety import check_process
 
@@ -91,6 +92,7 @@ class BatchEngine:
             max_batch if interleave else 1,
         )
 
+    @shows_settings(SamplingSettings)
     def add(
         self,
         prompt: str | Sequence[int],

@@ -23,7 +23,7 @@ from gpt_edge.generate.logprobs import log_softmax
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.processors import build_processors
 from gpt_edge.generate.prompt import Prompt
-from gpt_edge.generate.read_sequence import ReadSequence
+from gpt_edge.generate.read_sequence import IsCancelled, ReadSequence
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -127,10 +127,14 @@ class BeamSearch:
             params.constraint, self._tokenizer, len(self._prompt.ids), self._end_tokens
         )
 
-    def run(self) -> list[Completion]:
-        """Search, and return the best `num_return_sequences`, the best first."""
+    def run(self, cancel: IsCancelled | None = None) -> list[Completion]:
+        """Search, and return the best `num_return_sequences`, the best first. cancel: ends it
+        before its next token, with the beams as they are; none while the prompt is being read.
+        """
         started = time.perf_counter()
-        logits = self._read_prompt()
+        logits = self._read_prompt(cancel)
+        if logits is None:
+            return []
         cache = self._sequence.cache
         prefill_seconds = time.perf_counter() - started
         running = [_Beam((), 0.0, 0)]
@@ -141,6 +145,9 @@ class BeamSearch:
             if not running or self._is_over(running[0], length):
                 break
             rows = [beam.row for beam in running]
+            if cancel is not None and cancel.is_set():
+                self._finished = sorted([*self._finished, *running], key=self._score, reverse=True)
+                break
             if rows != list(range(cache.batch)):
                 cache.keep_rows(rows)
             logits = self._session.decode([beam.ids[-1] for beam in running], cache)
@@ -148,11 +155,12 @@ class BeamSearch:
         best = self._finished[: self._beams.num_return_sequences]
         return [self._completion(beam, prefill_seconds, decode_seconds) for beam in best]
 
-    def _read_prompt(self) -> FloatArray:
-        """Logits [1, V] after the prompt."""
+    def _read_prompt(self, cancel: IsCancelled | None) -> FloatArray | None:
+        """Logits [1, V] after the prompt; None if cancelled."""
         self._cached_tokens = self._sequence.keep_prefix(self._prompt.ids)
-        logits = self._sequence.read(self._prompt.ids[self._cached_tokens :])
-        assert logits is not None
+        logits = self._sequence.read(self._prompt.ids[self._cached_tokens :], cancel)
+        if logits is None:
+            return None
         self._sequence.remember()
         return logits[None]
 
@@ -219,9 +227,10 @@ class BeamSearch:
     def _completion(self, beam: _Beam, prefill_seconds: float, decode_seconds: float) -> Completion:
         has_end = beam.ids[-1] in self._end_tokens
         ids = beam.ids[:-1] if has_end else beam.ids
+        reason: FinishReason = "stop" if has_end else self._limit_reason
         return Completion(
             text=self._tokenizer.decode(ids),
-            finish_reason="stop" if has_end else self._limit_reason,
+            finish_reason=reason if beam.is_ended else "cancelled",
             ids=ids,
             prompt_tokens=len(self._prompt.ids),
             dropped_tokens=self._prompt.dropped_tokens,

@@ -32,8 +32,7 @@ from gpt_edge.generate.logits import (
 from gpt_edge.generate.logprobs import log_softmax
 from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.prompt import Prompt
-from gpt_edge.generate.read_sequence import IsCancelled
-from gpt_edge.runtime.kv_cache import KVCache
+from gpt_edge.generate.read_sequence import IsCancelled, ReadSequence
 from gpt_edge.runtime.session import Session
 from gpt_edge.tokenizer.spec import Tokenizer
 
@@ -68,15 +67,19 @@ class ContrastiveSearch:
         contrastive: ContrastiveParams,
         end_tokens: Sequence[int] = (),
         processors: Sequence[LogitsProcessor] = (),
+        *,
+        sequence: ReadSequence,
     ) -> None:
         """params: of which those that sample, a constraint, prompt_logprobs and token_healing are a
-        ValueError. processors: after those that `params` ask for.
+        ValueError. processors: after those that `params` ask for. sequence: nothing read yet; it
+        holds the prompt afterwards, whose rows then part.
         """
         if not params.is_greedy or params.constraint is not None:
             raise ValueError("contrastive search takes no sampling settings and no constraint")
         if params.token_healing or params.prompt_logprobs is not None:
             raise ValueError("contrastive search takes no token_healing and no prompt_logprobs")
         self._session = session
+        self._sequence = sequence
         self._prompt = prompt
         self._params = contrastive
         # a candidate is read before it is chosen, so the last token needs room, too
@@ -95,15 +98,13 @@ class ContrastiveSearch:
         before its next token.
         """
         started = time.perf_counter()
-        cache = self._session.new_cache()
-        logits = self._read_prompt(cache)
-        cache.keep_rows([0] * self._params.top_k)
+        logits = self._read_prompt(cancel)
         prefill_seconds = time.perf_counter() - started
         while self._choice.finish_reason is None and not self._text.is_stopped:
-            if cancel is not None and cancel.is_set():
+            if logits is None or (cancel is not None and cancel.is_set()):
                 self._choice.finish_reason = "cancelled"
                 break
-            logits, id = self._step(logits, cache)
+            logits, id = self._step(logits)
             if id is not None:
                 self._tell(self._text.push(id), on_text)
         if not self._text.is_stopped:
@@ -111,18 +112,23 @@ class ContrastiveSearch:
         decode_seconds = time.perf_counter() - started - prefill_seconds
         return self._completion(prefill_seconds, decode_seconds)
 
-    def _read_prompt(self, cache: KVCache) -> FloatArray:
-        """Logits [V] after the prompt."""
-        ids = np.array(self._prompt.ids, np.int64)[None]
-        hidden = np.empty((*ids.shape, self._session.config.n_embd), np.float32)
-        logits: FloatArray = self._session.forward(ids, cache, hidden=hidden)[0, 0]
-        self._note(_directions(hidden[0]))
+    def _read_prompt(self, cancel: IsCancelled | None) -> FloatArray | None:
+        """Logits [V] after the prompt, whose keys and values every candidate's row has then; None
+        if cancelled.
+        """
+        hidden = np.empty((len(self._prompt.ids), self._session.config.n_embd), np.float32)
+        logits = self._sequence.read(self._prompt.ids, cancel, hidden=hidden)
+        if logits is not None:
+            self._sequence.remember()
+            self._sequence.cache.keep_rows([0] * self._params.top_k)
+            self._note(_directions(hidden))
         return logits
 
-    def _step(self, logits: FloatArray, cache: KVCache) -> tuple[FloatArray, int | None]:
+    def _step(self, logits: FloatArray) -> tuple[FloatArray, int | None]:
         """Read the candidates after `logits` [V] and choose one: the logits after it, and its id,
         None for an end token.
         """
+        cache = self._sequence.cache
         check_sound(logits, float(logits.max()))
         candidates, probabilities = self._candidates(self._choice.processed(logits))
         missing = self._params.top_k - candidates.size

@@ -21,6 +21,7 @@ from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.context import ContextPolicy, check_context
 from gpt_edge.generate.params import SamplingParams, SamplingSettings, params_with
 from gpt_edge.generate.prompt import fit_prompt
+from gpt_edge.generate.settings import CallOptions, shows_settings
 from gpt_edge.generate.state_file import HINT, read_state, write_state
 from gpt_edge.generate.turn import OpenTurn, Turn, turn_of
 
@@ -96,6 +97,7 @@ class Conversation:
             messages.append({"role": "assistant", "content": turn.reply})
         return messages
 
+    @shows_settings(SamplingSettings)
     def send(
         self,
         text: str,
@@ -125,12 +127,13 @@ class Conversation:
                 self.keep_first,
             )
             stream = self.model.stream_encoded(
-                prompt, params, cancel=cancel, sequence=self._sequence
+                prompt, params, CallOptions(cancel=cancel, sequence=self._sequence)
             )
             n_dropped += prompt.dropped_tokens
             self._open = OpenTurn(text, ids, n_kept, n_dropped, stream)
             return stream
 
+    @shows_settings(SamplingSettings)
     def complete(
         self,
         text: str,

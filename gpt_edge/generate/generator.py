@@ -43,6 +43,7 @@ from gpt_edge.generate.score import (
     split_ids,
     split_options,
 )
+from gpt_edge.generate.settings import shows_settings
 from gpt_edge.generate.text_generator import TextGenerator
 from gpt_edge.native.library import Native
 from gpt_edge.runtime.memory_model import check_memory
@@ -76,6 +77,7 @@ def open_generator(
 class Generator(TextGenerator):
     """Generates text with one model. Thread-safe: every generation has a cache of its own."""
 
+    @shows_settings(SamplingSettings)
     def generate_batch(
         self,
         prompts: Sequence[str],
@@ -127,6 +129,7 @@ class Generator(TextGenerator):
             ]
             return [handle.result() for handle in handles]
 
+    @shows_settings(SamplingSettings)
     def samples(
         self,
         prompt: str,
@@ -168,6 +171,7 @@ class Generator(TextGenerator):
             done.sort(key=lambda one: one.mean_logprob, reverse=True)
         return done[:n]
 
+    @shows_settings(SamplingSettings)
     def beam_search(
         self,
         prompt: str,
@@ -176,16 +180,19 @@ class Generator(TextGenerator):
         beams: BeamParams | None = None,
         truncate: Truncate | None = None,
         special: bool = False,
+        cancel: threading.Event | None = None,
         processors: Sequence[LogitsProcessor] = (),
         **settings: Unpack[SamplingSettings],
     ) -> list[Completion]:
         """The continuations of highest score that beam search finds, the best first; see
         `BeamParams`. Each has its `score`.
 
+        cancel: set it, from any thread, and the search ends before its next token with the beams as
+        they are, or with none where the prompt was not read yet.
         Raises ValueError for params that sample, for stop strings and for logprobs.
         """
         params = params_with(params, settings)
-        check_hooks(None, processors)
+        check_hooks(cancel, processors)
         if beams is not None and not isinstance(beams, BeamParams):
             raise ValueError(f"beams must be BeamParams, got {type(beams).__name__}")
         encoded = self.encode_prompt(prompt, params.max_new_tokens, truncate, special=special)
@@ -198,8 +205,9 @@ class Generator(TextGenerator):
             tuple(self.end_tokens),
             processors,
             self.new_sequence(),
-        ).run()
+        ).run(cancel)
 
+    @shows_settings(SamplingSettings)
     def contrastive_search(
         self,
         prompt: str,
@@ -235,6 +243,7 @@ class Generator(TextGenerator):
             contrastive or ContrastiveParams(),
             tuple(self.end_tokens),
             processors,
+            sequence=self.new_sequence(),
         ).run(on_text, cancel)
 
     def score(

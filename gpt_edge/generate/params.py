@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
@@ -140,8 +140,11 @@ class SamplingParams:
         return DEFAULT_TEMPERATURE if self.temperature is None else float(self.temperature)
 
 
-def params_with(params: SamplingParams | None, settings: SamplingSettings) -> SamplingParams:
-    """`params`, greedy by default, with single settings in place of its own.
+def params_with(
+    params: SamplingParams | None, settings: SamplingSettings, others: Iterable[str] = ()
+) -> SamplingParams:
+    """`params`, greedy by default, with single settings in place of its own. others: names that the
+    caller takes besides, for the hint at what a wrong one may have meant.
 
     Raises TypeError for params of another type and for a name that is no setting, ValueError for a
     value.
@@ -154,7 +157,7 @@ def params_with(params: SamplingParams | None, settings: SamplingSettings) -> Sa
     known = [item.name for item in dataclasses.fields(SamplingParams)]
     for name in settings:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(name, [*known, *others], 1)
             advice = f"; did you mean {close[0]}?" if close else ""
             raise TypeError(f"{name!r} is no setting of SamplingParams{advice}")
     if not settings:

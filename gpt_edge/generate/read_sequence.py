@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -89,12 +89,14 @@ class ReadSequence:
         ids: Sequence[int],
         cancel: IsCancelled | None = None,
         take_rows: TakeRows | None = None,
+        hidden: FloatArray | None = None,
     ) -> FloatArray | None:
         """Read more ids, chunk by chunk, and return the logits [V] after the last; None if
         cancelled, which is checked before every chunk.
 
-        take_rows: called with the logits [T, V] of each chunk. Raises ContextLengthError for more
-        than the context holds, before any work.
+        take_rows: called with the logits [T, V] of each chunk. hidden: where the hidden states
+        float32 [T, C] of all ids go. Raises ContextLengthError for more than the context holds,
+        before any work, and as `Session.forward` for hidden states.
         """
         tokens = np.array(ids, np.int64)[None]
         self.session.reserve(self.cache, len(self.ids) + tokens.size)
@@ -103,10 +105,10 @@ class ReadSequence:
             if cancel is not None and cancel.is_set():
                 return None
             chunk = tokens[:, start : start + PREFILL_CHUNK]
-            if take_rows is None:
-                rows = self.session.forward(chunk, self.cache)[0]
-            else:
-                rows = self.session.forward(chunk, self.cache, "all")[0]
+            states = None if hidden is None else hidden[None, start : start + chunk.size]
+            wanted: Literal["last", "all"] = "last" if take_rows is None else "all"
+            rows = self.session.forward(chunk, self.cache, wanted, hidden=states)[0]
+            if take_rows is not None:
                 take_rows(rows)
             self.ids += chunk[0].tolist()
             logits = rows[-1]

@@ -7,10 +7,9 @@ Checks its arguments before any work.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from gpt_edge.arguments import check_callable, check_is_a, check_path
 from gpt_edge.arrays import IntArray
@@ -19,11 +18,18 @@ from gpt_edge.generate.chat_template import ChatTemplate
 from gpt_edge.generate.completion import Completion
 from gpt_edge.generate.context import ContextPolicy
 from gpt_edge.generate.defaults import params_from_defaults
-from gpt_edge.generate.logits import LogitsProcessor
-from gpt_edge.generate.params import SamplingParams, SamplingSettings, params_with
+from gpt_edge.generate.params import SamplingParams
 from gpt_edge.generate.prefix_cache import PrefixCache
 from gpt_edge.generate.prompt import Prompt, Truncate, encode_prompt, prompt_of_ids
 from gpt_edge.generate.read_sequence import ReadSequence
+from gpt_edge.generate.settings import (
+    CallOptions,
+    GenerationSettings,
+    Speculation,
+    TextSettings,
+    shows_settings,
+    split_settings,
+)
 from gpt_edge.generate.speculation import DraftModel, PromptLookup, check_same_tokens
 from gpt_edge.generate.state_file import read_state, write_state
 from gpt_edge.generate.stream import Speculate, TextStream, TokenStream
@@ -34,8 +40,6 @@ from gpt_edge.tokenizer.spec import Tokenizer
 
 if TYPE_CHECKING:
     from gpt_edge.generate.async_stream import AsyncTextStream
-
-Speculation: TypeAlias = 'Literal["lookup"] | TextGenerator | None'
 
 
 class TextGenerator(Closable):
@@ -75,19 +79,12 @@ class TextGenerator(Closable):
         """
         return params_from_defaults(self.bundle_defaults, self.session.config.vocab_size)
 
+    @shows_settings(GenerationSettings)
     def generate_ids(
         self,
         ids: Sequence[int] | IntArray,
         params: SamplingParams | None = None,
-        *,
-        cancel: threading.Event | None = None,
-        processors: Sequence[LogitsProcessor] = (),
-        context: ContextPolicy = "error",
-        keep_first: int = 0,
-        sequence: ReadSequence | None = None,
-        prefix_cache: PrefixCache | Literal[False] | None = None,
-        speculate: Speculation = None,
-        **settings: Unpack[SamplingSettings],
+        **settings: Unpack[GenerationSettings],
     ) -> TokenStream:
         """Continue `ids`, one id at a time, without the end token that ends it. This layer knows no
         text, so no stop strings.
@@ -95,38 +92,22 @@ class TextGenerator(Closable):
         All else as for `stream`. Raises ValueError for no ids, ids out of range or stop strings;
         ContextLengthError for more than the context.
         """
-        params = params_with(params, settings)
+        params, options = split_settings(params, settings, GenerationSettings)
         if params.stop or params.token_healing:
             what = "stop strings need" if params.stop else "token_healing needs"
             raise ValueError(f"{what} text: use stream or complete")
-        prompt = prompt_of_ids(ids, self.session.config, params.max_new_tokens, context, keep_first)
-        return TokenStream(
-            self.session,
-            prompt,
-            params,
-            self.tokenizer,
-            cancel,
-            self.end_tokens,
-            processors,
-            self._proposers(speculate),
-            self._sequence(sequence, prefix_cache),
+        config = self.session.config
+        prompt = prompt_of_ids(
+            ids, config, params.max_new_tokens, options.context, options.keep_first
         )
+        return self._tokens(prompt, params, options)
 
+    @shows_settings(TextSettings)
     def stream(
         self,
         prompt: str,
         params: SamplingParams | None = None,
-        *,
-        truncate: Truncate | None = None,
-        special: bool = False,
-        cancel: threading.Event | None = None,
-        processors: Sequence[LogitsProcessor] = (),
-        context: ContextPolicy = "error",
-        keep_first: int = 0,
-        sequence: ReadSequence | None = None,
-        prefix_cache: PrefixCache | Literal[False] | None = None,
-        speculate: Speculation = None,
-        **settings: Unpack[SamplingSettings],
+        **settings: Unpack[TextSettings],
     ) -> TextStream:
         """Continue `prompt`, text piece by text piece; the default is greedy.
 
@@ -152,84 +133,39 @@ class TextGenerator(Closable):
         others may differ in its last bits, so a near tie may end otherwise.
         Raises ContextLengthError, before any work, for a prompt that does not fit.
         """
-        params = params_with(params, settings)
+        params, options = split_settings(params, settings)
         encoded = self.encode_prompt(
             prompt,
             params.max_new_tokens,
-            truncate,
-            special=special,
-            context=context,
-            keep_first=keep_first,
+            options.truncate,
+            special=options.special,
+            context=options.context,
+            keep_first=options.keep_first,
         )
-        return self.stream_encoded(
-            encoded,
-            params,
-            cancel=cancel,
-            processors=processors,
-            speculate=speculate,
-            sequence=self._sequence(sequence, prefix_cache),
-        )
+        return self.stream_encoded(encoded, params, options)
 
     def stream_encoded(
-        self,
-        prompt: Prompt,
-        params: SamplingParams,
-        *,
-        cancel: threading.Event | None = None,
-        processors: Sequence[LogitsProcessor] = (),
-        speculate: Speculation = None,
-        sequence: ReadSequence | None = None,
+        self, prompt: Prompt, params: SamplingParams, options: CallOptions
     ) -> TextStream:
         """`stream` for a prompt that `encode_prompt` made."""
         prompt = heal(prompt, params, self.tokenizer)
-        tokens = TokenStream(
-            self.session,
-            prompt,
-            params,
-            self.tokenizer,
-            cancel,
-            self.end_tokens,
-            processors,
-            self._proposers(speculate),
-            sequence,
-        )
+        tokens = self._tokens(prompt, params, options)
         return TextStream(tokens, params, self.tokenizer, prompt)
 
+    @shows_settings(TextSettings)
     def complete(
         self,
         prompt: str,
         params: SamplingParams | None = None,
         *,
-        truncate: Truncate | None = None,
-        special: bool = False,
-        cancel: threading.Event | None = None,
-        processors: Sequence[LogitsProcessor] = (),
-        context: ContextPolicy = "error",
-        keep_first: int = 0,
-        sequence: ReadSequence | None = None,
-        prefix_cache: PrefixCache | Literal[False] | None = None,
-        speculate: Speculation = None,
         on_text: Callable[[str], object] | None = None,
-        **settings: Unpack[SamplingSettings],
+        **settings: Unpack[TextSettings],
     ) -> Completion:
         """Continue `prompt` and return the whole result; see `stream`.
 
         on_text: called with each piece of the text as it comes; what it raises ends the generation.
         """
-        stream = self.stream(
-            prompt,
-            params,
-            truncate=truncate,
-            special=special,
-            cancel=cancel,
-            processors=processors,
-            context=context,
-            keep_first=keep_first,
-            sequence=sequence,
-            prefix_cache=prefix_cache,
-            speculate=speculate,
-            **settings,
-        )
+        stream = self.stream(prompt, params, **settings)
         if on_text is not None:
             check_callable("on_text", on_text)
         for piece in stream:
@@ -237,41 +173,30 @@ class TextGenerator(Closable):
                 on_text(piece)
         return stream.completion
 
+    @shows_settings(TextSettings)
     def astream(
         self,
         prompt: str,
         params: SamplingParams | None = None,
-        *,
-        truncate: Truncate | None = None,
-        special: bool = False,
-        cancel: threading.Event | None = None,
-        processors: Sequence[LogitsProcessor] = (),
-        context: ContextPolicy = "error",
-        keep_first: int = 0,
-        sequence: ReadSequence | None = None,
-        prefix_cache: PrefixCache | Literal[False] | None = None,
-        speculate: Speculation = None,
-        **settings: Unpack[SamplingSettings],
+        **settings: Unpack[TextSettings],
     ) -> AsyncTextStream:
         """Continue `prompt` for `async for`; see `stream`. The model runs in worker threads."""
         # asyncio takes 80 ms, which a program without it does not want
         from gpt_edge.generate.async_stream import AsyncTextStream
 
-        return AsyncTextStream(
-            self.stream(
-                prompt,
-                params,
-                truncate=truncate,
-                special=special,
-                cancel=cancel,
-                processors=processors,
-                context=context,
-                keep_first=keep_first,
-                sequence=sequence,
-                prefix_cache=prefix_cache,
-                speculate=speculate,
-                **settings,
-            )
+        return AsyncTextStream(self.stream(prompt, params, **settings))
+
+    def _tokens(self, prompt: Prompt, params: SamplingParams, options: CallOptions) -> TokenStream:
+        return TokenStream(
+            self.session,
+            prompt,
+            params,
+            self.tokenizer,
+            options.cancel,
+            self.end_tokens,
+            options.processors,
+            self._proposers(options.speculate),
+            self._sequence(options.sequence, options.prefix_cache),
         )
 
     def new_sequence(

@@ -13,10 +13,11 @@ tokens are those of Python; in a larger one they stay, for its memory.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 
-from gpt_edge.native.graph_view import FLOAT32, INT64, UINT8, GraphView
+from gpt_edge.native.graph_view import INT64, UINT8, GraphView
 from gpt_edge.native.onnx_model import (
     Constant,
     Model,
@@ -86,10 +87,12 @@ class _Arrangement:
             return
         x, weight, scales = match.inputs[:3]
         name = PREFIX + weight
+        width = math.prod(self.model.constants[scales].dims)  # [N], whatever ones are around it
         nodes = [
-            Node("Cast", [weight], [f"{name}.levels"], {"to": FLOAT32}),
-            Node("Mul", [f"{name}.levels", scales], [name], {}),
-            Node("MatMul", [x, name], rescale.outputs, {}, "", product.name),
+            Node("Reshape", [scales, self._shape(width)], [f"{name}.scales"], {}),
+            Node("DequantizeLinear", [weight, f"{name}.scales"], [name], {"axis": 1}),
+            # MatMul would be fused with DequantizeLinear to a product that rounds activations
+            Node("FusedMatMul", [x, name], rescale.outputs, {}, MICROSOFT, product.name),
         ]
         replaced = match.nodes[: match.nodes.index(rescale) + 1]
         self.gone.update(map(id, replaced))
@@ -124,18 +127,19 @@ class _Arrangement:
         )
         n_blocks = -(-depth // block)
         name = PREFIX + weight
-        nodes, levels = self._levels(name, weight, bits, (width, n_blocks, block))
+        nodes, levels = self._levels(name, weight, bits, (width, n_blocks * block))
         zeros = node.inputs[3] if len(node.inputs) > 3 else ""
         more, zero = self._zero_points(name, zeros, bits, width, n_blocks)
+        by_block = self._shape(width, n_blocks)
         nodes += [
             *more,
-            Node("Cast", [levels], [f"{name}.floats"], {"to": FLOAT32}),
-            Node("Sub", [f"{name}.floats", zero], [f"{name}.centred"], {}),
+            Node("Reshape", [scales, by_block], [f"{name}.scales"], {}),
             Node(
-                "Reshape", [scales, self._shape(width, n_blocks, 1)], [f"{name}.block_scales"], {}
+                "DequantizeLinear",
+                [levels, f"{name}.scales", zero],
+                [name],
+                {"axis": 1, "block_size": block},
             ),
-            Node("Mul", [f"{name}.centred", f"{name}.block_scales"], [f"{name}.blocks"], {}),
-            Node("Reshape", [f"{name}.blocks", self._shape(width, n_blocks * block)], [name], {}),
         ]
         self.unpacked[weight] = name
         if n_blocks * block != depth:
@@ -165,18 +169,18 @@ class _Arrangement:
     def _zero_points(
         self, name: str, zeros: str, bits: int, width: int, n_blocks: int
     ) -> tuple[list[Node], str]:
-        """Zero points float32 [N, blocks, 1], or the middle of the levels for all."""
+        """Zero points uint8 [N, blocks]: those of the node, or the middle of the levels for all."""
+        zero = f"{name}.zero"
         if not zeros:
-            middle = float(1 << (bits - 1))
-            return [], self._constant(f"middle_{bits}", (), FLOAT32, struct.pack("<f", middle))
+            middle = self._byte(1 << (bits - 1))
+            return [Node("Expand", [middle, self._shape(width, n_blocks)], [zero], {})], zero
         stored = n_blocks if bits == 8 else n_blocks + n_blocks % 2  # whole bytes a row
-        nodes, levels = self._levels(f"{name}.zero", zeros, bits, (width, stored, 1))
+        nodes, levels = self._levels(zero, zeros, bits, (width, stored))
         if stored != n_blocks:
             bounds = [self._shape(0), self._shape(n_blocks), self._shape(1)]
-            nodes.append(Node("Slice", [levels, *bounds], [f"{name}.zero.cut"], {}))
-            levels = f"{name}.zero.cut"
-        nodes.append(Node("Cast", [levels], [f"{name}.zero.floats"], {"to": FLOAT32}))
-        return nodes, f"{name}.zero.floats"
+            nodes.append(Node("Slice", [levels, *bounds], [f"{zero}.cut"], {}))
+            levels = f"{zero}.cut"
+        return nodes, levels
 
     def _shape(self, *numbers: int) -> str:
         """A constant int64 [n]: a shape, or one of the numbers of a Slice."""

@@ -56,7 +56,7 @@ def write_site(bundles: Sequence[Bundle], out: Path, *, force: bool = False) -> 
         for name, content in {**page_files(), **runtime}.items():
             _write(folder / name, content)
         for bundle in bundles:
-            _write_bundle(bundle, folder / MODELS / bundle.manifest.name)
+            write_bundle(bundle, folder / MODELS / bundle.manifest.name)
         _write(folder / HEADERS_FILE, _headers())
         _write_lists(folder, bundles)
     return out
@@ -99,7 +99,7 @@ def _check(bundle: Bundle) -> None:
             )
 
 
-def _write_bundle(bundle: Bundle, folder: Path) -> None:
+def write_bundle(bundle: Bundle, folder: Path) -> None:
     """A copy of a bundle, its graph arranged for wasm, its parity figures those of the original."""
     files = {name: (bundle.path / name).read_bytes() for name in bundle.manifest.files}
     files[MODEL_FILE] = _arranged(bundle, files[MODEL_FILE])

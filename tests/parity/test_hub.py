@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
 
-from gpt_edge.errors import CheckpointError
+from gpt_edge.bundle.bundle import Bundle
+from gpt_edge.errors import BundleError, CheckpointError
 from gpt_edge.export.pipeline.export import export_bundle
+from gpt_edge.reference.importers import hub as ours
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.reference.importers.hub import is_hub_name
 from tests.support.hub_server import serve_repository
@@ -110,6 +113,38 @@ def test_what_the_cache_lacks_is_an_error_without_a_network(name: str, cache: Pa
     with pytest.raises(CheckpointError, match="is not in the hub's cache") as caught:
         open_checkpoint(name)
     assert "HF_HUB_OFFLINE" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "hint"),
+    [
+        (None, r"cannot be reached \(OSError\)", "HF_HUB_OFFLINE=1"),
+        (403, "the hub answers 403: no$", "HF_TOKEN"),
+        (503, "the hub answers 503: no$", "try again later"),
+    ],
+)
+def test_a_request_that_fails_is_one_line_with_a_hint(
+    status: int | None, message: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError("no\nmore of it")
+    error.response = types.SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
+
+    def fail(*arguments: object) -> str:
+        raise error
+
+    monkeypatch.setattr(ours, "_download", fail)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        open_checkpoint("hf://me/tiny")
+    assert hint in str(caught.value.hint)
+
+
+def test_what_is_no_source_here_shows_the_name_for_export(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as page:
+        open_checkpoint(Path("https://huggingface.co/me/tiny/tree/v1"))
+    assert page.value.hint == "for a repository of the hub write hf://me/tiny@v1"
+    with pytest.raises(BundleError, match="hf://me/tiny names a repository") as caught:
+        Bundle.open("hf://me/tiny")
+    assert caught.value.hint == "gpt-edge export hf://me/tiny OUT, then use OUT"
 
 
 @pytest.mark.parametrize("name", ["me/tiny", "gpt2"])

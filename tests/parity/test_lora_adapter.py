@@ -107,6 +107,53 @@ def test_whole_tensors_and_pickled_adapters_are_merged_too(tmp_path: Path) -> No
     torch.testing.assert_close(found, theirs(IDS).logits, atol=1e-4, rtol=0)
 
 
+@torch.no_grad()
+def test_a_head_and_embeddings_with_matrices_are_merged_as_peft_saves_them(tmp_path: Path) -> None:
+    """peft stores the whole of such a layer beside its matrices, as `base_layer`."""
+    theirs = random_transformers("GPT2", "LMHeadModel", tie_word_embeddings=False)
+    torch.manual_seed(0)
+    n_token, width = theirs.lm_head.weight.shape
+    whole = torch.randn(n_token, width) * 0.1
+    head, places = "base_model.model.lm_head", "base_model.model.transformer.wpe"
+    tensors = {
+        f"{head}.base_layer.weight": whole,
+        f"{head}.lora_A.weight": torch.randn(RANK, width) * 0.2,
+        f"{head}.lora_B.weight": torch.randn(n_token, RANK) * 0.2,
+        f"{places}.lora_embedding_A": torch.randn(RANK, 96) * 0.2,
+        f"{places}.lora_embedding_B": torch.randn(width, RANK) * 0.2,
+    }
+    base, adapter = save(tmp_path, theirs, tensors)
+    a, b = tensors[f"{head}.lora_A.weight"], tensors[f"{head}.lora_B.weight"]
+    theirs.lm_head.weight.copy_(whole + 4 * b @ a)
+    a, b = tensors[f"{places}.lora_embedding_A"], tensors[f"{places}.lora_embedding_B"]
+    theirs.transformer.wpe.weight += 4 * (b @ a).T
+    found, _ = open_checkpoint(base, adapter=adapter).load_model()(IDS)
+    torch.testing.assert_close(found, theirs(IDS).logits, atol=1e-4, rtol=0)
+
+
+def test_an_adapter_of_a_model_with_fewer_layers_is_refused(tmp_path: Path) -> None:
+    theirs, tensors = make("GPT2")
+    first = {name: value for name, value in tensors.items() if ".h.0." in name}
+    targets = {"target_modules": ["c_attn", "c_proj"]}
+    base, adapter = save(tmp_path, theirs, first, **targets)
+    with pytest.raises(CheckpointError, match=r"no matrices for transformer\.h\.1\.") as caught:
+        open_checkpoint(base, adapter=adapter)
+    assert "base that the adapter was trained on" in str(caught.value.hint)
+    settings = {**targets, "peft_type": "LORA", "layers_to_transform": [0]}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    assert open_checkpoint(base, adapter=adapter).notes == (
+        "merged a LoRA adapter into 2 matrices",
+    )
+
+
+def test_a_folder_above_the_adapter_is_told_apart(tmp_path: Path) -> None:
+    base, adapter = save(tmp_path, *make("GPT2"))
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(base, adapter=folder)
+        assert (str(adapter) in str(caught.value.hint)) == folder.is_dir()
+
+
 def test_patterns_set_rank_and_alpha_of_single_modules(tmp_path: Path) -> None:
     theirs, tensors = make("OpenAIGPT")
     patterns = {"rank_pattern": {"h.0.attn.c_attn": 6}, "alpha_pattern": {"c_attn": 9}}
@@ -121,6 +168,7 @@ def test_patterns_set_rank_and_alpha_of_single_modules(tmp_path: Path) -> None:
     [
         ({"peft_type": "IA3"}, "says peft_type 'IA3', expected 'LORA'"),
         ({"use_dora": True}, "sets use_dora"),
+        ({"init_lora_weights": "pissa"}, "which changes the base's weights first"),
         ({"r": 0}, "r is 0, expected at least 1"),
         ({"rank_pattern": {"h.*": 2}}, "expected a plain name"),
     ],
@@ -142,6 +190,10 @@ FAULTS: dict[str, tuple[Tensors, str]] = {
     "a new head": ({"base_model.model.score.weight": torch.ones(2, 64)}, "changes no weight of"),
     "the tied embedding": (
         {"base_model.model.transformer.wte.lora_A.weight": torch.ones(3, 310)},
+        "changes no weight of .* by itself",
+    ),
+    "the whole of the tied embedding": (
+        {"base_model.model.transformer.wte.weight": torch.ones(310, 64)},
         "changes no weight of .* by itself",
     ),
     "another shape": (

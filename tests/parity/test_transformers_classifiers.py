@@ -97,6 +97,14 @@ def test_the_problem_is_what_the_config_says(
     assert (task.problem, task.n_label) == (problem, config["num_labels"])
 
 
+def test_a_negative_pad_token_is_none(tmp_path: Path) -> None:
+    saved(tmp_path, "GPT2", SEQUENCE, num_labels=2)
+    rewrite(tmp_path, pad_token_id=-1)
+    task = open_checkpoint(tmp_path).task
+    assert task is not None
+    assert task.pad is None
+
+
 def rewrite(folder: Path, **changes: Any) -> None:
     path = folder / "config.json"
     values = {**json.loads(path.read_text()), **changes}
@@ -198,6 +206,30 @@ def test_classify_labels_tokens_with_the_offsets_of_transformers(
     assert first.startswith("0\t")
     assert last == ""
     assert verify_alone(Bundle.open(path)).faults == []
+
+
+def test_special_tokens_of_a_text_are_read_where_asked(
+    edge: Callable[[str], tuple[Path, PreTrainedModel]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DialogRPT has one between a message and its answer."""
+    path, theirs = edge(SEQUENCE)
+    tokenizer = GPT2TokenizerFast.from_pretrained(path.with_name(SEQUENCE))
+    text = "hear me speak<|endoftext|>All resolved"
+    wanted = torch.tensor(their_logits(theirs, tokenizer(text).input_ids)).softmax(-1)
+    found = {}
+    for options in ((), ("--special",)):
+        assert main(["classify", str(path), text, text, "--json", *options]) == 0
+        out, err = capsys.readouterr()
+        found[options] = json.loads(out.splitlines()[0])
+        assert err.count("a text spells the special token '<|endoftext|>'") == (not options)
+    shares = found["--special",]["probabilities"]
+    np.testing.assert_allclose(list(shares.values()), wanted, atol=0.05)
+    assert found["--special",]["n_tokens"] == len(tokenizer(text).input_ids)
+    assert found[()]["n_tokens"] > found["--special",]["n_tokens"]
+    path, theirs = edge(TOKEN)
+    assert main(["classify", str(path), text, "--json", "--special"]) == 0
+    rows = json.loads(capsys.readouterr().out)["tokens"]
+    assert "<|endoftext|>" in [row["text"] for row in rows]
 
 
 @pytest.mark.slow

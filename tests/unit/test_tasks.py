@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_edge.task_inputs import encode_texts, transform
-from gpt_edge.tasks import KINDS, TaskSpec, new_task
+from gpt_edge.tasks import (
+    KINDS,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    TEXT,
+    TaskSpec,
+    new_task,
+)
+from gpt_edge.tasks import (
+    TOKENS as TOKEN_LABELS,
+)
 
 S, D, E = 100, 101, 102  # start, delimiter, extract
 TOKENS = st.lists(st.integers(0, 99), min_size=1, max_size=60)
@@ -235,3 +245,69 @@ def test_a_score_stays_in_its_range_and_rises_with_its_logit(logit: float) -> No
 def test_classes_have_no_score() -> None:
     with pytest.raises(ValueError, match="no score"):
         spec_of("classification").score(0.0)
+
+
+def text_spec(**changes: Any) -> TaskSpec:
+    """Of a classifier of another toolkit, which has no tokens of its own."""
+    return TaskSpec(TEXT, labels=("no", "yes"), problem="single-label", **changes)
+
+
+@pytest.mark.parametrize(
+    ("ids", "pad", "read"),
+    [
+        ([5, 6, 0, 0], 0, (5, 6)),
+        ([5, 6, 0, 7], 0, (5, 6, 0, 7)),
+        ([0, 0], 0, (0,)),
+        ([0, 5, 0], 0, (0, 5)),
+        ([5, 0], 0, (5,)),
+        ([5, 0], None, (5, 0)),
+        ([1, 2, 3, 4, 5, 0], 0, (1, 2, 3, 4)),
+    ],
+)
+def test_a_text_of_another_toolkit_is_read_up_to_its_padding(
+    ids: list[int], pad: int | None, read: tuple[int, ...]
+) -> None:
+    found = transform(text_spec(pad=pad), [ids], n_ctx=4)
+    assert found.sequences == (read,)
+    assert found.n_truncated == max(0, len(ids) - 4)
+
+
+def test_an_answer_may_take_what_the_context_leaves() -> None:
+    context, answers = [1, 2], [[3] * 9, [4] * 3]
+    found = transform(spec_of("multiple-choice"), [context, *answers], n_ctx=13)
+    assert found.sequences == ((S, 1, 2, D, *[3] * 8, E), (S, 1, 2, D, 4, 4, 4, E))
+    longer = transform(spec_of("multiple-choice"), [[1] * 20, [3] * 9, [4]], n_ctx=13)
+    assert longer.sequences == ((S, *[1] * 5, D, *[3] * 5, E), (S, *[1] * 5, D, 4, E))
+
+
+def test_bounds_of_labels_dimensions_temperature_and_thresholds() -> None:
+    assert new_task("embedding", 100, dimensions=1).n_label == 1
+    with pytest.raises(ValueError, match="dimensions must be from 1"):
+        new_task("embedding", 100, dimensions=0)
+    TaskSpec(TOKEN_LABELS, labels=("one",), problem="single-label")
+    with pytest.raises(ValueError, match="must have from 1 to"):
+        TaskSpec(TOKEN_LABELS, labels=(), problem="single-label")
+    with pytest.raises(ValueError, match="must have from 2 to"):
+        TaskSpec(TEXT, labels=("one",), problem="single-label")
+    TaskSpec(TEXT, labels=("one",), problem="multi-label")
+    with pytest.raises(ValueError, match="must have from 1 to"):
+        TaskSpec(TEXT, labels=(), problem="regression")
+    with pytest.raises(ValueError, match="must have a problem of single-label, got 'multi-label'"):
+        TaskSpec(TOKEN_LABELS, labels=("a", "b"), problem="multi-label")
+    with pytest.raises(ValueError, match="pad must be an id of"):
+        TaskSpec(TOKEN_LABELS, labels=("a", "b"), problem="single-label", pad=0)
+    with pytest.raises(ValueError, match="pad must be an id of"):
+        text_spec(pad=-1)
+    for good in (MIN_TEMPERATURE, MAX_TEMPERATURE):
+        assert text_spec(temperature=good).temperature == good
+    for bad in (MIN_TEMPERATURE * 0.99, MAX_TEMPERATURE * 1.01):
+        with pytest.raises(ValueError, match="temperature"):
+            text_spec(temperature=bad)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1, 1.1, True])
+def test_a_threshold_lies_between_0_and_1(threshold: float) -> None:
+    task = new_task("classification", 100, ("a", "b"), problem="multi-label")
+    assert dataclasses.replace(task, thresholds=(0.5, 0.001)).thresholds == (0.5, 0.001)
+    with pytest.raises(ValueError, match="threshold"):
+        dataclasses.replace(task, thresholds=(0.5, threshold))

@@ -24,8 +24,10 @@ from gpt_edge.tasks import TaskSpec
 from gpt_edge.tokenizer.formats.gpt1_file import format_gpt1_file
 from gpt_edge.tokenizer.load import build_tokenizer
 from gpt_edge.tokenizer.spec import TokenizerSource, TokenizerSpec
+from gpt_edge.web.site import write_bundle
 from tests.hostile.attacks import spoiled
 from tests.support.graph_attacks import foreign_graphs, weights_elsewhere
+from tests.support.tiny_model import GOLDEN
 
 TEXTS = (
     "",
@@ -271,3 +273,12 @@ def spoiled_bundles(folder: Path) -> list[dict[str, str]]:
         {"name": str(attack), "bundle": str(spoiled(attack, folder / str(number)))}
         for number, attack in enumerate(attacks)
     ]
+
+
+def arranged_bundles(folder: Path) -> list[dict[str, str]]:
+    """One bundle of each scheme, as a site holds it."""
+    found = []
+    for path in sorted(path for path in GOLDEN.glob("native-*") if path.is_dir()):
+        write_bundle(Bundle.open(path), folder / path.name)
+        found.append({"name": path.name, "bundle": str(folder / path.name)})
+    return found

@@ -39,7 +39,8 @@ def builtin_tokenizer() -> TokenizerSource:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model with the built-in vocabulary."""
-    config = GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=96, vocab_size=2048)
+    n_vocab = Bundle.open().config.vocab_size
+    config = GPTConfig(n_layer=2, n_head=4, n_embd=64, n_ctx=96, vocab_size=n_vocab)
     folder = tmp_path_factory.mktemp("checkpoint")
     weights = random_model(config, std=0.25).state_dict()
     save_checkpoint(folder, config, weights, builtin_tokenizer(), {})

@@ -44,6 +44,7 @@ def fixture_file(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             fixtures.texts(bundle_path("portable"), ("a b",), 20),
         ],
         "vocabulary": fixtures.vocabulary(bundle),
+        "arranged": fixtures.arranged_bundles(folder / "arranged"),
         "spoiled": fixtures.spoiled_bundles(folder / "spoiled"),
         "classifier": fixtures.labels(sentiment),
         "tags": fixtures.token_labels(tags),
@@ -66,7 +67,7 @@ def test_the_list_of_operators_is_that_of_python() -> None:
         assert listed == sorted(table)
 
 
-@pytest.mark.parametrize("name", ["sampling", "tokenizer", "model", "hostile"])
+@pytest.mark.parametrize("name", ["sampling", "tokenizer", "model", "unpacking", "hostile"])
 def test_the_library_agrees_with_python(name: str, node: str, fixture_file: Path) -> None:
     done = subprocess.run(
         [node, "--test", f"tests/{name}.test.mjs"],

@@ -43,7 +43,10 @@ def cached(site: Path) -> Iterator[Page]:
 
 
 def resident_bytes(page: Page) -> int:
-    """Of all processes of the browser, what they share counted once."""
+    """Of all processes of the browser, what they share counted once, without the garbage of pages
+    that are gone: the browser lets 100 MB of it lie before it collects it by itself.
+    """
+    page.call("HeapProfiler.collectGarbage")
     found = page.browser.call("SystemInfo.getProcessInfo")["processInfo"]
     total = 0
     for process in found:
@@ -65,7 +68,9 @@ def test_memory_is_flat_over_twenty_long_generations(cached: Page) -> None:
 
 
 def test_fifty_reloads_from_the_cache(cached: Page) -> None:
-    """The limit is for a page that hangs; benchmarks/results/web.md has what was measured."""
+    """Times have no limit but that of a page that hangs; benchmarks/results/web.md has what was
+    measured.
+    """
     cached.call("Page.addScriptToEvaluateOnNewDocument", source=PRESS)
     times = []
     sizes = []
@@ -80,4 +85,8 @@ def test_fifty_reloads_from_the_cache(cached: Page) -> None:
     print(f"all processes, MB: {[round(size / 1e6) for size in sizes]}")
     assert max(times) < 60_000
     # one memory of wasm that stays is 100 MB; what is freed late comes and goes by a tenth
-    assert statistics.median(sizes[-N_WARM:]) < 1.25 * statistics.median(sizes[N_WARM : 2 * N_WARM])
+    early, late = (
+        statistics.median(part) for part in (sizes[N_WARM : 2 * N_WARM], sizes[-N_WARM:])
+    )
+    print(f"median of reloads 11 to 20 and of the last 10: {early / 1e6:.0f} and {late / 1e6:.0f}")
+    assert late < 1.05 * early

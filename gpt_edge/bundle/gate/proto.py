@@ -60,7 +60,7 @@ FIELD_OF_TYPE = {1: A_FLOAT, 2: A_INT, 3: A_TEXT, 4: A_TENSOR, 7: A_INTS}
 
 
 ORT_MARK = b"ORTM"  # behind the first four bytes of an .ort file
-OF_INT = b"\xa0\x01\x02"  # the field of its type
+AN_INT, OF_INT = b"\x18", b"\xa0\x01\x02"  # the key of an attribute's int, the field of its type
 FIRST, SECOND = 10, 18  # a name, a text or a message in the first fields of a message
 MORE_PARTS = 16  # inputs, outputs and declared types for each node of a graph
 NUMBER, SECOND_NUMBER = 8, 16
@@ -159,19 +159,21 @@ class Reader:
 
     def declared(self, data: bytes) -> tuple[str, Declared]:
         """A value's name and its type."""
-        if len(data) > 4:  # most have a name and a type, both short
+        try:
             end = 2 + data[1]
-            if (
+            is_short = (  # most have a name and a type, both of fewer than 128 bytes
                 data[0] == FIRST
-                and end + 2 < len(data)
                 and data[1] < 128
                 and data[end] == SECOND
                 and data[end + 1] == len(data) - end - 2 < 128
-            ):
-                name = data[2:end].decode()
-                self.names.append(name)
-                return name, self._types[data[end + 2 :]]
-        return self._declared_by_fields(data)
+            )
+        except IndexError:
+            is_short = False
+        if not is_short:
+            return self._declared_by_fields(data)
+        name = data[2:end].decode()
+        self.names.append(name)
+        return name, self._types[data[end + 2 :]]
 
     def _declared_by_fields(self, data: bytes) -> tuple[str, Declared]:
         names: list[bytes] = []
@@ -231,7 +233,7 @@ class Types(dict[bytes, Declared]):
         if SECOND in inner:
             parts = split(data_of(inner[SECOND]), {FIRST})
             dims = tuple(self._sizes[part] for _, part in parts)
-            if len(dims) > MAX_RANK or max(dims, default=0) >= MAX_DIMENSION:
+            if len(dims) > MAX_RANK or (dims and max(dims) >= MAX_DIMENSION):
                 raise GateError("a value is declared with a shape that exports do not have")
         self[data] = found = Declared(kind, dims)
         return found
@@ -258,20 +260,19 @@ class Attributes(dict[bytes, tuple[str, Attribute]]):
 
 
 def _attribute(data: bytes) -> tuple[str, Attribute]:
-    if data[-3:] == OF_INT and data[0] == A_NAME and data[1] < 128:  # most: a name, then an int
-        end = 2 + data[1]
-        if 2 < end < len(data) - 4 and data[end] == A_INT:
-            number, last = varint(data, end + 1)
-            if last == len(data) - 3:
-                return text(data[2:end]), signed(number)
+    end = 2 + int.from_bytes(data[1:2], "big")
+    # most have a short name, then an int
+    if end > 2 and data[end : end + 1] == AN_INT and data[1] < 128 and data[0] == A_NAME:
+        number, last = varint(data, end + 1)
+        if data[last:] == OF_INT:
+            return text(data[2:end]), signed(number)
     return _attribute_by_fields(data)
 
 
 def _attribute_by_fields(data: bytes) -> tuple[str, Attribute]:
     parts = single(split(data, ATTRIBUTE_FIELDS), {A_INTS_APART})
     name = text(parts.pop(A_NAME, b""))
-    kind = parts.pop(A_TYPE, 0)
-    wanted = FIELD_OF_TYPE.get(whole(kind))
+    wanted = FIELD_OF_TYPE.get(whole(parts.pop(A_TYPE, 0)))
     if wanted is None or not set(parts) <= {wanted, A_INTS_APART} or not name:
         raise GateError(f"the attribute {shown(name)} is of a kind that exports do not have")
     if wanted != A_INTS and A_INTS_APART in parts:

@@ -46,6 +46,7 @@ DATA_FIELDS = {
 MAX_NUMBERS = 1 << 16  # bytes of numbers that are not raw data
 LOCATION, OFFSET, LENGTH = b"location", b"offset", b"length"
 MOST_DIGITS = 15
+LONGEST_LOCATION = 115  # bytes that can be named in a field of fewer than 128
 # how a tensor's place goes on: the field of its offset and that of its length, up to the digits,
 # and how long each is
 OFFSETS, LENGTHS = (
@@ -87,7 +88,8 @@ class TensorReader:
             if tensor is not None:
                 return tensor
         tensor = self._by_fields(data)
-        if tensor.data is None and len(location := tensor.location.encode()) <= 80:
+        location = tensor.location.encode()
+        if tensor.data is None and len(location) <= LONGEST_LOCATION:
             self._file = bytes((106, 12 + len(location), 10, 8)) + b"location\x12"
             self._file += bytes((len(location),)) + location
             self._location = tensor.location
@@ -99,9 +101,11 @@ class TensorReader:
         """
         kind, _, named = head.partition(b"B")
         n_name = len(named) - 1
-        end = OFFSETS.get(rest[:12], 0)
-        begin = end + LENGTHS.get(rest[end : end + 12], 0)
-        if not end or begin + 2 != len(rest) or not 0 <= n_name == named[0] < 128:
+        end = OFFSETS.get(rest[:12])
+        if end is None or (size := LENGTHS.get(rest[end : end + 12])) is None:
+            return None
+        begin = end + size
+        if begin + 2 != len(rest) or not 0 <= n_name == named[0] < 128:
             return None
         offset, length = rest[12:end], rest[end + 12 : begin]
         dtype, dims = self._kinds[kind]
@@ -199,7 +203,7 @@ class TensorKinds(dict[bytes, tuple[int, Dims]]):
         if key != T_TYPE or kind not in BITS_OF or any(key != T_DIM for key, _ in sizes):
             return 0, ()
         dims: Dims = tuple(size for _, size in sizes)
-        if len(dims) > MAX_RANK or max(dims, default=0) >= MAX_DIMENSION:
+        if len(dims) > MAX_RANK or (dims and max(dims) >= MAX_DIMENSION):
             raise GateError(f"a tensor has the shape {list(dims)}, which exports do not have")
         return kind, dims
 

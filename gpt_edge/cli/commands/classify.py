@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +16,8 @@ from gpt_edge.cli.support.examples import (
     source_name,
     tell_skipped,
 )
-from gpt_edge.cli.support.options import ThreadsOption, complete_bundle
+from gpt_edge.cli.support.options import SpecialOption, ThreadsOption, complete_bundle
+from gpt_edge.cli.support.stdin import note_special_token
 from gpt_edge.cli.support.text_options import (
     BatchOption,
     ColumnOption,
@@ -28,11 +29,11 @@ from gpt_edge.cli.support.text_options import (
     chunk_size,
 )
 from gpt_edge.data.tables import SkippedRows
-from gpt_edge.tasks import TOKENS
+from gpt_edge.tasks import FINETUNED, TOKENS
 
 if TYPE_CHECKING:
     from gpt_edge.arrays import FloatArray
-    from gpt_edge.classify.classifier import Classifier
+    from gpt_edge.classify.classifier import Classifier, Truncate
     from gpt_edge.classify.prediction import Encoded, Prediction, Predictions
     from gpt_edge.classify.token_labels import TokenLabel
     from gpt_edge.tasks import TaskSpec
@@ -94,6 +95,7 @@ def classify(
         ),
     ] = None,
     truncate: TruncateOption = None,
+    special: SpecialOption = False,
     batch: BatchOption = 64,
     threads: ThreadsOption = None,
     as_json: Annotated[
@@ -135,16 +137,16 @@ def classify(
     is_json = as_json or as_jsonl or (file is not None and file.suffix.lower() == ".jsonl")
     size = chunk_size(batch)
     source = source_name(file)
-
-    def encode(parts: tuple[str, ...]) -> tuple[str, Encoded]:
-        return parts[0], model.encode(parts, truncate)
+    encode = _encoder(model, truncate, special)
 
     shares: list[FloatArray] = []
     for chunk in encode_chunks(examples, source, encode, size):
         encoded = [example for _, example in chunk]
         if model.task.kind == TOKENS:
             texts_of_chunk = [text for text, _ in chunk]
-            rows_of_tokens = model.tag_encoded(texts_of_chunk, encoded, truncate, batch=batch)
+            rows_of_tokens = model.tag_encoded(
+                texts_of_chunk, encoded, truncate, batch=batch, special=special
+            )
             for example, tokens in zip(encoded, rows_of_tokens, strict=True):
                 _say_tokens(tokens, example, is_json)
             continue
@@ -155,6 +157,23 @@ def classify(
     if label is not None:
         say_figures(model.task, shares, labels, is_json)
     tell_skipped(skipped, source)
+
+
+def _encoder(
+    model: Classifier, truncate: Truncate | None, special: bool
+) -> Callable[[tuple[str, ...]], tuple[str, Encoded]]:
+    """From an example's texts to the first of them and the ids of all. Notes the first text that
+    spells a special token which the model may have been trained on.
+    """
+    is_silent = special or model.task.kind in FINETUNED
+
+    def encode(parts: tuple[str, ...]) -> tuple[str, Encoded]:
+        nonlocal is_silent
+        if not is_silent:
+            is_silent = note_special_token(parts[0], model.tokenizer, "a text")
+        return parts[0], model.encode(parts, truncate, special=special)
+
+    return encode
 
 
 def _check_together(models: Sequence[Classifier], label: str | None) -> None:

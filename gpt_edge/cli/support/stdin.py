@@ -49,11 +49,13 @@ def check_unicode(text: str, name: str = "the text") -> None:
         ) from error
 
 
-def note_special_token(text: str, tokenizer: Tokenizer, what: str = "the prompt") -> None:
+def note_special_token(text: str, tokenizer: Tokenizer, what: str = "the prompt") -> bool:
     """Write one line to standard error where `text` spells a special token, which is read as plain
-    text.
+    text. Returns whether it does.
     """
     from gpt_edge.tokenizer.special_tokens import spelled_note
 
-    if (token := tokenizer.first_spelled(text)) is not None:
+    token = tokenizer.first_spelled(text)
+    if token is not None:
         console.note(spelled_note(what, token))
+    return token is not None

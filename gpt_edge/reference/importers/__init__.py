@@ -99,12 +99,19 @@ def _open(path: Path, given: CheckpointSettings | None) -> Checkpoint:
         ) from error
 
 
+# the page of a repository, or of one of its revisions
+_HUB_PAGE = re.compile(
+    r"https?:/+(?:huggingface\.co|hf\.co)/([\w.-]+(?:/[\w.-]+)?)(?:/(?:tree|commit)/([\w.-]+))?",
+)
+
+
 def _hint_of_missing(path: Path) -> str:
     """What looks like a repository's name is never looked for on the hub, but its spelling is
     shown.
     """
-    if found := re.match(r"https?:/+(?:huggingface\.co|hf\.co)/([\w.-]+(?:/[\w.-]+)?)", str(path)):
-        return f"for a repository of the hub write hf://{found[1]}"
+    if found := _HUB_PAGE.match(str(path)):
+        revision = f"@{found[2]}" if found[2] else ""
+        return f"for a repository of the hub write hf://{found[1]}{revision}"
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path)):
         return EXPECTED
     name = path if "/" in str(path) else "OWNER/NAME"

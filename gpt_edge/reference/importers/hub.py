@@ -74,12 +74,13 @@ def fetch(source: str | os.PathLike[str]) -> HubFolder:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"the hub has no repository {repository}, or it is private", hint=_HINT
+            f"the hub has no repository {repository}, or it is private",
+            hint=f"{_HINT}; for a private one set HF_TOKEN",
         ) from error
     except (errors.HFValidationError, ValueError) as error:
         raise CheckpointError(f"hf://{repository}: {_first_line(error)}", hint=_HINT) from error
     except Exception as error:  # requests' or httpx' own, by the version of the hub's package
-        raise CheckpointError(f"hf://{repository}: {_first_line(error)}") from error
+        raise _failure(repository, error) from error
     return HubFolder(path, repository, path.name)
 
 
@@ -96,6 +97,21 @@ def _download(hub: Any, repository: str, revision: str | None, is_offline: bool)
         repository, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
     )
     return snapshot
+
+
+def _failure(repository: str, error: Exception) -> CheckpointError:
+    """What a request died of: the network, where nothing answered, or the answer's status."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None:
+        return CheckpointError(
+            f"hf://{repository}: the hub cannot be reached ({type(error).__name__})",
+            hint="check the network and HF_ENDPOINT; HF_HUB_OFFLINE=1 takes what the cache has",
+        )
+    refused = status in (401, 403)
+    return CheckpointError(
+        f"hf://{repository}: the hub answers {status}: {_first_line(error)}",
+        hint="set HF_TOKEN to a token that may read it" if refused else "try again later",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -3,7 +3,8 @@
 W' = W + scale * B A, scale = alpha / r, or alpha / sqrt(r) of rsLoRA. Tensors that the adapter
 stores as a whole (biases, modules_to_save) replace the base's. Source: Hu et al. 2021 (arXiv
 2106.09685), section 4.1; peft, tuners/lora. Only what changes nothing but existing weights is
-merged: DoRA, other methods than LoRA, and new heads are refused.
+merged: DoRA, other methods than LoRA, new heads, and beginnings that change the base (PiSSA) are
+refused.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ from gpt_edge.reference.importers.torch_pickle import open_torch_tensors
 
 CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
-_A, _B = ".lora_A.weight", ".lora_B.weight"
+# of a linear layer's weight, and of an embedding
+_PAIRS = {".lora_A.weight": ".lora_B.weight", ".lora_embedding_A": ".lora_embedding_B"}
+# Others, such as pissa, olora, corda and loftq, begin by taking a part out of the base's weights.
+_INITIAL = (None, True, False, "gaussian", "eva", "orthogonal")
+_LAYER = re.compile(r"\.(\d+)(?=\.)")
 _MERGE_HINT = (
     "merge it with peft: model.merge_and_unload().save_pretrained(FOLDER), and export that"
 )
@@ -72,8 +77,9 @@ class MergedTensors:
     def read(self, name: str) -> FloatArray:
         """As TensorSource.read. Raises NumericError for NaN or infinite weights of the adapter."""
         if name in self.replacements:
-            return self._read_adapter(self.replacements[name])
-        weight = self.base.read(name)
+            weight = self._read_adapter(self.replacements[name])
+        else:
+            weight = self.base.read(name)
         if name not in self.products:
             return weight
         product = self.products[name]
@@ -97,8 +103,10 @@ def merge_adapter(base: Checkpoint, folder: Path) -> Checkpoint:
     """`base` with the adapter in `folder` merged. Nothing large is read.
 
     Raises CheckpointError for an adapter of another kind, one whose tensors the base does not have,
-    or of other shapes, and one that would change a tied embedding and its head apart.
+    or of other shapes or fewer layers, and one that would change a tied embedding and its head
+    apart.
     """
+    _check_folder(folder)
     settings = read_settings(folder / CONFIG_FILE)
     _refuse_other_methods(settings)
     adapter = _open_tensors(folder)
@@ -109,22 +117,35 @@ def merge_adapter(base: Checkpoint, folder: Path) -> Checkpoint:
     replacements: dict[str, str] = {}
     for name in adapter.infos:
         plain = name.removeprefix(_PREFIX).replace(".base_layer.", ".")
-        if name.endswith(_B):
+        if name.endswith(tuple(_PAIRS.values())):
             continue
-        if name.endswith(_A):
-            module = plain.removesuffix(_A)
+        if a := next((end for end in _PAIRS if name.endswith(end)), None):
+            module = plain.removesuffix(a)
             stored = _stored_name(base, f"{module}.weight", name, adapter.where)
-            other = name.removesuffix(_A) + _B
-            scale = _scale(settings, module)
-            products[stored] = Product(name, other, scale, are_transposed.get(stored, False))
+            other = name.removesuffix(a) + _PAIRS[a]
+            # an embedding is stored [tokens, width], its product is [width, tokens]
+            is_transposed = are_transposed.get(stored, False) or "embedding" in a
+            products[stored] = Product(name, other, _scale(settings, module), is_transposed)
         else:
             replacements[_stored_name(base, plain, name, adapter.where)] = name
     _check_shapes(base, adapter, products, replacements)
     if not products and not replacements:
         raise CheckpointError(f"{adapter.where} holds no tensors")
+    _check_layers(base, settings, adapter.where, products)
     source = MergedTensors(base.source, adapter, products, replacements)
     note = f"merged a LoRA adapter into {len(products)} matrices"
     return dataclasses.replace(base, source=source, notes=(*base.notes, note))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise CheckpointError for a folder that is no adapter's, naming the one below that is."""
+    if (folder / CONFIG_FILE).is_file():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder", hint="expected a PEFT adapter's folder")
+    inner = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
+    hint = f"take {inner[-1]}" if inner else "expected a PEFT adapter's folder"
+    raise CheckpointError(f"{folder} holds no {CONFIG_FILE}", hint=hint)
 
 
 def _open_tensors(folder: Path) -> TensorSource:
@@ -146,15 +167,22 @@ def _refuse_other_methods(settings: CheckpointSettings) -> None:
             raise CheckpointError(
                 f"{settings.where} sets {name}, which is not merged here", hint=_MERGE_HINT
             )
+    initial = settings.values.get("init_lora_weights")
+    if initial not in _INITIAL:
+        raise CheckpointError(
+            f"{settings.where} says init_lora_weights {initial!a:.40}, which changes the base's "
+            "weights first",
+            hint=_MERGE_HINT,
+        )
 
 
 def _stored_name(base: Checkpoint, wanted: str, name: str, where: str) -> str:
     """The base's tensor that the adapter means: with or without "transformer."."""
-    is_tied = base.config.tied_embeddings
+    # peft leaves the head of a tied pair as it was, and a classifier has none
+    is_tied = base.config.tied_embeddings and base.task is None
     for candidate in (wanted, wanted.removeprefix(TRANSFORMER), TRANSFORMER + wanted):
         if candidate in base.source.infos and candidate != base.tied_copy:
-            embedding = base.origins["wte.weight"].names[0]
-            if candidate == embedding and is_tied and ".lora_" in name:
+            if is_tied and candidate == base.origins["wte.weight"].names[0]:
                 break
             return candidate
     raise CheckpointError(
@@ -221,7 +249,32 @@ def _check_shapes(
                 f"{list(infos[replacement].shape)}, the base {list(stored[name].shape)}",
                 hint=_MERGE_HINT,
             )
-    orphans = [name for name in infos if name.endswith(_B)]
+    orphans = [name for name in infos if name.endswith(tuple(_PAIRS.values()))]
     used = {product.b for product in products.values()}
     if lost := [name for name in orphans if name not in used]:
         raise CheckpointError(f"{adapter.where}: {printable(lost[0])} has no lora_A beside it")
+
+
+def _check_layers(
+    base: Checkpoint, settings: CheckpointSettings, where: str, products: Mapping[str, Product]
+) -> None:
+    """Raise CheckpointError where a module has matrices in some layers of the base and none in
+    another, though the config leaves none out: the base is of another depth.
+    """
+    values = settings.values
+    if values.get("layers_to_transform") is not None or values.get("exclude_modules"):
+        return
+    targets = values.get("target_modules")
+    if not isinstance(targets, list):  # a regular expression
+        return
+    plain = {target for target in targets if isinstance(target, str) and "." not in target}
+    changed = {_LAYER.sub("", name, count=1) for name in products if _LAYER.search(name)}
+    for name in base.source.infos:
+        module = name.removesuffix(".weight")
+        if module == name or module.rpartition(".")[2] not in plain or name in products:
+            continue
+        if _LAYER.search(name) and _LAYER.sub("", name, count=1) in changed:
+            raise CheckpointError(
+                f"{where} holds no matrices for {printable(name)}",
+                hint="is this the base that the adapter was trained on?",
+            )

@@ -30,6 +30,7 @@ from gpt_edge.bundle.manifest import (
     SELF_HASH,
     FileRecord,
     Manifest,
+    load_json_object,
 )
 from gpt_edge.bundle.writer import BundleWriter, is_bundle, new_bundle
 from gpt_edge.errors import BundleError, GPTEdgeError, OutputError, TokenizerError
@@ -333,6 +334,20 @@ def test_json_that_two_readers_read_differently_is_refused(tmp_path: Path) -> No
         assert old in whole
         path.write_bytes(whole.replace(old, new))
         refused(tmp_path / "out", message)
+
+
+def test_whole_numbers_have_64_bits_and_are_read_at_both_ends() -> None:
+    for number in (0, (1 << 63) - 1, -(1 << 63)):
+        assert load_json_object(b'{"a": %d}' % number, "file") == {"a": number}
+    for number in (1 << 63, -(1 << 63) - 1, 10**19, -(10**19), 10**20):
+        with pytest.raises(BundleError, match=f"file.*{number} is too large"):
+            load_json_object(b'{"a": %d}' % number, "file")
+    with pytest.raises(BundleError, match="the key 'b' comes twice"):
+        load_json_object(b'{"a": 1, "b": 2, "c": 3, "b": 4}', "file")
+    longest = b'{"a": 1}'.ljust(MAX_MANIFEST_BYTES)
+    assert load_json_object(longest, "file") == {"a": 1}
+    with pytest.raises(BundleError, match="has more than"):
+        load_json_object(longest + b" ", "file")
 
 
 WRONG: dict[str, list[object]] = {

@@ -122,9 +122,30 @@ def test_an_old_config_that_says_n_ctx_is_understood(tmp_path: Path) -> None:
 def test_a_folder_with_other_graphs_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         BundleError,
-        match=r"holds model_q4\.onnx, expected model\.onnx or model_quantized\.onnx",
+        match=r"holds model_bnb4\.onnx, expected model\.onnx or model_quantized\.onnx",
     ):
-        Bundle.open(optimum_folder(tmp_path / "f", ("model_q4.onnx",)))
+        Bundle.open(optimum_folder(tmp_path / "f", ("model_bnb4.onnx",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("model_int8.onnx", "int8-dynamic"),
+        ("model_uint8.onnx", "int8-dynamic"),
+        ("model_fp16.onnx", "fp32"),
+        ("model_q4.onnx", "int4"),
+        ("decoder_model_merged_q4f16.onnx", "int4"),
+    ],
+)
+def test_transformers_js_names_of_graphs_are_known(name: str, scheme: str, tmp_path: Path) -> None:
+    folder = optimum_folder(tmp_path / "f", ())
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / name).write_bytes(b"onnx")
+    bundle = Bundle.open(folder)
+    assert (bundle.model_path, bundle.scheme) == (folder / "onnx" / name, scheme)
+    with pytest.raises(BundleError, match="holds a graph and neither") as caught:
+        Bundle.open(folder / "onnx")
+    assert caught.value.hint == f"give {folder}"
 
 
 def test_a_split_decoder_says_which_export_runs(tmp_path: Path) -> None:

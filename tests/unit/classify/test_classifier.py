@@ -82,6 +82,39 @@ def test_none_of_the_classes_is_given_below_the_threshold() -> None:
         scores.predict([("a", "b")], threshold=0.5)
 
 
+def test_a_threshold_may_be_just_what_the_label_has_and_lies_from_0_to_1() -> None:
+    model = classifier(new_task("classification", 257, ("a", "b")), lambda ids: [0, 0])
+    assert model.predict(["x"], threshold=0.5).labels == ("a",)
+    assert model.predict(["x"], threshold=0).labels == ("a",)
+    assert model.predict(["x"], threshold=1).labels == (None,)
+    for bad in (-0.01, -1, 1.01, True, float("nan")):
+        with pytest.raises(ValueError, match="from 0 to 1, got"):
+            model.predict(["x"], threshold=bad)
+
+
+def test_a_vector_is_of_a_text_that_fits_or_is_cut_at_a_side() -> None:
+    task = new_task("embedding", 257, dimensions=4)
+    scripted = Scripted(task, lambda ids: [len(ids), 0, 0, 1])
+    scripted.config.n_label = 4
+    model = Embedder(cast(Encoder, scripted), WORDS)
+    start, end = task.tokens[0], task.tokens[-1]
+    fits, long = "a" * (N_CTX - 2), "b" + "a" * (N_CTX - 3) + "c"
+    assert model.encode(fits) == [start, *WORDS.encode(fits), end]
+    with pytest.raises(ContextLengthError, match=f"{N_CTX - 1} tokens"):
+        model.encode(long)
+    assert model.encode(long, "right") == [start, *WORDS.encode(long)[:-1], end]
+    assert model.encode(long, "left") == [start, *WORDS.encode(long)[1:], end]
+    with pytest.raises(ValueError, match="truncate must be 'left', 'right' or None, got 'end'"):
+        model.encode("a", "end")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="got one string"):
+        model.embed("ab")
+    for bad in ("", 7):
+        with pytest.raises((ValueError, TypeError)):
+            model.encode(bad)  # type: ignore[arg-type]
+    plain = Embedder(cast(Encoder, Scripted(None, lambda ids: [len(ids), 0, 0, 1])), WORDS)
+    assert plain.encode("a" * N_CTX) == WORDS.encode("a" * N_CTX)
+
+
 def test_each_of_several_labels_has_its_threshold() -> None:
     task = new_task("classification", 257, ("a", "b", "c"), problem="multi-label")
     logits = [0.1, -0.5, 2.0]  # probabilities 0.525, 0.378, 0.881
@@ -238,6 +271,12 @@ def test_every_token_of_several_texts_gets_its_own_label() -> None:
         [("c", "late")],
     ]
     assert [item.start for item in rows[1]] == [0, 1, 2, 3]
+
+
+def test_large_logits_of_tokens_do_not_overflow() -> None:
+    task = TaskSpec("token-classification", labels=("early", "late"), problem="single-label")
+    ((one,),) = classifier(task, lambda ids: [[800.0, 799.0] for _ in ids]).tag(["a"])
+    assert (one.label, one.probability) == ("early", pytest.approx(1 / (1 + np.exp(-1))))
 
 
 def test_what_is_cut_of_a_text_has_no_labels() -> None:

@@ -18,7 +18,7 @@ class Pieces:
         self.pieces = [b"<s>"] * prefix + list(pieces)
         self.prefix = tuple(range(prefix))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool) -> list[int]:
         return list(range(len(self.pieces)))
 
     def token_bytes(self, id: int) -> bytes:
@@ -34,6 +34,8 @@ class Pieces:
         ("a 🙂", (b"a", b" \xf0\x9f", b"\x99", b"\x82"), [(0, 1), (1, 3), (2, 3), (2, 3)]),
         # the space that a tokenizer sets before a text is no part of it
         ("ab", (b" a", b"b"), [(0, 1), (1, 2)]),
+        # and by itself has the first character's place
+        ("ab", (b" ", b"ab"), [(0, 1), (0, 2)]),
         ("x\ud800", (b"x", b"\xef\xbf\xbd"), [(0, 1), (1, 2)]),
     ],
 )

@@ -222,6 +222,17 @@ def test_csv_may_be_separated_by_semicolons(tmp_path: Path) -> None:
     assert found == [(("a; b, c",), "x"), (("d, e",), "y")]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_header_in_quotes_may_have_any_separator(separator: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f'\ufeff"text"{separator}"label"\r\n"a, b; c"{separator}"x"\r\n', "utf-8")
+    (example,) = read_examples(path, Columns(("text",)))
+    assert (example.texts, example.label) == (("a, b; c",), "x")
+    with pytest.raises(TrainingError, match="there is no column 'body'") as caught:
+        read_examples(path, Columns(("body",)))
+    assert caught.value.hint == "its columns: text, label"
+
+
 def test_a_comma_counts_before_a_semicolon(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label,a;b\nx;y,1,z\n")
     assert read_examples(path, TEXT)[0].texts == ("x;y",)

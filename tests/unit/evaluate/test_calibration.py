@@ -60,3 +60,34 @@ def test_what_is_no_probability_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         expected_calibration_error(probabilities, labels)
+
+
+def test_a_confidence_a_little_above_one_is_in_the_last_bin() -> None:
+    confidences, is_right = np.array([1 + 5e-7, 0.99]), np.array([False, True])
+    assert calibration_error(confidences, is_right) == pytest.approx(0.495, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("confidences", "is_right", "bins", "words"),
+    [
+        (np.ones(2), np.ones(2, bool), 0, "bins must be at least 1, got 0"),
+        (np.ones((2, 2)), np.ones((2, 2), bool), 5, "lists of one length"),
+        (np.ones(2), np.ones(3, bool), 5, "lists of one length"),
+        (np.ones(0), np.ones(0, bool), 5, "lists of one length"),
+        (np.array([0.5, 1 + 1e-5]), np.ones(2, bool), 5, "from 0 to 1"),
+        (np.array([-1e-9, 0.5]), np.ones(2, bool), 5, "from 0 to 1"),
+        (np.array([np.nan, 0.5]), np.ones(2, bool), 5, "from 0 to 1"),
+    ],
+)
+def test_what_is_no_list_of_confidences_is_refused(
+    confidences: np.ndarray, is_right: np.ndarray, bins: int, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        calibration_error(confidences, is_right, bins)
+
+
+def test_a_label_without_a_column_is_refused() -> None:
+    shares = np.full((5, 2), 0.5)
+    for labels in ([0, 1, 2, 0, 1], [0, 1, -1, 0, 1]):
+        with pytest.raises(ValueError, match="label"):
+            expected_calibration_error(shares, np.array(labels), 10)

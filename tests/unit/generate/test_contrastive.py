@@ -72,6 +72,28 @@ def test_pieces_stops_and_cancelling(model: Generator) -> None:
     assert whole.text.startswith(done.text)
 
 
+def test_a_long_prompt_is_cancelled_between_chunks_and_remembered(model: Generator) -> None:
+    text = "the cat and the dog " * 60
+    n_prompt = len(model.tokenizer.encode(text))
+    asked: list[int] = []
+
+    class AfterOneChunk(threading.Event):
+        def is_set(self) -> bool:
+            asked.append(1)
+            return len(asked) > 1
+
+    prefixes = gpt_edge.PrefixCache(10**8)
+    model.prefix_cache = prefixes
+    try:
+        done = model.contrastive_search(text, max_new_tokens=4, cancel=AfterOneChunk())
+        assert (done.ids, done.finish_reason, len(asked)) == ((), "cancelled", 2)
+        whole = model.contrastive_search(text, max_new_tokens=4)
+        assert whole.finish_reason == "length"
+        assert model.complete(text, max_new_tokens=1).cached_tokens == n_prompt - 1
+    finally:
+        model.prefix_cache = None
+
+
 def test_it_ends_before_the_context_does(model: Generator) -> None:
     done = model.contrastive_search("Once upon a time", max_new_tokens=4000, ignore_end_token=True)
     assert done.finish_reason == "context_full"

@@ -16,6 +16,7 @@ import pytest
 
 import gpt_edge.generate.read_sequence
 from gpt_edge.errors import GPTEdgeError, NumericError
+from gpt_edge.generate.beam_search import BeamParams
 from gpt_edge.generate.generator import Generator
 from gpt_edge.generate.params import SamplingParams
 from tests.support.scripted import Scripted, scripted
@@ -135,11 +136,11 @@ def test_a_cancellation_ends_a_long_prompt_between_chunks(
     monkeypatch.setattr(gpt_edge.generate.read_sequence, "PREFILL_CHUNK", 8)
     cancel, read, forward = threading.Event(), [], generator.session.forward
 
-    def spy(ids: np.ndarray, cache: Any) -> np.ndarray:
+    def spy(ids: np.ndarray, *rest: Any, **more: Any) -> np.ndarray:
         read.append(ids.shape[1])
         if len(read) == 3:
             cancel.set()
-        return forward(ids, cache)
+        return forward(ids, *rest, **more)
 
     monkeypatch.setattr(generator.session, "forward", spy)
     done = generator.complete("q" * 60, cancel=cancel)
@@ -273,3 +274,22 @@ def test_threads_that_share_a_stream_take_turns(generator: Generator) -> None:
         assert stream.completion.ids == wanted.ids
         assert stream.completion.text == wanted.text
         assert sorted("".join(given_out)) == sorted(wanted.text)
+
+
+def test_a_cancelled_beam_search_returns_its_beams_as_they_are(generator: Generator) -> None:
+    cancel, lengths = threading.Event(), []
+
+    def watch(history: Any, logits: np.ndarray) -> np.ndarray:
+        lengths.append(len(history))
+        if len(history) == lengths[0] + 3:
+            cancel.set()
+        return logits
+
+    beams = BeamParams(num_beams=3, num_return_sequences=3)
+    settings: Any = {"beams": beams, "max_new_tokens": 40, "ignore_end_token": True}
+    done = generator.beam_search("a b", cancel=cancel, processors=[watch], **settings)
+    assert [one.finish_reason for one in done] == ["cancelled"] * 3
+    assert [len(one.ids) for one in done] == [4] * 3
+    expected = generator.beam_search("a b", **{**settings, "max_new_tokens": 4})
+    assert [one.ids for one in done] == [one.ids for one in expected]
+    assert generator.beam_search("a b", cancel=cancel, **settings) == []

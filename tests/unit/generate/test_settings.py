@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from gpt_edge.errors import NumericError
+from gpt_edge.generate.conversation import Conversation
 from gpt_edge.generate.generator import Generator
-from gpt_edge.generate.params import SamplingParams
+from gpt_edge.generate.params import SamplingParams, SamplingSettings
+from gpt_edge.generate.settings import CallOptions, GenerationSettings, TextSettings
 from tests.support.scripted import scripted
 from tests.support.tiny_model import END_TOKEN, GRAPHS, VOCAB_SIZE, open_generator
 
@@ -33,10 +37,36 @@ def test_settings_by_name_are_those_of_params(generator: Generator) -> None:
 def test_what_is_no_setting_is_refused_by_name(generator: Generator) -> None:
     with pytest.raises(TypeError, match="did you mean temperature"):
         generator.complete(PROMPT, temprature=0.5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"'speclate' is no setting .* did you mean speculate"):
+        generator.complete(PROMPT, speclate="lookup")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'truncate' is no setting"):
+        generator.generate_ids([1], truncate="left")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="params must be SamplingParams, got dict"):
         generator.complete(PROMPT, {"top_k": 4})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="top_p must be a number above 0"):
         generator.complete(PROMPT, top_p=2)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (Generator.generate_ids, GenerationSettings),
+        (Generator.stream, TextSettings),
+        (Generator.complete, TextSettings),
+        (Generator.astream, TextSettings),
+        (Generator.samples, SamplingSettings),
+        (Conversation.send, SamplingSettings),
+    ],
+)
+def test_help_shows_every_setting_with_its_default(method: object, settings: type) -> None:
+    shown = inspect.signature(method).parameters  # type: ignore[arg-type]
+    assert not any(one.kind is one.VAR_KEYWORD for one in shown.values())
+    assert settings.__annotations__.keys() <= shown.keys()
+    for field in (*dataclasses.fields(SamplingParams), *dataclasses.fields(CallOptions)):
+        if field.name in settings.__annotations__:
+            assert shown[field.name].default == field.default
+    names = {field.name for field in dataclasses.fields(CallOptions)}
+    assert names == TextSettings.__annotations__.keys() - SamplingSettings.__annotations__.keys()
 
 
 def test_token_ids_beyond_the_vocabulary_are_refused_by_name(generator: Generator) -> None:

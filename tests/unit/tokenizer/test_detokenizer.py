@@ -142,3 +142,20 @@ def test_a_text_detokenizer_says_what_is_new_and_starts_again() -> None:
     assert detokenizer.push(1) == "a"
     assert detokenizer.flush() == "\ufffd"
     assert detokenizer.flush() == ""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "pieces"),
+    [
+        (["a", "<", "/w>", "b"], ["a", "", "", " b", ""]),
+        (["a<", "/", "w", ">b"], ["a", "", "", " b", ""]),
+        (["a</w", "x"], ["a", "</wx", ""]),
+        (["a</", "w", "<"], ["a", "", "</w", "<"]),
+        (["</w>", "a", "</w>"], ["", "a", "", ""]),
+        (["a>", "w"], ["a>", "w", ""]),
+    ],
+)
+def test_what_may_begin_a_space_waits_and_nothing_else(
+    tokens: list[str], pieces: list[str]
+) -> None:
+    assert stream(WordDetokenizer(tokens), list(range(len(tokens)))) == pieces

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from gpt_edge.errors import GPTEdgeWarning, TokenizerError
@@ -36,8 +38,44 @@ def test_special_tokens_and_a_few_others_may_lack_a_row() -> None:
         check_fits(source(prefix=(260,)).spec, 260)
 
 
+def test_one_token_in_twenty_may_lack_a_row_whatever_it_is() -> None:
+    """Of 261 tokens two are special: 13 missing are just 5 in a hundred, 14 are more."""
+    check_fits(source().spec, 261 - 13)
+    with pytest.raises(TokenizerError, match="247 rows"):
+        fit_source(source(), 247)
+    many = {f"<{id}>": id for id in range(231, 261)}
+    check_fits(source(special_tokens=tuple(many.items())).spec, 231)
+    with pytest.raises(TokenizerError, match="230 rows"):
+        check_fits(source(special_tokens=tuple(many.items())).spec, 230)
+    check_fits(source(prefix=(259,)).spec, 260)
+    # the end token is the first without a row
+    assert fit_to_rows(build_tokenizer(source(end_token=97)), 98).end_token == 97
+    assert fit_to_rows(build_tokenizer(source(end_token=97)), 97).end_token is None
+
+
+def test_the_warning_points_at_the_caller() -> None:
+    with pytest.warns(GPTEdgeWarning) as caught:
+        fit_source(source(), 260)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_pieces_of_a_library_are_cut_at_the_rows() -> None:
+    class Pieces:
+        kind, vocab_size, end_token, max_token_bytes, prefix = "hf", 3, None, None, ()
+
+        def __init__(self, pieces: list[bytes] | None) -> None:
+            self.piece_bytes = lambda: pieces
+
+    fitted = fit_to_rows(Pieces([b"a", b"b", b"c"]), 2)  # type: ignore[arg-type]
+    assert fitted.piece_bytes() == [b"a", b"b"]  # type: ignore[attr-defined]
+    fitted = fit_to_rows(Pieces(None), 2)  # type: ignore[arg-type]
+    assert fitted.piece_bytes() is None  # type: ignore[attr-defined]
+
+
 def test_the_end_token_is_one_with_a_row_or_none() -> None:
-    assert fit_source(source(), 261) == source()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit_source(source(), 261) == source()
     with pytest.warns(GPTEdgeWarning, match=r"embedding 260 rows: the last 1, such as '</s>', can"):
         fitted = fit_source(source(), 260)
     assert fitted.spec.end_token is None

@@ -3,6 +3,7 @@
 import { BundleError } from "../errors.js";
 import { checkGraph } from "./graph_check.js";
 import { sha256 } from "./hash.js";
+import type { WeightFile } from "./unpack_weights.js";
 import { MANIFEST_FILE, type Manifest, parseManifest } from "./manifest.js";
 
 export const GRAPH_FILE = "model.onnx";
@@ -68,7 +69,7 @@ export class Bundle {
   }
 
   /** The files that hold the graph's weights: all but the graph and the texts. */
-  get weightFiles(): { path: string; data: Uint8Array<ArrayBuffer> }[] {
+  get weightFiles(): WeightFile[] {
     return [...this.files]
       .filter(([name]) => name.startsWith(GRAPH_FILE) && name !== GRAPH_FILE)
       .map(([path, data]) => ({ path, data }));

@@ -21,7 +21,7 @@ const REBUILD = "do not run it unless you know its maker: gpt-edge export writes
  * have operators of com.microsoft. sizes: bytes of the files that weights may lie in, by name.
  */
 export function checkGraph(
-  model: Uint8Array,
+  model: Uint8Array<ArrayBuffer>,
   where: string,
   isEdge: boolean,
   sizes: ReadonlyMap<string, number>,
@@ -45,7 +45,7 @@ class GraphCheck {
     private readonly sizes: ReadonlyMap<string, number>,
   ) {}
 
-  model(message: Uint8Array): void {
+  model(message: Uint8Array<ArrayBuffer>): void {
     if (ORT_MARK.every((byte, index) => message[4 + index] === byte)) {
       throw new Refusal("has the mark of an .ort file");
     }
@@ -58,13 +58,13 @@ class GraphCheck {
     }
   }
 
-  private operatorSet(message: Uint8Array): void {
+  private operatorSet(message: Uint8Array<ArrayBuffer>): void {
     const domain = textOf(message, 1);
     if (domain === "" || (this.isEdge && domain === MICROSOFT)) return;
     throw new Refusal(`asks for the operators ${shown(domain)}`);
   }
 
-  private graph(message: Uint8Array): void {
+  private graph(message: Uint8Array<ArrayBuffer>): void {
     for (const { number, varint, bytes } of fields(message)) {
       if (varint !== null) continue;
       if (number === 1) this.node(bytes);
@@ -73,7 +73,7 @@ class GraphCheck {
     }
   }
 
-  private node(message: Uint8Array): void {
+  private node(message: Uint8Array<ArrayBuffer>): void {
     const operator = textOf(message, 4);
     const domain = textOf(message, 7);
     const isKnown =
@@ -89,7 +89,7 @@ class GraphCheck {
     }
   }
 
-  private attribute(message: Uint8Array): void {
+  private attribute(message: Uint8Array<ArrayBuffer>): void {
     for (const { number, varint, bytes } of fields(message)) {
       if (varint !== null) continue;
       if (number === 5 || number === 10) this.tensor(bytes, false);
@@ -98,7 +98,7 @@ class GraphCheck {
     }
   }
 
-  private tensor(message: Uint8Array, isWeight: boolean): void {
+  private tensor(message: Uint8Array<ArrayBuffer>, isWeight: boolean): void {
     const all = [...fields(message)];
     const entries = new Map(
       all.filter((one) => isBytes(one, 13)).map(({ bytes }) => [textOf(bytes, 1), textOf(bytes, 2)]),
@@ -130,7 +130,7 @@ function isBytes(field: Field, number: number): boolean {
 }
 
 /** The last field of that number as a text, "" where there is none. */
-function textOf(message: Uint8Array, number: number): string {
+function textOf(message: Uint8Array<ArrayBuffer>, number: number): string {
   let found = new Uint8Array(0);
   for (const field of fields(message)) {
     if (isBytes(field, number)) found = Uint8Array.from(field.bytes);

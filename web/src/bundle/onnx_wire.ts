@@ -3,27 +3,30 @@
 /** A message that breaks off, or is none. */
 export class WireError extends Error {}
 
-/** A field: a whole number, or the bytes of any other kind. */
+/** A field: a whole number, or the bytes of any other kind; `whole` is all of it in its message. */
 export interface Field {
   readonly number: number;
   readonly varint: number | null;
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly whole: Uint8Array<ArrayBuffer>;
 }
 
 const NO_BYTES = new Uint8Array(0);
 
 /** The fields of a message in order. Throws WireError where it is none. */
-export function* fields(message: Uint8Array): Generator<Field> {
+export function* fields(message: Uint8Array<ArrayBuffer>): Generator<Field> {
   const reader = new VarintReader(message);
   while (!reader.isOver) {
+    const start = reader.place;
     const key = reader.next();
     const number = Math.floor(key / 8);
     const kind = key % 8;
     if (kind === 0) {
-      yield { number, varint: reader.next(), bytes: NO_BYTES };
+      const varint = reader.next();
+      yield { number, varint, bytes: NO_BYTES, whole: reader.since(start) };
     } else if (kind === 1 || kind === 2 || kind === 5) {
       const size = kind === 2 ? reader.next() : kind === 1 ? 8 : 4;
-      yield { number, varint: null, bytes: reader.take(size) };
+      yield { number, varint: null, bytes: reader.take(size), whole: reader.since(start) };
     } else {
       throw new WireError("an unknown kind of field");
     }
@@ -31,17 +34,56 @@ export function* fields(message: Uint8Array): Generator<Field> {
 }
 
 /** Whole numbers one behind the other. */
-export function varints(packed: Uint8Array): number[] {
+export function varints(packed: Uint8Array<ArrayBuffer>): number[] {
   const reader = new VarintReader(packed);
   const found: number[] = [];
   while (!reader.isOver) found.push(reader.next());
   return found;
 }
 
+/** A field that is a whole number from 0 to 2^53. */
+export function varintField(number: number, value: number): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from([...varint(number * 8), ...varint(value)]);
+}
+
+/** A field that is bytes: a text, a message. */
+export function lengthField(number: number, bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return joined([Uint8Array.from([...varint(number * 8 + 2), ...varint(bytes.length)]), bytes]);
+}
+
+export function textField(number: number, text: string): Uint8Array<ArrayBuffer> {
+  return lengthField(number, new TextEncoder().encode(text));
+}
+
+/** Bytes one behind the other. */
+export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const result = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    result.set(part, at);
+    at += part.length;
+  }
+  return result;
+}
+
+function varint(value: number): number[] {
+  const bytes: number[] = [];
+  for (; value > 127; value = Math.floor(value / 128)) bytes.push((value % 128) + 128);
+  return [...bytes, value];
+}
+
 class VarintReader {
   private at = 0;
 
-  constructor(private readonly data: Uint8Array) {}
+  constructor(private readonly data: Uint8Array<ArrayBuffer>) {}
+
+  get place(): number {
+    return this.at;
+  }
+
+  since(start: number): Uint8Array<ArrayBuffer> {
+    return this.data.subarray(start, this.at);
+  }
 
   get isOver(): boolean {
     return this.at === this.data.length;
@@ -58,7 +100,7 @@ class VarintReader {
     throw new WireError("a number that does not end");
   }
 
-  take(size: number): Uint8Array {
+  take(size: number): Uint8Array<ArrayBuffer> {
     if (size > this.data.length - this.at) throw new WireError("a field reaches beyond its message");
     const start = this.at;
     this.at += size;

@@ -5,6 +5,7 @@
 
 import { type Bundle, GRAPH_FILE } from "../bundle/bundle.js";
 import type { GPTConfig, Manifest } from "../bundle/manifest.js";
+import { unpackWeights } from "../bundle/unpack_weights.js";
 import { BundleError, GPTEdgeError } from "../errors.js";
 import { KVCache } from "./kv_cache.js";
 import type { Backend, OrtSession, OrtTensor } from "./ort.js";
@@ -24,13 +25,13 @@ export class Session {
   /** Start the graph. Throws BundleError for one that onnxruntime refuses. */
   static async start(bundle: Bundle, backend: Backend): Promise<Session> {
     const { config, graph } = bundle.manifest;
-    const model = bundle.file(GRAPH_FILE);
+    const { model, files } = unpackWeights(bundle.file(GRAPH_FILE), bundle.weightFiles);
     let session: OrtSession;
     try {
       session = await backend.ort.InferenceSession.create(model, {
         ...backend.options,
         ...(await backend.optionsFor(model)),
-        externalData: bundle.weightFiles,
+        externalData: files,
       });
     } catch (error) {
       throw new BundleError(`onnxruntime cannot load ${bundle.where}: ${causeOf(error)}`);

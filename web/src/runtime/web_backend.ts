@@ -29,6 +29,8 @@ export function webBackend(ort: WebOrt, threads: number | null = null): Backend 
       // patterns are kept per input shape, and every step has its own
       enableMemPattern: false,
       logSeverityLevel: 3,
+      // else weights that DequantizeLinear unpacks would be unpacked at every call
+      extra: { session: { disable_quant_qdq: "1" } },
     },
     optionsFor: async () => ({}),
     breathe,

@@ -37,8 +37,14 @@ static void widen(const BlockProduct *self, const uint8_t *w, uint8_t *wide) {
         }
         for (int64_t k = 0; k < self->depth; k += self->group) {
             const uint8_t *bytes = w + k / 2;
-            for (int64_t j = 0; j < half; j++) wide[k + j] = bytes[j] & 15;
-            for (int64_t j = 0; j < half; j++) wide[k + half + j] = bytes[j] >> 4;
+            for (int64_t j = 0; j < half; j += 8) {
+                uint64_t eight;
+                memcpy(&eight, bytes + j, 8);
+                const uint64_t low = eight & 0x0f0f0f0f0f0f0f0f;
+                const uint64_t high = eight >> 4 & 0x0f0f0f0f0f0f0f0f;
+                memcpy(wide + k + j, &low, 8);
+                memcpy(wide + k + half + j, &high, 8);
+            }
         }
     }
 }
@@ -56,12 +62,18 @@ static void multiply_block_panel(const BlockCall *call, int64_t n, const uint8_t
                                  const float *scales) {
     const BlockProduct *self = call->self;
     const int64_t padded = round_up(self->depth, UNIT), per_block = self->block / self->group;
+    /* of the next outputs as much as there is for each group, in the order of memory, while the
+     * first rows are multiplied */
+    const uint8_t *next = self->weights + (n + TILE) * self->row_size;
+    const int64_t n_next = TILE * self->group * self->bits / 8;
     for (int64_t m = 0; m < call->rows; m += MANY_ROWS) {
         Floats total[MANY_ROWS];
         UNROLL
         for (int i = 0; i < MANY_ROWS; i++) total[i] = f_all(0);
         for (int64_t g = 0; g < self->n_groups; g++) {
             Ints sums[MANY_ROWS];
+            if (m == 0)
+                for (int64_t i = g * n_next; i < (g + 1) * n_next; i += 64) PREFETCH_FAR(next + i);
             tile_of_blocks(call->q + m * padded * X_SIZE, padded, panel, g * self->group,
                            self->group, sums);
             const Floats w_scale = f_load(scales + g / per_block * TILE);

@@ -18,8 +18,8 @@ typedef struct {
     const BlockProduct *self;
     const float *x;
     float *y;
-    uint8_t *q;           /* of one row: in order; of many: as many_x stores them */
-    float *scales;        /* of q: [groups, M], M rounded up */
+    uint8_t *q;           /* of a few rows: in order; of many: as many_x stores them */
+    float *scales;        /* of q: [groups, M], M rounded up; of a few rows [M, groups] */
     int32_t *corrections; /* zero point times the sum of a group of q: the same shape */
     int64_t rows, n_padded, parts;
     int failed;

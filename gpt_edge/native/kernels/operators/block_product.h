@@ -12,7 +12,7 @@
 #include "block_tiles.h"
 #endif
 #include "block_many.h"
-#include "block_one.h"
+#include "block_few.h"
 
 enum { BLOCK_X, BLOCK_W, BLOCK_SCALE, BLOCK_BIAS, BLOCK_INPUTS };
 
@@ -61,14 +61,16 @@ static OrtStatus *block_create(const OrtCustomOp *op, OrtApi api, const OrtInfo 
 static OrtStatus *multiply_any(OrtContext *context, BlockCall *call) {
     const BlockProduct *self = call->self;
     const int64_t padded = round_up(self->depth, UNIT);
-    call->n_padded = call->rows == 1 ? 1 : round_up(call->rows, BLOCK_TILE);
+    /* a few rows read weights of 4 bits as they are: to widen those would take longer */
+    const int64_t few = self->bits == 4 ? BLOCK_FEW : 1;
+    call->n_padded = call->rows <= few ? call->rows : round_up(call->rows, BLOCK_TILE);
     const int64_t n_scales = round_up(self->n_groups * call->n_padded, LANES);
     call->scales = take_scratch((size_t)(n_scales * 8 + call->n_padded * padded * X_SIZE));
     if (!call->scales) return fail(self->base.api, "BlockProduct: out of memory");
     call->corrections = (int32_t *)(call->scales + n_scales);
     call->q = (uint8_t *)(call->corrections + n_scales);
     OrtStatus *status =
-        call->rows == 1 ? multiply_one(context, call) : multiply_blocks(context, call);
+        call->rows <= few ? multiply_few_rows(context, call) : multiply_blocks(context, call);
     give_scratch(call->scales);
     return !status && call->failed ? fail(self->base.api, "BlockProduct: out of memory") : status;
 }

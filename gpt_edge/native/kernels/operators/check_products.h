@@ -26,7 +26,8 @@ static void check_row_product(Check *check, int64_t depth, int64_t width, int is
     const int64_t parts[] = {1, 3, 17};
     for (int i = 0; i < 3; i++) {
         RowCall call = {.self = &self, .x = x + i * depth, .y = y, .rows = parts[i]};
-        if (parts[i] <= FEW) multiply_few(NULL, &call);
+        if (i == 0) multiply_one(NULL, &call);
+        else if (i == 1) multiply_few(NULL, &call);
         else multiply_many(NULL, &call);
         add_to_hash(check, y, parts[i] * width);
     }
@@ -35,7 +36,7 @@ static void check_row_product(Check *check, int64_t depth, int64_t width, int is
 
 static void check_block_product(Check *check, int64_t depth, int64_t width, int64_t block,
                                 int64_t bits) {
-    enum { N_ROWS = 19 };
+    enum { N_ROWS = 20 };
     float *x = some_floats(check, N_ROWS * depth), *bias = some_floats(check, width);
     float *scales = some_floats(check, width * depth / block);
     float *y = malloc((size_t)(N_ROWS * width) * sizeof *y);
@@ -54,8 +55,8 @@ static void check_block_product(Check *check, int64_t depth, int64_t width, int6
                          .n_groups = depth / group,
                          .row_size = depth * bits / 8,
                          .activation = block == 16 ? GELU_TANH : NO_ACTIVATION};
-    const int64_t n_rows[] = {1, 18};
-    for (int i = 0; i < 2; i++) {
+    const int64_t n_rows[] = {1, 3, 18};
+    for (int i = 0; i < 3; i++) {
         BlockCall call = {.self = &self, .x = x + i * depth, .y = y, .rows = n_rows[i]};
         multiply_any(NULL, &call);
         add_to_hash(check, y, n_rows[i] * width);

@@ -17,7 +17,7 @@ typedef struct {
     const float *x;
     float *y, *row_scales;
     uint8_t *q;      /* of many rows: as many_x stores them; of a few: [M, padded depth] */
-    int32_t *sums;   /* of a few rows: [parts, M, blocks of columns, COLUMNS] */
+    int32_t *sums;   /* of one row: [parts, blocks of columns, COLUMNS]; of a few: [parts, M, ..] */
     int64_t rows, parts;
     int failed;
 } RowCall;

@@ -2,9 +2,10 @@
  * signed 8-bit [K, N], f GELU or nothing.
  *
  * One operator for the seven of a bundle of scheme int8: the same roundings, integer sums, two
- * multiplications and addition, so without GELU the results are bit-identical. A row's result does not depend on
- * its neighbours. Weights are read from the mapped file. A few rows read them in that layout, split
- * along K; more rows pack 64 columns at a time and use them for every row.
+ * multiplications and addition, so without GELU the results are bit-identical. A row's result does
+ * not depend on its neighbours. Weights are read from the mapped file. One row splits them along K,
+ * and reads them in the order of memory; a few rows split them along N; more rows pack 64 columns
+ * at a time and use them for every row.
  */
 #pragma once
 
@@ -12,39 +13,38 @@
 #include "row_many.h"
 
 enum { ROW_X, ROW_W, ROW_SCALE, ROW_BIAS, ROW_INPUTS };
-enum { FEW = 12 }; /* rows; more are worth the packing of row_many.h */
+enum { FEW_BLOCKS = 16, FEW_AHEAD = 12 }; /* blocks of 64 columns of a part, and to prefetch */
 
-/* A few rows times the part-th fraction of the rows of W, sixteen of those at a time, to sums
- * [part][row][N]. The sums' order of columns is undone by `collect`: once for each output, not for
- * each row of W.
+/* The first of the group-th sixteen rows of W; the last ones overlap those before, where 16 do not
+ * divide the depth.
  */
-static void accumulate_few_rows(void *data, size_t part) {
+INLINE int64_t first_row(const RowProduct *self, int64_t group) {
+    return (group + 1) * 16 > self->depth ? self->depth - 16 : group * 16;
+}
+
+/* One row times the part-th fraction of the rows of W, sixteen of those at a time, to sums
+ * [part][N]. The sums' order of columns is undone by `collect`: once for each output, not for each
+ * row of W.
+ */
+static void accumulate_row(void *data, size_t part) {
     const RowCall *call = data;
     const RowProduct *self = call->self;
-    const int64_t n_groups = round_up(self->depth, 16) / 16, n_rows = call->rows;
+    const int64_t n_groups = round_up(self->depth, 16) / 16;
     const int64_t stride = self->width, sums_stride = round_up(stride, COLUMNS);
     const int64_t first = n_groups * (int64_t)part / call->parts;
     const int64_t end = n_groups * ((int64_t)part + 1) / call->parts;
-    const int64_t padded = round_up(self->depth, UNIT);
-    int32_t *sums = call->sums + (int64_t)part * n_rows * sums_stride;
-    memset(sums, 0, (size_t)(n_rows * sums_stride) * sizeof *sums);
+    int32_t *sums = call->sums + (int64_t)part * sums_stride;
+    memset(sums, 0, (size_t)sums_stride * sizeof *sums);
     for (int64_t group = first; group < end; group++) {
-        /* the last sixteen rows of W overlap those before, where 16 do not divide the depth */
-        const int64_t k = (group + 1) * 16 > self->depth ? self->depth - 16 : group * 16;
-        const int8_t *w = self->weights + k * stride;
-        FewX x[FEW];
-        for (int64_t row = 0; row < n_rows; row++)
-            few_x(&x[row], call->q + row * padded + group * 16);
+        const int8_t *w = self->weights + first_row(self, group) * stride;
+        FewX x;
+        few_x(&x, call->q + group * 16);
         for (int64_t i = 0; i * COLUMNS < stride; i++) {
-            const int64_t n = first_column(self, i);
             /* of the next sixteen rows as much as is read of these, in the order of memory */
             const int8_t *next = w + 16 * stride + 16 * COLUMNS * i;
             UNROLL
             for (int line = 0; line < 16; line++) PREFETCH_FAR(next + COLUMNS * line);
-            if (n_rows == 1)
-                few_product(w + n, stride, x, 1, sums_stride, sums + i * COLUMNS);
-            else
-                few_product(w + n, stride, x, n_rows, sums_stride, sums + i * COLUMNS);
+            few_product(w + first_column(self, i), stride, &x, 1, sums_stride, sums + i * COLUMNS);
         }
     }
 }
@@ -59,23 +59,22 @@ static void shift_tail(const RowProduct *self, uint8_t *q) {
     memset(last, X_OFFSET, (size_t)(16 - tail));
 }
 
-/* Add up the sums of all parts for the i-th 64 columns, in the order of columns. */
-static inline void collect(const RowCall *call, int64_t row, int64_t i, Ints sums[4]) {
+/* Add up the sums of all parts of one row for the i-th 64 columns, in the order of columns. */
+static inline void collect(const RowCall *call, int64_t i, Ints sums[4]) {
     const int64_t stride = round_up(call->self->width, COLUMNS);
     for (int j = 0; j < 4; j++) {
-        const int32_t *partial = call->sums + row * stride + i * COLUMNS + LANES * j;
+        const int32_t *partial = call->sums + i * COLUMNS + LANES * j;
         sums[j] = i_load(partial);
         for (int64_t part = 1; part < call->parts; part++)
-            sums[j] = i_add(sums[j], i_load(partial + part * call->rows * stride));
+            sums[j] = i_add(sums[j], i_load(partial + part * stride));
     }
     few_order(sums);
 }
 
-/* Memory of `parts` times `rows` sums, with the quantized rows behind them. */
-static OrtStatus *take_few(RowCall *call) {
+/* Memory of n sums, with the quantized rows behind them. */
+static OrtStatus *take_few(RowCall *call, int64_t n) {
     const int64_t padded = round_up(call->self->depth, UNIT);
-    const size_t sums_size =
-        (size_t)(call->parts * call->rows * round_up(call->self->width, COLUMNS)) * sizeof(int32_t);
+    const size_t sums_size = (size_t)n * sizeof(int32_t);
     call->sums = take_scratch(sums_size + (size_t)(call->rows * padded));
     if (!call->sums) return fail(call->self->base.api, "RowProduct: out of memory");
     call->q = (uint8_t *)call->sums + sums_size;
@@ -85,13 +84,13 @@ static OrtStatus *take_few(RowCall *call) {
 /* The corrections: zero point times the sum of each column, which is W times a row of ones. */
 static OrtStatus *sum_columns(RowProduct *self) {
     RowCall call = {.self = self, .rows = 1, .parts = 1};
-    TRY(take_few(&call));
+    TRY(take_few(&call, round_up(self->width, COLUMNS)));
     memset(call.q, X_OFFSET + 1, (size_t)self->depth);
     shift_tail(self, call.q);
-    accumulate_few_rows(&call, 0);
+    accumulate_row(&call, 0);
     for (int64_t i = 0; i * COLUMNS < self->width; i++) {
         Ints sums[4];
-        collect(&call, 0, i, sums);
+        collect(&call, i, sums);
         for (int j = 0; j < 4; j++)
             i_store(self->corrections + first_column(self, i) + LANES * j,
                     i_mul(sums[j], i_all(self->zero_point - X_OFFSET)));
@@ -100,27 +99,89 @@ static OrtStatus *sum_columns(RowProduct *self) {
     return NULL;
 }
 
-static OrtStatus *multiply_few(OrtContext *context, RowCall *call) {
+static void quantize_few(RowCall *call) {
     const RowProduct *self = call->self;
-    const int64_t padded = round_up(self->depth, UNIT);
-    call->parts = self->base.threads;
-    TRY(take_few(call));
-    float scales[FEW];
     for (int64_t row = 0; row < call->rows; row++) {
-        uint8_t *q = call->q + row * padded;
-        scales[row] = quantize_row(self, call->x + row * self->depth, q);
+        uint8_t *q = call->q + row * round_up(self->depth, UNIT);
+        call->row_scales[row] = quantize_row(self, call->x + row * self->depth, q);
         shift_tail(self, q);
     }
+}
+
+/* The i-th 64 columns of a row, from the sums in the order of few_product. */
+INLINE void finish_columns(const RowCall *call, int64_t row, int64_t i, Ints sums[4]) {
+    for (int j = 0; j < 4; j++)
+        finish(call->self, sums[j], call->row_scales[row], first_column(call->self, i) + LANES * j,
+               call->y + row * call->self->width);
+}
+
+static OrtStatus *multiply_one(OrtContext *context, RowCall *call) {
+    const RowProduct *self = call->self;
+    call->parts = self->base.threads;
+    TRY(take_few(call, call->parts * round_up(self->width, COLUMNS)));
+    float scale;
+    call->row_scales = &scale;
+    quantize_few(call);
     OrtStatus *status =
-        in_parallel(&self->base, context, accumulate_few_rows, (size_t)call->parts, call);
-    for (int64_t row = 0; row < call->rows; row++)
-        for (int64_t i = 0; i * COLUMNS < self->width; i++) {
-            Ints sums[4];
-            collect(call, row, i, sums);
-            for (int j = 0; j < 4; j++)
-                finish(self, sums[j], scales[row], first_column(self, i) + LANES * j,
-                       call->y + row * self->width);
+        in_parallel(&self->base, context, accumulate_row, (size_t)call->parts, call);
+    for (int64_t i = 0; i * COLUMNS < self->width; i++) {
+        Ints sums[4];
+        collect(call, i, sums);
+        finish_columns(call, 0, i, sums);
+    }
+    give_scratch(call->sums);
+    return status;
+}
+
+/* A few rows times the part-th fraction of the columns of W, sixteen rows of W at a time. */
+static void multiply_strip_of_few(void *data, size_t part) {
+    const RowCall *call = data;
+    const RowProduct *self = call->self;
+    const int64_t stride = self->width, padded = round_up(self->depth, UNIT);
+    const int64_t n_blocks = round_up(stride, COLUMNS) / COLUMNS;
+    const int64_t n_groups = round_up(self->depth, 16) / 16;
+    const int64_t first = n_blocks * (int64_t)part / call->parts;
+    const int64_t end = n_blocks * ((int64_t)part + 1) / call->parts;
+    const int64_t sums_stride = (end - first) * COLUMNS;
+    /* so many rows of W are prefetched that there is time for them to arrive */
+    const int64_t ahead = 16 * (1 + FEW_AHEAD / (end - first));
+    int32_t *sums = call->sums + first * COLUMNS * call->rows;
+    memset(sums, 0, (size_t)(call->rows * sums_stride) * sizeof *sums);
+    for (int64_t group = 0; group < n_groups; group++) {
+        const int8_t *w = self->weights + first_row(self, group) * stride;
+        FewX x[FEW];
+        for (int64_t row = 0; row < call->rows; row++)
+            few_x(&x[row], call->q + row * padded + group * 16);
+        for (int64_t i = first; i < end; i++) {
+            const int8_t *from = w + first_column(self, i);
+            UNROLL
+            for (int line = 0; line < 16; line++) PREFETCH_FAR(from + (ahead + line) * stride);
+            few_product(from, stride, x, call->rows, sums_stride, sums + (i - first) * COLUMNS);
         }
+    }
+    for (int64_t row = 0; row < call->rows; row++)
+        for (int64_t i = first; i < end; i++) {
+            const int32_t *from = sums + row * sums_stride + (i - first) * COLUMNS;
+            Ints four[4];
+            for (int j = 0; j < 4; j++) four[j] = i_load(from + LANES * j);
+            few_order(four);
+            finish_columns(call, row, i, four);
+        }
+}
+
+static OrtStatus *multiply_few(OrtContext *context, RowCall *call) {
+    const RowProduct *self = call->self;
+    const int64_t n_blocks = round_up(self->width, COLUMNS) / COLUMNS;
+    TRY(take_few(call, call->rows * n_blocks * COLUMNS));
+    float scales[FEW];
+    call->row_scales = scales;
+    quantize_few(call);
+    call->parts = (n_blocks + FEW_BLOCKS - 1) / FEW_BLOCKS;
+    if (call->parts < 2 * self->base.threads && self->base.threads > 1)
+        call->parts = 2 * self->base.threads;
+    if (call->parts > n_blocks) call->parts = n_blocks;
+    OrtStatus *status =
+        in_parallel(&self->base, context, multiply_strip_of_few, (size_t)call->parts, call);
     give_scratch(call->sums);
     return status;
 }
@@ -185,6 +246,7 @@ static OrtStatus *row_compute(void *kernel, OrtContext *context) {
     x.dims[x.rank - 1] = self->width;
     TRY(make_output(api, context, 0, x.dims, x.rank, (void **)&call.y));
     if (call.rows == 0) return NULL;
+    if (call.rows == 1) return multiply_one(context, &call);
     return call.rows <= FEW ? multiply_few(context, &call) : multiply_many(context, &call);
 }
 

@@ -52,6 +52,37 @@ INLINE void add_sums(int32_t *to, const __m256i sum[4]) {
     }
 }
 
+/* Two rows of x times sixteen rows of W, as interleave_pair has them. Not inlined, and without
+ * unrolling: compilers would take all products before the first sum, and store them.
+ */
+static __attribute__((noinline)) void multiply_pairs(const __m256i v[8][4], const FewX *x,
+                                                     int64_t sums_stride, int32_t *sums) {
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i first[4] = {zero, zero, zero, zero}, second[4] = {zero, zero, zero, zero};
+    NO_UNROLL
+    for (int pair = 0; pair < 8; pair++) {
+        const __m256i a = broadcast(x[0].pairs + pair), b = broadcast(x[1].pairs + pair);
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            const __m256i w = _mm256_loadu_si256(&v[pair][i]);
+            first[i] = _mm256_add_epi32(first[i], _mm256_madd_epi16(w, a));
+            second[i] = _mm256_add_epi32(second[i], _mm256_madd_epi16(w, b));
+        }
+    }
+    add_sums(sums, first);
+    add_sums(sums + sums_stride, second);
+}
+
+/* One row of x: see multiply_pairs. */
+static __attribute__((noinline)) void multiply_pair(const __m256i v[8][4], const FewX *x,
+                                                    int32_t *sums) {
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i sum[4] = {zero, zero, zero, zero};
+    NO_UNROLL
+    for (int pair = 0; pair < 8; pair++) add_pair(sum, v[pair], x->pairs[pair]);
+    add_sums(sums, sum);
+}
+
 INLINE void few_product(const int8_t *w, int64_t stride, const FewX *x, int64_t n_rows,
                         int64_t sums_stride, int32_t *sums) {
     const __m256i zero = _mm256_setzero_si256();
@@ -71,12 +102,10 @@ INLINE void few_product(const int8_t *w, int64_t stride, const FewX *x, int64_t 
         UNROLL
         for (int pair = 0; pair < 8; pair++)
             interleave_pair(w + 2 * pair * stride + n, stride, v[pair]);
-        for (int64_t row = 0; row < n_rows; row++) {
-            __m256i sum[4] = {zero, zero, zero, zero};
-            UNROLL
-            for (int pair = 0; pair < 8; pair++) add_pair(sum, v[pair], x[row].pairs[pair]);
-            add_sums(sums + row * sums_stride + n, sum);
-        }
+        int64_t row = 0;
+        for (; row + 1 < n_rows; row += 2)
+            multiply_pairs(v, x + row, sums_stride, sums + row * sums_stride + n);
+        if (row < n_rows) multiply_pair(v, x + row, sums + row * sums_stride + n);
     }
 }
 
@@ -94,7 +123,7 @@ INLINE void few_order(Ints sums[4]) {
 }
 
 /* Panels are [K / 2][16 columns][2], of 16 bits. */
-enum { MANY_ROWS = 4, WEIGHT_SIZE = 2, X_SIZE = 2 };
+enum { MANY_ROWS = 4, WEIGHT_SIZE = 2, X_SIZE = 2, FEW = 16, BLOCK_FEW = 16 };
 
 INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {
     for (int64_t k = 0; k < n; k += 16) {

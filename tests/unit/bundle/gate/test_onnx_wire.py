@@ -129,6 +129,13 @@ def test_leading_texts_end_where_a_field_is_another(parts: list[Part], n_known: 
         assert leading_texts(message[:end], lists) == max(stop for stop in ends if stop <= end)
 
 
+def test_leading_texts_have_sizes_of_one_byte() -> None:
+    for size, at in ((127, 129), (128, 0), (129, 0), (300, 0)):
+        found: list[bytes] = []
+        assert leading_texts(wire.field(1, bytes(size)), {10: found}) == at
+        assert found == [bytes(size)] * (at > 0)
+
+
 def test_fields_of_eight_bytes_are_passed_over() -> None:
     message = bytes((1 << 3 | 1, *range(8))) + wire.field(2, 7)
     assert [(number, value) for number, value, _ in fields(message)] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gpt_edge.bundle.gate import proto
 from gpt_edge.bundle.gate.limits import FLOAT32, INT64, MAX_CONTENT, MAX_NAME, MAX_RANK, GateError
 from gpt_edge.bundle.gate.proto import MORE_PARTS, Reader, read_graph
 from gpt_edge.bundle.gate.records import Declared, Graph, Node, Tensor
@@ -77,6 +78,8 @@ def test_a_whole_model_is_read() -> None:
         (model(opsets=field(OPSET, field(2, 1, 2))), "comes twice"),
         (model(notes=field(NOTES, field(1, "\x07"))), "no printable text"),
         (model(notes=field(NOTES, field(2, "\x07"))), "no printable text"),
+        (model(producer=field(PRODUCER, "ORTM")), "the mark of an .ort file"),
+        (model(field(HINT, declared("x" * (MAX_NAME + 1)))), "513 bytes"),
         (model(graph=b""), "it has no graph"),
         (model(graph=field(GRAPH, b"", b"")), "comes twice"),
         (model(field(TITLE, "\x07")), "no printable text"),
@@ -93,6 +96,7 @@ def test_a_whole_model_is_read() -> None:
         (model(field(INPUT, declared("x") + field(2, b""))), "in another way"),
         (model(field(HINT, declared("x", 8))), "with the type 8"),
         (model(field(HINT, declared("x", 0))), "with the type 0"),
+        (model(field(HINT, field(1, "x") + field(2, field(1, b"")))), "with the type 0"),
         (model(field(HINT, declared("x", 1, shape(*[1] * (MAX_RANK + 1))))), "with a shape"),
         (model(field(HINT, declared("x", 1, shape(1 << 31)))), "with a shape"),
         (model(field(HINT, declared("x", 1, shape("\x07")))), "no printable text"),
@@ -102,9 +106,22 @@ def test_a_model_that_no_export_writes_is_refused(data: bytes, words: str) -> No
     refused(data, words)
 
 
+@pytest.mark.parametrize("producer", ["ORT", "ORTm", "oORTM", "xORTM", "RTMORTM"])
+def test_the_mark_of_another_format_stands_behind_four_bytes(producer: str) -> None:
+    assert read_graph(model(producer=field(PRODUCER, producer)), 10).opsets == {"": 23}
+    notes = field(NOTES, field(1, "k"))
+    assert read_graph(notes + model(notes=field(NOTES, field(1, "ORTM"))), 10).opsets == {"": 23}
+
+
 @pytest.mark.parametrize("version", [3, 13])
 def test_versions_within_bounds_are_read(version: int) -> None:
     assert read_graph(model(ir=field(IR, version)), 10).opsets == {"": 23}
+
+
+def test_an_operator_set_without_a_version_has_none() -> None:
+    """The version 0, which the gate refuses; MICROSOFT's 1 would pass."""
+    opsets = opset("", 23) + field(OPSET, field(1, "com.microsoft"))
+    assert read_graph(model(opsets=opsets), 10).opsets == {"": 23, "com.microsoft": 0}
 
 
 def test_a_value_may_be_an_input_an_output_and_hinted_at() -> None:
@@ -140,6 +157,56 @@ def test_a_value_of_any_length_is_declared(length: int) -> None:
     assert Reader().declared(declared(title)) == (title, Declared(FLOAT32, None))
     dims = shape("y" * length)
     assert Reader().declared(declared("x", dims=dims)) == ("x", Declared(FLOAT32, (-1,)))
+
+
+def not_quick(*arguments: object) -> None:
+    raise AssertionError("read field by field")
+
+
+def test_short_declarations_are_read_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    short, long = shape("y" * 117), shape("y" * 118)
+    assert [len(declared("", dims=dims)) - 2 for dims in (short, long)] == [2 + 127, 3 + 128]
+    assert Reader().declared(declared("x", dims=long)) == ("x", Declared(FLOAT32, (-1,)))
+    monkeypatch.setattr(Reader, "_declared_by_fields", not_quick)
+    for title in ("", "x", "é", "x" * 9, "x" * 126, "x" * 127):
+        for dims, sizes in ((None, None), (shape(3), (3,)), (short, (-1,))):
+            found = Reader().declared(declared(title, dims=dims))
+            assert found == (title, Declared(FLOAT32, sizes))
+        assert Reader().declared(field(1, title) + field(2, b"")) == (title, Declared(0, None))
+
+
+def test_short_attributes_are_read_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proto, "_attribute_by_fields", not_quick)
+    for title in ("x", "é", "x" * 9, "x" * 126, "x" * 127):
+        for value in (0, 5, 127, 128, 300, -1, (1 << 63) - 1):
+            assert one(
+                node(attributes=field(5, attribute(title, 2, field(3, value))))
+            ).attributes == {title: value}
+
+
+@pytest.mark.parametrize("n_bytes", [126, 127, 128])
+def test_a_size_of_two_bytes_is_not_taken_for_one(n_bytes: int) -> None:
+    """Each begins as a name or a type of 128 bytes and more, and is cut off."""
+    name = b"\n\x80 " + b"x" * n_bytes
+    for message in (
+        name + declared("")[2:],
+        b"\n\x01x\x12\x80" + field(1, field(1, FLOAT32) + field(2, shape("y" * (n_bytes - 9)))),
+    ):
+        with pytest.raises(ValueError, match=r"cut off|reaches beyond|number"):
+            Reader().declared(message)
+    with pytest.raises(ValueError, match=r"cut off|reaches beyond"):
+        one(field(5, name + attribute("", 2, field(3, 7))[2:]))
+
+
+@pytest.mark.parametrize("data", [b"\n", b"\n\x00", b"\n\x01", b"\n\x01x", b"\n\x01x\x12"])
+def test_what_ends_early_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"cut off|reaches beyond|of a kind"):
+        one(field(5, data))
+    if data == b"\n\x01x":  # a name alone
+        assert Reader().declared(data) == ("x", Declared(0, None))
+    elif data != b"\n\x00":
+        with pytest.raises(ValueError, match=r"cut off|reaches beyond"):
+            Reader().declared(data)
 
 
 def test_a_graph_has_a_largest_number_of_parts() -> None:
@@ -209,6 +276,7 @@ def test_an_attribute_has_one_value(data: bytes, value: object) -> None:
         (attribute("i", 1, field(3, 7)), "of a kind that exports"),
         (attribute("i", 2, field(3, 7) + field(2, 0.5)), "of a kind that exports"),
         (field(1, "i") + field(3, 7), "of a kind that exports"),
+        (field(1, "f") + field(2, 0.5), "of a kind that exports"),
         (attribute("i", 2, field(3, 7, 8)), "comes twice"),
         (attribute("i\x07", 2, field(3, 7)), "no printable text"),
         (attribute("i", 2, field(8, 7)), "values of two kinds"),

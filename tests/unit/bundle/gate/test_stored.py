@@ -125,6 +125,9 @@ def test_a_tensor_is_what_its_fields_say(data: bytes, tensor: Tensor) -> None:
          "has a place that"),
         (beside("w", 6, at=field(EXTERNAL, field(1, "offset") + b"\x12\x05123")),
          "has a place that"),
+        (beside("w", 6, at=field(EXTERNAL, field(1, "location") + b"\x12\x00" + b"x" * 128)),
+         "has a place that"),
+        (field(NAME, "w") + field(RAW, bytes(4)), "has a type"),
         (beside("\x07", 6), "no printable text"),
     ],
 )  # fmt: skip
@@ -160,6 +163,52 @@ def test_tensors_of_one_file_are_read_alike(location: str) -> None:
                 assert reader.read(stored) == read_tensor(stored)
 
 
+def test_a_tensor_of_the_same_file_is_read_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_quick(*arguments: object) -> None:
+        raise AssertionError("read field by field")
+
+    for location in ("d", "model.data", "x" * 114, "x" * 115, "é" * 57):
+        reader = TensorReader(Names())
+        reader.read(beside("first", 6, at=place(location)))
+        reader.read(inside(2, data=field(RAW, LONG)))  # the file is the same behind it
+        with monkeypatch.context() as patched:
+            patched.setattr(reader, "_by_fields", not_quick)
+            for name in ("", "w", "é", "x" * 126, "x" * 127):
+                for number in (0, 9, 10, 4096, 10**MOST_DIGITS - 1):
+                    data = beside(name, 3, 2, kind=UINT8, at=place(location, number, number))
+                    wanted = Tensor(name, UINT8, (3, 2), None, location, number, number)
+                    assert reader.read(data) == wanted
+    long = TensorReader(Names())
+    long.read(beside("first", 6, at=place("x" * 116)))
+    # what would be the field of a file of 116 bytes, if its size had one byte
+    cut = field(TYPE, UINT8) + field(NAME, "w") + b"j\x80\n\x08location\x12t" + b"x" * 116
+    with pytest.raises(ValueError, match=r"reaches beyond|cut off|no place"):
+        long.read(cut + place("")[16:] + field(LOCATION, 1))
+
+
+@pytest.mark.parametrize("n_bytes", [126, 127, 128])
+def test_a_long_name_is_not_taken_for_a_short_one(n_bytes: int) -> None:
+    reader = TensorReader(Names())
+    reader.read(beside("first", 6))
+    kind = field(DIMS, 6) + field(TYPE, FLOAT32)
+    for named in (b"B\x80 " + b"x" * n_bytes, b"", b"B", b"B\x01"):
+        data = kind + named + place() + field(LOCATION, 1)
+        if not named:
+            assert reader.read(data).name == ""
+            continue
+        with pytest.raises(ValueError, match=r"cut off|reaches beyond|kind|twice"):
+            reader.read(data)
+
+
+def test_packed_dimensions_are_all_counted() -> None:
+    for size in (b"\x07", b"\x87" + b"\x80" * 8 + b"\x00", varint((1 << 30) + 7)):
+        most = read_tensor(field(DIMS, size * MAX_RANK) + field(TYPE, UINT8))
+        assert len(most.dims) == MAX_RANK
+        assert {dim % (1 << 30) for dim in most.dims} == {7}
+        with pytest.raises(ValueError, match=r"too many dimensions|does not end"):
+            read_tensor(field(DIMS, size * (MAX_RANK + 1)) + field(TYPE, UINT8))
+
+
 def test_what_is_refused_field_by_field_is_refused_behind_another_tensor() -> None:
     for data in (
         beside("w", *[1] * (MAX_RANK + 1)),
@@ -170,6 +219,7 @@ def test_what_is_refused_field_by_field_is_refused_behind_another_tensor() -> No
         beside("w", 6, at=place(length="1" * (MOST_DIGITS + 1))),
         beside("w", 6, at=place(length="x1")),
         beside("w", 6)[:-1] + b"\x02",
+        field(DIMS, 6) + field(NAME, "w") + place() + field(LOCATION, 1),
     ):
         reader = TensorReader(Names())
         reader.read(beside("first", 6))
@@ -178,6 +228,8 @@ def test_what_is_refused_field_by_field_is_refused_behind_another_tensor() -> No
                 read(data)
     right = TensorReader(Names())
     right.read(beside("first", 6))
+    with pytest.raises(ValueError, match="number 3 and the kind 0"):
+        right.read(field(3, 1) + beside("w", 6))
     most = beside("w", *[1] * MAX_RANK, at=place(length=4))
     assert right.read(most).dims == (1,) * MAX_RANK
 

@@ -22,6 +22,8 @@ PATTERNS = [
     r".{33}",
     r"[a\]b]{40}c|[^abc]{2,50}",
     r"\d{1,100}",
+    r"\w+( \w+){2,39}",
+    r"([a-c]{1,40} ?){3,9}",
 ]
 
 
@@ -34,9 +36,13 @@ def vocabulary() -> Vocabulary:
 def test_a_class_that_repeats_often_has_slices_and_no_other() -> None:
     assert slices_of(r"[a-z ,']{20,200}\.") == ("[a-z ,']{1,10}", "[a-z ,']{1,30}")
     assert slices_of(to_rust_syntax(r"[\w,]{40}")) == (
-        r"[[\p{L}\p{N}_],]{1,10}",
-        r"[[\p{L}\p{N}_],]{1,30}",
+        r"[[[\p{L}\p{N}_],]&&[\x00-\x7f]]{1,10}",
+        r"[[[\p{L}\p{N}_],]&&[\x00-\x7f]]{1,30}",
     )
+    words = (" [a-z]+", "[a-z]+", " [a-z]{1,10}", "[a-z]{1,10}")
+    assert slices_of(r"[a-z]+(,[a-z]+){2,8}") == words
+    assert slices_of(r"[a-z]+(,[a-z]+){2,7}") == slices_of(r"[a-z]+\)\{2,8\}") == ()
+    assert slices_of(r"([a-z]{1,40} ){9}") == (*words, "[a-z]{1,30}")
     assert slices_of(r"[a-z]{1,31}[0-9]+x{2}") == ()
     assert slices_of(r"a\.{50}") == ()
 
@@ -64,3 +70,9 @@ def test_a_slice_that_the_library_refuses_is_left_out() -> None:
     it = vocabulary()
     assert it._sliced(("[z-a]{1,10}",)) is it._tokenizer
     assert it._sliced(("[a-z]{1,10}",)) is not it._tokenizer
+
+
+@pytest.mark.parametrize("pattern", [r"[\w ]{20,200}", r"\w+( \w+){2,39}", r"[^\s,]{3,40}"])
+def test_the_slices_of_unicode_classes_are_taken(pattern: str) -> None:
+    it = vocabulary()
+    assert it._sliced(slices_of(to_rust_syntax(pattern))) is not it._tokenizer

@@ -7,15 +7,17 @@ const NO_BYTES = new Uint8Array(0);
 export function* fields(message) {
     const reader = new VarintReader(message);
     while (!reader.isOver) {
+        const start = reader.place;
         const key = reader.next();
         const number = Math.floor(key / 8);
         const kind = key % 8;
         if (kind === 0) {
-            yield { number, varint: reader.next(), bytes: NO_BYTES };
+            const varint = reader.next();
+            yield { number, varint, bytes: NO_BYTES, whole: reader.since(start) };
         }
         else if (kind === 1 || kind === 2 || kind === 5) {
             const size = kind === 2 ? reader.next() : kind === 1 ? 8 : 4;
-            yield { number, varint: null, bytes: reader.take(size) };
+            yield { number, varint: null, bytes: reader.take(size), whole: reader.since(start) };
         }
         else {
             throw new WireError("an unknown kind of field");
@@ -30,11 +32,44 @@ export function varints(packed) {
         found.push(reader.next());
     return found;
 }
+/** A field that is a whole number from 0 to 2^53. */
+export function varintField(number, value) {
+    return Uint8Array.from([...varint(number * 8), ...varint(value)]);
+}
+/** A field that is bytes: a text, a message. */
+export function lengthField(number, bytes) {
+    return joined([Uint8Array.from([...varint(number * 8 + 2), ...varint(bytes.length)]), bytes]);
+}
+export function textField(number, text) {
+    return lengthField(number, new TextEncoder().encode(text));
+}
+/** Bytes one behind the other. */
+export function joined(parts) {
+    const result = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+        result.set(part, at);
+        at += part.length;
+    }
+    return result;
+}
+function varint(value) {
+    const bytes = [];
+    for (; value > 127; value = Math.floor(value / 128))
+        bytes.push((value % 128) + 128);
+    return [...bytes, value];
+}
 class VarintReader {
     data;
     at = 0;
     constructor(data) {
         this.data = data;
+    }
+    get place() {
+        return this.at;
+    }
+    since(start) {
+        return this.data.subarray(start, this.at);
     }
     get isOver() {
         return this.at === this.data.length;

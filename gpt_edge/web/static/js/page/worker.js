@@ -80,14 +80,16 @@ var NO_BYTES = new Uint8Array(0);
 function* fields(message) {
   const reader = new VarintReader(message);
   while (!reader.isOver) {
+    const start = reader.place;
     const key = reader.next();
     const number = Math.floor(key / 8);
     const kind = key % 8;
     if (kind === 0) {
-      yield { number, varint: reader.next(), bytes: NO_BYTES };
+      const varint2 = reader.next();
+      yield { number, varint: varint2, bytes: NO_BYTES, whole: reader.since(start) };
     } else if (kind === 1 || kind === 2 || kind === 5) {
       const size = kind === 2 ? reader.next() : kind === 1 ? 8 : 4;
-      yield { number, varint: null, bytes: reader.take(size) };
+      yield { number, varint: null, bytes: reader.take(size), whole: reader.since(start) };
     } else {
       throw new WireError("an unknown kind of field");
     }
@@ -100,11 +102,41 @@ function varints(packed) {
     found.push(reader.next());
   return found;
 }
+function varintField(number, value) {
+  return Uint8Array.from([...varint(number * 8), ...varint(value)]);
+}
+function lengthField(number, bytes) {
+  return joined([Uint8Array.from([...varint(number * 8 + 2), ...varint(bytes.length)]), bytes]);
+}
+function textField(number, text) {
+  return lengthField(number, new TextEncoder().encode(text));
+}
+function joined(parts) {
+  const result = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    result.set(part, at);
+    at += part.length;
+  }
+  return result;
+}
+function varint(value) {
+  const bytes = [];
+  for (; value > 127; value = Math.floor(value / 128))
+    bytes.push(value % 128 + 128);
+  return [...bytes, value];
+}
 var VarintReader = class {
   data;
   at = 0;
   constructor(data) {
     this.data = data;
+  }
+  get place() {
+    return this.at;
+  }
+  since(start) {
+    return this.data.subarray(start, this.at);
   }
   get isOver() {
     return this.at === this.data.length;
@@ -211,8 +243,8 @@ var GraphCheck = class {
     if (ORT_MARK.every((byte, index) => message[4 + index] === byte)) {
       throw new Refusal("has the mark of an .ort file");
     }
-    for (const { number, varint, bytes } of fields(message)) {
-      if (varint !== null)
+    for (const { number, varint: varint2, bytes } of fields(message)) {
+      if (varint2 !== null)
         continue;
       if (number === 7)
         this.graph(bytes);
@@ -231,8 +263,8 @@ var GraphCheck = class {
     throw new Refusal(`asks for the operators ${shown(domain)}`);
   }
   graph(message) {
-    for (const { number, varint, bytes } of fields(message)) {
-      if (varint !== null)
+    for (const { number, varint: varint2, bytes } of fields(message)) {
+      if (varint2 !== null)
         continue;
       if (number === 1)
         this.node(bytes);
@@ -250,14 +282,14 @@ var GraphCheck = class {
       const of = domain === "" ? "" : ` of ${shown(domain)}`;
       throw new Refusal(`has the operator ${shown(operator)}${of}, which no export has`);
     }
-    for (const { number, varint, bytes } of fields(message)) {
-      if (number === 5 && varint === null)
+    for (const { number, varint: varint2, bytes } of fields(message)) {
+      if (number === 5 && varint2 === null)
         this.attribute(bytes);
     }
   }
   attribute(message) {
-    for (const { number, varint, bytes } of fields(message)) {
-      if (varint !== null)
+    for (const { number, varint: varint2, bytes } of fields(message)) {
+      if (varint2 !== null)
         continue;
       if (number === 5 || number === 10)
         this.tensor(bytes, false);
@@ -310,7 +342,7 @@ function bytesOf(tensor, what) {
   const element = ELEMENT_BYTES[type];
   if (element === void 0)
     throw new Refusal(`${what} of another type than exports write`);
-  const dims = tensor.filter((one) => one.number === 1).flatMap(({ varint, bytes }) => varint === null ? varints(bytes) : [varint]);
+  const dims = tensor.filter((one) => one.number === 1).flatMap(({ varint: varint2, bytes }) => varint2 === null ? varints(bytes) : [varint2]);
   const size = dims.reduce((product, dim) => product * dim, element);
   if (!Number.isSafeInteger(size))
     throw new Refusal(`${what} of no such shape`);
@@ -715,7 +747,7 @@ async function tag(text, task, session, tokenizer) {
 function tokenSpans(tokenizer, text) {
   const n = tokenizer.prefixLength;
   const pieces = tokenizer.encode(text).slice(n).map((id) => tokenizer.tokenBytes(id));
-  const joined = pieces.flatMap((piece) => [...piece]);
+  const joined2 = pieces.flatMap((piece) => [...piece]);
   const bytes = [];
   const spanOf = [];
   let at = 0;
@@ -726,9 +758,9 @@ function tokenSpans(tokenizer, text) {
     }
     at += character.length;
   }
-  const nBefore = joined.length - bytes.length;
+  const nBefore = joined2.length - bytes.length;
   const expected = nBefore < 0 ? [] : [...new Array(nBefore).fill(32), ...bytes];
-  if (joined.length !== expected.length || joined.some((byte, place) => byte !== expected[place])) {
+  if (joined2.length !== expected.length || joined2.some((byte, place) => byte !== expected[place])) {
     throw new TokenizerError("the tokens are no parts of the text, so they have no places in it");
   }
   let end = -nBefore;
@@ -881,6 +913,195 @@ function checkedSeed(seed) {
   return BigInt(seed);
 }
 
+// ../bundle/unpack_weights.js
+var FLOAT32 = 1;
+var UINT8 = 2;
+var INT8 = 3;
+var INT64 = 7;
+var MOST = 1 << 26;
+var COMPUTED = /* @__PURE__ */ new Set(["Reshape", "Expand", "DequantizeLinear"]);
+function unpackWeights(model2, files) {
+  const outer = [...fields(model2)];
+  const graph = outer.find((one) => one.number === 7 && one.varint === null);
+  if (graph === void 0)
+    return { model: model2, files };
+  const unpacking = new Unpacking([...fields(graph.bytes)], files);
+  if (!unpacking.run())
+    return { model: model2, files };
+  const rest = outer.filter((one) => one !== graph).map(({ whole }) => whole);
+  return {
+    model: joined([...rest, lengthField(7, unpacking.graph())]),
+    files: [...files, ...unpacking.newFiles]
+  };
+}
+var Unpacking = class {
+  parts;
+  files;
+  newFiles = [];
+  constants = /* @__PURE__ */ new Map();
+  computed = /* @__PURE__ */ new Set();
+  nodes = [];
+  nWeights = 0;
+  constructor(parts, files) {
+    this.parts = parts;
+    this.files = files;
+  }
+  /** Compute what can be computed. False where no weight is, or they are too many. */
+  run() {
+    for (const tensor of this.parts.filter((one) => one.number === 5))
+      this.read(tensor.bytes);
+    const levels = [...this.constants.values()].filter(({ type }) => type === UINT8 || type === INT8);
+    if (levels.reduce((sum, { bytes }) => sum + bytes.length, 0) > MOST)
+      return false;
+    for (const whole of this.parts.filter((one) => one.number === 1)) {
+      const node = nodeOf(whole.bytes);
+      const value = COMPUTED.has(node.operator) ? this.valueOf(node) : null;
+      if (value === null) {
+        this.nodes.push(whole);
+      } else {
+        this.constants.set(node.output, value);
+        this.computed.add(node.output);
+      }
+    }
+    return this.nWeights > 0;
+  }
+  /** The graph without what was computed and what nothing reads any more. */
+  graph() {
+    const wanted = new Set(this.nodes.flatMap(({ bytes }) => nodeOf(bytes).inputs));
+    const kept = this.parts.filter(({ number, bytes }) => number === 5 ? wanted.has(textOf2(bytes, 8)) : number !== 1);
+    const added = [...this.computed].filter((name) => wanted.has(name)).map((name) => lengthField(5, this.tensor(name, this.constants.get(name))));
+    return joined([...this.nodes.map(({ whole }) => whole), ...kept.map(({ whole }) => whole), ...added]);
+  }
+  /** A tensor whose bytes lie in a file of its own. */
+  tensor(name, { type, dims, bytes }) {
+    const path = `unpacked.${this.newFiles.length}`;
+    this.newFiles.push({ path, data: bytes });
+    const entry = (key, value) => lengthField(13, joined([textField(1, key), textField(2, value)]));
+    return joined([
+      ...dims.map((dim) => varintField(1, dim)),
+      varintField(2, type),
+      textField(8, name),
+      entry("location", path),
+      entry("offset", "0"),
+      entry("length", String(bytes.length)),
+      varintField(14, 1)
+    ]);
+  }
+  /** Note an initializer whose bytes are in the graph or in a file. */
+  read(tensor) {
+    const all = [...fields(tensor)];
+    const type = all.findLast(({ number, varint: varint2 }) => number === 2 && varint2 !== null)?.varint ?? 0;
+    const dims = all.filter(({ number }) => number === 1).flatMap(({ varint: varint2, bytes: bytes2 }) => varint2 === null ? varints(bytes2) : [varint2]);
+    const bytes = this.bytesOf(all);
+    if (bytes !== null)
+      this.constants.set(textOf2(tensor, 8), { type, dims, bytes });
+  }
+  bytesOf(tensor) {
+    const entries = new Map(tensor.filter(({ number, varint: varint2 }) => number === 13 && varint2 === null).map(({ bytes }) => [textOf2(bytes, 1), textOf2(bytes, 2)]));
+    if (entries.size === 0) {
+      const raw = tensor.find(({ number, varint: varint2 }) => number === 9 && varint2 === null)?.bytes;
+      return raw === void 0 ? null : raw.slice();
+    }
+    const file = this.files.find(({ path }) => path === entries.get("location"));
+    const length = entries.get("length");
+    if (file === void 0 || length === void 0)
+      return null;
+    const start = Number(entries.get("offset") ?? "0");
+    return file.data.subarray(start, start + Number(length));
+  }
+  /** What a node computes; null where an input is no constant, or it is of another form. */
+  valueOf({ operator, inputs, attributes }) {
+    const [first, second, third] = inputs.map((name) => this.constants.get(name));
+    if (first === void 0 || second === void 0)
+      return null;
+    if (operator === "DequantizeLinear") {
+      if (inputs.length > 2 && third === void 0)
+        return null;
+      const value = dequantized(first, second, third, attributes);
+      if (value !== null)
+        this.nWeights += value.bytes.length / 4;
+      return value;
+    }
+    if (second.type !== INT64)
+      return null;
+    const dims = [...new BigInt64Array(second.bytes.slice().buffer)].map(Number);
+    const size = dims.reduce((product, dim) => product * dim, 1);
+    if (operator === "Reshape") {
+      const isSame = size === first.dims.reduce((product, dim) => product * dim, 1);
+      return isSame && dims.every((dim) => dim > 0) ? { ...first, dims } : null;
+    }
+    if (first.type !== UINT8 || first.bytes.length !== 1 || !(size > 0 && size <= MOST))
+      return null;
+    return { type: UINT8, dims, bytes: new Uint8Array(size).fill(first.bytes[0]) };
+  }
+};
+function dequantized(levels, scales, zeros, attributes) {
+  const [height, width] = levels.dims;
+  const block2 = attributes.get("block_size") ?? 0;
+  const isKnown = levels.dims.length === 2 && (levels.type === UINT8 || levels.type === INT8) && scales.type === FLOAT32 && (attributes.get("axis") ?? 1) === 1 && (zeros === void 0 || zeros.type === levels.type && zeros.bytes.length === scales.bytes.length / 4);
+  if (!isKnown || height * width > MOST)
+    return null;
+  const signed = levels.type === INT8;
+  const from = signed ? asInt8(levels.bytes) : levels.bytes;
+  const zero = zeros === void 0 ? null : signed ? asInt8(zeros.bytes) : zeros.bytes;
+  const scale = new Float32Array(scales.bytes.slice().buffer);
+  const result = new Float32Array(height * width);
+  if (block2 > 0) {
+    if (scale.length * block2 !== result.length || width % block2 !== 0)
+      return null;
+    for (let one = 0; one < scale.length; one++) {
+      unpackBlock(from, result, one * block2, block2, scale[one], zero === null ? 0 : zero[one]);
+    }
+  } else {
+    if (scale.length !== width || zero !== null)
+      return null;
+    for (let row = 0; row < height; row++)
+      unpackRow(from, result, row * width, scale);
+  }
+  return { type: FLOAT32, dims: levels.dims, bytes: new Uint8Array(result.buffer) };
+}
+function unpackBlock(from, to, start, length, scale, zero) {
+  for (let at = start; at < start + length; at++)
+    to[at] = (from[at] - zero) * scale;
+}
+function unpackRow(from, to, start, scale) {
+  for (let at = 0; at < scale.length; at++)
+    to[start + at] = from[start + at] * scale[at];
+}
+function asInt8({ buffer, byteOffset, length }) {
+  return new Int8Array(buffer, byteOffset, length);
+}
+function nodeOf(message) {
+  const inputs = [];
+  const attributes = /* @__PURE__ */ new Map();
+  let output = "";
+  let operator = "";
+  for (const { number, varint: varint2, bytes } of fields(message)) {
+    if (varint2 !== null)
+      continue;
+    if (number === 1)
+      inputs.push(decoded(bytes));
+    if (number === 2)
+      output ||= decoded(bytes);
+    if (number === 4)
+      operator = decoded(bytes);
+    if (number === 5) {
+      const value = [...fields(bytes)].find((one) => one.number === 3 && one.varint !== null);
+      if (value?.varint != null)
+        attributes.set(textOf2(bytes, 1), value.varint);
+    }
+  }
+  return { operator, inputs, output, attributes };
+}
+function textOf2(message, number) {
+  const found = [...fields(message)].findLast((one) => one.number === number && one.varint === null);
+  return found === void 0 ? "" : decoded(found.bytes);
+}
+var decoder = new TextDecoder();
+function decoded(bytes) {
+  return decoder.decode(bytes);
+}
+
 // ../runtime/kv_cache.js
 var HEAD_SIZE_MULTIPLE = 8;
 var FIRST_CAPACITY = 64;
@@ -965,13 +1186,13 @@ var Session = class _Session {
   /** Start the graph. Throws BundleError for one that onnxruntime refuses. */
   static async start(bundle, backend2) {
     const { config, graph } = bundle.manifest;
-    const model2 = bundle.file(GRAPH_FILE);
+    const { model: model2, files } = unpackWeights(bundle.file(GRAPH_FILE), bundle.weightFiles);
     let session;
     try {
       session = await backend2.ort.InferenceSession.create(model2, {
         ...backend2.options,
         ...await backend2.optionsFor(model2),
-        externalData: bundle.weightFiles
+        externalData: files
       });
     } catch (error) {
       throw new BundleError(`onnxruntime cannot load ${bundle.where}: ${causeOf(error)}`);
@@ -2344,7 +2565,9 @@ function webBackend(ort2, threads = null) {
       enableCpuMemArena: false,
       // patterns are kept per input shape, and every step has its own
       enableMemPattern: false,
-      logSeverityLevel: 3
+      logSeverityLevel: 3,
+      // else weights that DequantizeLinear unpacks would be unpacked at every call
+      extra: { session: { disable_quant_qdq: "1" } }
     },
     optionsFor: async () => ({}),
     breathe,

@@ -10,8 +10,10 @@ const WIDTH = 16;
 const PROBE = "080812003a96010a180a01610a0162120179220d4d61744d756c496e74656765721201702a4b0804081010034201624a40" +
     "7f".repeat(DEPTH * WIDTH) +
     "5a140a0161120f0a0d080212090a0312014d0a02080462140a0179120f0a0d080612090a0312014d0a02081042040a00100d";
+// weights that DequantizeLinear unpacks are unpacked once
+const ONCE = { disable_quant_qdq: "1" };
 // signed weights become unsigned; without the second option a block's zero points are lost
-const GUARD = { session: { x64quantprecision: "1", qdqisint8allowed: "1" } };
+const GUARD = { x64quantprecision: "1", qdqisint8allowed: "1" };
 /** threads: null takes onnxruntime's own choice. */
 export function nodeBackend(ort, threads = null) {
     let saturates = null;
@@ -22,13 +24,14 @@ export function nodeBackend(ort, threads = null) {
             enableCpuMemArena: false,
             enableMemPattern: false,
             logSeverityLevel: 4,
+            extra: { session: ONCE },
             ...(threads === null ? {} : { intraOpNumThreads: threads }),
         },
         async optionsFor(model) {
             if (!hasIntegerProducts(model))
                 return {};
             saturates ??= productsSaturate(ort);
-            return (await saturates) ? { extra: GUARD } : {};
+            return (await saturates) ? { extra: { session: { ...ONCE, ...GUARD } } } : {};
         },
         breathe: () => Promise.resolve(), // a call has a thread of its own
         writesInPlace: true,

@@ -3,6 +3,7 @@
  * are those of `gpt_edge/onnx_contract.py`.
  */
 import { GRAPH_FILE } from "../bundle/bundle.js";
+import { unpackWeights } from "../bundle/unpack_weights.js";
 import { BundleError, GPTEdgeError } from "../errors.js";
 import { KVCache } from "./kv_cache.js";
 export const PREFILL_CHUNK = 256; // tokens of one call, as in Python
@@ -21,13 +22,13 @@ export class Session {
     /** Start the graph. Throws BundleError for one that onnxruntime refuses. */
     static async start(bundle, backend) {
         const { config, graph } = bundle.manifest;
-        const model = bundle.file(GRAPH_FILE);
+        const { model, files } = unpackWeights(bundle.file(GRAPH_FILE), bundle.weightFiles);
         let session;
         try {
             session = await backend.ort.InferenceSession.create(model, {
                 ...backend.options,
                 ...(await backend.optionsFor(model)),
-                externalData: bundle.weightFiles,
+                externalData: files,
             });
         }
         catch (error) {

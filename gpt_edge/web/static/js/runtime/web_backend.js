@@ -18,6 +18,8 @@ export function webBackend(ort, threads = null) {
             // patterns are kept per input shape, and every step has its own
             enableMemPattern: false,
             logSeverityLevel: 3,
+            // else weights that DequantizeLinear unpacks would be unpacked at every call
+            extra: { session: { disable_quant_qdq: "1" } },
         },
         optionsFor: async () => ({}),
         breathe,

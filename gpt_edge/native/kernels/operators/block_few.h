@@ -1,12 +1,17 @@
-/* One row of BlockProduct: sixteen outputs at a time, on weights in the layout of the file. */
+/* A few rows of BlockProduct: sixteen outputs at a time, on weights in the layout of the file. All
+ * rows pass before the next weights are read.
+ */
 #pragma once
 
-/* Sixteen outputs from n on, for constant bits and n_parts. scales: [blocks][16]. */
-INLINE Floats dot_parts(const BlockCall *call, int64_t n, int bits, int n_parts,
+/* Sixteen outputs of row m from n on, for constant bits and n_parts. scales: [blocks][16]. */
+INLINE Floats dot_parts(const BlockCall *call, int64_t m, int64_t n, int bits, int n_parts,
                         const float *scales) {
     const BlockProduct *self = call->self;
     const int64_t stride = self->row_size, per_block = self->block / self->group;
     const uint8_t *w = self->weights + n * stride;
+    const int8_t *q = (const int8_t *)call->q + m * round_up(self->depth, UNIT);
+    const float *x_scales = call->scales + m * self->n_groups;
+    const int32_t *corrections = call->corrections + m * self->n_groups;
     Floats total = f_all(0);
     for (int64_t k = 0; k < self->depth; k += UNIT) {
         const uint8_t *from = w + k * bits / 8;
@@ -20,7 +25,7 @@ INLINE Floats dot_parts(const BlockCall *call, int64_t n, int bits, int n_parts,
             n_groups = (int)(n_left / self->group);
             from = tail;
             row_size = UNIT;
-        } else {
+        } else if (m == 0) {
             /* of the next outputs as much as is read of these, in the order of memory */
             const uint8_t *next = w + TILE * stride + TILE * k * bits / 8;
             UNROLL
@@ -28,25 +33,25 @@ INLINE Floats dot_parts(const BlockCall *call, int64_t n, int bits, int n_parts,
         }
         BlockX x;
         Ints sums[4];
-        block_x(&x, (const int8_t *)call->q + k, bits, n_parts);
+        block_x(&x, q + k, bits, n_parts);
         block_unit(from, row_size, bits, &x, n_parts, sums);
         UNROLL
         for (int i = 0; i < n_parts; i++) {
             if (i >= n_groups) break;
             const int64_t g = k / self->group + i;
-            total = accumulate(sums[i], i_all(call->corrections[g]), f_all(call->scales[g]),
+            total = accumulate(sums[i], i_all(corrections[g]), f_all(x_scales[g]),
                                f_load(scales + g / per_block * TILE), total);
         }
     }
     return total;
 }
 
-static Floats dot_sixteen(const BlockCall *call, int64_t n, const float *scales) {
+static Floats dot_sixteen(const BlockCall *call, int64_t m, int64_t n, const float *scales) {
     const BlockProduct *self = call->self;
     /* Groups of 64, 32 and 16 weights. 48 is skipped: MatMulNBits has powers of two only. */
 #define CASE(BITS, PARTS)                                    \
     if (self->bits == BITS && self->group == UNIT / PARTS) \
-        return dot_parts(call, n, BITS, PARTS, scales);
+        return dot_parts(call, m, n, BITS, PARTS, scales);
     CASE(8, 1);
     CASE(8, 2);
     CASE(8, 4);
@@ -57,8 +62,8 @@ static Floats dot_sixteen(const BlockCall *call, int64_t n, const float *scales)
     return f_all(NAN); /* no graph has another size */
 }
 
-/* The part-th fraction of the outputs of one row. */
-static void multiply_row(void *data, size_t part) {
+/* The part-th fraction of the outputs of all rows. */
+static void multiply_few_blocks(void *data, size_t part) {
     BlockCall *call = data;
     const BlockProduct *self = call->self;
     const int64_t n_tiles = round_up(self->width, TILE) / TILE;
@@ -72,16 +77,22 @@ static void multiply_row(void *data, size_t part) {
     for (int64_t tile = first; tile < end; tile++) {
         const int64_t n = first_output(self, tile);
         gather_scales(self, n, scales);
-        Floats total = dot_sixteen(call, n, scales);
-        if (self->bias) total = f_add(total, f_load(self->bias + n));
-        f_store(call->y + n, activate(self->activation, total));
+        for (int64_t m = 0; m < call->rows; m++) {
+            Floats total = dot_sixteen(call, m, n, scales);
+            if (self->bias) total = f_add(total, f_load(self->bias + n));
+            f_store(call->y + m * self->width + n, activate(self->activation, total));
+        }
     }
     give_scratch(scales);
 }
 
-static OrtStatus *multiply_one(OrtContext *context, BlockCall *call) {
+/* q: [M, K rounded up]; scales and corrections: [M, groups]. */
+static OrtStatus *multiply_few_rows(OrtContext *context, BlockCall *call) {
     const BlockProduct *self = call->self;
-    quantize_blocks(self, call->x, (int8_t *)call->q, call->scales, call->corrections, 1);
+    const int64_t padded = round_up(self->depth, UNIT), n_groups = self->n_groups;
+    for (int64_t m = 0; m < call->rows; m++)
+        quantize_blocks(self, call->x + m * self->depth, (int8_t *)call->q + m * padded,
+                        call->scales + m * n_groups, call->corrections + m * n_groups, 1);
     call->parts = 2 * self->base.threads;
-    return in_parallel(&self->base, context, multiply_row, (size_t)call->parts, call);
+    return in_parallel(&self->base, context, multiply_few_blocks, (size_t)call->parts, call);
 }
