@@ -13,6 +13,7 @@
 #include "row_many.h"
 
 enum { ROW_X, ROW_W, ROW_SCALE, ROW_BIAS, ROW_INPUTS };
+enum { FEW = 12 };                        /* rows; more are worth the packing of row_many.h */
 enum { FEW_BLOCKS = 16, FEW_AHEAD = 12 }; /* blocks of 64 columns of a part, and to prefetch */
 
 /* The first of the group-th sixteen rows of W; the last ones overlap those before, where 16 do not

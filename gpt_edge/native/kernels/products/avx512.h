@@ -77,7 +77,7 @@ INLINE void few_product(const int8_t *w, int64_t stride, const FewX *x, int64_t 
 }
 
 /* Panels are [K / 4][16 columns][4]. */
-enum { MANY_ROWS = 12, WEIGHT_SIZE = 1, X_SIZE = 1, FEW = 12, BLOCK_FEW = 8 };
+enum { MANY_ROWS = 12, WEIGHT_SIZE = 1, X_SIZE = 1, BLOCK_FEW = 8 };
 
 #ifndef TILES
 INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {

@@ -38,7 +38,6 @@ INLINE void few_order(Ints sums[4]) { (void)sums; }
 enum { MANY_ROWS = 4 };   /* rows of x that many_tile takes */
 enum { WEIGHT_SIZE = 1 }; /* bytes of a weight of a panel */
 enum { X_SIZE = 1 };      /* bytes of a number of x, as many_x stores them */
-enum { FEW = 12 };        /* rows of RowProduct; more are worth the packing of row_many.h */
 enum { BLOCK_FEW = 8 };   /* rows of BlockProduct's 4-bit weights, as for block_many.h */
 
 /* Store row m of x, of n numbers, for many_tile. is_rows: unsigned bytes, or signed ones. */
