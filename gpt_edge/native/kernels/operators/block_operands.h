@@ -32,10 +32,17 @@ INLINE Floats accumulate(Ints sums, Ints correction, Floats x_scale, Floats w_sc
 
 /* Copy the scales of sixteen outputs from n on to out [blocks][16]. */
 static void gather_scales(const BlockProduct *self, int64_t n, float *out) {
-    for (int i = 0; i < TILE; i++) {
-        const float *row = self->scales + (n + i) * self->n_blocks;
-        for (int64_t b = 0; b < self->n_blocks; b++) out[b * TILE + i] = row[b];
+    const int64_t stride = self->n_blocks;
+    const float *from = self->scales + n * stride;
+    for (int64_t i = 0; i < TILE * stride; i += LANES) PREFETCH(from + TILE * stride + i);
+    int64_t b = 0;
+    for (; b + 4 <= stride; b += 4) {
+        Floats columns[4];
+        f_four_columns(from + b, stride, columns);
+        for (int j = 0; j < 4; j++) f_store(out + (b + j) * TILE, columns[j]);
     }
+    for (; b < stride; b++)
+        for (int i = 0; i < TILE; i++) out[b * TILE + i] = from[i * stride + b];
 }
 
 /* The first of the i-th sixteen outputs; the last ones overlap the ones before, where sixteen do

@@ -61,8 +61,8 @@ static OrtStatus *block_create(const OrtCustomOp *op, OrtApi api, const OrtInfo 
 static OrtStatus *multiply_any(OrtContext *context, BlockCall *call) {
     const BlockProduct *self = call->self;
     const int64_t padded = round_up(self->depth, UNIT);
-    /* a few rows read weights of 4 bits as they are: to widen those would take longer */
-    const int64_t few = self->bits == 4 ? BLOCK_FEW : 1;
+    /* a few rows read weights as they are: to pack those would take longer */
+    const int64_t few = self->bits == 4 ? FEW_4_BITS : FEW_8_BITS;
     call->n_padded = call->rows <= few ? call->rows : round_up(call->rows, BLOCK_TILE);
     const int64_t n_scales = round_up(self->n_groups * call->n_padded, LANES);
     call->scales = take_scratch((size_t)(n_scales * 8 + call->n_padded * padded * X_SIZE));

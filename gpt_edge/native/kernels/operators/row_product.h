@@ -23,6 +23,15 @@ INLINE int64_t first_row(const RowProduct *self, int64_t group) {
     return (group + 1) * 16 > self->depth ? self->depth - 16 : group * 16;
 }
 
+#ifndef ONE_ROWS
+#define ONE_ROWS 16 /* of W at a time, for one row of x */
+INLINE void one_product(const int8_t *w, int64_t stride, const FewX *x, int first, int32_t *sums) {
+    (void)first;
+    few_product(w, stride, x, 1, 0, sums);
+}
+#endif
+enum { ONE_AHEAD = 12288 }; /* bytes from what is read to what is prefetched */
+
 /* One row times the part-th fraction of the rows of W, sixteen of those at a time, to sums
  * [part][N]. The sums' order of columns is undone by `collect`: once for each output, not for each
  * row of W.
@@ -37,15 +46,18 @@ static void accumulate_row(void *data, size_t part) {
     int32_t *sums = call->sums + (int64_t)part * sums_stride;
     memset(sums, 0, (size_t)sums_stride * sizeof *sums);
     for (int64_t group = first; group < end; group++) {
-        const int8_t *w = self->weights + first_row(self, group) * stride;
         FewX x;
         few_x(&x, call->q + group * 16);
-        for (int64_t i = 0; i * COLUMNS < stride; i++) {
-            /* of the next sixteen rows as much as is read of these, in the order of memory */
-            const int8_t *next = w + 16 * stride + 16 * COLUMNS * i;
-            UNROLL
-            for (int line = 0; line < 16; line++) PREFETCH_FAR(next + COLUMNS * line);
-            few_product(w + first_column(self, i), stride, &x, 1, sums_stride, sums + i * COLUMNS);
+        UNROLL
+        for (int first = 0; first < 16; first += ONE_ROWS) {
+            const int8_t *w = self->weights + (first_row(self, group) + first) * stride;
+            for (int64_t i = 0; i * COLUMNS < stride; i++) {
+                /* in the order of memory, as much as is read now */
+                const int8_t *next = w + ONE_AHEAD + ONE_ROWS * COLUMNS * i;
+                UNROLL
+                for (int line = 0; line < ONE_ROWS; line++) PREFETCH_FAR(next + COLUMNS * line);
+                one_product(w + first_column(self, i), stride, &x, first, sums + i * COLUMNS);
+            }
         }
     }
 }

@@ -123,7 +123,7 @@ INLINE void few_order(Ints sums[4]) {
 }
 
 /* Panels are [K / 2][16 columns][2], of 16 bits. */
-enum { MANY_ROWS = 4, WEIGHT_SIZE = 2, X_SIZE = 2, BLOCK_FEW = 16 };
+enum { MANY_ROWS = 4, WEIGHT_SIZE = 2, X_SIZE = 2, FEW_4_BITS = 16, FEW_8_BITS = 1 };
 
 INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {
     for (int64_t k = 0; k < n; k += 16) {

@@ -62,7 +62,7 @@ INLINE void few_order(Ints sums[4]) {
 }
 
 /* Panels are [K / 4][16 columns][4]. */
-enum { MANY_ROWS = 6, WEIGHT_SIZE = 1, X_SIZE = 1, BLOCK_FEW = 8 };
+enum { MANY_ROWS = 6, WEIGHT_SIZE = 1, X_SIZE = 1, FEW_4_BITS = 8, FEW_8_BITS = 1 };
 
 INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {
     (void)is_rows;

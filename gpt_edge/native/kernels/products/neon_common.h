@@ -110,7 +110,7 @@ INLINE void transpose_words(const uint8_t *w, int64_t stride, int64_t n, int is_
         }
 }
 
-enum { MANY_ROWS = 4, WEIGHT_SIZE = 1, X_SIZE = 1, BLOCK_FEW = 8 };
+enum { MANY_ROWS = 4, WEIGHT_SIZE = 1, X_SIZE = 1, FEW_4_BITS = 8, FEW_8_BITS = 1 };
 
 /* The sums of a tile, which are kept in registers. Not in `sums` while they grow: the compiler would
  * store them at every step, as x may be the same memory.

@@ -38,7 +38,8 @@ INLINE void few_order(Ints sums[4]) { (void)sums; }
 enum { MANY_ROWS = 4 };   /* rows of x that many_tile takes */
 enum { WEIGHT_SIZE = 1 }; /* bytes of a weight of a panel */
 enum { X_SIZE = 1 };      /* bytes of a number of x, as many_x stores them */
-enum { BLOCK_FEW = 8 };   /* rows of BlockProduct's 4-bit weights, as for block_many.h */
+enum { FEW_4_BITS = 8 };  /* rows that BlockProduct multiplies as block_few.h does it */
+enum { FEW_8_BITS = 1 };
 
 /* Store row m of x, of n numbers, for many_tile. is_rows: unsigned bytes, or signed ones. */
 INLINE void many_x(uint8_t *to, int64_t m, int64_t n, const uint8_t *x, int is_rows) {

@@ -75,6 +75,32 @@ INLINE Floats f_scale(Floats x, Floats n) {
     return EACH(Floats, scale_half(x.a, n.a), scale_half(x.b, n.b));
 }
 
+/* Eight rows of four columns: half h of row[r] is row 4 h + r, and a transpose of 4 x 4 in each half
+ * makes columns of them.
+ */
+INLINE void four_columns_of_eight(const float *x, int64_t stride, __m256 column[4]) {
+    __m256 row[4];
+    UNROLL
+    for (int r = 0; r < 4; r++)
+        row[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(x + r * stride)),
+                                      _mm_loadu_ps(x + (4 + r) * stride), 1);
+    const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(row[0], row[1]));
+    const __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(row[0], row[1]));
+    const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(row[2], row[3]));
+    const __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(row[2], row[3]));
+    column[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+    column[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+    column[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+    column[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+}
+INLINE void f_four_columns(const float *x, int64_t stride, Floats column[4]) {
+    __m256 first[4], second[4];
+    four_columns_of_eight(x, stride, first);
+    four_columns_of_eight(x + 8 * stride, stride, second);
+    UNROLL
+    for (int j = 0; j < 4; j++) column[j] = (Floats){first[j], second[j]};
+}
+
 INLINE float f_sum(Floats v) {
     const __m256 half = _mm256_add_ps(v.a, v.b);
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));

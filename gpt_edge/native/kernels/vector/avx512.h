@@ -25,6 +25,28 @@ INLINE Floats f_abs(Floats x) { return _mm512_abs_ps(x); }
 INLINE Floats f_round(Floats x) { return _mm512_roundscale_ps(x, 8); }
 INLINE Floats f_scale(Floats x, Floats n) { return _mm512_scalef_ps(x, n); }
 
+/* The first four numbers of sixteen rows that lie `stride` apart, by columns: quarter q of row[r] is
+ * row 4 q + r, and a transpose of 4 x 4 in each quarter makes columns of them.
+ */
+INLINE void f_four_columns(const float *x, int64_t stride, Floats column[4]) {
+    __m512 row[4];
+    UNROLL
+    for (int r = 0; r < 4; r++) {
+        row[r] = _mm512_castps128_ps512(_mm_loadu_ps(x + r * stride));
+        row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(x + (4 + r) * stride), 1);
+        row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(x + (8 + r) * stride), 2);
+        row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(x + (12 + r) * stride), 3);
+    }
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(row[2], row[3]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(row[2], row[3]));
+    column[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    column[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    column[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    column[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+}
+
 INLINE float f_sum(Floats v) {
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));

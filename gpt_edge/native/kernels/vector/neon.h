@@ -55,6 +55,22 @@ INLINE float32x4_t scale_quarter(float32x4_t x, float32x4_t n) {
 }
 INLINE Floats f_scale(Floats x, Floats n) { EACH(Floats, scale_quarter(x.val[i], n.val[i])); }
 
+/* The first four numbers of sixteen rows that lie `stride` apart, by columns. */
+INLINE void f_four_columns(const float *x, int64_t stride, Floats column[4]) {
+    UNROLL
+    for (int q = 0; q < 4; q++) {
+        const float *from = x + 4 * q * stride;
+        const float32x4x2_t a = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + stride));
+        const float32x4x2_t b =
+            vtrnq_f32(vld1q_f32(from + 2 * stride), vld1q_f32(from + 3 * stride));
+        UNROLL
+        for (int j = 0; j < 2; j++) {
+            column[j].val[q] = vcombine_f32(vget_low_f32(a.val[j]), vget_low_f32(b.val[j]));
+            column[2 + j].val[q] = vcombine_f32(vget_high_f32(a.val[j]), vget_high_f32(b.val[j]));
+        }
+    }
+}
+
 INLINE float f_sum(Floats v) {
     const float32x4_t x = vaddq_f32(vaddq_f32(v.val[0], v.val[2]), vaddq_f32(v.val[1], v.val[3]));
     const float32x2_t y = vadd_f32(vget_low_f32(x), vget_high_f32(x));

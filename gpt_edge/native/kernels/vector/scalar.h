@@ -50,6 +50,12 @@ INLINE Floats f_round(Floats x) { EACH(Floats, rintf(x.lane[i])); } /* halves to
 /* x 2^n, rounded once, for whole n from -252 to 254 */
 INLINE Floats f_scale(Floats x, Floats n) { EACH(Floats, ldexpf(x.lane[i], (int)n.lane[i])); }
 
+/* The first four numbers of sixteen rows that lie `stride` apart, by columns. */
+INLINE void f_four_columns(const float *x, int64_t stride, Floats column[4]) {
+    for (int j = 0; j < 4; j++)
+        for (int i = 0; i < LANES; i++) column[j].lane[i] = x[i * stride + j];
+}
+
 /* halves, then quarters, then pairs */
 INLINE float f_sum(Floats v) {
     for (int n = LANES / 2; n > 0; n /= 2)
