@@ -34,7 +34,8 @@ from gpt_edge.reference.model import GPT
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.tasks import TaskSpec
 
-PRESETS = {"avx512": "avx512_vnni", "neon": "arm64"}  # Optimum's that fit a kind of CPU
+# Optimum's that fit a kind of CPU
+PRESETS = {"avx512": "avx512_vnni", "amx": "avx512_vnni", "neon": "arm64"}
 LABELS = ("negative", "neutral", "positive")
 BATCH = 32
 MEDIAN_TOKENS, SPREAD, LONGEST = 24, 0.6, 256

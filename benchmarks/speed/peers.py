@@ -1,6 +1,7 @@
 """gpt-edge beside the engines a user could pick instead: runs them in alternation, then writes
 benchmarks/results/speed-KIND.md and speed-KIND.png, KIND being the kind of this CPU: avx2, avxvnni,
-avx512 or neon. The table of another kind stays; speed.md beside them sums up all of them by hand.
+avx512, amx or neon. The table of another kind stays; speed.md beside them sums all of them up by
+hand.
 
     python benchmarks/speed/peers.py --venvs VENVS --models MODELS \\
         --bundle edge-int8=MODELS/gpt2-edge-int8 --bundle edge-int4=MODELS/gpt2-edge-int4 \\

@@ -30,14 +30,16 @@ class Wanted:
     rss_mb: float | None = None
 
 
+AVX512 = Wanted(
+    decode={(8, 32): 1.5, (8, 512): 1.4, (4, 32): 1.3, (4, 512): 1.3},
+    first_token={(2, 32): 15 / 18, (2, 512): 0.9},
+    optimum=3.0,
+    roofline={1: 0.8, 2: 0.6},
+    rss_of_bundle=1.3,
+)
 WANTED = {
-    "avx512": Wanted(
-        decode={(8, 32): 1.5, (8, 512): 1.4, (4, 32): 1.3, (4, 512): 1.3},
-        first_token={(2, 32): 15 / 18, (2, 512): 0.9},
-        optimum=3.0,
-        roofline={1: 0.8, 2: 0.6},
-        rss_of_bundle=1.3,
-    ),
+    "avx512": AVX512,
+    "amx": AVX512,
     "avx2": Wanted(
         decode={(8, 32): 1.5, (8, 512): 1.5, (4, 32): 1.4, (4, 512): 1.4},
         first_token={(1, 512): 0.8, (2, 512): 0.8},

@@ -6,7 +6,8 @@ import os
 import platform
 from pathlib import Path
 
-KINDS = {"avx512_vnni": "avx512", "avx_vnni": "avxvnni", "avx2": "avx2"}  # by flag, the best first
+# by flag, the best first
+KINDS = {"amx_int8": "amx", "avx512_vnni": "avx512", "avx_vnni": "avxvnni", "avx2": "avx2"}
 
 
 def cpu_facts() -> dict[str, str]:
@@ -20,7 +21,7 @@ def cpu_facts() -> dict[str, str]:
 
 
 def cpu_kind() -> str:
-    """avx512 (VNNI, with or without AMX), avxvnni, avx2, neon, or the machine's name."""
+    """amx, avx512 (VNNI), avxvnni, avx2, neon, or the machine's name."""
     flags = cpu_facts().get("flags", "").split()
     if found := [kind for flag, kind in KINDS.items() if flag in flags]:
         return found[0]
