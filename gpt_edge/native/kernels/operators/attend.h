@@ -51,10 +51,17 @@ INLINE Floats dot_keys(const Head *head, const Floats *q, int64_t j, int64_t n_k
     return f_sum_across(quarters);
 }
 
-/* Write the weights e^(score - largest) of the keys from start to end for the r-th query to scores;
- * return their sum, one partial sum in each lane.
+/* Sixteen keys or values that come later, for a single query: it has little to compute meanwhile. */
+INLINE void prefetch_later(const char *keys, int64_t key_stride, int n, int is_half) {
+    const char *later = keys + 2 * LANES * key_stride;
+    const int n_lines = n * LANES * (is_half ? 2 : 4) * LANES / 64;
+    for (int line = 0; line < n_lines; line++) PREFETCH(later + 64 * line);
+}
+
+/* Write the weights e^(score - largest) of the keys from start to end for the r-th query of `rows`
+ * to scores; return their sum, one partial sum in each lane.
  */
-INLINE Floats weigh(const Head *head, int r, int64_t start, int64_t end, float *scores,
+INLINE Floats weigh(const Head *head, int r, int rows, int64_t start, int64_t end, float *scores,
                     int64_t size, int n, int is_half) {
     const Floats never = f_all(-INFINITY);
     const int64_t own_end = head->position + r + 1; /* past the last key that it sees */
@@ -65,6 +72,8 @@ INLINE Floats weigh(const Head *head, int r, int64_t start, int64_t end, float *
     for (int i = 0; i < n; i++)
         q[i] = load_some(head->queries + r * head->query_stride + LANES * i, size - LANES * i);
     for (int64_t j = start; j < end; j += LANES) {
+        if (rows == 1)
+            prefetch_later(head->keys + j * head->key_stride, head->key_stride, n, is_half);
         const Floats products = dot_keys(head, q, j, end - j, size, n, is_half);
         Floats s = f_mul(products, f_all(head->scale));
         if (own_first > j || own_end - j < LANES) {
@@ -96,6 +105,8 @@ INLINE void add_values(const Head *head, int rows, const float *scores, int64_t 
         for (int i = 0; i < n; i++) sum[r][i] = f_all(0);
     }
     for (int64_t j = first; j < end; j++) {
+        if (rows == 1 && v == 0 && j % LANES == 0)
+            prefetch_later(head->values + j * head->key_stride, head->key_stride, n, is_half);
         Floats value[MAX_VECTORS];
         UNROLL
         for (int i = 0; i < n; i++)
@@ -125,7 +136,7 @@ INLINE void attend_rows(const Head *head, int rows, float *scores, int64_t width
                               : 0;
     Floats inverse[ROWS];
     for (int r = 0; r < rows; r++)
-        inverse[r] = f_all(1.0f / f_sum(weigh(head, r, first / LANES * LANES, end,
+        inverse[r] = f_all(1.0f / f_sum(weigh(head, r, rows, first / LANES * LANES, end,
                                               scores + r * width, size, n, is_half)));
     const int at_once = MAX_ACCUMULATORS / rows;
     int v = 0;
