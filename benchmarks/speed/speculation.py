@@ -1,6 +1,10 @@
 """What speculation costs and gains: a call of one to eight ids, and texts with and without lookup.
 
     python benchmarks/speed/speculation.py BUNDLE [--threads N] [--tokens N] [--rounds N]
+    python benchmarks/speed/speculation.py BUNDLE --texts STORIES [--draft BUNDLE]
+
+With --texts, a file of documents, a trained model goes on with the beginnings of the first ones,
+with a draft, and writes the first ones again behind themselves, with lookup.
 
 Rounds alternate in one process. GPT_EDGE_NATIVE=0 takes onnxruntime's operators.
 """
@@ -11,6 +15,8 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +26,7 @@ from gpt_edge.generate.generator import Generator
 
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8)
 REPEATS = "apples, pears, plums, grapes. "
+SEPARATOR = "<|endoftext|>"
 PLAIN = "Once upon a time there was a little girl who"
 
 
@@ -66,6 +73,57 @@ def gain(model: Generator, prompt: str, n: int, rounds: int, sampled: bool) -> d
     }
 
 
+def gain_on_texts(
+    model: Generator, prompts: Sequence[str], speculate: Any, n: int, rounds: int, sampled: bool
+) -> dict[str, Any]:
+    """As `gain`, of the time of all prompts together."""
+    settings: dict[str, Any] = {"max_new_tokens": n, "ignore_end_token": True}
+    ratios, guessed, accepted = [], 0, 0
+    for number in range(rounds):
+        seconds = {False: 0.0, True: 0.0}
+        for index, prompt in enumerate(prompts):
+            if sampled:
+                settings |= {"top_k": 40, "temperature": 0.8, "seed": index}
+            ids = []
+            for is_speculating in (False, True) if number % 2 else (True, False):
+                way = speculate if is_speculating else None
+                done = model.complete(prompt, speculate=way, **settings)
+                seconds[is_speculating] += done.decode_seconds
+                ids.append(done.ids)
+                if done.speculation is not None:
+                    guessed += done.speculation.guessed
+                    accepted += done.speculation.accepted
+            assert ids[0] == ids[1]
+        ratios.append(seconds[False] / seconds[True])
+    return {
+        "ratio": round(statistics.median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in sorted(ratios)],
+        "guessed": guessed // rounds,
+        "accepted": accepted // rounds,
+    }
+
+
+def measure_texts(model: Generator, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What lookup gains where a text is written again, and a draft where it goes on."""
+    texts = [text.strip() for text in arguments.texts.read_text("utf-8").split(SEPARATOR)]
+    tokenizer = model.tokenizer
+    fitting = [text for text in texts if 120 <= len(tokenizer.encode(text)) <= 180]
+    fitting = fitting[: arguments.documents]
+    again = [f"{text}\n\n{' '.join(text.split()[:20])}" for text in fitting]
+    begun = [" ".join(text.split()[:20]) for text in fitting]
+    n, rounds = arguments.tokens, arguments.rounds
+    found = {
+        "written again, greedy, lookup": gain_on_texts(model, again, "lookup", n, rounds, False)
+    }
+    if arguments.draft:
+        draft = gpt_edge.load(arguments.draft, threads=arguments.threads)
+        for name, sampled in (("greedy", False), ("sampled", True)):
+            found[f"going on, {name}, draft"] = gain_on_texts(
+                model, begun, draft, n, rounds, sampled
+            )
+    return found
+
+
 def main() -> None:
     """Print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -73,6 +131,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--tokens", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--texts", type=Path, help=f"documents, separated by {SEPARATOR}")
+    parser.add_argument("--documents", type=int, default=8, help="of --texts, of middle length")
+    parser.add_argument("--draft", help="a smaller bundle with the same tokenizer")
     arguments = parser.parse_args()
     model = gpt_edge.load(arguments.bundle, threads=arguments.threads)
     seconds = call_seconds(model, 4 * arguments.rounds)
@@ -81,11 +142,13 @@ def main() -> None:
         "threads": model.session.threads,
         "call_ms": {size: round(value * 1e3, 2) for size, value in seconds.items()},
         "call_steps": {size: round(value / seconds[1], 2) for size, value in seconds.items()},
-        "repeating, greedy": gain(
-            model, REPEATS * 12, arguments.tokens, arguments.rounds, sampled=False
-        ),
-        "plain, sampled": gain(model, PLAIN, arguments.tokens, arguments.rounds, sampled=True),
     }
+    if arguments.texts:
+        found |= measure_texts(model, arguments)
+    else:
+        n, rounds = arguments.tokens, arguments.rounds
+        found["repeating, greedy"] = gain(model, REPEATS * 12, n, rounds, sampled=False)
+        found["plain, sampled"] = gain(model, PLAIN, n, rounds, sampled=True)
     print(json.dumps(found, indent=1))
 
 

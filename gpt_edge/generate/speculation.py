@@ -13,14 +13,14 @@ drawing them from the model's own distribution, which also keeps the text of a s
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from gpt_edge.arrays import FloatArray
-from gpt_edge.generate.logprobs import log_softmax
 from gpt_edge.generate.read_sequence import ReadSequence
 from gpt_edge.generate.sampler import Sampler
 from gpt_edge.runtime.session import Session
@@ -70,6 +70,7 @@ class SpeculativeReader:
         self._pace = Pace()
         self._rows: list[FloatArray] = []  # after each guess that may still prove right
         self._guesses: list[int] = []
+        self._has_guessed = False
 
     def step(self, id: int) -> FloatArray:
         """Logits [V] after `id`, the last token chosen; the next call may overwrite them."""
@@ -87,25 +88,35 @@ class SpeculativeReader:
 
     def _call(self, id: int) -> FloatArray:
         """Read `id`, and guesses after it where they promise to save time."""
-        started = time.perf_counter()
+        guesses, guessing = self._guess()
         self.stats.calls += 1
-        guesses = self._guess()
+        started = time.perf_counter()
         if not guesses:
+            self._pace.note_no_guess(guessing)
             logits = self._sequence.step(id)
             self._pace.note_call(1, time.perf_counter() - started)
             return logits
         rows = self._sequence.read_rows([id, *guesses])
         self.stats.guessed += len(guesses)
-        self._pace.note_call(len(rows), time.perf_counter() - started)
+        self._pace.note_call(len(rows), time.perf_counter() - started + guessing)
         self._guesses = guesses
         self._rows = list(rows[1:])
         first: FloatArray = rows[0]
         return first
 
-    def _guess(self) -> list[int]:
+    def _guess(self) -> tuple[list[int], float]:
+        """Guesses, and the seconds that they took: 0 for the first ones, before which a draft reads
+        the prompt.
+        """
         room = self._limit - len(self._history) - 1
         n = min(self._pace.n_guesses(), room)
-        return self._proposer.propose(self._history, n) if n > 0 else []
+        if n <= 0:
+            return [], 0.0
+        started = time.perf_counter()
+        guesses = self._proposer.propose(self._history, n)
+        seconds = time.perf_counter() - started if self._has_guessed else 0.0
+        self._has_guessed = True
+        return guesses, seconds
 
 
 class Pace:
@@ -134,16 +145,22 @@ class Pace:
     def note_call(self, n_rows: int, seconds: float) -> None:
         """A call of so many rows took so long; it gives one token at least."""
         self._n_tokens += 1
+        if n_rows not in self._is_warm:  # the first call binds memory, and is slower
+            self._is_warm.add(n_rows)
+            return
         if n_rows > 1:
             self._lost_steps += seconds / self._seconds[1] - 1
         if n_rows not in self._seconds:  # fewer guesses than were asked for
             return
-        if n_rows in self._is_warm:
-            known = self._seconds[n_rows]
-            # a busy machine makes some calls slow, and nothing makes one fast
-            weight = 0.3 if seconds < known else 0.05
-            self._seconds[n_rows] += (weight if known else 1.0) * (seconds - known)
-        self._is_warm.add(n_rows)  # the first call binds memory, and is slower
+        known = self._seconds[n_rows]
+        # a busy machine makes some calls slow, and nothing makes one fast
+        weight = 0.3 if seconds < known else 0.05
+        self._seconds[n_rows] += (weight if known else 1.0) * (seconds - known)
+
+    def note_no_guess(self, seconds: float) -> None:
+        """Looking for a guess took so long, and gave none."""
+        if self._seconds[1]:
+            self._lost_steps += seconds / self._seconds[1]
 
     def note_guess(self, is_right: bool) -> None:
         """A guess proved right or wrong; a right one saves a step."""
@@ -187,7 +204,7 @@ class DraftModel:
         while True:
             row = logits[: self._n_tokens]
             id = sampler.sample(row, history)
-            if math.exp(float(log_softmax(row)[id])) < self._sure:
+            if share(row, id) < self._sure:
                 break
             history.append(id)
             if len(history) == len(ids) + n:
@@ -210,6 +227,14 @@ class DraftModel:
         logits = self._sequence.read(ids[n_same:])
         assert logits is not None  # nothing cancels it
         return logits
+
+
+def share(logits: FloatArray, id: int) -> float:
+    """The probability of `id` after a row of logits [V], in float32: quick, and exact enough to
+    compare.
+    """
+    shares = np.exp(logits - logits.max())
+    return float(shares[id] / shares.sum())
 
 
 class PromptLookup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -192,6 +193,54 @@ def test_wrong_guesses_cost_at_most_a_fiftieth() -> None:
             pace.note_guess(is_right=False)
         spent += seconds
     assert spent < 2000 * 0.01 * 1.02 + 0.05
+
+
+def test_a_draft_that_is_never_sure_is_asked_for_a_fiftieth_of_the_time() -> None:
+    pace = Pace()
+    for _ in range(2):
+        pace.note_call(1, 0.01)
+    n_asked = 0
+    for _ in range(2000):
+        if pace.n_guesses():
+            n_asked += 1
+            pace.note_no_guess(0.004)
+        pace.note_call(1, 0.01)
+    assert n_asked * 0.004 < 2000 * 0.01 * 0.02 + 0.02
+
+
+class Slow:
+    """Takes its time, the longest at first, and has no guess."""
+
+    n_asked = 0
+
+    def propose(self, ids: Sequence[int], n: int) -> list[int]:
+        self.n_asked += 1
+        time.sleep(0.05 if self.n_asked == 1 else 0.01)
+        return []
+
+
+def test_the_first_look_of_a_draft_reads_the_prompt_and_counts_as_nothing_lost() -> None:
+    sequence = Fixed(np.zeros(VOCAB_SIZE, np.float32))
+    noted: list[float] = []
+    steps: list[float] = []
+
+    class Noting(Pace):
+        def n_guesses(self) -> int:
+            return 1
+
+        def note_no_guess(self, seconds: float) -> None:
+            noted.append(seconds)
+
+        def note_call(self, n_rows: int, seconds: float) -> None:
+            steps.append(seconds)
+
+    reader = SpeculativeReader(sequence, Slow(), [0], 100)  # type: ignore[arg-type]
+    reader._pace = Noting()
+    for _ in range(3):
+        reader.step(1)
+    assert noted[0] == 0
+    assert min(noted[1:]) >= 0.01
+    assert min(steps) < 0.01  # the steps alone
 
 
 class Fixed:
