@@ -73,6 +73,14 @@ CASES = {
         Constraint.regex(r"\w{1,40}( \w{1,40}){3,60}"),
         WORDS,
     ),
+    "pattern, words with and without spaces": (
+        Constraint.regex(r"(\w+ ?){3,40}"),
+        WORDS,
+    ),
+    "pattern, words of Latin letters": (
+        Constraint.regex(r"[A-Za-z]+([ ,]+[A-Za-z]+){2,39}"),
+        WORDS,
+    ),
     "choice of three": (Constraint.choice([" yes", " no", " I don't know"]), " I don't know"),
     "grammar of sums": (Constraint.grammar(SUM), "12+(345.5-6)+78-(9+10-(11+12))"),
 }
