@@ -32,6 +32,7 @@ AFTERMATH = 1.0  # seconds of CPU time in which an error is what became of Ctrl-
 NO_REASON = ("without exception set", "without setting an exception")
 MEMORY_HINT = "close other programs, or take a smaller model or another --scheme"
 _interrupts: list[float] = []  # CPU times of Ctrl-C
+_lost: list[bool] = []  # not empty: a Ctrl-C was lost in a callback and has not come again yet
 
 
 def program() -> int:
@@ -42,19 +43,22 @@ def program() -> int:
     compiled from a string, as for a dataclass, Python would end by the signal.
     """
     try:
-        import signal
+        try:
+            import signal
 
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
-            signal.signal(signal.SIGINT, _interrupt)
-        code = main()
-    except KeyboardInterrupt:
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+                signal.signal(signal.SIGINT, _interrupt)
+            code = main()
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        _ignore_interrupts()
+    except KeyboardInterrupt:  # just before it is ignored
+        _ignore_interrupts()
+        code = INTERRUPTED
+    if _lost:
         code = INTERRUPTED
     import atexit
-    import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":  # of `_interrupt_again`
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
     if code == INTERRUPTED:
         atexit._run_exitfuncs()
         os._exit(INTERRUPTED)
@@ -67,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     hook, excepthook = sys.unraisablehook, sys.excepthook
     _interrupts.clear()
+    _lost.clear()
     try:
         sys.unraisablehook = lambda lost: _interrupt_again(lost) or hook(lost)
         sys.excepthook = lambda *printed: _is_interrupt(printed[0]) or excepthook(*printed)
@@ -77,9 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.unraisablehook, sys.excepthook = hook, excepthook
 
 
+def _ignore_interrupts() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":  # of `_interrupt_again`
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """As Python's own: but libraries may raise another error in its place, as `compile` does."""
     _note_interrupt()
+    _lost.clear()
     if sys.platform != "win32" and _is_importing(frame):
         import signal
 
@@ -122,6 +136,7 @@ def _interrupt_again(lost: UnraisableHookArgs) -> bool:
         return False
     import signal
 
+    _lost.append(True)
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, SOON)
     return True

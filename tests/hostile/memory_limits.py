@@ -28,30 +28,19 @@ from tests.hostile.moments import names_in
 
 HANGS = 300
 OUTCOMES = ("done", "refused", "OpenBLAS", "unclear", "killed", "hung")
-# a run that writes its peak of address space, in kB, to the file that it is given first
-MEASURED = """
-import runpy, sys
-place = sys.argv.pop(1)
-sys.argv.pop(0)
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    lines = open("/proc/self/status").read().splitlines()
-    peak = next(line.split()[1] for line in lines if line.startswith("VmPeak"))
-    open(place, "w").write(peak)
-"""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """code: negative is a signal, None hung."""
+    """code: negative is a signal, None hung. left: temporary names. peak: of address space."""
 
     code: int | None
     errors: str
-    left: list[str]  # temporary names
+    left: list[str]
+    peak: int
 
 
-def run(command: list[str], name: str, template: Path, limit: int | None = None) -> Ended:
+def run(name: str, template: Path, limit: int | None = None) -> Ended:
     """A command in a copy of its world. limit: bytes of address space."""
     world = template.parent / "world"
     shutil.rmtree(world, ignore_errors=True)
@@ -64,36 +53,45 @@ def run(command: list[str], name: str, template: Path, limit: int | None = None)
 
     with errors.open("w") as stream:
         process = subprocess.Popen(
-            [*command, *COMMANDS[name].arguments],
+            [sys.executable, str(REPO / "cli.py"), *COMMANDS[name].arguments],
             cwd=world,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stream,
             preexec_fn=limited,
         )
-        deadline = time.monotonic() + HANGS
+        deadline, peak = time.monotonic() + HANGS, 0
         while (code := process.poll()) is None and time.monotonic() < deadline:
             if "http://" in errors.read_text():  # serve waits
                 process.send_signal(signal.SIGINT)
-            time.sleep(0.05)
+            peak = max(peak, address_space(process.pid))
+            time.sleep(0.02)
         if code is None:
             process.kill()
             process.wait()
     left = [file for file in names_in(world) if any(part in file for part in STRAYS)]
-    return Ended(code, errors.read_text(), left)
+    return Ended(code, errors.read_text(), left, peak)
+
+
+def address_space(process: int) -> int:
+    """Bytes that a process took at its peak so far; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmPeak")), 0)
 
 
 def need(name: str, template: Path) -> int:
     """Bytes of address space that an undisturbed run takes at its peak."""
-    peak = template.parent / "peak"
-    ended = run([sys.executable, "-c", MEASURED, str(peak), str(REPO / "cli.py")], name, template)
+    ended = run(name, template)
     assert ended.code == (130 if name == "serve" else 0), ended
-    return int(peak.read_text()) << 10
+    return ended.peak
 
 
 def outcome(name: str, limit: int, template: Path) -> tuple[str, str]:
     """One of OUTCOMES, and what was said."""
-    ended = run([sys.executable, str(REPO / "cli.py")], name, template, limit)
+    ended = run(name, template, limit)
     said = [line for line in ended.errors.splitlines() if line.startswith("error: ")]
     shown = " | ".join(ended.errors.strip().splitlines()[:3])[:300]
     if ended.code is None:

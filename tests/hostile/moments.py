@@ -24,6 +24,7 @@ from types import FrameType
 MS_BIND, MS_PRIVATE_TREE = 0x1000, 0x44000  # linux/mount.h: MS_PRIVATE | MS_REC
 NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000  # linux/sched.h
 HANGS = 120  # seconds of the clock
+SOON = 1e-4  # seconds of CPU time
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,6 +65,9 @@ class Moments:
             signal.setitimer(signal.ITIMER_PROF, max(left, 1e-5))
 
     def _fork(self, number: int, frame: FrameType | None) -> None:
+        if fork_would_wait():
+            signal.setitimer(signal.ITIMER_PROF, SOON)
+            return
         began = time.process_time()
         shutil.rmtree(self.own, ignore_errors=True)
         self.own.mkdir()
@@ -94,6 +98,12 @@ class Moments:
 
     def _said(self) -> str:
         return (self.own / "errors").read_text()
+
+
+def fork_would_wait() -> bool:
+    """Whether this thread holds what a fork takes first: a pool is being given work."""
+    pools = sys.modules.get("concurrent.futures.thread")
+    return pools is not None and pools._global_shutdown_lock.locked()
 
 
 def names_in(folder: Path) -> list[str]:
