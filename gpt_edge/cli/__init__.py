@@ -30,6 +30,7 @@ IMPORTING = "<frozen importlib._bootstrap>"
 AFTERMATH = 1.0  # seconds of CPU time in which an error is what became of Ctrl-C
 # of Python, which can lose a MemoryError
 NO_REASON = ("without exception set", "without setting an exception")
+NO_THREAD = "can't start new thread"  # of Python
 MEMORY_HINT = "close other programs, or take a smaller model or another --scheme"
 _interrupts: list[float] = []  # CPU times of Ctrl-C
 _lost: list[bool] = []  # not empty: a Ctrl-C was lost in a callback and has not come again yet
@@ -156,6 +157,7 @@ def _main(arguments: list[str]) -> int:
     import warnings
 
     from gpt_edge.cli.support import console
+    from gpt_edge.cli.support.address_space import watch_numpy
     from gpt_edge.errors import GPTEdgeWarning
 
     with warnings.catch_warnings():
@@ -163,6 +165,7 @@ def _main(arguments: list[str]) -> int:
         warnings.filterwarnings("always", category=GPTEdgeWarning)
         warnings.showwarning = console.show_warning
         try:
+            watch_numpy()
             code = _run(arguments)
             console.flush()
         except (Exception, KeyboardInterrupt) as error:
@@ -256,10 +259,14 @@ def _report(error: BaseException, command: str) -> int:
 def _report_other(error: BaseException) -> None:
     """Print an error of the system, or one that nobody expected."""
     from gpt_edge.cli.support import console
+    from gpt_edge.cli.support.address_space import address_limit
 
     match error:
         case _ if _is_out_of_memory(error):
             console.error("out of memory", MEMORY_HINT)
+        case RuntimeError() if NO_THREAD in str(error):
+            reason = "memory is short, or too many processes run"
+            console.error(f"no thread could be started: {reason}", MEMORY_HINT)
         case SystemError() if any(text in str(error) for text in NO_REASON):
             console.error("a library failed and did not say why; memory may be short", MEMORY_HINT)
         case OSError():
@@ -270,5 +277,8 @@ def _report_other(error: BaseException) -> None:
             console.error(f"{path}{error.strerror or error}")
         case _:
             text = (str(error).strip().splitlines() or [""])[0][:300]
+            limit = address_limit()
             hint = "this is a fault in gpt-edge; GPT_EDGE_DEBUG=1 shows the traceback"
+            if limit is not None:  # libraries go on without parts of themselves
+                hint = f"memory may be short: the address space is limited to {limit >> 20} MiB"
             console.error(f"unexpected {type(error).__name__}: {text}", hint)
