@@ -27,16 +27,19 @@ PARTS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "manifest": (["gpt_edge/bundle/manifest.py"], ["tests/unit/bundle"]),
     "atomic_files": (
-        ["gpt_edge/system/atomic_files.py"],
-        ["tests/unit/system/test_atomic_files.py", "tests/unit/system/test_publish_file.py"],
+        [f"gpt_edge/system/{name}.py" for name in ("atomic_files", "lock", "disk")],
+        ["tests/unit/system"],
     ),
-    "tokenizer": (["gpt_edge/tokenizer/*.py"], ["tests/unit/tokenizer"]),
+    "tokenizer": (
+        ["gpt_edge/tokenizer/*.py"],
+        ["tests/unit/tokenizer", "tests/parity/test_tokenizers_of_checkpoints.py"],
+    ),
     "sampling": (
         [
             f"gpt_edge/generate/{name}.py"
             for name in ("sampler", "truncation", "penalties", "processors", "params", "philox")
         ],
-        ["tests/unit/generate"],
+        ["tests/unit/generate", "tests/parity/test_processors.py"],
     ),
 }
 

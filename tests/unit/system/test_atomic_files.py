@@ -366,6 +366,39 @@ def test_a_folder_is_cleared_of_what_dead_writers_left_in_it(tmp_path: Path) -> 
     assert left == {*others, inner / ".held.lock"}
 
 
+def test_a_stray_that_cannot_be_removed_is_an_output_error_and_frees_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".a.tmp-1-00000000").touch()
+    real = os.unlink
+
+    def unlink(path: Path) -> None:
+        if ".tmp-" in str(path):
+            raise OSError(errno.EIO, "broken", str(path))
+        real(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(OutputError, match=r"cannot write .*broken"), hold_lock(tmp_path / "a"):
+        pass
+    assert not (tmp_path / ".a.lock").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks with flock")
+def test_ctrl_c_while_a_lock_is_taken_closes_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(descriptor: int, flags: int) -> None:
+        held.append(descriptor)
+        raise KeyboardInterrupt
+
+    held: list[int] = []
+    monkeypatch.setattr(lock.fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt), hold_lock(tmp_path / "a"):
+        pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(held[0])
+
+
 def test_a_stray_that_is_a_link_is_removed_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "f").touch()

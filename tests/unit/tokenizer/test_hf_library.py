@@ -23,6 +23,7 @@ from gpt_edge.tokenizer import (
     find_tokenizer,
     tokenizer_from,
 )
+from gpt_edge.tokenizer.hf_library import guarded
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "rain", "##s", "in", "你", "好", "。"]
 TEXTS = ("The rains in 你好。", " the  rain\n", "", "[SEP] the [MASK]", "\ud800the", "é?")
@@ -232,6 +233,24 @@ def test_a_corrupt_file_of_a_bundle_is_refused(content: bytes) -> None:
     spec = TokenizerSpec("hf", "tokenizer.json", 12)
     with pytest.raises(TokenizerError, match=r"refused by the tokenizers library|is not UTF-8"):
         build_tokenizer(TokenizerSource(spec, content, "here"))
+
+
+def test_ctrl_c_in_the_library_is_no_damage() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        guarded(interrupted, "here")
+
+
+def test_a_pre_tokenizer_alone_loses_its_space_for_what_continues_a_text(tmp_path: Path) -> None:
+    model = unigram()
+    model.normalizer = None
+    model.pre_tokenizer = pre_tokenizers.Metaspace()
+    model.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = build_tokenizer(found(tmp_path))
+    assert tokenizer.encode_part("the") != tokenizer.encode("the")
+    assert tokenizer.encode(" the") == tokenizer.encode("the")
 
 
 def test_a_file_with_more_tokens_than_its_description_is_refused(tmp_path: Path) -> None:
