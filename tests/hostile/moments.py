@@ -129,8 +129,8 @@ def move_to_copy(world: Path, copy: Path) -> None:
     shutil.copytree(world, copy, symlinks=True)
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError, ValueError):  # of the listing; a file without a name
-            place = Path(os.readlink(f"/proc/self/fd/{name}")).relative_to(world)
-            _open_again(int(name), copy / place)
+            path = Path(os.readlink(f"/proc/self/fd/{name}"))
+            _open_again(int(name), copy / path.relative_to(world), _is_locked(path))
     mount_own(copy, world)
 
 
@@ -143,14 +143,28 @@ def mount_own(copy: Path, folder: Path) -> None:
     os.chdir(os.getcwd())  # looked up anew
 
 
-def _open_again(descriptor: int, path: Path) -> None:
+def _is_locked(path: Path) -> bool:
+    """Whether a descriptor of a lock file holds the lock: Ctrl-C may come just before."""
+    if path.suffix != ".lock":
+        return False
+    another = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(another)
+    return False
+
+
+def _open_again(descriptor: int, path: Path, is_locked: bool) -> None:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     new = os.open(path, flags)
     with suppress(OSError):  # a folder
         os.lseek(new, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
     os.dup2(new, descriptor, inheritable=False)
     os.close(new)
-    if path.suffix == ".lock":
+    if is_locked:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
