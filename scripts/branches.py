@@ -21,6 +21,7 @@ PARTS: dict[str, tuple[list[str], list[str]]] = {
         ["gpt_edge/bundle/gate/*.py", "gpt_edge/bundle/onnx_wire.py"],
         [
             "tests/unit/bundle/gate",
+            "tests/unit/bundle/test_optimum_folder.py",
             "tests/hostile/test_gate_in_process.py",
             "tests/hostile/test_fast_readers.py",
         ],

@@ -8,7 +8,9 @@ from onnx import TensorProto, helper
 from tests.hostile.crafted.attack import (
     FLOAT,
     INT64,
+    after_logits,
     attribute,
+    constant,
     find,
     of_graph,
 )
@@ -127,6 +129,33 @@ def long_name(model: onnx.ModelProto) -> None:
 @of_graph("an input that the contract does not have")
 def unknown_input(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("evil", FLOAT, [1]))
+
+
+@of_graph("an input that is stored as well")
+def stored_input(model: onnx.ModelProto) -> None:
+    constant(model, "input_ids", [[1]])
+
+
+@of_graph("a graph that names no version of its operators", "tiny-edge", "tiny-portable")
+def no_version(model: onnx.ModelProto) -> None:
+    del model.opset_import[:]
+
+
+@of_graph("attention with a window that the config does not have")
+def own_window(model: onnx.ModelProto) -> None:
+    attribute(find(model, "GroupQueryAttention"), "local_window_size").i = 4
+
+
+@of_graph("an output that nothing makes")
+def unmade_output(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        if "present.1.key" in node.output:
+            node.output[list(node.output).index("present.1.key")] = "elsewhere"
+
+
+@of_graph("logits of another shape", "tiny-portable")
+def turned_logits(model: onnx.ModelProto) -> None:
+    after_logits(model, helper.make_node("Transpose", ["all_logits"], ["logits"], perm=[0, 2, 1]))
 
 
 @of_graph("an input of strings")
