@@ -157,7 +157,7 @@ def _main(arguments: list[str]) -> int:
     import warnings
 
     from gpt_edge.cli.support import console
-    from gpt_edge.cli.support.address_space import watch_numpy
+    from gpt_edge.cli.support.address_space import watch_imports
     from gpt_edge.errors import GPTEdgeWarning
 
     with warnings.catch_warnings():
@@ -165,7 +165,7 @@ def _main(arguments: list[str]) -> int:
         warnings.filterwarnings("always", category=GPTEdgeWarning)
         warnings.showwarning = console.show_warning
         try:
-            watch_numpy()
+            watch_imports()
             code = _run(arguments)
             console.flush()
         except (Exception, KeyboardInterrupt) as error:
