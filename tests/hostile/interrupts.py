@@ -213,7 +213,8 @@ def ends(name: str, n_tries: int, draw: random.Random, place: Path, results: Pat
             with results.open("a") as stream:
                 stream.write(json.dumps(asdict(ended)) + "\n")
         else:
-            run(name, world, Moments(world, seconds, results))
+            begun = run(name, world, Moments(world, seconds, results))
+            assert begun.code == 0, begun
     return whole
 
 

@@ -65,7 +65,7 @@ class Moments:
             signal.setitimer(signal.ITIMER_PROF, max(left, 1e-5))
 
     def _fork(self, number: int, frame: FrameType | None) -> None:
-        if fork_would_wait():
+        if holds_a_lock():
             signal.setitimer(signal.ITIMER_PROF, SOON)
             return
         began = time.process_time()
@@ -100,10 +100,13 @@ class Moments:
         return (self.own / "errors").read_text()
 
 
-def fork_would_wait() -> bool:
-    """Whether this thread holds what a fork takes first: a pool is being given work."""
-    pools = sys.modules.get("concurrent.futures.thread")
-    return pools is not None and pools._global_shutdown_lock.locked()
+def holds_a_lock() -> bool:
+    """Whether this thread holds a lock that a fork would wait for, that of pools, or would find
+    released, that of logging.
+    """
+    pools, logs = map(sys.modules.get, ("concurrent.futures.thread", "logging"))
+    is_filling = pools is not None and pools._global_shutdown_lock.locked()
+    return is_filling or (logs is not None and logs._lock._is_owned())
 
 
 def names_in(folder: Path) -> list[str]:
