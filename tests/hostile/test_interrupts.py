@@ -22,7 +22,10 @@ import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 from gpt_edge.cli import program
 os.write(2, b"begun")
-signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+try:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+except KeyboardInterrupt:  # it came meanwhile, as processes run slowly here
+    os._exit(130)
 sys.exit(program())
 """
 
