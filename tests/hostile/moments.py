@@ -104,9 +104,9 @@ def holds_a_lock() -> bool:
     """Whether this thread holds a lock that a fork would wait for, that of pools, or would find
     released, that of logging.
     """
-    pools, logs = map(sys.modules.get, ("concurrent.futures.thread", "logging"))
-    is_filling = pools is not None and pools._global_shutdown_lock.locked()
-    return is_filling or (logs is not None and logs._lock._is_owned())
+    pool = getattr(sys.modules.get("concurrent.futures.thread"), "_global_shutdown_lock", None)
+    log = getattr(sys.modules.get("logging"), "_lock", None)  # none while it is imported
+    return (pool is not None and pool.locked()) or (log is not None and log._is_owned())
 
 
 def names_in(folder: Path) -> list[str]:
