@@ -16,9 +16,19 @@ from gpt_edge.onnx_contract import LOGITS
 from tests.unit.bundle.gate.calls import CONFIG
 
 
-def test_a_window_that_the_config_does_not_have_is_refused() -> None:
-    node = Node("GroupQueryAttention", "", (), (), {"local_window_size": 4}, "", b"")
-    with pytest.raises(GateError, match="it sees a window of 4, the config has -1"):
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"local_window_size": 4}, "it sees a window of 4, the config has -1"),
+        ({"scale": 7.0}, "its scale is 7.0, the config's is 0.5"),
+        ({}, "its scale is None"),
+    ],
+)
+def test_a_window_or_a_scale_that_the_config_does_not_have_is_refused(
+    attributes: dict[str, Any], words: str
+) -> None:
+    node = Node("GroupQueryAttention", "", (), (), attributes, "", b"")
+    with pytest.raises(GateError, match=words):
         graph._check_layer(node, CONFIG, "edge", 0)
 
 
