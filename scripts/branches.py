@@ -21,22 +21,26 @@ PARTS: dict[str, tuple[list[str], list[str]]] = {
         ["gpt_edge/bundle/gate/*.py", "gpt_edge/bundle/onnx_wire.py"],
         [
             "tests/unit/bundle/gate",
+            "tests/unit/bundle/test_optimum_folder.py",
             "tests/hostile/test_gate_in_process.py",
             "tests/hostile/test_fast_readers.py",
         ],
     ),
     "manifest": (["gpt_edge/bundle/manifest.py"], ["tests/unit/bundle"]),
     "atomic_files": (
-        ["gpt_edge/system/atomic_files.py"],
-        ["tests/unit/system/test_atomic_files.py", "tests/unit/system/test_publish_file.py"],
+        [f"gpt_edge/system/{name}.py" for name in ("atomic_files", "lock", "disk")],
+        ["tests/unit/system"],
     ),
-    "tokenizer": (["gpt_edge/tokenizer/*.py"], ["tests/unit/tokenizer"]),
+    "tokenizer": (
+        ["gpt_edge/tokenizer/*.py"],
+        ["tests/unit/tokenizer", "tests/parity/test_tokenizers_of_checkpoints.py"],
+    ),
     "sampling": (
         [
             f"gpt_edge/generate/{name}.py"
             for name in ("sampler", "truncation", "penalties", "processors", "params", "philox")
         ],
-        ["tests/unit/generate"],
+        ["tests/unit/generate", "tests/parity/test_processors.py"],
     ),
 }
 

@@ -30,8 +30,10 @@ IMPORTING = "<frozen importlib._bootstrap>"
 AFTERMATH = 1.0  # seconds of CPU time in which an error is what became of Ctrl-C
 # of Python, which can lose a MemoryError
 NO_REASON = ("without exception set", "without setting an exception")
+NO_THREAD = "can't start new thread"  # of Python
 MEMORY_HINT = "close other programs, or take a smaller model or another --scheme"
 _interrupts: list[float] = []  # CPU times of Ctrl-C
+_lost: list[bool] = []  # not empty: a Ctrl-C was lost in a callback and has not come again yet
 
 
 def program() -> int:
@@ -42,19 +44,22 @@ def program() -> int:
     compiled from a string, as for a dataclass, Python would end by the signal.
     """
     try:
-        import signal
+        try:
+            import signal
 
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
-            signal.signal(signal.SIGINT, _interrupt)
-        code = main()
-    except KeyboardInterrupt:
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+                signal.signal(signal.SIGINT, _interrupt)
+            code = main()
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        _ignore_interrupts()
+    except KeyboardInterrupt:  # just before it is ignored
+        _ignore_interrupts()
+        code = INTERRUPTED
+    if _lost:
         code = INTERRUPTED
     import atexit
-    import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":  # of `_interrupt_again`
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
     if code == INTERRUPTED:
         atexit._run_exitfuncs()
         os._exit(INTERRUPTED)
@@ -67,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     hook, excepthook = sys.unraisablehook, sys.excepthook
     _interrupts.clear()
+    _lost.clear()
     try:
         sys.unraisablehook = lambda lost: _interrupt_again(lost) or hook(lost)
         sys.excepthook = lambda *printed: _is_interrupt(printed[0]) or excepthook(*printed)
@@ -77,9 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.unraisablehook, sys.excepthook = hook, excepthook
 
 
+def _ignore_interrupts() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":  # of `_interrupt_again`
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """As Python's own: but libraries may raise another error in its place, as `compile` does."""
     _note_interrupt()
+    _lost.clear()
     if sys.platform != "win32" and _is_importing(frame):
         import signal
 
@@ -122,6 +137,7 @@ def _interrupt_again(lost: UnraisableHookArgs) -> bool:
         return False
     import signal
 
+    _lost.append(True)
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, SOON)
     return True
@@ -141,6 +157,7 @@ def _main(arguments: list[str]) -> int:
     import warnings
 
     from gpt_edge.cli.support import console
+    from gpt_edge.cli.support.address_space import watch_imports
     from gpt_edge.errors import GPTEdgeWarning
 
     with warnings.catch_warnings():
@@ -148,6 +165,7 @@ def _main(arguments: list[str]) -> int:
         warnings.filterwarnings("always", category=GPTEdgeWarning)
         warnings.showwarning = console.show_warning
         try:
+            watch_imports()
             code = _run(arguments)
             console.flush()
         except (Exception, KeyboardInterrupt) as error:
@@ -241,10 +259,14 @@ def _report(error: BaseException, command: str) -> int:
 def _report_other(error: BaseException) -> None:
     """Print an error of the system, or one that nobody expected."""
     from gpt_edge.cli.support import console
+    from gpt_edge.cli.support.address_space import address_limit
 
     match error:
         case _ if _is_out_of_memory(error):
             console.error("out of memory", MEMORY_HINT)
+        case RuntimeError() if NO_THREAD in str(error):
+            reason = "memory is short, or too many processes run"
+            console.error(f"no thread could be started: {reason}", MEMORY_HINT)
         case SystemError() if any(text in str(error) for text in NO_REASON):
             console.error("a library failed and did not say why; memory may be short", MEMORY_HINT)
         case OSError():
@@ -255,5 +277,8 @@ def _report_other(error: BaseException) -> None:
             console.error(f"{path}{error.strerror or error}")
         case _:
             text = (str(error).strip().splitlines() or [""])[0][:300]
+            limit = address_limit()
             hint = "this is a fault in gpt-edge; GPT_EDGE_DEBUG=1 shows the traceback"
+            if limit is not None:  # libraries go on without parts of themselves
+                hint = f"memory may be short: the address space is limited to {limit >> 20} MiB"
             console.error(f"unexpected {type(error).__name__}: {text}", hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
 from types import FrameType
@@ -63,6 +64,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
         self._server = server
+        self.is_interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT."""
@@ -70,6 +72,7 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = True
         self._server.is_draining = True
         self.should_exit = True
+        self.is_interrupted = sig == signal.SIGINT
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -93,7 +96,9 @@ def bind(host: str, port: int) -> socket.socket:
 def run_server(
     models: ServedModels, access: Access, listener: socket.socket, drain_seconds: int
 ) -> None:
-    """Serve until a signal. drain_seconds: how long texts under way may take to their end then."""
+    """Serve until a signal. drain_seconds: how long texts under way may take to their end then.
+    Raises KeyboardInterrupt after Ctrl-C.
+    """
     server = Server(models)
     config = uvicorn.Config(
         server.app(access),
@@ -110,9 +115,12 @@ def run_server(
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
     try:
-        DrainingServer(config, server).run(sockets=[listener])
+        draining = DrainingServer(config, server)
+        draining.run(sockets=[listener])
     finally:
         models.close()
+    if draining.is_interrupted:
+        raise KeyboardInterrupt
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

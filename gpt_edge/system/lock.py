@@ -24,6 +24,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+_TEMPORARY = re.compile(r"\.(.+)\.(?:lock|(?:tmp|old)-[0-9]+-[0-9a-f]{8})")
 LOCK_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -53,6 +54,17 @@ def recover(target: Path) -> None:
             remove_temporary(aside)
         else:
             os.rename(aside, target)
+
+
+def clear_folder(folder: Path) -> None:
+    """Clear what dead writers left at any depth of `folder`, whose targets nobody may write again.
+    What a living one holds stays, and what cannot be removed.
+    """
+    for place, folders, files in os.walk(folder):
+        found = map(_TEMPORARY.fullmatch, [*folders, *files])
+        for name in sorted({match[1] for match in found if match}):
+            with suppress(OutputError), hold_lock(Path(place, name)):
+                pass
 
 
 def remove_temporary(path: Path) -> None:

@@ -36,7 +36,8 @@ class SentencePieceTokenizer(TextEncoder):
         self._special_text = {id: text for text, id in spec.special_tokens}
         n_pieces: int = self._model.get_piece_size()
         beyond = {id for id in self._special_text if id >= n_pieces}
-        if beyond != set(range(n_pieces, spec.vocab_size)):
+        is_whole = n_pieces <= spec.vocab_size and beyond == {*range(n_pieces, spec.vocab_size)}
+        if not is_whole:
             raise TokenizerError(
                 f"{where} has {n_pieces} pieces and {len(beyond)} tokens beyond them, expected "
                 f"{spec.vocab_size} in all"

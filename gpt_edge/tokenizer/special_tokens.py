@@ -85,12 +85,8 @@ class SpecialTokenFinder:
 
     def _token(self, found: str) -> str:
         """The token of a match, which may hold the white space around it."""
-        if found in self._ids:
-            return found
-        for candidate in (found.lstrip(), found.rstrip(), found.strip()):
-            if candidate in self._ids:
-                return candidate
-        raise AssertionError(f"{found!r} matched no special token")
+        spellings = (found, found.lstrip(), found.rstrip(), found.strip())
+        return next(text for text in spellings if text in self._ids)
 
     def _pattern(self, texts: Sequence[str]) -> re.Pattern[str] | None:
         if not texts:

@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt_edge.errors import TrainingError
 from gpt_edge.system.atomic_files import make_folder
 from gpt_edge.system.disk import output_error
-from gpt_edge.system.lock import hold_lock
+from gpt_edge.system.lock import clear_folder, hold_lock
 
 STATE, CHECKPOINT = "state.safetensors", "checkpoint"
 
@@ -20,7 +20,7 @@ STATE, CHECKPOINT = "state.safetensors", "checkpoint"
 def hold_run_folder(
     folder: Path, resume: bool, option: str, is_prepared: Callable[[str], bool] = lambda name: False
 ) -> Iterator[None]:
-    """Create `folder` if it is missing, and hold its lock.
+    """Create `folder` if it is missing, hold its lock, and clear what a killed run left in it.
 
     option: what names it, for hints. is_prepared: whether a name in it belongs to something that is
     prepared before a run begins. Raises TrainingError unless the folder holds a run to resume, or
@@ -33,6 +33,7 @@ def hold_run_folder(
     except OSError as error:
         raise output_error(error, folder) from error
     with hold_lock(real):
+        clear_folder(real)
         yield
 
 

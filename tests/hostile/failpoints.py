@@ -23,19 +23,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.hostile.disk_runs import Outcome, Rungs, import_here, run, warm_up
 from tests.hostile.moments import can_isolate
-from tests.hostile.writers import (
-    WRITERS,
-    Outcome,
-    Rungs,
-    Writer,
-    import_here,
-    on_disk,
-    prepared,
-    run,
-    strays,
-    warm_up,
-)
+from tests.hostile.writers import WRITERS, Writer, on_disk, prepared, strays
 from tests.support.crash_model import Tree, check
 from tests.support.disk_operations import KINDS, REMOVES, fault_at
 
@@ -79,7 +69,8 @@ class Sweep:
         assert done.code == 0, done.errors
         self.new = writer.result(self.out)
         assert self.new != self.old
-        self.operations = done.operations
+        self.operations = done.tried
+        self.done = done.done
         self.after: Tree = on_disk(self.out)
         import_here(done.modules)
 
@@ -219,7 +210,7 @@ def sample() -> None:
         draw = random.Random(writer.name)
         with tempfile.TemporaryDirectory() as folder:
             sweep = Sweep(writer, Path(folder))
-            _, problems = check(sweep.before, sweep.operations, sweep.after)
+            _, problems = check(sweep.before, sweep.done, sweep.after)
             chosen = draw.sample(list(points(sweep, 1)), 1 if len(sweep.operations) > 100 else 2)
             for index, kind in chosen:
                 _, wrong = sweep.attempt(index, kind)

@@ -2,7 +2,8 @@
 
     python -m tests.hostile.importers --tries 5000 [KIND ...]
 
-Every outcome is a right load or one clear line of a GPTEdgeError. Needs torch.
+Every outcome is a right load or one clear line of a GPTEdgeError. After Ctrl-C the tries of a kind
+so far are printed. Needs torch.
 """
 
 from __future__ import annotations
@@ -195,10 +196,9 @@ def damage(draw: random.Random, data: bytearray) -> None:
             del data[at:]
 
 
-def run(name: str, n_tries: int, first: int = 0) -> Counter[str]:
+def run(name: str, n_tries: int, counts: Counter[str], first: int = 0) -> None:
     """Try so many mutants of a kind; prints those that did not end as they should."""
     kind = KINDS[name]
-    counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as temporary:
         good = Path(temporary) / "good"
         good.mkdir()
@@ -212,7 +212,6 @@ def run(name: str, n_tries: int, first: int = 0) -> Counter[str]:
                 counts[str(found["outcome"])] += 1
                 if found["outcome"] not in ("loaded", "refused"):
                     print(f"  {name} {seed}: {found}", flush=True)
-    return counts
 
 
 def _outcomes(
@@ -271,12 +270,13 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in options.kinds or KINDS:
         began = time.monotonic()
+        counts: Counter[str] = Counter()
         with contextlib.suppress(KeyboardInterrupt):
-            counts = run(name, options.tries, options.first)
-            columns = [counts[key] for key in ("refused", "loaded", "traceback", "killed", "hung")]
-            cells = " | ".join(map(str, columns))
-            seconds = time.monotonic() - began
-            print(f"| {name} | {options.tries} | {cells} | {seconds:.0f} |", flush=True)
+            run(name, options.tries, counts, options.first)
+        columns = [counts[key] for key in ("refused", "loaded", "traceback", "killed", "hung")]
+        cells = " | ".join(map(str, columns))
+        seconds = time.monotonic() - began
+        print(f"| {name} | {counts.total()} | {cells} | {seconds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -213,7 +213,9 @@ def ends(name: str, n_tries: int, draw: random.Random, place: Path, results: Pat
             with results.open("a") as stream:
                 stream.write(json.dumps(asdict(ended)) + "\n")
         else:
-            run(name, world, Moments(world, seconds, results))
+            begun = run(name, world, Moments(world, seconds, results))
+            # a moment behind Python's end is none, and ends the process
+            assert begun.code in (0, -signal.SIGPROF), begun
     return whole
 
 

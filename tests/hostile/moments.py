@@ -24,6 +24,7 @@ from types import FrameType
 MS_BIND, MS_PRIVATE_TREE = 0x1000, 0x44000  # linux/mount.h: MS_PRIVATE | MS_REC
 NEW_MOUNTS, NEW_USER = 0x20000, 0x10000000  # linux/sched.h
 HANGS = 120  # seconds of the clock
+SOON = 1e-4  # seconds of CPU time
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,6 +65,9 @@ class Moments:
             signal.setitimer(signal.ITIMER_PROF, max(left, 1e-5))
 
     def _fork(self, number: int, frame: FrameType | None) -> None:
+        if holds_a_lock():
+            signal.setitimer(signal.ITIMER_PROF, SOON)
+            return
         began = time.process_time()
         shutil.rmtree(self.own, ignore_errors=True)
         self.own.mkdir()
@@ -96,6 +100,15 @@ class Moments:
         return (self.own / "errors").read_text()
 
 
+def holds_a_lock() -> bool:
+    """Whether this thread holds a lock that a fork would wait for, that of pools, or would find
+    released, that of logging.
+    """
+    pool = getattr(sys.modules.get("concurrent.futures.thread"), "_global_shutdown_lock", None)
+    log = getattr(sys.modules.get("logging"), "_lock", None)  # none while it is imported
+    return (pool is not None and pool.locked()) or (log is not None and log._is_owned())
+
+
 def names_in(folder: Path) -> list[str]:
     """What lies below a folder, sorted."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
@@ -119,8 +132,8 @@ def move_to_copy(world: Path, copy: Path) -> None:
     shutil.copytree(world, copy, symlinks=True)
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError, ValueError):  # of the listing; a file without a name
-            place = Path(os.readlink(f"/proc/self/fd/{name}")).relative_to(world)
-            _open_again(int(name), copy / place)
+            path = Path(os.readlink(f"/proc/self/fd/{name}"))
+            _open_again(int(name), copy / path.relative_to(world), _is_locked(path))
     mount_own(copy, world)
 
 
@@ -133,14 +146,28 @@ def mount_own(copy: Path, folder: Path) -> None:
     os.chdir(os.getcwd())  # looked up anew
 
 
-def _open_again(descriptor: int, path: Path) -> None:
+def _is_locked(path: Path) -> bool:
+    """Whether a descriptor of a lock file holds the lock: Ctrl-C may come just before."""
+    if path.suffix != ".lock":
+        return False
+    another = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(another)
+    return False
+
+
+def _open_again(descriptor: int, path: Path, is_locked: bool) -> None:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     new = os.open(path, flags)
     with suppress(OSError):  # a folder
         os.lseek(new, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
     os.dup2(new, descriptor, inheritable=False)
     os.close(new)
-    if path.suffix == ".lock":
+    if is_locked:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

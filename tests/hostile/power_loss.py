@@ -15,7 +15,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.hostile.writers import WRITERS, Writer, on_disk, prepared, run, warm_up
+from tests.hostile.disk_runs import run, warm_up
+from tests.hostile.writers import WRITERS, Writer, on_disk, prepared
 from tests.support.crash_model import check
 
 
@@ -26,8 +27,8 @@ def replayed(writer: Writer) -> tuple[int, int, list[str]]:
         before = on_disk(world / "out")
         done = run(world, writer.command(world), is_recorded=True)
         assert done.code == 0, done.errors
-        n_cuts, wrong = check(before, done.operations, on_disk(world / "out"))
-    return len(done.operations), n_cuts, wrong
+        n_cuts, wrong = check(before, done.done, on_disk(world / "out"))
+    return len(done.done), n_cuts, wrong
 
 
 def main() -> int:

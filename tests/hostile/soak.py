@@ -104,6 +104,7 @@ def watched(title: str, n_tries: int, once: Callable[[int], object]) -> Growth:
         if number == warm:
             before = _open_things()
         if number >= warm and (number - warm) % every == 0:
+            gc.collect()  # so that it does not count when Python last did
             rss.append(resident_bytes())
         once(number)
     gc.collect()

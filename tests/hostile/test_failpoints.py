@@ -4,12 +4,15 @@ writes, and power cuts: `python -m tests.hostile.failpoints` and `power_loss` tr
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.support.crash_model import check
-from tests.support.disk_operations import Operation
+from tests.support.disk_operations import Disk, Operation
 from tests.support.warm_process import PATIENCE, WarmProcess
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and flushed folders")
@@ -36,6 +39,17 @@ def test_a_flush_that_is_missing_is_found(missing: int | None) -> None:
     n_cuts, wrong = check({"f": b"old"}, steps, {"f": b"new"})
     assert n_cuts > 10
     assert bool(wrong) == (missing is not None)
+
+
+def test_an_operation_that_fails_of_itself_has_a_number_too(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, is_recorded=True)
+    with disk.installed():
+        with suppress(FileNotFoundError):
+            os.unlink(tmp_path / "gone")
+        (tmp_path / "folder").mkdir()
+    assert list(map(str, disk.tried)) == ["unlink gone", "mkdir folder"]
+    assert list(map(str, disk.done)) == ["mkdir folder"]
+    assert disk.count == 2
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pytest
 from gpt_edge.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from gpt_edge.bundle.reader import RENAMED, renamed_note
 from gpt_edge.generate.generator import Generator
+from gpt_edge.generate.params import SamplingParams
 from gpt_edge.runtime.session import Session
 from gpt_edge.serve import served_models
 from gpt_edge.serve.api_error import ApiError
@@ -39,6 +40,18 @@ def client(served: Running) -> Iterator[openai.OpenAI]:
 @pytest.fixture(scope="module")
 def generator(served: Running) -> Generator:
     return served.generator
+
+
+def test_a_nul_in_a_prompt_is_a_character_as_any(
+    client: openai.OpenAI, generator: Generator
+) -> None:
+    answer = client.completions.create(
+        model="tiny-edge", prompt="a\0b", max_tokens=6, temperature=0
+    )
+    params = SamplingParams(max_new_tokens=6)
+    assert answer.choices[0].text == generator.complete("a\0b", params).text
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len(generator.tokenizer.encode("a\0b"))
 
 
 def test_a_completion_is_the_text_of_complete(client: openai.OpenAI, generator: Generator) -> None:

@@ -361,6 +361,15 @@ def test_sigterm_lets_texts_end_and_the_port_is_free(
         again.bind(("127.0.0.1", port))
 
 
+def test_ctrl_c_ends_an_idle_server_at_once_with_130(
+    process: tuple[subprocess.Popen[str], int],
+) -> None:
+    ran, port = process
+    assert httpx.get(f"http://127.0.0.1:{port}/ready", timeout=60).status_code == 200
+    ran.send_signal(signal.SIGINT)
+    assert ran.wait(60) == 130
+
+
 def test_a_second_sigterm_ends_what_is_under_way(
     process: tuple[subprocess.Popen[str], int],
 ) -> None:

@@ -89,14 +89,16 @@ KINDS = (
 
 
 class Disk:
-    """The operations below `root`, from `installed` on. recorded: kept in `done` if asked for."""
+    """The operations below `root`, from `installed` on. If asked for, all are kept in `tried`, in
+    the order of their counts, and those that came about in `done`.
+    """
 
     def __init__(self, root: Path, fault: Fault = no_fault, *, is_recorded: bool = False) -> None:
         self.root = os.path.realpath(root)
         self.fault = fault
         self.is_recorded = is_recorded
         self.count = 0
-        self.names: list[str] = []  # of all operations
+        self.tried: list[Operation] = []
         self.done: list[Operation] = []
         self._is_interrupted = False  # by a write, see `look`
         self._paths: dict[int, str] = {}  # of open descriptors below the root
@@ -132,9 +134,7 @@ class Disk:
 
     def act(self, operation: Operation, work: Callable[[], Any]) -> Any:
         """Do it, unless it is made to fail."""
-        self.count += 1
-        self.names.append(operation.name)
-        how = self.fault(self.count - 1, operation.name)
+        how = self._begin(operation)
         result = work()
         if self.is_recorded and result is not False:  # folders that could not be exchanged
             self.done.append(operation)
@@ -142,17 +142,22 @@ class Disk:
             signal.raise_signal(signal.SIGINT)
         return result
 
+    def _begin(self, operation: Operation) -> str | None:
+        """Count it; what the fault says of it."""
+        self.count += 1
+        if self.is_recorded:
+            self.tried.append(operation)
+        return self.fault(self.count - 1, operation.name)
+
     def write(self, descriptor: int, data: Any, write: Callable[[Any], int], at: int) -> int:
         """A write, which may stop half-way."""
         content = bytes(data)
-        self.count += 1
-        self.names.append("write")
-        how = self.fault(self.count - 1, "write")
+        path = self._paths[descriptor]
+        how = self._begin(Operation("write", path))
         if how == "short":
             content = content[: max(1, len(content) // 2)]
         n_bytes = write(content)
         if self.is_recorded:
-            path = self._paths[descriptor]
             self.done.append(Operation("write", path, data=content[:n_bytes], at=at))
         self._is_interrupted = how == "after"
         return n_bytes

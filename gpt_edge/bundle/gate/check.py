@@ -49,7 +49,7 @@ def checked_model(bundle: Bundle) -> Path | bytes:
     try:
         with FolderReader(path.parent) as folder:
             if bundle.is_optimum_export:
-                with _mapped(folder, path.name) as (data, _):
+                with _mapped(folder, path.name) as data:
                     check_foreign(memoryview(data), bundle, _sizes(folder, path.name))
                 return path
             return _own(bundle, folder, path.name)
@@ -119,16 +119,14 @@ def _check_numbers(folder: FolderReader, tensors: Sequence[Tensor], scales: set[
 
 
 @contextmanager
-def _mapped(folder: FolderReader, name: str) -> Iterator[tuple[mmap.mmap | bytes, int]]:
-    """A file's content, in memory only where it is looked at, and its size."""
+def _mapped(folder: FolderReader, name: str) -> Iterator[mmap.mmap]:
+    """A file's content, in memory only where it is looked at."""
     with folder.open(name) as stream:
-        size = stream.seek(0, 2)
-        if size == 0:
-            yield b"", 0
-            return
+        if stream.seek(0, 2) == 0:
+            raise GateError("it is empty")
         content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            yield content, size
+            yield content
         finally:
             with suppress(BufferError):  # an error's traceback still shows a part of it
                 content.close()

@@ -26,6 +26,7 @@ from gpt_edge.system.atomic_files import (
     write_check,
     write_file,
 )
+from gpt_edge.system.lock import hold_lock
 from tests.support.warm_process import PATIENCE
 
 
@@ -348,6 +349,54 @@ def test_strays_of_dead_writers_are_cleared_and_others_files_are_not(tmp_path: P
         (tmp_path / name).touch()
     publish(tmp_path / "out", "x")
     assert sorted(os.listdir(tmp_path)) == sorted([*others, "out"])
+
+
+def test_a_folder_is_cleared_of_what_dead_writers_left_in_it(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    dead = [tmp_path / ".a.lock", inner / ".b.lock", inner / ".b.tmp-1-00000000"]
+    for path in (*dead, tmp_path / ".c.tmp-1-00000000" / "file"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    others = [tmp_path / "a", inner / ".lock", inner / ".b.tmp-1"]
+    for path in others:
+        path.touch()
+    with hold_lock(inner / "held"):
+        lock.clear_folder(tmp_path)
+        left = {path for path in tmp_path.rglob("*") if path != inner}
+    assert left == {*others, inner / ".held.lock"}
+
+
+def test_a_stray_that_cannot_be_removed_is_an_output_error_and_frees_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".a.tmp-1-00000000").touch()
+    real = os.unlink
+
+    def unlink(path: Path) -> None:
+        if ".tmp-" in str(path):
+            raise OSError(errno.EIO, "broken", str(path))
+        real(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(OutputError, match=r"cannot write .*broken"), hold_lock(tmp_path / "a"):
+        pass
+    assert not (tmp_path / ".a.lock").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks with flock")
+def test_ctrl_c_while_a_lock_is_taken_closes_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(descriptor: int, flags: int) -> None:
+        held.append(descriptor)
+        raise KeyboardInterrupt
+
+    held: list[int] = []
+    monkeypatch.setattr(lock.fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt), hold_lock(tmp_path / "a"):
+        pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(held[0])
 
 
 def test_a_stray_that_is_a_link_is_removed_and_not_followed(tmp_path: Path) -> None:

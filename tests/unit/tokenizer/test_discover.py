@@ -562,6 +562,24 @@ def test_the_network_is_tried_with_a_time_limit(
     assert limits == [(registry.CONNECT_SECONDS, registry.READ_SECONDS)]
 
 
+def test_the_network_is_tried_for_both_files_and_an_empty_cache_folder_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def answer(url: str, timeout: tuple[float, float]) -> requests.Response:
+        asked.append(url)
+        found = requests.Response()
+        found.status_code = 200
+        return found
+
+    monkeypatch.setattr(requests, "head", answer)
+    registry._try_network()
+    assert asked == list(registry.GPT2_FILES)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # tiktoken caches nothing then
+    assert not registry.is_cached()
+
+
 def test_a_freshly_learned_vocabulary_has_its_end_token_last() -> None:
     content = source_from_json(TOKENIZER_JSON, None, "t").content
     assert source_from_ranks(content).spec.end_token == END

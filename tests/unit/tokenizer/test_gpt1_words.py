@@ -91,6 +91,8 @@ def test_a_literal_unk_and_what_the_vocabulary_lacks_are_unk() -> None:
     assert tokenizer.first_spelled("a<unk>b") is None
     assert tokenizer.decode([7, 0, 9, 4]) == "ab <unk><end>a"
     assert [tokenizer.token_bytes(id) for id in (1, 4, 10)] == [b"a", b"a ", b"<s>"]
+    detokenizer = tokenizer.detokenizer()
+    assert "".join([*map(detokenizer.push, [7, 0, 9, 4]), detokenizer.flush()]) == "ab <unk><end>a"
     with pytest.raises(ValueError, match="from 0 to 10"):
         tokenizer.decode([11])
     with pytest.raises(ValueError, match="got one string"):

@@ -4,6 +4,7 @@ transformers, and what is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from gpt_edge.tokenizer import (
     find_tokenizer,
     tokenizer_from,
 )
+from gpt_edge.tokenizer.hf_library import _without_special, guarded
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "rain", "##s", "in", "你", "好", "。"]
 TEXTS = ("The rains in 你好。", " the  rain\n", "", "[SEP] the [MASK]", "\ud800the", "é?")
@@ -232,6 +234,43 @@ def test_a_corrupt_file_of_a_bundle_is_refused(content: bytes) -> None:
     spec = TokenizerSpec("hf", "tokenizer.json", 12)
     with pytest.raises(TokenizerError, match=r"refused by the tokenizers library|is not UTF-8"):
         build_tokenizer(TokenizerSource(spec, content, "here"))
+
+
+def test_ctrl_c_in_the_library_is_no_damage() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        guarded(interrupted, "here")
+
+
+def test_a_pre_tokenizer_alone_loses_its_space_for_what_continues_a_text(tmp_path: Path) -> None:
+    model = unigram()
+    model.normalizer = None
+    model.pre_tokenizer = pre_tokenizers.Metaspace()
+    model.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = build_tokenizer(found(tmp_path))
+    assert tokenizer.encode_part("the") != tokenizer.encode("the")
+    assert tokenizer.encode(" the") == tokenizer.encode("the")
+
+
+def test_a_file_without_settings_reads_a_later_part_alike(tmp_path: Path) -> None:
+    model = composed_bpe()
+    model.pre_tokenizer = model.normalizer = None
+    model.save(str(tmp_path / "tokenizer.json"))
+    source = found(tmp_path)
+    if source.spec.kind != "hf":  # read by gpt-edge itself
+        source = dataclasses.replace(source, spec=dataclasses.replace(source.spec, kind="hf"))
+    tokenizer = build_tokenizer(source)
+    assert tokenizer.encode_part("the") == tokenizer.encode("the")
+    pieces = tokenizer.piece_bytes()
+    assert pieces is not None
+    assert pieces[tokenizer.encode("the")[0]] == b"the"
+
+
+def test_a_model_without_a_vocabulary_is_left_as_it_is() -> None:
+    kept = {"model": {}, "added_tokens": [], "post_processor": None}
+    assert _without_special({"model": {}}) == kept
 
 
 def test_a_file_with_more_tokens_than_its_description_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from gpt_edge.errors import MissingDependencyError, TokenizerError
-from gpt_edge.tokenizer import TokenizerSource, build_tokenizer, source_from_ranks, tokenizer_from
+from gpt_edge.tokenizer import (
+    TokenizerSource,
+    build_tokenizer,
+    byte_pairs,
+    source_from_ranks,
+    tokenizer_from,
+)
 from gpt_edge.tokenizer.byte_pairs import TiktokenBytePairs, TokenizersBytePairs
 from gpt_edge.tokenizer.formats import known_ranks
 from gpt_edge.tokenizer.formats.known_ranks import KNOWN, KnownRanks
@@ -35,6 +41,10 @@ MERGED = [
     b"\xe4\xbd",
     b"\xe4\xbd\xa0",
 ]
+
+
+class Panic(BaseException):
+    """As pyo3 raises one of Rust's."""
 
 
 def unicode_corpus(shared_data: Path) -> list[str]:
@@ -124,6 +134,35 @@ def test_a_regular_expression_splits_as_it_says() -> None:
     ranks = [*BYTES, b"12", b"123"]
     source = source_from_ranks(format_ranks(ranks), pattern=r"\p{N}{1,3}|\P{N}")
     assert build_tokenizer(source).encode("ab1234") == [97, 98, 257, 52]
+
+
+def test_a_long_text_of_another_pattern_is_whole_or_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs = TiktokenBytePairs(parse_ranks(format_ranks(CL100K), "here"), "cl100k", "here")
+    text = "a long (f) text;\n" * 4
+    expected = pairs.encode(text)
+    monkeypatch.setattr(byte_pairs, "LONGEST_RUN", 8)
+    assert pairs.encode(text) == expected
+    with pytest.raises(TokenizerError, match="more than 8 characters of white space in a row"):
+        pairs.encode("a" + " " * 9)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (Panic("stack overflow\nat 0"), TokenizerError)],
+)
+def test_a_pattern_that_makes_tiktoken_panic_is_refused(
+    error: BaseException, expected: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: object, text: str) -> list[int]:
+        raise error
+
+    monkeypatch.setattr("tiktoken.Encoding.encode_ordinary", die)
+    with pytest.raises(expected) as caught:
+        TiktokenBytePairs(parse_ranks(format_ranks(BYTES), "here"), ".", "here")
+    if expected is TokenizerError:
+        assert str(caught.value) == "here: the split pattern fails: stack overflow"
 
 
 def test_a_pattern_belongs_to_a_file(tmp_path: Path) -> None:

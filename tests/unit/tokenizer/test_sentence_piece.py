@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -77,6 +78,20 @@ def test_a_corrupt_model_is_refused(folder: Path) -> None:
     (folder / "spiece.model").write_bytes(b"\x00not a model")
     with pytest.raises(TokenizerError, match="refused by the sentencepiece library"):
         find_tokenizer(folder)
+
+
+def test_a_model_without_pieces_or_with_others_than_its_description_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = pytest.importorskip("sentencepiece")
+    source = find_tokenizer(folder)
+    assert source is not None
+    short = dataclasses.replace(source, spec=TokenizerSpec("sentencepiece", "spiece.model", 5))
+    with pytest.raises(TokenizerError, match=r"pieces and 0 tokens beyond them, expected 5 in all"):
+        build_tokenizer(short)
+    monkeypatch.setattr(library.SentencePieceProcessor, "get_piece_size", lambda self: 0)
+    with pytest.raises(TokenizerError, match="holds no piece"):
+        build_tokenizer(source)
 
 
 def test_without_the_library_the_message_says_what_to_install(

@@ -69,6 +69,10 @@ def test_special_tokens_are_kept_by_id() -> None:
             {"pattern": "llama"},
             "pattern must be one of gpt2, cl100k, o200k, or a regular .* 'llama'",
         ),
+        (
+            {"vocab_size": 1 << 15, "special_tokens": {str(id): id for id in range((1 << 14) + 1)}},
+            "special tokens must be at most 16384, got 16385",
+        ),
         ({"pattern": "[a]" * 400}, "pattern must be one of gpt2, cl100k, o200k"),
         ({"pattern": None}, "pattern must be one of gpt2, cl100k, o200k, .* got None"),
         ({"kind": "characters"}, "pattern of kind characters must be None, got 'gpt2'"),

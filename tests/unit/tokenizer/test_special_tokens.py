@@ -11,7 +11,15 @@ from gpt_edge.tokenizer.formats.added_tokens import (
     rules_of,
     unused_between,
 )
-from gpt_edge.tokenizer.special_tokens import ALWAYS, LEFT, NEVER, RIGHT, WORD, SpecialTokenFinder
+from gpt_edge.tokenizer.special_tokens import (
+    ALWAYS,
+    LEFT,
+    NEVER,
+    RIGHT,
+    WORD,
+    SpecialTokenFinder,
+    spelled_note,
+)
 
 IDS = {"<a>": 1, "<a>b": 2, "w": 3, "<l>": 4, "<r>": 5, "<n>": 6}
 RULES = (
@@ -65,8 +73,14 @@ def test_without_a_request_only_some_count() -> None:
 def test_a_token_that_takes_spaces_on_both_sides_or_holds_some_is_found() -> None:
     both = SpecialTokenFinder({"<b>": 7}, (("<b>", (LEFT, RIGHT)),))
     assert list(both.split("x \n<b>\t y", True)) == ["x", 7, "y"]
+    assert both.first_spelled("x \n<b>\t y") == "<b>"
     held = SpecialTokenFinder({" <b> ": 7}, ((" <b> ", (LEFT, RIGHT)),))
     assert list(held.split("x <b> y", True)) == ["x", 7, "y"]
+
+
+def test_a_text_that_spells_a_token_is_told() -> None:
+    note = spelled_note("the prompt", "<a>")
+    assert note.startswith("the prompt spells the special token '<a>', which is read as plain text")
 
 
 def token(text: str, id: int | None, rules: tuple[str, ...] = ()) -> AddedToken:

@@ -56,13 +56,17 @@ def fill(name: str, n_bytes: int) -> str:
     return unit * (n_bytes // len(unit.encode("utf-8", "surrogatepass")))
 
 
-def encode_seconds(tokenizer: Tokenizer, text: str, repeats: int) -> float:
-    """Processor time, the best of `repeats`, as the machine may be busy."""
+def encode_seconds(tokenizer: Tokenizer, text: str, repeats: int, is_exact: bool = True) -> float:
+    """Processor time, the best of `repeats`, as the machine may be busy. is_exact: the text comes
+    back.
+    """
     best = float("inf")
     for _ in range(repeats):
         begin = time.process_time()
         ids = tokenizer.encode(text)
         best = min(best, time.process_time() - begin)
+    if not is_exact:
+        return best
     assert tokenizer.decode(ids) == text.replace("\ud800", "\ufffd")
     assert tokenizer.max_token_bytes is not None
     assert len(ids) * tokenizer.max_token_bytes >= len(text.encode("utf-8", "surrogatepass"))
@@ -126,16 +130,10 @@ def gpt1_tokenizer(shared_data: Path) -> GPT1Tokenizer:
     return found
 
 
-def gpt1_seconds(tokenizer: Tokenizer, text: str) -> float:
-    begin = time.process_time()
-    tokenizer.encode(text)
-    return time.process_time() - begin
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_64_kib_of_the_worst_is_quick_for_gpt1(gpt1_tokenizer: GPT1Tokenizer, name: str) -> None:
     # measured: at most 0.06 s
-    assert min(gpt1_seconds(gpt1_tokenizer, fill(name, 64 * KIB)) for _ in range(3)) < 0.6
+    assert encode_seconds(gpt1_tokenizer, fill(name, 64 * KIB), 3, is_exact=False) < 0.6
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -156,5 +154,4 @@ def test_gpt1_words_joined_once_give_the_ids_of_the_library(
 def test_a_mebibyte_of_the_worst_takes_gpt1_two_seconds_at_most(
     gpt1_tokenizer: GPT1Tokenizer, name: str
 ) -> None:
-    text = fill(name, MIB)
-    assert min(gpt1_seconds(gpt1_tokenizer, text) for _ in range(3)) <= 2.0
+    assert encode_seconds(gpt1_tokenizer, fill(name, MIB), 3, is_exact=False) <= 2.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,9 +11,11 @@ import pytest
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.bundle.gate import foreign
+from gpt_edge.bundle.gate.check import checked_model
 from gpt_edge.bundle.gate.foreign import check_foreign
 from gpt_edge.bundle.gate.limits import FLOAT32, INT64, GateError
 from gpt_edge.config import GPTConfig
+from gpt_edge.errors import BundleError
 from tests.unit.bundle.gate.calls import CONFIG, ENCODER
 from tests.unit.bundle.gate.messages import (
     GRAPH,
@@ -233,3 +236,13 @@ def test_a_config_of_other_heads_has_another_cache() -> None:
     wide = dataclasses.replace(CONFIG, n_head=4)
     with pytest.raises(GateError, match="the heads differ"):
         check(CACHE, wide)
+
+
+def test_a_folder_of_another_tool_is_handed_over_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model(CACHE))
+    bundle: Any = SimpleNamespace(model_path=path, is_optimum_export=True, config=CONFIG)
+    assert checked_model(bundle) == path
+    path.write_bytes(b"")
+    with pytest.raises(BundleError, match=r"gpt-edge cannot load .*model\.onnx: it is empty"):
+        checked_model(bundle)

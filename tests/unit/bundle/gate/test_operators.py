@@ -9,8 +9,10 @@ import pytest
 from gpt_edge.bundle.gate.arithmetic import same
 from gpt_edge.bundle.gate.limits import INT64, GateError
 from gpt_edge.bundle.gate.operators import FLAG, MICROSOFT, Rule, _rule
-from gpt_edge.bundle.gate.records import Tensor
-from tests.unit.bundle.gate.calls import Call, call, floats, known, refused, whole
+from gpt_edge.bundle.gate.records import Node, Tensor
+from gpt_edge.bundle.gate.shaping import constant
+from gpt_edge.bundle.gate.values import Place, given
+from tests.unit.bundle.gate.calls import CONFIG, Call, call, floats, known, refused, whole
 
 SUM = call("ReduceSum", floats(2, 3), known(1), keepdims=1)
 GELU = call("Gelu", floats(2, 8), approximate="tanh")
@@ -61,6 +63,14 @@ def test_what_exports_write_is_allowed(good: Call) -> None:
 )
 def test_what_no_export_writes_is_refused(bad: Call, words: str) -> None:
     refused(bad, words)
+
+
+def test_what_rules_have_kept_out_is_refused_once_more() -> None:
+    odd = Node("Constant", "", (), ("out",), {"value": 1.0}, "", b"")
+    with pytest.raises(GateError, match="its value is of a kind that exports do not have"):
+        constant(odd, (), Place(CONFIG, True, 4, 100))
+    with pytest.raises(GateError, match="its input 1 is missing"):
+        given(odd, (floats(2), None), 1)
 
 
 def test_the_portable_graph_has_none_of_onnxruntime_s_operators() -> None:
