@@ -1,10 +1,11 @@
 """How `gpt-edge serve` answers many clients: throughput of eight beside one, the first token of a
 short request while a long prompt is read, and a soak.
 
-    python benchmarks/serving.py BUNDLE [--threads N] [--soak N] [--peer ADDRESS]
+    python benchmarks/serving.py BUNDLE [--threads N] [--soak N] [--rounds N] [--peer ADDRESS]
 
 --peer is another server with OpenAI's API and the same shape of model, such as
-`benchmarks/speed/llamacpp_server.py`; both are measured in alternation, and nothing else is. Each
+`benchmarks/speed/llamacpp_server.py` or `python -m llama_cpp.server`; both are measured in
+alternation, with prompts as texts, which every server takes, and nothing else is. Each
 figure comes from one server process, started here; the answers are compared with what `complete`
 gives for the same prompt and seed.
 """
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,9 +38,10 @@ LIMITS = httpx.Limits(max_connections=64)
 
 
 @contextmanager
-def serving(bundle: str, threads: int | None) -> Iterator[tuple[httpx.Client, int]]:
+def serving(bundle: str, threads: int | None, *options: str) -> Iterator[tuple[httpx.Client, int]]:
     """A server process and a client of it; the pid too."""
     command = [sys.executable, "-m", "gpt_edge", "serve", bundle, "--port", "0", "--quiet"]
+    command += options
     if threads:
         command += ["--threads", str(threads)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -54,7 +56,7 @@ def serving(bundle: str, threads: int | None) -> Iterator[tuple[httpx.Client, in
             process.wait()
 
 
-def complete(client: httpx.Client, prompt: list[int], seed: int, top_k: int = 0) -> str:
+def complete(client: httpx.Client, prompt: list[int] | str, seed: int, top_k: int = 0) -> str:
     """One whole text. top_k: 0 chooses among the whole vocabulary."""
     body = {"prompt": prompt, "max_tokens": N_NEW, "seed": seed, "ignore_eos": True}
     body |= {"temperature": 1.0, "top_k": top_k}  # whatever the model's own defaults are
@@ -76,7 +78,7 @@ def first_token_seconds(client: httpx.Client, prompt: list[int]) -> float:
 
 
 def throughput(
-    client: httpx.Client, prompts: list[list[int]], n_clients: int, top_k: int = 0
+    client: httpx.Client, prompts: Sequence[list[int] | str], n_clients: int, top_k: int = 0
 ) -> float:
     """Tokens a second of all clients together."""
     started = time.perf_counter()
@@ -85,16 +87,19 @@ def throughput(
     return len(prompts) * N_NEW / (time.perf_counter() - started)
 
 
-def measure_beside(ours: httpx.Client, address: str, prompts: list[list[int]]) -> dict[str, Any]:
-    """Throughput of this server and another one: one client, eight, in three alternating rounds."""
+def measure_beside(
+    ours: httpx.Client, address: str, prompts: list[str], n_rounds: int
+) -> dict[str, Any]:
+    """Throughput of this server and another one: one client, eight, in alternating rounds."""
     with httpx.Client(base_url=address, timeout=600, limits=LIMITS) as peer:
         clients = {"gpt-edge": ours, "peer": peer}
         rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
-        for number in range(4):
+        for client in clients.values():  # warms up
+            complete(client, prompts[0], 0)
+        for _ in range(n_rounds):
             for name, client in clients.items():
                 found = throughput(client, prompts[:2], 1), throughput(client, prompts, N_CLIENTS)
-                if number > 0:  # the first one warms up
-                    rounds[name].append(found)
+                rounds[name].append(found)
     return {
         name: {
             "tokens_a_second_one": round(statistics.median(one for one, _ in found), 1),
@@ -160,6 +165,7 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--soak", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", metavar="ADDRESS")
     arguments = parser.parse_args()
     random_ = random.Random(0)
@@ -168,9 +174,11 @@ def main() -> None:
     n_ctx = model.session.config.n_ctx
     prompts = [[random_.randrange(v) for _ in range(N_PROMPT)] for _ in range(2 * N_CLIENTS)]
     found: dict[str, Any] = {"bundle": model.session.name, "threads": model.session.threads}
-    with serving(arguments.bundle, arguments.threads) as (client, pid):
+    with serving(arguments.bundle, arguments.threads) as (client, _):
         if arguments.peer is not None:
-            print(json.dumps(measure_beside(client, arguments.peer, prompts), indent=1))
+            spelled = [model.tokenizer.decode(prompt) for prompt in prompts]
+            both = measure_beside(client, arguments.peer, spelled, arguments.rounds)
+            print(json.dumps(both, indent=1))
             return
         texts = [complete(client, prompts[0], 0)]
         alone = list(
@@ -186,14 +194,14 @@ def main() -> None:
         found["equals_complete"] = texts[0] == model.tokenizer.decode(alone)
         rounds = [
             (throughput(client, prompts[:2], 1), throughput(client, prompts, N_CLIENTS))
-            for _ in range(3)
+            for _ in range(arguments.rounds)
         ]
         found["tokens_a_second_one"] = round(statistics.median(one for one, _ in rounds), 1)
         found["tokens_a_second_eight"] = round(statistics.median(all_ for _, all_ in rounds), 1)
         found["eight_to_one"] = round(statistics.median(all_ / one for one, all_ in rounds), 2)
         few = [
             (throughput(client, prompts[:2], 1, 40), throughput(client, prompts, N_CLIENTS, 40))
-            for _ in range(3)
+            for _ in range(arguments.rounds)
         ]
         found["eight_to_one_top_k_40"] = round(
             statistics.median(all_ / one for one, all_ in few), 2
@@ -204,8 +212,10 @@ def main() -> None:
         ]
         found["first_token_idle"] = round(statistics.median(idle), 4)
         found["first_token_beside_a_prompt"] = round(statistics.median(beside), 4)
-        if arguments.soak:
-            found["soak"] = soak(client, pid, arguments.soak, v)
+    if arguments.soak:
+        # else keys and values of earlier prompts, up to 256 MB, would count as growth
+        with serving(arguments.bundle, arguments.threads, "--prefix-cache", "0") as running:
+            found["soak"] = soak(*running, arguments.soak, v)
     print(json.dumps(found, indent=1))
 
 

@@ -46,10 +46,12 @@ class Conversation:
         system: str | None = None,
         context: ContextPolicy = "error",
         keep_first: int = 0,
+        special: bool = False,
     ) -> None:
         """template: `model.chat_template()` for a chat model; None is a notebook. system: the first
         message of a chat, or what a notebook begins with. context, keep_first: see
-        `Generator.stream`; only a window keeps turns short when the context is full.
+        `Generator.stream`; only a window keeps turns short when the context is full. special:
+        special tokens that messages spell become their ids; else they are plain text.
         Raises ValueError for a wrong context.
         """
         check_is_a("template", template, ChatTemplate)
@@ -61,6 +63,7 @@ class Conversation:
         self.system = system
         self.context: ContextPolicy = context
         self.keep_first = keep_first
+        self.special = special
         self._turns: list[Turn] = []
         self._sequence = model.new_sequence()
         self._open: OpenTurn | None = None
@@ -168,14 +171,15 @@ class Conversation:
                 system=self.system,
                 context=self.context,
                 keep_first=self.keep_first,
+                special=self.special,
             )
             other._turns = list(self._turns)
             other._sequence = self._sequence.copy()
             return other
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Put it into a file, with what was read; see `Generator.save_state`. The template is the
-        model's and stays out. Raises ValueError before the first turn, OutputError.
+        """Put it into a file, with what was read; see `Generator.save_state`. The template and
+        `special` stay out. Raises ValueError before the first turn, OutputError.
         """
         with self._lock:
             self._settle()
@@ -192,16 +196,17 @@ class Conversation:
         path: str | os.PathLike[str],
         *,
         template: ChatTemplate | None = None,
+        special: bool = False,
     ) -> Conversation:
-        """What `save` put there, to continue with `template`. Raises StateError for a file that is
-        corrupt, another model's, or no conversation.
+        """What `save` put there, to continue with `template` and `special`. Raises StateError for a
+        file that is corrupt, another model's, or no conversation.
         """
         check_path("path", path)
         sequence, note = read_state(Path(path), model.session)
         try:
             values = json.loads(note.decode("utf-8", "surrogatepass"))
             turns = [turn_of(value) for value in values.pop("turns")]
-            made = cls(model, template=template, **values)
+            made = cls(model, template=template, special=special, **values)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise StateError(f"{path} is a state, but no conversation", hint=HINT) from error
         made._turns = turns
@@ -227,26 +232,29 @@ class Conversation:
         if self.template is not None:
             return self._chat_with(text, before, self.template)
         if before:
-            return before + tokenizer.encode_part(text), len(before)
+            return before + tokenizer.encode_part(text, special=self.special), len(before)
         start = (self.system or "") + text
         if not start:  # unconditional, behind an end token
             return self.model.encode_prompt("", 1).ids, 0
-        return tokenizer.encode(start), 0
+        return tokenizer.encode(start, special=self.special), 0
 
     def _chat_with(
         self, text: str, before: list[int], template: ChatTemplate
     ) -> tuple[list[int], int]:
         messages = self.messages
-        tokenizer = self.model.tokenizer
         new = template.render([*messages, {"role": "user", "content": text}])
         if self._turns:
             # as generated, unless the template writes past messages in another way
             old = template.render(messages[:-1]) + messages[-1]["content"]
             if new.startswith(old):
-                return before + encode_chat(new[len(old) :], [text], tokenizer), len(before)
+                return before + self._encode_chat(new[len(old) :], [text]), len(before)
         contents = [message["content"] for message in messages]
-        ids = encode_chat(new, [*contents, text], tokenizer)
+        ids = self._encode_chat(new, [*contents, text])
         n_kept = 0
         while n_kept < min(len(ids), len(before)) and ids[n_kept] == before[n_kept]:
             n_kept += 1
         return ids, n_kept if n_kept == len(before) else 0
+
+    def _encode_chat(self, text: str, contents: list[str]) -> list[int]:
+        plain = () if self.special else contents
+        return encode_chat(text, plain, self.model.tokenizer)

@@ -1,16 +1,18 @@
-"""`POST /v1/embeddings` as OpenAI's, and `POST /v1/classify` for fine-tuned bundles."""
+"""`POST /v1/embeddings` as OpenAI's, and `POST /v1/classify` for classifiers."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
 
 from gpt_edge.classify.classifier import Classifier, Texts
 from gpt_edge.classify.prediction import Prediction
+from gpt_edge.classify.token_labels import TokenLabel
 from gpt_edge.serve.api_error import ApiError, busy
 from gpt_edge.serve.completion_request import PromptInput, read_inputs
 from gpt_edge.serve.fields import Fields, is_unicode
@@ -79,7 +81,9 @@ def _as_base64(row: Any) -> str:
 
 
 async def classify(fields: Fields, model: ServedModel) -> dict[str, Any]:
-    """Labels with probabilities, or scores, in the order of the inputs. Raises ApiError."""
+    """Labels with probabilities, or scores, in the order of the inputs; of a model that labels
+    tokens a list for each input. Raises ApiError.
+    """
     classifier = model.classifier
     if classifier is None:
         path = "/v1/completions" if model.engine is not None else "/v1/embeddings"
@@ -88,26 +92,41 @@ async def classify(fields: Fields, model: ServedModel) -> dict[str, Any]:
     if truncate not in (None, "left", "right"):
         raise fields.wrong("truncate", "left or right", truncate)
     threshold = fields.number("threshold", 0, 1)
+    special = fields.flag("special")
     inputs = _read_texts(fields)
     fields.finish()
-    if threshold is not None and not classifier.task.has_probabilities:
-        raise ApiError(400, f"{model.name} has no probabilities", param="threshold")
-    if classifier.task.kind == TOKENS:
-        raise ApiError(400, f"{model.name} labels tokens, which is not served", param="model")
+    is_of_tokens = classifier.task.kind == TOKENS
+    if threshold is not None and (is_of_tokens or not classifier.task.has_probabilities):
+        reason = "gives every token a label" if is_of_tokens else "has no probabilities"
+        raise ApiError(400, f"{model.name} {reason}", param="threshold")
 
-    def compute() -> list[Prediction]:
+    def compute() -> list[dict[str, Any]]:
         cut: Any = truncate
-        return list(classifier.predict(inputs, truncate=cut, threshold=threshold).rows)
+        if is_of_tokens:
+            rows = classifier.tag(_single(inputs), truncate=cut, special=special)
+            return [{"tokens": [_label(token) for token in row]} for row in rows]
+        answers = classifier.predict(inputs, truncate=cut, threshold=threshold, special=special)
+        return [_answer(classifier, prediction) for prediction in answers.rows]
 
-    predictions = await in_turn(model, compute)
+    answers = await in_turn(model, compute)
     return {
         "object": "list",
-        "data": [
-            {"index": index, **_answer(classifier, prediction)}
-            for index, prediction in enumerate(predictions)
-        ],
+        "data": [{"index": index, **answer} for index, answer in enumerate(answers)],
         "model": model.name,
     }
+
+
+def _single(inputs: list[Texts]) -> list[str]:
+    """The texts of examples that have one each. Raises ApiError."""
+    examples = [(one,) if isinstance(one, str) else one for one in inputs]
+    if any(len(texts) != 1 for texts in examples):
+        raise ApiError(400, "a model that labels tokens reads one text", param="input")
+    return [texts[0] for texts in examples]
+
+
+def _label(token: TokenLabel) -> dict[str, Any]:
+    """As `gpt-edge classify --json` prints it."""
+    return {**asdict(token), "probability": float(f"{token.probability:.6g}")}
 
 
 def _read_texts(fields: Fields) -> list[Texts]:

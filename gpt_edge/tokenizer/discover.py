@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from gpt_edge.errors import GPTEdgeWarning, MissingDependencyError, TokenizerErr
 from gpt_edge.tokenizer.formats.bpe_files import parse_merges
 from gpt_edge.tokenizer.formats.character_file import is_pickle, source_from_meta
 from gpt_edge.tokenizer.formats.gpt1_file import parse_gpt1_file
+from gpt_edge.tokenizer.formats.hf_classes import (
+    check_word_piece,
+    settings_of_pair,
+    with_normalizer_of_bert,
+)
 from gpt_edge.tokenizer.formats.hf_json import (
     GPT1_FILE,
     RANK_FILE,
@@ -196,13 +202,14 @@ def _source_from_file(path: Path, pattern: str | None = None) -> TokenizerSource
             hint=f"expected: {EXPECTED}",
         )
     settings = read_folder_settings(path.parent)
+    document = with_normalizer_of_bert(document, settings)
     source = _checked(_source_from_document(document, settings, str(path)))
     _warn_of_doubt(source, document, settings, path)
     return source
 
 
 def _warn_of_doubt(
-    source: TokenizerSource, document: dict[str, Any], settings: FolderSettings, path: Path
+    source: TokenizerSource, document: Mapping[str, Any], settings: FolderSettings, path: Path
 ) -> None:
     """Say what was decided where a tokenizer.json and what is beside it disagree."""
     if settings.add_bos_token and not source.spec.prefix:
@@ -226,7 +233,7 @@ def _warn_of_doubt(
 
 
 def _source_from_document(
-    document: dict[str, Any], settings: FolderSettings, where: str
+    document: Mapping[str, Any], settings: FolderSettings, where: str
 ) -> TokenizerSource:
     """A tokenizer.json of a kind that gpt-edge has, or else one for the `tokenizers` library."""
     try:
@@ -249,6 +256,7 @@ def _source_from_document(
 
 def _source_from_vocab_txt(path: Path) -> TokenizerSource:
     settings = read_folder_settings(path.parent)
+    check_word_piece(settings)
     document = word_piece_document(read_tokenizer_file(path), settings.values, str(path))
     return _checked(_source_from_document(document, settings, str(path)))
 
@@ -275,7 +283,9 @@ def _source_from_pair(vocab_path: Path, merges_path: Path) -> TokenizerSource:
     merges = parse_merges(text, str(merges_path))
     settings = read_folder_settings(vocab_path.parent)
     settings.refuse_unsupported()
-    before = (settings.roles.get("bos_token", END_OF_TEXT),) if settings.add_bos_token else ()
+    settings, before = settings_of_pair(settings)
+    if settings.add_bos_token and not before:
+        before = (settings.roles.get("bos_token", END_OF_TEXT),)
     return _checked(
         source_from_merges(
             vocab,

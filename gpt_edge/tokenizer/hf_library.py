@@ -164,12 +164,15 @@ def _steps(part: Any, key: str) -> list[dict[str, Any]]:
 
 def _without_special(document: Mapping[str, Any]) -> dict[str, Any]:
     """The file without its special tokens: not to be found in a text, neither by the library nor,
-    as Unigram would, by the model. The token for the unknown stays, which no model can do without.
+    as Unigram would, by the model. The token for the unknown stays, which no model can do without,
+    and so do tokens of bytes, which a model falls back to.
     """
     added = [one for one in document.get("added_tokens") or [] if isinstance(one, dict)]
     special = {one.get("content") for one in added if one.get("special")}
     model = dict(document.get("model") or {})
     special.discard(model.get("unk_token"))
+    if model.get("byte_fallback"):
+        special -= {f"<0x{byte:02X}>" for byte in range(256)}
     vocab = model.get("vocab")
     if isinstance(vocab, list):
         model["vocab"] = [

@@ -53,9 +53,23 @@ def test_a_template_makes_turns_messages(tiny_edge: Path, tmp_path: Path) -> Non
     result = chat(tiny_edge, lines, "--template", template, "--system", "be brief")
     assert result.code == 0
     assert result.out == "".join(f"{text}\n" for text in expected)
-    assert result.err.startswith(f"2 turns, {len(talk.ids)} tokens; the context holds 64\n")
+    _, counts, *_ = result.err.splitlines()  # the first says that a turn spells a special token
+    assert counts == f"2 turns, {len(talk.ids)} tokens; the context holds 64"
     # what a user types never becomes a control token
     assert model.tokenizer.end_token not in talk.turns[1].ids
+
+
+def test_special_tokens_are_read_where_asked_and_else_noted(tiny_edge: Path) -> None:
+    model = gpt_edge.load(tiny_edge)
+    for options in ((), ("--special",)):
+        talk = gpt_edge.Conversation(model, context="window", special=bool(options))
+        texts = ("a<|endoftext|>b", "c")
+        expected = [talk.complete(text, GREEDY).text for text in texts]
+        result = chat(tiny_edge, "a<|endoftext|>b\nc\n", *options)
+        assert result.out == "".join(f"{text}\n" for text in expected)
+        assert (model.tokenizer.end_token in talk.ids) == bool(options)
+        note = "the text spells the special token '<|endoftext|>', which is read as plain text"
+        assert result.err.count(note) == (not options)
 
 
 def test_the_bundles_own_template_is_used(tiny_edge: Path, tmp_path: Path) -> None:

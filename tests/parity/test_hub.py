@@ -165,3 +165,50 @@ def test_the_revision_is_in_the_manifest(cache: Path, tmp_path: Path) -> None:
     assert bundle.manifest.provenance["repository"] == "me/tiny"
     assert bundle.manifest.provenance["revision"] == COMMIT
     assert bundle.load_tokenizer().decode([5]) != ""
+
+
+@pytest.mark.slow
+def test_a_name_is_fine_tuned_and_classifies_the_file_it_was_trained_from(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    """From the hub to labels as a user does it: a semicolon CSV, its text in two columns, and rows
+    without a label.
+    """
+    rows = [
+        f"{title};a {thing};{'up' if title in ('fine', 'nice') else 'down'}"
+        for title in ("fine", "nice", "poor", "ugly")
+        for thing in ("cat", "dog", "sea", "tea", "sun")
+    ]
+    table = tmp_path / "reviews.csv"
+    table.write_text("\n".join(["title;body;label", *rows, "fine;no label;", ";;up"]) + "\n")
+    columns = ["--text", "title", "--text", "body", "--skip-bad-rows"]
+    environment = {
+        **os.environ,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+
+    def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", "gpt_edge", *map(str, words)]
+        done = subprocess.run(whole, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    with serve_repository("me/tiny", models, {"main": COMMIT}) as endpoint:
+        environment["HF_ENDPOINT"] = endpoint
+        tuned = ["--checkpoint", "hf://me/tiny", "--data", table, "--label", "label", *columns]
+        quick = ["--epochs", "4", "--lr", "3e-3", "--batch", "8", "--threads", "1"]
+        words = ["finetune", "--task", "classification", *tuned, *quick, "--out", tmp_path / "run"]
+        done = command(*words)
+    assert "skipped 2 bad rows" in done.stdout + done.stderr
+    command("export", tmp_path / "run" / "checkpoint", tmp_path / "b", "--scheme", "fp32")
+    labelled = command("classify", tmp_path / "b", "--file", table, *columns, "--label", "label")
+    answers = labelled.stdout.splitlines()
+    assert len(answers) == len(rows)
+    assert "20 examples: " in labelled.stderr
+    assert "skipped 2 bad rows: line 22: label is empty; line 23: title and " in labelled.stderr
+    # without --label a row needs no label
+    every = command("classify", tmp_path / "b", "--file", table, *columns).stdout.splitlines()
+    assert every[: len(rows)] == answers
+    assert len(every) == len(rows) + 1

@@ -168,6 +168,8 @@ def test_patterns_set_rank_and_alpha_of_single_modules(tmp_path: Path) -> None:
     [
         ({"peft_type": "IA3"}, "says peft_type 'IA3', expected 'LORA'"),
         ({"use_dora": True}, "sets use_dora"),
+        ({"kasa_config": {"beta": 0.1}}, "sets kasa_config"),
+        ({"lora_bias": True}, "sets lora_bias"),
         ({"init_lora_weights": "pissa"}, "which changes the base's weights first"),
         ({"r": 0}, "r is 0, expected at least 1"),
         ({"rank_pattern": {"h.*": 2}}, "expected a plain name"),

@@ -4,6 +4,7 @@ graph.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,10 @@ from gpt_edge.export.pipeline.verify import verify_bundle
 from gpt_edge.reference.checkpoint import task_model_of
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.runtime.encoder import Encoder
+from gpt_edge.serve.api_error import ApiError
+from gpt_edge.serve.encoders import classify
+from gpt_edge.serve.fields import Fields
+from gpt_edge.serve.served_models import open_models
 from gpt_edge.task_inputs import transform
 from gpt_edge.verify.subject import verify_alone
 from tests.support.transformers_models import random_transformers, save_vocabulary
@@ -230,6 +235,33 @@ def test_special_tokens_of_a_text_are_read_where_asked(
     assert main(["classify", str(path), text, "--json", "--special"]) == 0
     rows = json.loads(capsys.readouterr().out)["tokens"]
     assert "<|endoftext|>" in [row["text"] for row in rows]
+
+
+def test_the_server_gives_the_labels_that_classify_gives(
+    edge: Callable[[str], tuple[Path, PreTrainedModel]],
+) -> None:
+    texts = ["hear me speak<|endoftext|>All resolved", "naïve 中文 🙂"]
+    models = open_models([str(edge(head)[0]) for head in (SEQUENCE, TOKEN)], threads=1)
+
+    def answer(head: str, **more: Any) -> Any:
+        fields = Fields({"input": texts, **more})
+        return asyncio.run(classify(fields, models.named(edge(head)[0].name)))["data"]
+
+    for special in (False, True):
+        rows = Classifier.load(edge(SEQUENCE)[0]).predict(texts, special=special).rows
+        found = answer(SEQUENCE, special=special)
+        for row, one in zip(rows, found, strict=True):
+            assert one["label"] == row.label
+            np.testing.assert_allclose(one["probs"], row.probabilities, rtol=1e-5)
+        labels = Classifier.load(edge(TOKEN)[0]).tag(texts, special=special)
+        for tokens, one in zip(labels, answer(TOKEN, special=special), strict=True):
+            wanted = [(token.start, token.end, token.label, token.text) for token in tokens]
+            keys = ("start", "end", "label", "text")
+            assert [tuple(token[key] for key in keys) for token in one["tokens"]] == wanted
+    for wrong in ({"input": [["a", "b"]]}, {"threshold": 0.5}, {"special": 1}):
+        with pytest.raises(ApiError):
+            answer(TOKEN, **wrong)
+    models.close()
 
 
 @pytest.mark.slow

@@ -244,6 +244,8 @@ def test_models_embeddings_and_labels(client: openai.OpenAI, served: Running) ->
     assert [row["label"] for row in unsure] == [None, None]
     assert sum(unsure[0]["probs"]) == pytest.approx(1, abs=1e-5)
     assert served.post("/v1/classify", {**body, "threshold": 2}).status_code == 400
+    refused = served.post("/v1/classify", {**body, "special": True})
+    assert "special tokens are plain text to a model that" in refused.json()["error"]["message"]
 
 
 def test_errors_are_those_that_the_client_knows(client: openai.OpenAI) -> None:

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { fixtures, script, wasmBackend } from "./fixtures.mjs";
 
 const { Bundle } = await script("bundle/bundle");
+const { hasConstantNodes } = await script("bundle/constant_nodes");
 const { diskFiles } = await script("bundle/disk_files");
 const { fields } = await script("bundle/onnx_wire");
 const { unpackWeights } = await script("bundle/unpack_weights");
@@ -26,7 +27,8 @@ test("onnxruntime unpacks the same weights from the graph as it is", async () =>
       bundle.file("model.onnx"), { ...options, externalData: bundle.weightFiles }) }, Tensor: backend.ort.Tensor };
     const rows = [];
     for (const ort of [backend.ort, plain]) {
-      const session = await Session.start(bundle, { ...backend, ort });
+      // what it fuses changes the last bits
+      const session = await Session.start(bundle, { ...backend, ort, optionsFor: async () => ({}) });
       const cache = session.newCache();
       rows.push([await session.append([5, 6, 7, 8, 9], cache), await session.append([3], cache)]);
       await session.release?.();
@@ -47,5 +49,19 @@ test("no weight of 8 bits is left for onnxruntime to unpack", async () => {
     // a second pass finds nothing to do
     const again = unpackWeights(model, files);
     if (left === 0) assert.equal(again.model, model);
+  }
+});
+
+test("onnxruntime searches a graph where weights are left for it to unpack", async () => {
+  for (const one of fixtures.arranged) {
+    const bundle = await open(one);
+    const packed = bundle.file("model.onnx");
+    assert.ok(hasConstantNodes(packed), one.name);
+    const { model } = unpackWeights(packed, bundle.weightFiles);
+    const isLeft = operators(model).includes("DequantizeLinear");
+    assert.equal(hasConstantNodes(model), isLeft, one.name);
+    const options = await backend.optionsFor(model, "edge");
+    assert.equal(options.graphOptimizationLevel, isLeft ? undefined : "disabled", one.name);
+    assert.deepEqual(await backend.optionsFor(model, "portable"), {});
   }
 });

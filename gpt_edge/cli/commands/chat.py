@@ -15,6 +15,7 @@ from gpt_edge.cli.support.options import (
     MaxMemoryOption,
     ProfileOption,
     RawOption,
+    SpecialOption,
     ThreadsOption,
     parse_memory,
 )
@@ -75,6 +76,7 @@ def chat(
             "tokens, cut its start at each turn, or refuse the turn."
         ),
     ] = "window",
+    special: SpecialOption = False,
     threads: ThreadsOption = None,
     profile: ProfileOption = "default",
     max_memory: MaxMemoryOption = None,
@@ -125,6 +127,7 @@ def chat(
         template=_template_of(template, generator),
         system=system,
         context=context,
+        special=special,
         raw=raw,
     )
     if source.is_terminal:

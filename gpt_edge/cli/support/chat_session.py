@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gpt_edge.cli.support import console
 from gpt_edge.cli.support.chat_commands import COMMANDS, changed_params, help_text, shown_params
+from gpt_edge.cli.support.stdin import note_special_token
 from gpt_edge.errors import GPTEdgeError
 from gpt_edge.generate.conversation import Conversation
 from gpt_edge.generate.params import MAX_SEED
@@ -38,13 +39,17 @@ class ChatSession:
         template: ChatTemplate | None,
         system: str | None,
         context: ContextPolicy,
+        special: bool,
         raw: bool,
     ) -> None:
         self._model = model
         self._params = params
         self._template = template
         self._raw = raw
-        self._conversation = Conversation(model, template=template, system=system, context=context)
+        self._special = special
+        self._conversation = Conversation(
+            model, template=template, system=system, context=context, special=special
+        )
         self._last: Completion | None = None
         self._n_replies = 0
         self.n_errors = 0
@@ -113,7 +118,9 @@ class ChatSession:
         if name == "/save":
             self._conversation.save(path)
         else:
-            self._conversation = Conversation.load(self._model, path, template=self._template)
+            self._conversation = Conversation.load(
+                self._model, path, template=self._template, special=self._special
+            )
         n_turns = len(self._conversation.turns)
         verb = "kept in" if name == "/save" else "continued from"
         console.note(f"{n_turns} {'turn' if n_turns == 1 else 'turns'} {verb} {path}")
@@ -137,6 +144,8 @@ class ChatSession:
         if params.seed is not None:  # another reply each time, the same ones in the next chat
             seed = (params.seed + self._n_replies) & MAX_SEED
             params = dataclasses.replace(params, seed=seed)
+        if not self._special:
+            note_special_token(text, self._model.tokenizer, "the text")
         cancel = threading.Event()
         stream = self._conversation.send(text, params, cancel=cancel)
         self._n_replies += 1

@@ -39,6 +39,20 @@ _PREFIX = "base_model.model."
 _PAIRS = {".lora_A.weight": ".lora_B.weight", ".lora_embedding_A": ".lora_embedding_B"}
 # Others, such as pissa, olora, corda and loftq, begin by taking a part out of the base's weights.
 _INITIAL = (None, True, False, "gaussian", "eva", "orthogonal")
+# settings of PEFT 0.21 that add other tensors, or read those of LoRA in another way
+_OTHER_VARIANTS = (
+    "use_dora",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "layer_replication",
+    "lora_bias",
+    "trainable_token_indices",
+    "use_bdlora",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+    "arrow_config",
+)
 _LAYER = re.compile(r"\.(\d+)(?=\.)")
 _MERGE_HINT = (
     "merge it with peft: model.merge_and_unload().save_pretrained(FOLDER), and export that"
@@ -162,7 +176,7 @@ def _refuse_other_methods(settings: CheckpointSettings) -> None:
         raise CheckpointError(
             f"{settings.where} says peft_type {method!a:.40}, expected 'LORA'", hint=_MERGE_HINT
         )
-    for name in ("use_dora", "alora_invocation_tokens", "use_qalora", "layer_replication"):
+    for name in _OTHER_VARIANTS:
         if settings.values.get(name):
             raise CheckpointError(
                 f"{settings.where} sets {name}, which is not merged here", hint=_MERGE_HINT

@@ -51,6 +51,7 @@ class FolderSettings:
     end: str | int | None = None  # the end token's text, or its id in config.json
     # whether a file says which tokens a text may spell; else every special token counts
     is_explicit: bool = False
+    model_values: Mapping[str, Any] = field(default_factory=dict)  # of config.json
 
     @property
     def add_prefix_space(self) -> bool | None:
@@ -100,9 +101,10 @@ def read_folder_settings(folder: Path) -> FolderSettings:
         added |= _from_added_file(folder / ADDED_TOKENS_FILE, set(named))
     for text, rules in named.items():
         added.setdefault(text, AddedToken(text, None, True, rules))
-    end = _end_token(values, special, read_object(folder / "config.json"))
+    model_values = read_object(folder / "config.json")
+    end = _end_token(values, special, model_values)
     is_explicit = bool(added) or (folder / SETTINGS_FILE).is_file()
-    return FolderSettings(values, where, added, roles, end, is_explicit)
+    return FolderSettings(values, where, added, roles, end, is_explicit, model_values)
 
 
 def added_token(entry: object, id: object, where: str) -> AddedToken:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer.formats.added_tokens import added_ids, rules_of
+from gpt_edge.tokenizer.formats.hf_classes import begins_texts
 from gpt_edge.tokenizer.formats.hf_settings import FolderSettings
 from gpt_edge.tokenizer.sentence_piece import open_model
 from gpt_edge.tokenizer.spec import TokenizerSource, TokenizerSpec
@@ -36,8 +37,13 @@ def source_from_sentence_piece(
     if end_token is None and model.eos_id() >= 0:
         end_token = model.eos_id()
     begin = settings.roles.get("bos_token", "<s>")
-    if settings.add_bos_token and begin not in special_tokens:
-        raise TokenizerError(f"{where}: add_bos_token is true, and there is no token {begin!r:.40}")
+    begins = begins_texts(settings)
+    if begins and begin not in special_tokens:
+        raise TokenizerError(
+            f"{where}: every text begins with {begin!r:.40}, and there is no such token",
+            hint="set add_bos_token to false in tokenizer_config.json if the model was trained "
+            "without it",
+        )
     kept = {role: text for role, text in settings.roles.items() if text in special_tokens}
     try:
         spec = TokenizerSpec(
@@ -46,7 +52,7 @@ def source_from_sentence_piece(
             max([*pieces.values(), *special_tokens.values()]) + 1,
             end_token,
             tuple(special_tokens.items()),
-            prefix=(special_tokens[begin],) if settings.add_bos_token else (),
+            prefix=(special_tokens[begin],) if begins else (),
             token_rules=rules_of(special_tokens, settings.added, is_explicit=False),
             roles=tuple(kept.items()),
             lowercase=settings.do_lower_case,

@@ -317,6 +317,27 @@ def test_a_message_never_becomes_a_control_token() -> None:
     assert conversation.ids.count(tokenizer.end_token) == 1
 
 
+def test_special_tokens_of_messages_are_read_where_asked(tmp_path: Path) -> None:
+    model = open_generator()
+    end = model.tokenizer.end_token
+    plain, asked = Conversation(model), Conversation(model, special=True)
+    for talk in (plain, asked):
+        talk.complete("a<|endoftext|>b", SHORT)
+    assert end not in plain.ids
+    wanted = model.tokenizer.encode("a<|endoftext|>b", special=True)
+    assert asked.ids[: len(wanted)] == wanted
+    asked.save(tmp_path / "a.state")
+    again = Conversation.load(model, tmp_path / "a.state", special=True)
+    for talk in (asked, asked.fork(), again):
+        talk.complete("<|endoftext|>", SHORT)
+        assert talk.ids.count(end) == 2
+    template = ChatTemplate("{% for m in messages %}{{ m['content'] | upper }};{% endfor %}")
+    chat = Conversation(model, template=template, special=True)
+    for number in (1, 2):  # the second is rendered anew
+        chat.complete("a<|ENDOFTEXT|>", SHORT)
+        assert len(chat.turns) == number
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [

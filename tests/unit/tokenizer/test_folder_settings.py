@@ -149,6 +149,8 @@ def test_a_text_that_spells_a_special_token_is_noticed(tmp_path: Path) -> None:
         ({"added_tokens_decoder": {str(NEXT): "a"}}, "expected content and id"),
         ({"additional_special_tokens": [7]}, "a special token is 7, expected a text"),
         ({"add_bos_token": True, "bos_token": "hello"}, "'hello' is to stand before every text"),
+        ({"tokenizer_class": "Qwen2Tokenizer"}, "'Qwen2Tokenizer', whose rules for vocab.json"),
+        ({"tokenizer_class": "OurTokenizer"}, "whose rules .* gpt-edge does not have"),
     ],
 )
 def test_a_setting_that_is_not_read_is_refused_by_name(
@@ -157,6 +159,25 @@ def test_a_setting_that_is_not_read_is_refused_by_name(
     write_folder(tmp_path, {"tokenizer_config.json": config})
     with pytest.raises(TokenizerError, match=message):
         find_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize("name", ["RobertaTokenizer", "BartTokenizerFast"])
+def test_a_class_that_encloses_texts_is_read_as_its_tokenizer_json_is(
+    tmp_path: Path, name: str, place: str
+) -> None:
+    """The token behind a text ends it, so a prompt does without."""
+    write_folder(tmp_path, {})
+    (tmp_path / place).write_text(json.dumps({"model_type": "gpt2", "tokenizer_class": name}))
+    ours = build_tokenizer(found(tmp_path))
+    theirs = getattr(transformers, name.removesuffix("Fast") + "Fast").from_pretrained(tmp_path)
+    assert (ours.prefix, ours.end_token) == ((theirs.cls_token_id,), theirs.sep_token_id)
+    for text in ("hello w", "a <mask>b</s><s>", ""):
+        assert [*ours.encode(text, special=True), ours.end_token] == theirs(text).input_ids
+    theirs.save_pretrained(tmp_path / "json")
+    again = build_tokenizer(found(tmp_path / "json"))
+    assert (again.prefix, again.end_token) == (ours.prefix, ours.end_token)
+    assert again.encode("a <mask>b", special=True) == ours.encode("a <mask>b", special=True)
 
 
 def test_a_tokenizer_json_decides_on_the_beginning_token(tmp_path: Path) -> None:

@@ -122,6 +122,38 @@ def test_a_tokenizer_json_of_another_kind_runs_as_it_is(tmp_path: Path, make: An
     assert not any("\ufffd" in detokenizer.push(id) for id in ids)
 
 
+def test_bytes_that_a_model_falls_back_to_are_no_special_tokens(tmp_path: Path) -> None:
+    """Trainers of the library know no bytes, so they are often given as special tokens."""
+    names = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "t", "h", "e"]
+    vocab = {name: id for id, name in enumerate(names)}
+    model = models.BPE(vocab=vocab, merges=[], unk_token="<unk>", byte_fallback=True)
+    theirs = tokenizers.Tokenizer(model)
+    theirs.add_special_tokens(names[:258])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = build_tokenizer(found(tmp_path))
+    assert ours.encode("hé") == theirs.encode("hé").ids == [259, 2 + 0xC3, 2 + 0xA9]
+    assert ours.encode("e<0x41>")[-1] == 2 + ord(">")
+
+
+def test_the_normalizer_is_berts_as_tokenizer_config_json_has_it(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_vocab_txt(tmp_path, do_lower_case=False, tokenizer_class="BertTokenizer")
+    transformers.BertTokenizerFast.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    for changes in ({}, {"do_lower_case": True}, {"tokenize_chinese_chars": False}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, **changes}))
+        ours = build_tokenizer(found(tmp_path))
+        theirs = transformers.BertTokenizerFast.from_pretrained(tmp_path)
+        for text in ("The RAINS in 你好。", "Thé"):
+            assert [*ours.encode(text), 3] == theirs(text).input_ids, changes
+
+
+def test_a_class_that_reads_vocab_txt_in_another_way_is_refused(tmp_path: Path) -> None:
+    write_vocab_txt(tmp_path, tokenizer_class="BertJapaneseTokenizer")
+    with pytest.raises(TokenizerError, match="'BertJapaneseTokenizer', whose rules for vocab"):
+        find_tokenizer(tmp_path)
+
+
 def spaced_byte_level() -> tokenizers.Tokenizer:
     model = composed_bpe()
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

@@ -74,6 +74,32 @@ def test_the_ids_are_those_of_the_library(folder: Path, model: bytes) -> None:
     assert ours.token_bytes(theirs.piece_to_id("<0xE3>")) == b"\xe3"
 
 
+@pytest.mark.parametrize(
+    ("settings", "begins"),
+    [
+        ({"tokenizer_class": "T5Tokenizer"}, False),
+        ({"tokenizer_class": "LlamaTokenizer"}, True),
+        ({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": False}, False),
+        ({"add_bos_token": True}, True),
+    ],
+)
+def test_the_class_says_whether_texts_begin_with_a_token(
+    folder: Path, settings: dict[str, object], begins: bool
+) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    source = find_tokenizer(folder)
+    assert source is not None
+    assert build_tokenizer(source).encode("<s>", special=True) == [1] * (1 + begins)
+
+
+def test_a_class_that_reads_the_model_in_another_way_is_refused(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPTSw3Tokenizer"}')
+    with pytest.raises(TokenizerError, match="'GPTSw3Tokenizer', whose rules") as caught:
+        find_tokenizer(folder)
+    assert "set tokenizer_class to T5Tokenizer" in str(caught.value.hint)
+
+
 def test_a_corrupt_model_is_refused(folder: Path) -> None:
     (folder / "spiece.model").write_bytes(b"\x00not a model")
     with pytest.raises(TokenizerError, match="refused by the sentencepiece library"):

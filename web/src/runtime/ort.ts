@@ -3,6 +3,8 @@
  * share. The entry points hand in the one that runs.
  */
 
+import type { Manifest } from "../bundle/manifest.js";
+
 export type Numbers = Float32Array | BigInt64Array | Int32Array | Uint8Array;
 
 export interface OrtTensor {
@@ -34,8 +36,11 @@ export interface Backend {
   readonly ort: Ort;
   /** Options of every session. */
   readonly options: Record<string, unknown>;
-  /** Further options for a graph, where the processor needs them. */
-  optionsFor(model: Uint8Array): Promise<Record<string, unknown>>;
+  /** Further options for a graph, as the processor and the graph need them. */
+  optionsFor(
+    model: Uint8Array<ArrayBuffer>,
+    graph: Manifest["graph"],
+  ): Promise<Record<string, unknown>>;
   /** Awaited before every call: lets messages and clicks in, where a call blocks its thread. */
   breathe(): Promise<void>;
   /** Whether outputs that are bound to inputs are written in place, which wasm never does. */

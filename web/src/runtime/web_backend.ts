@@ -1,5 +1,6 @@
 /** onnxruntime-web's wasm build: the one whose operators run every graph of gpt-edge. */
 
+import { hasConstantNodes } from "../bundle/constant_nodes.js";
 import type { Backend, Ort } from "./ort.js";
 
 export interface WebOrt extends Ort {
@@ -32,7 +33,9 @@ export function webBackend(ort: WebOrt, threads: number | null = null): Backend 
       // else weights that DequantizeLinear unpacks would be unpacked at every call
       extra: { session: { disable_quant_qdq: "1" } },
     },
-    optionsFor: async () => ({}),
+    // the edge graph has its fused operators already: a search for more takes longer than to start
+    optionsFor: async (model, graph) =>
+      graph === "edge" && !hasConstantNodes(model) ? { graphOptimizationLevel: "disabled" } : {},
     breathe,
     writesInPlace: false,
   };

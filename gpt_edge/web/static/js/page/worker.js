@@ -561,11 +561,11 @@ function tooLong(what, nCtx) {
 var TOKENS = "token-classification";
 var EMBEDDING = "embedding";
 var PLAIN = ["text-classification", TOKENS];
-function transform(task, texts, nCtx) {
-  checkNumber(task.kind, texts.length);
+function transform(task, texts2, nCtx) {
+  checkNumber(task.kind, texts2.length);
   if (PLAIN.includes(task.kind)) {
-    const kept2 = texts[0].slice(0, nCtx);
-    const nTruncated2 = texts[0].length - kept2.length;
+    const kept2 = texts2[0].slice(0, nCtx);
+    const nTruncated2 = texts2[0].length - kept2.length;
     return { sequences: [withoutPadding(kept2, task.pad ?? null)], nTruncated: nTruncated2 };
   }
   const nParts = task.kind === "classification" ? 1 : 2;
@@ -573,16 +573,16 @@ function transform(task, texts, nCtx) {
   let kept;
   let together;
   if (task.kind === "classification") {
-    kept = [texts[0].slice(0, room)];
+    kept = [texts2[0].slice(0, room)];
     together = [kept];
   } else if (task.kind === "multiple-choice") {
-    kept = cutChoices(texts, room);
+    kept = cutChoices(texts2, room);
     together = kept.slice(1).map((answer2) => [kept[0], answer2]);
   } else {
-    kept = cutPair(texts[0], texts[1], room);
+    kept = cutPair(texts2[0], texts2[1], room);
     together = task.kind === "similarity" ? [kept, [...kept].reverse()] : [kept];
   }
-  const nTruncated = total(texts) - total(kept);
+  const nTruncated = total(texts2) - total(kept);
   return { sequences: together.map((parts) => sequence(task, parts)), nTruncated };
 }
 function checkNumber(kind, found) {
@@ -614,15 +614,15 @@ function cutPair(first, second, room) {
   const nSecond = Math.min(second.length, room - nFirst);
   return [first.slice(0, nFirst), second.slice(0, nSecond)];
 }
-function cutChoices(texts, room) {
-  const [context, ...answers2] = texts;
+function cutChoices(texts2, room) {
+  const [context, ...answers2] = texts2;
   const longest = Math.max(Math.floor(room / 2), room - context.length);
   const kept = answers2.map((answer2) => answer2.slice(0, longest));
   const nContext = Math.min(context.length, room - Math.max(...kept.map((answer2) => answer2.length)));
   return [context.slice(context.length - nContext), ...kept];
 }
-function total(texts) {
-  return texts.reduce((sum, ids) => sum + ids.length, 0);
+function total(texts2) {
+  return texts2.reduce((sum, ids) => sum + ids.length, 0);
 }
 
 // ../classify/classifier.js
@@ -632,16 +632,16 @@ async function predict(example, task, session, tokenizer) {
   }
   if (task.kind === TOKENS)
     throw new RangeError("this model labels tokens, not texts: use tag");
-  const texts = typeof example === "string" ? [example] : example;
-  const input = encodeTexts(texts, tokenizer, session.config.n_ctx, task);
+  const texts2 = typeof example === "string" ? [example] : example;
+  const input = encodeTexts(texts2, tokenizer, session.config.n_ctx, task);
   const nTokens = input.sequences.reduce((sum, sequence2) => sum + sequence2.length, 0);
   const logits = await answers(task, session, input.sequences);
   if (!logits.every(Number.isFinite))
     throw new NumericError("the model gave NaN or infinite logits");
-  return { ...prediction(task, logits, texts), n_tokens: nTokens };
+  return { ...prediction(task, logits, texts2), n_tokens: nTokens };
 }
-function encodeTexts(texts, tokenizer, nCtx, task) {
-  const ids = texts.map((text) => {
+function encodeTexts(texts2, tokenizer, nCtx, task) {
+  const ids = texts2.map((text) => {
     checkText(text);
     checkBytes("a text", text, tokenizer, nCtx);
     return tokenizer.encode(text);
@@ -663,7 +663,7 @@ async function answers(task, session, sequences) {
     logits.push(...await session.taskLogits([ids]));
   return logits;
 }
-function prediction(task, logits, texts) {
+function prediction(task, logits, texts2) {
   const range = task.score_range ?? null;
   if (range !== null || task.problem === "regression") {
     const [low, high] = range ?? [0, 1];
@@ -671,7 +671,7 @@ function prediction(task, logits, texts) {
     const score = range === null ? value : low + (high - low) * sigmoid(value);
     return { label: null, labels: [], probabilities: [], score };
   }
-  const labels = task.kind === "multiple-choice" ? texts.slice(1) : task.labels;
+  const labels = task.kind === "multiple-choice" ? texts2.slice(1) : task.labels;
   const values = logits.map((value) => value / (task.temperature ?? 1));
   const probabilities = task.problem === "multi-label" ? values.map(sigmoid) : softmax(values);
   const best = probabilities.indexOf(Math.max(...probabilities));
@@ -1191,7 +1191,7 @@ var Session = class _Session {
     try {
       session = await backend2.ort.InferenceSession.create(model2, {
         ...backend2.options,
-        ...await backend2.optionsFor(model2),
+        ...await backend2.optionsFor(model2, graph),
         externalData: files
       });
     } catch (error) {
@@ -2279,10 +2279,10 @@ var SpecialTokenFinder = class {
   constructor(ids, rules) {
     this.ids = ids;
     const of = (text) => rules[text] ?? [];
-    const texts = Object.keys(ids);
+    const texts2 = Object.keys(ids);
     const expression = (chosen) => chosen.length === 0 ? null : new RegExp(chosen.sort((one, other) => other.length - one.length).map((text) => expressionOf(text, of(text))).join("|"), "gu");
-    this.always = expression(texts.filter((text) => of(text).includes("always")));
-    this.all = expression(texts.filter((text) => !of(text).includes("never")));
+    this.always = expression(texts2.filter((text) => of(text).includes("always")));
+    this.all = expression(texts2.filter((text) => !of(text).includes("never")));
   }
   /** The parts of `text` in order: ids of tokens, and the texts between, none empty. */
   split(text, special) {
@@ -2494,10 +2494,10 @@ var Model = class _Model {
     return this.stream(prompt, params, options).completion();
   }
   /** Answer examples, in their order. Throws BundleError for a language model. */
-  async classify(texts) {
+  async classify(texts2) {
     this.checkKind(true);
     const found = [];
-    for (const example of texts) {
+    for (const example of texts2) {
       found.push(await predict(example, this.manifest.task, this.session, this.tokenizer));
     }
     return found;
@@ -2506,19 +2506,19 @@ var Model = class _Model {
    * Label every token of texts, in their order. Throws BundleError for a language model, RangeError
    * for one that labels texts.
    */
-  async tag(texts) {
+  async tag(texts2) {
     this.checkKind(true);
     const found = [];
-    for (const text of texts) {
+    for (const text of texts2) {
       found.push(await tag(text, this.manifest.task, this.session, this.tokenizer));
     }
     return found;
   }
   /** Vectors of texts, in their order, of any model. */
-  async embed(texts, options = {}) {
+  async embed(texts2, options = {}) {
     const task = this.manifest.task ?? null;
     const found = [];
-    for (const text of texts) {
+    for (const text of texts2) {
       found.push(await embed(text, task, this.session, this.tokenizer, options));
     }
     return found;
@@ -2550,6 +2550,24 @@ async function warmUp({ ort: ort2, options }) {
   }
 }
 
+// ../bundle/constant_nodes.js
+var CHEAP = /* @__PURE__ */ new Set(["Constant", "Unsqueeze"]);
+function hasConstantNodes(model2) {
+  const graph = [...fields(model2)].find((one) => one.number === 7 && one.varint === null);
+  if (graph === void 0)
+    return false;
+  const parts = [...fields(graph.bytes)].filter(({ varint: varint2 }) => varint2 === null);
+  const constants = /* @__PURE__ */ new Set([""]);
+  for (const { bytes } of parts.filter(({ number }) => number === 5)) {
+    constants.add(texts(fields(bytes), 8).at(-1) ?? "");
+  }
+  return parts.filter(({ number, bytes }) => number === 1 && !CHEAP.has(texts(fields(bytes), 4).at(-1) ?? "")).some(({ bytes }) => texts(fields(bytes), 1).every((name) => constants.has(name)));
+}
+var decoder2 = new TextDecoder();
+function texts(message, number) {
+  return [...message].filter((one) => one.number === number && one.varint === null).map(({ bytes }) => decoder2.decode(bytes));
+}
+
 // ../runtime/web_backend.js
 var MAX_THREADS = 4;
 function webBackend(ort2, threads = null) {
@@ -2569,7 +2587,8 @@ function webBackend(ort2, threads = null) {
       // else weights that DequantizeLinear unpacks would be unpacked at every call
       extra: { session: { disable_quant_qdq: "1" } }
     },
-    optionsFor: async () => ({}),
+    // the edge graph has its fused operators already: a search for more takes longer than to start
+    optionsFor: async (model2, graph) => graph === "edge" && !hasConstantNodes(model2) ? { graphOptimizationLevel: "disabled" } : {},
     breathe,
     writesInPlace: false
   };
@@ -2653,8 +2672,8 @@ async function generate(prompt, params) {
   };
   return { is: "ended", summary };
 }
-async function classify(texts) {
-  const [prediction2] = await loadedModel().classify([texts]);
+async function classify(texts2) {
+  const [prediction2] = await loadedModel().classify([texts2]);
   return { is: "prediction", prediction: prediction2 };
 }
 function loadedModel() {

@@ -27,7 +27,7 @@ export class Session {
         try {
             session = await backend.ort.InferenceSession.create(model, {
                 ...backend.options,
-                ...(await backend.optionsFor(model)),
+                ...(await backend.optionsFor(model, graph)),
                 externalData: files,
             });
         }

@@ -1,4 +1,5 @@
 /** onnxruntime-web's wasm build: the one whose operators run every graph of gpt-edge. */
+import { hasConstantNodes } from "../bundle/constant_nodes.js";
 const MAX_THREADS = 4;
 /**
  * threads: null takes half of the processors, at most 4, where the page is cross-origin isolated,
@@ -21,7 +22,8 @@ export function webBackend(ort, threads = null) {
             // else weights that DequantizeLinear unpacks would be unpacked at every call
             extra: { session: { disable_quant_qdq: "1" } },
         },
-        optionsFor: async () => ({}),
+        // the edge graph has its fused operators already: a search for more takes longer than to start
+        optionsFor: async (model, graph) => graph === "edge" && !hasConstantNodes(model) ? { graphOptimizationLevel: "disabled" } : {},
         breathe,
         writesInPlace: false,
     };
