@@ -4,8 +4,8 @@
 order drawn with `--seed`, so that a run that was stopped is a fair sample, each against those tests
 of its folder that run its statement (see mutant_server.py), and writes
 benchmarks/results/mutants.md. Outcomes are kept in `--results`: a later run goes on from there, and
-`--again` tries those that stayed alive once more, against every test that runs the statement and
-those that were added. `--only WORD …` keeps files whose path holds a word, `--minutes M` ends it.
+`--again` tries those that stayed alive once more, against every test of WIDER too that runs the
+statement. `--only WORD …` keeps files whose path holds a word, `--minutes M` ends it.
 What stayed alive and cannot be seen by a caller is explained, with the line that it changes, in
 scripts/mutants_explained.tsv.
 """
@@ -59,6 +59,32 @@ SCOPE = {
     "gpt_edge/task_inputs.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),
     "gpt_edge/evaluate/calibration.py": ("tests/unit/evaluate/test_calibration.py",),
 }
+# besides these with --again: they need torch, or run commands, so they take longer
+WIDER = (
+    "tests/unit",
+    "tests/hostile/test_api_arguments.py",
+    "tests/hostile/test_attacks.py",
+    "tests/hostile/test_fast_readers.py",
+    "tests/hostile/test_gate_in_process.py",
+    "tests/hostile/test_links.py",
+    "tests/hostile/test_not_finite.py",
+    *(
+        f"tests/cli/test_{name}.py"
+        for name in (
+            "batch_run", "chat", "classify_command", "commands", "constraints", "diff_command",
+            "embedding_command", "generate", "generate_search", "sign_command", "wrong_inputs",
+        )
+    ),
+    *(
+        f"tests/parity/test_{name}.py"
+        for name in (
+            "adapters", "chat_template", "evaluate", "gate", "generate_transformers",
+            "generation_config", "gpt1_tokenizer", "invariants", "native", "optimum",
+            "optimum_folders", "processors", "row_products", "saturation", "task_export",
+            "tokenizers_of_checkpoints",
+        )
+    ),
+)  # fmt: skip
 FOLDERS = [
     f"gpt_edge/{name}/" for name in ["runtime", "generate", "tokenizer", "bundle", "classify"]
 ]
@@ -67,8 +93,9 @@ LEFT_OUT = (
     "tests/unit/tokenizer/test_training.py",  # with torch
 )
 MARKS = "not slow and not network and not browser and not alone and not every_core"
-# a mutant is alive after so many, as measured while lines were recorded; with --again after all
-SECONDS_OF_TESTS = 3.0
+# a mutant is alive after so many, as measured while lines were recorded
+SECONDS_OF_TESTS, SECONDS_AGAIN = 3.0, 60.0
+EXAMPLES, EXAMPLES_AGAIN = 30, 200  # that hypothesis draws
 Results = dict[str, dict[str, Any]]
 
 
@@ -179,11 +206,15 @@ def run(
         with open(arguments.results, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    if arguments.again:
+        chosen = {path: (*names, *WIDER) for path, names in chosen.items()}
     tests = sorted({str(ROOT / test) for names in chosen.values() for test in names})
-    lines = arguments.results.with_suffix(".lines")
-    limit = float("inf") if arguments.again else SECONDS_OF_TESTS
-    # lines of every file are kept, so that they serve other choices too
-    server = Server(queue, files_of([""]), arguments.children, lines, report, limit)
+    lines, limit, n_examples = ".lines", SECONDS_OF_TESTS, EXAMPLES
+    if arguments.again:
+        lines, limit, n_examples = ".again", SECONDS_AGAIN, EXAMPLES_AGAIN
+    kept = arguments.results.with_suffix(lines)
+    files = files_of([""]) | chosen  # lines of every file are kept: they serve other choices too
+    server = Server(queue, files, arguments.children, kept, report, limit, n_examples)
     words = ["-n0", "-s", "-q", "-p", "no:cacheprovider", "-o", "timeout=0", "-m", MARKS]
     words += ["--assert=plain", "--tb=native"]  # nobody reads why a test failed
     words += [f"--ignore={ROOT / path}" for path in LEFT_OUT]
