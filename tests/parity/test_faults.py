@@ -28,6 +28,7 @@ from tests.support.faults import FAULTS, Fault, plant
 from tests.support.graph_faults import FAULTS as ANYWHERE
 from tests.support.graph_faults import Planted
 from tests.support.models import TINY
+from tests.support.quiet_faults import FAULTS as QUIET
 from tests.support.task_models import save_task
 
 FOR_THE_VERIFIER = (
@@ -67,12 +68,22 @@ EVERYDAY = {
         "attention's result in bfloat16",
         "the rows' scale 1 % off",
         "other hidden states handed out",
+        "the last scale negated",
+        "fewer levels for activations",
+        "a step of activations floored",
+        "a branch floored at -50",
+        "one token wrong at one position",
+        "rows of a batch have one length",
+        "rows of a batch read the first row's positions",
     ),
     ("portable", "int8"): (
         "one id read as another",
         "rows of a batch read the first row's ids",
         "20 rows of the embedding permuted",
         "a branch + 0.02",
+        "the last scale negated",
+        "0.003 added by a Sum",
+        "padding is read",
     ),
 }
 OF_A_CLASSIFIER = (
@@ -84,7 +95,7 @@ OF_A_CLASSIFIER = (
 
 
 def by_name(name: str) -> Planted:
-    return next(fault for fault in ANYWHERE if fault.name == name)
+    return next(fault for fault in (*ANYWHERE, *QUIET) if fault.name == name)
 
 
 def check_localize(bundle: Bundle, name: str, model: GPT | TaskModel, out: Path) -> None:
