@@ -4,8 +4,9 @@
 order drawn with `--seed`, so that a run that was stopped is a fair sample, each against those tests
 of its folder that run its statement (see mutant_server.py), and writes
 benchmarks/results/mutants.md. Outcomes are kept in `--results`: a later run goes on from there, and
-`--again` tries those that stayed alive once more, against every test of WIDER too that runs the
-statement. `--only WORD …` keeps files whose path holds a word, `--minutes M` ends it.
+`--again` tries those that stayed alive and are not explained once more, longer, and against those
+of WIDER too that run the statement. `--only WORD …` keeps files whose path holds a word,
+`--minutes M` ends it.
 What stayed alive and cannot be seen by a caller is explained, with the line that it changes, in
 scripts/mutants_explained.tsv.
 """
@@ -60,31 +61,30 @@ SCOPE = {
     "gpt_edge/evaluate/calibration.py": ("tests/unit/evaluate/test_calibration.py",),
 }
 # besides these with --again: they need torch, or run commands, so they take longer
-WIDER = (
-    "tests/unit",
-    "tests/hostile/test_api_arguments.py",
-    "tests/hostile/test_attacks.py",
-    "tests/hostile/test_fast_readers.py",
-    "tests/hostile/test_gate_in_process.py",
-    "tests/hostile/test_links.py",
-    "tests/hostile/test_not_finite.py",
-    *(
-        f"tests/cli/test_{name}.py"
-        for name in (
-            "batch_run", "chat", "classify_command", "commands", "constraints", "diff_command",
-            "embedding_command", "generate", "generate_search", "sign_command", "wrong_inputs",
-        )
+WIDER = {
+    "gpt_edge/runtime/": ("parity/test_adapters.py", "parity/test_task_export.py"),
+    "gpt_edge/generate/": (
+        "parity/test_processors.py",
+        "parity/test_generate_transformers.py",
+        "parity/test_chat_template.py",
+        "cli/test_batch_run.py",
+        "cli/test_chat.py",
     ),
-    *(
-        f"tests/parity/test_{name}.py"
-        for name in (
-            "adapters", "chat_template", "evaluate", "gate", "generate_transformers",
-            "generation_config", "gpt1_tokenizer", "invariants", "native", "optimum",
-            "optimum_folders", "processors", "row_products", "saturation", "task_export",
-            "tokenizers_of_checkpoints",
-        )
+    "gpt_edge/tokenizer/": (
+        "parity/test_gpt1_tokenizer.py",
+        "parity/test_tokenizers_of_checkpoints.py",
+        "parity/test_to_transformers.py",
     ),
-)  # fmt: skip
+    "gpt_edge/bundle/": (
+        "parity/test_adapters.py",
+        "parity/test_optimum_folders.py",
+        "unit/bundle",
+        "unit/signing",
+        "hostile/test_attacks.py",
+        "hostile/test_gate_in_process.py",
+    ),
+    "gpt_edge/classify/": ("parity/test_adapters.py", "parity/test_task_export.py"),
+}
 FOLDERS = [
     f"gpt_edge/{name}/" for name in ["runtime", "generate", "tokenizer", "bundle", "classify"]
 ]
@@ -94,7 +94,7 @@ LEFT_OUT = (
 )
 MARKS = "not slow and not network and not browser and not alone and not every_core"
 # a mutant is alive after so many, as measured while lines were recorded
-SECONDS_OF_TESTS, SECONDS_AGAIN = 3.0, 60.0
+SECONDS_OF_TESTS, SECONDS_AGAIN = 3.0, 20.0
 EXAMPLES, EXAMPLES_AGAIN = 30, 200  # that hypothesis draws
 Results = dict[str, dict[str, Any]]
 
@@ -109,6 +109,11 @@ def files_of(only: Sequence[str]) -> dict[str, tuple[str, ...]]:
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         found |= {file.relative_to(ROOT).as_posix(): tests for file in files}
     return {path: tests for path, tests in found.items() if any(w in path for w in only)}
+
+
+def wider(path: str) -> list[str]:
+    """More tests of a file."""
+    return [f"tests/{name}" for at, names in WIDER.items() if path.startswith(at) for name in names]
 
 
 def key_of(mutant: Mutant) -> str:
@@ -177,11 +182,17 @@ def page(mutants: list[Mutant], results: Results, seed: int) -> str:
 def queue_of(
     mutants: list[Mutant], results: Results, *, again: bool, minutes: float
 ) -> Iterator[Mutant]:
-    """Those that have no outcome, or stayed alive, until the time is over."""
+    """Those that have no outcome, or with `again` stayed alive and are not explained, until the
+    time is over.
+    """
     ends = time.monotonic() + 60 * minutes
+    why = explanations()
     for mutant in mutants:
         row = results.get(key_of(mutant))
-        is_wanted = row["outcome"] != "killed" if again and row else not row
+        is_wanted = not row
+        if again and row:
+            is_explained = (mutant.path, mutant.code, mutant.change) in why
+            is_wanted = row["outcome"] != "killed" and not is_explained
         if is_wanted and time.monotonic() < ends:
             yield mutant
 
@@ -207,7 +218,7 @@ def run(
             file.write(json.dumps(row) + "\n")
 
     if arguments.again:
-        chosen = {path: (*names, *WIDER) for path, names in chosen.items()}
+        chosen = {path: (*names, *wider(path)) for path, names in chosen.items()}
     tests = sorted({str(ROOT / test) for names in chosen.values() for test in names})
     lines, limit, n_examples = ".lines", SECONDS_OF_TESTS, EXAMPLES
     if arguments.again:
