@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from gpt_edge.errors import TokenizerError
-from gpt_edge.tokenizer import TokenizerSpec, registry
-from gpt_edge.tokenizer.formats import hf_any, sentence_piece_file
+from gpt_edge.tokenizer import TokenizerSource, TokenizerSpec, build_tokenizer, registry
+from gpt_edge.tokenizer.formats import hf_any, rank_file, sentence_piece_file
 from gpt_edge.tokenizer.formats.character_file import is_pickle, source_from_meta
 from gpt_edge.tokenizer.formats.gpt1_file import format_gpt1_file, parse_gpt1_file
 from gpt_edge.tokenizer.formats.hf_settings import FolderSettings, read_folder_settings
@@ -69,6 +69,22 @@ def test_ranks_beyond_the_vocabulary_and_broken_lines_are_shown() -> None:
     line = "x" * 100
     with pytest.raises(TokenizerError, match="line 1: found '" + "x" * 60 + "', expected"):
         parse_ranks(line.encode(), "test")
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_a_rank_file_has_as_many_tokens_as_a_vocabulary_may(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_file, "MAX_VOCAB_SIZE", 257)
+    tokens = [*BYTES, b"th", b"he"]
+    for n in (257, 258):
+        ids = range(n) if columns == 3 else None
+        content = format_ranks(tokens[:n], range(n), ids)
+        if n == 257:
+            assert len(parse_ranks(content, "test").tokens) == 257
+            continue
+        with pytest.raises(TokenizerError, match="258 tokens, the maximum is 257"):
+            parse_ranks(content, "test")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +178,36 @@ def test_tiktokens_cache_is_where_tiktoken_looks(
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
     next(iter(cache.iterdir())).write_bytes(b"damaged")
     assert not registry.is_cached()
+
+
+def test_tiktokens_gpt2_has_its_end_token_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = [*BYTES, b"th"]
+    encoding = SimpleNamespace(eot_token=257, decode_single_token_bytes=lambda rank: tokens[rank])
+    monkeypatch.setattr(registry, "is_cached", lambda: True)
+    monkeypatch.setattr("tiktoken.get_encoding", {"gpt2": encoding}.__getitem__)
+    source = registry.source_from_registry()
+    assert (source.spec.vocab_size, source.spec.end_token) == (258, 257)
+    assert source.spec.special_tokens == (("<|endoftext|>", 257),)
+    assert source.content == format_ranks(tokens)
+
+
+def test_a_file_is_not_cut_or_padded_and_knows_its_ids() -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"[UNK]": 0, "a": 1, "b": 2}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.enable_truncation(2)
+    made.enable_padding(length=9, pad_id=2, pad_token="b")
+    content = made.to_str().encode()
+    tokenizer = build_tokenizer(TokenizerSource(TokenizerSpec("hf", "t", 3), content, "test"))
+    assert tokenizer.encode("a b a x") == [1, 2, 1, 0]
+    assert tokenizer.encode("a b a x", special=True) == [1, 2, 1, 0]
+    assert tokenizer.token_bytes(0) == b"[UNK]"
+    for id in (-1, 3):
+        with pytest.raises(ValueError, match="from 0 to 2"):
+            tokenizer.token_bytes(id)
+    with pytest.raises(TokenizerError, match="has a token of id 2, expected ids below 2"):
+        build_tokenizer(TokenizerSource(TokenizerSpec("hf", "t", 2), content, "test"))
 
 
 class Around:

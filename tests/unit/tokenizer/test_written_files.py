@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpt_edge.errors import TokenizerError
 from gpt_edge.tokenizer import TokenizerSource, TokenizerSpec, source_from_ranks
 from gpt_edge.tokenizer.formats.gpt1_file import format_gpt1_file
 from gpt_edge.tokenizer.formats.hf_files import hf_files
@@ -23,7 +24,7 @@ def added(id: int, content: str, **changes: bool) -> dict[str, Any]:
 
 def test_gpt1s_file() -> None:
     vocab = {"\u00e9</w>": 3, "<unk>": 0, "a": 1, "b</w>": 2, "ab</w>": 4}
-    content = format_gpt1_file(vocab, [("a", "b</w>")], {"<s>": 6, "<end>": 5})
+    content = format_gpt1_file(vocab, [("a", "b</w>")], {"<a>": 6, "<end>": 5})
     assert content.endswith(b"}\n")
     assert "\u00e9" in content.decode()
     assert b'", "' not in content
@@ -33,7 +34,7 @@ def test_gpt1s_file() -> None:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [added(5, "<end>"), added(6, "<s>")],
+        "added_tokens": [added(5, "<end>"), added(6, "<a>")],
         "normalizer": {
             "type": "BertNormalizer",
             "clean_text": True,
@@ -120,6 +121,7 @@ def test_gpt2s_files_with_a_prefix_and_rules() -> None:
     assert [vocab["!"], vocab["th"], vocab["the"], vocab["<mask>"]] == [33, 256, 257, 260]
     assert list(vocab.values()) == list(range(261))
     assert json.loads(files["vocab.json"]) == vocab
+    assert "\u0120" in files["vocab.json"].decode()  # how a space is spelled
     assert files["vocab.json"].endswith(b'"<mask>":260}\n')
     assert files["merges.txt"] == b"#version: 0.2\nt h\nth e\n"
     level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
@@ -165,6 +167,21 @@ def test_gpt2s_files_with_a_prefix_and_rules() -> None:
     }
     assert settings.startswith('{\n "tokenizer_class": "GPT2Tokenizer",\n')
     assert files["special_tokens_map.json"] == (json.dumps(roles, indent=1) + "\n").encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "message"),
+    [
+        ("characters", None, "a tokenizer of the kind characters, which"),
+        ("gpt2", "cl100k", "a tokenizer of the pattern cl100k, which"),
+    ],
+)
+def test_what_these_files_cannot_say_is_refused(
+    kind: str, pattern: str | None, message: str
+) -> None:
+    spec = TokenizerSpec(kind, "tokens", 256, pattern=pattern)
+    with pytest.raises(TokenizerError, match=message):
+        hf_files(TokenizerSource(spec, format_ranks(BYTES), "test"), 9)
 
 
 @pytest.mark.parametrize("adds_space", [True, False])
