@@ -130,7 +130,8 @@ def test_a_manifest_lists_as_many_files_as_it_may() -> None:
 @pytest.mark.parametrize("text", ["a\x1bb", "a\x00", "\x7f"])
 def test_a_control_character_is_found_wherever_it_stands(text: str) -> None:
     for values in (
-        {"a": text}, {text: 1}, {"a": [1, text]}, {"a": [1, {"b": [text, 2]}]}, {"a": [[1], [text]]},
+        {"a": text}, {text: 1}, {"a": [1, text]}, {"a": [1, {"b": [text, 2]}]},
+        {"a": [[1], [text]]},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="here holds a control character"):
             manifest_module._check_texts(values, "here")
