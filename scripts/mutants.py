@@ -4,8 +4,8 @@
 order drawn with `--seed`, so that a run that was stopped is a fair sample, each against those tests
 of its folder that run its statement (see mutant_server.py), and writes
 benchmarks/results/mutants.md. Outcomes are kept in `--results`: a later run goes on from there, and
-`--again` tries those that stayed alive and are not explained once more, longer, and against those
-of WIDER too that run the statement. `--only WORD …` keeps files whose path holds a word,
+`--again` tries those that stayed alive and are not explained once more, longer, and `--wider` also
+against those of WIDER that run the statement. `--only WORD …` keeps files whose path holds a word,
 `--minutes M` ends it.
 What stayed alive and cannot be seen by a caller is explained, with the line that it changes, in
 scripts/mutants_explained.tsv.
@@ -60,7 +60,7 @@ SCOPE = {
     "gpt_edge/task_inputs.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),
     "gpt_edge/evaluate/calibration.py": ("tests/unit/evaluate/test_calibration.py",),
 }
-# besides these with --again: they need torch, or run commands, so they take longer
+# besides these with --wider: they need torch, or run commands, so they take longer
 WIDER = {
     "gpt_edge/runtime/": ("parity/test_adapters.py", "parity/test_task_export.py"),
     "gpt_edge/generate/": (
@@ -95,7 +95,7 @@ LEFT_OUT = (
 MARKS = "not slow and not network and not browser and not alone and not every_core"
 # a mutant is alive after so many, as measured while lines were recorded
 SECONDS_OF_TESTS, SECONDS_AGAIN = 3.0, 20.0
-EXAMPLES, EXAMPLES_AGAIN = 30, 200  # that hypothesis draws
+EXAMPLES = 30  # that hypothesis draws
 Results = dict[str, dict[str, Any]]
 
 
@@ -103,7 +103,7 @@ def files_of(only: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The Python files of SCOPE whose paths hold one of the words, with the folders and files of
     their tests.
     """
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for name, tests in SCOPE.items():
         path = ROOT / name
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
@@ -217,15 +217,13 @@ def run(
         with open(arguments.results, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    if arguments.again:
+    if arguments.wider:
         chosen = {path: (*names, *wider(path)) for path, names in chosen.items()}
     tests = sorted({str(ROOT / test) for names in chosen.values() for test in names})
-    lines, limit, n_examples = ".lines", SECONDS_OF_TESTS, EXAMPLES
-    if arguments.again:
-        lines, limit, n_examples = ".again", SECONDS_AGAIN, EXAMPLES_AGAIN
-    kept = arguments.results.with_suffix(lines)
+    lines = arguments.results.with_suffix(".lines")
+    limit = SECONDS_AGAIN if arguments.again else SECONDS_OF_TESTS
     files = files_of([""]) | chosen  # lines of every file are kept: they serve other choices too
-    server = Server(queue, files, arguments.children, kept, report, limit, n_examples)
+    server = Server(queue, files, arguments.children, lines, report, limit, EXAMPLES)
     words = ["-n0", "-s", "-q", "-p", "no:cacheprovider", "-o", "timeout=0", "-m", MARKS]
     words += ["--assert=plain", "--tb=native"]  # nobody reads why a test failed
     words += [f"--ignore={ROOT / path}" for path in LEFT_OUT]
@@ -239,6 +237,7 @@ def main() -> None:
     parser.add_argument("--only", default=[""], nargs="+", metavar="WORD")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--again", action="store_true", help="those that stayed alive")
+    parser.add_argument("--wider", action="store_true", help="against the tests of WIDER too")
     parser.add_argument("--children", type=int, default=2, help="mutants at once")
     parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"))
     parser.add_argument("--out", type=Path, default=RESULT)
