@@ -229,6 +229,16 @@ def test_several_are_two_to_eight(session: Session, ids: list[int]) -> None:
         session.decode_several(ids, session.new_cache())
 
 
+def test_several_have_to_fit_into_the_context(session: Session) -> None:
+    cache = session.new_cache()
+    session.forward(random_ids(N_CTX - 2), cache)
+    with pytest.raises(ContextLengthError, match="65 tokens do not fit into the context of 64"):
+        session.decode_several([1, 2, 3], cache)
+    assert cache.length == N_CTX - 2
+    session.decode_several([1, 2], cache)
+    assert cache.length == N_CTX
+
+
 def test_room_is_made_at_once_where_the_cache_is_written_in_place(session: Session) -> None:
     cache = session.new_cache(capacity=4)
     session.reserve(cache, 33)

@@ -127,6 +127,9 @@ def test_gpt1s_vocabulary_is_checked_where_it_is_read() -> None:
     parse_gpt1_file(format_gpt1_file(good, [], {}), spec, "test")
     with pytest.raises(TokenizerError):
         parse_gpt1_file(format_gpt1_file({"a": 1, "a</w>": 2, "b": 0}, [], {}), spec, "test")
+    for content in (b"{}", b'{"model": []}', b'{"model": {"end_of_word_suffix": ""}}'):
+        with pytest.raises(TokenizerError):
+            parse_gpt1_file(content, spec, "test")
 
 
 def test_flags_of_a_folder_are_off_where_nothing_is_said(tmp_path: Path) -> None:
