@@ -1,13 +1,14 @@
 """Plant faults in bundles and see whether the verifier finds and places them; or verify random
 models that are right and see whether it stays silent.
 
-`python scripts/faults.py` plants every fault of tests/support/graph_faults.py in every bundle that
-it fits, a language model with 640 positions and a model with each kind of head, and writes a table
-to benchmarks/results/faults.md: a spread of graphs and schemes, or with `--all` both graphs and all
-schemes of each. `--sound N` exports N random models instead, whose shapes, weights, graphs, schemes
-and tasks are drawn, compares them with their checkpoints, and writes false-alarms.md; `--results
-FILE` keeps what was found, and a later run goes on from there. `--only WORD` keeps bundles whose
-name holds the word. Minutes on a quiet machine; `--all` takes an hour.
+`python scripts/faults.py` plants every fault of tests/support/graph_faults.py and quiet_faults.py
+in every bundle that it fits, a language model with 640 positions and a model with each kind of
+head, and writes a table to benchmarks/results/faults.md: a spread of graphs and schemes, or with
+`--all` both graphs and all schemes of each. `--sound N` exports N random models instead, whose
+shapes, weights, graphs, schemes and tasks are drawn, compares them with their checkpoints, and
+writes false-alarms.md. `--results FILE` keeps what was found, and a later run goes on from there.
+`--only WORD` keeps bundles whose name holds the word. Minutes on a quiet machine; `--all` takes
+half an hour.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ from gpt_edge.reference.importers import open_checkpoint  # noqa: E402
 from gpt_edge.reference.model import GPT  # noqa: E402
 from gpt_edge.runtime import open_graph  # noqa: E402
 from tests.support.faults import plant  # noqa: E402
-from tests.support.graph_faults import FAULTS, Planted  # noqa: E402
+from tests.support.graph_faults import FAULTS as LOUD  # noqa: E402
+from tests.support.graph_faults import Planted  # noqa: E402
 from tests.support.models import TINY, save_random  # noqa: E402
+from tests.support.quiet_faults import FAULTS as QUIET  # noqa: E402
 from tests.support.task_models import TASKS, save_task  # noqa: E402
 from tests.support.traces import FOLDER, share_traces  # noqa: E402
 
@@ -58,6 +61,7 @@ LM = GPTConfig(
     attention=("dense", "banded"),
     window=100,
 )
+FAULTS = (*LOUD, *QUIET)
 HEADS = ("classification", "entailment", "similarity", "multiple-choice")
 GRAPHS = ("edge", "portable")
 SCHEMES = ("fp32", "int8", "int8-block", "int4")
@@ -136,8 +140,10 @@ def outcome(subject: Subject, fault: Planted, folder: Path) -> str:
     return "placed" if is_placed else f"caught at {first.operator}"
 
 
-def plant_all(folder: Path, only: str, *, is_all: bool) -> str:
-    """Plant every fault, and return the page."""
+def plant_all(folder: Path, only: str, kept: Path, *, is_all: bool) -> Iterator[str]:
+    """Plant every fault, keep what was found, and yield the page after each bundle."""
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    known = {tuple(names): found for *names, found in map(json.loads, lines)}
     marks: dict[str, dict[str, str]] = {}
     names = []
     for subject in subjects(folder, only, is_all=is_all):
@@ -147,11 +153,15 @@ def plant_all(folder: Path, only: str, *, is_all: bool) -> str:
         for fault in FAULTS:
             found = "-"
             if fault.fits(subject.bundle):
-                found = outcome(subject, fault, folder)
+                found = known.get((subject.name, fault.name), "")
+                if not found:
+                    found = outcome(subject, fault, folder)
+                    with open(kept, "a") as file:
+                        file.write(json.dumps([subject.name, fault.name, found]) + "\n")
                 if found != "placed":
                     print(f"  {fault.name}: {found}", flush=True)
             marks.setdefault(fault.name, {})[subject.name] = found
-    return faults_page(names, marks)
+        yield faults_page(names, marks)
 
 
 def faults_page(names: list[str], marks: dict[str, dict[str, str]]) -> str:
@@ -322,7 +332,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="both graphs and all schemes of each")
     parser.add_argument("--only", default="", metavar="WORD", help="bundles with this in the name")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the table goes")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="what --sound found so far")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="what was found so far")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpt-edge-faults-") as name:
         folder = Path(name)
@@ -334,7 +344,8 @@ def main() -> None:
         else:
             set_gate_aside()
             out = arguments.out or RESULTS / "faults.md"
-            pages = iter([plant_all(folder, arguments.only, is_all=arguments.all)])
+            kept = arguments.results or folder / "found"
+            pages = plant_all(folder, arguments.only, kept, is_all=arguments.all)
         for page in pages:
             out.write_text(page, encoding="utf-8")
     print(page.splitlines()[2])

@@ -3,10 +3,10 @@
 A pytest plugin. Every file of tests first runs in a child of its own that records which test runs
 which line, how long it takes, and what fails without any mutant, which is left out. The child of a
 mutant exchanges the code of the functions that it changes, and runs the tests of its statement
-until one fails: first those that killed most mutants of the file in least time, then file by file,
-the quickest first. Children do not see each other's folders, and have limits of processor time, for
-each test, and of memory. What tests import when they run is imported before the forks. Tests that
-start other processes start them without the mutant.
+until one fails: first those that killed most mutants of the file in least time, then the module's
+own file of tests, then file by file, the quickest first. Children do not see each other's folders,
+and have limits of processor time, for each test, and of memory. What tests import when they run is
+imported before the forks. Tests that start other processes start them without the mutant.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ class Server:
         kept: Path,
         report: Callable[[Mutant, dict[str, Any]], None],
         seconds_of_tests: float,
+        n_examples: int,
     ) -> None:
         """files: of the package, each with the folders and files of its tests. kept: a folder for
-        the lines that tests run, a file for each file of tests.
+        the lines that tests run, a file for each file of tests. n_examples: that hypothesis draws
+        for a test that does not say how many.
         """
         self.queue = queue
         self.files = {str(ROOT / path): path for path in files}
@@ -62,19 +64,18 @@ class Server:
         self.n_children = n_children
         self.report = report
         self.seconds_of_tests = seconds_of_tests
+        self.n_examples = n_examples
         self.covering = Covering()
         self.sound: dict[int, bool] = {}  # whether a test that killed passes without a mutant
 
     # hooks of pytest
 
     def pytest_configure(self) -> None:
-        """No time for making a failing example small, and the same examples for every mutant, fewer
-        than every day.
-        """
+        """No time for making a failing example small, and the same examples for every mutant."""
         phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
         hypothesis.settings.register_profile(
             "mutants", deadline=None, phases=phases, derandomize=True, database=None,
-            max_examples=30, suppress_health_check=list(hypothesis.HealthCheck),
+            max_examples=self.n_examples, suppress_health_check=list(hypothesis.HealthCheck),
         )  # fmt: skip
         hypothesis.settings.load_profile("mutants")
 

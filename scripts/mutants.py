@@ -4,8 +4,9 @@
 order drawn with `--seed`, so that a run that was stopped is a fair sample, each against those tests
 of its folder that run its statement (see mutant_server.py), and writes
 benchmarks/results/mutants.md. Outcomes are kept in `--results`: a later run goes on from there, and
-`--again` tries those that stayed alive once more, against every test that runs the statement and
-those that were added. `--only WORD …` keeps files whose path holds a word, `--minutes M` ends it.
+`--again` tries those that stayed alive and are not explained once more, longer, and `--wider` also
+against those of WIDER that run the statement. `--only WORD …` keeps files whose path holds a word,
+`--minutes M` ends it.
 What stayed alive and cannot be seen by a caller is explained, with the line that it changes, in
 scripts/mutants_explained.tsv.
 """
@@ -59,6 +60,31 @@ SCOPE = {
     "gpt_edge/task_inputs.py": ("tests/unit/test_tasks.py", "tests/unit/classify"),
     "gpt_edge/evaluate/calibration.py": ("tests/unit/evaluate/test_calibration.py",),
 }
+# besides these with --wider: they need torch, or run commands, so they take longer
+WIDER = {
+    "gpt_edge/runtime/": ("parity/test_adapters.py", "parity/test_task_export.py"),
+    "gpt_edge/generate/": (
+        "parity/test_processors.py",
+        "parity/test_generate_transformers.py",
+        "parity/test_chat_template.py",
+        "cli/test_batch_run.py",
+        "cli/test_chat.py",
+    ),
+    "gpt_edge/tokenizer/": (
+        "parity/test_gpt1_tokenizer.py",
+        "parity/test_tokenizers_of_checkpoints.py",
+        "parity/test_to_transformers.py",
+    ),
+    "gpt_edge/bundle/": (
+        "parity/test_adapters.py",
+        "parity/test_optimum_folders.py",
+        "unit/bundle",
+        "unit/signing",
+        "hostile/test_attacks.py",
+        "hostile/test_gate_in_process.py",
+    ),
+    "gpt_edge/classify/": ("parity/test_adapters.py", "parity/test_task_export.py"),
+}
 FOLDERS = [
     f"gpt_edge/{name}/" for name in ["runtime", "generate", "tokenizer", "bundle", "classify"]
 ]
@@ -67,8 +93,9 @@ LEFT_OUT = (
     "tests/unit/tokenizer/test_training.py",  # with torch
 )
 MARKS = "not slow and not network and not browser and not alone and not every_core"
-# a mutant is alive after so many, as measured while lines were recorded; with --again after all
-SECONDS_OF_TESTS = 3.0
+# a mutant is alive after so many, as measured while lines were recorded
+SECONDS_OF_TESTS, SECONDS_AGAIN = 3.0, 20.0
+EXAMPLES = 30  # that hypothesis draws
 Results = dict[str, dict[str, Any]]
 
 
@@ -76,12 +103,17 @@ def files_of(only: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The Python files of SCOPE whose paths hold one of the words, with the folders and files of
     their tests.
     """
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for name, tests in SCOPE.items():
         path = ROOT / name
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         found |= {file.relative_to(ROOT).as_posix(): tests for file in files}
     return {path: tests for path, tests in found.items() if any(w in path for w in only)}
+
+
+def wider(path: str) -> list[str]:
+    """More tests of a file."""
+    return [f"tests/{name}" for at, names in WIDER.items() if path.startswith(at) for name in names]
 
 
 def key_of(mutant: Mutant) -> str:
@@ -150,11 +182,17 @@ def page(mutants: list[Mutant], results: Results, seed: int) -> str:
 def queue_of(
     mutants: list[Mutant], results: Results, *, again: bool, minutes: float
 ) -> Iterator[Mutant]:
-    """Those that have no outcome, or stayed alive, until the time is over."""
+    """Those that have no outcome, or with `again` stayed alive and are not explained, until the
+    time is over.
+    """
     ends = time.monotonic() + 60 * minutes
+    why = explanations()
     for mutant in mutants:
         row = results.get(key_of(mutant))
-        is_wanted = row["outcome"] != "killed" if again and row else not row
+        is_wanted = not row
+        if again and row:
+            is_explained = (mutant.path, mutant.code, mutant.change) in why
+            is_wanted = row["outcome"] != "killed" and not is_explained
         if is_wanted and time.monotonic() < ends:
             yield mutant
 
@@ -179,11 +217,13 @@ def run(
         with open(arguments.results, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    if arguments.wider:
+        chosen = {path: (*names, *wider(path)) for path, names in chosen.items()}
     tests = sorted({str(ROOT / test) for names in chosen.values() for test in names})
     lines = arguments.results.with_suffix(".lines")
-    limit = float("inf") if arguments.again else SECONDS_OF_TESTS
-    # lines of every file are kept, so that they serve other choices too
-    server = Server(queue, files_of([""]), arguments.children, lines, report, limit)
+    limit = SECONDS_AGAIN if arguments.again else SECONDS_OF_TESTS
+    files = files_of([""]) | chosen  # lines of every file are kept: they serve other choices too
+    server = Server(queue, files, arguments.children, lines, report, limit, EXAMPLES)
     words = ["-n0", "-s", "-q", "-p", "no:cacheprovider", "-o", "timeout=0", "-m", MARKS]
     words += ["--assert=plain", "--tb=native"]  # nobody reads why a test failed
     words += [f"--ignore={ROOT / path}" for path in LEFT_OUT]
@@ -197,6 +237,7 @@ def main() -> None:
     parser.add_argument("--only", default=[""], nargs="+", metavar="WORD")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--again", action="store_true", help="those that stayed alive")
+    parser.add_argument("--wider", action="store_true", help="against the tests of WIDER too")
     parser.add_argument("--children", type=int, default=2, help="mutants at once")
     parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"))
     parser.add_argument("--out", type=Path, default=RESULT)

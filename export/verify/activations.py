@@ -137,6 +137,34 @@ class ExposedGraph:
         results = self._results(outputs, ids.size, 1)
         return {operator: rows[:n_tokens] for operator, rows in results.items()}
 
+    def run_beside_longer(self, ids: IntArray) -> dict[ReferenceOperator, FloatArray]:
+        """Each operator's result on one new token [1] behind the cache, as the second of two
+        sequences, of which the first has as many tokens more as the cache holds. A language
+        model's.
+        """
+        longest = 2 * self.n_past
+        lengths = np.array([longest, self.n_past])
+        feeds = self._feeds(ids, ids)
+        mask = np.ones((2, longest + 1), np.int64)
+        mask[:, :longest] = np.arange(longest) < lengths[:, None]
+        feeds[onnx_contract.ATTENTION_MASK] = mask
+        feeds[onnx_contract.POSITION_IDS] = lengths[:, None]
+        feeds[onnx_contract.SEQLENS_K] = lengths.astype(np.int32)
+        feeds[onnx_contract.TOTAL_SEQUENCE_LENGTH] = np.array([longest + 1], np.int32)
+        for layer in range(self._config.n_layer):
+            for name in (onnx_contract.past_key(layer), onnx_contract.past_value(layer)):
+                feeds[name] = self._beside_longer(feeds[name])
+        return self._results(self._outputs(feeds), 1, 1)
+
+    def _beside_longer(self, past: NDArray[Any]) -> NDArray[Any]:
+        """Keys or values [2, H, P', D'], of which the first sequence has its tokens twice."""
+        used = past[:1, :, : self.n_past]
+        size = max(past.shape[2], 2 * self.n_past)
+        both = np.zeros((2, past.shape[1], size, past.shape[3]), np.float32)
+        both[0, :, : 2 * self.n_past] = np.tile(used, (1, 1, 2, 1))[0]
+        both[1, :, : self.n_past] = used[0]
+        return both
+
     def _outputs(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         inputs = {name: value for name, value in feeds.items() if name in self._inputs}
         try:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-import numpy as np
 import onnx_ir as ir
 
 from gpt_edge.config import GPTConfig
@@ -21,10 +20,12 @@ from gpt_edge.export.verify.graph_map import ATTENTIONS, NORMS, MappedOperator
 from gpt_edge.export.weights.reference_operators import LINEARS, ReferenceOperator
 from gpt_edge.onnx_contract import ACTIVATION_OPERATORS
 
-# levels above and below the zero points of 8-bit rows
-ROW_SCALES = np.array(
-    [1 / (UINT8_MIDDLE - 1), 1 / (255 - LOW_ZERO_POINT), 1 / 255, -1 / LOW_ZERO_POINT]
-)
+# of 8-bit rows by their zero point: what their largest and their least value are multiplied by
+ROW_SCALES = {
+    UINT8_MIDDLE: {"ReduceMax": 1 / (UINT8_MIDDLE - 1)},
+    LOW_ZERO_POINT: {"ReduceMax": 1 / (255 - LOW_ZERO_POINT), "ReduceMin": -1 / LOW_ZERO_POINT},
+    0: {"ReduceMax": 1 / 255},
+}
 CAST_TYPES = (ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 TOLERANCE = 1e-3  # relative: attributes are float32
 N_ATTENTION_INPUTS = {"GroupQueryAttention": 7, "Attention": 4}  # used; what follows is no GPT's
@@ -54,6 +55,12 @@ EDGE_NODES = {
     "ln_1": set(NORMS),
     "ln_2": set(NORMS),
     "ln_f": set(NORMS),
+}  # fmt: skip
+# behind a product of a portable graph: its bias, the parts of queries, keys and values, the cache,
+# and rows that are picked
+BEHIND = {
+    "MatMul", "Gemm", "Add", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Concat",
+    "Split", "Gather", "GatherND", "Cast", "Identity", "Shape",
 }  # fmt: skip
 # in a portable graph only the mask of attention needs any of these
 CONDITIONS = {
@@ -170,14 +177,40 @@ def _row_faults(mapped: MappedOperator) -> Iterator[str]:
     expected = n_rows + 1 if n_rows else 0
     if counts["Mul"] != expected:
         yield f"the graph multiplies {counts['Mul']} times there, expected {expected}"
+    products = [node for node in mapped.nodes if node.op_type == "MatMulIntegerToFloat"]
+    for node in products:
+        one = _scalar(node.inputs[2])
+        if one is not None and one != 1:
+            yield f"its product is scaled by {one:.6g}"
+    zero = next((_scalar(node.inputs[4]) for node in products), None)
     for node in mapped.nodes:
-        one = array_of(node.inputs[2]) if node.op_type == "MatMulIntegerToFloat" else None
-        if one is not None and float(one.reshape(-1)[0]) != 1:
-            yield f"its product is scaled by {float(one.reshape(-1)[0]):.6g}"
-        for value in node.inputs if node.op_type == "Mul" else ():
-            scale = array_of(value) if value is not None and value.is_initializer() else None
-            if scale is not None and not np.isclose(scale, ROW_SCALES, rtol=1e-6).any():
-                yield f"its rows are scaled by {float(scale.reshape(-1)[0]):.6g}"
+        if node.op_type == "Mul":
+            yield from _scale_faults(node, ROW_SCALES.get(int(zero or 0), {}))
+        elif node.op_type == "Max" and {_source_of(value) for value in node.inputs} != {"Mul"}:
+            yield "its rows' scale is not the larger of two"
+    if counts["Max"] != counts["ReduceMin"]:
+        yield f"the graph has {counts['Max']} nodes Max there, expected {counts['ReduceMin']}"
+
+
+def _scale_faults(node: ir.Node, expected: Mapping[str, float]) -> Iterator[str]:
+    """Of a Mul by a constant: what makes the scale of rows of their largest or least value."""
+    for value, other in (node.inputs, node.inputs[::-1]):
+        scale = _scalar(value)
+        wanted = expected.get(_source_of(other), math.nan)
+        if scale is not None and not math.isclose(scale, wanted, rel_tol=1e-6):
+            yield f"its rows are scaled by {scale:.6g}, expected {wanted:.6g}"
+
+
+def _source_of(value: ir.Value | None) -> str:
+    """The type of the node that makes a value; "" of a constant."""
+    node = value.producer() if value is not None else None
+    return "" if node is None else node.op_type
+
+
+def _scalar(value: ir.Value | None) -> float | None:
+    """The first number of an initializer; None where it is none."""
+    array = array_of(value) if value is not None and value.is_initializer() else None
+    return None if array is None else float(array.reshape(-1)[0])
 
 
 def _portable_faults(mapped: MappedOperator) -> Iterator[str]:
@@ -192,9 +225,8 @@ def _portable_faults(mapped: MappedOperator) -> Iterator[str]:
             behind[node.op_type] += 1
     if behind["Add"] > (mapped.operator.name != "lm_head"):
         yield f"{behind['Add']} values are added to its product"
-    for name in ("Mul", "Sub", "Div", "Neg", "Pow"):
-        if behind[name]:
-            yield f"the graph has a node {name} behind its product"
+    for name in sorted(set(behind) - BEHIND):
+        yield f"the graph has a node {name} behind its product"
 
 
 def _has_bias(node: ir.Node) -> bool:

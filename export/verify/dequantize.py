@@ -155,7 +155,7 @@ def lookup_table(nodes: Sequence[ir.Node], source: str | None) -> DequantizedWei
     scales = [array for array in tables if array.dtype.kind == "f" and array.ndim == 1]
     if len(tables) == 2 and levels and scales:
         scale = scales[0].astype(np.float32)[:, None]
-        return DequantizedWeight(levels[0].astype(np.float32) * scale, scale)
+        return DequantizedWeight(levels[0].astype(np.float32) * scale, np.abs(scale))
     raise UnknownLayout(f"{len(tables)} tables")
 
 
@@ -290,7 +290,7 @@ def _by_columns(levels: Any, scales: Any, zeros: Any) -> DequantizedWeight:
         raise UnknownLayout("an integer product of what is computed")
     step = scales.astype(np.float32).reshape(1, -1)
     zero = zeros.astype(np.float32).reshape(1, -1) if zeros is not None else np.float32(0)
-    return DequantizedWeight(((levels.astype(np.float32) - zero) * step).T, step.T)
+    return DequantizedWeight(((levels.astype(np.float32) - zero) * step).T, np.abs(step).T)
 
 
 def _unblocked(

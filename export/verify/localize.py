@@ -235,6 +235,38 @@ class _Localizer:
             self.result.faults += [fault] if fault is not None else []
             fault = _batch_fault(exposed, ids[: min(N_TOGETHER, ids.size)], results, faulty)
             self.result.faults += [fault] if fault is not None else []
+            if self.bundle.task is None:
+                self._check_beside_longer(exposed, checker, ids, faulty)
+
+    def _check_beside_longer(
+        self,
+        exposed: ExposedGraph,
+        checker: OperatorChecker,
+        ids: IntArray,
+        faulty: set[ReferenceOperator],
+    ) -> None:
+        """Run one token behind a few, beside a sequence that has more in its cache. A portable
+        graph counts a window in places of the cache, so such a layer is left out; `PortableRunner`
+        runs the sequences of such a model one by one.
+        """
+        n_past = min(N_ALONE, ids.size, (self.config.n_ctx - 1) // 2)
+        if n_past < 1:
+            return
+        is_portable = self.bundle.graph == "portable"
+        exposed.restart()
+        exposed.run(ids[:n_past])
+        checker.seed(exposed.past, n_past)
+        trace = exposed.run_beside_longer(ids[:1])
+        for operator in self.mapped:
+            is_attention = operator.name == "attn.attention" and operator.layer is not None
+            is_banded = is_attention and self.config.layer_window(operator.layer or 0) is not None
+            if operator not in trace or (is_banded and is_portable):
+                continue
+            text = checker.check(operator, trace, ids[:1], n_past).fault
+            if text and operator not in faulty:
+                faulty.add(operator)
+                text = f"{text} (beside a sequence that is longer)"
+                self.result.faults.append(Fault(operator, text))
 
     def _check_call(
         self,

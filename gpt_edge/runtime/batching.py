@@ -36,7 +36,7 @@ def batches(
         size, count = int(sizes[example]), end - start
         if count and _is_full(count, total, size, batch, per_example):
             yield _rows(order[start:end], per_example)
-            start, total, count = end, 0, 0
+            start, total = end, 0
         total += size * per_example
     if order.size:
         yield _rows(order[start:], per_example)

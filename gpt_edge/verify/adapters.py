@@ -20,17 +20,20 @@ from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.tasks import N_NEW_TOKENS, TaskSpec, new_task
 from gpt_edge.tokenizer import Tokenizer
 from gpt_edge.verify.classifiers import ClassifierSubject, task_probes
-from gpt_edge.verify.report import Progress, Verification, silent, tokenizer_of
+from gpt_edge.verify.report import (
+    PATHS_AGREE,
+    Progress,
+    Verification,
+    proof_line,
+    silent,
+    tokenizer_of,
+)
 
 SEED = 20210617
 PROBE_RANK = 3
 # of the random adapter: its products are about as large as fine-tuning makes them
 STD_A, STD_B, STD_TOKENS = 0.05, 0.1, 0.1
 PROBE_LABELS = tuple(f"class {number}" for number in range(8))
-NOTE = (
-    "checked without a checkpoint: its execution paths agree with each other; whether its weights "
-    "are the checkpoint's takes --against CHECKPOINT"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,9 @@ def verify_adapter_alone(
     checkpoint and no torch. Faults are in the report; raises BundleError for what does not fit.
     """
     subject = adapter_subject(adapter, tokenizer_of(base))
-    report = Verification(notes=[NOTE])
+    report = Verification()
     progress(f"checking the execution paths of {base.scheme}")
     subject.check_paths(report, subject.open(base), base.scheme)
+    labels = ["labels"] * (adapter.task is not None and bool(adapter.task.labels))
+    report.notes.append(proof_line([] if report.faults else [PATHS_AGREE], ["weights", *labels]))
     return report

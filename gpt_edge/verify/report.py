@@ -38,6 +38,21 @@ class OwnNoise(Protocol):
         """
 
 
+PATHS_AGREE = "its execution paths agree with each other"
+
+
+def proof_line(facts: Sequence[str], named: Sequence[str]) -> str:
+    """What was proved without a checkpoint, and of which parts only a checkpoint can tell."""
+    return (
+        f"proved without a checkpoint: {_listed(facts) or 'nothing'}; not proved: that its "
+        f"{_listed(named)} are the checkpoint's, which --against CHECKPOINT compares"
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def silent(stage: str) -> None:
     """Report no progress."""
 

@@ -18,7 +18,15 @@ from gpt_edge.verify.adapters import base_subject
 from gpt_edge.verify.classifiers import ClassifierSubject, task_probes
 from gpt_edge.verify.execution_paths import Effort
 from gpt_edge.verify.language_models import LanguageModelSubject
-from gpt_edge.verify.report import OwnNoise, Progress, Verification, silent, tokenizer_of
+from gpt_edge.verify.report import (
+    PATHS_AGREE,
+    OwnNoise,
+    Progress,
+    Verification,
+    proof_line,
+    silent,
+    tokenizer_of,
+)
 
 
 class Subject(Protocol):
@@ -80,23 +88,19 @@ def subject_of(
     return ClassifierSubject(task_probes(config, task, tokenizer))
 
 
-def what_is_proved(bundle: Bundle) -> str:
-    """What a bundle alone can prove where its verification finds no fault, and what it cannot."""
-    facts = ["its execution paths agree with each other"]
+def what_is_proved(bundle: Bundle, *, paths_agree: bool) -> str:
+    """What a bundle alone has proved, and what it cannot."""
+    facts = [PATHS_AGREE] if paths_agree else []
     if not bundle.is_optimum_export:
         n_files = len(bundle.manifest.files)
         facts = [
-            f"its {n_files} files are those of the manifest",
+            f"its {n_files} files have the sizes and hashes of its manifest",
             "its graph has the operators and shapes of its config",
             *facts,
         ]
     named = ["weights"] + ["tokenizer"] * (bundle.manifest.tokenizer is not None)
     named += ["labels"] * (bundle.task is not None and bool(bundle.task.labels))
-    listed = " and ".join([", ".join(facts[:-1]), facts[-1]] if len(facts) > 1 else facts)
-    return (
-        f"checked without a checkpoint: {listed}; whether {', '.join(named)} are the checkpoint's "
-        "takes --against CHECKPOINT"
-    )
+    return proof_line(facts, named)
 
 
 def verify_alone(
@@ -110,8 +114,9 @@ def verify_alone(
     subject = subject_of(
         bundle.config, bundle.task, tokenizer_of(bundle), thorough=True, complete=full
     )
-    report = Verification(notes=[what_is_proved(bundle)])
+    report = Verification()
     progress(f"checking the execution paths of {bundle.scheme}")
     effort: Effort = "full" if full else "verify"
     subject.check_paths(report, subject.open(bundle), bundle.scheme, effort)
+    report.notes.append(what_is_proved(bundle, paths_agree=not report.faults))
     return report

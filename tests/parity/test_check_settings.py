@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from gpt_edge.export.verify.check_tokenizer import compare_tokenizers
 from gpt_edge.reference.importers import open_checkpoint
 from gpt_edge.tasks import new_task
 from gpt_edge.tokenizer import TokenizerSource, TokenizerSpec, build_tokenizer, find_tokenizer
+from gpt_edge.tokenizer.formats.gpt1_file import format_gpt1_file
 from gpt_edge.tokenizer.formats.rank_file import format_ranks, parse_ranks
 from gpt_edge.verify.report import Verification
 from tests.support.tiny_model import bundle_path
 from tests.support.transformers_models import save_vocabulary
 
 Edit = Callable[[TokenizerSource], TokenizerSource]
+Faults = Callable[[TokenizerSource, TokenizerSource], list[str]]
 
 
 def golden() -> TokenizerSource:
@@ -147,6 +150,136 @@ def test_a_merge_of_a_tokenizer_json_is_compared(tmp_path: Path) -> None:
     build_tokenizer(swapped)
     faults = compare_tokenizers(bundle_of(swapped, tmp_path), source)
     assert ".model.merges[4]" in faults[0]
+
+
+Document = dict[str, Any]
+
+
+def lose_lower_case(document: Document) -> None:
+    document["normalizer"] = None
+
+
+def fall_back_to_bytes(document: Document) -> None:
+    document["model"]["byte_fallback"] = True
+
+
+def shift_the_added_tokens(document: Document) -> None:
+    for token in document["added_tokens"]:
+        token["id"] += 1
+
+
+def add_a_space(document: Document) -> None:
+    document["pre_tokenizer"]["add_prefix_space"] = True
+
+
+def decode_by_words(document: Document) -> None:
+    document["decoder"] = {"type": "BPEDecoder", "suffix": "</w>"}
+
+
+OF_A_FILE: dict[str, tuple[Callable[[Document], None], str]] = {
+    "lower case lost": (lose_lower_case, ".normalizer"),
+    "bytes for what is unknown": (fall_back_to_bytes, ".model.byte_fallback"),
+    "added tokens shifted": (shift_the_added_tokens, ".added_tokens[0]"),
+    "a space before every text": (add_a_space, ".pre_tokenizer.add_prefix_space"),
+    "another decoder": (decode_by_words, ".decoder"),
+}
+
+
+@pytest.mark.parametrize("name", OF_A_FILE)
+def test_a_setting_inside_a_tokenizer_json_is_compared(
+    name: str, named_faults: Faults, tmp_path: Path
+) -> None:
+    from tokenizers import ByteLevelBPETokenizer
+
+    save_vocabulary(tmp_path)
+    files = (str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    made = ByteLevelBPETokenizer(*files, lowercase=True)
+    made.add_tokens(["<extra>"])
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    source = find_tokenizer(folder)
+    assert source is not None
+    assert source.spec.kind == "hf"
+    edit, place = OF_A_FILE[name]
+    document = json.loads(source.content)
+    edit(document)
+    changed = dataclasses.replace(source, content=json.dumps(document).encode())
+    faults = named_faults(changed, source)
+    assert any(place in fault or "<extra>" in fault for fault in faults), faults
+
+
+@pytest.fixture
+def named_faults(checkpoints: dict[str, Path], tmp_path: Path) -> Faults:
+    """What a verification says of a bundle's tokenizer, one that cannot be read included."""
+    checkpoint = open_checkpoint(checkpoints["gpt2"])
+
+    def compare(ours: TokenizerSource, theirs: TokenizerSource) -> list[str]:
+        report = Verification()
+        check_settings(report, bundle_of(ours, tmp_path), checkpoint, theirs)
+        return [fault for fault in report.faults if fault.startswith("tokenizer: ")]
+
+    return compare
+
+
+def of_gpt1() -> TokenizerSource:
+    merges = [("a", "b</w>"), ("b", "ab</w>")]
+    tokens = ["<unk>", *"abe", "a</w>", "b</w>", "e</w>", *map("".join, merges)]
+    vocab = {token: id for id, token in enumerate(tokens)}
+    special = {"<end>": 9, "<s>": 10}
+    spec = TokenizerSpec(
+        "gpt1", "tokenizer.json", 11, end_token=9, special_tokens=tuple(special.items())
+    )
+    return TokenizerSource(spec, format_gpt1_file(vocab, merges, special))
+
+
+def exchange(first: str, second: str) -> Callable[[bytes], bytes]:
+    """Of two texts of a file."""
+
+    def edit(content: bytes) -> bytes:
+        parts = [part.replace(first.encode(), second.encode()) for part in content.split(b"\0")]
+        assert parts != content.split(b"\0")
+        return b"\0".join(parts)
+
+    return edit
+
+
+OF_GPT1 = {
+    "lower case lost": (exchange('"lowercase":true', '"lowercase":false'), ".normalizer.lowercase"),
+    "two merges exchanged": (
+        exchange('"a b</w>","b ab</w>"', '"b ab</w>","a b</w>"'),
+        ".model.merges[0]",
+    ),
+    "two ids exchanged": (exchange('"a":1,"b":2', '"b":1,"a":2'), "token 1 is b'b'"),
+    "an added token shifted": (exchange('"id":10', '"id":11'), ""),
+}
+
+
+@pytest.mark.parametrize("name", OF_GPT1)
+def test_a_fault_of_gpt1s_tokenizer_is_named(name: str, named_faults: Faults) -> None:
+    source = of_gpt1()
+    assert named_faults(source, source) == []
+    edit, message = OF_GPT1[name]
+    changed = dataclasses.replace(source, content=edit(source.content))
+    faults = named_faults(changed, source)
+    assert any(message in fault for fault in faults), faults
+    assert faults
+
+
+def test_two_characters_exchanged_are_named(named_faults: Faults, tmp_path: Path) -> None:
+    lists = [[*"\n abcde"], [*"\n abced"]]
+    sources = []
+    for number, characters in enumerate(lists):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        pairs = dict(enumerate(characters))
+        meta = {"vocab_size": len(pairs), "itos": pairs, "stoi": {c: i for i, c in pairs.items()}}
+        (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+        source = find_tokenizer(folder)
+        assert source is not None
+        sources.append(source)
+    faults = named_faults(sources[1], sources[0])
+    assert faults[0].startswith("tokenizer: token 5 is b'e', the checkpoint's is b'd' (and 1 more")
 
 
 LABELS = ("bad", "fair", "good")

@@ -28,6 +28,7 @@ from tests.support.faults import FAULTS, Fault, plant
 from tests.support.graph_faults import FAULTS as ANYWHERE
 from tests.support.graph_faults import Planted
 from tests.support.models import TINY
+from tests.support.quiet_faults import FAULTS as QUIET
 from tests.support.task_models import save_task
 
 FOR_THE_VERIFIER = (
@@ -67,12 +68,22 @@ EVERYDAY = {
         "attention's result in bfloat16",
         "the rows' scale 1 % off",
         "other hidden states handed out",
+        "the last scale negated",
+        "fewer levels for activations",
+        "a step of activations floored",
+        "a branch floored at -50",
+        "one token wrong at one position",
+        "rows of a batch have one length",
+        "rows of a batch read the first row's positions",
     ),
     ("portable", "int8"): (
         "one id read as another",
         "rows of a batch read the first row's ids",
         "20 rows of the embedding permuted",
         "a branch + 0.02",
+        "the last scale negated",
+        "0.003 added by a Sum",
+        "padding is read",
     ),
 }
 OF_A_CLASSIFIER = (
@@ -84,7 +95,7 @@ OF_A_CLASSIFIER = (
 
 
 def by_name(name: str) -> Planted:
-    return next(fault for fault in ANYWHERE if fault.name == name)
+    return next(fault for fault in (*ANYWHERE, *QUIET) if fault.name == name)
 
 
 def check_localize(bundle: Bundle, name: str, model: GPT | TaskModel, out: Path) -> None:
@@ -263,10 +274,23 @@ def test_a_path_that_goes_wrong_in_the_runtime_is_said_to(
     assert report.first["place"] == "runtime"
 
 
-def test_a_bundle_alone_says_what_it_proves(export: Export) -> None:
-    report = verify_alone(export("gpt2", "edge", "fp32")[0])
-    assert report.notes == [
-        "checked without a checkpoint: its 2 files are those of the manifest, its graph has the "
-        "operators and shapes of its config and its execution paths agree with each other; whether "
-        "weights are the checkpoint's takes --against CHECKPOINT"
-    ]
+def test_a_bundle_alone_says_what_it_proves(
+    export: Export, classifier: tuple[Bundle, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = export("gpt2", "edge", "fp32")[0]
+    files = "proved without a checkpoint: its 2 files have the sizes and hashes of its manifest"
+    graph = "its graph has the operators and shapes of its config"
+    rest = "are the checkpoint's, which --against CHECKPOINT compares"
+    agreed = f"{files}, {graph} and its execution paths agree with each other; not proved: that its"
+    assert verify_alone(good).notes == [f"{agreed} weights {rest}"]
+    assert verify_alone(classifier[0]).notes == [f"{agreed} weights and labels {rest}"]
+    forward = Session.forward
+
+    def wrong(self: Session, ids: Any, cache: Any, rows: Any = "last", **more: Any) -> Any:
+        is_step = np.asarray(ids).shape[1] == 1
+        return forward(self, ids, cache, rows, **more) * (1.01 if is_step else 1)
+
+    monkeypatch.setattr(Session, "forward", wrong)
+    report = verify_alone(good)
+    assert report.faults
+    assert report.notes == [f"{files} and {graph}; not proved: that its weights {rest}"]

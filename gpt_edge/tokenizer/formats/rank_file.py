@@ -46,7 +46,7 @@ class RankTable:
         vocab_size - 1 are all there.
         """
         n_tokens = len(self.tokens)
-        if self.ids == tuple(range(n_tokens)):
+        if n_tokens <= vocab_size and self.ids == tuple(range(n_tokens)):
             by_id = {id: text.encode("utf-8") for text, id in special_tokens.items()}
             if sorted(by_id) == list(range(n_tokens, vocab_size)):  # special tokens come last
                 return [*self.tokens, *(by_id[id] for id in range(n_tokens, vocab_size))]

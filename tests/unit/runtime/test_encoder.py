@@ -5,6 +5,7 @@ beside them; logits and vectors go to their examples.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import pytest
 
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError, NumericError
+from gpt_edge.runtime.adapter import Adapter
 from gpt_edge.runtime.encoder import Encoder
 from gpt_edge.runtime.session import Session
 from gpt_edge.tasks import TaskSpec, new_task
@@ -150,6 +152,72 @@ def test_logits_of_tokens_follow_each_other(batch: int) -> None:
     found = vectors.vectors(sequences(), batch=batch)
     np.testing.assert_allclose(found, [[mean, -mean] for mean in means], rtol=1e-6)
     assert vectors.vectors([]).shape == (0, 2)
+    assert vectors.logits([]).shape == (0, 2)
+
+
+def with_head(task: TaskSpec, graph: str) -> Encoder:
+    """An encoder with an adapter, whose graph gives each token's state: its id, and its place."""
+
+    def states(ids: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        every = np.stack([ids, np.broadcast_to(np.arange(ids.shape[1]), ids.shape)], -1)
+        if graph == "portable":  # it gives all, and past the end something else
+            return np.where(np.arange(ids.shape[1])[:, None] < lengths[:, None, None], every, 99.0)
+        return np.take_along_axis(every, rows[:, :, None], 1).astype(np.float64)
+
+    encoder = scripted(task, states)
+    head = np.array([[1, 0, 2], [0, 1, 10]], np.float32)
+    bias = np.array([0.25, 0.5, -0.125], np.float32)
+    encoder.adapter = Adapter(BUNDLE, "adapter", task, 1, {}, head, bias)
+    encoder.graph = graph
+    return encoder
+
+
+def headed(id: int, place: int) -> list[float]:
+    return [id + 0.25, place + 0.5, 2 * id + 10 * place - 0.125]
+
+
+LABELS = ("a", "b", "c")
+
+
+@pytest.mark.parametrize("graph", ["edge", "portable"])
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_an_adapters_head_reads_the_states_of_its_rows(graph: str, batch: int) -> None:
+    classes = with_head(new_task("classification", VOCAB_SIZE, LABELS), graph)
+    found = classes.logits(sequences(), batch=batch)
+    assert found.tolist() == [headed(ids[-1], len(ids) - 1) for ids in sequences()]
+    tags = TaskSpec("token-classification", labels=LABELS, problem="single-label")
+    found = with_head(tags, graph).logits(sequences(), batch=batch)
+    places = [(id, place) for ids in sequences() for place, id in enumerate(ids)]
+    assert found.tolist() == [headed(id, place) for id, place in places]
+
+
+@pytest.mark.parametrize("graph", ["edge", "portable"])
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_an_adapters_head_reads_the_sum_of_two_orders(graph: str, batch: int) -> None:
+    encoder = with_head(new_task("similarity", VOCAB_SIZE, LABELS), graph)
+    both = [order for ids in sequences() for order in (ids, ids[::-1])]
+    wanted = [headed(ids[-1] + ids[0], 2 * (len(ids) - 1)) for ids in sequences()]
+    assert encoder.logits(both, batch=batch).tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", ["similarity", "classification"])
+@pytest.mark.parametrize("batch", [1, 2, 3, 64])
+def test_states_of_a_task_are_those_of_the_rows_that_it_is_asked_for(kind: str, batch: int) -> None:
+    """A graph of pairs reads an even number of texts."""
+
+    def states(ids: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        assert kind == "classification" or len(ids) % 2 == 0
+        picked = np.take_along_axis(ids, rows, 1)
+        return np.repeat(picked[:, :, None], WIDTH, 2).astype(np.float32)
+
+    encoder = scripted(new_task(kind, VOCAB_SIZE, LABELS), states)
+    encoder.config = dataclasses.replace(encoder.config, n_label=3)
+    last = encoder.states(sequences(), "last", batch=batch)
+    assert last[:, 0].tolist() == [ids[-1] for ids in sequences()]
+    means = encoder.states(sequences(), batch=batch)
+    np.testing.assert_allclose(means[:, -1], [np.mean(ids) for ids in sequences()], rtol=1e-6)
+    odd = encoder.states(sequences()[:1], "last", batch=batch)
+    assert odd[:, 0].tolist() == [sequences()[0][-1]]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

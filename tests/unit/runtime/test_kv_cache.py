@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpt_edge.config import GPTConfig
-from gpt_edge.errors import ContextLengthError
+from gpt_edge.errors import ContextLengthError, GPTEdgeError
+from gpt_edge.runtime import kv_cache
 from gpt_edge.runtime.kv_cache import FIRST_CAPACITY, KVCache
 from gpt_edge.runtime.session import Session
 from tests.support.tiny_model import GRAPHS, N_CTX, VOCAB_SIZE, open_session, random_ids
@@ -36,6 +37,31 @@ def test_capacity_doubles_from_128_up_to_the_context() -> None:
     assert seen == [FIRST_CAPACITY, 256, 512, 1000]
     # layers and sides, heads, positions, D' = 12 padded to 16, float32
     assert cache.n_bytes == 4 * 2 * 1000 * 16 * 4
+
+
+def test_a_cache_takes_what_it_needs_and_the_whole_context_at_most() -> None:
+    assert KVCache(CONFIG, "portable").n_bytes == 0
+    for length, capacity in ((128, 128), (129, 256), (256, 256), (512, 512), (1000, 1000)):
+        cache = KVCache(CONFIG, "edge")
+        cache.reserve(length)
+        assert cache.capacity == capacity
+
+
+def test_too_little_memory_is_said_with_what_it_would_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zeros = np.zeros
+
+    def fail(shape: object, *arguments: object) -> np.ndarray:
+        if isinstance(shape, tuple) and len(shape) == 4:
+            raise MemoryError
+        return zeros(shape, *arguments)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(kv_cache.np, "zeros", fail)
+    # layers and sides, rows, heads, positions, D' = 12 padded to 16, float32
+    n_bytes = 4 * 3 * 2 * 200 * 16 * 4
+    with pytest.raises(GPTEdgeError, match=f"3 x 200 tokens take {n_bytes:,} bytes"):
+        KVCache(CONFIG, "edge", 3, 200)
 
 
 def test_growth_keeps_what_counts_and_forgets_what_was_bound() -> None:
@@ -192,8 +218,20 @@ def test_rows_that_are_kept_continue_with_the_same_bits(session: Session) -> Non
     session.forward(ids[:, :17], alone)
     cache.keep_rows([2])
     assert (session.decode([9], cache) == session.decode([9], alone)).all()
-    with pytest.raises(ValueError, match="rows must name some of 0 to 0"):
-        cache.keep_rows([1])
+    for rows in ([1], [-1], []):
+        with pytest.raises(ValueError, match="rows must name some of 0 to 0"):
+            cache.keep_rows(rows)
+
+
+@pytest.mark.parametrize("lengths", [[-1, 9], [9, -1]])
+def test_lengths_below_none_are_not_restored(lengths: list[int]) -> None:
+    session = open_session()
+    cache = session.new_cache(batch=2)
+    session.forward(random_ids(9), cache, row=0)  # the other row is empty
+    saved = cache.save()
+    session.new_cache(batch=2).restore(saved)
+    with pytest.raises(ValueError, match="saved lengths must be from 0 to 64, got"):
+        session.new_cache(batch=2).restore({**saved, "lengths": np.array(lengths)})
 
 
 def test_a_used_cache_takes_another_content_in_place_and_continues_with_it(

@@ -74,6 +74,21 @@ def test_slots_grow_with_their_longest_row(session: Session) -> None:
         slots.join(read(session, 1, 2))
 
 
+def test_a_row_of_slots_can_read_on(session: Session) -> None:
+    """Beyond the memory that it joined with."""
+    slots, caches = session.new_slots(3), [read(session, n, n) for n in (4, 7)]
+    for cache in caches:
+        slots.join(cache)
+    more = random_ids(40, seed=9)
+    found = session.forward(more, slots, row=0)
+    np.testing.assert_allclose(found, session.forward(more, caches[0]), atol=1e-4)
+    assert slots.lengths.tolist() == [44, 7]
+    together = session.decode([3, 5], slots)
+    for row, cache in enumerate(caches):
+        alone = session.decode([(3, 5)[row]], cache)[0]
+        np.testing.assert_allclose(together[row], alone, atol=1e-4)
+
+
 def test_no_slots_and_kept_rows_are_refused(session: Session) -> None:
     with pytest.raises(ValueError, match="a batch needs at least one slot, got 0"):
         session.new_slots(0)

@@ -22,7 +22,9 @@ import gpt_edge.runtime.session
 from gpt_edge.bundle.bundle import Bundle
 from gpt_edge.errors import BundleError, ContextLengthError, GPTEdgeError
 from gpt_edge.runtime.session import Session
+from gpt_edge.runtime.tuning import DEFAULT
 from tests.support.tiny_model import (
+    GOLDEN,
     GRAPHS,
     N_CTX,
     VOCAB_SIZE,
@@ -172,7 +174,12 @@ def test_wrong_ids_are_refused_and_the_cache_stays(
     assert cache.length == 5
 
 
-@pytest.mark.parametrize("rows", ["first", [], [5], [-1], [2, 1], [1, 1], [0.5], [[0]]])
+NO_ROWS = np.empty(0, np.int64)
+
+
+@pytest.mark.parametrize(
+    "rows", ["first", [], NO_ROWS, [5], [0, 5], [-1], [-1, 0], [2, 1], [1, 1], [0.5], [[0]]]
+)
 def test_wrong_logit_rows_are_refused(session: Session, rows: Any) -> None:
     with pytest.raises(ValueError, match="logit_rows must be"):
         session.forward(random_ids(5), session.new_cache(), rows)
@@ -202,6 +209,62 @@ def test_the_context_can_be_filled_and_not_overfilled(session: Session) -> None:
     with pytest.raises(ContextLengthError, match="640 tokens"):
         session.forward(random_ids(640), session.new_cache())
     assert cache.length == N_CTX
+
+
+@pytest.mark.parametrize("n", range(2, 9))
+def test_several_ids_at_once_are_the_same_ids_one_by_one(session: Session, n: int) -> None:
+    ids = random_ids(n, seed=n)[0].tolist()
+    cache, other = session.new_cache(), session.new_cache()
+    for each in (cache, other):
+        session.forward(random_ids(5), each)
+    for _ in range(2):
+        together = session.decode_several(ids, cache)
+        assert_same(together, np.concatenate([session.decode([id], other).copy() for id in ids]))
+    assert cache.length == other.length == 5 + 2 * n
+
+
+@pytest.mark.parametrize("ids", [[], [5], [5] * 9])
+def test_several_are_two_to_eight(session: Session, ids: list[int]) -> None:
+    with pytest.raises(ValueError, match=f"2 to 8 ids are expected, got 1 rows and {len(ids)} ids"):
+        session.decode_several(ids, session.new_cache())
+
+
+def test_several_have_to_fit_into_the_context(session: Session) -> None:
+    cache = session.new_cache()
+    session.forward(random_ids(N_CTX - 2), cache)
+    with pytest.raises(ContextLengthError, match="65 tokens do not fit into the context of 64"):
+        session.decode_several([1, 2, 3], cache)
+    assert cache.length == N_CTX - 2
+    session.decode_several([1, 2], cache)
+    assert cache.length == N_CTX
+
+
+def test_room_is_made_at_once_where_the_cache_is_written_in_place(session: Session) -> None:
+    cache = session.new_cache(capacity=4)
+    session.reserve(cache, 33)
+    assert cache.capacity == (64 if session.graph == "edge" else 0)
+    with pytest.raises(ValueError, match="length must be a whole number"):
+        session.reserve(cache, -1)
+
+
+def test_hidden_states_are_the_same_in_chunks_and_in_a_batch() -> None:
+    """Of a bundle that gives them; the states of one call end where the next one's begin."""
+    bundle = Bundle.open(GOLDEN / "native-int8")
+    session = Session(bundle, threads=1)
+    small = Session(bundle, threads=1, tuning=dataclasses.replace(DEFAULT, prefill_chunk=7))
+    width = session.config.n_embd
+    ids = np.random.default_rng(0).integers(0, session.config.vocab_size, (2, 30))
+    whole, pieces = (np.full((2, 30, width), np.nan, np.float32) for _ in range(2))
+    logits = session.forward(ids, session.new_cache(2), "all", hidden=whole)
+    chunked = small.forward(ids, small.new_cache(2), "all", hidden=pieces)
+    np.testing.assert_allclose(pieces, whole, atol=0.02)
+    np.testing.assert_allclose(chunked, logits, atol=0.05)
+    cache, steps = session.new_cache(2), []
+    for place in range(4):
+        states = np.full((2, 1, width), np.nan, np.float32)
+        session.forward(ids[:, place : place + 1], cache, hidden=states)
+        steps.append(states)
+    np.testing.assert_allclose(np.concatenate(steps, 1), whole[:, :4], atol=0.02)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, 100_000])

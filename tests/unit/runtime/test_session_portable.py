@@ -92,10 +92,12 @@ def test_only_what_the_file_asks_for_is_fed() -> None:
 
 def test_a_merged_decoder_is_told_whether_there_is_a_past() -> None:
     session = Recorder(onnx_contract.ATTENTION_MASK, onnx_contract.POSITION_IDS, USE_CACHE_BRANCH)
-    own, cache = runner(session), KVCache(CONFIG, "portable")
-    append(own, cache, 0, [1, 2])
-    own.decode([3], cache)
-    assert [fed[USE_CACHE_BRANCH].tolist() for fed in session.runs] == [[False], [True]]
+    for ids in ([1], [1, 2]):
+        own, cache = runner(session), KVCache(CONFIG, "portable")
+        append(own, cache, 0, ids)
+        own.decode([3], cache)
+    told = [fed[USE_CACHE_BRANCH].tolist() for fed in session.runs]
+    assert told == [[False], [True]] * 2
 
 
 def test_rows_of_different_lengths_are_masked_and_lie_at_the_start() -> None:
@@ -125,6 +127,15 @@ def test_without_position_ids_rows_of_different_lengths_go_alone() -> None:
     assert [fed[onnx_contract.INPUT_IDS].tolist() for fed in session.runs[2:]] == [[[3]], [[2]]]
     assert [fed[onnx_contract.ATTENTION_MASK].shape for fed in session.runs[2:]] == [(1, 4), (1, 2)]
     assert cache.lengths.tolist() == [4, 2]
+
+
+def test_without_position_ids_rows_of_one_length_go_together() -> None:
+    session = Recorder(onnx_contract.ATTENTION_MASK)
+    own, cache = runner(session), KVCache(CONFIG, "portable", batch=2)
+    for row, ids in enumerate([[1, 2], [4, 3]]):
+        append(own, cache, row, ids)
+    own.decode([3, 2], cache)
+    assert [fed[onnx_contract.INPUT_IDS].tolist() for fed in session.runs[2:]] == [[[3], [2]]]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,13 @@ def test_one_token_in_twenty_may_lack_a_row_whatever_it_is() -> None:
     assert fit_to_rows(build_tokenizer(source(end_token=97)), 97).end_token is None
 
 
+def test_just_one_in_twenty_may_lack_a_row() -> None:
+    spec = TokenizerSpec("characters", "tokens", 260)
+    check_fits(spec, 247)
+    with pytest.raises(TokenizerError, match="246 rows"):
+        check_fits(spec, 246)
+
+
 def test_the_warning_points_at_the_caller() -> None:
     with pytest.warns(GPTEdgeWarning) as caught:
         fit_source(source(), 260)
