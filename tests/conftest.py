@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,9 @@ os.environ["GPT_EDGE_NATIVE"] = "0"
 # workers and the processes that they start read what one of them has compiled
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# a shell has what it starts in the background ignore Ctrl-C, and so would every process of a test
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def no_flush(file: object) -> None:

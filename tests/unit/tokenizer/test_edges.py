@@ -284,6 +284,6 @@ def test_special_pieces_and_the_end_of_a_sentence_piece_model(
     assert of_pieces(monkeypatch, end="<s>").end_token == 1
     assert of_pieces(monkeypatch, end=1).end_token == 1
     assert of_pieces(monkeypatch, values={"add_bos_token": True}).prefix == (1,)
-    with pytest.raises(TokenizerError, match="there is no token '<begin>'"):
+    with pytest.raises(TokenizerError, match="begins with '<begin>', and there is no"):
         of_pieces(monkeypatch, values={"add_bos_token": True}, roles={"bos_token": "<begin>"})
     assert of_pieces(monkeypatch, roles={"bos_token": "<begin>"}).roles == ()
