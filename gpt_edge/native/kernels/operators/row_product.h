@@ -25,12 +25,12 @@ INLINE int64_t first_row(const RowProduct *self, int64_t group) {
 
 #ifndef ONE_ROWS
 #define ONE_ROWS 16 /* of W at a time, for one row of x */
-INLINE void one_product(const int8_t *w, int64_t stride, const FewX *x, int first, int32_t *sums) {
-    (void)first;
+#define ONE_AHEAD(stride) (16 * (stride)) /* bytes from what is read to what is prefetched */
+INLINE void one_product(const int8_t *w, int64_t stride, const FewX *x, int row, int32_t *sums) {
+    (void)row;
     few_product(w, stride, x, 1, 0, sums);
 }
 #endif
-enum { ONE_AHEAD = 12288 }; /* bytes from what is read to what is prefetched */
 
 /* One row times the part-th fraction of the rows of W, sixteen of those at a time, to sums
  * [part][N]. The sums' order of columns is undone by `collect`: once for each output, not for each
@@ -49,14 +49,14 @@ static void accumulate_row(void *data, size_t part) {
         FewX x;
         few_x(&x, call->q + group * 16);
         UNROLL
-        for (int first = 0; first < 16; first += ONE_ROWS) {
-            const int8_t *w = self->weights + (first_row(self, group) + first) * stride;
+        for (int row = 0; row < 16; row += ONE_ROWS) {
+            const int8_t *w = self->weights + (first_row(self, group) + row) * stride;
             for (int64_t i = 0; i * COLUMNS < stride; i++) {
                 /* in the order of memory, as much as is read now */
-                const int8_t *next = w + ONE_AHEAD + ONE_ROWS * COLUMNS * i;
+                const int8_t *next = w + ONE_AHEAD(stride) + ONE_ROWS * COLUMNS * i;
                 UNROLL
                 for (int line = 0; line < ONE_ROWS; line++) PREFETCH_FAR(next + COLUMNS * line);
-                one_product(w + first_column(self, i), stride, &x, first, sums + i * COLUMNS);
+                one_product(w + first_column(self, i), stride, &x, row, sums + i * COLUMNS);
             }
         }
     }

@@ -76,13 +76,16 @@ INLINE void few_product(const int8_t *w, int64_t stride, const FewX *x, int64_t 
     }
 }
 
-/* One row of x times four rows of W: from memory, fewer rows at a time are read faster. */
+/* One row of x times the four rows of W from `row` of sixteen on: from memory, fewer rows at a time
+ * are read faster.
+ */
 #define ONE_ROWS 4
-INLINE void one_product(const int8_t *w, int64_t stride, const FewX *x, int first, int32_t *sums) {
+#define ONE_AHEAD(stride) 12288 /* bytes; 6 and 24 KB are no better */
+INLINE void one_product(const int8_t *w, int64_t stride, const FewX *x, int row, int32_t *sums) {
     const int8_t *const rows[4] = {w, w + stride, w + 2 * stride, w + 3 * stride};
     __m512i g[4];
     interleave(rows, 0, g);
-    const __m512i four = _mm512_set1_epi32(x->fours[first / 4]);
+    const __m512i four = _mm512_set1_epi32(x->fours[row / 4]);
     UNROLL
     for (int j = 0; j < 4; j++)
         _mm512_storeu_si512(sums + 16 * j,
