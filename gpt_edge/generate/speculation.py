@@ -204,7 +204,7 @@ class DraftModel:
         while True:
             row = logits[: self._n_tokens]
             id = sampler.sample(row, history)
-            if share(row, id) < self._sure:
+            if probability(row, id) < self._sure:
                 break
             history.append(id)
             if len(history) == len(ids) + n:
@@ -229,7 +229,7 @@ class DraftModel:
         return logits
 
 
-def share(logits: FloatArray, id: int) -> float:
+def probability(logits: FloatArray, id: int) -> float:
     """The probability of `id` after a row of logits [V], in float32: quick, and exact enough to
     compare.
     """
